@@ -1,0 +1,1 @@
+"""What a table, a config and a request look like. Imports nothing of ours."""

@@ -1,0 +1,61 @@
+"""Every column name of every table, written once and imported everywhere.
+
+The names are the contract of the input tables (items, events, impressions, users) and of the
+tables we write (recommendations, quarantine). No other module holds a column name as a literal.
+"""
+
+from typing import Final
+
+# items
+ITEM_ID: Final = "item_id"
+TITLE: Final = "title"
+DESCRIPTION: Final = "description"
+TAGS: Final = "tags"
+CATEGORY: Final = "category"
+CREATED_AT: Final = "created_at"
+AVAILABLE: Final = "available"
+
+# events
+USER_ID: Final = "user_id"
+EVENT_TYPE: Final = "event_type"
+TIMESTAMP: Final = "timestamp"
+VALUE: Final = "value"
+IMPRESSION_ID: Final = "impression_id"
+EVENT_ID: Final = "event_id"
+RECEIVED_AT: Final = "received_at"
+
+# impressions
+ITEM_IDS: Final = "item_ids"
+PROPENSITIES: Final = "propensities"
+MODEL_VERSION: Final = "model_version"
+SURFACE: Final = "surface"
+
+# what we write
+SCORES: Final = "scores"
+POSITION: Final = "position"
+"""Place of a row in the order in which it became known (log position), unit: rows, from 0."""
+ITEM_INDEX: Final = "item_index"
+"""Place of an item in the workspace's append-only vocabulary, from 0; never reassigned."""
+RULE: Final = "rule"
+SOURCE_FILE: Final = "source_file"
+SOURCE_ROW: Final = "source_row"
+
+ITEM_STANDARD: Final = (ITEM_ID, TITLE, DESCRIPTION, TAGS, CATEGORY, CREATED_AT, AVAILABLE)
+EVENT_STANDARD: Final = (
+    USER_ID,
+    ITEM_ID,
+    EVENT_TYPE,
+    TIMESTAMP,
+    VALUE,
+    IMPRESSION_ID,
+    EVENT_ID,
+    RECEIVED_AT,
+)
+IMPRESSION_STANDARD: Final = (
+    IMPRESSION_ID,
+    USER_ID,
+    TIMESTAMP,
+    ITEM_IDS,
+    PROPENSITIES,
+    MODEL_VERSION,
+)

@@ -1,0 +1,83 @@
+"""The one exception a user can cause, with what they need to act on it.
+
+Every message says where, what was found, what was expected and what to do. The command line turns
+it into one paragraph and an exit code; the service turns it into an RFC 9457 problem document.
+Bugs of ours are asserts and ordinary exceptions, never this class.
+"""
+
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """Exit codes of the command line; schedulers rely on them."""
+
+    DONE = 0
+    FAILED = 1
+    USAGE = 2
+    DATA_REFUSED = 3
+    PROMOTION_REFUSED = 4
+
+
+class RecsysError(Exception):
+    """A problem the caller can fix.
+
+    Args:
+        what: what is wrong, in one clause.
+        where: file, table, field or stage, as the user knows it.
+        found: what was there.
+        expected: what would have been right.
+        fix: what to do.
+        code: exit code of the command that meets it.
+    """
+
+    code: ExitCode = ExitCode.FAILED
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        where: str | None = None,
+        found: object = None,
+        expected: object = None,
+        fix: str | None = None,
+        code: ExitCode | None = None,
+    ) -> None:
+        self.what = what
+        self.where = where
+        self.found = found
+        self.expected = expected
+        self.fix = fix
+        if code is not None:
+            self.code = code
+        super().__init__(self.render())
+
+    def render(self) -> str:
+        """The message as printed: one labelled line per known fact."""
+        lines = [self.what]
+        for label, fact in (
+            ("where", self.where),
+            ("found", self.found),
+            ("expected", self.expected),
+            ("do", self.fix),
+        ):
+            if fact is not None:
+                lines.append(f"  {label + ':':<10}{fact}")
+        return "\n".join(lines)
+
+
+class UsageError(RecsysError):
+    """The call or the config is wrong (exit code 2)."""
+
+    code = ExitCode.USAGE
+
+
+class DataRefused(RecsysError):
+    """The data is refused (exit code 3)."""
+
+    code = ExitCode.DATA_REFUSED
+
+
+class PromotionRefused(RecsysError):
+    """The gate, or a leak found, refused promotion (exit code 4)."""
+
+    code = ExitCode.PROMOTION_REFUSED
