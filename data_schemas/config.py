@@ -1,0 +1,324 @@
+"""The one YAML of a workspace, checked before any work starts.
+
+Unknown keys are refused with the nearest known name; paths are relative to the YAML's own folder.
+The smallest useful file is `data: {items: data/items.parquet, events: data/events.parquet}`.
+"""
+
+import difflib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from data_schemas.errors import UsageError
+from data_schemas.meaning import DEFAULT_TYPES, EventMeaning
+
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Positive = Annotated[int, Field(ge=1)]
+
+
+class Section(BaseModel):
+    """Base of every section: unknown keys are refused, values cannot change after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class DataConfig(Section):
+    items: str
+    """Parquet file, folder or glob of items; or `connection` table name."""
+    events: str
+    """Parquet file, folder (may be partitioned by day) or glob of events."""
+    impressions: str | None = None
+    """What was shown, where it was recorded."""
+    users: str | None = None
+    """Attributes of users."""
+    connection: str | None = None
+    """Ibis connection URL; then the four names above are its tables."""
+    quarantine_limit: Share = 0.05
+    """Share of a table's rows that may break a rule before the run stops."""
+
+
+class EventTypeConfig(Section):
+    weight: float = 1.0
+    """Weight for collaborative training."""
+    grade: int = Field(default=1, ge=-1, le=10)
+    """Relevance grade as a label: -1 dislike, 0 neutral, 1.. positive."""
+
+
+class EventsConfig(Section):
+    types: dict[str, EventTypeConfig] = {}
+    """The caller's event types; those not named keep their defaults."""
+    replace_defaults: bool = False
+    """Whether `types` replaces the default table instead of extending it."""
+
+    def meaning(self) -> EventMeaning:
+        table = {} if self.replace_defaults else dict(DEFAULT_TYPES)
+        table |= {name: (t.weight, t.grade) for name, t in self.types.items()}
+        return EventMeaning(table)
+
+
+class WindowsConfig(Section):
+    scheme: Literal["auto", "time", "ordinal"] = "auto"
+    """Labels after dates (`time`), each user's last events (`ordinal`), or read off the data."""
+    test_share: Share = 0.1
+    """Share of the events in the test window, at the least."""
+    cuts: Positive | None = None
+    """Rolling cuts of the test window, pooled; chosen from the data when absent."""
+    floor_share: Share = 0.02
+    """Least share of groups with users, and of labels with items, that the fit has not seen."""
+
+
+class FeaturesConfig(Section):
+    bucket: Literal["minute", "hour", "day"] = "hour"
+    """Granularity of counters."""
+    windows: tuple[str, ...] = ("1d", "7d", "30d")
+    """Windows of counters; `all` is always there."""
+    own: tuple[str, ...] = ()
+    """Your own features, as `package.module:ClassName`."""
+    history_length: Positive = 50
+    """Events of a history that models read, the latest."""
+
+
+class EncoderConfig(Section):
+    model: str = "default"
+    """`default` (bundled MiniLM-L6), a Hugging Face name, or a local directory."""
+    template: str = "{title}. {tags}. {category}. {description}"
+    """Text of an item; a part that is empty drops out with its punctuation."""
+    max_tokens: int = Field(default=96, ge=8, le=8192)
+    """Tokens of a text; longer ones are cut and counted."""
+    freeze: Literal["head", "last_n", "lora", "full"] = "last_n"
+    """What is tuned."""
+    last_n: int = Field(default=2, ge=0)
+    """Tuned top layers when `freeze` is `last_n`."""
+    loss: Literal["sampled_softmax", "bce"] = "sampled_softmax"
+    batch_size: Positive = 256
+    """(history, candidate) pairs per step."""
+    learning_rate: float = Field(default=1e-4, gt=0)
+    head_learning_rate: float = Field(default=1e-3, gt=0)
+    weight_decay: float = Field(default=0.01, ge=0)
+    dropout: Share = 0.1
+    warmup_share: Share = 0.1
+    epochs: Positive = 3
+    max_steps: Positive | None = None
+    """Upper bound of optimisation steps; the time budget may stop earlier."""
+    patience: Positive = 3
+    """Validations without a better nDCG before stopping."""
+    history_length: Positive = 20
+    """History items the user tower attends to."""
+    refresh_days: float = Field(default=7.0, ge=0)
+    """Days of data after which the encoder is due for a refresh."""
+    fine_tune: bool = True
+    """Off: the pre-trained encoder is used as it is."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    gradient_checkpointing: bool = False
+    compile: bool = False
+
+
+class SourcesConfig(Section):
+    use: tuple[str, ...] | None = None
+    """Names of the sources to fit; all that fit the data and the budget when absent."""
+    dials: dict[str, dict[str, float]] = {}
+    """Fixed dials by source; those absent are tuned."""
+    tune: bool = True
+    """Whether dials are chosen on an internal out-of-time window."""
+    depth: Positive = 300
+    """Items each source may propose."""
+    candidates: Positive = 200
+    """Items kept after fusing the sources' ranks."""
+
+
+class RankerConfig(Section):
+    trees: Positive = 300
+    """Upper bound of trees; early stopping decides."""
+    leaves: Positive = 15
+    learning_rate: float = Field(default=0.05, gt=0)
+    seeds: Positive = 2
+    """Boosters averaged."""
+    search_minutes: float = Field(default=0.0, ge=0)
+    """Optuna's budget; 0 keeps the settings above."""
+    max_groups: Positive = 20_000
+    """Ranking groups at most; a random sample beyond."""
+
+
+class EvaluationConfig(Section):
+    k: tuple[Positive, ...] = (10, 100)
+    bootstrap: Positive = 1000
+    """Resamples of users for each interval."""
+    segments: tuple[str, ...] = ()
+    """Own columns of items or users to report by."""
+    max_users: Positive = 10_000
+    """Test users at most; a random sample beyond, said on the page."""
+    examples: Positive = 5
+
+
+class GateConfig(Section):
+    metric: str = "ndcg@10"
+    margin: Share = 0.02
+    """Non-inferiority margin: largest relative loss against the champion that is tolerated."""
+    segment_margin: Share = 0.10
+    """The same for a protected segment."""
+    min_group: Positive = 50
+    """Users a segment needs before its rule applies."""
+    protected: tuple[str, ...] = ("new_users", "cold_items")
+    min_coverage: Share = 0.0
+    """Least catalogue coverage at the largest k."""
+    max_latency_ms: float = Field(default=250.0, gt=0)
+    """Largest median time of one ranking call measured in the run."""
+
+
+class ServingConfig(Section):
+    workers: Positive = 1
+    timeout_ms: Positive = 2000
+    max_body_bytes: Positive = 2_000_000
+    max_candidates: Positive = 2000
+    max_queue: Positive = 64
+    """Requests in flight before overload answers 503."""
+    explain_items: Positive = 10
+    explore_share: Share = 0.0
+    """Share of lists in which one neighbouring pair is swapped at random, with its propensity."""
+    log: str | None = None
+    """PostgreSQL URI of the durable log; SQLite in the workspace when absent."""
+    keys_file: str | None = None
+    """File of hashed, scoped API keys."""
+    cors_origins: tuple[str, ...] = ()
+
+
+class TrackingConfig(Section):
+    uri: str | None = None
+    """MLflow tracking and registry URI; SQLite in the workspace when absent."""
+    artifacts: str | None = None
+    """Artifact location; a folder in the workspace when absent."""
+    experiment: str = "recsys"
+
+
+class RecsysConfig(Section):
+    """The whole of recsys.yaml."""
+
+    data: DataConfig
+    workspace: str = "work"
+    """Everything a run writes lies here."""
+    name: str = Field(default="recsys", pattern=r"^[A-Za-z0-9_.-]{1,100}$")
+    """Name of the registered model."""
+    clock: Literal["wall", "end_of_data"] = "wall"
+    """The service's clock; `end_of_data` freezes it at the data's end, for demonstrations."""
+    seed: int = 7
+    budget_minutes: float = Field(default=30.0, gt=0)
+    """Time of a night, divided between encoder, sources, tuning and ranker."""
+    events: EventsConfig = EventsConfig()
+    windows: WindowsConfig = WindowsConfig()
+    features: FeaturesConfig = FeaturesConfig()
+    encoder: EncoderConfig = EncoderConfig()
+    sources: SourcesConfig = SourcesConfig()
+    ranker: RankerConfig = RankerConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    gate: GateConfig = GateConfig()
+    serving: ServingConfig = ServingConfig()
+    tracking: TrackingConfig = TrackingConfig()
+
+    _folder: Path = Path(".")
+
+    @model_validator(mode="after")
+    def _whole(self) -> "RecsysConfig":
+        if self.sources.candidates > 10 * self.sources.depth:
+            raise ValueError("sources.candidates cannot exceed 10 × sources.depth")
+        return self
+
+    def path(self, relative: str) -> Path:
+        """A path of the YAML, resolved against the YAML's own folder."""
+        return (self._folder / relative).resolve()
+
+    @property
+    def workspace_path(self) -> Path:
+        return self.path(self.workspace)
+
+
+def load_config(path: Path | str) -> RecsysConfig:
+    """Read and check recsys.yaml.
+
+    Raises:
+        UsageError: the file is missing, is not YAML, or holds an unknown key or a wrong value.
+    """
+    file = Path(path)
+    try:
+        raw = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UsageError(
+            "there is no config file here",
+            where=str(file),
+            fix="name one with -c, or make one with `recsys init DIR`",
+        ) from None
+    except (IsADirectoryError, PermissionError, UnicodeDecodeError) as error:
+        raise UsageError(
+            "the config file cannot be read", where=str(file), found=str(error)
+        ) from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f"{file}, line {mark.line + 1}" if mark else str(file)
+        raise UsageError(
+            "the config file is not valid YAML",
+            where=place,
+            found=getattr(error, "problem", str(error)),
+        ) from None
+    if not isinstance(raw, dict):
+        raise UsageError(
+            "the config file holds no settings",
+            where=str(file),
+            found=type(raw).__name__,
+            expected="a mapping such as `data: {items: …, events: …}`",
+        )
+    return parse_config(raw, folder=file.resolve().parent, name=str(file))
+
+
+def parse_config(raw: dict[str, Any], folder: Path, name: str = "config") -> RecsysConfig:
+    """Check a config already read from YAML; `folder` anchors its relative paths."""
+    try:
+        config = RecsysConfig.model_validate(raw)
+    except ValidationError as error:
+        raise _explain(error, name) from None
+    object.__setattr__(config, "_folder", folder)
+    return config
+
+
+def _explain(error: ValidationError, name: str) -> UsageError:
+    """The first problem of a pydantic report, in our words; the others are counted."""
+    problems = error.errors()
+    first = problems[0]
+    field = ".".join(str(part) for part in first["loc"]) or "(whole file)"
+    others = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    if first["type"] == "extra_forbidden":
+        key, known = str(first["loc"][-1]), _known_keys(first["loc"][:-1])
+        near = difflib.get_close_matches(key, known, n=1)
+        return UsageError(
+            f"unknown setting{others}",
+            where=f"{name}: {field}",
+            found=key,
+            expected=f"did you mean `{near[0]}`?" if near else "one of " + ", ".join(known),
+            fix="correct or remove the key",
+        )
+    if first["type"] == "missing":
+        return UsageError(
+            f"a required setting is missing{others}",
+            where=f"{name}: {field}",
+            expected=f"`{field}: …`",
+            fix="add it; `recsys init DIR` writes a commented example",
+        )
+    return UsageError(
+        f"a setting has a wrong value{others}",
+        where=f"{name}: {field}",
+        found=repr(first.get("input"))[:200],
+        expected=first["msg"],
+    )
+
+
+def _known_keys(location: tuple[int | str, ...]) -> list[str]:
+    """Names that a section of the config accepts."""
+    model: type[BaseModel] = RecsysConfig
+    for part in location:
+        field = model.model_fields.get(str(part))
+        annotation = field.annotation if field else None
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            model = annotation
+        elif field is None and "types" in map(str, location):
+            model = EventTypeConfig
+    return sorted(model.model_fields)
