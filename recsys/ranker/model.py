@@ -1,0 +1,118 @@
+"""The ranker as served: score = linear part + mean of the boosters' trees.
+
+Shapes: R rows, F features. Feature names, not positions, bind the model to its features: a matrix
+is offered with the names of its columns and is refused when they differ from those of the fit.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from data_schemas.errors import RecsysError
+from recsys.ranker.linear import LinearPart, Matrix
+
+LINEAR_FILE = "linear.json"
+TREES_FILE = "ranker.txt"
+
+
+def _tree_files(folder: Path) -> list[Path]:
+    """ranker.txt, then ranker-1.txt … for further seeds."""
+    return [p for p in [folder / TREES_FILE] if p.exists()] + sorted(folder.glob("ranker-*.txt"))
+
+
+@dataclass
+class Ranker:
+    """Linear + trees; `boosters` may be empty, then the linear part ranks alone."""
+
+    features: tuple[str, ...]
+    linear: LinearPart | None
+    boosters: list[Any] = field(default_factory=list)
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    def score(self, x: Matrix) -> npt.NDArray[np.float64]:
+        """float64[R] of float32[R,F] in the order of `features`."""
+        total = self.linear.score(x) if self.linear else np.zeros(len(x))
+        if self.boosters and len(x):
+            trees = sum(
+                np.asarray(b.predict(x, raw_score=True, num_threads=1)) for b in self.boosters
+            )
+            total = total + trees / len(self.boosters)
+        return total
+
+    def contributions(self, x: Matrix) -> npt.NDArray[np.float64]:
+        """float64[R,F]: what each feature adds to the score (TreeSHAP of the trees + linear).
+
+        The expectation of the trees is left out: it is the same for every item of a list.
+        """
+        shares = self.linear.contributions(x) if self.linear else np.zeros(x.shape)
+        for booster in self.boosters:
+            tree_shares = np.asarray(booster.predict(x, pred_contrib=True, num_threads=1))
+            shares = shares + tree_shares[:, :-1] / len(self.boosters)
+        return shares
+
+    def gain(self) -> dict[str, float]:
+        """Total gain of each feature in the trees, summed over boosters."""
+        gains = np.zeros(len(self.features))
+        for booster in self.boosters:
+            gains += booster.feature_importance("gain")
+        return dict(zip(self.features, map(float, gains), strict=True))
+
+    def check_features(self, names: Sequence[str]) -> None:
+        """Refuse a feature set whose names or order are not those of the fit."""
+        if tuple(names) != self.features:
+            missing = [n for n in self.features if n not in names]
+            extra = [n for n in names if n not in self.features]
+            raise RecsysError(
+                "the ranker was trained on other features",
+                where=f"{TREES_FILE}, {LINEAR_FILE}",
+                found=f"missing {missing or 'none'}, unknown {extra or 'none'}, or another order",
+                expected=f"{len(self.features)} features as trained",
+                fix="use the feature set of the same bundle",
+            )
+
+    def save(self, folder: Path) -> None:
+        """Write linear.json and ranker.txt (LightGBM's text format) into an existing folder."""
+        if self.linear:
+            self.linear.save(folder / LINEAR_FILE, self.features)
+        for number, booster in enumerate(self.boosters):
+            name = TREES_FILE if number == 0 else f"ranker-{number}.txt"
+            booster.save_model(str(folder / name))
+
+    @classmethod
+    def load(cls, folder: Path) -> "Ranker":
+        """Open what `save` wrote.
+
+        Raises:
+            RecsysError: neither part is there, or the two were trained on different features.
+        """
+        linear, features = None, None
+        if (folder / LINEAR_FILE).exists():
+            linear, features = LinearPart.load(folder / LINEAR_FILE)
+        boosters = []
+        for file in _tree_files(folder):
+            import lightgbm
+
+            booster = lightgbm.Booster(model_file=str(file))
+            names = tuple(booster.feature_name())
+            if features is not None and names != features:
+                raise RecsysError(
+                    "the ranker's trees and its linear part name different features",
+                    where=str(file),
+                    found=f"{len(names)} features",
+                    expected=f"the {len(features)} features of {LINEAR_FILE}, in their order",
+                    fix="restore the bundle from the registry",
+                )
+            features = names
+            boosters.append(booster)
+        if features is None:
+            raise RecsysError(
+                "there is no ranker in this folder",
+                where=str(folder),
+                expected=f"{LINEAR_FILE} or {TREES_FILE}",
+                fix="restore the bundle from the registry",
+            )
+        return cls(features, linear, boosters)

@@ -1,0 +1,1 @@
+"""How each part is fitted, and the nightly job."""

@@ -1,0 +1,342 @@
+"""Fitting the ranker: linear start, trees on top, validation decides how much of each.
+
+Shapes: R rows, F features, G groups in CSR form (rows offsets[g]:offsets[g+1]).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numba
+import numpy as np
+import numpy.typing as npt
+
+from data_schemas.config import RankerConfig
+from recsys.ranker import Ranker
+from recsys.ranker.linear import LinearPart, Matrix, Offsets
+
+PENALTIES = (1.0, 10.0, 100.0)
+"""L2 weights tried for the linear part, per whole training set (measured grid)."""
+NEGATIVES_PER_GROUP = 60
+"""Candidates kept per group for the linear fit, besides the positives (sampled alternatives are
+consistent for a conditional logit: McFadden 1978)."""
+MIN_GROUPS_FOR_TREES = 100
+"""With fewer training groups the trees are not tried (assumed)."""
+
+
+@dataclass(frozen=True)
+class Groups:
+    """Ranking groups with features and labels."""
+
+    x: Matrix
+    """float32[R,F]"""
+    grade: npt.NDArray[np.int8]
+    """int8[R]; 0 not acted on, 1.. acted on."""
+    offsets: Offsets
+    """int64[G+1]"""
+    user: npt.NDArray[np.int32]
+    """int32[G]: whose group it is; validation holds out users."""
+    relevant: npt.NDArray[np.int32]
+    """int32[G]: positives of the moment, found by recall or not (the metric's denominator)."""
+
+    def __len__(self) -> int:
+        return len(self.user)
+
+    def take(self, groups: npt.NDArray[np.int64]) -> "Groups":
+        """The named groups (int[n]), rows copied."""
+        rows = np.concatenate(
+            [np.arange(self.offsets[g], self.offsets[g + 1]) for g in groups] or [np.empty(0, int)]
+        ).astype(np.int64)
+        sizes = (self.offsets[1:] - self.offsets[:-1])[groups]
+        return Groups(
+            self.x[rows],
+            self.grade[rows],
+            np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64),
+            self.user[groups],
+            self.relevant[groups],
+        )
+
+    def with_positive(self) -> npt.NDArray[np.int64]:
+        """Indices of groups in which recall found at least one positive."""
+        positive = np.add.reduceat(
+            np.append(self.grade > 0, False), np.minimum(self.offsets[:-1], len(self.grade))
+        )
+        return np.flatnonzero((positive > 0) & (self.offsets[1:] > self.offsets[:-1]))
+
+
+@numba.njit(nogil=True, cache=True)
+def ndcg_by_group(
+    score: npt.NDArray[np.float64],
+    grade: npt.NDArray[np.int8],
+    offsets: Offsets,
+    relevant: npt.NDArray[np.int32],
+    k: int,
+) -> npt.NDArray[np.float64]:
+    """Binary nDCG@k of each group, float64[G]; positives that recall missed count in the ideal.
+
+    Equal scores share their places at random in the long run; here the later row loses, rows of
+    a group being in the order of fused recall.
+    """
+    out = np.zeros(len(offsets) - 1)
+    for g in range(len(out)):
+        low, high = offsets[g], offsets[g + 1]
+        if relevant[g] <= 0:
+            out[g] = np.nan
+            continue
+        ideal = 0.0
+        for place in range(min(relevant[g], k)):
+            ideal += 1.0 / np.log2(place + 2.0)
+        gain = 0.0
+        for r in range(low, high):
+            if grade[r] <= 0:
+                continue
+            place = 0
+            for other in range(low, high):
+                if score[other] > score[r] or (score[other] == score[r] and other < r):
+                    place += 1
+            if place < k:
+                gain += 1.0 / np.log2(place + 2.0)
+        out[g] = gain / ideal
+    return out
+
+
+def ndcg(groups: Groups, score: npt.NDArray[np.float64], k: int = 10) -> float:
+    """Mean nDCG@k over the groups that have a positive anywhere."""
+    return float(
+        np.nanmean(ndcg_by_group(score, groups.grade, groups.offsets, groups.relevant, k))
+    )
+
+
+def fit_ranker(
+    groups: Groups,
+    names: Sequence[str],
+    config: RankerConfig,
+    *,
+    seed: int,
+    workers: int,
+    validation_share: float = 0.2,
+    monotone: Mapping[str, int] | None = None,
+) -> Ranker:
+    """Linear part, then trees that start from its score; users held out decide.
+
+    The report's numbers (`facts`) compare linear alone, trees alone and both on the same held-out
+    users. With too few groups the ranker is the linear part alone.
+    """
+    held = _held_out(groups.user, validation_share, seed)
+    train, valid = groups.take(np.flatnonzero(~held)), groups.take(np.flatnonzero(held))
+    train = train.take(train.with_positive())
+    if not len(train):
+        return _no_label_ranker(names)
+    linear, penalty, linear_ndcg = _fit_linear(train, valid, seed)
+    facts: dict[str, Any] = {
+        "groups": len(groups),
+        "train_groups": len(train),
+        "validation_groups": len(valid),
+        "penalty": penalty,
+        "validation_ndcg@10": {"linear": linear_ndcg},
+    }
+    boosters: list[Any] = []
+    if len(train) >= MIN_GROUPS_FOR_TREES and len(valid) and len(valid.with_positive()):
+        boosters = _fit_trees(train, valid, names, linear, config, seed, workers, monotone, facts)
+    facts["trees"] = [b.num_trees() for b in boosters]
+    return Ranker(tuple(names), linear, boosters, facts)
+
+
+def _held_out(
+    user: npt.NDArray[np.int32], share: float, seed: int
+) -> npt.NDArray[np.bool_]:
+    """Mask of groups whose user is held out for validation; all groups of a user go together."""
+    users = np.unique(user)
+    rng = np.random.default_rng(seed)
+    chosen = rng.permutation(users)[: round(share * len(users))]
+    return np.isin(user, chosen)
+
+
+def _no_label_ranker(names: Sequence[str]) -> Ranker:
+    """No group has a positive that recall found: rank by the fused recall score alone."""
+    from recsys.ranker.linear import Design
+
+    width = len(names)
+    design = Design(np.zeros(width, bool), np.zeros(width), np.ones(width), np.empty(0, np.int32))
+    weights = np.array([1.0 if n.endswith("fused.score") else 0.0 for n in names])
+    facts = {"groups": 0, "why": "no group has a positive that recall found; fused recall ranks"}
+    return Ranker(tuple(names), LinearPart(design, weights), [], facts)
+
+
+def _fit_linear(train: Groups, valid: Groups, seed: int) -> tuple[LinearPart, float, float]:
+    """Best linear part over a small grid of penalties: (part, penalty, validation nDCG@10)."""
+    sample = _sample_negatives(train, NEGATIVES_PER_GROUP, seed)
+    target = _targets(sample)
+    best: tuple[float, float, LinearPart] | None = None
+    part: LinearPart | None = None
+    for penalty in sorted(PENALTIES, reverse=True):
+        part = LinearPart.fit(sample.x, target, sample.offsets, penalty=penalty, start=part)
+        quality = ndcg(valid, part.score(valid.x)) if len(valid) else 0.0
+        if best is None or quality > best[0]:
+            best = (quality, penalty, part)
+    assert best is not None
+    return best[2], best[1], best[0]
+
+
+def _targets(groups: Groups) -> Matrix:
+    """A group's weight of one, shared by its positives in proportion to their grade."""
+    positive = np.maximum(groups.grade, 0).astype(np.float64)
+    total = np.add.reduceat(positive, groups.offsets[:-1])
+    sizes = groups.offsets[1:] - groups.offsets[:-1]
+    return (positive / np.repeat(np.maximum(total, 1e-9), sizes)).astype(np.float32)
+
+
+def _sample_negatives(groups: Groups, keep: int, seed: int) -> Groups:
+    """All positives and at most `keep` uniformly drawn negatives of each group."""
+    rng = np.random.default_rng(seed)
+    sizes = groups.offsets[1:] - groups.offsets[:-1]
+    group = np.repeat(np.arange(len(groups)), sizes)
+    draw = np.where(groups.grade > 0, -1.0, rng.random(len(group)))
+    order = np.lexsort((draw, group))
+    place = np.arange(len(group)) - np.repeat(groups.offsets[:-1], sizes)
+    positives = np.repeat(np.add.reduceat(groups.grade > 0, groups.offsets[:-1], dtype=np.int64), sizes)
+    rows = np.sort(order[place < keep + positives])
+    kept = np.bincount(group[rows], minlength=len(groups))
+    return Groups(
+        groups.x[rows],
+        groups.grade[rows],
+        np.concatenate([[0], np.cumsum(kept)]).astype(np.int64),
+        groups.user,
+        groups.relevant,
+    )
+
+
+def _fit_trees(
+    train: Groups,
+    valid: Groups,
+    names: Sequence[str],
+    linear: LinearPart,
+    config: RankerConfig,
+    seed: int,
+    workers: int,
+    monotone: Mapping[str, int] | None,
+    facts: dict[str, Any],
+) -> list[Any]:
+    """Boosters on top of the linear score, none when they do not help the held-out users."""
+    start, valid_start = linear.score(train.x), linear.score(valid.x)
+    settings = _settings(config, seed, workers, names, monotone)
+    if config.search_minutes > 0:
+        settings |= _search(train, valid, names, start, valid_start, settings, config)
+    boosters = [
+        _boost(train, valid, names, start, valid_start, settings | {"seed": seed + n}, config.trees)
+        for n in range(config.seeds)
+    ]
+    trees = np.mean([b.predict(valid.x, raw_score=True) for b in boosters], axis=0)
+    quality = facts["validation_ndcg@10"]
+    quality["linear+trees"] = ndcg(valid, valid_start + trees)
+    alone = _boost(train, valid, names, None, None, settings, config.trees)
+    quality["trees"] = ndcg(valid, np.asarray(alone.predict(valid.x, raw_score=True)))
+    facts["tree_settings"] = {k: v for k, v in settings.items() if isinstance(v, int | float)}
+    return boosters if quality["linear+trees"] > quality["linear"] else []
+
+
+def _settings(
+    config: RankerConfig,
+    seed: int,
+    workers: int,
+    names: Sequence[str],
+    monotone: Mapping[str, int] | None,
+) -> dict[str, Any]:
+    settings: dict[str, Any] = {
+        "objective": "lambdarank",
+        "metric": "ndcg",
+        "eval_at": [10],
+        "lambdarank_truncation_level": 30,
+        "learning_rate": config.learning_rate,
+        "num_leaves": config.leaves,
+        "min_data_in_leaf": 50,
+        "lambda_l2": 5.0,
+        "feature_fraction": 0.6,
+        "bagging_fraction": 0.8,
+        "bagging_freq": 1,
+        "bagging_by_query": True,
+        "num_threads": workers,
+        "seed": seed,
+        "deterministic": True,
+        "force_row_wise": True,
+        "verbosity": -1,
+    }
+    if monotone:
+        settings["monotone_constraints"] = [monotone.get(n, 0) for n in names]
+    return settings
+
+
+def _boost(
+    train: Groups,
+    valid: Groups,
+    names: Sequence[str],
+    start: npt.NDArray[np.float64] | None,
+    valid_start: npt.NDArray[np.float64] | None,
+    settings: Mapping[str, Any],
+    trees: int,
+) -> Any:
+    """One lambdarank booster, stopped early on the held-out users' nDCG@10."""
+    import lightgbm
+
+    def table(groups: Groups, init: npt.NDArray[np.float64] | None, reference: Any = None) -> Any:
+        return lightgbm.Dataset(
+            groups.x,
+            label=np.maximum(groups.grade, 0),
+            group=groups.offsets[1:] - groups.offsets[:-1],
+            init_score=init,
+            feature_name=list(names),
+            reference=reference,
+            free_raw_data=True,
+        )
+
+    keep = valid.with_positive()
+    rows = np.isin(
+        np.repeat(np.arange(len(valid)), valid.offsets[1:] - valid.offsets[:-1]), keep
+    )
+    data = table(train, start)
+    held = table(valid.take(keep), None if valid_start is None else valid_start[rows], data)
+    return lightgbm.train(
+        dict(settings),
+        data,
+        num_boost_round=trees,
+        valid_sets=[held],
+        callbacks=[lightgbm.early_stopping(30, verbose=False)],
+    )
+
+
+def _search(
+    train: Groups,
+    valid: Groups,
+    names: Sequence[str],
+    start: npt.NDArray[np.float64],
+    valid_start: npt.NDArray[np.float64],
+    settings: Mapping[str, Any],
+    config: RankerConfig,
+) -> dict[str, Any]:
+    """Optuna within its minutes; returns the settings that beat the given ones, if any."""
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+    def objective(trial: optuna.Trial) -> float:
+        tried = dict(settings) | {
+            "num_leaves": trial.suggest_int("num_leaves", 4, 31),
+            "min_data_in_leaf": trial.suggest_int("min_data_in_leaf", 20, 400, log=True),
+            "lambda_l2": trial.suggest_float("lambda_l2", 0.1, 50.0, log=True),
+            "feature_fraction": trial.suggest_float("feature_fraction", 0.3, 1.0),
+            "learning_rate": trial.suggest_float("learning_rate", 0.02, 0.1, log=True),
+        }
+        booster = _boost(train, valid, names, start, valid_start, tried, config.trees)
+        return ndcg(valid, valid_start + np.asarray(booster.predict(valid.x, raw_score=True)))
+
+    study = optuna.create_study(
+        direction="maximize", sampler=optuna.samplers.TPESampler(seed=settings["seed"])
+    )
+    study.enqueue_trial(
+        {
+            key: settings[key]
+            for key in ("num_leaves", "min_data_in_leaf", "lambda_l2", "feature_fraction", "learning_rate")
+        }
+    )
+    study.optimize(objective, timeout=60 * config.search_minutes)
+    return dict(study.best_params)

@@ -1,0 +1,247 @@
+"""Where the past is cut: what each part may see, which moments train the ranker, which are tested.
+
+Windows are consecutive. With cuts c0 < c1 < … < cn and the data's end e:
+
+    encoder ≤ c0 │ ranker's moments at c0 … cr-1, labels in [ci, ci+1) │ test at cr … cn, labels to e
+
+A row at a cut t sees events strictly before t; its label window begins at t. Everything that scores
+a row was fitted on events strictly before its cut. On ordinal data (undated histories spread a
+fixed step apart, ending together) the last step of every user is the test and the one before it
+trains the ranker; that is the same rule on the same axis.
+
+Shapes: E events, M moments. Times are int64 microseconds.
+
+Example:
+    >>> import numpy as np
+    >>> Windows("time", "", (10, 20, 30), 40, 2).label_end(20)
+    30
+    >>> Windows("time", "", (10, 20, 30), 40, 2).test
+    (30,)
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from data_schemas.config import WindowsConfig
+from data_schemas.errors import DataRefused
+from features.interactions import DAY, Interactions, Ints, Longs
+
+REGION_SHARES = (0.1, 0.2, 0.35, 0.6)
+"""Shares of the events, from the end, in which cuts may lie; the smallest that gives enough."""
+ENOUGH_MOMENTS = 4000
+CUT_COUNTS = (6, 12, 24)
+FEW_MOMENTS = 400
+"""Returning users' moments wanted in all cuts together before their number is raised (assumed:
+a third of them is tested, and fewer than a hundred tested users decide nothing)."""
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Consecutive windows; see the module's picture."""
+
+    scheme: str
+    """`time` or `ordinal`."""
+    why: str
+    """One sentence for the log and the report."""
+    cuts: tuple[int, ...]
+    end: int
+    """Strictly after the last event."""
+    first_test: int
+    """Place in `cuts` of the first tested cut."""
+
+    @property
+    def ranker(self) -> tuple[int, ...]:
+        return self.cuts[: self.first_test]
+
+    @property
+    def test(self) -> tuple[int, ...]:
+        return self.cuts[self.first_test :]
+
+    @property
+    def encoder_until(self) -> int:
+        """The encoder sees events strictly before this."""
+        return self.cuts[0]
+
+    def label_end(self, cut: int) -> int:
+        """End of a cut's label window: the next cut, or the end of the data."""
+        place = self.cuts.index(cut)
+        return self.cuts[place + 1] if place + 1 < len(self.cuts) else self.end
+
+    def facts(self) -> dict[str, object]:
+        """For manifests and the report."""
+        return {
+            "scheme": self.scheme,
+            "why": self.why,
+            "cuts": list(self.cuts),
+            "end": self.end,
+            "first_test": self.first_test,
+        }
+
+
+@dataclass(frozen=True)
+class Moments:
+    """M ranking moments: a user at a time, and what they acted on next (first-time positives)."""
+
+    user: Ints
+    now: Longs
+    offsets: Longs
+    """int64[M+1] into the two below."""
+    relevant: Ints
+    grade: npt.NDArray[np.int8]
+
+    def __len__(self) -> int:
+        return len(self.user)
+
+    def take(self, chosen: npt.NDArray[np.int64]) -> "Moments":
+        """The named moments (int[n])."""
+        sizes = (self.offsets[1:] - self.offsets[:-1])[chosen]
+        rows = np.concatenate(
+            [np.arange(self.offsets[m], self.offsets[m + 1]) for m in chosen]
+            or [np.empty(0, np.int64)]
+        ).astype(np.int64)
+        return Moments(
+            self.user[chosen],
+            self.now[chosen],
+            np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64),
+            self.relevant[rows],
+            self.grade[rows],
+        )
+
+    def sample(self, limit: int, seed: int) -> "Moments":
+        """At most `limit` moments, drawn at random, order kept."""
+        if len(self) <= limit:
+            return self
+        chosen = np.random.default_rng(seed).permutation(len(self))[:limit]
+        return self.take(np.sort(chosen).astype(np.int64))
+
+    @classmethod
+    def join(cls, parts: "list[Moments]") -> "Moments":
+        """Several sets of moments, one after the other."""
+        sizes = np.concatenate([p.offsets[1:] - p.offsets[:-1] for p in parts])
+        return cls(
+            np.concatenate([p.user for p in parts]),
+            np.concatenate([p.now for p in parts]),
+            np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64),
+            np.concatenate([p.relevant for p in parts]),
+            np.concatenate([p.grade for p in parts]),
+        )
+
+
+def plan_windows(
+    interactions: Interactions,
+    config: WindowsConfig,
+    *,
+    ordinal_until: int | None,
+    ordinal_step: int = DAY,
+) -> Windows:
+    """Choose scheme and cuts from the data.
+
+    Args:
+        interactions: all accepted events.
+        config: the caller's wishes.
+        ordinal_until: time up to and including which timestamps are ordinal only; None if never.
+        ordinal_step: the fixed step of ordinal histories, µs.
+
+    Raises:
+        DataRefused: fewer than two moments in time, so that nothing can be held out.
+    """
+    times = interactions.time
+    if not len(times) or times.min() == times.max():
+        raise DataRefused(
+            "the events cannot be split by time",
+            where="events.timestamp",
+            found="no event" if not len(times) else "one single timestamp",
+            expected="events at two or more moments",
+            fix="give events with their real times",
+        )
+    end = int(times.max()) + 1
+    wholly_ordinal = ordinal_until is not None and (times > ordinal_until).mean() < 0.05
+    if config.scheme == "ordinal" or (config.scheme == "auto" and wholly_ordinal):
+        return _ordinal_windows(interactions, end, ordinal_step)
+    return _time_windows(interactions, config, end, ordinal_until)
+
+
+def _ordinal_windows(interactions: Interactions, end: int, step: int) -> Windows:
+    last = int(interactions.time.max())
+    cuts = tuple(c for c in (last - step, last) if c > interactions.time.min())
+    why = (
+        "timestamps carry order only (every history ends at the same moment), so each user's last "
+        "event is the test and the one before it trains the ranker"
+    )
+    return Windows("ordinal", why, cuts, end, max(0, len(cuts) - 1))
+
+
+def _time_windows(
+    interactions: Interactions, config: WindowsConfig, end: int, ordinal_until: int | None
+) -> Windows:
+    """Cuts at equal shares of the events in the latest region that holds enough moments."""
+    times = np.sort(interactions.time)
+    floor = int(times[0]) if ordinal_until is None else ordinal_until
+    cuts: tuple[int, ...] = ()
+    moments = 0
+    for share in REGION_SHARES:
+        start = max(int(times[int(len(times) * (1 - share))]), floor + 1)
+        for count in CUT_COUNTS if config.cuts is None else (3 * config.cuts,):
+            cuts = _spread(times, start, count)
+            moments = _count_returning(interactions, cuts, end)
+            if moments >= (ENOUGH_MOMENTS if count == CUT_COUNTS[0] else FEW_MOMENTS):
+                return _described(cuts, end, moments, share)
+    return _described(cuts, end, moments, REGION_SHARES[-1])
+
+
+def _spread(times: Longs, start: int, count: int) -> tuple[int, ...]:
+    """`count` distinct cut times from `start` on, equal numbers of events between them."""
+    region = times[np.searchsorted(times, start) :]
+    places = (np.arange(count) * len(region) / count).astype(np.int64)
+    return tuple(int(t) for t in np.unique(region[places])) if len(region) else (int(times[-1]),)
+
+
+def _count_returning(interactions: Interactions, cuts: tuple[int, ...], end: int) -> int:
+    """Moments of users with a history and a positive in the window, over all cuts."""
+    first = np.full(interactions.n_users, np.iinfo(np.int64).max)
+    np.minimum.at(first, interactions.user, interactions.time)
+    edges = np.array([*cuts, end])
+    window = np.searchsorted(edges, interactions.time, "right") - 1
+    usable = (window >= 0) & (interactions.grade > 0)
+    usable &= first[interactions.user] < edges[np.maximum(window, 0)]
+    pairs = interactions.user[usable].astype(np.int64) * len(edges) + window[usable]
+    return len(np.unique(pairs))
+
+
+def _described(cuts: tuple[int, ...], end: int, moments: int, share: float) -> Windows:
+    tested = max(1, len(cuts) // 3)
+    why = (
+        f"labels after dates: {len(cuts)} rolling cuts over the last {share:.0%} of the events give "
+        f"{moments} moments of returning users; the last {tested} cuts are the test"
+    )
+    return Windows("time", why, cuts, end, len(cuts) - tested if len(cuts) > 1 else 0)
+
+
+def moments_at(interactions: Interactions, cut: int, label_end: int) -> Moments:
+    """Every user with a first-time positive in [cut, label_end), as a ranking moment at `cut`.
+
+    New users (no event before the cut) are included. An item already acted on before the cut, in
+    whatever way, is not relevant: it is not recommended again.
+    """
+    inside = (interactions.time >= cut) & (interactions.time < label_end) & (interactions.grade > 0)
+    user, item = interactions.user[inside], interactions.item[inside]
+    grade = interactions.grade[inside]
+    before = interactions.time < cut
+    n = np.int64(interactions.n_items)
+    seen = np.unique(interactions.user[before] * n + interactions.item[before])
+    pair = user * n + item
+    fresh = ~np.isin(pair, seen)
+    pair, grade = pair[fresh], grade[fresh]
+    order = np.lexsort((-grade, pair))
+    pair, first = np.unique(pair[order], return_index=True)
+    grade = grade[order][first]
+    users, counts = np.unique(pair // n, return_counts=True)
+    return Moments(
+        users.astype(np.int32),
+        np.full(len(users), cut, np.int64),
+        np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+        (pair % n).astype(np.int32),
+        grade.astype(np.int8),
+    )
