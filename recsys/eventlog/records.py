@@ -1,0 +1,43 @@
+"""What the log holds: one append-only sequence of records of four kinds."""
+
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple
+
+EVENT: Final = "event"
+ITEM: Final = "item"
+IMPRESSION: Final = "impression"
+FORGET: Final = "forget"
+"""A user asked to be forgotten; the payload holds the user_id and nothing else."""
+ERASED: Final = "erased"
+"""What is left of a forgotten user's record: its position and event_id, no payload. Never read."""
+
+
+class LogRecord(NamedTuple):
+    """One record as a reader sees it."""
+
+    position: int
+    """Place in the log, from 1, strictly increasing in the order of becoming visible; gaps occur."""
+    kind: str
+    payload: dict[str, Any]
+    """Columns of the row; times are int µs UTC."""
+    received_at: int
+    """The service's clock when the record came in, µs UTC."""
+
+
+class Write(NamedTuple):
+    """One record on its way into the log."""
+
+    kind: str
+    payload: Mapping[str, Any]
+    received_at: int
+    key: str | None = None
+    """Idempotency key: a second record with the same key is not written."""
+    user_id: str | None = None
+
+
+class Entry(NamedTuple):
+    """Where a written record lies."""
+
+    position: int
+    fresh: bool
+    """False when the event_id was there already; the position is then the first record's."""
