@@ -1,0 +1,125 @@
+"""What long work says: a moving line on a terminal, plain dated lines in a log.
+
+One object is handed down to everything that takes long; nothing else prints.
+"""
+
+import sys
+import threading
+import time
+from collections.abc import Iterable, Iterator, Sized
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import TextIO, TypeVar
+
+T = TypeVar("T")
+LOG_EVERY = 15.0
+"""Seconds between two lines of one task in a log (assumed: a night makes a readable page)."""
+TERMINAL_EVERY = 0.1
+
+
+class Reporter:
+    """Says lines, warnings and progress.
+
+    Args:
+        stream: where to write; standard error when absent, so that standard output holds results.
+        quiet: only warnings are written.
+    """
+
+    def __init__(self, stream: TextIO | None = None, quiet: bool = False) -> None:
+        self._stream = stream if stream is not None else sys.stderr
+        self._quiet = quiet
+        self._terminal = bool(getattr(self._stream, "isatty", lambda: False)())
+        self._moving = 0
+        self._lock = threading.Lock()
+        self.warnings: list[str] = []
+        """Every warning said, for the report."""
+
+    def say(self, text: str) -> None:
+        """One line."""
+        if not self._quiet:
+            self._line(text)
+
+    def warn(self, text: str) -> None:
+        """One line that is also kept for the report."""
+        self.warnings.append(text)
+        self._line(f"warning: {text}")
+
+    @contextmanager
+    def task(self, label: str, total: int | None = None) -> Iterator["Task"]:
+        """Progress of one piece of work; `total` in units of the caller's."""
+        task = Task(self, label, total)
+        try:
+            yield task
+        finally:
+            self._clear()
+
+    def track(self, items: Iterable[T], label: str, total: int | None = None) -> Iterator[T]:
+        """The items, reporting how many have passed."""
+        if total is None and isinstance(items, Sized):
+            total = len(items)
+        with self.task(label, total) as task:
+            for item in items:
+                yield item
+                task.advance()
+
+    def _moment(self, text: str) -> None:
+        """The moving line of a terminal, or a dated line of a log."""
+        if self._quiet:
+            return
+        if not self._terminal:
+            self._line(text)
+            return
+        with self._lock:
+            padding = " " * max(0, self._moving - len(text))
+            self._moving = len(text)
+            self._write(f"\r{text}{padding}")
+
+    def _line(self, text: str) -> None:
+        self._clear()
+        stamp = "" if self._terminal else f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S}Z "
+        with self._lock:
+            self._write(f"{stamp}{text}\n")
+
+    def _clear(self) -> None:
+        with self._lock:
+            if self._moving:
+                self._write("\r" + " " * self._moving + "\r")
+                self._moving = 0
+
+    def _write(self, text: str) -> None:
+        try:
+            self._stream.write(text)
+            self._stream.flush()
+        except (BrokenPipeError, ValueError):
+            # Whoever read the log went away; the work itself goes on.
+            self._quiet = True
+
+
+class Task:
+    """One piece of work under way."""
+
+    def __init__(self, reporter: Reporter, label: str, total: int | None) -> None:
+        self._reporter = reporter
+        self._label = label
+        self._total = total
+        self._done = 0
+        self._began = self._said = time.monotonic()
+        self._every = TERMINAL_EVERY if reporter._terminal else LOG_EVERY
+
+    def advance(self, count: int = 1, note: str = "") -> None:
+        """`count` more units are done; `note` is shown behind (a loss, a file name)."""
+        self._done += count
+        now = time.monotonic()
+        if now - self._said >= self._every:
+            self._said = now
+            self._reporter._moment(self._text(now, note))
+
+    def _text(self, now: float, note: str) -> str:
+        seconds = now - self._began
+        parts = [f"{self._label}: {self._done:,}"]
+        if self._total:
+            left = seconds / max(self._done, 1) * (self._total - self._done)
+            parts = [f"{self._label}: {self._done:,} of {self._total:,}", f"{left:.0f} s left"]
+        else:
+            parts.append(f"{seconds:.0f} s")
+        return ", ".join([*parts, note] if note else parts)

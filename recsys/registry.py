@@ -1,0 +1,764 @@
+"""Releases in MLflow: one joint version per night, and which of them serves.
+
+Aliases: `champion` serves, `previous` is what `rollback` returns to, `challenger` is the latest
+candidate that was registered but not promoted. The history of champions (when, why, from what)
+is kept in tags of the registered model. A version comes into being with all its tags in one
+transaction after its files are in place, so a killed registration leaves nothing that looks valid.
+
+MLflow takes seconds to import. Reading the embedded SQLite store (what serves now? where is it?)
+therefore goes straight to its tables, read-only; any other store is asked through MLflow's client.
+"""
+
+import contextlib
+import fcntl
+import getpass
+import json
+import os
+import shutil
+import sqlite3
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import unquote, urlparse
+from urllib.request import url2pathname
+
+from data_schemas import columns as c
+from data_schemas.config import RecsysConfig
+from data_schemas.errors import RecsysError, UsageError
+from recsys.bundle import Bundle, BundleRefused, open_bundle
+from recsys.files import atomic_folder, explain_disk_full, link_tree, plain, sync_folder
+from recsys.workspace import Workspace
+
+CHAMPION: Final = "champion"
+CHALLENGER: Final = "challenger"
+PREVIOUS: Final = "previous"
+DIGEST_TAG: Final = "recsys.digest"
+METRICS_TAG: Final = "recsys.metrics"
+REPORT_TAG: Final = "recsys.report"
+STALE_TAG: Final = "recsys.retrain"
+"""Why a version should be retrained (a person in its data was forgotten)."""
+KIND_TAG: Final = "recsys.kind"
+WORKSPACE_TAG: Final = "recsys.workspace"
+HISTORY_TAG: Final = "recsys.history."
+KEEP_VERSIONS: Final = 14
+"""Versions kept besides those with an alias: two weeks of nights."""
+_DELETED: Final = "Deleted_Internal"
+_MODEL = "model"
+_DATA = "bundle"
+_QUIET: Final = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DO_NOT_TRACK": "true",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+    "MLFLOW_ENABLE_ASYNC_LOGGING": "false",
+    "GIT_PYTHON_REFRESH": "quiet",
+}
+
+
+class RegistryError(RecsysError):
+    """The registry does not answer, or not as it should (exit code 1)."""
+
+
+@dataclass(frozen=True)
+class Version:
+    """One registered release."""
+
+    version: int
+    created_at: str
+    digest: str
+    aliases: tuple[str, ...]
+    metrics: Mapping[str, Any]
+    tags: Mapping[str, str]
+    source: str
+    """Where its files lie, as MLflow says."""
+    run_id: str | None
+
+    @property
+    def report(self) -> str | None:
+        return self.tags.get(REPORT_TAG)
+
+    @property
+    def retrain(self) -> str | None:
+        """Why it should be retrained, when it should."""
+        return self.tags.get(STALE_TAG)
+
+
+@dataclass(frozen=True)
+class Change:
+    """One change of champion."""
+
+    at: str
+    action: str
+    version: int
+    before: int | None
+    reason: str
+    by: str = field(default_factory=lambda: _user())
+
+
+Versions = list[Version]
+Changes = list[Change]
+Numbers = list[int]
+Rows = list[tuple[Any, ...]]
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())
+
+
+class Registry:
+    """The releases of one workspace's model.
+
+    Args:
+        config: names the model, the tracking URI and the artifacts' location.
+    """
+
+    def __init__(self, config: RecsysConfig) -> None:
+        self.name = config.name
+        self.workspace = Workspace(config.workspace_path)
+        self._experiment = config.tracking.experiment
+        self._database = config.workspace_path / "mlflow" / "mlflow.db"
+        self.embedded = config.tracking.uri is None
+        self.uri = config.tracking.uri or f"sqlite:///{self._database}"
+        location = config.tracking.artifacts
+        if location is not None and "://" not in location:
+            location = config.path(location).as_uri()
+        if location is None and self.embedded:
+            location = (config.workspace_path / "mlflow" / "artifacts").as_uri()
+        self._artifacts = location
+
+    # --- reading ------------------------------------------------------------------------------
+
+    def champion(self) -> int | None:
+        """The version that serves; None before the first promotion. Milliseconds when embedded."""
+        return self.alias(CHAMPION)
+
+    def alias(self, alias: str) -> int | None:
+        """The version an alias points to."""
+        return self._aliases().get(alias)
+
+    def list(self) -> Versions:
+        """All valid versions, newest first."""
+        found = self._read_sqlite() if self.embedded else self._read_client()
+        return sorted(found, key=lambda v: -v.version)
+
+    def show(self, version: int) -> Version:
+        """One version.
+
+        Raises:
+            UsageError: there is no such version; the message lists those there are.
+        """
+        versions = self.list()
+        for entry in versions:
+            if entry.version == version:
+                return entry
+        raise UsageError(
+            "there is no such model version",
+            where=f"models:/{self.name}",
+            found=version,
+            expected=", ".join(str(v.version) for v in versions) or "none is registered yet",
+            fix="`recsys models list` shows them",
+        )
+
+    def history(self) -> Changes:
+        """Who was champion when and why, oldest first."""
+        tags = self._model_tags()
+        entries = sorted((k, v) for k, v in tags.items() if k.startswith(HISTORY_TAG))
+        return [Change(**json.loads(value)) for _, value in entries]
+
+    def resolve(self, reference: str | int | None) -> int:
+        """A version from `3`, `champion`, `models:/NAME/3` or `models:/NAME@champion`.
+
+        Raises:
+            UsageError: it names another model, an unknown alias or version.
+        """
+        text = str(reference if reference is not None else CHAMPION)
+        if text.startswith("models:/"):
+            text = self._of_uri(text)
+        if text.isdecimal():
+            return self.show(int(text)).version
+        version = self.alias(text)
+        if version is None:
+            raise UsageError(
+                "no model version has this name",
+                where=f"models:/{self.name}",
+                found=text,
+                expected="a version number, or one of "
+                + (", ".join(self._aliases()) or "no alias yet"),
+                fix="run `recsys nightly` first" if text == CHAMPION else None,
+            )
+        return version
+
+    def _of_uri(self, uri: str) -> str:
+        rest = uri.removeprefix("models:/")
+        for mark in ("@", "/"):
+            name, separator, wanted = rest.rpartition(mark)
+            if separator and name == self.name:
+                return wanted
+        raise UsageError(
+            "the model's address names another model",
+            found=uri,
+            expected=f"models:/{self.name}/VERSION or models:/{self.name}@ALIAS",
+        )
+
+    def local_path(self, version: int) -> Path:
+        """The one local copy of a version's bundle, verified; fetched when absent.
+
+        Raises:
+            BundleRefused: the stored bundle does not match its manifest.
+        """
+        entry = self.show(version)
+        target = self.workspace.bundles / entry.digest
+        if target.is_dir():
+            with contextlib.suppress(BundleRefused):
+                return open_bundle(target).path
+        with self._fetching(entry.digest):
+            if target.is_dir():
+                # Another worker fetched it while we waited, or the copy was damaged.
+                with contextlib.suppress(BundleRefused):
+                    return open_bundle(target).path
+            self._fetch(entry, target)
+            found = open_bundle(target).digest
+            if found != entry.digest:
+                raise BundleRefused(
+                    "the stored bundle is not the one that was registered",
+                    where=f"{entry.source} (version {version})",
+                    found=f"digest {found[:16]}…",
+                    expected=f"digest {entry.digest[:16]}…",
+                    fix="roll back, or run `recsys nightly`",
+                )
+        return target
+
+    def _fetch(self, entry: Version, target: Path) -> None:
+        with atomic_folder(target, f"the local copy of version {entry.version}") as folder:
+            stored = _as_path(entry.source)
+            if stored is not None:
+                source = stored / "data" / _DATA
+                if not source.is_dir():
+                    raise BundleRefused(
+                        "a registered version has lost its files",
+                        where=str(source),
+                        found="no such folder",
+                        fix="restore it, or promote another version",
+                    )
+                link_tree(source, folder)
+            else:
+                self._download(entry.source, folder)
+
+    def _download(self, source: str, folder: Path) -> None:
+        with (
+            self._asked("fetching a bundle"),
+            tempfile.TemporaryDirectory(dir=folder.parent) as aside,
+        ):
+            from mlflow.artifacts import download_artifacts
+
+            got = download_artifacts(
+                artifact_uri=f"{source.rstrip('/')}/data/{_DATA}",
+                dst_path=aside,
+                tracking_uri=self.uri,
+            )
+            shutil.copytree(got, folder, dirs_exist_ok=True, copy_function=shutil.move)
+
+    @contextmanager
+    def _fetching(self, digest: str) -> Iterator[None]:
+        """One fetch of a digest at a time among the workers of a machine."""
+        handle = os.open(
+            self.workspace.bundles / f".{digest}.lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o666
+        )
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(handle)
+
+    # --- writing ------------------------------------------------------------------------------
+
+    def register(
+        self,
+        bundle_dir: Path | str,
+        tags: Mapping[str, Any] | None = None,
+        metrics: Mapping[str, float] | None = None,
+        report_dir: Path | str | None = None,
+    ) -> int:
+        """Register a bundle as the next version; a bundle already registered keeps its version.
+
+        Raises:
+            BundleRefused: the bundle does not match its manifest.
+            RegistryError: the registry does not answer.
+        """
+        bundle = open_bundle(bundle_dir)
+        for known in self.list():
+            if known.digest == bundle.digest:
+                return known.version
+        with self._asked("registering a version"):
+            self._bury_killed()
+            return self._register(bundle, tags or {}, metrics or {}, report_dir)
+
+    def _register(
+        self,
+        bundle: Bundle,
+        tags: Mapping[str, Any],
+        metrics: Mapping[str, float],
+        report_dir: Path | str | None,
+    ) -> int:
+        client = self._client
+        run = client.create_run(
+            self._experiment_id,
+            tags={KIND_TAG: "registration", WORKSPACE_TAG: str(self.workspace.path)},
+        )
+        run_id = run.info.run_id
+        try:
+            self._log_run(run_id, bundle, metrics, report_dir)
+            source = self._store_model(run.info.artifact_uri, run_id, bundle)
+            self._ensure_model()
+            version = client.create_model_version(
+                self.name,
+                source=source,
+                run_id=run_id,
+                tags={
+                    **{str(key): str(value) for key, value in tags.items()},
+                    DIGEST_TAG: bundle.digest,
+                    METRICS_TAG: json.dumps(plain(metrics)),
+                    REPORT_TAG: str(report_dir) if report_dir else "",
+                },
+            )
+            client.set_terminated(run_id, "FINISHED")
+        except BaseException:
+            with contextlib.suppress(Exception):
+                client.set_terminated(run_id, "KILLED")
+                self._bury(run_id, run.info.artifact_uri)
+            raise
+        number = int(version.version)
+        client.set_registered_model_alias(self.name, CHALLENGER, str(number))
+        return number
+
+    def _log_run(
+        self,
+        run_id: str,
+        bundle: Bundle,
+        metrics: Mapping[str, float],
+        report_dir: Path | str | None,
+    ) -> None:
+        from mlflow.entities import Metric, Param
+
+        now = int(time.time() * 1000)
+        numbers = [
+            Metric(_metric_name(name), float(value), now, 0)
+            for name, value in metrics.items()
+            if isinstance(value, int | float)
+        ]
+        config = bundle.manifest.get("config") or {}
+        params = [Param(name, str(value)[:500]) for name, value in _flat(config)]
+        for low in range(0, max(len(numbers), len(params)), 100):
+            self._client.log_batch(run_id, numbers[low : low + 100], params[low : low + 100])
+        if report_dir is not None and Path(report_dir).exists():
+            self._client.log_artifacts(run_id, str(report_dir), "report")
+
+    def _store_model(self, artifact_uri: str, run_id: str, bundle: Bundle) -> str:
+        """Put the pyfunc model (the bundle within) among the run's artifacts; returns its URI."""
+        stored = _as_path(artifact_uri)
+        if stored is not None:
+            target = stored / _MODEL
+            with atomic_folder(target, "a registered model") as folder:
+                _pyfunc_layout(folder, bundle, self.uri, run_id)
+        else:
+            with (
+                explain_disk_full(self.workspace.cache, "a registered model"),
+                tempfile.TemporaryDirectory(dir=self.workspace.cache) as aside,
+            ):
+                _pyfunc_layout(Path(aside) / _MODEL, bundle, self.uri, run_id)
+                self._client.log_artifacts(run_id, str(Path(aside) / _MODEL), _MODEL)
+        return f"{artifact_uri.rstrip('/')}/{_MODEL}"
+
+    def promote(self, version: int, reason: str) -> int:
+        """Make a version the champion; the former champion becomes `previous`. Repeating is safe.
+
+        The bundle is fetched and verified first: a champion can always be loaded.
+        """
+        self.local_path(version)
+        before = self.champion()
+        with self._asked("promoting a version"):
+            if before != version:
+                self._note("promote", version, before, reason)
+                if before is not None:
+                    self._set_alias(PREVIOUS, before)
+                self._set_alias(CHAMPION, version)
+            if self.alias(CHALLENGER) == version:
+                self._drop_alias(CHALLENGER)
+        return version
+
+    def rollback(self, reason: str = "rolled back by hand") -> int:
+        """Return to the champion before; repeating changes nothing. Returns the champion.
+
+        Afterwards nothing is `previous` until the next promotion, so that a repeated call cannot
+        bring the withdrawn version back.
+
+        Raises:
+            UsageError: there never was another champion.
+        """
+        champion, previous = self.champion(), self.alias(PREVIOUS)
+        if previous is None or previous == champion:
+            past = self.history()
+            if champion is not None and past and past[-1].action == "rollback":
+                return champion
+            raise UsageError(
+                "there is nothing to roll back to",
+                where=f"models:/{self.name}",
+                found=f"champion {champion}, no version before it",
+                fix="choose a version with `recsys models promote VERSION`",
+            )
+        self.local_path(previous)
+        with self._asked("rolling back"):
+            self._note("rollback", previous, champion, reason)
+            self._set_alias(CHAMPION, previous)
+            self._drop_alias(PREVIOUS)
+        return previous
+
+    def tag(self, version: int, tags: Mapping[str, Any]) -> None:
+        """Add tags to a version (the gate's reasons)."""
+        with self._asked("tagging a version"):
+            for key, value in tags.items():
+                self._client.set_model_version_tag(self.name, str(version), key, str(value))
+
+    def collect(self, keep: int = KEEP_VERSIONS) -> Numbers:
+        """Delete versions beyond the latest `keep` that no alias names; returns them."""
+        old = [v for v in self.list()[keep:] if not v.aliases]
+        if old:
+            with self._asked("deleting old versions"):
+                for entry in old:
+                    self._client.delete_model_version(self.name, str(entry.version))
+                    self._bury(entry.run_id, entry.source.removesuffix(f"/{_MODEL}"))
+        return [entry.version for entry in old]
+
+    def digests_in_use(self) -> set[str]:
+        """Digests of the versions with an alias; their local copies are kept."""
+        return {v.digest for v in self.list() if v.aliases}
+
+    def check(self) -> str:
+        """Ask the registry for anything; returns what it is.
+
+        Raises:
+            RegistryError: it does not answer.
+        """
+        if self.embedded:
+            count = len(self.list())
+            return f"embedded SQLite, {count} version{'s' if count != 1 else ''}"
+        with self._asked("asking the registry"):
+            self._client.search_registered_models(max_results=1)
+        return _without_password(self.uri)
+
+    # --- MLflow's client ------------------------------------------------------------------------
+
+    @cached_property
+    def _client(self) -> Any:
+        quiet_mlflow()
+        if self.embedded:
+            self._database.parent.mkdir(parents=True, exist_ok=True)
+        from mlflow.tracking import MlflowClient
+
+        quiet_logging()
+        return MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
+
+    @cached_property
+    def _experiment_id(self) -> str:
+        found = self._client.get_experiment_by_name(self._experiment)
+        if found is not None:
+            return str(found.experiment_id)
+        return str(self._client.create_experiment(self._experiment, self._artifacts))
+
+    def _ensure_model(self) -> None:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            self._client.create_registered_model(self.name)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+
+    def _set_alias(self, alias: str, version: int) -> None:
+        self._client.set_registered_model_alias(self.name, alias, str(version))
+
+    def _drop_alias(self, alias: str) -> None:
+        self._client.delete_registered_model_alias(self.name, alias)
+
+    def _note(self, action: str, version: int, before: int | None, reason: str) -> None:
+        """Write a change into the history before it is made; a repeated change is noted once."""
+        past = self.history()
+        change = Change(
+            datetime.now(UTC).isoformat(timespec="seconds"), action, version, before, reason[:2000]
+        )
+        if past and (past[-1].action, past[-1].version, past[-1].before) == (
+            action,
+            version,
+            before,
+        ):
+            return
+        self._client.set_registered_model_tag(
+            self.name, f"{HISTORY_TAG}{len(past):06d}", json.dumps(asdict(change))
+        )
+
+    def _bury_killed(self) -> None:
+        """Remove runs of ours that a killed registration left."""
+        runs = self._client.search_runs(
+            [self._experiment_id],
+            filter_string=f"attributes.status = 'RUNNING' and tags.`{KIND_TAG}` = 'registration' "
+            f"and tags.`{WORKSPACE_TAG}` = '{self.workspace.path}'",
+        )
+        used = {version.run_id for version in self.list()}
+        for run in runs:
+            if run.info.run_id in used:
+                self._client.set_terminated(run.info.run_id, "FINISHED")
+            else:
+                self._client.set_terminated(run.info.run_id, "KILLED")
+                self._bury(run.info.run_id, run.info.artifact_uri)
+
+    def _bury(self, run_id: str | None, artifact_uri: str) -> None:
+        stored = _as_path(artifact_uri)
+        if stored is not None:
+            shutil.rmtree(stored, ignore_errors=True)
+        if run_id is not None:
+            with contextlib.suppress(Exception):
+                self._client.delete_run(run_id)
+
+    @contextmanager
+    def _asked(self, doing: str) -> Iterator[None]:
+        """Say plainly that the registry failed, whatever its client raised."""
+        quiet_mlflow()
+        try:
+            with explain_disk_full(self._database, "the registry's database"):
+                yield
+        except (RecsysError, KeyboardInterrupt):
+            raise
+        except Exception as error:
+            if not _from_registry(error):
+                raise
+            raise RegistryError(
+                f"the registry failed while {doing}",
+                where=_without_password(self.uri),
+                found=(str(error).strip().splitlines() or [type(error).__name__])[0][:300],
+                fix="see that it runs and can be reached, then run the same command again",
+            ) from error
+
+    # --- the two ways to read -------------------------------------------------------------------
+
+    def _aliases(self) -> dict[str, int]:
+        if self.embedded:
+            rows = self._query(
+                "select alias, version from registered_model_aliases where name = ?", (self.name,)
+            )
+            return {alias: int(version) for alias, version in rows}
+        model = self._remote_model()
+        return {a: int(v) for a, v in model.aliases.items()} if model is not None else {}
+
+    def _model_tags(self) -> dict[str, str]:
+        if self.embedded:
+            rows = self._query(
+                "select key, value from registered_model_tags where name = ?", (self.name,)
+            )
+            return dict(rows)
+        model = self._remote_model()
+        return dict(model.tags) if model is not None else {}
+
+    def _remote_model(self) -> Any:
+        with self._asked("reading the model"):
+            from mlflow.exceptions import MlflowException
+
+            try:
+                return self._client.get_registered_model(self.name)
+            except MlflowException as error:
+                if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                    return None
+                raise
+
+    def _read_sqlite(self) -> Versions:
+        tags: dict[int, dict[str, str]] = {}
+        for version, key, value in self._query(
+            "select version, key, value from model_version_tags where name = ?", (self.name,)
+        ):
+            tags.setdefault(int(version), {})[key] = value
+        aliases = self._aliases()
+        rows = self._query(
+            "select version, creation_time, coalesce(storage_location, source), run_id "
+            "from model_versions where name = ? and current_stage <> ?",
+            (self.name, _DELETED),
+        )
+        return [
+            _version(int(number), int(created), tags[int(number)], aliases, source, run_id)
+            for number, created, source, run_id in rows
+            if DIGEST_TAG in tags.get(int(number), {})
+        ]
+
+    def _query(self, sql: str, values: tuple[Any, ...]) -> Rows:
+        if not self._database.exists():
+            return []
+        try:
+            with contextlib.closing(
+                sqlite3.connect(f"{self._database.as_uri()}?mode=ro", uri=True, timeout=10)
+            ) as database:
+                return database.execute(sql, values).fetchall()
+        except sqlite3.OperationalError as error:
+            if "no such table" in str(error):
+                return []
+            raise RegistryError(
+                "the registry's database cannot be read",
+                where=str(self._database),
+                found=str(error),
+                fix="check the file's owner and that its disk answers",
+            ) from None
+        except sqlite3.DatabaseError as error:
+            raise RegistryError(
+                "the registry's database is damaged",
+                where=str(self._database),
+                found=str(error),
+                fix="restore it from a copy; bundles under work/bundles are unharmed",
+            ) from None
+
+    def _read_client(self) -> Versions:
+        aliases = self._aliases()
+        with self._asked("listing versions"):
+            found = self._client.search_model_versions(f"name = '{self.name}'", max_results=1000)
+            entries = [(v, dict(v.tags)) for v in found]
+        return [
+            _version(int(v.version), int(v.creation_timestamp), tags, aliases, v.source, v.run_id)
+            for v, tags in entries
+            if DIGEST_TAG in tags
+        ]
+
+
+def quiet_mlflow() -> None:
+    """Before MLflow is imported: no telemetry, short retries; the caller's own settings win."""
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
+
+
+def quiet_logging() -> None:
+    """MLflow and Alembic narrate every migration; only their warnings are of use."""
+    import logging
+
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def _pyfunc_layout(folder: Path, bundle: Bundle, uri: str, run_id: str) -> None:
+    """An MLflow model folder around a bundle; the bundle's bytes are linked where they can be."""
+    import mlflow
+    from mlflow.models import Model
+
+    del uri
+    data = folder / "data" / _DATA
+    data.parent.mkdir(parents=True, exist_ok=True)
+    link_tree(bundle.path, data)
+    model = Model(run_id=run_id, artifact_path=_MODEL, signature=_signature())
+    mlflow.pyfunc.add_to_model(
+        model, loader_module="recsys.pyfunc", data=f"data/{_DATA}", env=_environment(folder)
+    )
+    model.metadata = {"digest": bundle.digest}
+    model.save(str(folder / "MLmodel"))
+    sync_folder(folder)
+
+
+def _environment(folder: Path) -> dict[str, str]:
+    from recsys.bundle import metadata_version
+
+    version = metadata_version()
+    pin = "recsys" if version == "unpackaged" else f"recsys=={version}"
+    (folder / "requirements.txt").write_text(f"{pin}\n", encoding="utf-8")
+    (folder / "python_env.yaml").write_text(
+        "dependencies:\n- -r requirements.txt\n", encoding="utf-8"
+    )
+    return {"virtualenv": "python_env.yaml"}
+
+
+def _signature() -> Any:
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, Schema
+
+    return ModelSignature(
+        inputs=Schema(
+            [
+                ColSpec("string", c.USER_ID),
+                ColSpec("string", c.ITEM_ID),
+                ColSpec("datetime", c.TIMESTAMP, required=False),
+            ]
+        ),
+        outputs=Schema([ColSpec("double")]),
+    )
+
+
+def _version(
+    number: int,
+    created_ms: int,
+    tags: dict[str, str],
+    aliases: Mapping[str, int],
+    source: str,
+    run_id: str | None,
+) -> Version:
+    return Version(
+        version=number,
+        created_at=datetime.fromtimestamp(created_ms / 1000, UTC).isoformat(timespec="seconds"),
+        digest=tags[DIGEST_TAG],
+        aliases=tuple(sorted(alias for alias, v in aliases.items() if v == number)),
+        metrics=json.loads(tags.get(METRICS_TAG) or "{}"),
+        tags=tags,
+        source=source,
+        run_id=run_id,
+    )
+
+
+def _as_path(uri: str) -> Path | None:
+    """The local folder of a file URI or plain path; None for a remote store."""
+    parsed = urlparse(uri)
+    if parsed.scheme == "file":
+        return Path(url2pathname(unquote(parsed.path)))
+    return Path(uri) if parsed.scheme == "" else None
+
+
+def _without_password(uri: str) -> str:
+    parsed = urlparse(uri)
+    if parsed.password is None:
+        return uri
+    return uri.replace(f":{parsed.password}@", ":***@")
+
+
+def _metric_name(name: str) -> str:
+    """MLflow allows no `@` in a metric's name."""
+    return "".join(ch if ch.isalnum() or ch in "_-./ " else "_" for ch in name.replace("@", "_at_"))
+
+
+def _flat(value: Mapping[str, Any], prefix: str = "") -> "list[tuple[str, Any]]":
+    flat: list[tuple[str, Any]] = []
+    for name, item in value.items():
+        if isinstance(item, Mapping):
+            flat += _flat(item, f"{prefix}{name}.")
+        else:
+            flat.append((prefix + str(name), item))
+    return [(_metric_name(name), item) for name, item in flat] if not prefix else flat
+
+
+def _from_registry(error: Exception) -> bool:
+    """Whether an exception comes from the store or the way to it, not from a bug of ours."""
+    roots = {
+        type(error).__module__.split(".")[0],
+        *(k.__module__.split(".")[0] for k in type(error).__mro__),
+    }
+    return bool(
+        roots
+        & {
+            "mlflow",
+            "sqlalchemy",
+            "requests",
+            "urllib3",
+            "botocore",
+            "boto3",
+            "psycopg2",
+            "psycopg",
+        }
+    ) or isinstance(error, ConnectionError | TimeoutError | sqlite3.Error)

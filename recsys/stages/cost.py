@@ -1,0 +1,70 @@
+"""What a stage costs: seconds, peak memory of this process and its children, bytes written."""
+
+import contextlib
+import os
+import threading
+import time
+from types import TracebackType
+from typing import Self
+
+import psutil
+
+SAMPLE_SECONDS = 0.05
+CHILDREN_EVERY = 20
+"""Samples between two looks at the children: reading the process table costs milliseconds."""
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+class Meter:
+    """Context manager that measures its block; `seconds` and `peak_mb` are set at its end."""
+
+    seconds = 0.0
+    peak_mb = 0.0
+
+    def __init__(self) -> None:
+        self._stop = threading.Event()
+        self._peak = 0
+        self._me = psutil.Process()
+
+    def __enter__(self) -> Self:
+        self._began = time.perf_counter()
+        self._thread = threading.Thread(target=self._sample, name="stage-meter", daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stop.set()
+        self._thread.join()
+        self.seconds = time.perf_counter() - self._began
+        self.peak_mb = self._peak / 1e6
+
+    def _sample(self) -> None:
+        children, count = 0, 0
+        while True:
+            if count % CHILDREN_EVERY == 0:
+                children = self._children()
+            self._peak = max(self._peak, _own_bytes(self._me) + children)
+            count += 1
+            if self._stop.wait(SAMPLE_SECONDS):
+                return
+
+    def _children(self) -> int:
+        total = 0
+        with contextlib.suppress(psutil.Error):
+            for child in self._me.children(recursive=True):
+                with contextlib.suppress(psutil.Error):
+                    total += child.memory_info().rss
+        return total
+
+
+def _own_bytes(process: psutil.Process) -> int:
+    try:
+        with open("/proc/self/statm", "rb") as file:
+            return int(file.read().split()[1]) * _PAGE
+    except OSError:
+        return int(process.memory_info().rss)
