@@ -184,12 +184,13 @@ def open_bundle(path: Path | str, verify: bool = True) -> Bundle:
 def _check_format(manifest: Any, file: Path) -> None:
     if not isinstance(manifest, dict) or not isinstance(manifest.get("format"), int):
         raise _damaged(file, "no format version", f"format {OLDEST_READABLE}–{FORMAT}")
-    found = manifest["format"]
-    if manifest.get("readable_from", found) > FORMAT:
+    found = int(manifest["format"])
+    readable_from = int(manifest.get("readable_from", found))
+    if readable_from > FORMAT:
         raise BundleRefused(
             "the bundle was written by a newer recsys",
             where=str(file),
-            found=f"format {found}, readable from format {manifest.get('readable_from', found)}",
+            found=f"format {found}, readable from format {readable_from}",
             expected=f"format {OLDEST_READABLE}–{FORMAT}",
             fix="upgrade recsys here, or promote a version this one wrote",
         )

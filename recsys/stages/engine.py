@@ -100,13 +100,16 @@ class StageRunner:
         *,
         code: Sequence[str | Path] = (),
         resumable: bool = False,
+        personal: bool = True,
     ) -> StageResult:
         """The stage's output: the kept one when inputs and code are unchanged, a new one otherwise.
 
         `inputs` is JSON-able (upstream keys, data hashes, config sections); `code` names the
         modules, packages or files whose source decides the output. `action` fills an empty folder
         and returns its facts; with `resumable` it may find there what a killed run of the same key
-        left (its checkpoints).
+        left (its checkpoints). `personal` says whether the output holds rows about persons (even
+        by number): forgetting a person removes such outputs, so only models and pages without
+        persons may say no.
 
         Raises:
             DiskFull: nothing half-written remains.
@@ -125,7 +128,7 @@ class StageRunner:
                 self._reporter.say(f"{name}: would run because {reason}")
             else:
                 self._reporter.say(f"{name}: running because {reason}")
-                result = self._do(result, identity, action, resumable)
+                result = self._do(result, identity | {"personal": personal}, action, resumable)
         self._remember(result)
         return result
 

@@ -1,0 +1,7 @@
+"""`python -m recsys` is the `recsys` command."""
+
+import sys
+
+from recsys.cli.main import main
+
+sys.exit(main())
