@@ -1,0 +1,157 @@
+"""What a report says beside the measured lists. Every part is optional.
+
+A part that is not given is named on the page as missing; nothing is silently blank. Small rows
+may be given as plain tuples in the order of the fields here.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+Facts = Mapping[str, object]
+"""Label → value, shown as a two-column table in the order given."""
+
+
+class StageCost(NamedTuple):
+    """What one stage of the run cost."""
+
+    name: str
+    seconds: float
+    peak_mb: float | None = None
+    """Peak memory, MB."""
+    bytes_written: int | None = None
+    skipped: bool = False
+    """Unchanged inputs: the earlier output was used."""
+
+
+class Importance(NamedTuple):
+    """Gain of one feature in the ranker's trees."""
+
+    feature: str
+    family: str
+    gain: float
+
+
+class SourceFact(NamedTuple):
+    """What became of one source of candidates or scores."""
+
+    name: str
+    kept: bool
+    reason: str
+    """Why it was kept or dropped, or why it failed."""
+    recall: float | None = None
+    """Recall@100 on validation."""
+    dials: Facts | None = None
+    fit_until: int | None = None
+    """µs UTC."""
+
+
+class Check(NamedTuple):
+    """One check for leakage or parity, with its finding."""
+
+    name: str
+    passed: bool
+    detail: str = ""
+
+
+class ExampleItem(NamedTuple):
+    """One place of an example list."""
+
+    title: str
+    score: float
+    reasons: Sequence[str] = ()
+    hit: bool = False
+    """The user did act on it."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """One user's list beside what the user did before and after."""
+
+    user: str
+    history: Sequence[str]
+    """Titles, latest first."""
+    items: Sequence[ExampleItem]
+    missed: Sequence[str] = ()
+    """Titles of relevant items that the list does not hold."""
+
+
+@dataclass(frozen=True)
+class RankerFacts:
+    """What the ranker is made of."""
+
+    facts: Facts = field(default_factory=dict)
+    """E.g. trees, learning rate, label, groups trained on."""
+    parts: Mapping[str, float] = field(default_factory=dict)
+    """Validation metric of linear alone, trees alone, both."""
+    importance: Sequence[Importance | tuple[str, str, float]] = ()
+    shap: Mapping[str, float] = field(default_factory=dict)
+    """Family → mean |SHAP| over validation rows."""
+
+
+@dataclass(frozen=True)
+class GateDecision:
+    """What the gate said about promotion."""
+
+    promoted: bool
+    reasons: Sequence[str]
+    champion: str | None = None
+    """Version compared with; None when there was none."""
+
+
+@dataclass(frozen=True)
+class PositionBias:
+    """Chance that a place is looked at, relative to the first; lists run over positions from 1."""
+
+    examination: Sequence[float]
+    low: Sequence[float]
+    high: Sequence[float]
+    method: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportContext:
+    """Everything the page shows that is not computed from the lists."""
+
+    title: str = "Evaluation report"
+    created_at: int | None = None
+    """µs UTC of the run; said to be unknown when None."""
+    model_version: str | None = None
+    data: Facts | None = None
+    """Rows, users, items, time range and resolution, rules broken, quarantine."""
+    split: Facts | None = None
+    """fit_until, windows, cuts, label scheme and why it was chosen."""
+    release: Facts | None = None
+    """What was evaluated (fit until) and what is released, and the overlap of their lists."""
+    validation: Mapping[str, float] | None = None
+    """Main metric → its value on validation, to be held against the test's."""
+    stages: Sequence[StageCost | tuple[object, ...]] | None = None
+    budget: Mapping[str, float] | None = None
+    """Minutes given to each part of the night."""
+    learning_curves: Sequence[Mapping[str, float]] | None = None
+    """Encoder: step, loss, and optionally val (validation nDCG)."""
+    ranker: RankerFacts | None = None
+    sources: Sequence[SourceFact | tuple[object, ...]] | None = None
+    gate: GateDecision | None = None
+    leak_checks: Sequence[Check | tuple[object, ...]] | None = None
+    parity: Sequence[Check | tuple[object, ...]] | None = None
+    """Batch against online features of served rows."""
+    drift: Sequence[Mapping[str, object]] | None = None
+    """Rows of the drift summary, e.g. from `drift.summary`: what, measure, value, level."""
+    alarms: Sequence[str] = ()
+    """Shown first, in red."""
+    warnings: Sequence[str] = ()
+    examples: Sequence[Example] | None = None
+    position_bias: PositionBias | None = None
+    caveats: Sequence[str] = ()
+
+
+def day_and_time(microseconds: int | None) -> str:
+    """A moment in words; the `fit_until` of something never fitted lies far before 1970."""
+    if microseconds is None:
+        return "not said"
+    if microseconds <= 0:
+        return "never fitted"
+    moment = datetime.fromtimestamp(microseconds / 1e6, UTC)
+    return moment.strftime("%Y-%m-%d %H:%M UTC")

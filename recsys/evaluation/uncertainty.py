@@ -1,0 +1,187 @@
+"""How sure the numbers are: a paired bootstrap that resamples users.
+
+A user's groups depend on each other, so users, not groups, are drawn with replacement. All columns
+(a metric of a system, or a difference of two systems group by group) are resampled with the same
+draws, which is what makes a difference paired. Everything is decided by the seed.
+
+Shapes: G groups, M columns, U users, B resamples.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from recsys.evaluation.lists import Doubles, Longs
+
+LEVEL = 0.95
+"""Coverage of every interval."""
+CHUNK = 64
+"""Resamples drawn at once: 64 × 50,000 users × 8 bytes = 26 MB of weights."""
+FEW_USERS = 10
+"""Below this many users an interval is not given: a bootstrap of so few is not believed."""
+
+
+class Interval(NamedTuple):
+    """A mean over groups with its interval; None where there is nothing to say."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+    groups: int
+    """Groups in which the metric has a value."""
+    users: int
+    """Users those groups belong to."""
+
+
+@dataclass(frozen=True)
+class Bootstrapped:
+    """Means of M columns and their resampled means: `estimate` [M], `replicates` [B, M],
+    `groups` and `users` [M] with a value."""
+
+    estimate: Doubles
+    replicates: Doubles
+    groups: Longs
+    users: Longs
+
+    def interval(self, column: int, level: float = LEVEL) -> Interval:
+        """Percentile interval, widened for few users.
+
+        The percentiles are those at which a normal interval would become a t interval with
+        variance divided by U - 1 (Hesterberg 2015, "expanded percentile"); without it intervals
+        of 20 users cover about 93 %, not 95 %.
+        """
+        users, groups = int(self.users[column]), int(self.groups[column])
+        value = _plain(self.estimate[column])
+        if users < FEW_USERS:
+            return Interval(value, None, None, groups, users)
+        tail = _expanded_tail((1.0 - level) / 2.0, users)
+        resampled = self.replicates[:, column]
+        resampled = resampled[np.isfinite(resampled)]
+        low, high = np.quantile(resampled, [tail, 1.0 - tail])
+        return Interval(value, float(low), float(high), groups, users)
+
+    def corrected(self, column: int, comparisons: int, level: float = LEVEL) -> Interval:
+        """Interval that holds for all of `comparisons` at once (Bonferroni).
+
+        Its tails lie beyond what B resamples can show, so it is estimate ± t × standard error.
+        """
+        plain = self.interval(column, level)
+        if plain.low is None or plain.value is None:
+            return plain
+        half = _t_quantile(1.0 - (1.0 - level) / (2.0 * comparisons), plain.users)
+        half *= self.standard_error(column)
+        return plain._replace(low=plain.value - half, high=plain.value + half)
+
+    def standard_error(self, column: int) -> float:
+        """Standard deviation over resamples, corrected for few users."""
+        users = int(self.users[column])
+        spread = float(np.nanstd(self.replicates[:, column]))
+        return spread * float(np.sqrt(users / (users - 1))) if users > 1 else float("nan")
+
+    def p_value(self, column: int) -> float | None:
+        """Two-sided p of "the mean is 0"; None below `FEW_USERS` users."""
+        from scipy.stats import t
+
+        users = int(self.users[column])
+        if users < FEW_USERS:
+            return None
+        error, value = self.standard_error(column), float(self.estimate[column])
+        if error == 0.0:
+            return 1.0 if value == 0.0 else 0.0
+        return float(2.0 * t.sf(abs(value) / error, users - 1))
+
+
+def bootstrap(
+    columns: Doubles, user: npt.NDArray[np.integer], *, resamples: int, seed: int
+) -> Bootstrapped:
+    """Resample users: `columns` float[G, M] with NaN where undefined, `user` int[G].
+
+    The mean of a resample is Σ weight × values / Σ weight × defined groups, so a user with more
+    groups weighs more, as in the plain mean over groups. Undefined groups are left out of both.
+    """
+    sums, counts, defined_users = _by_user(columns, user)
+    total = counts.sum(0)
+    estimate = _ratio(sums.sum(0), total)
+    shared, which = np.unique(counts, axis=1, return_inverse=True) if len(counts) else (counts, ())
+    rng = np.random.default_rng(seed)
+    replicates = np.empty((resamples, columns.shape[1]))
+    n = len(sums)
+    for start in range(0, resamples, CHUNK):
+        size = min(CHUNK, resamples - start)
+        weights = np.empty((size, n))
+        for row in range(size):
+            weights[row] = np.bincount(rng.integers(0, n, n), minlength=n) if n else 0.0
+        below = (weights @ shared)[:, np.asarray(which, np.int64).reshape(-1)]
+        replicates[start : start + size] = _ratio(weights @ sums, below)
+    return Bootstrapped(estimate, replicates, total.astype(np.int64), defined_users)
+
+
+def _by_user(columns: Doubles, user: npt.NDArray[np.integer]) -> tuple[Doubles, Doubles, Longs]:
+    """Sums [U, M], counts of defined groups [U, M], users with a value [M]."""
+    defined = np.isfinite(columns)
+    values = np.where(defined, columns, 0.0)
+    order = np.argsort(user, kind="stable")
+    ranked = user[order]
+    starts = np.nonzero(np.r_[True, ranked[1:] != ranked[:-1]])[0] if len(user) else order[:0]
+    if not len(user):
+        empty = np.zeros((0, columns.shape[1]))
+        return empty, empty, np.zeros(columns.shape[1], np.int64)
+    sums = np.add.reduceat(values[order], starts, axis=0)
+    counts = np.add.reduceat(defined[order].astype(np.float64), starts, axis=0)
+    return sums, counts, (counts > 0).sum(0).astype(np.int64)
+
+
+def jackknife(leave_out: Doubles, whole: float, users: int, level: float = LEVEL) -> Interval:
+    """Interval of a number that is not a mean (coverage, Gini) from F leave-one-fold-out values.
+
+    `leave_out` float[F] are the values without each fold of users. The folds' spread gives the
+    standard error (delete-a-group jackknife); the interval is value ± t × error, inside [0, 1].
+    """
+    folds = len(leave_out)
+    if users < FEW_USERS or folds < 2 or not np.isfinite(leave_out).all():
+        return Interval(_plain(whole), None, None, users, users)
+    error = np.sqrt((folds - 1) / folds * ((leave_out - leave_out.mean()) ** 2).sum())
+    half = _t_quantile(1.0 - (1.0 - level) / 2.0, folds) * float(error)
+    return Interval(whole, max(0.0, whole - half), min(1.0, whole + half), users, users)
+
+
+def holm(p_values: Sequence[float | None]) -> list[float | None]:
+    """Holm's step-down correction; None (not tested) stays None and is not counted."""
+    tested = sorted((p, place) for place, p in enumerate(p_values) if p is not None)
+    corrected: list[float | None] = [None] * len(p_values)
+    running = 0.0
+    for rank, (p, place) in enumerate(tested):
+        running = max(running, min(1.0, p * (len(tested) - rank)))
+        corrected[place] = running
+    return corrected
+
+
+def bonferroni(p_values: Sequence[float | None]) -> list[float | None]:
+    """Each p times the number of tests made, at most 1."""
+    count = sum(p is not None for p in p_values)
+    return [None if p is None else min(1.0, p * count) for p in p_values]
+
+
+def _ratio(above: Doubles, below: Doubles) -> Doubles:
+    out = np.full(np.shape(above), np.nan)
+    np.divide(above, below, out=out, where=below > 0)
+    return out
+
+
+def _plain(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
+
+
+def _t_quantile(probability: float, users: int) -> float:
+    from scipy.stats import t
+
+    return float(t.ppf(probability, users - 1))
+
+
+def _expanded_tail(tail: float, users: int) -> float:
+    from scipy.stats import norm
+
+    return float(norm.cdf(np.sqrt(users / (users - 1)) * -_t_quantile(1.0 - tail, users)))
