@@ -1,0 +1,1 @@
+"""Collaborative models: who acted on what, and in which order."""

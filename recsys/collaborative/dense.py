@@ -1,0 +1,89 @@
+"""Sources that are one vector per item: a user vector is made from the history, items are dotted.
+
+Small catalogues are scanned whole; from `LISTS_FROM` items on, inverted lists are probed and the
+members scored exactly. Shapes: N items, f numbers of a vector, L lists.
+"""
+
+from typing import Final
+
+import numpy as np
+
+from features.interactions import Floats, Ints, Longs
+from features.protocols import Mask, Recalled
+from recsys.collaborative import kernels
+from recsys.collaborative.kernels import Marks
+
+LISTS_FROM: Final = 100_000
+"""Items from which the scan (about 1 ms per 25,000 items of 128 numbers, measured) is too slow."""
+PROBED_MEMBERS: Final = 12_000
+"""Members scored per query, at the least."""
+MEMBERS_PER_LIST: Final = 300
+ROUNDS: Final = 6
+SAMPLE_PER_LIST: Final = 40
+
+
+class InvertedLists:
+    """Items grouped by nearest centroid; deterministic, plain arrays, safe in any thread."""
+
+    def __init__(self, centroids: Floats, offsets: Longs, member: Ints) -> None:
+        self.centroids, self.offsets, self.member = centroids, offsets, member
+
+    @classmethod
+    def build(cls, vectors: Floats, seed: int) -> "InvertedLists":
+        """k-means on a sample, then one assignment of all items."""
+        n_items = len(vectors)
+        n_lists = max(1, n_items // MEMBERS_PER_LIST)
+        draw = np.random.default_rng(seed)
+        sample = vectors[draw.permutation(n_items)[: n_lists * SAMPLE_PER_LIST]]
+        centroids = sample[:n_lists].copy()
+        for _ in range(ROUNDS):
+            nearest = nearest_of(sample, centroids)
+            sums = np.zeros_like(centroids)
+            np.add.at(sums, nearest, sample)
+            count = np.bincount(nearest, minlength=n_lists)
+            filled = count > 0
+            centroids[filled] = sums[filled] / count[filled, None]
+        nearest = nearest_of(vectors, centroids)
+        offsets = np.zeros(n_lists + 1, np.int64)
+        np.cumsum(np.bincount(nearest, minlength=n_lists), out=offsets[1:])
+        return cls(centroids, offsets, np.argsort(nearest, kind="stable").astype(np.int32))
+
+    def probe(self, query: Floats) -> Ints:
+        """The lists to scan for a query, best first: enough for `PROBED_MEMBERS`."""
+        every = np.ones(len(self.centroids), np.uint8)
+        similar = np.empty(len(self.centroids), np.float32)
+        kernels.dots_at(
+            self.centroids, query, every, np.arange(len(every), dtype=np.int32), similar
+        )
+        share = PROBED_MEMBERS * len(self.centroids) // max(1, len(self.member)) + 1
+        return np.argsort(-similar, kind="stable")[:share].astype(np.int32)
+
+
+def nearest_of(rows: Floats, centroids: Floats, block: int = 8192) -> Ints:
+    """Index of the nearest centroid (Euclidean) of each row."""
+    half = 0.5 * (centroids * centroids).sum(axis=1)
+    out = np.empty(len(rows), np.int32)
+    for first in range(0, len(rows), block):
+        part = rows[first : first + block]
+        out[first : first + block] = (part @ centroids.T - half).argmax(axis=1)
+    return out
+
+
+def scan(
+    vectors: Floats,
+    query: Floats,
+    known: Marks,
+    blocked: Mask,
+    limit: int,
+    lists: InvertedLists | None,
+) -> Recalled:
+    """The `limit` items with the highest inner product, best first, ties by index."""
+    items, scores = np.empty(limit, np.int32), np.empty(limit, np.float32)
+    if lists is None:
+        count = kernels.dots_top(vectors, query, known, blocked, items, scores)
+    else:
+        count = kernels.dots_top_of_lists(
+            vectors, query, known, blocked, lists.offsets, lists.member, lists.probe(query),
+            items, scores,
+        )  # fmt: skip
+    return Recalled(items[:count], scores[:count])

@@ -1,0 +1,1 @@
+"""Content sources: what an item's own words and attributes say."""

@@ -1,0 +1,98 @@
+"""BM25: items whose words match those of the history.
+
+Robertson, Zaragoza, *The probabilistic relevance framework: BM25 and beyond*, 2009. An item's text
+is both query and document; the table of the best matches per item is made once, so that serving
+is a gather. Events are not read: items nobody has met are scored too.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, Final, Self
+
+import numpy as np
+
+from features.interactions import Floats, Interactions
+from recsys.collaborative.base import (
+    Dials,
+    SourceInputs,
+    last_time,
+    resolve_dials,
+    weight_scale,
+)
+from recsys.collaborative.neighbours import NeighbourSource, product_rows
+from recsys.content.words import Csr, coded, tokens, transposed
+
+KEPT_MATCHES: Final = 200
+FREQUENT_SHARE: Final = 0.1
+"""Terms in more of the items than this are left out: they cost most and say least."""
+FREQUENT_LEAST: Final = 50
+"""Items below which no term counts as frequent."""
+QUERY_TERMS: Final = 40
+"""Rarest terms of a text used as query: bounds the work for long descriptions."""
+
+
+class Bm25(NeighbourSource):
+    """Text matches with the history's items."""
+
+    name: ClassVar[str] = "bm25"  # type: ignore[misc]
+    DIALS: ClassVar[Dials] = {
+        "decay": (0.7, (0.5, 0.7, 0.9)),
+        "k1": (1.2, (1.2,)),
+        "b": (0.5, (0.5,)),
+        "popularity": (0.3, (0.0, 0.15, 0.3, 0.5)),
+    }
+
+    @classmethod
+    def fit(
+        cls,
+        interactions: Interactions,
+        inputs: SourceInputs,
+        dials: Mapping[str, float],
+        *,
+        seed: int,
+        workers: int,
+    ) -> Self:
+        """Match every item's text with every other's; `popularity` is an exponent on support."""
+        chosen = resolve_dials(cls.name, cls.DIALS, dials)
+        n_items = interactions.n_items
+        documents, queries = weighted_terms(inputs.texts[:n_items], chosen["k1"], chosen["b"])
+        n_terms = int(documents[1].max()) + 1 if len(documents[1]) else 0
+        events = np.bincount(interactions.item[interactions.weight > 0], minlength=n_items)
+        lift = ((1.0 + events) ** chosen["popularity"]).astype(np.float32)
+        rows = product_rows(queries, transposed(documents, n_terms), lift, KEPT_MATCHES, workers)
+        return cls(
+            *rows,
+            known=(np.diff(documents[0]) > 0).astype(np.uint8),
+            dials=chosen,
+            scale=weight_scale(interactions),
+            fit_until=last_time(interactions),
+        )
+
+
+def weighted_terms(texts: Sequence[str], k1: float, b: float) -> tuple[Csr, Csr]:
+    """BM25 weights of the terms of documents, and idf of the terms of queries, both N×T in CSR."""
+    bags = [Counter(tokens(text)) for text in texts]
+    n_items = len(bags)
+    most = max(FREQUENT_LEAST, int(FREQUENT_SHARE * n_items))
+    (offsets, column, count), vocabulary = coded([bag.items() for bag in bags], 2, most)
+    frequency = np.bincount(column, minlength=len(vocabulary))
+    idf = np.log1p((n_items - frequency + 0.5) / (frequency + 0.5)).astype(np.float32)
+    length = np.array([sum(bag.values()) for bag in bags], np.float32)
+    norm = k1 * (1.0 - b + b * length / max(1.0, float(length.mean() if n_items else 1.0)))
+    row = np.repeat(np.arange(n_items), np.diff(offsets))
+    weight = (count * (k1 + 1.0) / (count + norm[row])).astype(np.float32)
+    return (offsets, column, weight), rarest((offsets, column, idf[column]))
+
+
+def rarest(rows: Csr) -> Csr:
+    """Each row's `QUERY_TERMS` entries of the largest value, in their old order."""
+    offsets, column, value = rows
+    row = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
+    order = np.lexsort((column, -value, row))
+    rank = np.empty(len(order), np.int64)
+    rank[order] = np.arange(len(order)) - offsets[row[order]]
+    keep = rank < QUERY_TERMS
+    kept_offsets = np.zeros_like(offsets)
+    np.cumsum(np.bincount(row[keep], minlength=len(offsets) - 1), out=kept_offsets[1:])
+    kept: Floats = value[keep]
+    return kept_offsets, column[keep], kept

@@ -1,0 +1,1 @@
+"""From sources to candidates: every source's list, fused and pruned."""

@@ -1,0 +1,1 @@
+"""The sequence source: a small transformer over a history, served without torch."""

@@ -1,0 +1,97 @@
+"""A small world with two tastes, and every source of it fitted once."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from features.interactions import DAY, History, Interactions
+from recsys.collaborative.base import SourceInputs
+from recsys.recall.registry import FITTABLE, source_class
+
+N_ITEMS = 40
+UNMET = (38, 39)
+"""Items without any event."""
+
+
+def make_history(items, weights=None, start=0):
+    n = len(items)
+    weight = np.full(n, 5.0, np.float32) if weights is None else np.array(weights, np.float32)
+    return History(
+        np.array(items, np.int32),
+        np.zeros(n, np.int16),
+        (start + np.arange(n)) * DAY,
+        weight,
+        np.sign(weight).astype(np.int8),
+    )
+
+
+def make_interactions(users, items, weights=None, n_items=N_ITEMS):
+    n = len(users)
+    weight = np.full(n, 5.0, np.float32) if weights is None else np.array(weights, np.float32)
+    return Interactions(
+        np.array(users, np.int32),
+        np.array(items, np.int32),
+        np.zeros(n, np.int16),
+        np.arange(n, dtype=np.int64) * DAY,
+        np.full(n, np.nan, np.float32),
+        weight,
+        np.sign(weight).astype(np.int8),
+        np.arange(n, dtype=np.int64),
+        np.array([f"u{u}" for u in range(max(users, default=-1) + 1)], object),
+        ("purchase",),
+        n_items,
+    )
+
+
+def two_tastes(seed=3, users=120, length=8):
+    """Even users buy even items, odd users odd ones, in a loosely ascending order."""
+    draw = np.random.default_rng(seed)
+    rows = []
+    for user in range(users):
+        own = draw.choice(np.arange(user % 2, 38, 2), length, replace=False)
+        rows += [(step, user, item) for step, item in enumerate(np.sort(own))]
+    rows.sort()
+    return make_interactions([u for _, u, _ in rows], [i for _, _, i in rows])
+
+
+def world_inputs(n_items=N_ITEMS):
+    titles = [
+        f"{('Acme', 'Globex', 'Initech', 'Hooli')[i % 4]} widget number {i}" for i in range(n_items)
+    ]
+    catalogue = SimpleNamespace(
+        titles=titles, tags=[[] for _ in titles], category=["" for _ in titles], created_at=None
+    )
+    draw = np.random.default_rng(0)
+    vectors = draw.normal(size=(n_items, 16)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    return SourceInputs(catalogue, titles, vectors)
+
+
+@pytest.fixture(scope="session")
+def world():
+    return two_tastes(), world_inputs()
+
+
+@pytest.fixture(scope="session")
+def fitted(world):
+    interactions, inputs = world
+    return {
+        name: source_class(name).fit(interactions, inputs, {}, seed=1, workers=2)
+        for name in FITTABLE
+    }
+
+
+@pytest.fixture(scope="session")
+def history():
+    return make_history
+
+
+@pytest.fixture(scope="session")
+def interactions_of():
+    return make_interactions
+
+
+@pytest.fixture(scope="session")
+def inputs_of():
+    return world_inputs

@@ -1,0 +1,1 @@
+"""How the sources are fitted, tuned and chosen."""
