@@ -1,0 +1,72 @@
+"""DuckDB as this package uses it: bounded memory, spilling beside the output, UTC."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+MEMORY_LIMIT = "1500MB"
+"""DuckDB's own bound; measured with 20 million events: the process stays below 2.5 GB."""
+ROW_GROUP = 500_000
+"""Rows of a Parquet row group we write: bounds the memory of a streaming reader."""
+
+
+@contextmanager
+def engine(scratch: Path) -> Iterator["Engine"]:
+    """A DuckDB database of its own in the existing folder `scratch`, which the caller removes."""
+    connection = duckdb.connect(str(scratch / "scratch.duckdb"))
+    try:
+        connection.execute("SET TimeZone = 'UTC'")
+        connection.execute(f"SET memory_limit = '{MEMORY_LIMIT}'")
+        connection.execute(f"SET temp_directory = {quote(str(scratch / 'spill'))}")
+        connection.execute("SET enable_progress_bar = false")
+        yield Engine(connection)
+    finally:
+        connection.close()
+
+
+class Engine:
+    """The few calls we make; everything else is SQL."""
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
+        self._connection = connection
+
+    def run(self, sql: str) -> None:
+        self._connection.execute(sql)
+
+    def rows(self, sql: str) -> list[tuple[Any, ...]]:
+        return list(self._connection.execute(sql).fetchall())
+
+    def one(self, sql: str) -> Any:
+        """First column of the first row."""
+        return self.rows(sql)[0][0]
+
+    def counts(self, sql: str) -> dict[str, int]:
+        """A two-column result as a mapping, without zeros."""
+        return {str(name): int(n) for name, n in self.rows(sql) if n}
+
+    def describe(self, relation: str) -> dict[str, str]:
+        """Column name → DuckDB type, in order."""
+        found = self.rows(
+            f"SELECT column_name, column_type FROM (DESCRIBE SELECT * FROM {relation})"
+        )
+        return {str(name): str(kind) for name, kind in found}
+
+    def copy(self, sql: str, path: Path) -> None:
+        """Write a query's result, in its order, as one Parquet file."""
+        self.run(
+            f"COPY ({sql}) TO {quote(str(path))}"
+            f" (FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE {ROW_GROUP})"
+        )
+
+
+def quote(text: str) -> str:
+    """A string literal of SQL."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def name(identifier: str) -> str:
+    """An identifier of SQL."""
+    return '"' + identifier.replace('"', '""') + '"'

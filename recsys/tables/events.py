@@ -1,0 +1,91 @@
+"""Events: checked row by row, repeats set aside, ordered by time and by when they became known.
+
+Position of a row: rows of files are numbered 0.. in the order (timestamp, file, row); a row of the
+log with log position p has position F + p, F being the number of accepted rows of files
+(`positions.log_base` in the summary). An event that stands in both keeps the log's row, because
+the log knows when it was received.
+"""
+
+from pathlib import Path
+
+from data_schemas import columns as c
+from data_schemas.tables import USER_INDEX
+from recsys.tables.engine import Engine
+from recsys.tables.part import LOG, PLACE, Part, blank
+from recsys.tables.sources import FILE, ROW
+
+_KEY = ", ".join((c.USER_ID, c.ITEM_ID, c.EVENT_TYPE, c.TIMESTAMP, c.VALUE, c.IMPRESSION_ID))
+"""Columns in which two events without an event_id have to differ."""
+
+
+def stage_events(part: Part, now: int) -> int:
+    """Check the events against the table `vocabulary`; how many are accepted.
+
+    `now` (µs) is the moment after which a timestamp lies in the future.
+    """
+    part.stage(f"{_rule(now)} AS rule")
+    part.warn(
+        "value_not_finite",
+        part.engine.one(f"SELECT count(*) FROM {part.rows} WHERE NOT isfinite({c.VALUE})"),
+    )
+    key = f"coalesce({c.EVENT_ID}, ''), CASE WHEN {c.EVENT_ID} IS NULL THEN hash({_KEY}) END"
+    exact = (
+        f"{c.EVENT_ID}, CASE WHEN {c.EVENT_ID} IS NULL THEN struct_pack(a := {c.USER_ID},"
+        f" b := {c.ITEM_ID}, c := {c.EVENT_TYPE}, d := {c.TIMESTAMP}, e := {c.VALUE},"
+        f" f := {c.IMPRESSION_ID}) END"
+    )
+    part.reject_repeats("duplicate_event", f"row({key})", exact)
+    return int(part.engine.one(f"SELECT count(*) FROM ({part.accepted})"))
+
+
+def _rule(now: int) -> str:
+    """SQL: name of the first rule a row breaks, or null."""
+    time = f"epoch_us({c.TIMESTAMP})"
+    return (
+        f"CASE WHEN {blank(c.USER_ID)} THEN 'missing_user_id'"
+        f" WHEN {blank(c.ITEM_ID)} THEN 'missing_item_id'"
+        f" WHEN {blank(c.EVENT_TYPE)} THEN 'missing_event_type'"
+        f" WHEN {c.TIMESTAMP} IS NULL THEN 'missing_timestamp'"
+        f" WHEN NOT isfinite({c.TIMESTAMP}) OR {time} < 0 THEN 'before_1970'"
+        f" WHEN {time} > {now} THEN 'in_the_future'"
+        f" WHEN {c.ITEM_ID} NOT IN (SELECT {c.ITEM_ID} FROM vocabulary) THEN 'unknown_item' END"
+    )
+
+
+def write_events(part: Part, path: Path) -> int:
+    """Write the accepted events sorted by (timestamp, position); how many come from files.
+
+    Needs the tables `vocabulary` and `user_vocabulary`.
+    """
+    engine = part.engine
+    value = f"CASE WHEN isfinite({c.VALUE}) THEN CAST({c.VALUE} AS FLOAT) END AS {c.VALUE}"
+    engine.run(
+        f"CREATE TABLE events_sorted AS SELECT {LOG}, {PLACE}, a.{c.USER_ID}, u.{USER_INDEX},"
+        f" a.{c.ITEM_ID}, v.{c.ITEM_INDEX}, {c.EVENT_TYPE}, {c.TIMESTAMP}, {value},"
+        f" {c.IMPRESSION_ID}, {c.EVENT_ID}, {c.RECEIVED_AT} FROM ({part.accepted}) a"
+        f" JOIN (SELECT {c.ITEM_ID}, {c.ITEM_INDEX} FROM vocabulary) v USING ({c.ITEM_ID})"
+        f" JOIN user_vocabulary u USING ({c.USER_ID})"
+        f" ORDER BY {LOG}, {c.TIMESTAMP}, {FILE}, {ROW}"
+    )
+    engine.run(f"DROP TABLE {part.rows}")
+    from_files = int(engine.one(f"SELECT count(*) FROM events_sorted WHERE {LOG} = 0"))
+    numbered = (
+        f"SELECT * EXCLUDE ({LOG}, {PLACE}), CASE WHEN {LOG} = 1 THEN {from_files} + {PLACE}"
+        f" ELSE rowid END AS {c.POSITION} FROM events_sorted"
+    )
+    has_log = from_files < int(engine.one("SELECT count(*) FROM events_sorted"))
+    order = f" ORDER BY {c.TIMESTAMP}, {c.POSITION}" if has_log else ""
+    engine.copy(numbered + order, path)
+    return from_files
+
+
+def make_users(engine: Engine, queries: list[str], path: Path) -> int:
+    """Number the users of some queries in the byte order of their ids; how many there are."""
+    together = " UNION ALL ".join(f"SELECT {c.USER_ID} FROM ({query})" for query in queries)
+    engine.run(
+        f"CREATE TABLE user_vocabulary AS SELECT {c.USER_ID}, CAST(row_number() OVER"
+        f" (ORDER BY {c.USER_ID}) - 1 AS INTEGER) AS {USER_INDEX}"
+        f" FROM (SELECT DISTINCT {c.USER_ID} FROM ({together}))"
+    )
+    engine.copy(f"SELECT * FROM user_vocabulary ORDER BY {USER_INDEX}", path)
+    return int(engine.one("SELECT count(*) FROM user_vocabulary"))
