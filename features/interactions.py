@@ -94,7 +94,9 @@ class Interactions:
         np.cumsum(np.bincount(self.user, minlength=self.n_users), out=offsets[1:])
         return Histories(
             offsets,
-            History(*(c[order] for c in (self.item, self.kind, self.time, self.weight, self.grade))),
+            History(
+                *(c[order] for c in (self.item, self.kind, self.time, self.weight, self.grade))
+            ),
         )
 
 

@@ -1,0 +1,200 @@
+"""The batch reading of counter features: counts by SQL, arithmetic by the features themselves.
+
+Work is cut by entity, so that a part's counts and DuckDB's tables stay within a stated memory.
+
+Shapes: R rows, P distinct (entity, bucket) pairs of a part, C counts, E events.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from features.backends import Backend, open_backend
+from features.clock import window_buckets
+from features.counter_query import (
+    BUCKET,
+    ENTITY,
+    KIND,
+    KNOWN_AT,
+    POSITION_BOUND,
+    ROW,
+    Column,
+    unknown_yet,
+    window_counts,
+)
+from features.interactions import Floats, Ints, Longs
+from features.kinds.base import CounterFeature
+from features.moment import (
+    ENTITY_CATEGORY,
+    ENTITY_SHOWN,
+    ENTITY_TAG,
+    Count,
+    entity_codes,
+    known_entities,
+)
+from features.rows import ANY_POSITION, BatchInputs, Rows
+from features.state import tag_rows
+
+_PAIR_OVERHEAD = 6
+"""Bytes of working memory per byte of a part's result (measured on DuckDB 1.4 to 2.0)."""
+
+
+def read_counters(
+    features: Sequence[CounterFeature],
+    places: Sequence[int],
+    rows: Rows,
+    inputs: BatchInputs,
+    out: Floats,
+) -> None:
+    """Fill out[:, places[i]] (float32[R, F]) with feature i's values for all rows."""
+    needs = [need for feature in features for need in feature.needs]
+    backend = open_backend(inputs.backend, inputs.memory_mb)
+    try:
+        tables = {
+            entity: _read_entity(entity, _distinct(needs, entity), rows, inputs, backend)
+            for entity in sorted({need.entity for need in needs})
+        }
+    finally:
+        backend.close()
+    counts = _BatchCounts(tables, rows, inputs)
+    for feature, place in zip(features, places, strict=True):
+        out[:, place] = feature.read(counts)
+
+
+class _BatchCounts:
+    """Counts of all rows, by what they count."""
+
+    def __init__(
+        self, tables: dict[str, dict[Count, Ints]], rows: Rows, inputs: BatchInputs
+    ) -> None:
+        self._tables, self._rows, self._inputs = tables, rows, inputs
+
+    def of(self, count: Count) -> Longs:
+        return self._tables[count.entity][count].astype(np.int64)
+
+    def known(self, entity: str) -> Longs:
+        return known_entities(self._inputs.catalogue, entity, self._rows.items)
+
+
+def _distinct(needs: Sequence[Count], entity: str) -> list[Count]:
+    return list(dict.fromkeys(need for need in needs if need.entity == entity))
+
+
+def _read_entity(
+    entity: str, counts: list[Count], rows: Rows, inputs: BatchInputs, backend: Backend
+) -> dict[Count, Ints]:
+    """int32[R] for each count of one sort of entity."""
+    columns = [_column(count, inputs) for count in counts]
+    usable = [i for i, column in enumerate(columns) if column is not None]
+    wanted = [column for column in columns if column is not None]
+    result = {count: np.zeros(len(rows), np.int32) for count in counts}
+    if not wanted:
+        return result
+    codes, kinds, times, known_at = _events(entity, inputs)
+    events = (codes, kinds, times // inputs.bucket_us, known_at)
+    row, asked = _asked(entity, rows, inputs)
+    bucket = rows.per_row(rows.now // inputs.bucket_us)[row]
+    position = rows.per_row(rows.position)[row]
+    for part, seen in _parts(asked, events[0], len(wanted), inputs.memory_mb):
+        table = backend.put("events", _event_columns(events, seen))
+        found = _part_counts(table, asked[part], bucket[part], position[part], wanted, backend)
+        for i, values in zip(usable, found, strict=True):
+            # Several tags of one row add up; elsewhere each row occurs once.
+            np.add.at(result[counts[i]], row[part], values)
+    return result
+
+
+def _column(count: Count, inputs: BatchInputs) -> Column | None:
+    """The query's column for a count; none for an event type that never occurs."""
+    width = window_buckets(count.window_us, inputs.bucket_us)
+    if count.entity == ENTITY_SHOWN or not count.types:
+        return Column((), width)
+    kinds = inputs.interactions.kinds
+    codes = tuple(kinds.index(name) for name in count.types if name in kinds)
+    return Column(codes, width) if codes else None
+
+
+def _events(entity: str, inputs: BatchInputs) -> tuple[Ints, npt.NDArray[np.int16], Longs, Longs]:
+    """(entity, kind, time, position) of everything counted for one sort of entity."""
+    events, catalogue = inputs.interactions, inputs.catalogue
+    if entity == ENTITY_SHOWN:
+        if inputs.impressions is None:
+            none = np.zeros(0, np.int64)
+            return none.astype(np.int32), none.astype(np.int16), none, none
+        items, time, position = inputs.impressions.shown()
+        return items, np.zeros(len(items), np.int16), time, position
+    if entity == ENTITY_TAG:
+        row, tags = tag_rows(catalogue, events.item)
+        return tags, events.kind[row], events.time[row], events.position[row]
+    codes = entity_codes(catalogue, entity, events.item)
+    known = codes >= 0
+    if entity == ENTITY_CATEGORY and not known.all():
+        return codes[known], events.kind[known], events.time[known], events.position[known]
+    return codes, events.kind, events.time, events.position
+
+
+def _asked(entity: str, rows: Rows, inputs: BatchInputs) -> tuple[npt.NDArray[np.int64], Ints]:
+    """(row int64[A], entity int32[A]) of what is asked for."""
+    if entity == ENTITY_TAG:
+        return tag_rows(inputs.catalogue, rows.items)
+    codes = entity_codes(inputs.catalogue, entity, rows.items)
+    row = np.flatnonzero(codes >= 0)
+    return row, codes[row]
+
+
+def _parts(
+    asked: Ints, counted: Ints, n_columns: int, memory_mb: int
+) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64] | slice]]:
+    """(asked rows, events) of consecutive ranges of entities, each within the memory."""
+    limit = max(int(memory_mb * 1e6 / (_PAIR_OVERHEAD * 8 * (n_columns + 2))), 1000)
+    if len(asked) <= limit:
+        yield np.arange(len(asked)), slice(None)
+        return
+    per_entity = np.bincount(asked)
+    part_of = np.cumsum(per_entity) // limit
+    row_part = part_of[asked]
+    event_part = np.full(len(counted), -1, np.int64)
+    inside = counted < len(part_of)
+    event_part[inside] = part_of[counted[inside]]
+    for part in np.unique(row_part):
+        yield np.flatnonzero(row_part == part), np.flatnonzero(event_part == part)
+
+
+def _event_columns(
+    events: tuple[Ints, npt.NDArray[np.int16], Longs, Longs],
+    seen: npt.NDArray[np.int64] | slice,
+) -> dict[str, npt.NDArray[np.generic]]:
+    return dict(zip((ENTITY, KIND, BUCKET, KNOWN_AT), (c[seen] for c in events), strict=True))
+
+
+def _part_counts(
+    events: object,
+    entity: Ints,
+    bucket: Longs,
+    position: Longs,
+    columns: list[Column],
+    backend: Backend,
+) -> list[Longs]:
+    """int64[A] for each column, for A asked (entity, bucket, position)."""
+    low = bucket.min() if len(bucket) else 0
+    span = int(bucket.max() - low) + 1 if len(bucket) else 1
+    key = entity.astype(np.int64) * span + (bucket - low)
+    pairs, place = np.unique(key, return_inverse=True)
+    asked = backend.put(
+        "asked_pairs",
+        {ENTITY: (pairs // span).astype(np.int32), BUCKET: pairs % span + low},
+    )
+    found = backend.run(window_counts(events, asked, columns))
+    found_key = found[ENTITY].astype(np.int64) * span + (found[BUCKET] - low)
+    order = np.argsort(found_key)
+    assert np.array_equal(found_key[order], pairs), "one result per asked pair"
+    counts = [found[column.name][order][place] for column in columns]
+    bounded = np.flatnonzero(position != ANY_POSITION)
+    if len(bounded):
+        rows = {ROW: bounded, ENTITY: entity[bounded], BUCKET: bucket[bounded]}
+        rows[POSITION_BOUND] = position[bounded]
+        late = backend.run(unknown_yet(events, backend.put("bounded", rows), columns))
+        for values, column in zip(counts, columns, strict=True):
+            values[late[ROW].astype(np.int64)] -= late[column.name].astype(np.int64)
+    return counts

@@ -1,0 +1,520 @@
+"""The item side: everything known of every item, by its index in the workspace's vocabulary.
+
+Numbers and codes are flat arrays (memory-mapped, copied only where an item changes); texts stay in
+a memory-mapped Arrow file and are read one at a time. An item appended or updated later lives in
+memory beside them. A million items open in milliseconds.
+
+Shapes: N items, T tag codes of all items together.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from data_schemas.columns import (
+    AVAILABLE,
+    CATEGORY,
+    CREATED_AT,
+    DESCRIPTION,
+    ITEM_ID,
+    ITEM_INDEX,
+    ITEM_STANDARD,
+    TAGS,
+    TITLE,
+)
+from features.clock import MISSING_TIME, microseconds
+from features.ids import IdIndex
+from features.interactions import SECOND, Floats, Ints, Longs
+from features.protocols import Mask
+from features.store import grown, open_arrays, read_json, replacing, write_arrays, write_json
+
+MAX_VALUES: Final = 1000
+"""A string column with more distinct values than this is text, not an attribute (assumed)."""
+_TEXTS: Final = "texts.arrow"
+_META: Final = "catalogue.json"
+_FORMAT: Final = 1
+
+
+class Codes:
+    """Strings of low cardinality as codes: `values[n]`, growing rows and growing names."""
+
+    def __init__(self, names: Iterable[str], values: Ints) -> None:
+        self.names = list(names)
+        self.values = values
+        self._code = {name: code for code, name in enumerate(self.names)}
+
+    def code_of(self, name: str) -> int:
+        """Code of a name, -1 when unknown."""
+        return self._code.get(name, -1)
+
+    def take(self, name: str | None) -> int:
+        """Code of a name, made when new; -1 for none."""
+        if not name:
+            return -1
+        code = self._code.setdefault(name, len(self.names))
+        if code == len(self.names):
+            self.names.append(name)
+        return code
+
+
+class Catalogue:
+    """Items 0..n_items-1 and their attributes; an index never changes once given."""
+
+    def __init__(
+        self,
+        ids: IdIndex,
+        texts: Any,
+        created_at: Longs,
+        blocked: Mask,
+        category: Codes,
+        tag_names: Iterable[str],
+        tag_start: Longs,
+        tag_stop: Longs,
+        tag_pool: Ints,
+        numeric: Mapping[str, Floats],
+        categorical: Mapping[str, Codes],
+    ) -> None:
+        """Use `from_parquet`, `from_table` or `open`."""
+        self.ids = ids
+        self._texts = texts
+        self._size = len(ids)
+        self._changed: dict[int, dict[str, Any]] = {}
+        self._created_at, self._blocked = created_at, blocked
+        self._category = category
+        self._tags = Codes(tag_names, tag_pool)
+        self._tag_start, self._tag_stop = tag_start, tag_stop
+        self._pool_size = len(tag_pool)
+        self._numeric = dict(numeric)
+        self._categorical = dict(categorical)
+        self.version = 0
+        """Grows with every append and update, so that readers can cache what they derive."""
+        self.derived: dict[object, Floats] = {}
+        """Tables that features derive from the codes' names, by declaration; they check the length."""
+
+    # -- reading ------------------------------------------------------------------------------
+
+    @property
+    def n_items(self) -> int:
+        return self._size
+
+    @property
+    def item_ids(self) -> Any:
+        """Arrow large_string array of length N."""
+        return self.ids.all()
+
+    def index_of(self, item_id: str) -> int:
+        """Index of an item, -1 when unknown."""
+        return self.ids.index_of(item_id)
+
+    def indices_of(self, item_ids: Sequence[str] | Any) -> Ints:
+        """int32[n] of n items, -1 where unknown."""
+        return self.ids.indices_of(item_ids)
+
+    def id_of(self, index: int) -> str:
+        return self.ids.id_of(index)
+
+    @property
+    def created_at(self) -> Longs:
+        """int64[N] µs; `MISSING_TIME` where unknown."""
+        return self._created_at[: self._size]
+
+    @property
+    def blocked(self) -> Mask:
+        """uint8[N]: 1 where the item is not available. A live view."""
+        return self._blocked[: self._size]
+
+    @property
+    def available(self) -> npt.NDArray[np.bool_]:
+        """bool[N], a copy."""
+        return self.blocked == 0
+
+    @property
+    def category(self) -> Ints:
+        """int32[N] codes into `category_names`; -1 for none."""
+        return self._category.values[: self._size]
+
+    @property
+    def category_names(self) -> list[str]:
+        return self._category.names
+
+    @property
+    def tag_names(self) -> list[str]:
+        return self._tags.names
+
+    @property
+    def tag_ranges(self) -> tuple[Longs, Longs, Ints]:
+        """(start int64[N], stop int64[N], pool int32[T]): item i has tags pool[start[i]:stop[i]],
+        ascending and distinct."""
+        size = self._size
+        return self._tag_start[:size], self._tag_stop[:size], self._tags.values
+
+    def tags_of(self, index: int) -> Ints:
+        """Tag codes of one item, ascending."""
+        return self._tags.values[self._tag_start[index] : self._tag_stop[index]]
+
+    def tags_csr(self) -> tuple[Longs, Ints]:
+        """(offsets int64[N+1], codes int32[T]) of all items, copied."""
+        start, stop, pool = self.tag_ranges
+        lengths = stop - start
+        offsets = np.zeros(self._size + 1, np.int64)
+        np.cumsum(lengths, out=offsets[1:])
+        rows = np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths) + np.repeat(start, lengths)
+        return offsets, pool[rows]
+
+    @property
+    def numeric_names(self) -> tuple[str, ...]:
+        return tuple(self._numeric)
+
+    @property
+    def categorical_names(self) -> tuple[str, ...]:
+        return tuple(self._categorical)
+
+    def numeric(self, name: str) -> Floats:
+        """float32[N] of a numeric or boolean attribute; NaN where unknown."""
+        return self._numeric[name][: self._size]
+
+    def categorical(self, name: str) -> Ints:
+        """int32[N] codes of a string attribute (`category` included); -1 for none."""
+        codes = self._category if name == CATEGORY else self._categorical[name]
+        return codes.values[: self._size]
+
+    def values_of(self, name: str) -> list[str]:
+        """What the codes of a string attribute mean."""
+        return self._category.names if name == CATEGORY else self._categorical[name].names
+
+    def title(self, index: int) -> str:
+        return str(self._text(index, TITLE) or "")
+
+    def description(self, index: int) -> str:
+        return str(self._text(index, DESCRIPTION) or "")
+
+    @property
+    def titles(self) -> list[str]:
+        """All titles; for batch use."""
+        return self._column(TITLE)
+
+    @property
+    def descriptions(self) -> list[str]:
+        """All descriptions; for batch use."""
+        return self._column(DESCRIPTION)
+
+    def fields(self, index: int) -> dict[str, Any]:
+        """Everything known of an item, by column name, `None` where nothing is."""
+        at = int(self._created_at[index])
+        code = int(self._category.values[index])
+        known: dict[str, Any] = {
+            ITEM_ID: self.id_of(index),
+            TITLE: self.title(index),
+            DESCRIPTION: self.description(index),
+            TAGS: [self._tags.names[tag] for tag in self._tag_order(index)],
+            CATEGORY: self._category.names[code] if code >= 0 else None,
+            CREATED_AT: None if at == MISSING_TIME else datetime.fromtimestamp(at / SECOND, UTC),
+            AVAILABLE: not self._blocked[index],
+        }
+        for name, values in self._numeric.items():
+            value = float(values[index])
+            known[name] = None if np.isnan(value) else value
+        for name, codes in self._categorical.items():
+            code = int(codes.values[index])
+            known[name] = codes.names[code] if code >= 0 else None
+        return known
+
+    def _tag_order(self, index: int) -> Sequence[int]:
+        """Tag codes of an item as the caller ordered them."""
+        written = self._text(index, TAGS)
+        return [self._tags.code_of(tag) for tag in dict.fromkeys(written or ()) if tag]
+
+    def _text(self, index: int, column: str) -> Any:
+        changed = self._changed.get(index)
+        if changed is not None:
+            return changed.get(column)
+        return self._texts[column][index].as_py()
+
+    def _column(self, column: str) -> list[str]:
+        base = self._texts[column].to_pylist()
+        texts = [text or "" for text in base] + [""] * (self._size - len(base))
+        for index, changed in self._changed.items():
+            texts[index] = str(changed.get(column) or "")
+        return texts
+
+    # -- changing -----------------------------------------------------------------------------
+
+    def append(self, item: Mapping[str, Any]) -> int:
+        """Add an item not seen before; its index. An item already there is updated instead."""
+        item_id = str(item[ITEM_ID])
+        index = self.index_of(item_id)
+        if index < 0:
+            index = self.ids.add(item_id)
+            self._make_room(index + 1)
+            self._size = index + 1
+            self._changed[index] = {}
+        self.update(index, item)
+        return index
+
+    def forget_from(self, size: int) -> None:
+        """Drop the items appended at or beyond `size`: what a request lent for its own duration."""
+        for index in range(size, self._size):
+            self._changed.pop(index, None)
+        self.ids.forget_from(size)
+        self._size = size
+        self.version += 1
+
+    def update(self, index: int, item: Mapping[str, Any]) -> None:
+        """Set the columns that `item` names; those it leaves out keep their values."""
+        written = self._changed.get(index)
+        if written is None:
+            written = {name: self._text(index, name) for name in (TITLE, DESCRIPTION, TAGS)}
+            self._changed[index] = written
+        written |= {name: item[name] for name in (TITLE, DESCRIPTION, TAGS) if name in item}
+        if TAGS in item:
+            self._set_tags(index, item[TAGS] or ())
+        if CATEGORY in item:
+            self._category.values[index] = self._category.take(item[CATEGORY])
+        if CREATED_AT in item:
+            self._created_at[index] = microseconds(item[CREATED_AT])
+        if item.get(AVAILABLE) is not None:
+            self._blocked[index] = not item[AVAILABLE]
+        for name, values in self._numeric.items():
+            if name in item:
+                values[index] = _number(item[name])
+        for name, codes in self._categorical.items():
+            if name in item:
+                codes.values[index] = codes.take(_string(item[name]))
+        self.version += 1
+
+    def _set_tags(self, index: int, tags: Iterable[str]) -> None:
+        codes = sorted({self._tags.take(tag) for tag in tags if tag})
+        start, stop = self._pool_size, self._pool_size + len(codes)
+        self._tags.values = grown(self._tags.values, stop)
+        self._tags.values[start:stop] = codes
+        self._tag_start[index], self._tag_stop[index] = start, stop
+        self._pool_size = stop
+
+    def _make_room(self, size: int) -> None:
+        self._created_at = grown(self._created_at, size, MISSING_TIME)
+        self._blocked = grown(self._blocked, size)
+        self._tag_start, self._tag_stop = grown(self._tag_start, size), grown(self._tag_stop, size)
+        self._category.values = grown(self._category.values, size, -1)
+        for name in self._numeric:
+            self._numeric[name] = grown(self._numeric[name], size, np.nan)
+        for codes in self._categorical.values():
+            codes.values = grown(codes.values, size, -1)
+
+    # -- making, saving, opening --------------------------------------------------------------
+
+    @classmethod
+    def from_parquet(cls, path: Path | str) -> "Catalogue":
+        """Read items.parquet, whose rows are in vocabulary order."""
+        return cls.from_table(pq.read_table(path))
+
+    @classmethod
+    def from_table(cls, table: Any) -> "Catalogue":
+        """Make a catalogue of an Arrow table of items in vocabulary order.
+
+        Only `item_id` is needed. Numeric and boolean columns beyond the standard ones become
+        numeric attributes, strings of up to `MAX_VALUES` distinct values categorical ones.
+        """
+        size = table.num_rows
+        category = _encode(table[CATEGORY]) if CATEGORY in table.column_names else _no_codes(size)
+        numeric, categorical = _attributes(table)
+        tag_names, start, stop, pool = _tags(table, size)
+        return cls(
+            IdIndex.build(table[ITEM_ID]),
+            _text_table(table),
+            _times(table, size),
+            _blocked(table, size),
+            category,
+            tag_names,
+            start,
+            stop,
+            pool,
+            numeric,
+            categorical,
+        )
+
+    def save(self, folder: Path) -> None:
+        """Write the catalogue as a folder of its own, replacing one that was there."""
+        with replacing(folder) as aside:
+            self.write_into(aside)
+
+    def write_into(self, folder: Path) -> None:
+        """Write the catalogue's files into an existing folder."""
+        start_free, codes = self.tags_csr()
+        arrays: dict[str, npt.NDArray[Any]] = {
+            "created_at": self.created_at,
+            "blocked": self.blocked,
+            "category": self.category,
+            "tag_offsets": start_free,
+            "tag_codes": codes,
+        }
+        arrays |= {f"numeric.{i}": self.numeric(n) for i, n in enumerate(self._numeric)}
+        arrays |= {f"categorical.{i}": self.categorical(n) for i, n in enumerate(self._categorical)}
+        write_arrays(folder, arrays)
+        self.ids.save(folder, "ids")
+        self._write_texts(folder / _TEXTS)
+        write_json(
+            folder / _META,
+            {
+                "format": _FORMAT,
+                "tags": self._tags.names,
+                "category": self._category.names,
+                "numeric": list(self._numeric),
+                "categorical": [[n, c.names] for n, c in self._categorical.items()],
+            },
+        )
+
+    def _write_texts(self, file: Path) -> None:
+        table = self._texts
+        if self._changed:
+            size = self._size
+            columns: dict[str, Any] = {n: self._column(n) for n in (TITLE, DESCRIPTION)}
+            columns[TAGS] = [list(self._text(i, TAGS) or ()) for i in range(size)]
+            table = pa.table(columns, schema=_TEXT_SCHEMA)
+        with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+            writer.write_table(table.combine_chunks())
+
+    @classmethod
+    def open(cls, folder: Path) -> "Catalogue":
+        """Map what `save` wrote; changes made later stay in this process."""
+        folder = Path(folder)
+        meta = read_json(folder / _META)
+        names = ["created_at", "blocked", "category", "tag_offsets", "tag_codes"]
+        names += [f"numeric.{i}" for i in range(len(meta["numeric"]))]
+        names += [f"categorical.{i}" for i in range(len(meta["categorical"]))]
+        arrays = open_arrays(folder, names)
+        offsets = arrays["tag_offsets"]
+        with pa.memory_map(str(folder / _TEXTS)) as source:
+            texts = pa.ipc.open_file(source).read_all()
+        return cls(
+            IdIndex.open(folder, "ids"),
+            texts.combine_chunks(),
+            arrays["created_at"],
+            arrays["blocked"],
+            Codes(meta["category"], arrays["category"]),
+            meta["tags"],
+            offsets[:-1].copy(),
+            offsets[1:].copy(),
+            arrays["tag_codes"],
+            {n: arrays[f"numeric.{i}"] for i, n in enumerate(meta["numeric"])},
+            {
+                n: Codes(values, arrays[f"categorical.{i}"])
+                for i, (n, values) in enumerate(meta["categorical"])
+            },
+        )
+
+
+_TEXT_SCHEMA: Final = pa.schema(
+    [
+        (TITLE, pa.large_string()),
+        (DESCRIPTION, pa.large_string()),
+        (TAGS, pa.large_list(pa.large_string())),
+    ]
+)
+
+
+def _text_table(table: Any) -> Any:
+    """Title, description and tags as one contiguous Arrow table."""
+    columns = []
+    for field in _TEXT_SCHEMA:
+        if field.name in table.column_names:
+            columns.append(table[field.name].cast(field.type).combine_chunks())
+        else:
+            columns.append(pa.nulls(table.num_rows, field.type))
+    return pa.table(columns, schema=_TEXT_SCHEMA)
+
+
+def _whole(column: Any) -> Any:
+    """A column as one contiguous Arrow array."""
+    return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+
+
+def _times(table: Any, size: int) -> Longs:
+    if CREATED_AT not in table.column_names:
+        return np.full(size, MISSING_TIME)
+    column = table[CREATED_AT].cast(pa.timestamp("us", "UTC")).cast(pa.int64())
+    times: Longs = column.fill_null(MISSING_TIME).to_numpy().astype(np.int64)
+    return times.copy()
+
+
+def _blocked(table: Any, size: int) -> Mask:
+    if AVAILABLE not in table.column_names:
+        return np.zeros(size, np.uint8)
+    there = table[AVAILABLE].fill_null(True).to_numpy(zero_copy_only=False)
+    return (~there.astype(bool)).astype(np.uint8)
+
+
+def _no_codes(size: int) -> Codes:
+    return Codes((), np.full(size, -1, np.int32))
+
+
+def _encode(column: Any) -> Codes:
+    """A string column as codes in order of first appearance; null and "" are -1."""
+    encoded = _whole(column.cast(pa.large_string())).dictionary_encode()
+    names = encoded.dictionary.to_pylist()
+    codes = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int32)
+    if "" in names:
+        empty = names.index("")
+        codes = np.where(codes == empty, -1, codes - (codes > empty)).astype(np.int32)
+        names.pop(empty)
+    return Codes(names, codes.copy())
+
+
+def _tags(table: Any, size: int) -> tuple[list[str], Longs, Longs, Ints]:
+    """(names, start, stop, pool) of the tags column; codes ascending and distinct per item."""
+    if TAGS not in table.column_names:
+        return [], np.zeros(size, np.int64), np.zeros(size, np.int64), np.zeros(0, np.int32)
+    lists = _whole(table[TAGS].cast(pa.large_list(pa.large_string())))
+    encoded = _encode(pa.chunked_array([lists.flatten()]))
+    lengths = lists.value_lengths().fill_null(0).to_numpy(zero_copy_only=False)
+    item = np.repeat(np.arange(size), lengths)
+    known = encoded.values >= 0
+    pairs = np.unique(item[known].astype(np.int64) << 32 | encoded.values[known].astype(np.int64))
+    offsets = np.zeros(size + 1, np.int64)
+    np.cumsum(np.bincount(pairs >> 32, minlength=size), out=offsets[1:])
+    pool = (pairs & 0xFFFFFFFF).astype(np.int32)
+    return encoded.names, offsets[:-1].copy(), offsets[1:].copy(), pool
+
+
+def _attributes(table: Any) -> tuple[dict[str, Floats], dict[str, Codes]]:
+    """The caller's own columns as numeric and categorical attributes; others are left out."""
+    numeric: dict[str, Floats] = {}
+    categorical: dict[str, Codes] = {}
+    for field in table.schema:
+        if field.name in (*ITEM_STANDARD, ITEM_INDEX):
+            continue
+        values = as_attribute(table[field.name])
+        if isinstance(values, Codes):
+            categorical[field.name] = values
+        elif values is not None:
+            numeric[field.name] = values
+    return numeric, categorical
+
+
+def as_attribute(column: Any) -> Floats | Codes | None:
+    """An Arrow column as numbers (float32[N]), as codes, or nothing where it is neither."""
+    kind = column.type
+    if pa.types.is_dictionary(kind):
+        column, kind = column.cast(kind.value_type), kind.value_type
+    if pa.types.is_boolean(kind):
+        column, kind = column.cast(pa.int8()), pa.int8()
+    if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind):
+        numbers = column.cast(pa.float64()).fill_null(np.nan).to_numpy(zero_copy_only=False)
+        return numbers.astype(np.float32)
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        codes = _encode(column)
+        return codes if len(codes.names) <= MAX_VALUES else None
+    return None
+
+
+def _number(value: Any) -> float:
+    return float("nan") if value is None else float(value)
+
+
+def _string(value: Any) -> str | None:
+    return None if value is None else str(value)

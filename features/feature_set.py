@@ -1,0 +1,308 @@
+"""The ranker's columns, in order: declared once, read online for a list and in batch for a night.
+
+Shapes: n candidates of a list, R rows of a batch, F columns.
+"""
+
+import importlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, cast
+
+import numpy as np
+
+from data_schemas.columns import CATEGORY
+from data_schemas.config import FeaturesConfig
+from data_schemas.errors import UsageError
+from features.catalogue import Catalogue
+from features.clock import BUCKETS, MISSING_TIME, UNBOUNDED, window_buckets, window_us
+from features.interactions import DAY, Floats
+from features.kinds import KINDS
+from features.kinds.age import Age
+from features.kinds.attribute import Attribute
+from features.kinds.base import (
+    CounterFeature,
+    Feature,
+    HistoryFeature,
+    SignalFeature,
+    moment_of,
+)
+from features.kinds.overlap import Overlap
+from features.kinds.recency import Recency
+from features.kinds.signals import signal_feature
+from features.kinds.smoothed_rate import SmoothedRate
+from features.kinds.time_of import TimeOf
+from features.kinds.trend import Trend
+from features.kinds.user_activity import UserActivity, UserDiversity
+from features.kinds.user_attribute import UserAttribute
+from features.kinds.window_count import WindowCount
+from features.moment import Moment, OnlineCounts
+from features.rows import BatchInputs, Rows
+from features.users import UserTable
+
+FORMAT: Final = 1
+MAX_CATEGORIES: Final = 254
+"""Values of a categorical feature, the most frequent; the rest are unknown (LightGBM's bins)."""
+MAX_TYPES: Final = 8
+"""Event types that get counters of their own in the default set (assumed)."""
+
+
+class FeatureSet:
+    """F features in a fixed order."""
+
+    def __init__(self, features: Sequence[Feature]) -> None:
+        """
+        Raises:
+            UsageError: two features have one column name.
+        """
+        self.features = tuple(features)
+        self.columns: tuple[str, ...] = tuple(feature.column for feature in self.features)
+        twice = [name for name, times in Counter(self.columns).items() if times > 1]
+        if twice:
+            raise UsageError(
+                "two features have the same column name", where="features", found=twice[0]
+            )
+        self.families: dict[str, str] = {f.column: f.group for f in self.features}
+        self.categorical: tuple[str, ...] = tuple(
+            f.column for f in self.features if getattr(f, "values", ())
+        )
+        """Columns whose values are codes."""
+        self._counters = self._of(CounterFeature)
+        self._others = [(i, f) for i, f in enumerate(self.features) if not _is_counter(f)]
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    def _of(self, kind: type[Feature]) -> list[tuple[int, Any]]:
+        return [(i, f) for i, f in enumerate(self.features) if isinstance(f, kind)]
+
+    # -- the two readings ---------------------------------------------------------------------
+
+    def online(self, moment: Moment) -> Floats:
+        """float32[n, F] for the candidates of a moment."""
+        out = np.empty((len(moment), len(self)), np.float32)
+        for place, feature in self._others:
+            out[:, place] = feature.online(moment)
+        if self._counters:
+            counts = OnlineCounts(moment.state, moment.items, moment.now)
+            for place, feature in self._counters:
+                out[:, place] = feature.read(counts)
+        return out
+
+    def batch(self, rows: Rows, inputs: BatchInputs) -> Floats:
+        """float32[R, F] for all rows."""
+        from features.batch_counts import read_counters
+
+        out = np.empty((len(rows), len(self)), np.float32)
+        by_group = self._of(HistoryFeature)
+        for place, feature in self._others:
+            if not isinstance(feature, HistoryFeature):
+                out[:, place] = feature.batch(rows, inputs)
+        if by_group:
+            for group, part in rows.groups():
+                moment = moment_of(rows, inputs, group, part)
+                for place, feature in by_group:
+                    out[part, place] = feature.online(moment)
+        if self._counters:
+            places, features = zip(*self._counters, strict=True)
+            read_counters(features, places, rows, inputs, out)
+        return out
+
+    # -- as JSON ------------------------------------------------------------------------------
+
+    def to_json(self) -> dict[str, Any]:
+        """The declarations as plain values."""
+        return {"format": FORMAT, "features": [_declared(f) for f in self.features]}
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> "FeatureSet":
+        """
+        Raises:
+            UsageError: another format, an unknown kind, or a declaration that does not fit it.
+        """
+        if content.get("format") != FORMAT:
+            raise UsageError(
+                "the feature set has another format",
+                where="features.json",
+                found=content.get("format"),
+                expected=FORMAT,
+            )
+        return cls([_feature(declared) for declared in content["features"]])
+
+    # -- the default set ----------------------------------------------------------------------
+
+    @classmethod
+    def default(
+        cls,
+        catalogue: Catalogue,
+        kinds: Sequence[str],
+        signal_columns: Sequence[str],
+        config: FeaturesConfig,
+        *,
+        resolution: str = "seconds",
+        users: UserTable | None = None,
+        impressions: bool = False,
+    ) -> "FeatureSet":
+        """Everything that these tables can give.
+
+        Args:
+            kinds: event types in the data.
+            signal_columns: what the recall stage gives.
+            resolution: `seconds`; `days` leaves out what is finer than a day; `ordinal` leaves out
+                windows, ages and times, which would read meaning into made-up dates.
+            users: where there are attributes of users.
+            impressions: whether lists that were shown are recorded.
+
+        Raises:
+            UsageError: an unknown resolution, a window that is not whole buckets, a class of
+                your own that cannot be used.
+        """
+        if resolution not in ("seconds", "days", "ordinal"):
+            raise UsageError(
+                "unknown time resolution",
+                found=resolution,
+                expected="seconds, days or ordinal",
+            )
+        widths = _widths(config, resolution)
+        return cls(
+            [
+                *(signal_feature(name) for name in signal_columns),
+                *_counters(tuple(kinds)[:MAX_TYPES], widths, impressions),
+                *_of_user(widths, resolution),
+                *_of_item(catalogue, resolution),
+                *_user_attributes(users),
+                *(own_feature(name) for name in config.own),
+            ]
+        )
+
+
+def _is_counter(feature: Feature) -> bool:
+    return isinstance(feature, CounterFeature)
+
+
+def _widths(config: FeaturesConfig, resolution: str) -> tuple[int, ...]:
+    """Widths of the bounded windows, ascending, that the resolution supports."""
+    widths = sorted({window_us(name) for name in config.windows} - {UNBOUNDED})
+    for width in widths:
+        window_buckets(width, BUCKETS[config.bucket])
+    if resolution == "ordinal":
+        return ()
+    if resolution == "days":
+        return tuple(width for width in widths if width % DAY == 0)
+    return tuple(widths)
+
+
+def _counters(kinds: tuple[str, ...], widths: tuple[int, ...], impressions: bool) -> list[Feature]:
+    every = (*widths, UNBOUNDED)
+    types = ("",) if len(kinds) < 2 else ("", *kinds)
+    chosen: list[Feature] = [WindowCount("item", t, w) for t in types for w in every]
+    chosen += [WindowCount("category", "", w) for w in every]
+    if len(widths) > 1:
+        chosen.append(Trend("", widths[0], widths[-1]))
+    longest = widths[-1] if widths else UNBOUNDED
+    if impressions:
+        chosen += [WindowCount("shown", "", w) for w in every]
+        chosen += [SmoothedRate(t, "", w) for t in kinds for w in (longest, UNBOUNDED)]
+    elif "view" in kinds:
+        chosen += [SmoothedRate(t, "view", longest) for t in kinds if t != "view"]
+    return list(dict.fromkeys(chosen))
+
+
+def _of_user(widths: tuple[int, ...], resolution: str) -> list[Feature]:
+    chosen: list[Feature] = [UserActivity(UNBOUNDED)]
+    chosen += [UserDiversity(of) for of in ("item", "category", "positive")]
+    if resolution != "ordinal":
+        chosen += [UserActivity(width) for width in widths]
+        chosen += [Recency(of) for of in ("user", "item", "category")]
+        chosen.append(TimeOf("week"))
+    if resolution == "seconds":
+        chosen.append(TimeOf("day"))
+    return chosen
+
+
+def _of_item(catalogue: Catalogue, resolution: str) -> list[Feature]:
+    chosen: list[Feature] = []
+    if resolution != "ordinal" and (catalogue.created_at != MISSING_TIME).any():
+        chosen.append(Age())
+    if catalogue.tag_names:
+        chosen.append(Overlap("tag"))
+    if catalogue.category_names:
+        chosen += [Overlap("category"), Attribute(CATEGORY, _frequent(catalogue, CATEGORY))]
+    chosen += [Attribute(name) for name in catalogue.numeric_names]
+    chosen += [Attribute(n, _frequent(catalogue, n)) for n in catalogue.categorical_names]
+    return chosen
+
+
+def _frequent(catalogue: Catalogue, name: str) -> tuple[str, ...]:
+    """Values of a categorical attribute, most frequent first, ties by value."""
+    codes, names = catalogue.categorical(name), catalogue.values_of(name)
+    times = np.bincount(codes[codes >= 0], minlength=len(names)).tolist()
+    order = sorted(range(len(names)), key=lambda code: (-times[code], names[code]))
+    return tuple(names[code] for code in order[:MAX_CATEGORIES])
+
+
+def _user_attributes(users: UserTable | None) -> list[Feature]:
+    if users is None:
+        return []
+    return [
+        *(UserAttribute(name) for name in users.numeric),
+        *(UserAttribute(n, tuple(c.names[:MAX_CATEGORIES])) for n, c in users.categorical.items()),
+    ]
+
+
+def own_feature(name: str) -> Feature:
+    """An instance of a user's class named `package.module:ClassName`.
+
+    Raises:
+        UsageError: it cannot be imported, or is not a feature.
+    """
+    module, _, attribute = name.partition(":")
+    try:
+        made = getattr(importlib.import_module(module), attribute)()
+    except Exception as error:
+        # Whatever the user's module raises is theirs to read.
+        raise UsageError(
+            "a feature of your own cannot be loaded",
+            where="features.own",
+            found=f"{name}: {type(error).__name__}: {error}",
+            expected="package.module:ClassName of a features.kinds.base.Feature",
+        ) from None
+    if not isinstance(made, Feature):
+        raise UsageError(
+            "a feature of your own is not a Feature",
+            where="features.own",
+            found=f"{name}: {type(made).__name__}",
+            expected="a subclass of features.kinds.base.Feature",
+        )
+    return made
+
+
+def _declared(feature: Feature) -> dict[str, Any]:
+    if type(feature).__name__ in KINDS and KINDS[type(feature).__name__] is type(feature):
+        return feature.to_json()
+    return {"kind": "own", "class": f"{type(feature).__module__}:{type(feature).__qualname__}"}
+
+
+def _feature(declared: Mapping[str, Any]) -> Feature:
+    fields = dict(declared)
+    kind = str(fields.pop("kind", None))
+    if kind == "own":
+        return own_feature(str(fields.get("class")))
+    if kind not in KINDS:
+        raise UsageError(
+            "unknown kind of feature",
+            where="features.json",
+            found=kind,
+            expected="one of " + ", ".join(sorted(KINDS)),
+        )
+    plain = {n: tuple(v) if isinstance(v, list) else v for n, v in fields.items()}
+    try:
+        return cast(Any, KINDS[kind])(**plain)  # type: ignore[no-any-return]
+    except TypeError as error:
+        raise UsageError(
+            "a feature's declaration does not fit its kind",
+            where="features.json",
+            found=f"{kind}: {error}",
+        ) from None
+
+
+__all__ = ["FeatureSet", "SignalFeature", "own_feature"]

@@ -1,0 +1,30 @@
+"""`Age`: how long an item has been there."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from features.clock import MISSING_TIME
+from features.interactions import DAY, Floats
+from features.kinds.base import HistoryFeature
+from features.moment import Moment
+
+
+@dataclass(frozen=True)
+class Age(HistoryFeature):
+    """Days from the item's `created_at` to now; negative for one announced for later.
+
+    Unit: days. Unknown: NaN. Cost: one read per candidate.
+    """
+
+    family = "recency"
+    unit = "days"
+
+    @property
+    def column(self) -> str:
+        return "age.item"
+
+    def online(self, moment: Moment) -> Floats:
+        created = moment.catalogue.created_at[moment.items]
+        days = (moment.now - created) / DAY
+        return np.where(created == MISSING_TIME, np.nan, days).astype(np.float32)

@@ -1,0 +1,74 @@
+"""`Overlap`: how much the candidate has in common with what the user did lately."""
+
+from dataclasses import dataclass
+
+import numba
+import numpy as np
+
+from features.interactions import Floats, Ints, Longs
+from features.kinds.base import HistoryFeature, shared
+from features.moment import Moment
+
+
+@numba.njit(cache=True, nogil=True)
+def _tag_overlap(start: Longs, stop: Longs, pool: Ints, seen: Ints, items: Ints) -> Floats:
+    """float32[n]: mean over an item's tags of the share of `seen` items that have the tag."""
+    size = 0
+    for item in seen:
+        size += stop[item] - start[item]
+    codes = np.empty(size, np.int32)
+    at = 0
+    for item in seen:
+        for t in range(start[item], stop[item]):
+            codes[at] = pool[t]
+            at += 1
+    codes.sort()
+    out = np.empty(len(items), np.float32)
+    for i in range(len(items)):
+        low, high = start[items[i]], stop[items[i]]
+        if low == high:
+            out[i] = np.nan
+            continue
+        hits = 0
+        for t in range(low, high):
+            left = np.searchsorted(codes, pool[t])
+            while left < size and codes[left] == pool[t]:
+                hits += 1
+                left += 1
+        out[i] = hits / ((high - low) * len(seen))
+    return out
+
+
+@dataclass(frozen=True)
+class Overlap(HistoryFeature):
+    """Share of the latest `last` history items that have the candidate's tags or category.
+
+    Definition: for a category, the share of those items in it; for tags, the mean over the
+    candidate's tags of the share that has the tag. Unit: 1, between 0 and 1. Unknown: NaN without
+    history, or for a candidate without tags or category. Cost: tags × log(last × tags).
+    """
+
+    of: str
+    """tag or category."""
+    last: int = 20
+
+    entity = "pair"
+    family = "attributes"
+    cost = "tags × log(last × tags)"
+
+    @property
+    def column(self) -> str:
+        return f"overlap.{self.of}.last{self.last}"
+
+    def online(self, moment: Moment) -> Floats:
+        seen = moment.history.item[-self.last :]
+        if not len(seen):
+            return shared(np.nan)
+        catalogue = moment.catalogue
+        if self.of == "tag":
+            return _tag_overlap(*catalogue.tag_ranges, seen, moment.items)
+        wanted = catalogue.category[moment.items]
+        counts = np.bincount(
+            catalogue.category[seen] + 1, minlength=len(catalogue.category_names) + 1
+        )
+        return np.where(wanted >= 0, counts[wanted + 1] / len(seen), np.nan).astype(np.float32)

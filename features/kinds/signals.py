@@ -1,0 +1,100 @@
+"""Scores and ranks that the recall stage gives with each candidate.
+
+Definitions: the stage's own values; an item that a source does not know, or does not list, has
+NaN. The stage is fitted before the row's time in every window, which is what makes them as-of.
+Units: the source's. Cost: one copy per candidate.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from features.interactions import Floats
+from features.kinds.base import SignalFeature
+
+SOURCE_FAMILY: Final = {
+    "text": "text",
+    "bm25": "text",
+    "attributes": "attributes",
+    "popular": "counters",
+    "recent": "recency",
+    "fused": "recall",
+}
+"""Family of a source's signals; the others are collaborative."""
+
+
+@dataclass(frozen=True)
+class _Signal(SignalFeature):
+    source: str
+    score: str
+    """Column of the source."""
+
+    @property
+    def signal(self) -> str:
+        return f"{self.source}.{self.score}"
+
+    @property
+    def column(self) -> str:
+        return self.signal
+
+    @property
+    def group(self) -> str:
+        return SOURCE_FAMILY.get(self.source, "collaborative")
+
+
+@dataclass(frozen=True)
+class InterestScore(_Signal):
+    """The fine-tuned encoder's interest of the user in the candidate. NaN without history."""
+
+    family = "text"
+
+
+@dataclass(frozen=True)
+class TextSimilarity(_Signal):
+    """Cosine of the candidate's text and the last, best or mean history item's. NaN without."""
+
+    family = "text"
+    unit = "cosine"
+
+
+@dataclass(frozen=True)
+class CollaborativeScore(_Signal):
+    """A collaborative source's score, folded in from the history at the moment."""
+
+    family = "collaborative"
+
+
+@dataclass(frozen=True)
+class RecallRank(_Signal):
+    """log(1 + rank) in a source's list; NaN when the source did not list the candidate."""
+
+    family = "recall"
+    unit = "log rank"
+
+    @property
+    def column(self) -> str:
+        return f"{self.source}.log_{self.score}"
+
+    def read(self, values: Floats) -> Floats:
+        return np.log1p(values)
+
+
+@dataclass(frozen=True)
+class Share(_Signal):
+    """Score divided by the best score of the source's list; NaN when not listed."""
+
+    family = "recall"
+
+
+def signal_feature(name: str) -> SignalFeature:
+    """The feature of a signal, chosen by its name `source.column`."""
+    source, _, score = name.partition(".")
+    if score == "rank":
+        return RecallRank(source, score)
+    if score == "share":
+        return Share(source, score)
+    if source == "text":
+        kind = TextSimilarity if score in ("last", "best", "mean") else InterestScore
+        return kind(source, score)
+    return CollaborativeScore(source, score)

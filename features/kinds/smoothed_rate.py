@@ -1,0 +1,44 @@
+"""`SmoothedRate`: how often an item's being seen led to something."""
+
+from dataclasses import dataclass
+
+from features.clock import window_name
+from features.interactions import Floats
+from features.kinds.base import CounterFeature, ratio
+from features.moment import Count, Counts
+
+
+@dataclass(frozen=True)
+class SmoothedRate(CounterFeature):
+    """Events of `type` per appearance in lists, or per event of type `per`.
+
+    Definition: (events + prior·strength) / (opportunities + strength) in the window; the prior is
+    part of the declaration, so that both readings use the same number. Unit: 1. Unknown: the
+    prior. Cost: four binary searches per candidate.
+    """
+
+    type: str
+    per: str
+    """Event type of the denominator; empty for appearances in lists (`shown`)."""
+    window_us: int
+    prior: float = 0.05
+    """Rate assumed before anything is seen (fitted on the data by the default set)."""
+    strength: float = 20.0
+    """Opportunities that the prior is worth."""
+
+    unit = "events per opportunity"
+    cost = "4 searches"
+
+    @property
+    def column(self) -> str:
+        return f"rate.{self.type}.per.{self.per or 'shown'}.{window_name(self.window_us)}"
+
+    @property
+    def needs(self) -> tuple[Count, ...]:
+        seen = Count("item", (self.per,), self.window_us)
+        shown = Count("shown", (), self.window_us)
+        return Count("item", (self.type,), self.window_us), seen if self.per else shown
+
+    def read(self, counts: Counts) -> Floats:
+        part, whole = (counts.of(need) for need in self.needs)
+        return ratio(part, whole, self.prior, self.strength)

@@ -1,0 +1,34 @@
+"""`TimeOf`: hour of the day and day of the week of the request."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from features.interactions import DAY, HOUR, Floats
+from features.kinds.base import HistoryFeature, shared
+from features.moment import Moment
+
+
+@dataclass(frozen=True)
+class TimeOf(HistoryFeature):
+    """Hour of the day (0 ≤ h < 24) or day of the week (0 is Monday), in UTC.
+
+    Always known. Cost: one division per list.
+    """
+
+    of: str
+    """day or week."""
+
+    entity = "request"
+    family = "context"
+    cost = "1 division per list"
+
+    @property
+    def column(self) -> str:
+        return f"time.of_{self.of}"
+
+    def online(self, moment: Moment) -> Floats:
+        if self.of == "day":
+            return shared(moment.now % DAY / HOUR)
+        # 1970-01-01 was a Thursday, day 3 of a week that starts on Monday.
+        return shared(np.float32((moment.now // DAY + 3) % 7))

@@ -1,0 +1,87 @@
+"""What a batch reading gets: G groups of candidates and the tables they are read from.
+
+Shapes: G groups (one user at one moment each), R rows (candidates of all groups), E events.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from features.catalogue import Catalogue
+from features.impressions import Impressions
+from features.interactions import Floats, Histories, History, Interactions, Ints, Longs
+from features.users import UserTable
+
+ANY_POSITION: Final = int(np.iinfo(np.int64).max)
+"""Position bound of a row that was not served: its time alone decides what it sees."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Groups of candidates: group g has rows offsets[g]:offsets[g+1]."""
+
+    offsets: Longs
+    """int64[G+1]."""
+    user: Ints
+    """int32[G] index in the interactions' user_ids; -1 unknown."""
+    now: Longs
+    """int64[G] µs."""
+    position: Longs
+    """int64[G]: a served row sees log positions before this; else `ANY_POSITION`."""
+    items: Ints
+    """int32[R]."""
+    signals: Mapping[str, Floats]
+    """float32[R] by name."""
+    history_of: Callable[[int], History] | Histories
+    """History of a group (by its number), or all users' histories, cut at each group's now."""
+    context: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
+    """One value per group by name, as the request gave it."""
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    @property
+    def n_groups(self) -> int:
+        return len(self.now)
+
+    def history(self, group: int) -> History:
+        """Events of a group's user strictly before its now."""
+        if isinstance(self.history_of, Histories):
+            whole = self.history_of.of(int(self.user[group]))
+            return whole.before(int(self.now[group]))
+        return self.history_of(group)
+
+    def groups(self) -> Iterator[tuple[int, slice]]:
+        """(group, its rows)."""
+        ends = self.offsets.tolist()
+        for group in range(self.n_groups):
+            yield group, slice(ends[group], ends[group + 1])
+
+    def per_row(self, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Values[G] repeated for the rows of each group: [R]."""
+        return np.repeat(values, np.diff(self.offsets))
+
+
+@dataclass(frozen=True)
+class BatchInputs:
+    """The tables that a batch reading looks into."""
+
+    interactions: Interactions
+    catalogue: Catalogue
+    bucket_us: int
+    """Width of a counter's bucket, µs."""
+    users: UserTable | None = None
+    impressions: Impressions | None = None
+    backend: str = "duckdb"
+    """`duckdb`, or `pyspark` with the [spark] extra."""
+    memory_mb: int = 1500
+    """What the counters may take at once; more work is cut into parts."""
+
+    def user_attributes(self, user: int) -> dict[str, Any]:
+        """Attributes of a user by index in the interactions' user_ids; -1 has none."""
+        if self.users is None or user < 0:
+            return {}
+        return self.users.attributes(str(self.interactions.user_ids[user]))

@@ -1,0 +1,575 @@
+"""The online state: a fold over the log, from a snapshot.
+
+One state serves nightly, evaluation, replay and serving. It is a function of the log alone:
+snapshot plus the log after it gives the same bytes whatever the sizes of the batches folded.
+
+- Histories are exact to the last event strictly before the moment asked for.
+- Counters see whole buckets before the moment's own (see `counters`).
+- An event may come arbitrarily late or out of order: it takes its place by its own time (ties by
+  log position). One with a time ahead of the clock is kept and is seen once the clock passes it.
+- An event that names an item unknown at its position is ignored and counted.
+- Forgetting a user removes their history and their share of the event counters; lists shown to
+  them were counted without their name and stay until the next snapshot is built from the tables.
+
+Memory: the snapshot is mapped and shared by workers; a process keeps only what came after it.
+Shapes: U users, E events of the snapshot, N items, K event types, W windows.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from data_schemas.columns import (
+    EVENT_TYPE,
+    ITEM_ID,
+    ITEM_IDS,
+    TIMESTAMP,
+    USER_ID,
+    VALUE,
+)
+from data_schemas.errors import RecsysError
+from data_schemas.meaning import DEFAULT_TYPES, EventMeaning
+from features.catalogue import Catalogue
+from features.clock import MISSING_TIME, microseconds, window_buckets
+from features.counters import CounterTable, Kinds
+from features.ids import IdIndex
+from features.impressions import Impressions
+from features.interactions import EMPTY_HISTORY, History, Interactions, Ints, Longs
+from features.store import grown, open_arrays, read_json, replacing, write_arrays, write_json
+from features.users import UserTable
+
+FORMAT: Final = 1
+ENTITIES: Final = ("item", "category", "tag", "shown")
+"""Sorts of counters; `shown` counts an item's appearances in lists."""
+_META: Final = "state.json"
+_HISTORY: Final = ("item", "kind", "time", "weight", "grade")
+_TYPES: Final = (np.int32, np.int16, np.int64, np.float32, np.int8)
+
+
+class LogRecord(NamedTuple):
+    """One record of the durable log."""
+
+    position: int
+    kind: str
+    """`event`, `item`, `impression` or `forget`."""
+    payload: Mapping[str, Any]
+    received_at: int
+    """µs."""
+
+
+class CounterView:
+    """The counters as of one moment."""
+
+    def __init__(self, tables: Mapping[str, CounterTable], bucket_us: int, now: int) -> None:
+        self._tables = tables
+        self._bucket_us = bucket_us
+        self._bucket = now // bucket_us
+
+    def read(self, entity: str, codes: Ints, kinds: Kinds, widths_us: Longs) -> Longs:
+        """int64[n, K, W] counts of n entities; see `CounterTable.read`. Widths are in µs."""
+        widths = widths_us // self._bucket_us
+        return self._tables[entity].read(codes, kinds, widths, self._bucket)
+
+
+class OnlineState:
+    """Histories, counters, items and user attributes as of a log position."""
+
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        kinds: Sequence[str],
+        meaning: EventMeaning,
+        bucket_us: int,
+        windows_us: Sequence[int],
+        log_position: int,
+        user_index: IdIndex,
+        offsets: Longs,
+        events: History,
+        tables: Mapping[str, CounterTable],
+        users: UserTable | None,
+    ) -> None:
+        """Use `build` or `open`."""
+        self.catalogue = catalogue
+        self.kinds = list(kinds)
+        self.meaning = meaning
+        self.bucket_us = bucket_us
+        self.windows_us = tuple(windows_us)
+        self.log_position = log_position
+        """Position of the last record folded; records at or before it are skipped."""
+        self.users = users
+        self.skipped = {"unknown_item": 0, "malformed": 0}
+        """Records that could not be used, by reason."""
+        self._kind_code = {name: code for code, name in enumerate(self.kinds)}
+        self._user_index, self._offsets, self._events = user_index, offsets, events
+        self._tables = dict(tables)
+        self._forgotten: set[int] = set()
+        self._overlay = _Overlay()
+
+    # -- reading ------------------------------------------------------------------------------
+
+    def history(self, user_id: str, now: int) -> History:
+        """A user's events strictly before `now`, oldest first; empty for an unknown user."""
+        base = self._base_history(user_id)
+        late = self._overlay.of(user_id)
+        if late is None:
+            return base.before(now)
+        if len(base.time) and late.time[0] < base.time[-1]:
+            both = _joined(base, late)
+            order = np.argsort(both.time, kind="stable")
+            return History(*(column[order] for column in both)).before(now)
+        return _joined(base, late).before(now)
+
+    def knows_user(self, user_id: str) -> bool:
+        """Whether any event of the user is kept."""
+        return len(self._base_history(user_id).item) > 0 or user_id in self._overlay.rows
+
+    def user_attributes(self, user_id: str) -> dict[str, Any]:
+        """Attributes of a user by column name (float or string); empty for an unknown user."""
+        if self.users is None or user_id in self._overlay.forgotten:
+            return {}
+        return self.users.attributes(user_id)
+
+    def counters(self, now: int) -> CounterView:
+        """The counters as of `now`: whole buckets before its own."""
+        return CounterView(self._tables, self.bucket_us, now)
+
+    def kind_code(self, name: str) -> int:
+        """Code of an event type, -1 for one that never occurred."""
+        return self._kind_code.get(name, -1)
+
+    def _base_history(self, user_id: str) -> History:
+        user = self._user_index.index_of(user_id)
+        if user < 0 or user in self._forgotten:
+            return EMPTY_HISTORY
+        low, high = self._offsets[user], self._offsets[user + 1]
+        return History(*(column[low:high] for column in self._events))
+
+    # -- folding ------------------------------------------------------------------------------
+
+    def apply(self, records: Iterable[LogRecord | tuple[int, str, Mapping[str, Any], int]]) -> int:
+        """Fold records in the order of the log; how many were used.
+
+        Records at or before `log_position` are skipped, so that overlapping batches are safe.
+        """
+        used = 0
+        pending = _Pending()
+        for position, kind, payload, _ in records:
+            if position <= self.log_position:
+                continue
+            self.log_position = position
+            if kind == "event":
+                used += self._take_event(position, payload, pending)
+                continue
+            if kind == "impression":
+                used += self._take_impression(payload, pending)
+                continue
+            # Items and forgetting change what earlier events mean: fold those first.
+            self._flush(pending)
+            used += self._take_item(payload) if kind == "item" else self._take_forget(payload)
+        self._flush(pending)
+        return used
+
+    def _take_event(self, position: int, payload: Mapping[str, Any], pending: "_Pending") -> int:
+        try:
+            item_id, user_id = payload[ITEM_ID], payload[USER_ID]
+            time = microseconds(payload[TIMESTAMP])
+            value = payload.get(VALUE)
+            stars = float("nan") if value is None else float(value)
+            name = str(payload[EVENT_TYPE])
+        except (KeyError, ValueError, TypeError):
+            self.skipped["malformed"] += 1
+            return 0
+        if time == MISSING_TIME:
+            self.skipped["malformed"] += 1
+            return 0
+        item = self.catalogue.index_of(item_id)
+        if item < 0:
+            self.skipped["unknown_item"] += 1
+            return 0
+        code = self._kind_code.setdefault(name, len(self.kinds))
+        if code == len(self.kinds):
+            self.kinds.append(name)
+        pending.events.append((item, code, time, stars, position))
+        pending.users.append(user_id)
+        return 1
+
+    def _take_impression(self, payload: Mapping[str, Any], pending: "_Pending") -> int:
+        try:
+            time, shown = microseconds(payload[TIMESTAMP]), payload[ITEM_IDS]
+        except (KeyError, ValueError, TypeError):
+            self.skipped["malformed"] += 1
+            return 0
+        bucket = time // self.bucket_us
+        for item_id in shown:
+            item = self.catalogue.index_of(item_id)
+            if item >= 0:
+                pending.shown.append((item, bucket))
+        return 1
+
+    def _take_item(self, payload: Mapping[str, Any]) -> int:
+        if not payload.get(ITEM_ID):
+            self.skipped["malformed"] += 1
+            return 0
+        index = self.catalogue.index_of(payload[ITEM_ID])
+        if index < 0:
+            self.catalogue.append(payload)
+            return 1
+        before = self._groups_of(index)
+        self.catalogue.update(index, payload)
+        self._move_counts(index, before, self._groups_of(index))
+        return 1
+
+    def _groups_of(self, index: int) -> tuple[int, Ints]:
+        return int(self.catalogue.category[index]), self.catalogue.tags_of(index).copy()
+
+    def _move_counts(self, index: int, before: tuple[int, Ints], after: tuple[int, Ints]) -> None:
+        """An item that changes category or tags takes its past counts with it, as a rebuilt
+        snapshot would."""
+        kinds, buckets, counts = self._tables["item"].cells_of(index)
+        for (category, tags), sign in ((before, -1), (after, 1)):
+            for table, codes in (("category", np.array([category], np.int32)), ("tag", tags)):
+                self._tables[table].add(
+                    np.repeat(codes, len(kinds)).astype(np.int32),
+                    np.tile(kinds, len(codes)),
+                    np.tile(buckets, len(codes)),
+                    np.tile(counts * sign, len(codes)),
+                )
+
+    def _take_forget(self, payload: Mapping[str, Any]) -> int:
+        user_id = payload.get(USER_ID)
+        if not isinstance(user_id, str):
+            self.skipped["malformed"] += 1
+            return 0
+        history = self.history(user_id, np.iinfo(np.int64).max)
+        self._count(history.item, history.kind, history.time // self.bucket_us, -1)
+        user = self._user_index.index_of(user_id)
+        if user >= 0:
+            self._forgotten.add(user)
+        self._overlay.forget(user_id)
+        return 1
+
+    def _flush(self, pending: "_Pending") -> None:
+        """Fold the events and impressions gathered so far."""
+        if pending.events:
+            item, kind, time, stars, position = zip(*pending.events, strict=True)
+            items, codes = np.array(item, np.int32), np.array(kind, np.int16)
+            times = np.array(time, np.int64)
+            weight, grade = self.meaning.of(self.kinds, codes, np.array(stars))
+            self._overlay.extend(
+                pending.users, History(items, codes, times, weight, grade), position
+            )
+            self._count(items, codes, times // self.bucket_us, 1)
+        if pending.shown:
+            shown, buckets = (np.array(part, np.int64) for part in zip(*pending.shown, strict=True))
+            ones = np.ones(len(shown), np.int64)
+            self._tables["shown"].add(
+                shown.astype(np.int32), np.zeros(len(shown), np.int16), buckets, ones
+            )
+        pending.clear()
+
+    def _count(self, items: Ints, kinds: Kinds, buckets: Longs, amount: int) -> None:
+        """Add events to the counters of their items, categories and tags."""
+        amounts = np.full(len(items), amount, np.int64)
+        self._tables["item"].add(items, kinds, buckets, amounts)
+        category = self.catalogue.category[items]
+        known = category >= 0
+        self._tables["category"].add(category[known], kinds[known], buckets[known], amounts[known])
+        rows, tags = tag_rows(self.catalogue, items)
+        self._tables["tag"].add(tags, kinds[rows], buckets[rows], amounts[rows])
+
+    # -- making, saving, opening --------------------------------------------------------------
+
+    @classmethod
+    def build(
+        cls,
+        interactions: Interactions,
+        catalogue: Catalogue,
+        *,
+        bucket_us: int,
+        windows_us: Sequence[int],
+        log_position: int,
+        users: UserTable | None = None,
+        meaning: EventMeaning | None = None,
+        impressions: Impressions | None = None,
+    ) -> "OnlineState":
+        """A state that holds all of `interactions` (and `impressions`).
+
+        Args:
+            log_position: records up to it are in the tables already; -1 for none.
+            meaning: weights and grades of events that come later; the defaults when absent.
+
+        Raises:
+            UsageError: a window is not a whole number of buckets.
+        """
+        for width in windows_us:
+            window_buckets(width, bucket_us)
+        index, offsets, events = _histories_by_hash(interactions)
+        return cls(
+            catalogue,
+            interactions.kinds,
+            meaning or EventMeaning(DEFAULT_TYPES),
+            bucket_us,
+            windows_us,
+            log_position,
+            index,
+            offsets,
+            events,
+            _count_all(interactions, impressions, catalogue, bucket_us),
+            users,
+        )
+
+    def save(self, folder: Path) -> None:
+        """Write a snapshot, replacing the one that was there. Equal states give equal bytes."""
+        with replacing(Path(folder)) as aside:
+            self._write(aside)
+
+    def _write(self, folder: Path) -> None:
+        index, offsets, events = self._all_histories()
+        index.save(folder, "users")
+        write_arrays(folder, {"history.offsets": offsets})
+        write_arrays(folder, {f"history.{n}": c for n, c in zip(_HISTORY, events, strict=True)})
+        sizes = self._sizes()
+        for name, table in self._tables.items():
+            table.compacted(*sizes[name]).save(folder, f"counters.{name}")
+        (folder / "catalogue").mkdir()
+        self.catalogue.write_into(folder / "catalogue")
+        if self.users is not None:
+            self.users.save(folder)
+        write_json(
+            folder / _META,
+            {
+                "format": FORMAT,
+                "kinds": self.kinds,
+                "types": {n: [float(w), int(g)] for n, (w, g) in self.meaning.types.items()},
+                "bucket_us": self.bucket_us,
+                "windows_us": list(self.windows_us),
+                "log_position": self.log_position,
+                "skipped": self.skipped,
+                "no_attributes": sorted(self._overlay.forgotten),
+            },
+        )
+
+    def _sizes(self) -> dict[str, tuple[int, int]]:
+        kinds, catalogue = len(self.kinds), self.catalogue
+        return {
+            "item": (catalogue.n_items, kinds),
+            "category": (len(catalogue.category_names), kinds),
+            "tag": (len(catalogue.tag_names), kinds),
+            "shown": (catalogue.n_items, 1),
+        }
+
+    def _all_histories(self) -> tuple[IdIndex, Longs, History]:
+        """(index of users, offsets int64[U+1], events) of base and overlay together."""
+        kept = np.ones(len(self._user_index), bool)
+        kept[list(self._forgotten)] = False
+        lengths = np.diff(self._offsets)
+        base_ids = self._user_index.all()
+        if not self._overlay.rows and kept.all():
+            return self._user_index, self._offsets, self._events
+        known = self._overlay.users()
+        ids = base_ids.to_pylist()
+        place = {user: i for i, user in enumerate(ids)}
+        everyone = ids + [user for user in known if user not in place]
+        for i, user in enumerate(everyone[len(ids) :], len(ids)):
+            place[user] = i
+        kept = np.append(kept, np.ones(len(everyone) - len(ids), bool))
+        late_user, late, position = self._overlay.everything(place)
+        # A user forgotten and seen again keeps only what came after.
+        base_user = np.repeat(np.arange(len(ids)), lengths)
+        live = kept[base_user]
+        kept[late_user] = True
+        user = np.concatenate([base_user[live], late_user])
+        events = _joined(History(*(column[live] for column in self._events)), late)
+        order_in_log = np.concatenate([np.full(int(live.sum()), -1, np.int64), position])
+        return _sorted_by_hash(everyone, kept, user, events, order_in_log)
+
+    @classmethod
+    def open(cls, folder: Path) -> "OnlineState":
+        """Map a snapshot.
+
+        Raises:
+            RecsysError: there is no snapshot, or one of another format.
+        """
+        folder = Path(folder)
+        try:
+            meta = read_json(folder / _META)
+        except FileNotFoundError:
+            raise RecsysError(
+                "there is no state snapshot here",
+                where=str(folder),
+                fix="run `recsys nightly`, which builds one",
+            ) from None
+        if meta["format"] != FORMAT:
+            raise RecsysError(
+                "the state snapshot has another format",
+                where=str(folder),
+                found=meta["format"],
+                expected=FORMAT,
+                fix="run `recsys nightly` with this version, which builds a new one",
+            )
+        arrays = open_arrays(folder, ["history.offsets", *(f"history.{n}" for n in _HISTORY)])
+        state = cls(
+            Catalogue.open(folder / "catalogue"),
+            meta["kinds"],
+            EventMeaning({n: (w, g) for n, (w, g) in meta["types"].items()}),
+            meta["bucket_us"],
+            meta["windows_us"],
+            meta["log_position"],
+            IdIndex.open(folder, "users"),
+            arrays["history.offsets"],
+            History(*(arrays[f"history.{n}"] for n in _HISTORY)),
+            {name: CounterTable.open(folder, f"counters.{name}") for name in ENTITIES},
+            UserTable.open(folder),
+        )
+        state.skipped = dict(meta["skipped"])
+        state._overlay.forgotten = set(meta["no_attributes"])
+        return state
+
+
+class _Pending:
+    """Events and shown items gathered from a batch, not yet folded."""
+
+    def __init__(self) -> None:
+        self.clear()
+
+    def clear(self) -> None:
+        self.events: list[tuple[int, int, int, float, int]] = []
+        self.users: list[str] = []
+        self.shown: list[tuple[int, int]] = []
+
+
+class _Overlay:
+    """Events since the snapshot: columns that grow, and each user's rows in them."""
+
+    def __init__(self) -> None:
+        self.rows: dict[str, list[int]] = {}
+        self.forgotten: set[str] = set()
+        self._columns = [np.zeros(0, kind) for kind in _TYPES]
+        self._position = np.zeros(0, np.int64)
+        self._size = 0
+
+    def extend(self, users: Sequence[str], events: History, position: Sequence[int]) -> None:
+        start, stop = self._size, self._size + len(users)
+        for i, column in enumerate(events):
+            self._columns[i] = grown(self._columns[i], stop)
+            self._columns[i][start:stop] = column
+        self._position = grown(self._position, stop)
+        self._position[start:stop] = position
+        self._size = stop
+        rows = self.rows
+        for row, user in enumerate(users, start):
+            if user in rows:
+                rows[user].append(row)
+            else:
+                rows[user] = [row]
+
+    def of(self, user_id: str) -> History | None:
+        """A user's events by (time, position); none where there are none."""
+        rows = self.rows.get(user_id)
+        if rows is None:
+            return None
+        at = np.array(rows)
+        history = History(*(column[at] for column in self._columns))
+        if (np.diff(history.time) < 0).any():
+            # Rows are in the order of the log, so a stable sort breaks ties by position.
+            order = np.argsort(history.time, kind="stable")
+            history = History(*(column[order] for column in history))
+        return history
+
+    def forget(self, user_id: str) -> None:
+        self.rows.pop(user_id, None)
+        self.forgotten.add(user_id)
+
+    def users(self) -> list[str]:
+        return list(self.rows)
+
+    def everything(self, place: Mapping[str, int]) -> tuple[npt.NDArray[np.int64], History, Longs]:
+        """(user int64[e], events, position int64[e]) of all users still kept."""
+        at = np.array([row for rows in self.rows.values() for row in rows], np.int64)
+        lengths = [len(rows) for rows in self.rows.values()]
+        user = np.repeat(np.array([place[name] for name in self.rows], np.int64), lengths)
+        events = History(*(column[at] for column in self._columns))
+        return user, events, self._position[at]
+
+
+def tag_rows(catalogue: Catalogue, items: Ints) -> tuple[npt.NDArray[np.int64], Ints]:
+    """(row int64[r], tag int32[r]): one row per tag of each of n items."""
+    start, stop, pool = catalogue.tag_ranges
+    lengths = (stop - start)[items]
+    rows = np.repeat(np.arange(len(items)), lengths)
+    ends = np.cumsum(lengths)
+    within = np.arange(len(rows)) - np.repeat(ends - lengths, lengths)
+    return rows, pool[start[items][rows] + within]
+
+
+def _joined(first: History, second: History) -> History:
+    return History(*(np.concatenate(pair) for pair in zip(first, second, strict=True)))
+
+
+def _histories_by_hash(interactions: Interactions) -> tuple[IdIndex, Longs, History]:
+    order = np.lexsort((interactions.position, interactions.time))
+    columns = (getattr(interactions, name)[order] for name in _HISTORY)
+    kept = np.bincount(interactions.user, minlength=interactions.n_users) > 0
+    return _sorted_by_hash(
+        list(interactions.user_ids),
+        kept,
+        interactions.user[order].astype(np.int64),
+        History(*columns),
+        interactions.position[order],
+    )
+
+
+def _sorted_by_hash(
+    ids: Sequence[str],
+    kept: npt.NDArray[np.bool_],
+    user: npt.NDArray[np.int64],
+    events: History,
+    position: Longs,
+) -> tuple[IdIndex, Longs, History]:
+    """Users in the order of their identifiers, events by (user, time, position).
+
+    Sorting by identifier makes the bytes independent of who was seen first.
+    """
+    names = np.array(ids, dtype=object)[kept]
+    by_name = pc.sort_indices(pa.array(names, pa.large_string())).to_numpy()
+    rank = np.full(len(ids), -1, np.int64)
+    rank[np.flatnonzero(kept)[by_name]] = np.arange(len(names))
+    owner = rank[user]
+    order = np.lexsort((position, events.time, owner))
+    offsets = np.zeros(len(names) + 1, np.int64)
+    np.cumsum(np.bincount(owner, minlength=len(names)), out=offsets[1:])
+    return (
+        IdIndex.build(names[by_name]),
+        offsets,
+        History(*(column[order] for column in events)),
+    )
+
+
+def _count_all(
+    interactions: Interactions,
+    impressions: Impressions | None,
+    catalogue: Catalogue,
+    bucket_us: int,
+) -> dict[str, CounterTable]:
+    items, kinds = interactions.item, interactions.kind
+    bucket, n_kinds = interactions.time // bucket_us, len(interactions.kinds)
+    rows, tags = tag_rows(catalogue, items)
+    if impressions is None:
+        shown, shown_bucket = np.zeros(0, np.int32), np.zeros(0, np.int64)
+    else:
+        shown, times, _ = impressions.shown()
+        shown_bucket = times // bucket_us
+    build = CounterTable.build
+    return {
+        "item": build(items, kinds, bucket, catalogue.n_items, n_kinds),
+        "category": build(
+            catalogue.category[items], kinds, bucket, len(catalogue.category_names), n_kinds
+        ),
+        "tag": build(tags, kinds[rows], bucket[rows], len(catalogue.tag_names), n_kinds),
+        "shown": build(shown, np.zeros(len(shown), np.int16), shown_bucket, catalogue.n_items, 1),
+    }
