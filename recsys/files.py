@@ -124,7 +124,7 @@ def replace_folder(aside: Path, target: Path) -> None:
         old = _aside(target)
         target.rename(old)
     aside.rename(target)
-    _sync_entry(target.parent)
+    sync_path(target.parent)
     if old is not None:
         shutil.rmtree(old, ignore_errors=True)
 
@@ -148,7 +148,7 @@ def atomic_write(path: Path | str, content: bytes | str, *, mode: int | None = N
                 file.flush()
                 os.fsync(file.fileno())
             aside.replace(target)
-            _sync_entry(target.parent)
+            sync_path(target.parent)
         finally:
             aside.unlink(missing_ok=True)
 
@@ -163,8 +163,8 @@ def sync_folder(folder: Path) -> None:
     """Flush every file and folder below `folder` to the disk."""
     for place, _, names in os.walk(folder):
         for name in names:
-            _sync_entry(Path(place, name))
-        _sync_entry(Path(place))
+            sync_path(Path(place, name))
+        sync_path(Path(place))
 
 
 def link_or_copy(source: Path, target: Path) -> None:
@@ -191,7 +191,7 @@ def _aside(target: Path) -> Path:
     return target.parent / f".{target.name}.{os.getpid()}-{secrets.token_hex(4)}{PART}"
 
 
-def _sync_entry(path: Path) -> None:
+def sync_path(path: Path) -> None:
     """fsync of a file or a folder entry; a symbolic link needs none."""
     if path.is_symlink():
         return

@@ -272,17 +272,17 @@ class Workspace:
         for stage in _folders(self.stages):
             for output in _folders(stage):
                 if output.name.endswith(PART) or (stage.name, output.name) not in kept:
-                    freed += _remove(output)
+                    freed += remove(output)
         for bundle in _folders(self.bundles):
             old_part = bundle.name.endswith(PART) and _age(bundle) > ORPHAN_SECONDS
             unused = digests is not None and bundle.name not in digests
             if old_part or (unused and not bundle.name.endswith(PART)):
-                freed += _remove(bundle)
+                freed += remove(bundle)
                 for note in self.bundles.glob(f"{bundle.name}.*json"):
                     note.unlink(missing_ok=True)
         for file in sorted(self.uses.glob("*.json"))[: -keep_nights or None]:
             file.unlink(missing_ok=True)
-        return freed + sum(_remove(p) for p in self._orphans())
+        return freed + sum(remove(p) for p in self._orphans())
 
     def _orphans(self) -> list[Path]:
         """Half-written things at the top two levels; the lock guarantees that nobody writes."""
@@ -304,7 +304,7 @@ def _age(path: Path) -> float:
     return time.time() - path.stat().st_mtime
 
 
-def _remove(path: Path) -> int:
+def remove(path: Path) -> int:
     """Remove a file or folder; returns its bytes."""
     if path.is_dir() and not path.is_symlink():
         freed = folder_bytes(path)

@@ -63,7 +63,9 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("--version", action="store_true", help="print the version and stop")
+    parser.add_argument(
+        "--version", dest="print_version", action="store_true", help="print the version and stop"
+    )
     _add_common(parser, DEFAULT_CONFIG, False)
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=Parser)
     for room in ROOMS:
@@ -100,7 +102,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         args = parser.parse_args(argv)
     except SystemExit as stop:
         return int(stop.code or 0)
-    if args.version:
+    if args.print_version:
         from recsys.bundle import metadata_version
 
         print(f"recsys {metadata_version()}")

@@ -5,13 +5,12 @@ candidate that was registered but not promoted. The history of champions (when, 
 is kept in tags of the registered model. A version comes into being with all its tags in one
 transaction after its files are in place, so a killed registration leaves nothing that looks valid.
 
-MLflow takes seconds to import. Reading the embedded SQLite store (what serves now? where is it?)
-therefore goes straight to its tables, read-only; any other store is asked through MLflow's client.
+The embedded SQLite store is read, and its aliases are changed, without importing MLflow (see
+`embedded`); any other store is asked through MLflow's client.
 """
 
 import contextlib
 import fcntl
-import getpass
 import json
 import os
 import shutil
@@ -20,98 +19,53 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import unquote, urlparse
 from urllib.request import url2pathname
 
-from data_schemas import columns as c
 from data_schemas.config import RecsysConfig
 from data_schemas.errors import RecsysError, UsageError
 from recsys.bundle import Bundle, BundleRefused, open_bundle
-from recsys.files import atomic_folder, explain_disk_full, link_tree, plain, sync_folder
+from recsys.files import atomic_folder, explain_disk_full, link_tree, plain
+from recsys.registry.embedded import EmbeddedStore
+from recsys.registry.model import DATA, write_model
+from recsys.registry.versions import (
+    CHALLENGER,
+    CHAMPION,
+    DIGEST_TAG,
+    HISTORY_TAG,
+    METRICS_TAG,
+    PREVIOUS,
+    REPORT_TAG,
+    Change,
+    Changes,
+    RegistryError,
+    Version,
+    Versions,
+)
 from recsys.workspace import Workspace
 
-CHAMPION: Final = "champion"
-CHALLENGER: Final = "challenger"
-PREVIOUS: Final = "previous"
-DIGEST_TAG: Final = "recsys.digest"
-METRICS_TAG: Final = "recsys.metrics"
-REPORT_TAG: Final = "recsys.report"
-STALE_TAG: Final = "recsys.retrain"
-"""Why a version should be retrained (a person in its data was forgotten)."""
 KIND_TAG: Final = "recsys.kind"
 WORKSPACE_TAG: Final = "recsys.workspace"
-HISTORY_TAG: Final = "recsys.history."
 KEEP_VERSIONS: Final = 14
 """Versions kept besides those with an alias: two weeks of nights."""
-_DELETED: Final = "Deleted_Internal"
 _MODEL = "model"
-_DATA = "bundle"
+_REGISTRY_MODULES = frozenset(
+    {"mlflow", "sqlalchemy", "requests", "urllib3", "botocore", "boto3", "psycopg2", "psycopg"}
+)
 _QUIET: Final = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "true",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
-    "MLFLOW_ENABLE_ASYNC_LOGGING": "false",
     "GIT_PYTHON_REFRESH": "quiet",
 }
-
-
-class RegistryError(RecsysError):
-    """The registry does not answer, or not as it should (exit code 1)."""
-
-
-@dataclass(frozen=True)
-class Version:
-    """One registered release."""
-
-    version: int
-    created_at: str
-    digest: str
-    aliases: tuple[str, ...]
-    metrics: Mapping[str, Any]
-    tags: Mapping[str, str]
-    source: str
-    """Where its files lie, as MLflow says."""
-    run_id: str | None
-
-    @property
-    def report(self) -> str | None:
-        return self.tags.get(REPORT_TAG)
-
-    @property
-    def retrain(self) -> str | None:
-        """Why it should be retrained, when it should."""
-        return self.tags.get(STALE_TAG)
-
-
-@dataclass(frozen=True)
-class Change:
-    """One change of champion."""
-
-    at: str
-    action: str
-    version: int
-    before: int | None
-    reason: str
-    by: str = field(default_factory=lambda: _user())
-
-
-Versions = list[Version]
-Changes = list[Change]
 Numbers = list[int]
-Rows = list[tuple[Any, ...]]
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return str(os.getuid())
+Pairs = list[tuple[str, Any]]
+Aliases = Mapping[str, int | None]
 
 
 class Registry:
@@ -125,9 +79,10 @@ class Registry:
         self.name = config.name
         self.workspace = Workspace(config.workspace_path)
         self._experiment = config.tracking.experiment
-        self._database = config.workspace_path / "mlflow" / "mlflow.db"
+        database = config.workspace_path / "mlflow" / "mlflow.db"
         self.embedded = config.tracking.uri is None
-        self.uri = config.tracking.uri or f"sqlite:///{self._database}"
+        self.uri = config.tracking.uri or f"sqlite:///{database}"
+        self._store = EmbeddedStore(database, self.name)
         location = config.tracking.artifacts
         if location is not None and "://" not in location:
             location = config.path(location).as_uri()
@@ -147,7 +102,7 @@ class Registry:
 
     def list(self) -> Versions:
         """All valid versions, newest first."""
-        found = self._read_sqlite() if self.embedded else self._read_client()
+        found = self._store.versions() if self._direct else self._read_client()
         return sorted(found, key=lambda v: -v.version)
 
     def show(self, version: int) -> Version:
@@ -241,7 +196,7 @@ class Registry:
         with atomic_folder(target, f"the local copy of version {entry.version}") as folder:
             stored = _as_path(entry.source)
             if stored is not None:
-                source = stored / "data" / _DATA
+                source = stored / "data" / DATA
                 if not source.is_dir():
                     raise BundleRefused(
                         "a registered version has lost its files",
@@ -261,7 +216,7 @@ class Registry:
             from mlflow.artifacts import download_artifacts
 
             got = download_artifacts(
-                artifact_uri=f"{source.rstrip('/')}/data/{_DATA}",
+                artifact_uri=f"{source.rstrip('/')}/data/{DATA}",
                 dst_path=aside,
                 tracking_uri=self.uri,
             )
@@ -297,6 +252,7 @@ class Registry:
         bundle = open_bundle(bundle_dir)
         for known in self.list():
             if known.digest == bundle.digest:
+                self._offer(known)
                 return known.version
         with self._asked("registering a version"):
             self._bury_killed()
@@ -340,6 +296,15 @@ class Registry:
         client.set_registered_model_alias(self.name, CHALLENGER, str(number))
         return number
 
+    def _offer(self, known: Version) -> None:
+        """Finish a registration that was cut short before its version became the challenger."""
+        if not known.aliases and known == self.list()[0] and not self._was_champion(known.version):
+            with self._asked("naming the challenger"):
+                self._client.set_registered_model_alias(self.name, CHALLENGER, str(known.version))
+
+    def _was_champion(self, version: int) -> bool:
+        return any(change.version == version for change in self.history())
+
     def _log_run(
         self,
         run_id: str,
@@ -368,13 +333,13 @@ class Registry:
         if stored is not None:
             target = stored / _MODEL
             with atomic_folder(target, "a registered model") as folder:
-                _pyfunc_layout(folder, bundle, self.uri, run_id)
+                write_model(folder, bundle, run_id, _MODEL)
         else:
             with (
                 explain_disk_full(self.workspace.cache, "a registered model"),
                 tempfile.TemporaryDirectory(dir=self.workspace.cache) as aside,
             ):
-                _pyfunc_layout(Path(aside) / _MODEL, bundle, self.uri, run_id)
+                write_model(Path(aside) / _MODEL, bundle, run_id, _MODEL)
                 self._client.log_artifacts(run_id, str(Path(aside) / _MODEL), _MODEL)
         return f"{artifact_uri.rstrip('/')}/{_MODEL}"
 
@@ -385,14 +350,14 @@ class Registry:
         """
         self.local_path(version)
         before = self.champion()
+        changes: dict[str, int | None] = {}
+        if before != version:
+            changes |= {PREVIOUS: before} if before is not None else {}
+            changes |= {CHAMPION: version}
+        if self.alias(CHALLENGER) == version:
+            changes[CHALLENGER] = None
         with self._asked("promoting a version"):
-            if before != version:
-                self._note("promote", version, before, reason)
-                if before is not None:
-                    self._set_alias(PREVIOUS, before)
-                self._set_alias(CHAMPION, version)
-            if self.alias(CHALLENGER) == version:
-                self._drop_alias(CHALLENGER)
+            self._change(changes, Change.now("promote", version, before, reason))
         return version
 
     def rollback(self, reason: str = "rolled back by hand") -> int:
@@ -417,9 +382,8 @@ class Registry:
             )
         self.local_path(previous)
         with self._asked("rolling back"):
-            self._note("rollback", previous, champion, reason)
-            self._set_alias(CHAMPION, previous)
-            self._drop_alias(PREVIOUS)
+            note = Change.now("rollback", previous, champion, reason)
+            self._change({CHAMPION: previous, PREVIOUS: None}, note)
         return previous
 
     def tag(self, version: int, tags: Mapping[str, Any]) -> None:
@@ -461,7 +425,7 @@ class Registry:
     def _client(self) -> Any:
         quiet_mlflow()
         if self.embedded:
-            self._database.parent.mkdir(parents=True, exist_ok=True)
+            self._store.path.parent.mkdir(parents=True, exist_ok=True)
         from mlflow.tracking import MlflowClient
 
         quiet_logging()
@@ -483,27 +447,27 @@ class Registry:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
 
-    def _set_alias(self, alias: str, version: int) -> None:
-        self._client.set_registered_model_alias(self.name, alias, str(version))
+    def _change(self, aliases: Aliases, change: Change) -> None:
+        """Change aliases, noting a change of champion in the history, once however often repeated.
 
-    def _drop_alias(self, alias: str) -> None:
-        self._client.delete_registered_model_alias(self.name, alias)
-
-    def _note(self, action: str, version: int, before: int | None, reason: str) -> None:
-        """Write a change into the history before it is made; a repeated change is noted once."""
+        The embedded store does both in one transaction. Elsewhere the note comes first and the
+        champion before what follows from it, so that a change cut short is finished by repeating.
+        """
         past = self.history()
-        change = Change(
-            datetime.now(UTC).isoformat(timespec="seconds"), action, version, before, reason[:2000]
-        )
-        if past and (past[-1].action, past[-1].version, past[-1].before) == (
-            action,
-            version,
-            before,
-        ):
+        new = CHAMPION in aliases and not (past and past[-1].same_as(change))
+        note = change if new else None
+        if self._direct:
+            if aliases:
+                self._store.change(aliases, note, len(past))
             return
-        self._client.set_registered_model_tag(
-            self.name, f"{HISTORY_TAG}{len(past):06d}", json.dumps(asdict(change))
-        )
+        if note is not None:
+            key = f"{HISTORY_TAG}{len(past):06d}"
+            self._client.set_registered_model_tag(self.name, key, json.dumps(asdict(note)))
+        for alias, version in aliases.items():
+            if version is None:
+                self._client.delete_registered_model_alias(self.name, alias)
+            else:
+                self._client.set_registered_model_alias(self.name, alias, str(version))
 
     def _bury_killed(self) -> None:
         """Remove runs of ours that a killed registration left."""
@@ -533,7 +497,7 @@ class Registry:
         """Say plainly that the registry failed, whatever its client raised."""
         quiet_mlflow()
         try:
-            with explain_disk_full(self._database, "the registry's database"):
+            with explain_disk_full(self._store.path, "the registry's database"):
                 yield
         except (RecsysError, KeyboardInterrupt):
             raise
@@ -549,21 +513,20 @@ class Registry:
 
     # --- the two ways to read -------------------------------------------------------------------
 
+    @cached_property
+    def _direct(self) -> bool:
+        """Whether the embedded store can be used without MLflow."""
+        return self.embedded and self._store.known()
+
     def _aliases(self) -> dict[str, int]:
-        if self.embedded:
-            rows = self._query(
-                "select alias, version from registered_model_aliases where name = ?", (self.name,)
-            )
-            return {alias: int(version) for alias, version in rows}
+        if self._direct:
+            return self._store.aliases()
         model = self._remote_model()
         return {a: int(v) for a, v in model.aliases.items()} if model is not None else {}
 
     def _model_tags(self) -> dict[str, str]:
-        if self.embedded:
-            rows = self._query(
-                "select key, value from registered_model_tags where name = ?", (self.name,)
-            )
-            return dict(rows)
+        if self._direct:
+            return self._store.model_tags()
         model = self._remote_model()
         return dict(model.tags) if model is not None else {}
 
@@ -578,56 +541,13 @@ class Registry:
                     return None
                 raise
 
-    def _read_sqlite(self) -> Versions:
-        tags: dict[int, dict[str, str]] = {}
-        for version, key, value in self._query(
-            "select version, key, value from model_version_tags where name = ?", (self.name,)
-        ):
-            tags.setdefault(int(version), {})[key] = value
-        aliases = self._aliases()
-        rows = self._query(
-            "select version, creation_time, coalesce(storage_location, source), run_id "
-            "from model_versions where name = ? and current_stage <> ?",
-            (self.name, _DELETED),
-        )
-        return [
-            _version(int(number), int(created), tags[int(number)], aliases, source, run_id)
-            for number, created, source, run_id in rows
-            if DIGEST_TAG in tags.get(int(number), {})
-        ]
-
-    def _query(self, sql: str, values: tuple[Any, ...]) -> Rows:
-        if not self._database.exists():
-            return []
-        try:
-            with contextlib.closing(
-                sqlite3.connect(f"{self._database.as_uri()}?mode=ro", uri=True, timeout=10)
-            ) as database:
-                return database.execute(sql, values).fetchall()
-        except sqlite3.OperationalError as error:
-            if "no such table" in str(error):
-                return []
-            raise RegistryError(
-                "the registry's database cannot be read",
-                where=str(self._database),
-                found=str(error),
-                fix="check the file's owner and that its disk answers",
-            ) from None
-        except sqlite3.DatabaseError as error:
-            raise RegistryError(
-                "the registry's database is damaged",
-                where=str(self._database),
-                found=str(error),
-                fix="restore it from a copy; bundles under work/bundles are unharmed",
-            ) from None
-
     def _read_client(self) -> Versions:
         aliases = self._aliases()
         with self._asked("listing versions"):
             found = self._client.search_model_versions(f"name = '{self.name}'", max_results=1000)
             entries = [(v, dict(v.tags)) for v in found]
         return [
-            _version(int(v.version), int(v.creation_timestamp), tags, aliases, v.source, v.run_id)
+            Version.of(int(v.version), int(v.creation_timestamp), tags, aliases, v.source, v.run_id)
             for v, tags in entries
             if DIGEST_TAG in tags
         ]
@@ -645,72 +565,6 @@ def quiet_logging() -> None:
 
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)
-
-
-def _pyfunc_layout(folder: Path, bundle: Bundle, uri: str, run_id: str) -> None:
-    """An MLflow model folder around a bundle; the bundle's bytes are linked where they can be."""
-    import mlflow
-    from mlflow.models import Model
-
-    del uri
-    data = folder / "data" / _DATA
-    data.parent.mkdir(parents=True, exist_ok=True)
-    link_tree(bundle.path, data)
-    model = Model(run_id=run_id, artifact_path=_MODEL, signature=_signature())
-    mlflow.pyfunc.add_to_model(
-        model, loader_module="recsys.pyfunc", data=f"data/{_DATA}", env=_environment(folder)
-    )
-    model.metadata = {"digest": bundle.digest}
-    model.save(str(folder / "MLmodel"))
-    sync_folder(folder)
-
-
-def _environment(folder: Path) -> dict[str, str]:
-    from recsys.bundle import metadata_version
-
-    version = metadata_version()
-    pin = "recsys" if version == "unpackaged" else f"recsys=={version}"
-    (folder / "requirements.txt").write_text(f"{pin}\n", encoding="utf-8")
-    (folder / "python_env.yaml").write_text(
-        "dependencies:\n- -r requirements.txt\n", encoding="utf-8"
-    )
-    return {"virtualenv": "python_env.yaml"}
-
-
-def _signature() -> Any:
-    from mlflow.models import ModelSignature
-    from mlflow.types import ColSpec, Schema
-
-    return ModelSignature(
-        inputs=Schema(
-            [
-                ColSpec("string", c.USER_ID),
-                ColSpec("string", c.ITEM_ID),
-                ColSpec("datetime", c.TIMESTAMP, required=False),
-            ]
-        ),
-        outputs=Schema([ColSpec("double")]),
-    )
-
-
-def _version(
-    number: int,
-    created_ms: int,
-    tags: dict[str, str],
-    aliases: Mapping[str, int],
-    source: str,
-    run_id: str | None,
-) -> Version:
-    return Version(
-        version=number,
-        created_at=datetime.fromtimestamp(created_ms / 1000, UTC).isoformat(timespec="seconds"),
-        digest=tags[DIGEST_TAG],
-        aliases=tuple(sorted(alias for alias, v in aliases.items() if v == number)),
-        metrics=json.loads(tags.get(METRICS_TAG) or "{}"),
-        tags=tags,
-        source=source,
-        run_id=run_id,
-    )
 
 
 def _as_path(uri: str) -> Path | None:
@@ -733,8 +587,8 @@ def _metric_name(name: str) -> str:
     return "".join(ch if ch.isalnum() or ch in "_-./ " else "_" for ch in name.replace("@", "_at_"))
 
 
-def _flat(value: Mapping[str, Any], prefix: str = "") -> "list[tuple[str, Any]]":
-    flat: list[tuple[str, Any]] = []
+def _flat(value: Mapping[str, Any], prefix: str = "") -> Pairs:
+    flat: Pairs = []
     for name, item in value.items():
         if isinstance(item, Mapping):
             flat += _flat(item, f"{prefix}{name}.")
@@ -745,20 +599,6 @@ def _flat(value: Mapping[str, Any], prefix: str = "") -> "list[tuple[str, Any]]"
 
 def _from_registry(error: Exception) -> bool:
     """Whether an exception comes from the store or the way to it, not from a bug of ours."""
-    roots = {
-        type(error).__module__.split(".")[0],
-        *(k.__module__.split(".")[0] for k in type(error).__mro__),
-    }
-    return bool(
-        roots
-        & {
-            "mlflow",
-            "sqlalchemy",
-            "requests",
-            "urllib3",
-            "botocore",
-            "boto3",
-            "psycopg2",
-            "psycopg",
-        }
-    ) or isinstance(error, ConnectionError | TimeoutError | sqlite3.Error)
+    modules = {kind.__module__.split(".")[0] for kind in type(error).__mro__}
+    known = isinstance(error, ConnectionError | TimeoutError | sqlite3.Error)
+    return known or bool(modules & _REGISTRY_MODULES)

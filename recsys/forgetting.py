@@ -1,0 +1,263 @@
+"""Who asked to be forgotten, and removing them from a workspace.
+
+`work/forgotten.json` is the tombstone: the caller's own files are read again every night and never
+rewritten, so the workspace has to know whom to leave out. It holds the user id and the time, nothing
+else, readable by its owner only. The id is not hashed: the caller's files hold it anyway, and a hash
+of a guessable id would only look like protection.
+"""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from data_schemas import columns as c
+from data_schemas.config import RecsysConfig
+from data_schemas.errors import RecsysError
+from recsys.files import atomic_write, human_bytes, write_json
+from recsys.registry import Registry
+from recsys.registry.versions import STALE_TAG
+from recsys.stages.engine import MARKER
+from recsys.workspace import Workspace, remove
+
+TOMBSTONES = "forgotten.json"
+STATE_MARKER = "state.json"
+LOG_FILE = "log.sqlite"
+
+
+@dataclass(frozen=True)
+class Place:
+    """One line of a receipt."""
+
+    where: str
+    removed: str
+    remains: str
+
+
+@dataclass
+class Receipt:
+    """What forgetting a person did, place by place."""
+
+    user_id: str
+    at: str
+    places: list[Place] = field(default_factory=list)
+    retrain: list[int] = field(default_factory=list)
+    """Model versions marked for retraining."""
+
+    def add(self, where: str, removed: str, remains: str = "nothing") -> None:
+        self.places.append(Place(where, removed, remains))
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def forgotten(workspace: Workspace) -> set[str]:
+    """Users that must be left out whenever the caller's files are read.
+
+    Raises:
+        RecsysError: the tombstone file is damaged; reading on would bring people back.
+    """
+    return set(_tombstones(workspace))
+
+
+def _tombstones(workspace: Workspace) -> dict[str, str]:
+    """{user id: time of forgetting}"""
+    file = workspace.path / TOMBSTONES
+    try:
+        known = json.loads(file.read_text(encoding="utf-8"))["users"]
+    except FileNotFoundError:
+        return {}
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        raise RecsysError(
+            "the list of forgotten users cannot be read",
+            where=str(file),
+            found=str(error),
+            fix="restore it from a copy; without it forgotten people would come back",
+        ) from None
+    return {str(user): str(at) for user, at in known.items()}
+
+
+def forget_user(config: RecsysConfig, user_id: str) -> Receipt:
+    """Remove a person from everything in the workspace and the log; repeating is safe.
+
+    The tombstone comes first: whatever happens afterwards, no later night takes the person in.
+
+    Raises:
+        WorkspaceBusy: a run is at work; it could write what was just removed.
+    """
+    workspace = Workspace(config.workspace_path)
+    receipt = Receipt(user_id, datetime.now(UTC).isoformat(timespec="seconds"))
+    with workspace.lock():
+        _write_tombstone(workspace, receipt)
+        _from_log(config, receipt)
+        _from_state(workspace, receipt)
+        _from_stages(workspace, receipt)
+        _from_tables(workspace, receipt)
+        _from_reports(workspace, receipt)
+        _mark_models(config, receipt)
+        _write_receipt(workspace, receipt)
+    return receipt
+
+
+def _write_tombstone(workspace: Workspace, receipt: Receipt) -> None:
+    users = _tombstones(workspace)
+    users.setdefault(receipt.user_id, receipt.at)
+    text = json.dumps({"users": users}, indent=1, sort_keys=True, ensure_ascii=False)
+    atomic_write(workspace.path / TOMBSTONES, text + "\n", mode=0o600)
+    receipt.add(
+        "your own files (items, events, impressions, users)",
+        "nothing: they are yours and never rewritten",
+        f"what you keep there; {TOMBSTONES} keeps it out of every later night",
+    )
+
+
+def _from_log(config: RecsysConfig, receipt: Receipt) -> None:
+    uri = config.serving.log or str(config.workspace_path / "log" / LOG_FILE)
+    if "://" not in uri and not Path(uri).exists():
+        return
+    from recsys.eventlog import EventLog
+
+    with EventLog.open(uri) as log:
+        position = log.forget_user(receipt.user_id)
+    receipt.add(
+        "the service's log",
+        "events and impressions of the person; running services follow within seconds",
+        f"the erasure itself (user id and time, position {position})",
+    )
+
+
+def _from_state(workspace: Workspace, receipt: Receipt) -> None:
+    """Fold the erasure into every state snapshot; counters lose the person's part too."""
+    from features.state import LogRecord, OnlineState
+
+    for folder in sorted({f.parent.resolve() for f in workspace.state.rglob(STATE_MARKER)}):
+        if folder.name == "catalogue":
+            continue
+        state = OnlineState.open(folder)
+        known, position = state.knows_user(receipt.user_id), state.log_position
+        state.apply([LogRecord(position + 1, "forget", {c.USER_ID: receipt.user_id}, 0)])
+        # Only the erasure is folded early: the records after the snapshot are still to come.
+        state.log_position = position
+        state.save(folder)
+        receipt.add(
+            str(folder.relative_to(workspace.path.resolve())),
+            "history and counters' share" if known else "nothing was there",
+        )
+
+
+def _from_stages(workspace: Workspace, receipt: Receipt) -> None:
+    """Remove the kept outputs that hold rows about persons; the next night makes them anew."""
+    freed, names = 0, set()
+    for output in sorted(workspace.stages.glob("*/*")):
+        if not output.is_dir() or not _personal(output):
+            continue
+        freed += remove(output)
+        names.add(output.parent.name)
+    if names:
+        receipt.add(
+            f"stages/ ({', '.join(sorted(names))})",
+            f"whole outputs, {human_bytes(freed)}: rows about persons are in them",
+            "model weights without rows about persons, until their next refit",
+        )
+
+
+def _personal(output: Path) -> bool:
+    """Whether an output may hold rows about persons; one that does not say so may."""
+    try:
+        marker = json.loads((output / MARKER).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return True
+    return bool(marker.get("personal", True))
+
+
+def _from_tables(workspace: Workspace, receipt: Receipt) -> None:
+    """Rewrite tables and quarantine below `tables/` without the person's rows."""
+    rows = 0
+    for file in sorted(workspace.tables.rglob("*.parquet")):
+        rows += _without_user(file, receipt.user_id)
+    receipt.add("tables/ and quarantine", f"{rows} rows" if rows else "nothing was there")
+
+
+def _without_user(file: Path, user_id: str) -> int:
+    """Rewrite a Parquet file without a user's rows; returns how many there were."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    if c.USER_ID not in pq.read_schema(file).names:
+        return 0
+    table = pq.read_table(file)
+    mine = pc.fill_null(pc.equal(pc.cast(table[c.USER_ID], pa.string()), user_id), False)
+    count = int(pc.sum(mine).as_py() or 0)
+    if count:
+        with _rewritten(file) as aside:
+            pq.write_table(table.filter(pc.invert(mine)), aside)
+    return count
+
+
+@contextmanager
+def _rewritten(file: Path) -> Iterator[Path]:
+    from recsys.files import PART, explain_disk_full, sync_path
+
+    aside = file.with_name(f".{file.name}{PART}")
+    with explain_disk_full(file):
+        try:
+            yield aside
+            sync_path(aside)
+            aside.replace(file)
+        finally:
+            aside.unlink(missing_ok=True)
+
+
+def _from_reports(workspace: Workspace, receipt: Receipt) -> None:
+    """Remove report tables and pages that name the person; ids of digits alone prove nothing."""
+    removed = []
+    for root in (workspace.reports, workspace.mlflow / "artifacts"):
+        for file in sorted(root.rglob("*")) if root.is_dir() else []:
+            if file.suffix == ".parquet" and file.is_file():
+                if _without_user(file, receipt.user_id):
+                    removed.append(file)
+            elif (
+                file.suffix in (".html", ".json", ".csv")
+                and file.is_file()
+                and _names(file, receipt.user_id)
+            ):
+                file.unlink()
+                removed.append(file)
+    if removed:
+        receipt.add(
+            f"{len(removed)} report files", "the person's rows, and pages that name the person"
+        )
+
+
+def _names(file: Path, user_id: str) -> bool:
+    """Whether a text file holds the id as a whole word, plain or HTML-escaped."""
+    import html
+    import re
+
+    words = {re.escape(user_id), re.escape(html.escape(user_id))}
+    pattern = rf"(?<![\w.-])(?:{'|'.join(sorted(words))})(?![\w.-])"
+    return re.search(pattern, file.read_text(encoding="utf-8", errors="replace")) is not None
+
+
+def _mark_models(config: RecsysConfig, receipt: Receipt) -> None:
+    registry = Registry(config)
+    for version in registry.list():
+        registry.tag(version.version, {STALE_TAG: f"a person was forgotten at {receipt.at}"})
+        receipt.retrain.append(version.version)
+    if receipt.retrain:
+        receipt.add(
+            "registered models",
+            "nothing: bundles hold no personal data, so rollback keeps working",
+            "what the weights learned from the person among others, until the next refit; "
+            "the versions are marked for retraining",
+        )
+
+
+def _write_receipt(workspace: Workspace, receipt: Receipt) -> None:
+    """The receipt is named by time, not by person; it is the caller's proof and holds the id."""
+    stamp = receipt.at.replace(":", "").replace("-", "")
+    write_json(workspace.folder("receipts") / f"forgotten-{stamp}.json", receipt.as_json())
