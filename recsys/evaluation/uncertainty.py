@@ -97,41 +97,75 @@ class Bootstrapped:
 def bootstrap(
     columns: Doubles, user: npt.NDArray[np.integer], *, resamples: int, seed: int
 ) -> Bootstrapped:
-    """Resample users: `columns` float[G, M] with NaN where undefined, `user` int[G].
+    """Means of columns: `columns` float[G, M] with NaN where undefined, `user` int[G].
 
     The mean of a resample is Σ weight × values / Σ weight × defined groups, so a user with more
     groups weighs more, as in the plain mean over groups. Undefined groups are left out of both.
     """
-    sums, counts, defined_users = _by_user(columns, user)
-    total = counts.sum(0)
-    estimate = _ratio(sums.sum(0), total)
-    shared, which = np.unique(counts, axis=1, return_inverse=True) if len(counts) else (counts, ())
-    rng = np.random.default_rng(seed)
-    replicates = np.empty((resamples, columns.shape[1]))
-    n = len(sums)
-    for start in range(0, resamples, CHUNK):
-        size = min(CHUNK, resamples - start)
-        weights = np.empty((size, n))
-        for row in range(size):
-            weights[row] = np.bincount(rng.integers(0, n, n), minlength=n) if n else 0.0
-        below = (weights @ shared)[:, np.asarray(which, np.int64).reshape(-1)]
-        replicates[start : start + size] = _ratio(weights @ sums, below)
-    return Bootstrapped(estimate, replicates, total.astype(np.int64), defined_users)
-
-
-def _by_user(columns: Doubles, user: npt.NDArray[np.integer]) -> tuple[Doubles, Doubles, Longs]:
-    """Sums [U, M], counts of defined groups [U, M], users with a value [M]."""
     defined = np.isfinite(columns)
     values = np.where(defined, columns, 0.0)
+    return bootstrap_ratios(
+        values, defined.astype(np.float64), user, resamples=resamples, seed=seed
+    )
+
+
+def bootstrap_ratios(
+    above: Doubles,
+    below: Doubles,
+    user: npt.NDArray[np.integer],
+    *,
+    resamples: int,
+    seed: int,
+) -> Bootstrapped:
+    """Ratios Σ above / Σ below of M columns (both float[G, M], below not negative), resampled
+    by user. A column's `groups` counts its rows with below > 0."""
+    above_by_user, below_by_user = _by_user(above, user), _by_user(below, user)
+    estimate = _ratio(above_by_user.sum(0), below_by_user.sum(0))
+    # Many columns share their denominators (the same groups are defined): multiply each once.
+    shared, which = _distinct_columns(below_by_user)
+    rng = np.random.default_rng(seed)
+    replicates = np.empty((resamples, above.shape[1]))
+    n = len(above_by_user)
+    for start in range(0, resamples, CHUNK):
+        size = min(CHUNK, resamples - start)
+        weights = _draws(rng, size, n)
+        replicates[start : start + size] = _ratio(
+            weights @ above_by_user, (weights @ shared)[:, which]
+        )
+    return Bootstrapped(
+        estimate,
+        replicates,
+        (below > 0).sum(0).astype(np.int64),
+        (below_by_user > 0).sum(0).astype(np.int64),
+    )
+
+
+def _draws(rng: np.random.Generator, size: int, n: int) -> Doubles:
+    """float64[size, n]: how often each of n users is drawn in n draws with replacement."""
+    weights = np.zeros((size, n))
+    for row in range(size if n else 0):
+        weights[row] = np.bincount(rng.integers(0, n, n), minlength=n)
+    return weights
+
+
+def _distinct_columns(table: Doubles) -> tuple[Doubles, Longs]:
+    """The distinct columns, and for each column which of them it is."""
+    place: dict[bytes, int] = {}
+    which = np.array(
+        [place.setdefault(column.tobytes(), len(place)) for column in table.T], np.int64
+    )
+    first = np.unique(which, return_index=True)[1] if len(which) else which
+    return table[:, first], which
+
+
+def _by_user(rows: Doubles, user: npt.NDArray[np.integer]) -> Doubles:
+    """Sums [U, M] of rows [G, M]."""
+    if not len(user):
+        return np.zeros((0, rows.shape[1]))
     order = np.argsort(user, kind="stable")
     ranked = user[order]
-    starts = np.nonzero(np.r_[True, ranked[1:] != ranked[:-1]])[0] if len(user) else order[:0]
-    if not len(user):
-        empty = np.zeros((0, columns.shape[1]))
-        return empty, empty, np.zeros(columns.shape[1], np.int64)
-    sums = np.add.reduceat(values[order], starts, axis=0)
-    counts = np.add.reduceat(defined[order].astype(np.float64), starts, axis=0)
-    return sums, counts, (counts > 0).sum(0).astype(np.int64)
+    starts = np.nonzero(np.r_[True, ranked[1:] != ranked[:-1]])[0]
+    return np.asarray(np.add.reduceat(rows[order], starts, axis=0), np.float64)
 
 
 def jackknife(leave_out: Doubles, whole: float, users: int, level: float = LEVEL) -> Interval:
