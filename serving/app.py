@@ -1,0 +1,320 @@
+"""The ASGI application: routes, keys, limits, overload, errors. No framework on the ranking path.
+
+One worker is one event loop, and engines run on it: ranking and folding never overlap, so an
+answer sees whole records and one version. Requests yield once after they are counted; those that
+arrived together are then all counted before the first is ranked, and what exceeds `max_queue` is
+refused at once instead of waiting.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from importlib import resources
+from typing import Any, NamedTuple
+
+from recsys.eventlog import EventLog, ImpressionBuffer
+from serving import metrics
+from serving.asgi import ClientGone, Headers, Receive, Request, Response, Scope, Send, split_path
+from serving.clock import Clock
+from serving.engine import EngineProvider
+from serving.handlers import Handlers
+from serving.keys import SCOPES, KeyRing
+from serving.logs import log
+from serving.problems import Problem, unavailable
+from serving.ranking import Ranking
+from serving.routes import OPERATIONS
+from serving.settings import Settings
+from serving.versions import Versions
+
+Handler = Callable[[Request], Awaitable[Response]]
+SLOW_SECONDS = 1.0
+_ALL_SCOPES = frozenset(SCOPES)
+_PAGE_HEADERS: Headers = [
+    (
+        b"content-security-policy",
+        b"default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
+        b"img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    ),
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cache-control", b"no-cache"),
+]
+_PAGES = {
+    "/": ("index.html", b"text/html; charset=utf-8"),
+    "/docs": ("docs.html", b"text/html; charset=utf-8"),
+    "/assets/app.js": ("app.js", b"text/javascript; charset=utf-8"),
+    "/assets/docs.js": ("docs.js", b"text/javascript; charset=utf-8"),
+    "/assets/style.css": ("style.css", b"text/css; charset=utf-8"),
+}
+
+
+class Route(NamedTuple):
+    """An operation bound to its handler, with its counters ready."""
+
+    path: str
+    scope: str | None
+    is_api: bool
+    handler: Handler
+    latency: Any
+
+
+class App:
+    """The service of one worker.
+
+    Args:
+        provider: where engines come from.
+        event_log: opens the durable log; called when the worker starts, closed when it stops.
+        settings: limits, experiments, clock.
+    """
+
+    def __init__(
+        self,
+        provider: EngineProvider,
+        event_log: Callable[[], EventLog],
+        settings: Settings | None = None,
+    ) -> None:
+        self.settings = settings or Settings()
+        self._provider, self._open_log = provider, event_log
+        keys = self.settings.keys_file
+        self._keys = KeyRing(keys) if keys is not None else None
+        self._tasks: list[asyncio.Task[None]] = []
+        self._in_flight = 0
+        self._routes: dict[str, dict[str, Route]] = {}
+        self._patterns: list[tuple[list[str], dict[str, Route]]] = []
+        self._pages: dict[str, Response] = {}
+
+    # life
+
+    async def start(self) -> None:
+        """Open the log, begin to load the champion and to follow the log."""
+        settings = self.settings
+        self._log = await asyncio.to_thread(self._open_log)
+        self._clock = Clock(frozen=settings.clock == "end_of_data")
+        self._clock.observe(await asyncio.to_thread(self._log.last_received_at))
+        self._impressions = ImpressionBuffer(self._log, on_error=_impressions_kept)
+        self.versions = Versions(self._provider, self._log, self._clock, settings)
+        ranking = Ranking(self.versions, self._impressions, settings)
+        self._handlers = Handlers(
+            self.versions,
+            ranking,
+            self._log,
+            self._impressions,
+            self._clock,
+            self._provider,
+            settings,
+            self._keys is not None,
+        )
+        self._bind()
+        self._tasks = [
+            asyncio.create_task(self.versions.watch()),
+            asyncio.create_task(self.versions.follower.follow(settings.log_poll)),
+        ]
+
+    async def stop(self) -> None:
+        """Stop following, write the impressions that wait, close the log."""
+        self._handlers.draining = True
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.to_thread(self._impressions.close)
+        await asyncio.to_thread(self._log.close)
+
+    def drain(self) -> None:
+        """Answer 503 on /readyz from now on, so that a balancer sends nobody here."""
+        self._handlers.draining = True
+
+    def _bind(self) -> None:
+        for operation in OPERATIONS:
+            route = Route(
+                operation.path,
+                operation.scope,
+                operation.is_api,
+                getattr(self._handlers, operation.name),
+                metrics.LATENCY.labels(route=operation.path),
+            )
+            methods = self._routes.setdefault(operation.path, {})
+            if "{" in operation.path and not methods:
+                self._patterns.append((operation.path.split("/")[1:], methods))
+            methods[operation.method] = route
+        folder = resources.files("serving") / "pages"
+        for path, (name, content_type) in _PAGES.items():
+            body = (folder / name).read_bytes()
+            self._pages[path] = Response(200, body, content_type, _PAGE_HEADERS)
+
+    # requests
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            await self._http(scope, receive, send)
+        elif scope["type"] == "lifespan":
+            await self._lifespan(receive, send)
+        else:
+            await send({"type": "websocket.close", "code": 1000})
+
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
+        await receive()
+        try:
+            await self.start()
+        except Exception as error:
+            await send({"type": "lifespan.startup.failed", "message": str(error)})
+            return
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await self.stop()
+        await send({"type": "lifespan.shutdown.complete"})
+
+    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive, time.monotonic())
+        route: Route | None = None
+        try:
+            self._check_host(request)
+            page = self._pages.get(scope["path"])
+            if page is not None and scope["method"] == "GET":
+                response = page
+            elif scope["method"] == "OPTIONS" and request.header(b"origin") is not None:
+                response = self._preflight(request)
+            else:
+                route = self._route(scope, request)
+                response = await self._answer(route, request)
+        except Problem as problem:
+            response = Response.problem(problem)
+        except ClientGone:
+            return
+        except Exception as error:
+            log("error", "failed", route=route.path if route else "-", error=repr(error)[:300])
+            response = Response.problem(Problem(500, "The service failed; it has been logged."))
+        self._count(route, request, response)
+        origin = request.header(b"origin")
+        if origin is not None:
+            response = self._with_cors(response, origin)
+        await response.send(send)
+
+    def _route(self, scope: Scope, request: Request) -> Route:
+        """The operation of a path and method.
+
+        Raises:
+            Problem: no such path (404), or not this method there (405).
+        """
+        path, method = scope["path"], scope["method"]
+        methods = self._routes.get(path) if "{" not in path else None
+        if methods is None:
+            methods = self._match(scope, request)
+        if methods is None and path in self._pages:
+            raise Problem(405, f"{method} is not allowed here.", headers=[(b"allow", b"GET")])
+        if methods is None:
+            raise Problem(404, "There is no such path; see /docs.")
+        route = methods.get(method)
+        if route is None:
+            allowed = ", ".join(methods)
+            headers = [(b"allow", allowed.encode())]
+            raise Problem(405, f"Allowed here: {allowed}.", headers=headers)
+        return route
+
+    def _match(self, scope: Scope, request: Request) -> dict[str, Route] | None:
+        parts = split_path(scope)
+        if parts is None:
+            raise Problem(422, "The path is not valid UTF-8, or holds control characters.")
+        for pattern, methods in self._patterns:
+            if len(pattern) == len(parts) and all(
+                want == got or want[0] == "{" for want, got in zip(pattern, parts, strict=True)
+            ):
+                request.parameters = {
+                    want[1:-1]: got
+                    for want, got in zip(pattern, parts, strict=True)
+                    if want[0] == "{"
+                }
+                return methods
+        return None
+
+    async def _answer(self, route: Route, request: Request) -> Response:
+        self._authorise(route, request)
+        if not route.is_api:
+            return await route.handler(request)
+        if self._in_flight >= self.settings.max_queue:
+            metrics.OVERLOAD.inc()
+            raise unavailable("Too many requests are being answered; try again shortly.")
+        self._in_flight += 1
+        try:
+            await asyncio.sleep(0)
+            async with asyncio.timeout(
+                self.settings.body_timeout + self.settings.timeout_ms / 1000
+            ):
+                return await route.handler(request)
+        except TimeoutError:
+            detail = "Not done within the time budget. Events may be repeated with their event_id."
+            raise unavailable(detail) from None
+        finally:
+            self._in_flight -= 1
+
+    # who asks
+
+    def _check_host(self, request: Request) -> None:
+        allowed = self.settings.allowed_hosts
+        if not allowed:
+            return
+        host = (request.header(b"host") or b"").decode("latin-1").lower()
+        name = host.rsplit(":", 1)[0] if not host.endswith("]") else host
+        if name not in allowed:
+            detail = "Without API keys only requests to a loopback host name are answered."
+            raise Problem(421, detail)
+
+    def _authorise(self, route: Route, request: Request) -> None:
+        """Set what the caller may do.
+
+        Raises:
+            Problem: no valid key (401), or not this scope (403).
+        """
+        if self._keys is None:
+            request.scopes = _ALL_SCOPES
+            return
+        if route.scope is None:
+            return
+        scopes = self._keys.scopes(_presented(request))
+        if scopes is None:
+            challenge = [(b"www-authenticate", b'Bearer realm="recsys"')]
+            raise Problem(401, "Send a key as `Authorization: Bearer …`.", headers=challenge)
+        if route.scope not in scopes:
+            raise Problem(403, f"This needs a key with the scope `{route.scope}`.")
+        request.scopes = scopes
+
+    def _preflight(self, request: Request) -> Response:
+        origin = (request.header(b"origin") or b"").decode("latin-1")
+        if origin not in self.settings.cors_origins:
+            raise Problem(403, "This origin is not allowed.")
+        headers = [
+            (b"access-control-allow-methods", b"GET, POST, PUT, DELETE"),
+            (b"access-control-allow-headers", b"authorization, content-type, x-api-key"),
+            (b"access-control-max-age", b"600"),
+        ]
+        return Response(204, b"", b"text/plain", headers)
+
+    def _with_cors(self, response: Response, origin: bytes) -> Response:
+        if origin.decode("latin-1") not in self.settings.cors_origins:
+            return response
+        headers = [
+            *response.headers,
+            (b"access-control-allow-origin", origin),
+            (b"vary", b"origin"),
+        ]
+        return Response(response.status, response.body, response.content_type, headers)
+
+    def _count(self, route: Route | None, request: Request, response: Response) -> None:
+        seconds = time.monotonic() - request.arrived
+        path = route.path if route else "other"
+        metrics.REQUESTS.labels(route=path, status=response.status).inc()
+        if route is not None:
+            route.latency.observe(seconds)
+        if self.settings.access_log or response.status >= 500 or seconds > SLOW_SECONDS:
+            log("info", "request", route=path, status=response.status, ms=round(seconds * 1e3, 2))
+
+
+def _presented(request: Request) -> str:
+    bearer = request.header(b"authorization") or b""
+    if bearer[:7].lower() == b"bearer ":
+        return bearer[7:].strip().decode("latin-1")
+    return (request.header(b"x-api-key") or b"").decode("latin-1")
+
+
+def _impressions_kept(error: Exception) -> None:
+    metrics.LOG_ERRORS.inc()
+    log("error", "impressions_not_written", error=type(error).__name__)

@@ -1,0 +1,86 @@
+"""The online state as a fold over the log: every engine in service has folded the same records.
+
+Own writes come back through the log like everybody else's, so a crash, a second worker and a
+replay all reach the same state.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from recsys.eventlog import EventLog, LogRecord
+from serving import metrics
+from serving.clock import Clock
+from serving.engine import Engine
+from serving.logs import log
+
+BATCH = 1000
+"""Records folded before the event loop gets a turn (assumed; a fold of one is microseconds)."""
+
+
+@dataclass(eq=False)
+class Live:
+    """An engine in service and how far it has followed the log."""
+
+    engine: Engine
+    position: int
+
+
+class Follower:
+    """Brings engines up to the log's end, on the event loop, in position order."""
+
+    def __init__(self, log: EventLog, clock: Clock, engines: Callable[[], Iterable[Live]]) -> None:
+        self._log, self._clock, self._engines = log, clock, engines
+        self._turn = asyncio.Lock()
+
+    async def catch_up(self, until: int | None = None, joining: Live | None = None) -> None:
+        """Fold what is new into every engine in service, and into one that is about to join.
+
+        With `until` it returns at once when that position is folded already.
+        """
+        async with self._turn:
+            while True:
+                engines = [*self._engines(), *([joining] if joining else [])]
+                behind = min((live.position for live in engines), default=0)
+                if not engines or (until is not None and behind >= until):
+                    return
+                records = await asyncio.to_thread(self._log.read, behind, BATCH)
+                if not records:
+                    metrics.STATE_LAG.set(0)
+                    return
+                for live in engines:
+                    fold(live, [r for r in records if r.position > live.position])
+                self._clock.observe(max(record.received_at for record in records))
+                if len(records) < BATCH:
+                    metrics.STATE_LAG.set(0)
+                    return
+                await asyncio.sleep(0)
+
+    async def follow(self, seconds: float) -> None:
+        """Catch up every few moments, for what other workers wrote; until cancelled."""
+        while True:
+            await asyncio.sleep(seconds)
+            try:
+                await self.catch_up()
+            except Exception as error:
+                metrics.LOG_ERRORS.inc()
+                metrics.STATE_LAG.set(float("nan"))
+                log("error", "log_not_read", error=type(error).__name__)
+
+
+def fold(live: Live, records: list[LogRecord]) -> None:
+    """Apply records; one that cannot be folded is left out, counted and named by its position."""
+    if not records:
+        return
+    try:
+        live.engine.apply(records)
+    except Exception:
+        for record in records:
+            if record.position <= live.engine.log_position:
+                continue
+            try:
+                live.engine.apply([record])
+            except Exception as error:
+                metrics.LOG_ERRORS.inc()
+                log("error", "record_not_folded", position=record.position, error=repr(error)[:200])
+    live.position = records[-1].position

@@ -1,0 +1,427 @@
+"""What each operation does. Decoding, limits and errors are the app's; ranking is `Ranking`'s."""
+
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future
+from datetime import datetime
+from typing import Any, Protocol, cast
+
+import msgspec
+
+from data_schemas import api
+from data_schemas import columns as c
+from recsys.eventlog import Entry, EventLog, ImpressionBuffer, LogUnavailable
+from recsys.eventlog.base import event_write, item_write
+from serving import metrics, openapi
+from serving.asgi import Request, Response, invalid
+from serving.clock import Clock
+from serving.engine import Ask, Engine, EngineProvider, Searchable
+from serving.logs import log
+from serving.problems import Problem, unavailable
+from serving.ranking import Ranking
+from serving.settings import Settings
+from serving.versions import Versions
+
+FUTURE_TOLERANCE = 300 * 1_000_000
+"""µs an event's own time may lie ahead of the service's clock (assumed: skew of clients)."""
+_rank = msgspec.json.Decoder(api.RankRequest)
+_recommend = msgspec.json.Decoder(api.RecommendRequest)
+_events = msgspec.json.Decoder(api.EventsBody)
+_item = msgspec.json.Decoder(api.ItemBody)
+_STANDARD = frozenset(c.ITEM_STANDARD)
+
+
+class Listing(Protocol):
+    """A provider that can say which versions could be asked for."""
+
+    def versions(self) -> Sequence[str]:
+        """Versions of the registry, the latest first."""
+        ...
+
+
+class Handlers:
+    """The operations of one worker; each takes a Request and gives a Response."""
+
+    def __init__(
+        self,
+        versions: Versions,
+        ranking: Ranking,
+        event_log: EventLog,
+        impressions: ImpressionBuffer,
+        clock: Clock,
+        provider: EngineProvider,
+        settings: Settings,
+        secured: bool,
+    ) -> None:
+        self._versions, self._ranking, self._log = versions, ranking, event_log
+        self._impressions, self._clock, self._provider = impressions, clock, provider
+        self._settings, self._secured = settings, secured
+        self._document: Response | None = None
+        self.draining = False
+
+    # ranking
+
+    async def rank(self, request: Request) -> Response:
+        asked = await self._json(request, _rank)
+        known, new = self._split(asked.items)
+        ask = Ask(
+            user_id=asked.user_id,
+            now=self._moment(asked.as_of, request),
+            items=known,
+            new_items=new,
+            history=_past(asked.history, self._clock),
+            k=len(known),
+            explain=self._explained(asked.explain),
+            keep_seen=True,
+            context=asked.context,
+            deadline=self._deadline(request),
+        )
+        return await self._ranked(ask, asked)
+
+    async def recommend(self, request: Request) -> Response:
+        asked = await self._json(request, _recommend)
+        ask = Ask(
+            user_id=asked.user_id,
+            now=self._moment(asked.as_of, request),
+            history=_past(asked.history, self._clock),
+            k=asked.k,
+            filters=asked.filters,
+            exclude=asked.exclude,
+            diversity=asked.diversity,
+            explain=min(asked.k, self._explained(asked.explain)),
+            keep_seen=asked.keep_seen,
+            context=asked.context,
+            deadline=self._deadline(request),
+        )
+        return await self._ranked(ask, asked)
+
+    async def _ranked(self, ask: Ask, asked: api.RankRequest | api.RecommendRequest) -> Response:
+        replay = asked.as_of is not None
+        ranked = await self._ranking.answer(ask, asked.model_version, asked.surface, replay)
+        return Response.of(ranked)
+
+    def _split(
+        self, items: Sequence[str | api.NewItem]
+    ) -> tuple[list[str], dict[str, dict[str, Any]]]:
+        """Ids in order, and the columns of those given with text."""
+        limit = self._settings.max_candidates
+        if len(items) > limit:
+            detail = f"{len(items)} candidates; at most {limit} are ranked in one request."
+            raise Problem(422, detail, [("$.items", f"at most {limit}")])
+        ids = [item if isinstance(item, str) else item.item_id for item in items]
+        if len(set(ids)) != len(ids):
+            seen: set[str] = set()
+            twice = next(i for i in ids if i in seen or seen.add(i))  # type: ignore[func-returns-value]
+            detail = f"Candidate {twice!r} is given more than once."
+            raise Problem(422, detail, [("$.items", f"{twice!r} twice")])
+        new = {i.item_id: _columns(i.item_id, i) for i in items if isinstance(i, api.NewItem)}
+        return ids, new
+
+    def _moment(self, as_of: datetime | None, request: Request) -> int:
+        if as_of is None:
+            return self._clock.now()
+        if "replay" not in request.scopes:
+            raise Problem(403, "`as_of` needs a key with the scope `replay`.")
+        return api.to_microseconds(as_of)
+
+    def _explained(self, explain: bool | int) -> int:
+        if explain is True:
+            return self._settings.explain_items
+        return int(explain)
+
+    def _deadline(self, request: Request) -> float:
+        """Optional parts are dropped when 80 % of the budget is gone; the rest is for the answer."""
+        return request.arrived + self._settings.timeout_ms / 1000 * 0.8
+
+    # events and items
+
+    async def post_events(self, request: Request) -> Response:
+        body = await self._json(request, cast(Any, _events))
+        events: list[api.EventIn] = body if isinstance(body, list) else [body]
+        now = self._clock.now()
+        rows = [self._event(event, now) for event in events]
+        writes = [event_write(row) for row in rows]
+        entries = await self._durable(lambda: self._log.submit(writes))
+        await self._fold(entries)
+        duplicates = sum(not entry.fresh for entry in entries)
+        metrics.EVENTS.labels(outcome="accepted").inc(len(entries) - duplicates)
+        metrics.EVENTS.labels(outcome="duplicate").inc(duplicates)
+        answer = api.EventsAnswer(
+            accepted=len(entries) - duplicates,
+            duplicates=duplicates,
+            events=[
+                api.EventEntry(
+                    event_id=write.payload[c.EVENT_ID],
+                    position=entry.position,
+                    duplicate=not entry.fresh,
+                )
+                for write, entry in zip(writes, entries, strict=True)
+            ],
+        )
+        return Response.of(answer)
+
+    def _event(self, event: api.EventIn, now: int) -> dict[str, Any]:
+        at = now if event.timestamp is None else api.to_microseconds(event.timestamp)
+        if at > now + FUTURE_TOLERANCE:
+            clock = api.to_time(now).isoformat()
+            detail = f"The event's timestamp lies in the future: the service's clock says {clock}."
+            raise Problem(409, detail, [("$.timestamp", "in the future")])
+        return {
+            c.USER_ID: event.user_id,
+            c.ITEM_ID: event.item_id,
+            c.EVENT_TYPE: event.event_type,
+            c.TIMESTAMP: at,
+            c.VALUE: event.value,
+            c.IMPRESSION_ID: event.impression_id,
+            c.EVENT_ID: event.event_id,
+            c.RECEIVED_AT: now,
+        }
+
+    async def put_item(self, request: Request) -> Response:
+        item_id = _identifier(request, "item_id")
+        body = await self._json(request, _item)
+        known = self._versions.champion().item(item_id)
+        if known is None and body.title is None:
+            raise Problem(
+                409, f"Item {item_id!r} is new, so it needs a title.", [("$.title", "missing")]
+            )
+        now = self._clock.now()
+        base = _known(known) if known else {c.CREATED_AT: now, c.AVAILABLE: True}
+        row = {**base, **_columns(item_id, body)}
+        entries = await self._durable(
+            lambda: self._log.submit([item_write({**row, c.RECEIVED_AT: now})])
+        )
+        await self._fold(entries)
+        return Response.of(api.ItemAnswer(item_id=item_id, position=entries[0].position))
+
+    async def _durable(self, submit: Callable[[], "Future[list[Entry]]"]) -> list[Entry]:
+        """Wait for the commit.
+
+        Raises:
+            Problem: the log does not answer (503); nothing of the call was accepted.
+        """
+        try:
+            return await asyncio.wrap_future(submit())
+        except LogUnavailable as error:
+            metrics.LOG_ERRORS.inc()
+            metrics.EVENTS.labels(outcome="refused").inc()
+            raise unavailable(f"{error.what}; nothing of this call was accepted.", 2) from None
+
+    async def _fold(self, entries: Iterable[Entry]) -> None:
+        """See the writes in this worker's state; they are durable whether that works or not."""
+        try:
+            await self._versions.follower.catch_up(max(entry.position for entry in entries))
+        except LogUnavailable as error:
+            metrics.LOG_ERRORS.inc()
+            log("error", "own_write_not_folded", error=error.what)
+
+    # reading
+
+    async def find_items(self, request: Request) -> Response:
+        query = request.query(frozenset({"query", "limit"}))
+        text = query.get("query", "")
+        if len(text) > 200:
+            raise Problem(
+                422, "`query` is longer than 200 characters.", [("query.query", "length")]
+            )
+        limit = _whole(query, "limit", 20)
+        engine = self._versions.champion()
+        if not hasattr(engine, "search"):
+            return Response.of(api.ItemList(items=[]))
+        found = cast(Searchable, engine).search(text, limit)
+        views = [(item_id, engine.item(item_id)) for item_id in found]
+        return Response.of(
+            api.ItemList(items=[_view(item_id, row) for item_id, row in views if row is not None])
+        )
+
+    async def get_item(self, request: Request) -> Response:
+        item_id = _identifier(request, "item_id")
+        request.query(frozenset())
+        row = self._versions.champion().item(item_id)
+        if row is None:
+            raise Problem(404, f"There is no item {item_id!r}.")
+        return Response.of(_view(item_id, row))
+
+    async def similar(self, request: Request) -> Response:
+        item_id = _identifier(request, "item_id")
+        k = _whole(request.query(frozenset({"k"})), "k", 10)
+        engine = self._versions.champion()
+        found = engine.similar(item_id, k, self._clock.now())
+        if found is None:
+            raise Problem(404, f"There is no item {item_id!r}.")
+        items = [
+            api.SimilarItem(item_id=other, score=score, title=_title(engine, other))
+            for other, score in found
+        ]
+        return Response.of(
+            api.SimilarList(model_version=engine.version, item_id=item_id, items=items)
+        )
+
+    async def get_user(self, request: Request) -> Response:
+        user_id = _identifier(request, "user_id")
+        request.query(frozenset())
+        engine = self._versions.champion()
+        stored = engine.user(user_id)
+        if stored is None:
+            raise Problem(404, "Nothing is stored about this user.")
+        events = [_stored(event, engine) for event in stored.get("events", [])]
+        return Response.of(
+            api.UserView(user_id=user_id, events=events, attributes=stored.get("attributes") or {})
+        )
+
+    async def delete_user(self, request: Request) -> Response:
+        user_id = _identifier(request, "user_id")
+        request.query(frozenset())
+        self._versions.champion()
+        self._impressions.forget_user(user_id, c.USER_ID)
+        now = self._clock.now()
+        entries = await self._durable(lambda: self._log.submit_forget(user_id, now))
+        await self._fold(entries)
+        return Response.of(api.Forgotten(user_id=user_id, position=entries[0].position))
+
+    async def list_models(self, request: Request) -> Response:
+        request.query(frozenset())
+        champion = self._versions.champion().version
+        roles = self._versions.roles()
+        if hasattr(self._provider, "versions"):
+            listing = cast(Listing, self._provider)
+            for version in (await asyncio.to_thread(listing.versions))[:20]:
+                roles.setdefault(version, "available")
+        models = [api.ModelView(version=version, role=role) for version, role in roles.items()]
+        return Response.of(api.ModelList(champion=champion, models=models))
+
+    # operations
+
+    async def healthz(self, _: Request) -> Response:
+        return Response.of(api.Health(status="alive"))
+
+    async def readyz(self, _: Request) -> Response:
+        if self.draining:
+            return Response.of(api.Health(status="draining", reason="shutting down"), 503)
+        if not self._versions.ready:
+            return Response.of(api.Health(status="starting", reason="no model is loaded"), 503)
+        version = self._versions.champion().version
+        return Response.of(api.Health(status="ready", model_version=version))
+
+    async def metrics(self, _: Request) -> Response:
+        metrics.IMPRESSIONS_WAITING.set(len(self._impressions))
+        metrics.IMPRESSIONS_LOST.set(self._impressions.lost)
+        body = await asyncio.to_thread(metrics.render)
+        return Response(200, body, b"text/plain; version=0.0.4; charset=utf-8")
+
+    async def openapi(self, _: Request) -> Response:
+        if self._document is None:
+            self._document = Response.of(openapi.document(self._settings, self._secured))
+        return self._document
+
+    async def _json(self, request: Request, decoder: "msgspec.json.Decoder[Any]") -> Any:
+        request.query(frozenset())
+        settings = self._settings
+        return await request.json(decoder, settings.max_body_bytes, settings.body_timeout)
+
+
+def _identifier(request: Request, name: str) -> str:
+    """A part of the path that is an id.
+
+    Raises:
+        Problem: it is empty or too long (422).
+    """
+    try:
+        return msgspec.convert(request.parameters[name], api.Id)
+    except msgspec.ValidationError as error:
+        raise invalid(f"{error} - at `path.{name}`") from None
+
+
+def _whole(query: dict[str, str], name: str, default: int) -> int:
+    """A whole number from 1 to 100 out of the query."""
+    text = query.get(name)
+    if text is None:
+        return default
+    if not (text.isascii() and text.isdigit() and len(text) <= 4 and 1 <= int(text) <= 100):
+        detail = f"`{name}` is not a whole number from 1 to 100."
+        raise Problem(422, detail, [(f"query.{name}", "1..100")])
+    return int(text)
+
+
+def _past(history: list[api.PastEvent] | None, clock: Clock) -> list[dict[str, Any]] | None:
+    """Events sent along, times in µs; one without a time happened just now."""
+    if history is None:
+        return None
+    return [
+        {
+            c.ITEM_ID: event.item_id,
+            c.EVENT_TYPE: event.event_type,
+            c.TIMESTAMP: clock.now()
+            if event.timestamp is None
+            else api.to_microseconds(event.timestamp),
+            c.VALUE: event.value,
+        }
+        for event in history
+    ]
+
+
+def _columns(item_id: str, item: api.NewItem | api.ItemBody) -> dict[str, Any]:
+    """The given columns and attributes of an item, flat as in the items table."""
+    row: dict[str, Any] = {
+        name: value for name, value in (item.attributes or {}).items() if name not in _STANDARD
+    }
+    row[c.ITEM_ID] = item_id
+    for name in (c.TITLE, c.DESCRIPTION, c.TAGS, c.CATEGORY, c.AVAILABLE):
+        value = getattr(item, name, None)
+        if value is not None:
+            row[name] = value
+    if item.created_at is not None:
+        row[c.CREATED_AT] = api.to_microseconds(item.created_at)
+    return row
+
+
+def _known(row: dict[str, Any]) -> dict[str, Any]:
+    """What is known of an item as the log keeps it: times in µs, nothing where nothing is."""
+    return {
+        name: api.to_microseconds(value) if isinstance(value, datetime) else value
+        for name, value in row.items()
+        if value is not None
+    }
+
+
+def _view(item_id: str, row: dict[str, Any]) -> api.ItemView:
+    created = row.get(c.CREATED_AT)
+    return api.ItemView(
+        item_id=item_id,
+        title=str(row.get(c.TITLE) or ""),
+        description=row.get(c.DESCRIPTION),
+        tags=list(row.get(c.TAGS) or ()),
+        category=row.get(c.CATEGORY),
+        created_at=_iso(created) if created is not None else None,
+        available=bool(row.get(c.AVAILABLE, True)),
+        attributes={k: v for k, v in row.items() if k not in _STANDARD and _is_plain(v)},
+    )
+
+
+def _is_plain(value: object) -> bool:
+    return value is None or isinstance(value, str | int | float | bool)
+
+
+def _stored(event: dict[str, Any], engine: Engine) -> api.StoredEvent:
+    value = event.get(c.VALUE)
+    return api.StoredEvent(
+        item_id=str(event[c.ITEM_ID]),
+        event_type=str(event[c.EVENT_TYPE]),
+        timestamp=_iso(event[c.TIMESTAMP]),
+        value=None if value is None or value != value else float(value),
+        title=_title(engine, str(event[c.ITEM_ID])),
+    )
+
+
+def _title(engine: Engine, item_id: str) -> str | None:
+    row = engine.item(item_id)
+    return None if row is None else row.get(c.TITLE)
+
+
+def _iso(moment: int | datetime) -> str:
+    """RFC 3339; times beyond the calendar's years are given at its edge."""
+    microseconds = api.to_microseconds(moment) if isinstance(moment, datetime) else int(moment)
+    try:
+        return api.to_time(microseconds).isoformat().replace("+00:00", "Z")
+    except OverflowError:
+        return "9999-12-31T23:59:59Z" if microseconds > 0 else "0001-01-01T00:00:00Z"

@@ -1,0 +1,74 @@
+"""Counters for Prometheus. With several workers they live in files and are added up when read.
+
+The directory for that is `PROMETHEUS_MULTIPROC_DIR`, which the parent process sets before a worker
+imports this module.
+"""
+
+import os
+from typing import Any
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    generate_latest,
+    multiprocess,
+)
+
+_FINE = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+_registry = CollectorRegistry()
+
+REQUESTS = Counter(
+    "recsys_requests", "Answers by route and status", ["route", "status"], registry=_registry
+)
+LATENCY = Histogram(
+    "recsys_request_seconds", "Whole call", ["route"], buckets=_FINE, registry=_registry
+)
+STEP = Histogram(
+    "recsys_step_seconds", "One step of ranking", ["step"], buckets=_FINE, registry=_registry
+)
+CANDIDATES = Histogram(
+    "recsys_candidates",
+    "Items of a ranked list",
+    buckets=(1, 10, 50, 100, 200, 500, 1000, 2000, 5000),
+    registry=_registry,
+)
+DEGRADED = Counter("recsys_degraded", "Answers made without a part", ["reason"], registry=_registry)
+UNKNOWN = Counter("recsys_unknown_items", "Candidates nobody knows", registry=_registry)
+EVENTS = Counter("recsys_events", "Events by outcome", ["outcome"], registry=_registry)
+OVERLOAD = Counter("recsys_overload", "Requests refused early", registry=_registry)
+SHADOW = Histogram(
+    "recsys_shadow_overlap",
+    "Share of the first ten items the shadow agrees on",
+    buckets=(0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0),
+    registry=_registry,
+)
+LIVE: dict[str, Any] = {"multiprocess_mode": "livesum", "registry": _registry}
+IN_FLIGHT = Gauge("recsys_in_flight", "Requests being answered", **LIVE)
+IMPRESSIONS_WAITING = Gauge("recsys_impressions_waiting", "Not yet in the log", **LIVE)
+IMPRESSIONS_LOST = Gauge("recsys_impressions_lost", "Dropped since the start", **LIVE)
+STATE_LAG = Gauge(
+    "recsys_state_lag_records",
+    "Records of the log not yet folded in",
+    multiprocess_mode="livemax",
+    registry=_registry,
+)
+LOG_ERRORS = Counter("recsys_log_errors", "Failed reads or writes of the log", registry=_registry)
+SWAPS = Counter("recsys_swaps", "Champions put into service", registry=_registry)
+MODEL = Gauge(
+    "recsys_model_info",
+    "1 for the version in service",
+    ["version"],
+    multiprocess_mode="livemax",
+    registry=_registry,
+)
+
+
+def render() -> bytes:
+    """All counters in the text format."""
+    if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+        return bytes(generate_latest(_registry))
+    registry = CollectorRegistry()
+    multiprocess.MultiProcessCollector(registry)
+    return bytes(generate_latest(registry))

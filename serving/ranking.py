@@ -1,0 +1,229 @@
+"""One ranked list: choose the version, ask it, mix or explore if so configured, log what was shown."""
+
+import asyncio
+import base64
+import os
+import random
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import msgspec
+
+from data_schemas import columns as c
+from data_schemas.api import Experiment, RankedItem, RankedList, Reasons
+from recsys.eventlog import ImpressionBuffer
+from recsys.eventlog.export import FEATURES, KNOWN_POSITION
+from serving import metrics
+from serving.engine import Answer, Ask, Engine
+from serving.experiments import explore, team_draft, user_share
+from serving.logs import log
+from serving.settings import Settings
+from serving.texts import TextBatcher
+from serving.versions import Versions
+
+_STEPS: dict[str, Any] = {}
+_encode = msgspec.json.Encoder().encode
+
+
+class Ranking:
+    """Answers rank and recommend requests."""
+
+    def __init__(
+        self,
+        versions: Versions,
+        impressions: ImpressionBuffer,
+        settings: Settings,
+        rng: random.Random | None = None,
+    ) -> None:
+        self._versions, self._impressions, self._settings = versions, impressions, settings
+        self._texts = TextBatcher()
+        self._rng = rng or random.Random()
+
+    async def answer(
+        self, ask: Ask, version: str | None, surface: str | None, replay: bool
+    ) -> RankedList:
+        """Rank, log the impression (not for a replay), give the list.
+
+        Raises:
+            Problem: the version does not exist, or nothing is loaded.
+        """
+        engine, experiment = await self._choose(ask, version, replay)
+        late = [] if await self._encoded(engine, ask) else ["text_encoder_late"]
+        if experiment is not None and experiment.arm == "interleaved":
+            return self._interleaved(ask, engine, experiment, surface)
+        answer = engine.answer(ask)
+        answer.degraded = late + answer.degraded
+        if self._settings.shadow is not None and not replay:
+            asyncio.get_running_loop().call_soon(self._shadow, ask, answer.item_ids)
+        return self._finish(ask, engine, answer, experiment, surface, replay, None)
+
+    async def _choose(
+        self, ask: Ask, version: str | None, replay: bool
+    ) -> tuple[Engine, Experiment | None]:
+        """The engine that answers this user, and the experiment it is for."""
+        settings = self._settings
+        if version is not None or replay:
+            return await self._versions.get(version), None
+        champion = self._versions.champion()
+        if settings.ab is not None:
+            challenger, share = settings.ab
+            if user_share(ask.user_id, f"ab:{challenger}") < share:
+                engine = self._versions.open_version(challenger)
+                if engine is not None:
+                    return engine, Experiment(name="ab", arm="challenger")
+            return champion, Experiment(name="ab", arm="champion")
+        if settings.interleave and self._versions.open_version(settings.interleave):
+            return champion, Experiment(name="interleave", arm="interleaved")
+        return champion, None
+
+    async def _encoded(self, engine: Engine, ask: Ask) -> bool:
+        if not ask.new_items:
+            return True
+        left = 1.0 if ask.deadline is None else max(0.0, ask.deadline - time.monotonic())
+        return await self._texts.prepare(engine, list(ask.new_items.values()), left)
+
+    def _shadow(self, ask: Ask, shown: list[str]) -> None:
+        """Ask the shadow the same after the answer went out; only the agreement is kept."""
+        engine = self._versions.open_version(str(self._settings.shadow))
+        if engine is None or not shown:
+            return
+        try:
+            other = engine.answer(replace(ask, explain=0, deadline=None))
+        except Exception as error:
+            log("warning", "shadow_failed", version=self._settings.shadow, error=repr(error)[:200])
+            return
+        first = set(shown[:10])
+        metrics.SHADOW.observe(len(first & set(other.item_ids[:10])) / len(first))
+
+    def _interleaved(
+        self, ask: Ask, champion: Engine, experiment: Experiment, surface: str | None
+    ) -> RankedList:
+        """Team draft of the champion's list and the challenger's; each item names its version."""
+        challenger = self._versions.open_version(str(self._settings.interleave))
+        if challenger is None or challenger is champion:
+            return self._finish(ask, champion, champion.answer(ask), None, surface, False, None)
+        first = champion.answer(ask)
+        second = challenger.answer(replace(ask, explain=0))
+        scores = [dict(zip(a.item_ids, a.scores, strict=True)) for a in (first, second)]
+        length = max(len(first.item_ids), len(second.item_ids))
+        drafted = team_draft(first.item_ids, second.item_ids, length, self._rng)
+        names = (champion.version, challenger.version)
+        merged = Answer(
+            item_ids=[item for item, _ in drafted],
+            scores=[scores[team][item] for item, team in drafted],
+            unknown=first.unknown,
+            degraded=[*first.degraded, *(d for d in second.degraded if d not in first.degraded)],
+            steps_ms=first.steps_ms,
+        )
+        if first.reasons:
+            by_item = dict(zip(first.item_ids, first.reasons, strict=False))
+            merged.reasons = [by_item.get(item, {}) for item in merged.item_ids[: ask.explain]]
+        teams = [names[team] for _, team in drafted]
+        return self._finish(ask, champion, merged, experiment, surface, False, teams)
+
+    def _finish(
+        self,
+        ask: Ask,
+        engine: Engine,
+        answer: Answer,
+        experiment: Experiment | None,
+        surface: str | None,
+        replay: bool,
+        teams: list[str] | None,
+    ) -> RankedList:
+        """Explore, count, log, and give the list."""
+        order = list(range(len(answer.item_ids)))
+        propensities = [1.0] * len(order)
+        if self._settings.explore_share > 0.0 and not replay and teams is None:
+            order, propensities = explore(order, self._settings.explore_share, self._rng)
+        version = engine.version if teams is None else "+".join(sorted(set(teams)))
+        ranked = RankedList(
+            model_version=version,
+            impression_id=os.urandom(16).hex(),
+            items=_items(answer, order, teams),
+            unknown=answer.unknown,
+            degraded=answer.degraded,
+            experiment=experiment,
+        )
+        _count(answer)
+        if not replay:
+            self._log(ask, engine, answer, order, propensities, ranked, surface, teams)
+        return ranked
+
+    def _log(
+        self,
+        ask: Ask,
+        engine: Engine,
+        answer: Answer,
+        order: list[int],
+        propensities: list[float],
+        ranked: RankedList,
+        surface: str | None,
+        teams: list[str] | None,
+    ) -> None:
+        """Hand the impression over; it is written in groups off this path."""
+        shown: dict[str, Any] = {
+            c.IMPRESSION_ID: ranked.impression_id,
+            c.USER_ID: ask.user_id,
+            c.TIMESTAMP: ask.now,
+            c.RECEIVED_AT: ask.now,
+            c.ITEM_IDS: [answer.item_ids[i] for i in order],
+            c.PROPENSITIES: propensities,
+            c.SCORES: [answer.scores[i] for i in order],
+            c.MODEL_VERSION: ranked.model_version,
+            c.SURFACE: surface,
+            KNOWN_POSITION: engine.log_position,
+        }
+        if teams is not None:
+            shown["teams"] = teams
+        if ranked.degraded:
+            shown["degraded"] = ranked.degraded
+        if answer.features is not None and self._rng.random() < self._settings.parity_share:
+            shown[FEATURES] = _sample(ask, answer, self._settings.parity_rows)
+        self._impressions.add(shown)
+
+
+def _items(answer: Answer, order: list[int], teams: list[str] | None) -> list[RankedItem]:
+    ids, scores = answer.item_ids, answer.scores
+    if not answer.reasons and teams is None:
+        return [RankedItem(item_id=ids[i], score=scores[i]) for i in order]
+    reasons = answer.reasons or []
+    return [
+        RankedItem(
+            item_id=ids[i],
+            score=scores[i],
+            reasons=msgspec.convert(reasons[i], Reasons) if i < len(reasons) else None,
+            team=teams[i] if teams else None,
+        )
+        for i in order
+    ]
+
+
+def _sample(ask: Ask, answer: Answer, rows: int) -> str:
+    """Feature rows of the first items with what is needed to compute them again, as JSON."""
+    assert answer.features is not None
+    block = answer.features[:rows].astype("<f4")
+    facts: Mapping[str, Any] = {
+        "items": answer.item_ids[: len(block)],
+        "columns": int(block.shape[1]),
+        "float32": base64.b64encode(block.tobytes()).decode(),
+        "context": dict(ask.context),
+        "inline_history": ask.history is not None,
+        "inline_items": sorted(ask.new_items),
+    }
+    return _encode(facts).decode()
+
+
+def _count(answer: Answer) -> None:
+    metrics.CANDIDATES.observe(len(answer.item_ids))
+    if answer.unknown:
+        metrics.UNKNOWN.inc(len(answer.unknown))
+    for reason in answer.degraded:
+        metrics.DEGRADED.labels(reason=reason).inc()
+    for step, milliseconds in answer.steps_ms.items():
+        timer = _STEPS.get(step)
+        if timer is None:
+            timer = _STEPS[step] = metrics.STEP.labels(step=step)
+        timer.observe(milliseconds / 1000)

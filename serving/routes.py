@@ -1,0 +1,182 @@
+"""Every operation of the API, declared once: the router and the OpenAPI document both read this."""
+
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from msgspec import Meta
+
+from data_schemas import api
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A part of the path or of the query."""
+
+    name: str
+    place: str
+    """`path` or `query`."""
+    type: Any
+    about: str
+    example: object = None
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One method on one path."""
+
+    method: str
+    path: str
+    name: str
+    """Name of the handler, and operationId."""
+    about: str
+    scope: str | None = None
+    """Scope the caller's key needs; None for anybody."""
+    body: Any = None
+    answer: Any = None
+    media: str = "application/json"
+    parameters: tuple[Parameter, ...] = ()
+    errors: tuple[int, ...] = ()
+    example: object = None
+    """An example body."""
+
+    @property
+    def is_api(self) -> bool:
+        """Whether admission control and the time budget apply."""
+        return self.path.startswith("/v1/")
+
+
+_ITEM = Parameter("item_id", "path", api.Id, "The item.", "50")
+_USER = Parameter("user_id", "path", api.Id, "The user.", "42")
+_LIMIT = Annotated[int, Meta(ge=1, le=100)]
+_WORK = (400, 408, 413, 415, 422, 503)
+
+OPERATIONS: tuple[Operation, ...] = (
+    Operation(
+        "POST",
+        "/v1/rank",
+        "rank",
+        "Put given items in order for a user.",
+        scope="rank",
+        body=api.RankRequest,
+        answer=api.RankedList,
+        errors=(404, *_WORK),
+        example={
+            "user_id": "42",
+            "items": ["50", "172", {"item_id": "new-1", "title": "A new film"}],
+            "explain": True,
+        },
+    ),
+    Operation(
+        "POST",
+        "/v1/recommend",
+        "recommend",
+        "Recommend items of the whole catalogue to a user.",
+        scope="rank",
+        body=api.RecommendRequest,
+        answer=api.RankedList,
+        errors=(404, *_WORK),
+        example={"user_id": "42", "k": 10, "diversity": 0.2},
+    ),
+    Operation(
+        "POST",
+        "/v1/events",
+        "post_events",
+        "Store what users did; answered once it is durable.",
+        scope="events",
+        body=api.EventsBody,
+        answer=api.EventsAnswer,
+        errors=(409, *_WORK),
+        example={"user_id": "42", "item_id": "50", "event_type": "click", "event_id": "e-1"},
+    ),
+    Operation(
+        "PUT",
+        "/v1/items/{item_id}",
+        "put_item",
+        "Add or change an item.",
+        scope="admin",
+        body=api.ItemBody,
+        answer=api.ItemAnswer,
+        parameters=(_ITEM,),
+        errors=(409, *_WORK),
+        example={"title": "A new film", "tags": ["drama"], "available": True},
+    ),
+    Operation(
+        "GET",
+        "/v1/items",
+        "find_items",
+        "Look through the catalogue.",
+        scope="rank",
+        answer=api.ItemList,
+        errors=(422, 503),
+        parameters=(
+            Parameter(
+                "query",
+                "query",
+                Annotated[str, Meta(max_length=200)],
+                "Words of the title.",
+                "star",
+            ),
+            Parameter("limit", "query", _LIMIT, "Items at most (20).", 20),
+        ),
+    ),
+    Operation(
+        "GET",
+        "/v1/items/{item_id}",
+        "get_item",
+        "An item as the service knows it.",
+        scope="rank",
+        answer=api.ItemView,
+        parameters=(_ITEM,),
+        errors=(404, 422, 503),
+    ),
+    Operation(
+        "GET",
+        "/v1/items/{item_id}/similar",
+        "similar",
+        "Items nearest in text.",
+        scope="rank",
+        answer=api.SimilarList,
+        errors=(404, 422, 503),
+        parameters=(_ITEM, Parameter("k", "query", _LIMIT, "Items at most (10).", 10)),
+    ),
+    Operation(
+        "GET",
+        "/v1/users/{user_id}",
+        "get_user",
+        "What is stored about a user.",
+        scope="admin",
+        answer=api.UserView,
+        parameters=(_USER,),
+        errors=(404, 422, 503),
+    ),
+    Operation(
+        "DELETE",
+        "/v1/users/{user_id}",
+        "delete_user",
+        "Forget a user.",
+        scope="admin",
+        answer=api.Forgotten,
+        parameters=(_USER,),
+        errors=(404, 422, 503),
+    ),
+    Operation(
+        "GET",
+        "/v1/models",
+        "list_models",
+        "Versions in service and versions that can be asked for.",
+        scope="rank",
+        answer=api.ModelList,
+        errors=(422, 503),
+    ),
+    Operation("GET", "/healthz", "healthz", "Whether the process lives.", answer=api.Health),
+    Operation(
+        "GET",
+        "/readyz",
+        "readyz",
+        "Whether it can answer; 503 until it is warm, and when it drains.",
+        answer=api.Health,
+        errors=(503,),
+    ),
+    Operation("GET", "/metrics", "metrics", "Counters for Prometheus.", media="text/plain"),
+    Operation("GET", "/openapi.json", "openapi", "This document.", answer=dict[str, Any]),
+)

@@ -1,0 +1,208 @@
+"""Processes and sockets: one worker under uvicorn, or several that share a port under a parent.
+
+The parent binds the port once, starts the workers with that socket, and starts one anew when it
+dies. It loads no model, so nothing of it is copied into the workers; they share the item arrays as
+memory-mapped files.
+"""
+
+import multiprocessing
+import os
+import shutil
+import signal
+import socket
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from ipaddress import ip_address
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from data_schemas.errors import UsageError
+from serving.logs import log
+
+if TYPE_CHECKING:
+    from serving.app import App
+
+BACKLOG = 2048
+LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Where the service listens."""
+
+    host: str = "127.0.0.1"
+    port: int = 8080
+    """0 for any free one."""
+    certificate: Path | None = None
+    """PEM file; with `private_key` the service speaks TLS."""
+    private_key: Path | None = None
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host name or address is this machine alone."""
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def bind(endpoint: Endpoint, has_keys: bool) -> socket.socket:
+    """A bound socket.
+
+    Raises:
+        UsageError: the host is not loopback and there are no keys, half of a TLS pair is missing,
+            or the port is taken.
+    """
+    if not has_keys and not is_loopback(endpoint.host):
+        raise UsageError(
+            "without API keys the service answers on loopback only",
+            where="--host",
+            found=endpoint.host,
+            expected="127.0.0.1, ::1 or localhost",
+            fix="set serving.keys_file; `recsys keys add NAME --scopes rank,events --file FILE` "
+            "makes a key",
+        )
+    if (endpoint.certificate is None) != (endpoint.private_key is None):
+        raise UsageError(
+            "TLS needs a certificate and its private key", where="--tls-cert, --tls-key"
+        )
+    family = socket.AF_INET6 if ":" in endpoint.host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        sock.bind((endpoint.host.strip("[]"), endpoint.port))
+    except (OSError, OverflowError) as error:
+        sock.close()
+        raise UsageError(
+            "the service cannot listen here",
+            where=f"{endpoint.host}:{endpoint.port}",
+            found=str(error),
+            fix="choose another --port (0 for any free one), or stop what uses it",
+        ) from None
+    sock.set_inheritable(True)
+    return sock
+
+
+def address(sock: socket.socket, endpoint: Endpoint) -> str:
+    """The URL under which a bound socket is reached."""
+    host, port = sock.getsockname()[:2]
+    scheme = "https" if endpoint.certificate else "http"
+    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+def run_worker(app: "App", sock: socket.socket, endpoint: Endpoint) -> None:
+    """Serve on a bound socket until asked to stop; requests in flight are answered first."""
+    import uvicorn
+
+    config = uvicorn.Config(
+        app,
+        loop="uvloop",
+        http="httptools",
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        backlog=BACKLOG,
+        timeout_keep_alive=75,
+        timeout_graceful_shutdown=app.settings.drain_seconds,
+        ssl_certfile=str(endpoint.certificate) if endpoint.certificate else None,
+        ssl_keyfile=str(endpoint.private_key) if endpoint.private_key else None,
+    )
+    server = uvicorn.Server(config)
+    stop = server.handle_exit
+
+    def drain_then_stop(number: int, frame: FrameType | None) -> None:
+        app.drain()
+        stop(number, frame)
+
+    server.handle_exit = drain_then_stop
+    # uvicorn raises the signal again once it has stopped in order; that is the end here.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+    _stop_with_parent()
+    server.run(sockets=[sock])
+
+
+def _stop_with_parent() -> None:
+    """A worker whose parent was killed stops in order, instead of holding the port for ever."""
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+
+    def wait() -> None:
+        parent.join()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=wait, name="parent", daemon=True).start()
+
+
+def supervise(target: Callable[..., None], args: tuple[Any, ...], workers: int) -> int:
+    """Run `workers` processes of `target(*args)` until asked to stop; restart one that dies.
+
+    `args` must be picklable (sockets are). Gives the exit code of the command.
+    """
+    metrics_folder = tempfile.mkdtemp(prefix="recsys-metrics-")
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = metrics_folder
+    try:
+        return _Supervisor(target, args, workers).run()
+    finally:
+        shutil.rmtree(metrics_folder, ignore_errors=True)
+        del os.environ["PROMETHEUS_MULTIPROC_DIR"]
+
+
+class _Supervisor:
+    """A parent that keeps its workers alive."""
+
+    def __init__(self, target: Callable[..., None], args: tuple[Any, ...], workers: int) -> None:
+        self._context = multiprocessing.get_context("spawn")
+        self._target, self._args = target, args
+        self._workers: list[BaseProcess] = []
+        self._count, self._stopping = workers, False
+
+    def run(self) -> int:
+        for name in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(name, self._stop)
+        self._workers = [self._start() for _ in range(self._count)]
+        while not self._stopping:
+            time.sleep(0.2)
+            self._replace_dead()
+        for worker in self._workers:
+            worker.terminate()
+        for worker in self._workers:
+            worker.join(timeout=30)
+            if worker.is_alive():
+                worker.kill()
+        return 0
+
+    def _stop(self, *_: object) -> None:
+        self._stopping = True
+
+    def _start(self) -> BaseProcess:
+        worker = self._context.Process(target=self._target, args=self._args)
+        worker.start()
+        return worker
+
+    def _replace_dead(self) -> None:
+        from prometheus_client import multiprocess
+
+        for place, worker in enumerate(self._workers):
+            if worker.is_alive() or self._stopping:
+                continue
+            log("error", "worker_died", pid=worker.pid, exitcode=worker.exitcode)
+            multiprocess.mark_process_dead(worker.pid)
+            time.sleep(0.5)
+            self._workers[place] = self._start()
+
+
+def announce(url: str, workers: int) -> None:
+    """Say on standard output where the service is, for people and scripts."""
+    print(f"Serving on {url} with {workers} worker{'s' if workers > 1 else ''}")
+    print(f"  page  {url}/\n  docs  {url}/docs", flush=True)

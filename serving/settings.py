@@ -1,0 +1,49 @@
+"""Everything the service can be told, in one frozen value."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Settings of one worker. Times in seconds unless the name says otherwise."""
+
+    timeout_ms: int = 2000
+    """Time budget of one request; optional parts are dropped when it runs out."""
+    max_body_bytes: int = 2_000_000
+    max_candidates: int = 2000
+    """Items of one rank request."""
+    max_queue: int = 64
+    """Requests in flight before further ones are answered 503."""
+    explain_items: int = 10
+    """Items explained when a request says `explain: true`."""
+    explore_share: float = 0.0
+    """Share of lists in which one neighbouring pair is swapped at random."""
+    parity_share: float = 0.01
+    """Share of lists whose feature rows are logged, to be recomputed at night."""
+    parity_rows: int = 10
+    """Feature rows logged per sampled list."""
+    clock: str = "wall"
+    """`wall`, or `end_of_data`: frozen at the end of the champion's data, strictly increasing."""
+    keys_file: Path | None = None
+    cors_origins: tuple[str, ...] = ()
+    allowed_hosts: tuple[str, ...] = ()
+    """Host names answered; empty answers all. Set on loopback without keys, against rebinding."""
+    champion_poll: float = 5.0
+    """Between two looks for a new champion."""
+    log_poll: float = 0.25
+    """Between two looks at the log for other workers' records."""
+    pinned_versions: int = 2
+    """Versions kept open beside the champion for `model_version`, the latest used."""
+    shadow: str | None = None
+    """Version that ranks along; only differences are logged."""
+    ab: tuple[str, float] | None = None
+    """(version, share of users) of an A/B experiment; users are assigned by hash."""
+    interleave: str | None = None
+    """Version interleaved with the champion by team draft."""
+    access_log: bool = False
+    """Whether each request gets a log line; errors and slow ones always do."""
+    body_timeout: float = 10.0
+    """For a request's body to arrive."""
+    drain_seconds: int = 20
+    """For requests in flight when the process is asked to stop."""

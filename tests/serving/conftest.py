@@ -1,0 +1,166 @@
+"""A small deterministic engine and provider in place of a real model, and the app around them."""
+
+import asyncio
+import hashlib
+import json
+from contextlib import asynccontextmanager
+
+import httpx
+import numpy as np
+import pytest
+
+from data_schemas.errors import RecsysError
+from recsys.eventlog import EventLog
+from serving.app import App
+from serving.engine import Answer
+from serving.settings import Settings
+
+DATA_END = 1_700_000_000_000_000
+CATALOGUE = {str(i): {"item_id": str(i), "title": f"Film {i}", "tags": ["a"]} for i in range(30)}
+CATALOGUE["7"]["title"] = "<script>document.title='hacked'</script>"
+
+
+def noise(*parts):
+    """A number in [0, 1) out of the parts, always the same."""
+    digest = hashlib.blake2b(repr(parts).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") / 2**64
+
+
+class FakeEngine:
+    """Scores by a hash of version and item; items a user acted on gain one point per event."""
+
+    def __init__(self, version):
+        self.version = version
+        self.log_position = 0
+        self.data_end = DATA_END
+        self.items = {item_id: dict(row) for item_id, row in CATALOGUE.items()}
+        self.events = {}
+        self.prepared = []
+        self.fail_on = None
+
+    def answer(self, ask):
+        if ask.user_id == self.fail_on:
+            raise RuntimeError("broken")
+        seen = [e["item_id"] for e in self.events.get(ask.user_id, []) if e["timestamp"] < ask.now]
+        seen_more = [*seen, *(e["item_id"] for e in ask.history or ())]
+        known = [i for i in ask.items or () if i in self.items or i in ask.new_items]
+        unknown = [i for i in ask.items or () if i not in known]
+        if ask.items is None:
+            taken = set(ask.exclude) | (set() if ask.keep_seen else set(seen_more))
+            known = [
+                i for i, row in self.items.items() if i not in taken and row.get("available", True)
+            ]
+        scored = sorted(
+            ((noise(self.version, i) + seen_more.count(i), i) for i in known), reverse=True
+        )
+        scored = scored[: ask.k] if ask.items is None else scored
+        reasons = [
+            {
+                "families": {"text": 0.5},
+                "similar": [],
+                "sentence": {"en": "Because.", "zh": "因为。"},
+            }
+            for _ in scored[: ask.explain]
+        ]
+        return Answer(
+            [i for _, i in scored],
+            [s for s, _ in scored],
+            unknown,
+            ["text_encoder_missing"] if "no-encoder" in ask.context else [],
+            reasons or None,
+            np.ones((len(scored), 3), np.float32),
+            {"ranker": 0.1},
+        )
+
+    def apply(self, records):
+        for record in records:
+            if record.position <= self.log_position:
+                continue
+            self.log_position = record.position
+            payload = record.payload
+            if record.kind == "event":
+                if payload["item_id"] == "poison":
+                    raise ValueError("poison")
+                self.events.setdefault(payload["user_id"], []).append(payload)
+            elif record.kind == "item":
+                self.items.setdefault(payload["item_id"], {}).update(payload)
+            elif record.kind == "forget":
+                self.events.pop(payload["user_id"], None)
+
+    def similar(self, item_id, k, now):
+        if item_id not in self.items:
+            return None
+        others = sorted((noise(item_id, i), i) for i in self.items if i != item_id)
+        return [(i, score) for score, i in others[:k]]
+
+    def user(self, user_id):
+        events = self.events.get(user_id)
+        return {"events": events, "attributes": {}} if events else None
+
+    def item(self, item_id):
+        return self.items.get(item_id)
+
+    def search(self, query, limit):
+        return [i for i, row in self.items.items() if query.lower() in row["title"].lower()][:limit]
+
+    def prepare(self, items):
+        self.prepared.append([item["item_id"] for item in items])
+
+
+class FakeProvider:
+    """Versions "1", "2" and "3"; the champion is what a test says, or what a file says."""
+
+    def __init__(self, champion="1", file=None):
+        self._champion, self._file = champion, file
+        self.loads = []
+
+    @property
+    def champion(self):
+        return json.loads(self._file.read_text()) if self._file else self._champion
+
+    @champion.setter
+    def champion(self, version):
+        self._champion = version
+
+    def poll(self):
+        return self.champion
+
+    def load(self, version):
+        version = version or self.champion
+        self.loads.append(version)
+        if version not in {"1", "2", "3"}:
+            raise RecsysError("there is no such model version", found=version)
+        return FakeEngine(version)
+
+    def versions(self):
+        return ["3", "2", "1"]
+
+
+@asynccontextmanager
+async def running(path, provider=None, **settings):
+    """(client, app) of a started service over a log at `path`."""
+    settings = {"champion_poll": 0.02, "log_poll": 0.02, "clock": "end_of_data", **settings}
+    app = App(
+        provider or FakeProvider(), lambda: EventLog.open(path / "log.sqlite"), Settings(**settings)
+    )
+    await app.start()
+    for _ in range(500):
+        if app.versions.ready:
+            break
+        await asyncio.sleep(0.005)
+    transport = httpx.ASGITransport(app=app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
+        yield client, app
+    await app.stop()
+
+
+@pytest.fixture
+def serve(tmp_path):
+    """Start a service: `async with serve(provider, **settings) as (client, app)`."""
+    return lambda provider=None, **settings: running(tmp_path, provider, **settings)
+
+
+@pytest.fixture
+def fakes():
+    """The fake classes themselves."""
+    return FakeProvider, FakeEngine
