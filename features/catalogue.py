@@ -94,6 +94,8 @@ class Catalogue:
         self._categorical = dict(categorical)
         self.version = 0
         """Grows with every append and update, so that readers can cache what they derive."""
+        self.revision = 0
+        """Grows only when an item that was there before changes."""
         self.derived: dict[object, Floats] = {}
         """Tables that features derive from the codes' names, by declaration; they check the length."""
 
@@ -135,9 +137,15 @@ class Catalogue:
         return self.blocked == 0
 
     @property
-    def category(self) -> Ints:
+    def category_codes(self) -> Ints:
         """int32[N] codes into `category_names`; -1 for none."""
         return self._category.values[: self._size]
+
+    @property
+    def category(self) -> list[str | None]:
+        """Categories in words; for batch use."""
+        names: list[str | None] = [*self._category.names, None]
+        return [names[code] for code in self.category_codes.tolist()]
 
     @property
     def category_names(self) -> list[str]:
@@ -157,6 +165,14 @@ class Catalogue:
     def tags_of(self, index: int) -> Ints:
         """Tag codes of one item, ascending."""
         return self._tags.values[self._tag_start[index] : self._tag_stop[index]]
+
+    @property
+    def tags(self) -> list[list[str]]:
+        """Tags in words, in the caller's order; for batch use."""
+        written = self._texts[TAGS].to_pylist() + [None] * (self._size - len(self._texts))
+        for index, changed in self._changed.items():
+            written[index] = changed.get(TAGS)
+        return [[tag for tag in tags or () if tag] for tags in written]
 
     def tags_csr(self) -> tuple[Longs, Ints]:
         """(offsets int64[N+1], codes int32[T]) of all items, copied."""
@@ -252,21 +268,20 @@ class Catalogue:
         if index < 0:
             index = self.ids.add(item_id)
             self._make_room(index + 1)
+            self._blank(index)
             self._size = index + 1
             self._changed[index] = {}
-        self.update(index, item)
+            self._set(index, item)
+        else:
+            self.update(index, item)
         return index
-
-    def forget_from(self, size: int) -> None:
-        """Drop the items appended at or beyond `size`: what a request lent for its own duration."""
-        for index in range(size, self._size):
-            self._changed.pop(index, None)
-        self.ids.forget_from(size)
-        self._size = size
-        self.version += 1
 
     def update(self, index: int, item: Mapping[str, Any]) -> None:
         """Set the columns that `item` names; those it leaves out keep their values."""
+        self._set(index, item)
+        self.revision += 1
+
+    def _set(self, index: int, item: Mapping[str, Any]) -> None:
         written = self._changed.get(index)
         if written is None:
             written = {name: self._text(index, name) for name in (TITLE, DESCRIPTION, TAGS)}
@@ -288,6 +303,22 @@ class Catalogue:
                 codes.values[index] = codes.take(_string(item[name]))
         self.version += 1
 
+    def forget_from(self, size: int) -> None:
+        """Drop the items at or beyond `size`, which must all have been appended in this process:
+        items lent to one request. Codes of tags and values they brought stay."""
+        self.ids.forget_from(size)
+        gone = slice(size, self._size)
+        for index in range(size, self._size):
+            del self._changed[index]
+        # Their tags end the pool unless another item was updated since; then the space is lost.
+        held = int((self._tag_stop[gone] - self._tag_start[gone]).sum())
+        if held and int(self._tag_stop[gone].max()) == self._pool_size:
+            first = self._pool_size - held
+            if int(self._tag_start[gone][self._tag_stop[gone] > 0].min()) == first:
+                self._pool_size = first
+        self._size = size
+        self.version += 1
+
     def _set_tags(self, index: int, tags: Iterable[str]) -> None:
         codes = sorted({self._tags.take(tag) for tag in tags if tag})
         start, stop = self._pool_size, self._pool_size + len(codes)
@@ -305,6 +336,16 @@ class Catalogue:
             self._numeric[name] = grown(self._numeric[name], size, np.nan)
         for codes in self._categorical.values():
             codes.values = grown(codes.values, size, -1)
+
+    def _blank(self, index: int) -> None:
+        """An item of which nothing is known; its place may have held a lent one."""
+        self._created_at[index], self._blocked[index] = MISSING_TIME, 0
+        self._tag_start[index] = self._tag_stop[index] = 0
+        self._category.values[index] = -1
+        for values in self._numeric.values():
+            values[index] = np.nan
+        for codes in self._categorical.values():
+            codes.values[index] = -1
 
     # -- making, saving, opening --------------------------------------------------------------
 
@@ -349,7 +390,7 @@ class Catalogue:
         arrays: dict[str, npt.NDArray[Any]] = {
             "created_at": self.created_at,
             "blocked": self.blocked,
-            "category": self.category,
+            "category": self.category_codes,
             "tag_offsets": start_free,
             "tag_codes": codes,
         }

@@ -52,10 +52,13 @@ def _read(
     now: int,
     out: Any,
 ) -> None:
-    """Fill out[n, K, W] with the counts of the `widths[W]` buckets before bucket `now`."""
+    """Fill out[n, K+1, W] with the counts of the `widths[W]` buckets before bucket `now`; the last
+    kind is the sum of the others."""
     base = (len(offsets) - 1) // base_kinds if base_kinds else 0
     for i in range(len(entities)):
         entity = entities[i]
+        for w in range(len(widths)):
+            out[i, len(kinds), w] = 0
         for j in range(len(kinds)):
             kind = kinds[j]
             for w in range(len(widths)):
@@ -81,6 +84,8 @@ def _read(
                             if widths[w] == 0 or when >= now - widths[w]:
                                 out[i, j, w] += cell_count[at]
                     at = cell_next[at]
+            for w in range(len(widths)):
+                out[i, len(kinds), w] += out[i, j, w]
 
 
 @numba.njit(cache=True, nogil=True)
@@ -165,12 +170,13 @@ class CounterTable:
         return max(base, self._head.shape[0]), max(self._base_kinds, self._head.shape[1])
 
     def read(self, entities: Ints, kinds: Kinds, widths: Longs, now: int) -> Longs:
-        """int64[n, K, W]: events of each kind in the `widths` buckets before bucket `now`.
+        """int64[n, K+1, W]: events of each kind in the `widths` buckets before bucket `now`, and
+        behind them all those kinds together.
 
         A width of 0 sees all buckets before. Unknown entities and kinds (negative or beyond the
         table) count 0.
         """
-        out = np.empty((len(entities), len(kinds), len(widths)), np.int64)
+        out = np.empty((len(entities), len(kinds) + 1, len(widths)), np.int64)
         _read(
             self._offsets,
             self._bucket,

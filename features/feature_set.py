@@ -6,6 +6,8 @@ Shapes: n candidates of a list, R rows of a batch, F columns.
 import importlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any, Final, cast
 
 import numpy as np
@@ -15,7 +17,8 @@ from data_schemas.config import FeaturesConfig
 from data_schemas.errors import UsageError
 from features.catalogue import Catalogue
 from features.clock import BUCKETS, MISSING_TIME, UNBOUNDED, window_buckets, window_us
-from features.interactions import DAY, Floats
+from features.interactions import DAY, Floats, Ints
+from features.item_table import ItemTable
 from features.kinds import KINDS
 from features.kinds.age import Age
 from features.kinds.attribute import Attribute
@@ -23,7 +26,7 @@ from features.kinds.base import (
     CounterFeature,
     Feature,
     HistoryFeature,
-    SignalFeature,
+    ItemFeature,
     moment_of,
 )
 from features.kinds.overlap import Overlap
@@ -35,7 +38,7 @@ from features.kinds.trend import Trend
 from features.kinds.user_activity import UserActivity, UserDiversity
 from features.kinds.user_attribute import UserAttribute
 from features.kinds.window_count import WindowCount
-from features.moment import Moment, OnlineCounts
+from features.moment import CountPlan, Moment, OnlineCounts
 from features.rows import BatchInputs, Rows
 from features.users import UserTable
 
@@ -66,14 +69,19 @@ class FeatureSet:
             f.column for f in self.features if getattr(f, "values", ())
         )
         """Columns whose values are codes."""
-        self._counters = self._of(CounterFeature)
-        self._others = [(i, f) for i, f in enumerate(self.features) if not _is_counter(f)]
+        self._counters = [(i, f) for i, f in self._numbered if isinstance(f, CounterFeature)]
+        self._attributes = [(i, f) for i, f in self._numbered if isinstance(f, ItemFeature)]
+        item_side = {i for i, _ in (*self._counters, *self._attributes)}
+        self._others = [(i, f) for i, f in self._numbered if i not in item_side]
+        self._plan = CountPlan(need for _, f in self._counters for need in f.needs)
+        self._kept_counters, self._kept_attributes = ItemTable(), ItemTable()
+
+    @property
+    def _numbered(self) -> list[tuple[int, Feature]]:
+        return list(enumerate(self.features))
 
     def __len__(self) -> int:
         return len(self.features)
-
-    def _of(self, kind: type[Feature]) -> list[tuple[int, Any]]:
-        return [(i, f) for i, f in enumerate(self.features) if isinstance(f, kind)]
 
     # -- the two readings ---------------------------------------------------------------------
 
@@ -82,10 +90,34 @@ class FeatureSet:
         out = np.empty((len(moment), len(self)), np.float32)
         for place, feature in self._others:
             out[:, place] = feature.online(moment)
+        catalogue, state, items = moment.catalogue, moment.state, moment.items
+        if self._attributes:
+            places = [place for place, _ in self._attributes]
+            key = (id(catalogue), catalogue.revision)
+            read = partial(self._read_attributes, moment)
+            out[:, places] = self._kept_attributes.take(key, items, catalogue.n_items, read)
         if self._counters:
-            counts = OnlineCounts(moment.state, moment.items, moment.now)
-            for place, feature in self._counters:
-                out[:, place] = feature.read(counts)
+            places = [place for place, _ in self._counters]
+            bucket = moment.now // state.bucket_us
+            key = (id(state), state.revision, catalogue.revision, bucket)
+            read = partial(self._read_counters, moment)
+            out[:, places] = self._kept_counters.take(key, items, catalogue.n_items, read)
+        return out
+
+    def _read_attributes(self, moment: Moment, items: Ints) -> Floats:
+        """float32[m, attributes] of any items."""
+        at = replace(moment, items=items, signals={})
+        out = np.empty((len(items), len(self._attributes)), np.float32)
+        for place, (_, feature) in enumerate(self._attributes):
+            out[:, place] = feature.online(at)
+        return out
+
+    def _read_counters(self, moment: Moment, items: Ints) -> Floats:
+        """float32[m, counters] of any items as of the moment's bucket."""
+        counts = OnlineCounts(self._plan, moment.state, items, moment.now)
+        out = np.empty((len(items), len(self._counters)), np.float32)
+        for place, (_, feature) in enumerate(self._counters):
+            out[:, place] = feature.read(counts)
         return out
 
     def batch(self, rows: Rows, inputs: BatchInputs) -> Floats:
@@ -93,10 +125,12 @@ class FeatureSet:
         from features.batch_counts import read_counters
 
         out = np.empty((len(rows), len(self)), np.float32)
-        by_group = self._of(HistoryFeature)
+        by_group = [(i, f) for i, f in self._others if isinstance(f, HistoryFeature)]
         for place, feature in self._others:
             if not isinstance(feature, HistoryFeature):
                 out[:, place] = feature.batch(rows, inputs)
+        for place, attribute in self._attributes:
+            out[:, place] = attribute.batch(rows, inputs)
         if by_group:
             for group, part in rows.groups():
                 moment = moment_of(rows, inputs, group, part)
@@ -173,10 +207,6 @@ class FeatureSet:
                 *(own_feature(name) for name in config.own),
             ]
         )
-
-
-def _is_counter(feature: Feature) -> bool:
-    return isinstance(feature, CounterFeature)
 
 
 def _widths(config: FeaturesConfig, resolution: str) -> tuple[int, ...]:
@@ -303,6 +333,3 @@ def _feature(declared: Mapping[str, Any]) -> Feature:
             where="features.json",
             found=f"{kind}: {error}",
         ) from None
-
-
-__all__ = ["FeatureSet", "SignalFeature", "own_feature"]

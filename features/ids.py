@@ -160,6 +160,13 @@ class IdIndex:
         self._added_ids.append(identifier)
         return index
 
+    def forget_from(self, size: int) -> None:
+        """Drop the identifiers at or beyond `size`, which must all have been added later."""
+        assert size >= self._base, "only identifiers added later can be dropped"
+        for identifier in self._added_ids[size - self._base :]:
+            del self._added[identifier]
+        del self._added_ids[size - self._base :]
+
     def packed(self) -> tuple[Bytes, Longs]:
         """All identifiers as (bytes, offsets)."""
         if not self._added_ids:

@@ -3,13 +3,14 @@
 Shapes: n candidates, h events of the history.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple, Protocol
 
 import numpy as np
 
 from features.catalogue import Catalogue
+from features.counters import Kinds
 from features.interactions import Floats, History, Ints, Longs
 from features.state import CounterView, OnlineState, tag_rows
 
@@ -65,36 +66,89 @@ class Moment:
         return len(self.items)
 
 
-class OnlineCounts:
-    """Counts read from the online state, one at a time."""
+class CountPlan:
+    """The counts of a set of features, arranged so that each sort of entity is read once."""
 
-    def __init__(self, state: OnlineState, items: Ints, now: int) -> None:
-        self._state, self._items = state, items
+    def __init__(self, needs: Iterable[Count]) -> None:
+        by_entity: dict[str, list[Count]] = {}
+        for need in dict.fromkeys(needs):
+            by_entity.setdefault(need.entity, []).append(need)
+        self.entities = {name: _EntityPlan(counts) for name, counts in by_entity.items()}
+
+
+class _EntityPlan:
+    """The grid (event types × windows) that covers the counts of one sort of entity."""
+
+    def __init__(self, counts: Sequence[Count]) -> None:
+        widths = sorted({count.window_us for count in counts})
+        self.widths_us = np.array(widths, np.int64)
+        self.window = {width: place for place, width in enumerate(widths)}
+        self.types = list(dict.fromkeys(name for count in counts for name in count.types))
+        self.type = {name: place for place, name in enumerate(self.types)}
+        self.every = any(not count.types for count in counts)
+        """Whether all types together are asked for."""
+
+
+class OnlineCounts:
+    """Counts of n candidates read from the online state, one grid per sort of entity."""
+
+    def __init__(self, plan: CountPlan, state: OnlineState, items: Ints, now: int) -> None:
+        self._plan, self._state, self._items = plan, state, items
         self._view: CounterView = state.counters(now)
+        self._grids: dict[str, tuple[Longs, Longs | None]] = {}
 
     def of(self, count: Count) -> Longs:
-        state = self._state
-        names = (count.types or state.kinds) if count.entity != ENTITY_SHOWN else ()
-        kinds = np.array([state.kind_code(name) for name in names], np.int16)
-        if count.entity == ENTITY_SHOWN:
-            kinds = np.zeros(1, np.int16)
-        width = np.array([count.window_us])
-        if count.entity != ENTITY_TAG:
-            codes = entity_codes(state.catalogue, count.entity, self._items)
-            return self._view.read(count.entity, codes, kinds, width).sum(axis=(1, 2))
-        rows, tags = tag_rows(state.catalogue, self._items)
-        read = self._view.read(ENTITY_TAG, tags, kinds, width).sum(axis=(1, 2))
-        out = np.zeros(len(self._items), np.int64)
-        np.add.at(out, rows, read)
-        return out
+        plan = self._plan.entities[count.entity]
+        grid = self._grids.get(count.entity)
+        if grid is None:
+            grid = self._grids[count.entity] = self._read(count.entity, plan)
+        named, every = grid
+        window = plan.window[count.window_us]
+        if not count.types:
+            assert every is not None
+            return every[:, window]
+        if len(count.types) == 1:
+            return named[:, plan.type[count.types[0]], window]
+        total: Longs = named[:, [plan.type[name] for name in count.types], window].sum(axis=1)
+        return total
 
     def known(self, entity: str) -> Longs:
         return known_entities(self._state.catalogue, entity, self._items)
 
+    def _read(self, entity: str, plan: _EntityPlan) -> tuple[Longs, Longs | None]:
+        """(int64[n, types, W], int64[n, W] of all types where asked for)."""
+        state = self._state
+        if entity == ENTITY_SHOWN:
+            shown = self._grid(entity, np.zeros(1, np.int16), plan)
+            return shown, shown[:, 0]
+        codes = [state.kind_code(name) for name in plan.types]
+        if not plan.every:
+            return self._grid(entity, np.array(codes, np.int16), plan), None
+        n_kinds = len(state.kinds)
+        whole = self._grid(entity, np.arange(n_kinds, dtype=np.int16), plan)
+        if plan.types and min(codes) < 0:
+            # A type that never occurred counts 0.
+            none = np.zeros_like(whole[:, :1])
+            named = np.concatenate([whole[:, :n_kinds], none], axis=1)[:, codes]
+        else:
+            named = whole[:, codes]
+        return named, whole[:, n_kinds]
+
+    def _grid(self, entity: str, kinds: Kinds, plan: _EntityPlan) -> Longs:
+        """int64[n, K+1, W] for the candidates; their tags are added up."""
+        catalogue = self._state.catalogue
+        if entity != ENTITY_TAG:
+            codes = entity_codes(catalogue, entity, self._items)
+            return self._view.read(entity, codes, kinds, plan.widths_us)
+        rows, tags = tag_rows(catalogue, self._items)
+        out = np.zeros((len(self._items), len(kinds) + 1, len(plan.widths_us)), np.int64)
+        np.add.at(out, rows, self._view.read(entity, tags, kinds, plan.widths_us))
+        return out
+
 
 def entity_codes(catalogue: Catalogue, entity: str, items: Ints) -> Ints:
     """int32[n]: the code under which an item's events are counted, -1 for none."""
-    return catalogue.category[items] if entity == ENTITY_CATEGORY else items
+    return catalogue.category_codes[items] if entity == ENTITY_CATEGORY else items
 
 
 def known_entities(catalogue: Catalogue, entity: str, items: Ints) -> Longs:
@@ -103,5 +157,5 @@ def known_entities(catalogue: Catalogue, entity: str, items: Ints) -> Longs:
         start, stop, _ = catalogue.tag_ranges
         return (stop - start)[items]
     if entity == ENTITY_CATEGORY:
-        return (catalogue.category[items] >= 0).astype(np.int64)
+        return (catalogue.category_codes[items] >= 0).astype(np.int64)
     return np.ones(len(items), np.int64)

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from features.catalogue import Catalogue
+from features.clock import BUCKETS
 from features.impressions import Impressions
 from features.interactions import Floats, Histories, History, Interactions, Ints, Longs
 from features.users import UserTable
@@ -71,14 +72,19 @@ class BatchInputs:
 
     interactions: Interactions
     catalogue: Catalogue
-    bucket_us: int
-    """Width of a counter's bucket, µs."""
     users: UserTable | None = None
     impressions: Impressions | None = None
+    bucket: str = "hour"
+    """Width of a counter's bucket: minute, hour or day."""
     backend: str = "duckdb"
     """`duckdb`, or `pyspark` with the [spark] extra."""
     memory_mb: int = 1500
     """What the counters may take at once; more work is cut into parts."""
+
+    @property
+    def bucket_us(self) -> int:
+        """Width of a bucket in µs."""
+        return BUCKETS[self.bucket]
 
     def user_attributes(self, user: int) -> dict[str, Any]:
         """Attributes of a user by index in the interactions' user_ids; -1 has none."""

@@ -71,7 +71,7 @@ class CounterView:
         self._bucket = now // bucket_us
 
     def read(self, entity: str, codes: Ints, kinds: Kinds, widths_us: Longs) -> Longs:
-        """int64[n, K, W] counts of n entities; see `CounterTable.read`. Widths are in µs."""
+        """int64[n, K+1, W] counts of n entities; see `CounterTable.read`. Widths are in µs."""
         widths = widths_us // self._bucket_us
         return self._tables[entity].read(codes, kinds, widths, self._bucket)
 
@@ -107,6 +107,10 @@ class OnlineState:
         self._kind_code = {name: code for code, name in enumerate(self.kinds)}
         self._user_index, self._offsets, self._events = user_index, offsets, events
         self._tables = dict(tables)
+        self.revision = 0
+        """Grows when a count changes that an earlier reading has seen, so that readers can keep
+        what they read: late events and forgetting do that, events of the current bucket do not."""
+        self._frontier = int(np.iinfo(np.int64).min)
         self._forgotten: set[int] = set()
         self._overlay = _Overlay()
 
@@ -136,6 +140,7 @@ class OnlineState:
 
     def counters(self, now: int) -> CounterView:
         """The counters as of `now`: whole buckets before its own."""
+        self._frontier = max(self._frontier, now // self.bucket_us)
         return CounterView(self._tables, self.bucket_us, now)
 
     def kind_code(self, name: str) -> int:
@@ -225,12 +230,13 @@ class OnlineState:
         return 1
 
     def _groups_of(self, index: int) -> tuple[int, Ints]:
-        return int(self.catalogue.category[index]), self.catalogue.tags_of(index).copy()
+        return int(self.catalogue.category_codes[index]), self.catalogue.tags_of(index).copy()
 
     def _move_counts(self, index: int, before: tuple[int, Ints], after: tuple[int, Ints]) -> None:
         """An item that changes category or tags takes its past counts with it, as a rebuilt
         snapshot would."""
         kinds, buckets, counts = self._tables["item"].cells_of(index)
+        self._note(buckets)
         for (category, tags), sign in ((before, -1), (after, 1)):
             for table, codes in (("category", np.array([category], np.int32)), ("tag", tags)):
                 self._tables[table].add(
@@ -267,16 +273,23 @@ class OnlineState:
         if pending.shown:
             shown, buckets = (np.array(part, np.int64) for part in zip(*pending.shown, strict=True))
             ones = np.ones(len(shown), np.int64)
+            self._note(buckets)
             self._tables["shown"].add(
                 shown.astype(np.int32), np.zeros(len(shown), np.int16), buckets, ones
             )
         pending.clear()
 
+    def _note(self, buckets: Longs) -> None:
+        """Changes in these buckets are to come."""
+        if len(buckets) and int(buckets.min()) < self._frontier:
+            self.revision += 1
+
     def _count(self, items: Ints, kinds: Kinds, buckets: Longs, amount: int) -> None:
         """Add events to the counters of their items, categories and tags."""
+        self._note(buckets)
         amounts = np.full(len(items), amount, np.int64)
         self._tables["item"].add(items, kinds, buckets, amounts)
-        category = self.catalogue.category[items]
+        category = self.catalogue.category_codes[items]
         known = category >= 0
         self._tables["category"].add(category[known], kinds[known], buckets[known], amounts[known])
         rows, tags = tag_rows(self.catalogue, items)
@@ -568,7 +581,7 @@ def _count_all(
     return {
         "item": build(items, kinds, bucket, catalogue.n_items, n_kinds),
         "category": build(
-            catalogue.category[items], kinds, bucket, len(catalogue.category_names), n_kinds
+            catalogue.category_codes[items], kinds, bucket, len(catalogue.category_names), n_kinds
         ),
         "tag": build(tags, kinds[rows], bucket[rows], len(catalogue.tag_names), n_kinds),
         "shown": build(shown, np.zeros(len(shown), np.int16), shown_bucket, catalogue.n_items, 1),

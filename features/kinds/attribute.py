@@ -6,12 +6,12 @@ import numpy as np
 
 from features.catalogue import Catalogue
 from features.interactions import Floats
-from features.kinds.base import HistoryFeature, shared
+from features.kinds.base import ItemFeature, shared
 from features.moment import Moment
 
 
 @dataclass(frozen=True)
-class Attribute(HistoryFeature):
+class Attribute(ItemFeature):
     """A numeric attribute as it is, or a categorical one as the place of its value in `values`.
 
     The values are part of the declaration, so a code means the same in every release that shares

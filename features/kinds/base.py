@@ -17,8 +17,8 @@ from typing import Any, ClassVar, Final
 
 import numpy as np
 
-from features.interactions import Floats, Longs
-from features.moment import Count, Counts, Moment, OnlineCounts
+from features.interactions import EMPTY_HISTORY, Floats, Longs
+from features.moment import Count, CountPlan, Counts, Moment, OnlineCounts
 from features.rows import BatchInputs, Rows
 
 FAMILIES: Final = (
@@ -86,7 +86,8 @@ class CounterFeature(Feature):
         """float32[n] from counts, wherever they come from."""
 
     def online(self, moment: Moment) -> Floats:
-        return self.read(OnlineCounts(moment.state, moment.items, moment.now))
+        plan = CountPlan(self.needs)
+        return self.read(OnlineCounts(plan, moment.state, moment.items, moment.now))
 
     def batch(self, rows: Rows, inputs: BatchInputs) -> Floats:
         # Imported here: the ranking path never needs the SQL side.
@@ -141,6 +142,15 @@ class HistoryFeature(Feature):
         for group, part in rows.groups():
             out[part] = self.online(moment_of(rows, inputs, group, part))
         return out
+
+
+class ItemFeature(HistoryFeature):
+    """A look at the candidate's own fields only, so that its values can be kept until an item
+    changes. All rows of a batch are read at once."""
+
+    def batch(self, rows: Rows, inputs: BatchInputs) -> Floats:
+        whole = Moment(0, EMPTY_HISTORY, rows.items, {}, None, inputs.catalogue)  # type: ignore[arg-type]
+        return np.broadcast_to(self.online(whole), len(rows))
 
 
 def moment_of(rows: Rows, inputs: BatchInputs, group: int, part: slice) -> Moment:

@@ -67,8 +67,8 @@ class Overlap(HistoryFeature):
         catalogue = moment.catalogue
         if self.of == "tag":
             return _tag_overlap(*catalogue.tag_ranges, seen, moment.items)
-        wanted = catalogue.category[moment.items]
+        wanted = catalogue.category_codes[moment.items]
         counts = np.bincount(
-            catalogue.category[seen] + 1, minlength=len(catalogue.category_names) + 1
+            catalogue.category_codes[seen] + 1, minlength=len(catalogue.category_names) + 1
         )
         return np.where(wanted >= 0, counts[wanted + 1] / len(seen), np.nan).astype(np.float32)

@@ -2,11 +2,28 @@
 
 from dataclasses import dataclass
 
+import numba
 import numpy as np
 
-from features.interactions import DAY, Floats
+from features.interactions import DAY, Floats, Ints, Longs
 from features.kinds.base import HistoryFeature, shared
 from features.moment import Moment
+
+
+@numba.njit(cache=True, nogil=True)
+def _days_since(wanted: Ints, seen: Ints, time: Longs, now: int) -> Floats:
+    """float32[n] days since the latest of the k `seen` codes that equals each wanted one."""
+    order = np.argsort(seen, kind="mergesort")
+    codes = seen[order]
+    out = np.empty(len(wanted), np.float32)
+    for i in range(len(wanted)):
+        # The last of equal codes is the latest: the sort is stable and events are oldest first.
+        at = np.searchsorted(codes, wanted[i], side="right") - 1
+        if wanted[i] >= 0 and at >= 0 and codes[at] == wanted[i]:
+            out[i] = (now - time[order[at]]) / DAY
+        else:
+            out[i] = np.nan
+    return out
 
 
 @dataclass(frozen=True)
@@ -40,15 +57,8 @@ class Recency(HistoryFeature):
         seen, time = history.item[-self.reach :], history.time[-self.reach :]
         wanted = moment.items
         if self.of == "category":
-            seen, wanted = moment.catalogue.category[seen], moment.catalogue.category[wanted]
+            seen, wanted = (
+                moment.catalogue.category_codes[seen],
+                moment.catalogue.category_codes[wanted],
+            )
         return _days_since(wanted, seen, time, moment.now)
-
-
-def _days_since(wanted: Floats, seen: Floats, time: Floats, now: int) -> Floats:
-    """float32[n] days since the latest of the k `seen` codes that equals each wanted one."""
-    # The last of equal codes wins: reversed first occurrences are last occurrences.
-    codes, first = np.unique(seen[::-1], return_index=True)
-    at = np.minimum(np.searchsorted(codes, wanted), len(codes) - 1)
-    found = (codes[at] == wanted) & (wanted >= 0)
-    days = (now - time[::-1][first][at]) / DAY
-    return np.where(found, days, np.nan).astype(np.float32)

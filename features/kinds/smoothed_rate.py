@@ -1,6 +1,7 @@
 """`SmoothedRate`: how often an item's being seen led to something."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 from features.clock import window_name
 from features.interactions import Floats
@@ -33,7 +34,7 @@ class SmoothedRate(CounterFeature):
     def column(self) -> str:
         return f"rate.{self.type}.per.{self.per or 'shown'}.{window_name(self.window_us)}"
 
-    @property
+    @cached_property
     def needs(self) -> tuple[Count, ...]:
         seen = Count("item", (self.per,), self.window_us)
         shown = Count("shown", (), self.window_us)

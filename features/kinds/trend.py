@@ -1,6 +1,7 @@
 """`Trend`: whether an entity is on its way up."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -33,7 +34,7 @@ class Trend(CounterFeature):
         windows = f"{window_name(self.short_us)}.over.{window_name(self.long_us)}"
         return f"trend.{self.type or 'any'}.{windows}"
 
-    @property
+    @cached_property
     def needs(self) -> tuple[Count, ...]:
         types = (self.type,) if self.type else ()
         return Count("item", types, self.short_us), Count("item", types, self.long_us)

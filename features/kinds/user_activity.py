@@ -64,5 +64,5 @@ class UserDiversity(HistoryFeature):
             return shared(np.nan)
         if self.of == "positive":
             return shared(np.count_nonzero(moment.history.grade[-self.reach :] > 0) / len(item))
-        codes = moment.catalogue.category[item] if self.of == "category" else item
+        codes = moment.catalogue.category_codes[item] if self.of == "category" else item
         return shared(len(set(codes.tolist())) / len(item))

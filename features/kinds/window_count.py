@@ -1,6 +1,7 @@
 """`WindowCount`: how often something happened to an entity lately."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -35,7 +36,7 @@ class WindowCount(CounterFeature):
         what = "shown" if self.of == "shown" else f"{self.of}.{self.type or 'any'}"
         return f"count.{what}.{window_name(self.window_us)}"
 
-    @property
+    @cached_property
     def needs(self) -> tuple[Count, ...]:
         return (Count(self.of, (self.type,) if self.type else (), self.window_us),)
 
