@@ -76,7 +76,7 @@ def single_features(x: Matrix, y: Whole, groups: Whole, names: Sequence[str]) ->
             suspects = [int(order[0])]
     said = ", ".join(f"{names[f]} (AUC {strength[f]:.3f})" for f in suspects)
     if said:
-        return Check("no single feature gives the label away", False, "suspected: " + said)
+        return Check("no single feature gives the label away", False, said)
     best = f"strongest: {names[int(order[0])]} (AUC {strength[order[0]]:.3f})" if len(order) else ""
     return Check("no single feature gives the label away", True, best)
 
@@ -101,7 +101,7 @@ def no_collapse(
     return Check(
         "no feature is stronger in training than in validation",
         not suspects,
-        "suspected: " + said if suspects else f"largest fall {fall.max(initial=0.0):.3f}",
+        said if suspects else f"largest fall {fall.max(initial=0.0):.3f}",
     )
 
 

@@ -18,12 +18,13 @@ from recsys.evaluation.context import (
 from recsys.evaluation.evaluation import (
     AHEAD,
     BEHIND,
+    HISTORY,
     UNCLEAR,
     Evaluation,
     Segment,
     plain,
 )
-from recsys.evaluation.plots import Plot
+from recsys.evaluation.plots import MOST_LINES, Plot
 from recsys.evaluation.uncertainty import Interval
 
 FORMAT = 1
@@ -33,7 +34,9 @@ CORE = ("ndcg", "recall", "mrr", "auc", "coverage")
 TOO_GOOD = 1.25
 """Validation above this multiple of test, and above its interval, raises an alarm (assumed:
 out-of-time loss measured on real logs stayed well under a fifth)."""
-MOST_FEATURES = 25
+MOST_FEATURES = 20
+MOST_SEGMENTS = 12
+"""Segments drawn; the table below a plot holds all."""
 Row = TypeVar("Row", Check, SourceFact, StageCost, Importance)
 
 MEANINGS = {
@@ -92,10 +95,10 @@ def alarms(evaluation: Evaluation, context: ReportContext) -> list[str]:
     found = list(context.alarms)
     for check in _rows(Check, context.leak_checks):
         if not check.passed:
-            found.append(f"Leak suspected: {check.name}. {check.detail}".strip())
+            found.append(f"Leak suspected by the check “{check.name}”: {check.detail}")
     for check in _rows(Check, context.parity):
         if not check.passed:
-            found.append(f"Batch and online features differ: {check.name}. {check.detail}".strip())
+            found.append(f"Batch and online features differ in “{check.name}”: {check.detail}")
     for row in context.drift or ():
         if row.get("level") == "stop":
             found.append(f"Drift beyond its limit: {row.get('what')} ({row.get('detail', '')})")
@@ -173,6 +176,7 @@ def template(name: str) -> Any:
     environment.filters |= {
         "number": _number,
         "signed": _signed,
+        "relative": _relative,
         "moment": day_and_time,
         "fact": _fact,
         "drawn": Markup,
@@ -227,7 +231,7 @@ def _curve_plot(e: Evaluation, metric: str) -> Plot:
         f"{metric} by list length",
         f"{metric} at k from {e.curve_ks[0]} to {at}; at {at}: {ends}.",
         e.curve_ks,
-        e.curves[metric],
+        {name: e.curves[metric][name] for name in _front(e)},
         x_label="k (places looked at)",
         y_label=metric,
         log_x=True,
@@ -235,12 +239,16 @@ def _curve_plot(e: Evaluation, metric: str) -> Plot:
 
 
 def _segment_plot(e: Evaluation, part: str, rows: Sequence[Segment]) -> Plot:
+    """The largest segments; all are in the table below the plots."""
+    drawn = sorted(rows, key=lambda s: -s.groups)[:MOST_SEGMENTS]
+    rows = [s for s in rows if s in drawn]
     values = "; ".join(f"{s.label} {_number(s.systems[e.main].value)}" for s in rows)
     return plots.segment_plot(
         f"By {part}",
-        f"{e.main_metric} of {e.main} by {part}: {values}.",
+        f"{e.main_metric} of {e.main} by {part}: {values}. A hollow mark rests on too "
+        "few users for an interval.",
         rows,
-        _front(e),
+        _front(e)[: 4 if len(rows) <= 6 else 3],
         e.main_metric,
     )
 
@@ -255,7 +263,7 @@ def _day_plots(e: Evaluation) -> list[Plot]:
         f"{e.days[-1].label}: between {_number(min(known, default=None))} and "
         f"{_number(max(known, default=None))}."
     )
-    return [plots.day_plot("By day", alt, e.days, _front(e), e.main_metric)]
+    return [plots.day_plot("By day", alt, e.days, _front(e)[:3], e.main_metric)]
 
 
 def _score_plots(e: Evaluation) -> list[Plot]:
@@ -279,7 +287,7 @@ def _popularity_plots(e: Evaluation) -> list[Plot]:
         plots.share_plot(
             "Who gets shown",
             f"Share of shown places by tenth of the catalogue; most popular tenth: {top}.",
-            e.exposure,
+            {n: e.exposure[n] for n in [*_front(e)[: MOST_LINES - 1], HISTORY] if n in e.exposure},
             "tenth of the items, most popular first",
             "share of shown places",
         )
@@ -419,6 +427,15 @@ def _number(value: float | None) -> str:
     if abs(value) >= 10:
         return f"{value:.2f}"
     return f"{value:.4f}"
+
+
+def _relative(value: float | None) -> str:
+    """A relative difference in percent; above tenfold in words of multiples."""
+    if value is None:
+        return "—"
+    if value >= 9:
+        return f"× {1 + value:.0f}"
+    return ("+" if value > 0 else "−" if value < 0 else "") + f"{abs(value):.1%}"
 
 
 def _signed(value: float | None) -> str:

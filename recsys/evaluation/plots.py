@@ -20,6 +20,10 @@ MARKERS = "osD^vPX*"
 DASHES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)), (0, (6, 2, 1, 2)))
 WIDTH, HEIGHT = 5.4, 3.5
 """Inches; narrow enough that a phone shows the text at nearly its size."""
+LEGEND_CHARACTERS = 66
+"""Characters of a legend row at this width (measured on the drawn page)."""
+LEGEND_ROW = 0.2
+"""Inches of a legend row."""
 MOST_LINES = 8
 STYLE = {
     "svg.fonttype": "none",
@@ -69,16 +73,14 @@ def line_plot(
             axes.minorticks_off()
         axes.set(xlabel=x_label, ylabel=y_label)
         axes.set_ylim(bottom=0)
-        _legend(axes)
 
-    return _figure(title, alt, draw, legend_rows=-(-min(len(lines), MOST_LINES) // 3))
+    return _figure(title, alt, draw)
 
 
 def segment_plot(
     title: str, alt: str, segments: Sequence[Segment], systems: Sequence[str], y_label: str
 ) -> Plot:
     """One row per segment, one marker with its interval per system."""
-    systems = list(systems)[:5]
 
     def draw(axes: Any) -> None:
         step = 0.7 / max(len(systems), 1)
@@ -92,18 +94,24 @@ def segment_plot(
                 low = found.value if found.low is None else found.low
                 high = found.value if found.high is None else found.high
                 axes.plot([low, high], [y, y], color=style["color"], linewidth=1.5)
-                label = name if row == _first_row(segments, name) else None
                 axes.plot(
-                    found.value, y, style["marker"], color=style["color"], markersize=5, label=label
+                    found.value,
+                    y,
+                    style["marker"],
+                    color=style["color"],
+                    markersize=5,
+                    # Hollow: too few users for an interval.
+                    markerfacecolor="white" if found.low is None else style["color"],
+                    clip_on=False,
                 )
+            axes.plot([], [], style["marker"], color=style["color"], markersize=5, label=name)
         axes.set_yticks(range(len(segments)), [_cut(s.label, 26) for s in segments])
         axes.set_ylim(len(segments) - 0.4, -0.6)
         axes.set(xlabel=y_label)
         axes.set_xlim(left=0)
-        _legend(axes)
 
-    height = max(2.4, 1.3 + len(segments) * (0.16 * len(systems) + 0.22))
-    return _figure(title, alt, draw, height=height, legend_rows=-(-len(systems) // 3))
+    height = max(2.2, 0.8 + len(segments) * (0.11 * len(systems) + 0.16))
+    return _figure(title, alt, draw, height=height)
 
 
 def day_plot(
@@ -113,7 +121,7 @@ def day_plot(
 
     def draw(axes: Any) -> None:
         x = range(len(days))
-        for place, name in enumerate(list(systems)[:5]):
+        for place, name in enumerate(systems):
             style = _style(place)
             values = [d.systems[name] for d in days]
             axes.plot(x, [_number(v.value) for v in values], label=name, markersize=4, **style)
@@ -124,9 +132,8 @@ def day_plot(
         axes.set_xticks(list(x)[::every], [d.label for d in days][::every], rotation=30, ha="right")
         axes.set(ylabel=y_label)
         axes.set_ylim(bottom=0)
-        _legend(axes)
 
-    return _figure(title, alt, draw, legend_rows=-(-min(len(systems), 5) // 3))
+    return _figure(title, alt, draw)
 
 
 def bar_plot(
@@ -157,12 +164,9 @@ def bar_plot(
         axes.set_ylim(len(rows) - 0.4, -0.6)
         axes.set(xlabel=x_label)
         axes.grid(axis="y", visible=False)
-        if groups:
-            _legend(axes)
 
-    count = len(set(groups))
     height = max(2.0, 1.0 + 0.24 * len(rows))
-    return _figure(title, alt, draw, height=height, legend_rows=-(-count // 3) if groups else 0)
+    return _figure(title, alt, draw, height=height)
 
 
 def learning_plot(title: str, alt: str, rows: Sequence[Mapping[str, float]]) -> Plot:
@@ -181,10 +185,8 @@ def learning_plot(title: str, alt: str, rows: Sequence[Mapping[str, float]]) -> 
             other.spines["right"].set_visible(True)
             other.plot(*zip(*checks, strict=True), label="validation nDCG", markersize=4, **second)
             other.set_ylabel("validation nDCG")
-            handles = axes.get_legend_handles_labels(), other.get_legend_handles_labels()
-            _legend(axes, handles[0][0] + handles[1][0], handles[0][1] + handles[1][1])
 
-    return _figure(title, alt, draw, legend_rows=1)
+    return _figure(title, alt, draw)
 
 
 def reliability_plot(title: str, alt: str, bins: Sequence[Any], *, as_chance: bool) -> Plot:
@@ -196,11 +198,10 @@ def reliability_plot(title: str, alt: str, bins: Sequence[Any], *, as_chance: bo
         if as_chance:
             top = max([*x, *y, 1e-9])
             axes.plot([0, top], [0, top], color="#767676", linestyle=":", label="perfect")
-            _legend(axes)
         axes.set(xlabel="mean score of the bin", ylabel="share of hits")
         axes.set_ylim(bottom=0)
 
-    return _figure(title, alt, draw, legend_rows=1 if as_chance else 0)
+    return _figure(title, alt, draw)
 
 
 def share_plot(
@@ -216,9 +217,8 @@ def share_plot(
         axes.set_xticks(range(1, longest + 1, max(1, longest // 10)))
         axes.set(xlabel=x_label, ylabel=y_label)
         axes.set_ylim(bottom=0)
-        _legend(axes)
 
-    return _figure(title, alt, draw, legend_rows=-(-min(len(lines), MOST_LINES) // 3))
+    return _figure(title, alt, draw)
 
 
 def band_plot(
@@ -248,7 +248,6 @@ def _figure(
     draw: Callable[[Any], None],
     *,
     height: float = HEIGHT,
-    legend_rows: int = 0,
 ) -> Plot:
     """Draw on a figure of its own and return it as inline SVG with unique ids."""
     import matplotlib
@@ -258,8 +257,9 @@ def _figure(
     with matplotlib.rc_context({**STYLE, "svg.hashsalt": salt}), warnings.catch_warnings():
         # The reader's browser has the glyphs that matplotlib's own font lacks.
         warnings.filterwarnings("ignore", message="Glyph .* missing")
-        figure = Figure(figsize=(WIDTH, height + 0.22 * legend_rows), layout="constrained")
+        figure = Figure(figsize=(WIDTH, height), layout="constrained")
         draw(figure.add_subplot())
+        _legend(figure)
         out = io.StringIO()
         figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None})
     return Plot(title, _inline(out.getvalue(), salt, title), alt)
@@ -293,26 +293,31 @@ def _style(place: int) -> dict[str, Any]:
     }
 
 
-def _legend(axes: Any, handles: list[Any] | None = None, labels: list[str] | None = None) -> None:
-    """Above the axes: never over the data."""
-    if handles is None and not axes.get_legend_handles_labels()[0]:
+def _legend(figure: Any) -> None:
+    """Above everything, never over the data; as many columns as the names allow."""
+    handles: list[Any] = []
+    labels: list[str] = []
+    for each in figure.axes:
+        more_handles, more_labels = each.get_legend_handles_labels()
+        handles += more_handles
+        labels += more_labels
+    if not labels:
         return
-    given = {} if handles is None else {"handles": handles, "labels": labels}
-    axes.legend(
-        loc="lower left",
-        bbox_to_anchor=(0, 1.0),
-        ncols=3,
+    labels = [_cut(label, 40) for label in labels]
+    longest = max(len(label) for label in labels)
+    columns = max(1, min(4, len(labels), int(LEGEND_CHARACTERS // (longest + 6))))
+    rows = -(-len(labels) // columns)
+    figure.set_figheight(figure.get_figheight() + LEGEND_ROW * rows)
+    figure.legend(
+        handles,
+        labels,
+        loc="outside upper left",
+        ncols=columns,
         frameon=False,
         fontsize=9,
         handlelength=2.2,
         columnspacing=1.0,
-        borderaxespad=0.1,
-        **given,
     )
-
-
-def _first_row(segments: Sequence[Segment], name: str) -> int:
-    return next(row for row, s in enumerate(segments) if s.systems[name].value is not None)
 
 
 def _number(value: float | None) -> float:

@@ -20,7 +20,7 @@ HEAD_SHARE = 0.2
 """Items that are the head: the most popular fifth (the usual 80/20 reading)."""
 MAX_SEGMENTS = 24
 """Labels shown of one segmentation; rarer ones are pooled as "other"."""
-MAX_DAYS = 40
+MAX_DAYS = 20
 """Days shown one by one; longer windows are pooled into equal stretches."""
 OTHER = "other"
 DAY_US = 86_400_000_000
