@@ -185,6 +185,7 @@ WARNINGS: Final[Mapping[str, str]] = {
     "no_title": "items without a title",
     "no_text": "items without any text (no title, description, tags or category)",
     "value_not_finite": "events whose value was NaN or infinite, now null",
+    "in_log_already": "events that the service's log holds too; the log's row is kept",
     "withdrawn": "items of earlier runs that are gone from the files; kept, unavailable",
 }
 """Name of a warning → what its count counts. A warning keeps the row."""

@@ -28,6 +28,8 @@ def stage_events(part: Part, now: int) -> int:
         "value_not_finite",
         part.engine.one(f"SELECT count(*) FROM {part.rows} WHERE NOT isfinite({c.VALUE})"),
     )
+    if part.log is not None:
+        _prefer_log(part)
     key = f"coalesce({c.EVENT_ID}, ''), CASE WHEN {c.EVENT_ID} IS NULL THEN hash({_KEY}) END"
     exact = (
         f"{c.EVENT_ID}, CASE WHEN {c.EVENT_ID} IS NULL THEN struct_pack(a := {c.USER_ID},"
@@ -36,6 +38,16 @@ def stage_events(part: Part, now: int) -> int:
     )
     part.reject_repeats("duplicate_event", f"row({key})", exact)
     return int(part.engine.one(f"SELECT count(*) FROM ({part.accepted})"))
+
+
+def _prefer_log(part: Part) -> None:
+    """Drop the file's row of an event that the service's log holds too: no rule is broken."""
+    again = (
+        f"FROM {part.rows} WHERE {LOG} = 0 AND rule IS NULL AND {c.EVENT_ID} IN (SELECT"
+        f" {c.EVENT_ID} FROM {part.rows} WHERE {LOG} = 1 AND rule IS NULL)"
+    )
+    part.warn("in_log_already", part.engine.one(f"SELECT count(*) {again}"))
+    part.engine.run(f"DELETE {again}")
 
 
 def _rule(now: int) -> str:

@@ -33,15 +33,9 @@ def stage_impressions(part: Part, now: int) -> int:
     )
     part.reject(
         "unknown_item",
-        f"SELECT DISTINCT {LOG}, {FILE}, {ROW} FROM (SELECT {LOG}, {FILE}, {ROW},"
-        f" unnest({c.ITEM_IDS}) AS shown FROM {part.rows} WHERE rule IS NULL) s"
-        f" WHERE shown IS NULL OR NOT EXISTS (SELECT 1 FROM vocabulary v"
+        f"SELECT row FROM (SELECT rowid AS row, unnest({c.ITEM_IDS}) AS shown FROM {part.rows}"
+        f" WHERE rule IS NULL) s WHERE shown IS NULL OR NOT EXISTS (SELECT 1 FROM vocabulary v"
         f" WHERE v.{c.ITEM_ID} = shown)",
-    )
-    part.engine.run(
-        f"UPDATE {part.rows} r SET rule = 'unknown_item' WHERE rule IS NULL AND EXISTS"
-        f" (SELECT 1 FROM {part.rejects} x WHERE x.{LOG} = r.{LOG} AND x.{FILE} = r.{FILE}"
-        f" AND x.{ROW} = r.{ROW})"
     )
     part.reject_repeats("duplicate_impression_id", c.IMPRESSION_ID, c.IMPRESSION_ID)
     return int(part.engine.one(f"SELECT count(*) FROM ({part.accepted})"))
@@ -88,7 +82,7 @@ def _map_items(unmapped: Path, path: Path, item_ids: pa.Array) -> None:
 
 def stage_users(part: Part) -> int:
     """Check the users table; how many rows are accepted."""
-    attributes = attribute_columns(part)
+    attributes = attribute_columns(part, {c.USER_ID})
     part.stage(f"CASE WHEN {blank(c.USER_ID)} THEN 'missing_user_id' END AS rule", attributes)
     part.attributes = keep_attributes(part, attributes)
     part.reject_repeats("duplicate_user_id", c.USER_ID, c.USER_ID)

@@ -23,7 +23,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import numpy as np
 import pyarrow.parquet as pq
 
@@ -106,10 +105,7 @@ def ingest(
         places = _open(config, drained, scratch)
         with atomic_folder(out_dir, "the tables") as aside, engine(scratch) as duck:
             _forget(duck, drained, forgotten or set())
-            try:
-                summary = _write(duck, config, places, previous_vocabulary, aside, scratch, moment)
-            except duckdb.IOException as error:
-                raise _unreadable(error) from error
+            summary = _write(duck, config, places, previous_vocabulary, aside, scratch, moment)
             write_json(aside / SUMMARY_FILE, summary)
     return summary
 
@@ -291,12 +287,3 @@ def _event_types(duck: Engine, config: RecsysConfig, source: str) -> dict[str, d
 
 def _iso(microseconds: int) -> str:
     return datetime.fromtimestamp(microseconds / 1e6, UTC).isoformat(timespec="seconds")
-
-
-def _unreadable(error: duckdb.IOException) -> DataRefused:
-    return DataRefused(
-        "a file broke off while its rows were read",
-        found=str(error).splitlines()[0][:300],
-        expected="complete Parquet files",
-        fix="export the table again",
-    )

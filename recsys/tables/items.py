@@ -5,6 +5,7 @@ then the file, then (for items gone from the files) what an earlier run knew. An
 longer has stays in the vocabulary, unavailable, unless the service was told of it.
 """
 
+from collections.abc import Set
 from pathlib import Path
 
 import pyarrow as pa
@@ -44,14 +45,14 @@ def write_items(engine: Engine, path: Path) -> None:
     engine.copy(f"SELECT * FROM vocabulary ORDER BY {c.ITEM_INDEX}", path)
 
 
-def attribute_columns(part: Part) -> list[str]:
+def attribute_columns(part: Part, standard: Set[str] = _OURS) -> list[str]:
     """Columns beyond the standard ones that may be attributes, by type."""
     kinds: dict[str, str] = {}
     for side, source, _ in part.sides():
         partitions = {p.split("=", 1)[0] for f in source.files for p in f.parts if "=" in p}
         for column, kind in source.kinds.items():
             coarse = _coarse(kind)
-            if column in _OURS or column in partitions:
+            if column in standard or column in partitions:
                 continue
             if coarse == "other":
                 part.notes.append(f"column `{column}` ({kind}) is left out: no attribute type")

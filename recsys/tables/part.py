@@ -10,6 +10,7 @@ import duckdb
 from data_schemas import columns as c
 from data_schemas.errors import DataRefused
 from data_schemas.tables import RULES, Table
+from recsys.files import is_disk_full
 from recsys.tables.engine import Engine, name, quote
 from recsys.tables.sources import (
     FILE,
@@ -31,6 +32,14 @@ EXAMPLES = 3
 """Rows shown per broken rule."""
 SHOWN_CHARACTERS = 60
 """Length at which a cell of an example is cut."""
+_NOT_THE_FILES = (
+    duckdb.ParserException,
+    duckdb.BinderException,
+    duckdb.CatalogException,
+    duckdb.InternalException,
+    duckdb.OutOfMemoryException,
+)
+"""Errors that say nothing about the caller's files."""
 _BAD_TEXT = "invalid string encoding"
 
 
@@ -55,11 +64,6 @@ class Part:
     """Rows of users to be forgotten."""
 
     @property
-    def rejects(self) -> str:
-        """Table of (LOG, FILE, ROW, rule)."""
-        return f"{self.table.name}_rejects"
-
-    @property
     def rows(self) -> str:
         """Table of the rows in our own types, with the rule they break or null."""
         return f"{self.table.name}_rows"
@@ -80,13 +84,30 @@ class Part:
         try:
             self._stage(select, extras)
         except duckdb.Error as error:
-            if _BAD_TEXT not in str(error).lower():
+            if _BAD_TEXT in str(error).lower():
+                self._recode_all()
+                self._stage(select, extras)
+            elif isinstance(error, _NOT_THE_FILES) or is_disk_full(error):
                 raise
-            self._recode_all()
-            self._stage(select, extras)
-        self.engine.run(
-            f"CREATE TABLE {self.rejects} AS SELECT {LOG}, {FILE}, {ROW}, rule"
-            f" FROM {self.rows} WHERE rule IS NOT NULL"
+            else:
+                raise self._damaged(error) from error
+
+    def _damaged(self, error: duckdb.Error) -> DataRefused:
+        """The message for a file whose footer is whole and whose rows are not."""
+        label = self.files.where
+        for _, source, _ in self.sides():
+            for file, shown in zip(source.files, source.labels, strict=True):
+                try:
+                    self.engine.run(f"SELECT max(hash(r)) FROM read_parquet({quote(str(file))}) r")
+                except duckdb.Error:
+                    label = shown
+                    break
+        return DataRefused(
+            "a file is damaged: its rows cannot be read",
+            where=label,
+            found=str(error).splitlines()[0][:200],
+            expected="a complete Parquet file",
+            fix="export or copy it again",
         )
 
     def _make_views(self) -> None:
@@ -164,9 +185,9 @@ class Part:
         return f"CAST({name(column)} AS {target})"
 
     def reject(self, rule: str, rows: str) -> None:
-        """Set further rows aside: `rows` is a query of (LOG, FILE, ROW)."""
+        """Set further rows aside: `rows` is a query of the rowids of `self.rows`."""
         self.engine.run(
-            f"INSERT INTO {self.rejects} SELECT {LOG}, {FILE}, {ROW}, {quote(rule)} FROM ({rows})"
+            f"UPDATE {self.rows} SET rule = {quote(rule)} WHERE rowid IN ({rows}) AND rule IS NULL"
         )
 
     def reject_repeats(self, rule: str, key: str, exact: str, when: str = "true") -> None:
@@ -175,26 +196,28 @@ class Part:
         Rows are first grouped by the 64-bit hash of `key`, so that only the few that share one
         are compared by `exact` (a comma-separated list of columns).
         """
+        candidates = f"FROM {self.rows} WHERE rule IS NULL AND {when}"
         self.engine.run(
-            f"CREATE TEMP TABLE repeated AS SELECT h FROM (SELECT hash({key}) AS h"
-            f" FROM {self.rows} WHERE rule IS NULL AND {when}) GROUP BY h HAVING count(*) > 1"
+            f"CREATE TEMP TABLE repeated AS SELECT h FROM (SELECT hash({key}) AS h {candidates})"
+            f" GROUP BY h HAVING count(*) > 1"
         )
         self.reject(
             rule,
-            f"SELECT {LOG}, {FILE}, {ROW} FROM (SELECT {LOG}, {FILE}, {ROW}, row_number() OVER"
+            f"SELECT rowid FROM (SELECT rowid, row_number() OVER"
             f" (PARTITION BY {exact} ORDER BY {LOG} DESC, {FILE}, {PLACE}, {ROW}) AS nth"
-            f" FROM {self.rows} WHERE rule IS NULL AND {when}"
-            f" AND hash({key}) IN (SELECT h FROM repeated)) WHERE nth > 1",
+            f" {candidates} AND hash({key}) IN (SELECT h FROM repeated)) WHERE nth > 1",
         )
         self.engine.run("DROP TABLE repeated")
 
     @property
     def accepted(self) -> str:
         """Query of the rows that broke no rule."""
+        return f"SELECT * FROM {self.rows} WHERE rule IS NULL"
+
+    def _rejects(self, side: int) -> str:
+        """Query of (FILE, ROW, rule) of the rows set aside on one side."""
         return (
-            f"SELECT * FROM {self.rows} r WHERE rule IS NULL AND NOT EXISTS (SELECT 1 FROM"
-            f" {self.rejects} x WHERE x.{LOG} = r.{LOG} AND x.{FILE} = r.{FILE}"
-            f" AND x.{ROW} = r.{ROW})"
+            f"SELECT {FILE}, {ROW}, rule FROM {self.rows} WHERE rule IS NOT NULL AND {LOG} = {side}"
         )
 
     def warn(self, warning: str, count: int) -> None:
@@ -207,9 +230,12 @@ class Part:
         Raises:
             DataRefused: more than `limit` of the file's rows broke a rule, or no row is left.
         """
-        grouped = f"SELECT rule, count(*) FROM {self.rejects} WHERE {LOG} ="
-        self.rejected = self.engine.counts(f"{grouped} 0 GROUP BY rule ORDER BY rule")
-        self.rejected_log = self.engine.counts(f"{grouped} 1 GROUP BY rule ORDER BY rule")
+        self.rejected, self.rejected_log = (
+            self.engine.counts(
+                f"SELECT rule, count(*) FROM ({self._rejects(side)}) GROUP BY rule ORDER BY rule"
+            )
+            for side in (0, 1)
+        )
         share = sum(self.rejected.values()) / max(self.files.rows - self.left_out, 1)
         if share > limit:
             raise self._refusal(share, limit)
@@ -233,7 +259,7 @@ class Part:
         return (
             f"SELECT x.rule AS {c.RULE}, l.label AS {c.SOURCE_FILE}, r.{ROW} AS {c.SOURCE_ROW},"
             f" {columns} FROM {raw} r"
-            f" JOIN (SELECT * FROM {self.rejects} WHERE {LOG} = {side}) x"
+            f" JOIN ({self._rejects(side)}) x"
             f" ON x.{FILE} = r.{FILE} AND x.{ROW} = r.{ROW}"
             f" JOIN (VALUES {labels}) l(file, label) ON l.file = r.{FILE}"
             f" ORDER BY r.{FILE}, r.{ROW}"
@@ -248,8 +274,8 @@ class Part:
                 f"left(CAST(r.{name(k)} AS VARCHAR), {SHOWN_CHARACTERS})" for k in keys
             )
             rows = self.engine.rows(
-                f"SELECT x.rule, r.{FILE}, r.{ROW}, {cells} FROM {raw} r JOIN (SELECT * FROM"
-                f" {self.rejects} WHERE {LOG} = {side} QUALIFY row_number() OVER"
+                f"SELECT x.rule, r.{FILE}, r.{ROW}, {cells} FROM {raw} r JOIN ("
+                f"{self._rejects(side)} QUALIFY row_number() OVER"
                 f" (PARTITION BY rule ORDER BY {FILE}, {ROW}) <= {EXAMPLES}) x"
                 f" ON x.{FILE} = r.{FILE} AND x.{ROW} = r.{ROW} ORDER BY 1, 2, 3"
             )

@@ -8,13 +8,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from glob import glob, has_magic
 from pathlib import Path
-from typing import Any
+from urllib.parse import urlsplit, urlunsplit
 
+import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_schemas.columns import POSITION, RECEIVED_AT
-from data_schemas.errors import DataRefused, RecsysError, UsageError
+from data_schemas.errors import DataRefused, UsageError
 from data_schemas.tables import Column, Kind, Table
 from recsys.tables.engine import Engine, name, quote
 
@@ -404,17 +405,43 @@ def from_connection(url: str, wanted: str, table: Table, scratch: Path) -> Sourc
         UsageError: the connection cannot be opened or has no such table.
     """
     label = f"table `{wanted}` of {_without_password(url)}"
-    connection = _connect(url)
+    target = scratch / f"{table.name}.parquet"
+    if url.startswith("duckdb://"):
+        _copy_from_duckdb(url, wanted, label, table, target)
+    else:
+        _copy_through_ibis(url, wanted, label, table, target)
+    return open_source([target], table, [label])
+
+
+def _copy_from_duckdb(url: str, wanted: str, label: str, table: Table, target: Path) -> None:
+    """DuckDB writes the file itself, opened for reading only."""
+    place = url.removeprefix("duckdb://").split("?", 1)[0]
     try:
-        existing = sorted(connection.list_tables())
+        database = duckdb.connect(place, read_only=True)
+    except duckdb.Error as error:
+        raise _no_connection(url, error) from None
+    try:
+        existing = [str(row[0]) for row in database.execute("SHOW TABLES").fetchall()]
         if wanted not in existing:
-            raise UsageError(
-                "the connection has no such table",
-                where=f"{label} (data.{table.name})",
-                found="existing tables: " + (", ".join(existing[:20]) or "none"),
-                fix="correct the name in the config",
-            )
-        target = scratch / f"{table.name}.parquet"
+            raise _no_table(label, table, existing)
+        database.execute("SET TimeZone = 'UTC'")
+        database.execute(f"COPY (FROM {name(wanted)}) TO {quote(str(target))} (FORMAT parquet)")
+    finally:
+        database.close()
+
+
+def _copy_through_ibis(url: str, wanted: str, label: str, table: Table, target: Path) -> None:
+    """Any other backend, batch by batch."""
+    import ibis
+
+    try:
+        connection = ibis.connect(url)
+    except Exception as error:  # every backend raises kinds of its own
+        raise _no_connection(url, error) from None
+    try:
+        existing = connection.list_tables()
+        if wanted not in existing:
+            raise _no_table(label, table, existing)
         with connection.table(wanted).to_pyarrow_batches(chunk_size=65_536) as reader:
             _check_schema_first(reader.schema, table, label)
             with pq.ParquetWriter(target, reader.schema) as writer:
@@ -422,7 +449,6 @@ def from_connection(url: str, wanted: str, table: Table, scratch: Path) -> Sourc
                     writer.write_batch(batch)
     finally:
         connection.disconnect()
-    return open_source([target], table, [label])
 
 
 def _check_schema_first(schema: pa.Schema, table: Table, label: str) -> None:
@@ -432,27 +458,27 @@ def _check_schema_first(schema: pa.Schema, table: Table, label: str) -> None:
     _require(table, schema.names, label)
 
 
-def _connect(url: str) -> Any:
-    import ibis
+def _no_table(label: str, table: Table, existing: Sequence[str]) -> UsageError:
+    return UsageError(
+        "the connection has no such table",
+        where=f"{label} (data.{table.name})",
+        found="existing tables: " + (", ".join(sorted(existing)[:20]) or "none"),
+        fix="correct the name in the config",
+    )
 
-    try:
-        return ibis.connect(url)
-    except RecsysError:
-        raise
-    except Exception as error:  # every backend raises its own kinds
-        raise UsageError(
-            "the connection cannot be opened",
-            where=f"{_without_password(url)} (data.connection)",
-            found=_first_line(error),
-            expected="an Ibis URL such as postgres://user@host/database or duckdb:///folder/x.db",
-            fix="correct the URL, or install the extra of its backend",
-        ) from None
+
+def _no_connection(url: str, error: Exception) -> UsageError:
+    return UsageError(
+        "the connection cannot be opened",
+        where=f"{_without_password(url)} (data.connection)",
+        found=_first_line(error),
+        expected="an Ibis URL such as postgres://user@host/database or duckdb:///folder/x.db",
+        fix="correct the URL, or install the extra of its backend",
+    )
 
 
 def _without_password(url: str) -> str:
     """The URL as it may be shown."""
-    from urllib.parse import urlsplit, urlunsplit
-
     parts = urlsplit(url)
     if not parts.password:
         return url
