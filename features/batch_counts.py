@@ -6,6 +6,7 @@ Shapes: R rows, P distinct (entity, bucket) pairs of a part, C counts, E events.
 """
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -164,8 +165,9 @@ def _parts(
 def _event_columns(
     events: tuple[Ints, npt.NDArray[np.int16], Longs, Longs],
     seen: npt.NDArray[np.int64] | slice,
-) -> dict[str, npt.NDArray[np.generic]]:
-    return dict(zip((ENTITY, KIND, BUCKET, KNOWN_AT), (c[seen] for c in events), strict=True))
+) -> dict[str, npt.NDArray[Any]]:
+    entity, kind, bucket, known_at = events
+    return {ENTITY: entity[seen], KIND: kind[seen], BUCKET: bucket[seen], KNOWN_AT: known_at[seen]}
 
 
 def _part_counts(
@@ -192,7 +194,11 @@ def _part_counts(
     counts = [found[column.name][order][place] for column in columns]
     bounded = np.flatnonzero(position != ANY_POSITION)
     if len(bounded):
-        rows = {ROW: bounded, ENTITY: entity[bounded], BUCKET: bucket[bounded]}
+        rows: dict[str, npt.NDArray[Any]] = {
+            ROW: bounded,
+            ENTITY: entity[bounded],
+            BUCKET: bucket[bounded],
+        }
         rows[POSITION_BOUND] = position[bounded]
         late = backend.run(unknown_yet(events, backend.put("bounded", rows), columns))
         for values, column in zip(counts, columns, strict=True):

@@ -134,7 +134,8 @@ class Catalogue:
     @property
     def available(self) -> npt.NDArray[np.bool_]:
         """bool[N], a copy."""
-        return self.blocked == 0
+        free: npt.NDArray[np.bool_] = self.blocked == 0
+        return free
 
     @property
     def category_codes(self) -> Ints:
@@ -487,7 +488,8 @@ def _blocked(table: Any, size: int) -> Mask:
     if AVAILABLE not in table.column_names:
         return np.zeros(size, np.uint8)
     there = table[AVAILABLE].fill_null(True).to_numpy(zero_copy_only=False)
-    return (~there.astype(bool)).astype(np.uint8)
+    blocked: Mask = (~there.astype(bool)).astype(np.uint8)
+    return blocked
 
 
 def _no_codes(size: int) -> Codes:
@@ -545,8 +547,8 @@ def as_attribute(column: Any) -> Floats | Codes | None:
     if pa.types.is_boolean(kind):
         column, kind = column.cast(pa.int8()), pa.int8()
     if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind):
-        numbers = column.cast(pa.float64()).fill_null(np.nan).to_numpy(zero_copy_only=False)
-        return numbers.astype(np.float32)
+        numbers: Floats = column.cast(pa.float64()).fill_null(np.nan).to_numpy().astype(np.float32)
+        return numbers
     if pa.types.is_string(kind) or pa.types.is_large_string(kind):
         codes = _encode(column)
         return codes if len(codes.names) <= MAX_VALUES else None

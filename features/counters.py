@@ -11,10 +11,10 @@ Shapes: N entities, K kinds, C cells of the base, W windows, n entities asked.
 from pathlib import Path
 from typing import Any, Final
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
+from features.compiled import compiled
 from features.interactions import Ints, Longs
 from features.store import grown, open_arrays, write_arrays
 
@@ -23,7 +23,7 @@ Kinds = npt.NDArray[np.int16]
 _END: Final = -1
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _until(bucket: Longs, running: Longs, low: int, high: int, limit: int) -> int:
     """Events of the cells low..high-1 in buckets before `limit`."""
     start, stop = low, high
@@ -36,7 +36,7 @@ def _until(bucket: Longs, running: Longs, low: int, high: int, limit: int) -> in
     return running[start - 1] if start > low else 0
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _read(
     offsets: Longs,
     bucket: Longs,
@@ -88,7 +88,7 @@ def _read(
                 out[i, len(kinds), w] += out[i, j, w]
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _add(
     head: Any,
     cell_bucket: Longs,
@@ -284,7 +284,7 @@ class CounterTable:
         return cls(int(kinds[0]), offsets, bucket, running)
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _owners(head: Any, cell_next: Ints, n_kinds: int, out: Longs) -> None:
     """Key (entity·n_kinds + kind) of each overlay cell."""
     for entity in range(head.shape[0]):

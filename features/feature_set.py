@@ -93,7 +93,7 @@ class FeatureSet:
         catalogue, state, items = moment.catalogue, moment.state, moment.items
         if self._attributes:
             places = [place for place, _ in self._attributes]
-            key = (id(catalogue), catalogue.revision)
+            key: tuple[int, ...] = (id(catalogue), catalogue.revision)
             read = partial(self._read_attributes, moment)
             out[:, places] = self._kept_attributes.take(key, items, catalogue.n_items, read)
         if self._counters:

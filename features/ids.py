@@ -11,11 +11,11 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-import numba
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from features.compiled import compiled
 from features.interactions import Ints, Longs
 from features.store import open_arrays, write_arrays
 
@@ -28,7 +28,7 @@ _MIX: Final = np.uint64(0xFF51AFD7ED558CCD)
 _SHIFT: Final = np.uint64(33)
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _hash(block: Bytes, low: int, high: int) -> Any:
     """FNV-1a with a final mix (both public domain), 64 bits."""
     h = _OFFSET
@@ -40,7 +40,7 @@ def _hash(block: Bytes, low: int, high: int) -> Any:
     return h
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _hash_all(block: Bytes, offsets: Longs) -> Hashes:
     out = np.empty(len(offsets) - 1, np.uint64)
     for i in range(len(out)):
@@ -48,7 +48,7 @@ def _hash_all(block: Bytes, offsets: Longs) -> Hashes:
     return out
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _find(
     block: Bytes, offsets: Longs, hashes: Hashes, order: Ints, query: Bytes, low: int, high: int
 ) -> int:
@@ -56,7 +56,7 @@ def _find(
     h = _hash(query, low, high)
     at = np.searchsorted(hashes, h)
     while at < len(hashes) and hashes[at] == h:
-        index = order[at]
+        index: int = order[at]
         start, stop = offsets[index], offsets[index + 1]
         if stop - start == high - low:
             same = True
@@ -70,7 +70,7 @@ def _find(
     return -1
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _find_all(
     block: Bytes, offsets: Longs, hashes: Hashes, order: Ints, query: Bytes, cuts: Longs
 ) -> Ints:
@@ -112,17 +112,11 @@ class IdIndex:
     @classmethod
     def build(cls, ids: Iterable[str] | Any) -> "IdIndex":
         """Index N distinct identifiers in the order given."""
-        block, offsets = (part.copy() for part in pack(ids))
+        block, offsets = pack(ids)
+        block, offsets = block.copy(), offsets.copy()
         hashes = _hash_all(block, offsets)
         order = np.argsort(hashes, kind="stable").astype(np.int32)
         return cls(block, offsets, hashes[order], order)
-
-    def forget_from(self, size: int) -> None:
-        """Drop identifiers added at or beyond `size`; those of the base stay."""
-        keep = max(0, size - self._base)
-        for identifier in self._added_ids[keep:]:
-            del self._added[identifier]
-        del self._added_ids[keep:]
 
     def __len__(self) -> int:
         return self._base + len(self._added_ids)

@@ -4,8 +4,9 @@ Shapes: E events, U users, h events of one history, N items of the vocabulary.
 All times are int64 microseconds since 1970-01-01 UTC.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -36,11 +37,21 @@ class History(NamedTuple):
 
     def before(self, now: int) -> "History":
         """The part strictly before `now`."""
-        return History(*(column[: np.searchsorted(self.time, now, "left")] for column in self))
+        end = np.searchsorted(self.time, now, "left")
+        return self.each(lambda column: column[:end])
 
     def last(self, n: int) -> "History":
         """The latest n events."""
-        return History(*(column[-n:] for column in self)) if n else EMPTY_HISTORY
+        return self.each(lambda column: column[-n:]) if n else EMPTY_HISTORY
+
+    def each(self, change: Callable[[Any], Any]) -> "History":
+        """The same change made to every column."""
+        return History(*map(change, self))
+
+    def joined(self, later: "History") -> "History":
+        """Both histories' events, those of `later` behind."""
+        pairs: Any = zip(self, later, strict=True)
+        return History(*map(np.concatenate, pairs))
 
 
 EMPTY_HISTORY = History(
@@ -94,8 +105,8 @@ class Interactions:
         np.cumsum(np.bincount(self.user, minlength=self.n_users), out=offsets[1:])
         return Histories(
             offsets,
-            History(
-                *(c[order] for c in (self.item, self.kind, self.time, self.weight, self.grade))
+            History(self.item, self.kind, self.time, self.weight, self.grade).each(
+                lambda column: column[order]
             ),
         )
 
@@ -112,4 +123,4 @@ class Histories:
         if user < 0:
             return EMPTY_HISTORY
         low, high = self.offsets[user], self.offsets[user + 1]
-        return History(*(column[low:high] for column in self.events))
+        return self.events.each(lambda column: column[low:high])

@@ -123,14 +123,25 @@ class OnlineState:
         if late is None:
             return base.before(now)
         if len(base.time) and late.time[0] < base.time[-1]:
-            both = _joined(base, late)
+            both = base.joined(late)
             order = np.argsort(both.time, kind="stable")
-            return History(*(column[order] for column in both)).before(now)
-        return _joined(base, late).before(now)
+            return both.each(lambda column: column[order]).before(now)
+        return base.joined(late).before(now)
 
     def knows_user(self, user_id: str) -> bool:
         """Whether any event of the user is kept."""
         return len(self._base_history(user_id).item) > 0 or user_id in self._overlay.rows
+
+    def user_ids(self) -> list[str]:
+        """Everybody of whom an event is kept, sorted."""
+        base = self._user_index.all().to_pylist()
+        kept = {user for place, user in enumerate(base) if place not in self._forgotten}
+        return sorted(kept | self._overlay.rows.keys())
+
+    def last_time(self) -> int:
+        """Time of the latest event kept (µs); 0 when there is none."""
+        base = int(self._events.time.max()) if len(self._events.time) else 0
+        return max(base, self._overlay.last_time())
 
     def user_attributes(self, user_id: str) -> dict[str, Any]:
         """Attributes of a user by column name (float or string); empty for an unknown user."""
@@ -152,7 +163,7 @@ class OnlineState:
         if user < 0 or user in self._forgotten:
             return EMPTY_HISTORY
         low, high = self._offsets[user], self._offsets[user + 1]
-        return History(*(column[low:high] for column in self._events))
+        return self._events.each(lambda column: column[low:high])
 
     # -- folding ------------------------------------------------------------------------------
 
@@ -345,7 +356,7 @@ class OnlineState:
         index, offsets, events = self._all_histories()
         index.save(folder, "users")
         write_arrays(folder, {"history.offsets": offsets})
-        write_arrays(folder, {f"history.{n}": c for n, c in zip(_HISTORY, events, strict=True)})
+        write_arrays(folder, {f"history.{n}": getattr(events, n) for n in _HISTORY})
         sizes = self._sizes()
         for name, table in self._tables.items():
             table.compacted(*sizes[name]).save(folder, f"counters.{name}")
@@ -397,7 +408,7 @@ class OnlineState:
         live = kept[base_user]
         kept[late_user] = True
         user = np.concatenate([base_user[live], late_user])
-        events = _joined(History(*(column[live] for column in self._events)), late)
+        events = self._events.each(lambda column: column[live]).joined(late)
         order_in_log = np.concatenate([np.full(int(live.sum()), -1, np.int64), position])
         return _sorted_by_hash(everyone, kept, user, events, order_in_log)
 
@@ -435,7 +446,7 @@ class OnlineState:
             meta["log_position"],
             IdIndex.open(folder, "users"),
             arrays["history.offsets"],
-            History(*(arrays[f"history.{n}"] for n in _HISTORY)),
+            History(*map(arrays.__getitem__, map("history.{}".format, _HISTORY))),
             {name: CounterTable.open(folder, f"counters.{name}") for name in ENTITIES},
             UserTable.open(folder),
         )
@@ -462,7 +473,7 @@ class _Overlay:
     def __init__(self) -> None:
         self.rows: dict[str, list[int]] = {}
         self.forgotten: set[str] = set()
-        self._columns = [np.zeros(0, kind) for kind in _TYPES]
+        self._columns: list[Any] = [np.zeros(0, kind) for kind in _TYPES]
         self._position = np.zeros(0, np.int64)
         self._size = 0
 
@@ -487,12 +498,17 @@ class _Overlay:
         if rows is None:
             return None
         at = np.array(rows)
-        history = History(*(column[at] for column in self._columns))
+        history = self._all().each(lambda column: column[at])
         if (np.diff(history.time) < 0).any():
             # Rows are in the order of the log, so a stable sort breaks ties by position.
             order = np.argsort(history.time, kind="stable")
-            history = History(*(column[order] for column in history))
+            return history.each(lambda column: column[order])
         return history
+
+    def last_time(self) -> int:
+        """Time of the latest event (µs); 0 when there is none."""
+        times = self._columns[_HISTORY.index("time")][: self._size]
+        return int(times.max()) if len(times) else 0
 
     def forget(self, user_id: str) -> None:
         self.rows.pop(user_id, None)
@@ -506,8 +522,10 @@ class _Overlay:
         at = np.array([row for rows in self.rows.values() for row in rows], np.int64)
         lengths = [len(rows) for rows in self.rows.values()]
         user = np.repeat(np.array([place[name] for name in self.rows], np.int64), lengths)
-        events = History(*(column[at] for column in self._columns))
-        return user, events, self._position[at]
+        return user, self._all().each(lambda column: column[at]), self._position[at]
+
+    def _all(self) -> History:
+        return History(*self._columns)
 
 
 def tag_rows(catalogue: Catalogue, items: Ints) -> tuple[npt.NDArray[np.int64], Ints]:
@@ -520,13 +538,9 @@ def tag_rows(catalogue: Catalogue, items: Ints) -> tuple[npt.NDArray[np.int64], 
     return rows, pool[start[items][rows] + within]
 
 
-def _joined(first: History, second: History) -> History:
-    return History(*(np.concatenate(pair) for pair in zip(first, second, strict=True)))
-
-
 def _histories_by_hash(interactions: Interactions) -> tuple[IdIndex, Longs, History]:
     order = np.lexsort((interactions.position, interactions.time))
-    columns = (getattr(interactions, name)[order] for name in _HISTORY)
+    columns = [getattr(interactions, name)[order] for name in _HISTORY]
     kept = np.bincount(interactions.user, minlength=interactions.n_users) > 0
     return _sorted_by_hash(
         list(interactions.user_ids),
@@ -559,7 +573,7 @@ def _sorted_by_hash(
     return (
         IdIndex.build(names[by_name]),
         offsets,
-        History(*(column[order] for column in events)),
+        events.each(lambda column: column[order]),
     )
 
 

@@ -14,7 +14,7 @@ from data_schemas.columns import USER_ID
 from features.catalogue import Codes, as_attribute
 from features.ids import IdIndex
 from features.interactions import Floats
-from features.store import open_arrays, read_json, write_arrays, write_json
+from features.store import Array, open_arrays, read_json, write_arrays, write_json
 
 _META: Final = "users.json"
 
@@ -64,7 +64,9 @@ class UserTable:
     def save(self, folder: Path) -> None:
         """Write the table's files into an existing folder."""
         self.ids.save(folder, "attributed")
-        arrays = {f"user.numeric.{i}": v for i, v in enumerate(self.numeric.values())}
+        arrays: dict[str, Array] = {
+            f"user.numeric.{i}": v for i, v in enumerate(self.numeric.values())
+        }
         arrays |= {
             f"user.categorical.{i}": c.values for i, c in enumerate(self.categorical.values())
         }

@@ -45,6 +45,7 @@ class Attribute(ItemFeature):
         names = catalogue.values_of(self.name)
         if cached is None or len(cached) != len(names) + 1:
             place = {value: code for code, value in enumerate(self.values)}
-            cached = np.array([place.get(name, np.nan) for name in (*names, None)], np.float32)
+            declared = [place.get(name, np.nan) for name in names]
+            cached = np.array([*declared, np.nan], np.float32)
             catalogue.derived[self.name, self.values] = cached
         return cached

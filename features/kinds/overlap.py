@@ -2,15 +2,15 @@
 
 from dataclasses import dataclass
 
-import numba
 import numpy as np
 
+from features.compiled import compiled
 from features.interactions import Floats, Ints, Longs
 from features.kinds.base import HistoryFeature, shared
 from features.moment import Moment
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _tag_overlap(start: Longs, stop: Longs, pool: Ints, seen: Ints, items: Ints) -> Floats:
     """float32[n]: mean over an item's tags of the share of `seen` items that have the tag."""
     size = 0
@@ -71,4 +71,5 @@ class Overlap(HistoryFeature):
         counts = np.bincount(
             catalogue.category_codes[seen] + 1, minlength=len(catalogue.category_names) + 1
         )
-        return np.where(wanted >= 0, counts[wanted + 1] / len(seen), np.nan).astype(np.float32)
+        share = counts[wanted + 1] / len(seen)
+        return np.where(wanted >= 0, share, np.nan).astype(np.float32)

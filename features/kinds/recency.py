@@ -2,15 +2,15 @@
 
 from dataclasses import dataclass
 
-import numba
 import numpy as np
 
+from features.compiled import compiled
 from features.interactions import DAY, Floats, Ints, Longs
 from features.kinds.base import HistoryFeature, shared
 from features.moment import Moment
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _days_since(wanted: Ints, seen: Ints, time: Longs, now: int) -> Floats:
     """float32[n] days since the latest of the k `seen` codes that equals each wanted one."""
     order = np.argsort(seen, kind="mergesort")

@@ -2,8 +2,6 @@
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from features.interactions import DAY, HOUR, Floats
 from features.kinds.base import HistoryFeature, shared
 from features.moment import Moment
@@ -31,4 +29,4 @@ class TimeOf(HistoryFeature):
         if self.of == "day":
             return shared(moment.now % DAY / HOUR)
         # 1970-01-01 was a Thursday, day 3 of a week that starts on Monday.
-        return shared(np.float32((moment.now // DAY + 3) % 7))
+        return shared((moment.now // DAY + 3) % 7)

@@ -35,7 +35,8 @@ class UserActivity(HistoryFeature):
         time = moment.history.time
         if self.window_us == 0:
             return shared(len(time))
-        return shared(len(time) - np.searchsorted(time, moment.now - self.window_us, "left"))
+        first = int(np.searchsorted(time, moment.now - self.window_us, "left"))
+        return shared(len(time) - first)
 
 
 @dataclass(frozen=True)
