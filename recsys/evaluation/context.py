@@ -142,6 +142,8 @@ class ReportContext:
     alarms: Sequence[str] = ()
     """Shown first, in red."""
     warnings: Sequence[str] = ()
+    failed_systems: Mapping[str, str] = field(default_factory=dict)
+    """System that should have been compared with → why it could not be."""
     examples: Sequence[Example] | None = None
     position_bias: PositionBias | None = None
     caveats: Sequence[str] = ()

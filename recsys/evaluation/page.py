@@ -2,9 +2,12 @@
 
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
 
 from recsys.evaluation import plots
 from recsys.evaluation.context import (
@@ -26,6 +29,9 @@ from recsys.evaluation.evaluation import (
 )
 from recsys.evaluation.plots import MOST_LINES, Plot
 from recsys.evaluation.uncertainty import Interval
+
+if TYPE_CHECKING:
+    from recsys.evaluation.compare import Comparison
 
 FORMAT = 1
 """Version of report.json; raised when a key is renamed or removed."""
@@ -157,6 +163,33 @@ def render(evaluation: Evaluation, context: ReportContext) -> str:
         stages=_rows(StageCost, context.stages),
         plots=_plots(evaluation, context),
         caveats=[*context.caveats, *_caveats(evaluation)],
+        failed=context.failed_systems,
+    )
+    return page
+
+
+def render_comparison(
+    comparison: "Comparison",
+    titles: Sequence[str] | npt.NDArray[np.object_],
+    users: Mapping[int, str],
+    warnings: Sequence[str],
+) -> str:
+    """The page of two versions as text."""
+    e = comparison.evaluation
+    page: str = template("compare.html.j2").render(
+        x=comparison,
+        e=e,
+        titles=titles,
+        users=users,
+        warnings=[*warnings, *e.warnings],
+        verdict=verdict(e),
+        plots={
+            "k": [_curve_plot(e, metric) for metric in e.curves],
+            "segments": [_segment_plot(e, part, rows) for part, rows in e.segments.items()],
+            "days": _day_plots(e),
+        },
+        depth=min(e.ks),
+        caveats=_caveats(e),
     )
     return page
 
@@ -177,6 +210,7 @@ def template(name: str) -> Any:
         "number": _number,
         "signed": _signed,
         "relative": _relative,
+        "chance": _chance,
         "moment": day_and_time,
         "fact": _fact,
         "drawn": Markup,
@@ -427,6 +461,13 @@ def _number(value: float | None) -> str:
     if abs(value) >= 10:
         return f"{value:.2f}"
     return f"{value:.4f}"
+
+
+def _chance(p: float | None) -> str:
+    """A p-value."""
+    if p is None:
+        return "—"
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def _relative(value: float | None) -> str:

@@ -20,7 +20,7 @@ MARKERS = "osD^vPX*"
 DASHES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)), (0, (6, 2, 1, 2)))
 WIDTH, HEIGHT = 5.4, 3.5
 """Inches; narrow enough that a phone shows the text at nearly its size."""
-LEGEND_CHARACTERS = 66
+LEGEND_CHARACTERS = 76
 """Characters of a legend row at this width (measured on the drawn page)."""
 LEGEND_ROW = 0.2
 """Inches of a legend row."""
@@ -194,7 +194,7 @@ def reliability_plot(title: str, alt: str, bins: Sequence[Any], *, as_chance: bo
 
     def draw(axes: Any) -> None:
         x, y = [b.predicted for b in bins], [b.observed for b in bins]
-        axes.plot(x, y, label="observed", markersize=5, **_style(0))
+        axes.plot(x, y, label="observed" if as_chance else None, markersize=5, **_style(0))
         if as_chance:
             top = max([*x, *y, 1e-9])
             axes.plot([0, top], [0, top], color="#767676", linestyle=":", label="perfect")
