@@ -116,12 +116,17 @@ def unknown_yet(events: Any, bounded: Any, columns: Sequence[Column]) -> Any:
         ],
         rname="event_{name}",
     )
-    counts = {}
-    for column in columns:
-        inside = ibis.literal(True)
-        if column.width:
-            inside = late[f"event_{BUCKET}"] >= late[BUCKET] - column.width
-        if column.kinds:
-            inside = inside & late[KIND].isin(column.kinds)
-        counts[column.name] = inside.ifelse(1, 0).sum().cast("int64")
+    counts = {column.name: _inside(late, column) for column in columns}
     return late.group_by(ROW).agg(**counts)
+
+
+def _inside(late: Any, column: Column) -> Any:
+    """Joined events that fall into a row's window and are of its types."""
+    conditions = []
+    if column.width:
+        conditions.append(late[f"event_{BUCKET}"] >= late[BUCKET] - column.width)
+    if column.kinds:
+        conditions.append(late[KIND].isin(column.kinds))
+    if not conditions:
+        return late.count().cast("int64")
+    return ibis.and_(*conditions).ifelse(1, 0).sum().cast("int64")

@@ -201,7 +201,7 @@ class FeatureSet:
             [
                 *(signal_feature(name) for name in signal_columns),
                 *_counters(tuple(kinds)[:MAX_TYPES], widths, impressions),
-                *_of_user(widths, resolution),
+                *_of_user(tuple(kinds)[:MAX_TYPES], widths, resolution),
                 *_of_item(catalogue, resolution),
                 *_user_attributes(users),
                 *(own_feature(name) for name in config.own),
@@ -237,11 +237,12 @@ def _counters(kinds: tuple[str, ...], widths: tuple[int, ...], impressions: bool
     return list(dict.fromkeys(chosen))
 
 
-def _of_user(widths: tuple[int, ...], resolution: str) -> list[Feature]:
-    chosen: list[Feature] = [UserActivity(UNBOUNDED)]
+def _of_user(kinds: tuple[str, ...], widths: tuple[int, ...], resolution: str) -> list[Feature]:
+    types = ("",) if len(kinds) < 2 else ("", *kinds)
+    chosen: list[Feature] = [UserActivity(name, UNBOUNDED) for name in types]
     chosen += [UserDiversity(of) for of in ("item", "category", "positive")]
     if resolution != "ordinal":
-        chosen += [UserActivity(width) for width in widths]
+        chosen += [UserActivity("", width) for width in widths]
         chosen += [Recency(of) for of in ("user", "item", "category")]
         chosen.append(TimeOf("week"))
     if resolution == "seconds":

@@ -61,6 +61,14 @@ class Moment:
     """The user's attributes by column, floats or strings."""
     context: Mapping[str, Any] = field(default_factory=dict)
     """What the request said of its situation."""
+    kinds: Sequence[str] | None = None
+    """What the history's codes mean; the state's event types when absent."""
+
+    def kind_code(self, name: str) -> int:
+        """Code of an event type in the history, -1 for one that never occurred."""
+        if self.kinds is None:
+            return self.state.kind_code(name)
+        return self.kinds.index(name) if name in self.kinds else -1
 
     def __len__(self) -> int:
         return len(self.items)

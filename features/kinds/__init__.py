@@ -10,6 +10,7 @@ from features.kinds.overlap import Overlap
 from features.kinds.recency import Recency
 from features.kinds.signals import (
     CollaborativeScore,
+    CoOccurrence,
     InterestScore,
     RecallRank,
     Share,
@@ -29,6 +30,7 @@ KINDS: Final[dict[str, type[Feature]]] = {
         Attribute,
         CollaborativeScore,
         Context,
+        CoOccurrence,
         InterestScore,
         Overlap,
         RecallRank,

@@ -164,6 +164,7 @@ def moment_of(rows: Rows, inputs: BatchInputs, group: int, part: slice) -> Momen
         catalogue=inputs.catalogue,
         user=inputs.user_attributes(int(rows.user[group])),
         context={name: values[group] for name, values in rows.context.items()},
+        kinds=inputs.interactions.kinds,
     )
 
 

@@ -23,6 +23,9 @@ SOURCE_FAMILY: Final = {
 }
 """Family of a source's signals; the others are collaborative."""
 
+PAIR_SOURCES: Final = ("item_item", "transitions")
+"""Sources that count pairs of items: those bought together, those acted on in a row."""
+
 
 @dataclass(frozen=True)
 class _Signal(SignalFeature):
@@ -66,6 +69,14 @@ class CollaborativeScore(_Signal):
 
 
 @dataclass(frozen=True)
+class CoOccurrence(_Signal):
+    """How often the candidate came with, or after, the user's last items, as a source that counts
+    pairs (item-item neighbours, transitions) has it. NaN for an item it does not know."""
+
+    family = "collaborative"
+
+
+@dataclass(frozen=True)
 class RecallRank(_Signal):
     """log(1 + rank) in a source's list; NaN when the source did not list the candidate."""
 
@@ -97,4 +108,6 @@ def signal_feature(name: str) -> SignalFeature:
     if source == "text":
         kind = TextSimilarity if score in ("last", "best", "mean") else InterestScore
         return kind(source, score)
+    if source in PAIR_SOURCES:
+        return CoOccurrence(source, score)
     return CollaborativeScore(source, score)

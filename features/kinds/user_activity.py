@@ -12,12 +12,14 @@ from features.moment import Moment
 
 @dataclass(frozen=True)
 class UserActivity(HistoryFeature):
-    """Events of the user in a window up to now.
+    """Events of the user, of one type or of all, in a window up to now.
 
     Exact to the last event: unlike item counters it reads the history itself. Unit: events.
-    Unknown: 0. Cost: one binary search per list.
+    Unknown: 0. Cost: one binary search per list, and a pass over the window for one type.
     """
 
+    type: str
+    """Event type; empty for all."""
     window_us: int
     """Width in µs; 0 for everything before."""
 
@@ -29,14 +31,16 @@ class UserActivity(HistoryFeature):
 
     @property
     def column(self) -> str:
-        return f"user.events.{window_name(self.window_us)}"
+        return f"user.{self.type or 'events'}.{window_name(self.window_us)}"
 
     def online(self, moment: Moment) -> Floats:
-        time = moment.history.time
-        if self.window_us == 0:
-            return shared(len(time))
-        first = int(np.searchsorted(time, moment.now - self.window_us, "left"))
-        return shared(len(time) - first)
+        time, kind = moment.history.time, moment.history.kind
+        first = 0
+        if self.window_us:
+            first = int(np.searchsorted(time, moment.now - self.window_us, "left"))
+        if not self.type:
+            return shared(len(time) - first)
+        return shared(int(np.count_nonzero(kind[first:] == moment.kind_code(self.type))))
 
 
 @dataclass(frozen=True)
