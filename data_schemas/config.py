@@ -92,8 +92,18 @@ class EncoderConfig(Section):
     last_n: int = Field(default=2, ge=0)
     """Tuned top layers when `freeze` is `last_n`."""
     loss: Literal["sampled_softmax", "bce"] = "sampled_softmax"
-    batch_size: Positive = 256
+    batch_size: Positive = 1024
     """(history, candidate) pairs per step."""
+    step_tokens: int = Field(default=8192, ge=64)
+    """Tokens of the distinct items that one step encodes anew; its other items are read from a bank."""
+    negatives: Positive = 2048
+    """Items drawn by popularity as further candidates of a step, from the bank."""
+    logq: Share = 1.0
+    """Strength of the logQ correction: 1 learns P(item | user), 0 leaves popularity out."""
+    head_steps: int = Field(default=300, ge=0)
+    """Steps of head and user tower over the frozen encoder, before its layers join."""
+    validate_every: Positive = 25
+    """Steps between validations, at most."""
     learning_rate: float = Field(default=1e-4, gt=0)
     head_learning_rate: float = Field(default=1e-3, gt=0)
     weight_decay: float = Field(default=0.01, ge=0)
@@ -192,6 +202,17 @@ class TrackingConfig(Section):
     experiment: str = "recsys"
 
 
+class NotifyConfig(Section):
+    webhook: str | None = None
+    """http(s) address that is sent a JSON note when a night ends."""
+    on: tuple[Literal["promoted", "challenger", "refused", "failed"], ...] = (
+        "promoted",
+        "refused",
+        "failed",
+    )
+    """Outcomes worth a note."""
+
+
 class RecsysConfig(Section):
     """The whole of recsys.yaml."""
 
@@ -215,6 +236,7 @@ class RecsysConfig(Section):
     gate: GateConfig = GateConfig()
     serving: ServingConfig = ServingConfig()
     tracking: TrackingConfig = TrackingConfig()
+    notify: NotifyConfig = NotifyConfig()
 
     _folder: Path = Path(".")
 

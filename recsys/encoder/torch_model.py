@@ -1,0 +1,180 @@
+"""The encoder in PyTorch: backbone, pooling, head, L2 norm. Used for tuning and as fallback.
+
+Shapes: B texts, L tokens, H hidden units of the backbone, d dimensions of a vector (d = H).
+"""
+
+# mypy: disable-error-code="misc,untyped-decorator,no-any-return"
+# PyTorch is checked as Any: its classes and decorators carry no types here.
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from data_schemas.errors import RecsysError
+from features.interactions import Floats
+from recsys.encoder.runtime import batches_by_length, pad_tokens
+from recsys.encoder.source import CONFIG, WEIGHTS, pooling_of, read_json
+
+HEAD_FOLDER = "2_Dense"
+_HEAD_KEY = "linear.weight"
+
+
+def best_device() -> torch.device:
+    """CUDA, Apple's MPS or the CPU, whichever is there first."""
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    if torch.backends.mps.is_available():
+        return torch.device("mps")
+    return torch.device("cpu")
+
+
+def pool(hidden: Tensor, mask: Tensor, pooling: str) -> Tensor:
+    """One vector per text. hidden [B, L, H], mask [B, L] (1 = token) → [B, H]."""
+    if pooling == "cls":
+        return hidden[:, 0]
+    weight = mask.unsqueeze(-1).to(hidden.dtype)
+    return (hidden * weight).sum(1) / weight.sum(1).clamp(min=1.0)
+
+
+class ItemEncoder(nn.Module):
+    """Text → vector: backbone, pooling, a linear head that starts as the identity, L2 norm."""
+
+    def __init__(self, backbone: nn.Module, pooling: str) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.pooling = pooling
+        hidden = int(backbone.config.hidden_size)
+        self.head = nn.Linear(hidden, hidden, bias=False)
+        nn.init.eye_(self.head.weight)
+
+    @classmethod
+    def open(cls, folder: Path) -> "ItemEncoder":
+        """Load a checked model folder, in evaluation mode, in float32.
+
+        Raises:
+            RecsysError: the configuration names no architecture that transformers knows.
+        """
+        from transformers import AutoModel
+
+        try:
+            backbone = AutoModel.from_pretrained(
+                str(folder), local_files_only=True, dtype=torch.float32, **_without_pooler(folder)
+            )
+        except (OSError, ValueError, KeyError, RuntimeError) as error:
+            raise RecsysError(
+                "the encoder cannot be loaded",
+                where=str(folder),
+                found=str(error).splitlines()[0][:300],
+                expected="an encoder model in Hugging Face layout",
+                fix="check config.json against the weights, or choose another model",
+            ) from None
+        encoder = cls(backbone, pooling_of(folder))
+        head = folder / HEAD_FOLDER / WEIGHTS
+        if head.is_file():
+            encoder.head.weight.data.copy_(load_file(head)[_HEAD_KEY])
+        return encoder.eval()
+
+    @property
+    def dimension(self) -> int:
+        return int(self.head.out_features)
+
+    @property
+    def layers(self) -> nn.ModuleList | None:
+        """The transformer layers, bottom first; None for an architecture we do not know."""
+        for path in (("encoder", "layer"), ("layers",), ("transformer", "layer")):
+            module: Any = self.backbone
+            for name in path:
+                module = getattr(module, name, None)
+            if isinstance(module, nn.ModuleList):
+                return module
+        return None
+
+    @property
+    def can_split(self) -> bool:
+        """Whether lower layers can run apart from upper ones (BERT's family)."""
+        return (
+            hasattr(self.backbone, "embeddings")
+            and hasattr(self.backbone, "encoder")
+            and isinstance(getattr(self.backbone.encoder, "layer", None), nn.ModuleList)
+            and getattr(self.backbone.config, "model_type", "")
+            in ("bert", "roberta", "xlm-roberta", "camembert", "electra")
+        )
+
+    def lower(self, ids: Tensor, mask: Tensor, below: int) -> Tensor:
+        """Hidden states after the first `below` layers. ids, mask [B, L] → [B, L, H]."""
+        backbone: Any = self.backbone
+        hidden = backbone.embeddings(input_ids=ids)
+        if hasattr(backbone, "embeddings_project"):
+            hidden = backbone.embeddings_project(hidden)
+        return self._run(backbone.encoder.layer[:below], hidden, mask)
+
+    def upper(self, hidden: Tensor, mask: Tensor, below: int) -> Tensor:
+        """Pooled states from the layers above `below`. hidden [B, L, H] → [B, H]."""
+        backbone: Any = self.backbone
+        top = self._run(backbone.encoder.layer[below:], hidden, mask)
+        return pool(top, mask, self.pooling)
+
+    @staticmethod
+    def _run(layers: Any, hidden: Tensor, mask: Tensor) -> Tensor:
+        """Run layers over padded states; the padding of mask [B, L] is never attended to."""
+        bias = torch.zeros(mask.shape, dtype=hidden.dtype, device=hidden.device)
+        bias = bias.masked_fill(mask == 0, torch.finfo(hidden.dtype).min)[:, None, None, :]
+        for layer in layers:
+            out = layer(hidden, bias)
+            hidden = out[0] if isinstance(out, tuple) else out
+        return hidden
+
+    def pooled(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """Vectors before the head. ids, mask [B, L] → [B, H]."""
+        if self.can_split:
+            return self.upper(self.lower(ids, mask, 0), mask, 0)
+        out = self.backbone(input_ids=ids, attention_mask=mask)
+        return pool(out.last_hidden_state, mask, self.pooling)
+
+    def finish(self, pooled: Tensor) -> Tensor:
+        """Head and L2 norm. [B, H] → [B, d]."""
+        return nn.functional.normalize(self.head(pooled), dim=-1)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """ids, mask int64 [B, L] → unit vectors [B, d]."""
+        return self.finish(self.pooled(input_ids, attention_mask))
+
+    def save(self, folder: Path) -> None:
+        """Write backbone and head in Hugging Face and sentence-transformers layout."""
+        self.backbone.save_pretrained(str(folder))
+        dense = folder / HEAD_FOLDER
+        dense.mkdir()
+        save_file({_HEAD_KEY: self.head.weight.detach().cpu().contiguous()}, dense / WEIGHTS)
+
+
+def _without_pooler(folder: Path) -> dict[str, Any]:
+    """BERT's pooler is not used; leaving it out keeps it from being trained or stored."""
+    family = read_json(folder / CONFIG).get("model_type")
+    known = ("bert", "roberta", "xlm-roberta", "camembert")
+    return {"add_pooling_layer": False} if family in known else {}
+
+
+@torch.inference_mode()
+def encode_with_torch(
+    encoder: ItemEncoder,
+    tokens: Sequence[Sequence[int]],
+    pad: int,
+    device: torch.device,
+    budget: int = 8192,
+) -> Floats:
+    """Unit vectors float32 [n, d] of n token sequences."""
+    lengths = np.array([len(t) for t in tokens])
+    vectors = np.empty((len(tokens), encoder.dimension), np.float32)
+    encoder.to(device).eval()
+    autocast = device.type == "cuda" and torch.cuda.is_bf16_supported()
+    for rows in batches_by_length(lengths, budget * (16 if device.type == "cuda" else 1)):
+        ids, mask = pad_tokens([tokens[r] for r in rows], pad)
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=autocast):
+            out = encoder(torch.from_numpy(ids).to(device), torch.from_numpy(mask).to(device))
+        vectors[rows] = out.float().cpu().numpy()
+    return vectors

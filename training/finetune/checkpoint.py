@@ -1,0 +1,115 @@
+"""Checkpoints of a fit: everything that decides the next step, in safetensors and JSON.
+
+A step draws its examples and its dropout from (seed, step), so weights, optimizer moments, the bank
+and the counters are the whole state: a resumed run repeats the loss curve of one never stopped.
+"""
+
+import json
+import os
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from data_schemas.errors import RecsysError
+from recsys.encoder.source import read_json, tensor_shapes
+
+if TYPE_CHECKING:
+    from training.finetune.loop import Learner, Trainer
+
+_TENSORS = "state.safetensors"
+_PROGRESS = "progress.json"
+
+
+class Checkpoints:
+    """Keeps the best weights of a fit in memory and its last state on disk."""
+
+    def __init__(self, folder: Path | None, fingerprint: str, *, write: bool = True) -> None:
+        self.folder = folder if write else None
+        self.fingerprint = fingerprint
+        self.best: dict[str, Tensor] = {}
+
+    def keep_best(self, learner: "Learner") -> None:
+        """Remember the trained weights as the best so far."""
+        self.best = {n: p.detach().cpu().clone() for n, p in learner.trainable().items()}
+
+    def restore_best(self, learner: "Learner") -> None:
+        """Put the best weights back."""
+        with torch.no_grad():
+            for name, parameter in learner.named_parameters():
+                if name in self.best:
+                    parameter.copy_(self.best[name])
+
+    def save(self, trainer: "Trainer", phase: str) -> None:
+        """Write the whole state aside, then rename it over the last one."""
+        if self.folder is None:
+            return
+        tensors = {f"weights/{n}": p.detach() for n, p in trainer.learner.trainable().items()}
+        tensors |= {f"best/{n}": t for n, t in self.best.items()}
+        tensors["bank"] = trainer.states.bank
+        names = {id(p): n for n, p in trainer.learner.trainable().items()}
+        for parameter, state in trainer.optimizer.state.items():
+            for key, value in state.items():
+                tensors[f"moments/{names[id(parameter)]}/{key}"] = torch.as_tensor(value)
+        aside = self.folder.with_name(self.folder.name + ".new")
+        shutil.rmtree(aside, ignore_errors=True)
+        aside.mkdir(parents=True)
+        save_file({n: t.cpu().contiguous() for n, t in tensors.items()}, aside / _TENSORS)
+        content = {"fingerprint": self.fingerprint, "phase": phase} | asdict(trainer.progress)
+        (aside / _PROGRESS).write_text(json.dumps(content), encoding="utf-8")
+        for name in (_TENSORS, _PROGRESS):
+            with (aside / name).open("rb") as stream:
+                os.fsync(stream.fileno())
+        shutil.rmtree(self.folder, ignore_errors=True)
+        aside.rename(self.folder)
+
+    def phase(self) -> str | None:
+        """The phase that the last checkpoint is in; None without one.
+
+        Raises:
+            RecsysError: the checkpoint is of another configuration, or damaged.
+        """
+        if self.folder is None or not (self.folder / _PROGRESS).is_file():
+            return None
+        content = read_json(self.folder / _PROGRESS)
+        if content.get("fingerprint") != self.fingerprint:
+            raise RecsysError(
+                "the checkpoint belongs to another fit",
+                where=str(self.folder),
+                found=f"fit {content.get('fingerprint')}",
+                expected=f"fit {self.fingerprint} (settings, texts, events and seed)",
+                fix="remove the folder to start afresh, or restore the settings it was made with",
+            )
+        tensor_shapes(self.folder / _TENSORS)
+        return str(content["phase"])
+
+    def restore(self, trainer: "Trainer") -> None:
+        """Bring a trainer to the state of the last checkpoint."""
+        assert self.folder is not None
+        tensors = load_file(self.folder / _TENSORS)
+        content = read_json(self.folder / _PROGRESS)
+        for name in type(trainer.progress).__dataclass_fields__:
+            setattr(trainer.progress, name, content[name])
+        self.best = {n[5:]: t for n, t in tensors.items() if n.startswith("best/")}
+        trainer.states.bank.copy_(tensors["bank"])
+        with torch.no_grad():
+            for name, parameter in trainer.learner.trainable().items():
+                parameter.copy_(tensors[f"weights/{name}"])
+                moments = {
+                    key.rsplit("/", 1)[1]: t
+                    for key, t in tensors.items()
+                    if key.startswith(f"moments/{name}/")
+                }
+                if moments:
+                    step = moments.pop("step")
+                    on_device = {k: t.to(parameter.device) for k, t in moments.items()}
+                    trainer.optimizer.state[parameter] = {"step": step} | on_device
+
+    def clear(self) -> None:
+        """Remove the checkpoint of a finished fit."""
+        if self.folder is not None:
+            shutil.rmtree(self.folder, ignore_errors=True)

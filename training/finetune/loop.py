@@ -1,0 +1,507 @@
+"""The training loop: steps, validation, early stopping, checkpoints, time and memory limits.
+
+A step encodes each of its items once, whatever number of histories and candidates it is in. Its
+gradient comes in two halves (Gao et al., *Scaling Deep Contrastive Learning Batch Size under
+Memory Limited Setup*, RepL4NLP 2021): the loss gives the gradient of each item's vector, then
+chunks of items carry theirs through the encoder. So the effective batch does not depend on the
+memory, and processes that share a step's items among them reach the single process's loss.
+"""
+
+# mypy: disable-error-code="misc,untyped-decorator"
+# PyTorch is checked as Any: its classes and decorators carry no types here.
+
+import logging
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from data_schemas.config import EncoderConfig
+from recsys.encoder.torch_model import ItemEncoder
+from training.finetune.checkpoint import Checkpoints
+from training.finetune.distributed import Group
+from training.finetune.examples import Batch, Examples, Split
+from training.finetune.objective import binary, candidate_logits, sampled_softmax
+from training.finetune.states import ItemStates
+from training.finetune.tower_model import TensorBatch, UserTower
+
+log = logging.getLogger(__name__)
+
+Metrics = Callable[[dict[str, float], int], None]
+"""Called with (named values, step)."""
+
+CLIP = 1.0
+"""Largest norm of the gradient of the encoder, and of head and tower (usual for fine-tuning)."""
+
+
+class Learner(nn.Module):
+    """Everything that is trained: encoder (backbone and head), user tower, temperature."""
+
+    def __init__(self, encoder: ItemEncoder, tower: UserTower) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.tower = tower
+        self.scale = nn.Parameter(torch.tensor(math.log(20.0)))
+
+    def trainable(self) -> dict[str, nn.Parameter]:
+        """Named parameters that get a gradient."""
+        return {n: p for n, p in self.named_parameters() if p.requires_grad}
+
+
+@dataclass
+class StepPlan:
+    """What one step looks at; made from (seed, step) alone, so that a resumed run repeats it."""
+
+    batch: Batch
+    encoded: npt.NDArray[np.int64]
+    """Items encoded anew, with gradient."""
+    items: npt.NDArray[np.int64]
+    """All distinct items of the step, ascending."""
+    candidates: npt.NDArray[np.int64]
+    """Places in `items` that stand to choice."""
+
+
+@dataclass
+class Sampler:
+    """Draws the examples and items of a step."""
+
+    train: Examples
+    seed: int
+    batch_size: int
+    negatives: int
+    step_tokens: int
+    lengths: npt.NDArray[np.int64]
+    probability: npt.NDArray[np.float64] = field(init=False)
+    """[Q]: of an example to be drawn; items are capped by the root of their frequency."""
+    item_q: npt.NDArray[np.float64] = field(init=False)
+    """[n]: how often an item is a candidate."""
+
+    def __post_init__(self) -> None:
+        target = self.train.target
+        count = np.bincount(target, minlength=self.train.n_items)
+        weight = 1.0 / np.sqrt(count[target])
+        self.probability = weight / weight.sum()
+        drawn = np.bincount(target, self.probability, minlength=self.train.n_items)
+        self.item_q = np.maximum(drawn, 1e-9)
+        self._cumulative = np.cumsum(self.probability)
+        self._item_cumulative = np.cumsum(drawn)
+        self._by_item = np.argsort(target, kind="stable")
+        self._item_start = np.concatenate([[0], np.cumsum(count)])
+
+    def _draw(self, rng: np.random.Generator, count: int) -> npt.NDArray[np.int64]:
+        at = np.searchsorted(self._cumulative, rng.random(count) * self._cumulative[-1])
+        return np.minimum(at, len(self.train) - 1)
+
+    def plan(self, step: int, *, encode: bool) -> StepPlan:
+        """The step's examples, items to encode, and candidates."""
+        rng = np.random.default_rng([self.seed, 2, step])
+        which = self._draw(rng, self.batch_size)
+        encoded = np.empty(0, np.int64)
+        if encode:
+            encoded = self._items_to_encode(which)
+            which = self._examples_of(rng, encoded)
+        batch = self.train.batch(which)
+        drawn = np.searchsorted(
+            self._item_cumulative, rng.random(self.negatives) * self._item_cumulative[-1]
+        )
+        drawn = np.minimum(drawn, self.train.n_items - 1)
+        candidates = np.unique(np.concatenate([batch.target, encoded, drawn]))
+        items = np.unique(np.concatenate([candidates, batch.item[batch.item >= 0]]))
+        return StepPlan(batch, encoded, items, np.searchsorted(items, candidates))
+
+    def _items_to_encode(self, which: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Targets and last history items of examples, as many as the step's tokens allow."""
+        events = self.train.histories.events
+        pairs = np.stack(
+            [events.item[self.train.row[which]], events.item[self.train.end[which] - 1]], 1
+        )
+        flat = pairs.ravel().astype(np.int64)
+        _, first = np.unique(flat, return_index=True)
+        order = flat[np.sort(first)]
+        fits = np.cumsum(self.lengths[order]) <= self.step_tokens
+        return np.sort(order[: max(2, int(fits.sum()))])
+
+    def _examples_of(
+        self, rng: np.random.Generator, items: npt.NDArray[np.int64]
+    ) -> npt.NDArray[np.int64]:
+        """Examples whose target is among `items`, each item as likely as any."""
+        low, high = self._item_start[items], self._item_start[items + 1]
+        items, low, high = (a[high > low] for a in (items, low, high))
+        picked = rng.integers(0, len(items), self.batch_size)
+        return self._by_item[
+            low[picked] + (rng.random(self.batch_size) * (high - low)[picked]).astype(np.int64)
+        ]
+
+
+@dataclass
+class Progress:
+    """Where a fit is, and its curves; goes into checkpoints and the manifest."""
+
+    step: int = 0
+    seconds: float = 0.0
+    best: float = -1.0
+    best_step: int = -1
+    waited: int = 0
+    """Validations since the best one."""
+    losses: list[float] = field(default_factory=list)
+    validations: list[dict[str, float]] = field(default_factory=list)
+    layers_from: int = -1
+    """Step at which the encoder's layers joined; -1 before."""
+    failed: bool = False
+    """Whether the loss was lost."""
+    stopped: str = ""
+
+
+class Trainer:
+    """Runs the steps of a fit over prepared item states."""
+
+    def __init__(
+        self,
+        learner: Learner,
+        states: ItemStates,
+        split: Split,
+        config: EncoderConfig,
+        *,
+        seed: int,
+        checkpoints: Checkpoints,
+        group: Group,
+        on_metrics: Metrics | None,
+    ) -> None:
+        self.learner, self.states, self.split, self.config = learner, states, split, config
+        self.seed, self.group, self.on_metrics = seed, group, on_metrics
+        self.checkpoints = checkpoints
+        self.device = states.device
+        self.progress = Progress()
+        self.sampler = Sampler(
+            split.train,
+            seed,
+            config.batch_size,
+            config.negatives,
+            config.step_tokens,
+            states.lengths,
+        )
+        self.log_q = torch.from_numpy(np.log(self.sampler.item_q)).float().to(self.device)
+        self.optimizer = torch.optim.AdamW(_parameter_groups(learner, config))
+        self._rates = [g["lr"] for g in self.optimizer.param_groups]
+        self._valid_items = self._validation_items()
+
+    # -- one step -------------------------------------------------------------------------------
+
+    def step(self, number: int, done: float, *, encode: bool) -> float:
+        """One optimisation step; returns its loss. NaN or infinity leaves the weights alone.
+
+        `done` is the finished share of the run, for the learning rate.
+        """
+        torch.manual_seed(self.seed * 1_000_003 + number)
+        plan = self.sampler.plan(number, encode=encode)
+        self.learner.train()
+        self._set_rates(done)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss = self._gradients(plan)
+        if math.isfinite(loss):
+            for parameters in (self.learner.encoder.backbone.parameters(), self._top()):
+                nn.utils.clip_grad_norm_([p for p in parameters if p.grad is not None], CLIP)
+            self.optimizer.step()
+        return loss
+
+    def _top(self) -> list[nn.Parameter]:
+        backbone = {id(p) for p in self.learner.encoder.backbone.parameters()}
+        return [p for p in self.learner.parameters() if id(p) not in backbone]
+
+    def _gradients(self, plan: StepPlan) -> float:
+        """Loss of a step; leaves the gradients in the parameters."""
+        if not len(plan.encoded):
+            loss = self._loss(plan, None)
+            loss.backward()
+            return float(loss.detach())
+        shard = self.group.shard(plan.encoded)
+        chunks = [shard[c] for c in self.states.chunks(shard)]
+        keep = (
+            sum(int(self.states.lengths[c].max()) * len(c) for c in chunks)
+            <= self.config.step_tokens * 2
+        )
+        made: list[Tensor] = []
+        for number, chunk in enumerate(chunks):
+            with torch.set_grad_enabled(keep), _fork_seed(number):
+                made.append(self.states.pooled(chunk))
+        own = np.concatenate(chunks)
+        every, vectors = self.group.gather(own, torch.cat([m.detach() for m in made]))
+        order = np.argsort(every)
+        leaf = vectors[torch.from_numpy(order).to(self.device)].requires_grad_()
+        loss = self._loss(plan, leaf)
+        loss.backward()
+        assert leaf.grad is not None
+        for number, chunk in enumerate(chunks):
+            rows = torch.from_numpy(np.searchsorted(plan.encoded, chunk)).to(self.device)
+            if not keep:
+                with _fork_seed(number):
+                    made[number] = self.states.pooled(chunk)
+            made[number].backward(leaf.grad[rows])
+        self.group.sum_gradients(self.learner.encoder.backbone.parameters())
+        self.states.bank[torch.from_numpy(plan.encoded).to(self.device)] = leaf.detach()
+        return float(loss.detach())
+
+    def _loss(self, plan: StepPlan, encoded: Tensor | None) -> Tensor:
+        """Loss of the step's examples; `encoded` [len(plan.encoded), H] replaces the bank's rows."""
+        items = torch.from_numpy(plan.items).to(self.device)
+        pooled = self.states.bank[items]
+        if encoded is not None:
+            rows = torch.from_numpy(np.searchsorted(plan.items, plan.encoded)).to(self.device)
+            pooled = pooled.index_copy(0, rows, encoded)
+        vectors = self.learner.encoder.finish(pooled)
+        users, batch = self._users(plan.batch, plan.items, vectors)
+        candidates = torch.from_numpy(plan.candidates).to(self.device)
+        logits = candidate_logits(
+            users,
+            vectors[candidates],
+            self.learner.scale,
+            self.log_q[items[candidates]],
+            self.config.logq,
+        )
+        place = torch.searchsorted(candidates, batch.target)
+        logits = _mask_seen(logits, batch.item, candidates, place)
+        lossf = sampled_softmax if self.config.loss == "sampled_softmax" else binary
+        return lossf(logits, place, batch.strength)
+
+    def _users(
+        self, batch: Batch, items: npt.NDArray[np.int64], vectors: Tensor
+    ) -> tuple[Tensor, TensorBatch]:
+        """User vectors [B, d] of histories whose items are rows of `vectors`."""
+        local = np.where(batch.item >= 0, np.searchsorted(items, batch.item), -1)
+        target = np.searchsorted(items, batch.target)
+        tensors = TensorBatch(
+            batch,
+            torch.from_numpy(local).to(self.device),
+            torch.from_numpy(target).to(self.device),
+            self.device,
+        )
+        past = vectors[tensors.item.clamp(min=0)] * (tensors.item >= 0).unsqueeze(-1)
+        return self.learner.tower(past, tensors), tensors
+
+    def _set_rates(self, done: float) -> None:
+        """Linear warm-up, then cosine to a tenth, over the finished share of the run."""
+        warm = self.config.warmup_share
+        if done < warm:
+            factor = 0.05 + 0.95 * done / warm
+        else:
+            factor = 0.1 + 0.45 * (1 + math.cos(math.pi * (done - warm) / max(1e-9, 1 - warm)))
+        for group, rate in zip(self.optimizer.param_groups, self._rates, strict=True):
+            group["lr"] = rate * factor
+
+    # -- validation -----------------------------------------------------------------------------
+
+    def _validation_items(self) -> npt.NDArray[np.int64]:
+        """Items validation needs: targets, histories, and others drawn like targets, within a budget
+        of tokens, since they are encoded anew at every validation."""
+        batch = self.split.valid.batch(np.arange(len(self.split.valid)))
+        rng = np.random.default_rng([self.seed, 3])
+        others = rng.choice(
+            self.split.train.n_items,
+            size=min(2000, self.split.train.n_items),
+            p=self.sampler.item_q / self.sampler.item_q.sum(),
+        )
+        recent = batch.item[:, -8:]
+        return np.unique(np.concatenate([batch.target, others, recent[recent >= 0]]))
+
+    def _validation_batch(self) -> Batch:
+        """The validation examples, their histories cut to the validation items."""
+        batch = self.split.valid.batch(np.arange(len(self.split.valid)))
+        missing = (batch.item >= 0) & ~np.isin(batch.item, self._valid_items)
+        return batch._replace(item=np.where(missing, -1, batch.item))
+
+    @torch.no_grad()
+    def validate(self, *, encode: bool) -> dict[str, float]:
+        """nDCG@10 and loss of the validation users' last action among the validation items."""
+        self.learner.eval()
+        if encode:
+            self.states.refresh(self._valid_items)
+        items = self._valid_items
+        batch = self._validation_batch()
+        rows = torch.from_numpy(items).to(self.device)
+        vectors = self.learner.encoder.finish(self.states.bank[rows])
+        users, tensors = self._users(batch, items, vectors)
+        logits = candidate_logits(
+            users, vectors, self.learner.scale, self.log_q[rows], self.config.logq
+        )
+        everything = torch.arange(len(items), device=self.device)
+        logits = _mask_seen(logits, tensors.item, everything, tensors.target)
+        loss = float(sampled_softmax(logits, tensors.target, tensors.strength))
+        scores = users @ vectors.T
+        scores = _mask_seen(scores, tensors.item, everything, tensors.target)
+        own = scores.gather(1, tensors.target[:, None])
+        rank = (scores > own).sum(1) + ((scores == own).sum(1) - 1) * 0.5
+        gain = torch.where(rank < 10, 1.0 / torch.log2(rank + 2.0), torch.zeros_like(rank))
+        return {"ndcg10": float(gain.mean()), "loss": loss}
+
+    @torch.no_grad()
+    def score_validation(
+        self, negatives: int
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """Cosines of the validation users with their last item [V], and with items drawn by
+        popularity [V, negatives]."""
+        self.learner.eval()
+        items = self._valid_items
+        batch = self._validation_batch()
+        vectors = self.learner.encoder.finish(
+            self.states.bank[torch.from_numpy(items).to(self.device)]
+        )
+        users, tensors = self._users(batch, items, vectors)
+        scores = (users @ vectors.T).float().cpu().numpy()
+        q = self.sampler.item_q[items]
+        rng = np.random.default_rng([self.seed, 4])
+        drawn = rng.choice(len(items), (len(scores), negatives), p=q / q.sum())
+        target = tensors.target.cpu().numpy()
+        return scores[np.arange(len(scores)), target], np.take_along_axis(scores, drawn, 1)
+
+    def refresh_valid(self) -> None:
+        """Bring the bank up to date for the validation's items."""
+        if self.progress.layers_from >= 0:
+            self.states.refresh(self._valid_items)
+
+    # -- the run --------------------------------------------------------------------------------
+
+    def run(
+        self, phase: str, start: int, steps: int, *, encode: bool, deadline: float | None
+    ) -> None:
+        """Steps `start` … `start + steps` of the fit, with validation, until a limit is met.
+
+        `deadline` is a time of `time.monotonic()`; the learning rate falls with the steps or with
+        the time, whichever is further.
+        """
+        opened = time.monotonic()
+        stop = start + steps
+        every = max(1, min(self.config.validate_every, steps // 3 or 1))
+        last_good = self.progress.step
+        while self.progress.step < stop:
+            began = time.perf_counter()
+            number = self.progress.step
+            try:
+                done = (number - start) / steps
+                if deadline is not None:
+                    done = max(done, (time.monotonic() - opened) / max(1e-9, deadline - opened))
+                loss = self.step(number, min(done, 1.0), encode=encode)
+            except (torch.OutOfMemoryError, MemoryError):
+                self._halve()
+                continue
+            if not math.isfinite(loss):
+                self.progress.failed = True
+                self._stop(
+                    f"the loss became {loss} at step {number}; the weights of the best validation "
+                    f"(step {self.progress.best_step}) are kept. A lower learning_rate helps."
+                )
+                return
+            last_good = number + 1
+            self.progress.step = last_good
+            self.progress.losses.append(loss)
+            self.progress.seconds += time.perf_counter() - began
+            if self.on_metrics:
+                self.on_metrics({"encoder_loss": loss}, last_good)
+            if last_good % every == 0 or last_good == stop:
+                self.check(phase, encode=encode)
+                if self.progress.waited >= self.config.patience:
+                    self._stop(f"no better validation for {self.config.patience} checks")
+                    return
+            if self.group.any(deadline is not None and time.monotonic() > deadline):
+                if last_good % every:
+                    self.check(phase, encode=encode)
+                self._stop("the time budget is used")
+                return
+
+    def begin_layers(self) -> None:
+        """Enter the second phase from the best weights of the first."""
+        if self.progress.layers_from < 0:
+            self.checkpoints.restore_best(self.learner)
+            self.optimizer.state.clear()
+            self.progress.layers_from, self.progress.waited = self.progress.step, 0
+
+    def check(self, phase: str, *, encode: bool = False) -> None:
+        """Validate, keep the best weights, write a checkpoint."""
+        result = self.validate(encode=encode)
+        p = self.progress
+        p.validations.append({"step": float(p.step)} | result)
+        if self.on_metrics:
+            self.on_metrics({f"encoder_valid_{k}": v for k, v in result.items()}, p.step)
+        log.info(
+            "encoder step %d: loss %.4f, validation nDCG@10 %.4f",
+            p.step,
+            float(np.mean(p.losses[-20:])) if p.losses else math.nan,
+            result["ndcg10"],
+        )
+        if result["ndcg10"] > p.best:
+            p.best, p.best_step, p.waited = result["ndcg10"], p.step, 0
+            self.checkpoints.keep_best(self.learner)
+        else:
+            p.waited += 1
+        self.checkpoints.save(self, phase)
+
+    def _stop(self, reason: str) -> None:
+        self.progress.stopped = reason
+        log.info("encoder fit stops: %s", reason)
+
+    def _halve(self) -> None:
+        """After running out of memory: smaller chunks, the same effective batch."""
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.states.chunk_tokens <= 64:
+            raise MemoryError("one text does not fit into memory; lower encoder.max_tokens")
+        self.states.chunk_tokens //= 2
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        log.warning(
+            "out of memory: encoding %d tokens at once from now on", self.states.chunk_tokens
+        )
+
+
+def _mask_seen(logits: Tensor, history: Tensor, candidates: Tensor, target: Tensor) -> Tensor:
+    """-inf for candidates in the example's own history (they are never offered), target aside.
+
+    logits [B, C]; history [B, N] and candidates [C] are places in the step's items; target [B] is
+    a place in candidates.
+    """
+    place = torch.searchsorted(candidates, history.clamp(min=0)).clamp(max=len(candidates) - 1)
+    seen = (candidates[place] == history) & (place != target[:, None])
+    cut = torch.zeros_like(logits, dtype=torch.bool)
+    rows = torch.arange(len(logits), device=logits.device)[:, None].expand_as(place)
+    cut[rows[seen], place[seen]] = True
+    return logits.masked_fill(cut, -torch.inf)
+
+
+class _fork_seed:
+    """The same dropout for a chunk's two passes, and the random state left as it was."""
+
+    def __init__(self, number: int) -> None:
+        self.fork = torch.random.fork_rng()
+        self.number = number
+
+    def __enter__(self) -> None:
+        seed = torch.initial_seed()
+        self.fork.__enter__()
+        torch.manual_seed(seed + 7919 * (self.number + 1))
+
+    def __exit__(self, *error: Any) -> None:
+        self.fork.__exit__(*error)
+
+
+def _parameter_groups(learner: Learner, config: EncoderConfig) -> list[dict[str, Any]]:
+    """Layer-wise rates (each layer down learns at 0.9 of the one above), decay on matrices only."""
+    layers = learner.encoder.layers
+    depth = {id(p): i for i, layer in enumerate(layers or []) for p in layer.parameters()}
+    top = len(layers or [])
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    backbone = {id(p) for p in learner.encoder.backbone.parameters()}
+    for parameter in learner.trainable().values():
+        decay = config.weight_decay if parameter.dim() > 1 else 0.0
+        if id(parameter) in backbone:
+            rate = config.learning_rate * 0.9 ** (top - 1 - depth.get(id(parameter), -1))
+        else:
+            rate = config.head_learning_rate
+        groups.setdefault((rate, decay), []).append(parameter)
+    return [
+        {"params": parameters, "lr": rate, "weight_decay": decay}
+        for (rate, decay), parameters in groups.items()
+    ]

@@ -1,0 +1,151 @@
+"""The catalogue's texts inside a fit: tokens, frozen layers' activations, and a bank of vectors.
+
+Layers that are not tuned give the same activations at every step, so they run once per item and
+their output is kept: in memory while it fits, else in a file, else not at all. The bank holds
+every item's pooled state as last computed; items of a step that are not encoded anew are read from
+it (Wang et al., *Cross-Batch Memory for Embedding Learning*, CVPR 2020: under small learning
+rates such states drift slowly).
+
+Shapes: n items, L tokens, H hidden units.
+"""
+
+# mypy: disable-error-code="untyped-decorator"
+# PyTorch is checked as Any: its classes and decorators carry no types here.
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from recsys.encoder.runtime import batches_by_length, pad_tokens
+from recsys.encoder.torch_model import ItemEncoder
+
+MEMORY_BYTES = 1_200_000_000
+"""Activations kept in memory at most; beyond, they go to a file."""
+DISK_BYTES = 40_000_000_000
+"""Activations kept in a file at most; beyond, frozen layers run at every step."""
+CHUNK_TOKENS = 4096
+"""Padded tokens that go through the model together (measured: larger is not faster on a CPU)."""
+
+Rows = npt.NDArray[np.int64]
+
+
+@dataclass
+class ItemStates:
+    """Tokens of n items and what the frozen layers make of them."""
+
+    encoder: ItemEncoder
+    tokens: Sequence[Sequence[int]]
+    pad: int
+    below: int
+    """Frozen layers, whose output is kept."""
+    device: torch.device
+    scratch: Path
+    autocast: bool = False
+    chunk_tokens: int = CHUNK_TOKENS
+    bank: Tensor = field(init=False)
+    """Pooled states [n, H] as last computed."""
+    lengths: Rows = field(init=False)
+    _flat: npt.NDArray[Any] | None = field(init=False, default=None)
+    _start: Rows = field(init=False)
+    was_cached: bool = field(init=False, default=False)
+    """Whether the frozen layers' activations were kept."""
+
+    def __post_init__(self) -> None:
+        self.lengths = np.array([len(t) for t in self.tokens], np.int64)
+        self._start = np.concatenate([[0], np.cumsum(self.lengths)])
+        hidden = self.encoder.dimension
+        self.bank = torch.zeros(len(self.tokens), hidden, device=self.device)
+        size = int(self._start[-1]) * hidden * 2
+        if self.encoder.can_split and self.below > 0 and size <= DISK_BYTES:
+            shape = (int(self._start[-1]), hidden)
+            if size <= MEMORY_BYTES:
+                self._flat = np.empty(shape, np.float16)
+            else:
+                self.scratch.mkdir(parents=True, exist_ok=True)
+                self._flat = np.memmap(
+                    self.scratch / "activations.f16", np.float16, "w+", shape=shape
+                )
+            self.was_cached = True
+
+    @torch.no_grad()
+    def prepare(self, progress: Callable[[int, int], None] | None = None) -> None:
+        """Run every item once: fills activations and bank."""
+        self.encoder.eval()
+        done = 0
+        for rows in batches_by_length(self.lengths, self.chunk_tokens):
+            ids, mask = self._inputs(rows)
+            with self._precision():
+                if self._flat is not None:
+                    hidden = self.encoder.lower(ids, mask, self.below)
+                    self._keep(rows, hidden)
+                    pooled = self.encoder.upper(hidden, mask, self.below)
+                else:
+                    pooled = self.encoder.pooled(ids, mask)
+            self.bank[torch.from_numpy(rows).to(self.device)] = pooled.float()
+            done += len(rows)
+            if progress:
+                progress(done, len(self.tokens))
+
+    def _precision(self) -> Any:
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.autocast)
+
+    def _inputs(self, rows: Rows) -> tuple[Tensor, Tensor]:
+        ids, mask = pad_tokens([self.tokens[r] for r in rows], self.pad)
+        return torch.from_numpy(ids).to(self.device), torch.from_numpy(mask).to(self.device)
+
+    def _keep(self, rows: Rows, hidden: Tensor) -> None:
+        """Store hidden [B, L, H] of items without their padding."""
+        assert self._flat is not None
+        half = hidden.to(torch.float16).cpu().numpy()
+        for place, row in enumerate(rows):
+            low, high = self._start[row], self._start[row + 1]
+            self._flat[low:high] = half[place, : high - low]
+
+    def _kept(self, rows: Rows) -> tuple[Tensor, Tensor]:
+        """Stored states of items, padded: hidden [B, L, H] and mask [B, L]."""
+        assert self._flat is not None
+        width = int(self.lengths[rows].max())
+        hidden = np.zeros((len(rows), width, self._flat.shape[1]), np.float16)
+        mask = np.zeros((len(rows), width), np.int64)
+        for place, row in enumerate(rows):
+            low, high = self._start[row], self._start[row + 1]
+            hidden[place, : high - low] = self._flat[low:high]
+            mask[place, : high - low] = 1
+        return (
+            torch.from_numpy(hidden).to(self.device).float(),
+            torch.from_numpy(mask).to(self.device),
+        )
+
+    def chunks(self, items: Rows) -> list[Rows]:
+        """Places of `items` grouped by length into chunks that go through the model together."""
+        return batches_by_length(self.lengths[items], self.chunk_tokens)
+
+    def pooled(self, items: Rows) -> Tensor:
+        """Pooled states [len(items), H] through the tuned layers, with gradient where enabled."""
+        with self._precision():
+            if self._flat is not None:
+                hidden, mask = self._kept(items)
+                return self.encoder.upper(hidden, mask, self.below).float()
+            ids, mask = self._inputs(items)
+            return self.encoder.pooled(ids, mask).float()
+
+    @torch.no_grad()
+    def refresh(self, items: Rows) -> None:
+        """Bring the bank up to date for some items, without dropout."""
+        was = self.encoder.training
+        self.encoder.eval()
+        for chunk in self.chunks(items):
+            rows = items[chunk]
+            self.bank[torch.from_numpy(rows).to(self.device)] = self.pooled(rows)
+        self.encoder.train(was)
+
+    def close(self) -> None:
+        """Drop the activations and their file."""
+        self._flat = None
+        (self.scratch / "activations.f16").unlink(missing_ok=True)
