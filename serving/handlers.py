@@ -124,9 +124,12 @@ class Handlers:
             raise Problem(403, "`as_of` needs a key with the scope `replay`.")
         return api.to_microseconds(as_of)
 
-    def _explained(self, explain: bool | int) -> int:
+    def _explained(self, explain: bool | float) -> int:
         if explain is True:
             return self._settings.explain_items
+        if explain != int(explain):
+            detail = "`explain` is `true`, `false` or a whole number."
+            raise Problem(422, detail, [("$.explain", "not whole")])
         return int(explain)
 
     def _deadline(self, request: Request) -> float:

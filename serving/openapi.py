@@ -22,6 +22,7 @@ def document(settings: Settings, secured: bool) -> dict[str, Any]:
     components["RankRequest"]["properties"]["items"]["maxItems"] = settings.max_candidates
     for name in ("RankRequest", "RecommendRequest"):
         _keep_objects_small(components[name])
+        components[name]["properties"]["explain"]["anyOf"][1]["type"] = "integer"
     paths: dict[str, Any] = {}
     for op in OPERATIONS:
         paths.setdefault(op.path, {})[op.method.lower()] = _operation(op, by_type, secured)

@@ -1,1 +1,183 @@
+// The demonstration page. Every text from the service is set with textContent, never as HTML.
+"use strict";
 
+const $ = (id) => document.getElementById(id);
+const ACTIONS = [["view", "View"], ["click", "Click"], ["share", "Share"], ["purchase", "Buy"]];
+const places = new Map();
+const titles = new Map();
+let turn = 0;
+
+function element(tag, className, text) {
+  const node = document.createElement(tag);
+  if (className) node.className = className;
+  if (text !== undefined) node.textContent = text;
+  return node;
+}
+
+async function call(method, path, body) {
+  const headers = {};
+  if (body !== undefined) headers["content-type"] = "application/json";
+  if ($("key").value) headers.authorization = "Bearer " + $("key").value;
+  const answer = await fetch(path, { method, headers, body: body === undefined ? undefined : JSON.stringify(body) });
+  const content = await answer.json().catch(() => ({}));
+  if (!answer.ok) throw Object.assign(new Error(content.detail || answer.statusText), { status: answer.status });
+  return content;
+}
+
+function say(text, isError) {
+  $("status").textContent = text;
+  $("status").classList.toggle("error", Boolean(isError));
+}
+
+async function guarded(work) {
+  try { await work(); } catch (error) { say(error.message, true); }
+}
+
+function buttons(itemId, impression) {
+  const row = element("div", "acts");
+  for (const [type, label] of ACTIONS) {
+    const button = element("button", "", label);
+    button.type = "button";
+    button.setAttribute("aria-label", label + " " + (titles.get(itemId) || itemId));
+    button.addEventListener("click", () => guarded(() => act(itemId, type, impression)));
+    row.append(button);
+  }
+  return row;
+}
+
+async function titleOf(itemId) {
+  if (!titles.has(itemId)) {
+    const item = await call("GET", "/v1/items/" + encodeURIComponent(itemId)).catch(() => ({}));
+    titles.set(itemId, item.title || itemId);
+  }
+  return titles.get(itemId);
+}
+
+function why(reasons, language) {
+  const box = element("details");
+  const said = (reasons.sentence || {})[language];
+  box.append(element("summary", "why", said || (language === "zh" ? "为什么" : "Why")));
+  const bars = element("div", "bars");
+  const families = Object.entries(reasons.families || {}).sort((a, b) => Math.abs(b[1]) - Math.abs(a[1]));
+  for (const [family, share] of families) {
+    const meter = element("meter");
+    meter.min = 0; meter.max = 1; meter.value = Math.min(1, Math.abs(share));
+    meter.setAttribute("aria-label", family);
+    bars.append(element("span", "", family), meter, element("span", "", Math.round(share * 100) + " %"));
+  }
+  box.append(bars);
+  for (const other of reasons.similar || []) {
+    box.append(element("div", "meta", (language === "zh" ? "相似于：" : "Close to: ") + other.title + " (" + other.similarity.toFixed(2) + ")"));
+  }
+  return box;
+}
+
+async function show(list, answer, key) {
+  const language = $("language").value;
+  const before = places.get(key) || new Map();
+  const now = new Map(answer.items.map((item, place) => [item.item_id, place]));
+  const names = await Promise.all(answer.items.map((item) => titleOf(item.item_id)));
+  list.replaceChildren(...answer.items.map((item, place) => {
+    const row = element("li");
+    row.dataset.itemId = item.item_id;
+    row.append(element("span", "title", (place + 1) + ". " + names[place]));
+    const meta = element("div", "meta", "score " + (item.score === null ? "unknown" : item.score.toFixed(3)));
+    if (before.size) {
+      const old = before.get(item.item_id);
+      const moved = old === undefined ? "new" : old - place;
+      if (moved === "new") meta.append(" · ", element("span", "moved-up", "new in the list"));
+      else if (moved > 0) meta.append(" · ", element("span", "moved-up", "up " + moved));
+      else if (moved < 0) meta.append(" · ", element("span", "moved-down", "down " + -moved));
+    }
+    row.append(meta);
+    if (item.reasons) row.append(why(item.reasons, language));
+    row.append(buttons(item.item_id, answer.impression_id));
+    return row;
+  }));
+  if (!answer.items.length) list.append(element("li", "note", "Nothing to recommend."));
+  places.set(key, now);
+}
+
+async function recommend() {
+  const mine = ++turn;
+  const ask = { user_id: $("user").value, k: Number($("length").value) || 10, diversity: Number($("diversity").value), explain: true, surface: "page" };
+  const other = $("other").value;
+  const [first, second] = await Promise.all([
+    call("POST", "/v1/recommend", ask),
+    other ? call("POST", "/v1/recommend", { ...ask, model_version: other }) : null,
+  ]);
+  if (mine !== turn) return;
+  $("list-title").textContent = "Recommended by version " + first.model_version;
+  await show($("list"), first, "first");
+  $("second").hidden = !second;
+  if (second) {
+    $("second-title").textContent = "Recommended by version " + second.model_version;
+    await show($("second-list"), second, "second");
+  }
+  const degraded = first.degraded ? " Simpler than usual: " + first.degraded.join(", ") + "." : "";
+  say(first.items.length + " items for " + ask.user_id + "." + degraded, false);
+}
+
+async function history() {
+  const user = await call("GET", "/v1/users/" + encodeURIComponent($("user").value)).catch((error) => {
+    if (error.status === 404 || error.status === 403) return { events: [] };
+    throw error;
+  });
+  const events = (user.events || []).slice(-15).reverse();
+  $("history").replaceChildren(...events.map((event) => {
+    const row = element("li");
+    row.append(element("span", "title", event.title || event.item_id));
+    const value = event.value === undefined ? "" : " " + event.value;
+    row.append(element("div", "meta", event.event_type + value + " · " + event.timestamp.slice(0, 16).replace("T", " ")));
+    return row;
+  }));
+  if (!events.length) $("history").append(element("li", "note", "Nothing yet: new to the service."));
+}
+
+async function act(itemId, type, impression) {
+  const event = { user_id: $("user").value, item_id: itemId, event_type: type };
+  if (impression) event.impression_id = impression;
+  await call("POST", "/v1/events", event);
+  await Promise.all([recommend(), history()]);
+  say(type + " on " + (titles.get(itemId) || itemId) + " is stored; the list is new.", false);
+}
+
+async function search() {
+  const answer = await call("GET", "/v1/items?limit=20&query=" + encodeURIComponent($("query").value));
+  $("found").replaceChildren(...answer.items.map((item) => {
+    titles.set(item.item_id, item.title || item.item_id);
+    const row = element("li");
+    row.append(element("span", "title", item.title || item.item_id));
+    const facts = [item.category, ...(item.tags || [])].filter(Boolean).join(", ");
+    row.append(element("div", "meta", facts), buttons(item.item_id));
+    return row;
+  }));
+  if (!answer.items.length) $("found").append(element("li", "note", "No title has these words."));
+}
+
+async function models() {
+  const answer = await call("GET", "/v1/models");
+  $("champion").textContent = "Serving version " + answer.champion;
+  for (const model of answer.models) {
+    if (model.version === answer.champion) continue;
+    const option = element("option", "", "version " + model.version);
+    option.value = model.version;
+    $("other").append(option);
+  }
+}
+
+function start() {
+  if (navigator.language.startsWith("zh")) $("language").value = "zh";
+  const both = () => guarded(async () => { places.clear(); await Promise.all([recommend(), history()]); });
+  $("who").addEventListener("submit", (event) => { event.preventDefault(); both(); });
+  $("search").addEventListener("submit", (event) => { event.preventDefault(); guarded(search); });
+  for (const id of ["other", "language", "diversity"]) $(id).addEventListener("change", () => guarded(recommend));
+  $("forget").addEventListener("click", () => guarded(async () => {
+    await call("DELETE", "/v1/users/" + encodeURIComponent($("user").value));
+    await Promise.all([recommend(), history()]);
+    say("Forgotten.", false);
+  }));
+  guarded(async () => { await Promise.all([models(), search(), history(), recommend()]); });
+}
+
+start();

@@ -3,16 +3,20 @@
 import asyncio
 import hashlib
 import json
+import threading
+import time
 from contextlib import asynccontextmanager
 
 import httpx
 import numpy as np
 import pytest
+import uvicorn
 
 from data_schemas.errors import RecsysError
 from recsys.eventlog import EventLog
 from serving.app import App
 from serving.engine import Answer
+from serving.server import Endpoint, address, bind
 from serving.settings import Settings
 
 DATA_END = 1_700_000_000_000_000
@@ -164,3 +168,43 @@ def serve(tmp_path):
 def fakes():
     """The fake classes themselves."""
     return FakeProvider, FakeEngine
+
+
+class LiveServer:
+    """A worker under uvicorn in a thread, on a free port."""
+
+    def __init__(self, app):
+        self.app = app
+        self.sock = bind(Endpoint(port=0), has_keys=False)
+        self.url = address(self.sock, Endpoint())
+        config = uvicorn.Config(app, log_config=None, ws="none", lifespan="on")
+        self._server = uvicorn.Server(config)
+        self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [self.sock]})
+
+    def __enter__(self):
+        self._thread.start()
+        until = time.monotonic() + 20
+        while time.monotonic() < until:
+            try:
+                if httpx.get(self.url + "/readyz").status_code == 200:
+                    return self
+            except httpx.TransportError:
+                time.sleep(0.02)
+        raise AssertionError("the service did not become ready")
+
+    def __exit__(self, *_):
+        self._server.should_exit = True
+        self._thread.join()
+        self.sock.close()
+
+
+@pytest.fixture
+def live(tmp_path):
+    """Start a real server: `with live(provider, **settings) as server`."""
+
+    def start(provider=None, **settings):
+        settings = {"champion_poll": 0.05, "log_poll": 0.05, "clock": "end_of_data", **settings}
+        log = tmp_path / "log.sqlite"
+        return LiveServer(App(provider or FakeProvider(), lambda: EventLog.open(log), Settings(**settings)))
+
+    return start
