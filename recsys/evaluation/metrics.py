@@ -9,14 +9,16 @@ What the numbers mean, in every corner:
 - **Short lists**: positions that a list does not fill are misses. Precision divides by k, not by
   the list's length. An empty list is a list of misses, not an absent one.
 - **Repeated items**: only the first showing can be a hit.
-- **All positive**: AUC needs both kinds and is NaN; the others are well defined.
+- **All positive**: a list of every relevant item and nothing else has no AUC (NaN); all other
+  metrics are well defined.
 - **recall@k** = hits in the first k / relevant items (not / min(k, relevant): a user with more
   than k relevant items cannot reach 1).
 - **nDCG@k** uses gain 2^grade - 1 and discount 1/log2(position + 1), as LightGBM's lambdarank;
   `gain="linear"` gives trec_eval's. The ideal list holds the min(k, relevant) best grades.
 - **MAP@k** divides by the number of relevant items (trec_eval's map_cut).
 - **AUC** compares each relevant item with each irrelevant item *of the list*; a relevant item that
-  the list does not hold loses every comparison (pessimistic).
+  the list does not hold loses every comparison (pessimistic). A list without irrelevant items
+  that lacks relevant ones scores the share it holds, so an empty list scores 0.
 
 Shapes: G groups, K positions, N items, d dimensions.
 """
@@ -190,7 +192,11 @@ def _auc(grade: Grades, scores: Floats, length: Longs, relevant: Longs) -> Doubl
         for p in range(length[g]):
             hits += grade[g, p] >= 1
         negatives = length[g] - hits
-        if relevant[g] == 0 or negatives == 0:
+        if relevant[g] == 0:
+            continue
+        if negatives == 0:
+            if hits < relevant[g]:
+                out[g] = hits / relevant[g]
             continue
         below, right, p = negatives, 0.0, 0
         while p < length[g]:

@@ -112,7 +112,12 @@ def test_an_empty_list_is_a_list_of_misses() -> None:
     found = judged([{1: 1}, {1: 1}], [], [1])
     np.testing.assert_allclose(metrics.ndcg(found, 5), [0, 1])
     np.testing.assert_allclose(metrics.mrr(found), [0, 1])
-    assert np.isnan(metrics.auc(found)[0])
+    np.testing.assert_allclose(metrics.auc(found), [0, NAN])
+
+
+def test_a_list_of_hits_alone_that_lacks_some_scores_the_share_it_holds() -> None:
+    found = judged([{1: 1, 2: 1, 3: 1}], [2])
+    np.testing.assert_allclose(metrics.auc(found), [1 / 3])
 
 
 def test_lists_without_any_place_are_misses() -> None:

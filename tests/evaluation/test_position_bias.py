@@ -1,0 +1,87 @@
+"""A known position bias is recovered within its interval, by each method."""
+
+import numpy as np
+import pytest
+
+from data_schemas.errors import DataRefused, UsageError
+from recsys.evaluation.position_bias import Shown, estimate_position_bias
+
+PLACES = 5
+KNOWN = np.array([1.0, 0.7, 0.5, 0.4, 0.3])
+"""Looked at, relative to the first place."""
+
+
+def shown_lists(lists: int, *, noise: float, swap: bool, seed: int) -> Shown:
+    """Lists of five of thirty items, ordered by relevance plus noise; clicks = seen × relevant."""
+    rng = np.random.default_rng(seed)
+    relevance = np.linspace(0.6, 0.05, 30)
+    picked = np.argsort(rng.random((lists, 30)), axis=1)[:, :PLACES]
+    score = relevance[picked] + noise * rng.normal(size=picked.shape)
+    order = np.argsort(-score, axis=1)
+    picked, score = np.take_along_axis(picked, order, 1), np.take_along_axis(score, order, 1)
+    other = np.full(picked.shape, -1)
+    if swap:
+        upper = rng.integers(0, PLACES - 1, lists)
+        row = np.arange(lists)
+        flip = rng.random(lists) < 0.5
+        for table in (picked, score):
+            a, b = table[row, upper].copy(), table[row, upper + 1].copy()
+            table[row, upper], table[row, upper + 1] = np.where(flip, b, a), np.where(flip, a, b)
+        other[row, upper], other[row, upper + 1] = upper + 1, upper
+    clicked = rng.random(picked.shape) < KNOWN * relevance[picked]
+    return Shown(
+        np.tile(np.arange(PLACES), lists),
+        picked.ravel(),
+        clicked.ravel().astype(int),
+        np.repeat(np.arange(lists) // 2, PLACES),
+        other.ravel() if swap else None,
+        score.ravel(),
+    )
+
+
+@pytest.mark.parametrize(
+    ("noise", "swap", "method"),
+    [(0.0, True, "randomised swaps"), (0.3, False, "intervention harvesting")],
+)
+def test_known_bias_is_recovered(noise: float, swap: bool, method: str) -> None:
+    shown = shown_lists(12_000, noise=noise, swap=swap, seed=4)
+    found = estimate_position_bias(shown, PLACES, resamples=60)
+    assert found.method.startswith(method)
+    assert found.examination[0] == pytest.approx(1.0)
+    for place in range(1, PLACES):
+        assert found.low[place] <= KNOWN[place] <= found.high[place], place
+        assert found.high[place] - found.low[place] < 0.35
+
+
+def test_em_is_the_last_resort_and_sees_the_fall() -> None:
+    """Questions never move, so only the score's bands can speak."""
+    shown = shown_lists(12_000, noise=0.3, swap=False, seed=5)
+    fixed = Shown(
+        shown.place, np.arange(len(shown.place)), shown.clicked, shown.user, None, shown.score
+    )
+    found = estimate_position_bias(fixed, PLACES, resamples=20)
+    assert found.method.startswith("EM over 50 bands")
+    assert found.examination[0] == 1.0
+    assert list(found.examination) == sorted(found.examination, reverse=True)
+    assert np.abs(np.array(found.examination) - KNOWN).max() < 0.15
+
+
+def test_no_bias_is_found_where_there_is_none() -> None:
+    shown = shown_lists(8000, noise=0.3, swap=True, seed=6)
+    rng = np.random.default_rng(1)
+    flat = Shown(
+        shown.place, shown.question, (rng.random(len(shown.place)) < 0.2).astype(int),
+        shown.user, shown.swapped_with,
+    )  # fmt: skip
+    found = estimate_position_bias(flat, PLACES, resamples=60)
+    assert all(low <= 1.0 <= high for low, high in zip(found.low, found.high, strict=True))
+
+
+def test_rows_that_cannot_speak_are_refused_with_a_remedy() -> None:
+    place = np.zeros(10, int)
+    with pytest.raises(DataRefused, match="no click"):
+        estimate_position_bias(Shown(place, place, place, place), 3)
+    with pytest.raises(DataRefused, match="explore_share"):
+        estimate_position_bias(Shown(place, place, place + 1, place), 3)
+    with pytest.raises(UsageError, match="one length"):
+        Shown(place, place, place[:3], place)
