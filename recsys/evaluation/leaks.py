@@ -108,7 +108,6 @@ def no_collapse(
 def shuffled_labels(
     fit_and_score: Callable[[Whole], Doubles],
     y: Whole,
-    groups: Whole,
     held_out_y: Whole,
     held_out_groups: Whole,
     *,
@@ -119,17 +118,14 @@ def shuffled_labels(
 
     `fit_and_score(labels)` fits on the training rows with the labels it is given (int[n]) and
     scores the held-out rows (float[m]); it is called `repeats` times, each with labels newly
-    shuffled within groups. One such model may rank held-out rows well or badly by luck; their
+    shuffled over all rows (within groups would keep what the groups' means say). One such model may rank held-out rows well or badly by luck; their
     mean may not be off one half by more than luck explains. If it is, the rows share more than
     their features.
     """
     rng = np.random.default_rng(seed)
-    order = np.argsort(groups, kind="stable")
     found = np.empty(repeats)
     for repeat in range(repeats):
-        mixed = np.empty_like(y)
-        mixed[order] = y[np.lexsort((rng.random(len(y)), groups))]
-        score = np.asarray(fit_and_score(mixed), np.float64)
+        score = np.asarray(fit_and_score(rng.permutation(y)), np.float64)
         found[repeat] = group_auc(score, held_out_y, held_out_groups)
     luck = 2.5 * float(found.std(ddof=1)) / np.sqrt(repeats)
     off = abs(float(found.mean()) - 0.5)
