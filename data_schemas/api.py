@@ -26,9 +26,9 @@ Number = Annotated[float, Meta(ge=-1e15, le=1e15)]
 Scalar = bool | Number | Annotated[str, Meta(max_length=1_000)]
 Attributes = Annotated[dict[Word, Scalar], Meta(max_length=200)]
 Tags = Annotated[list[Annotated[str, Meta(min_length=1, max_length=200)]], Meta(max_length=100)]
+# JSON knows 2 and 2.0 as one number, and so does a whole number here; msgspec's int does not.
+Count = Annotated[float, Meta(ge=1, le=1000, extra_json_schema={"type": "integer"})]
 Explain = bool | Annotated[float, Meta(ge=0, le=100)]
-"""JSON knows 2 and 2.0 as one number; msgspec tells a bool from a float, not from an int read so; the number
-must be whole."""
 Version = Annotated[str, Meta(min_length=1, max_length=64, pattern=_PRINTABLE)]
 
 
@@ -94,7 +94,7 @@ class RecommendRequest(Input):
     """Which items of the whole catalogue, for this user?"""
 
     user_id: Id
-    k: Annotated[int, Meta(ge=1, le=1000)] = 10
+    k: Count = 10
     filters: Annotated[
         dict[Word, Scalar | Annotated[list[Scalar], Meta(max_length=100)]], Meta(max_length=20)
     ] = {}

@@ -80,15 +80,16 @@ class Handlers:
 
     async def recommend(self, request: Request) -> Response:
         asked = await self._json(request, _recommend)
+        k = _whole_number(asked.k, "k")
         ask = Ask(
             user_id=asked.user_id,
             now=self._moment(asked.as_of, request),
             history=_past(asked.history, self._clock),
-            k=asked.k,
+            k=k,
             filters=asked.filters,
             exclude=asked.exclude,
             diversity=asked.diversity,
-            explain=min(asked.k, self._explained(asked.explain)),
+            explain=min(k, self._explained(asked.explain)),
             keep_seen=asked.keep_seen,
             context=asked.context,
             deadline=self._deadline(request),
@@ -127,10 +128,7 @@ class Handlers:
     def _explained(self, explain: bool | float) -> int:
         if explain is True:
             return self._settings.explain_items
-        if explain != int(explain):
-            detail = "`explain` is `true`, `false` or a whole number."
-            raise Problem(422, detail, [("$.explain", "not whole")])
-        return int(explain)
+        return _whole_number(explain, "explain")
 
     def _deadline(self, request: Request) -> float:
         """Optional parts are dropped when 80 % of the budget is gone; the rest is for the answer."""
@@ -321,6 +319,17 @@ class Handlers:
         request.query(frozenset())
         settings = self._settings
         return await request.json(decoder, settings.max_body_bytes, settings.body_timeout)
+
+
+def _whole_number(value: float, name: str) -> int:
+    """A number of a body that must be whole.
+
+    Raises:
+        Problem: it is not (422).
+    """
+    if value != int(value):
+        raise Problem(422, f"`{name}` is not a whole number.", [(f"$.{name}", "not whole")])
+    return int(value)
 
 
 def _identifier(request: Request, name: str) -> str:

@@ -205,6 +205,8 @@ def live(tmp_path):
     def start(provider=None, **settings):
         settings = {"champion_poll": 0.05, "log_poll": 0.05, "clock": "end_of_data", **settings}
         log = tmp_path / "log.sqlite"
-        return LiveServer(App(provider or FakeProvider(), lambda: EventLog.open(log), Settings(**settings)))
+        return LiveServer(
+            App(provider or FakeProvider(), lambda: EventLog.open(log), Settings(**settings))
+        )
 
     return start

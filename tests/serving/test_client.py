@@ -1,0 +1,93 @@
+"""The typed clients against a running service, and against one that fails."""
+
+import asyncio
+
+import httpx
+import pytest
+
+from data_schemas.api import EventIn, NewItem
+from recsys.client import ApiError, AsyncClient, Client, RetryBudget
+from recsys.client.policy import pause
+
+
+def test_both_clients_do_everything(live):
+    async def awaited(url):
+        async with AsyncClient(url) as client:
+            ranked = await client.recommend("v", k=3)
+            await client.event("v", ranked.items[0].item_id, "click")
+            await client.events([EventIn(user_id="v", item_id="2", event_type="view")])
+            await client.put_item("n2", title="Another")
+            assert (await client.get_item("n2")).title == "Another"
+            assert len((await client.get_user("v")).events) == 2
+            assert (await client.models()).champion == "1"
+            assert len(await client.similar("1", k=2)) == 2
+            assert await client.find_items("Another")
+            assert (await client.rank("v", ["1"])).items[0].item_id == "1"
+            await client.forget_user("v")
+            assert await client.ready()
+
+    with live() as server, Client(server.url) as client:
+        ranked = client.rank("u", ["1", NewItem(item_id="x y/z", title="T")], explain=1)
+        assert {item.item_id for item in ranked.items} == {"1", "x y/z"}
+        assert ranked.items[0].reasons is not None
+        answer = client.event("u", "1", "click", impression_id=ranked.impression_id)
+        assert answer.accepted == 1
+        client.events([EventIn(user_id="u", item_id="2", event_type="view")])
+        assert client.recommend("u", k=3).model_version == "1"
+        client.put_item("a/b", title="New", available=True)
+        assert client.get_item("a/b").title == "New"
+        assert [item.item_id for item in client.find_items("New")] == ["a/b"]
+        assert len(client.similar("1", k=2)) == 2
+        assert len(client.get_user("u").events) == 2
+        client.forget_user("u")
+        assert {m.version for m in client.models().models} == {"1", "2", "3"}
+        assert client.ready()
+        with pytest.raises(ApiError) as refused:
+            client.rank("u", ["1", "1"])
+        assert refused.value.status == 422
+        assert refused.value.problem is not None
+        asyncio.run(awaited(server.url))
+
+
+def flaky(failures, calls):
+    """A transport that answers 503 a number of times."""
+
+    def answer(request):
+        calls.append(request)
+        if len(calls) <= failures:
+            return httpx.Response(503, headers={"retry-after": "0"})
+        return httpx.Response(200, json={"accepted": 1, "duplicates": 0, "events": []})
+
+    return httpx.MockTransport(answer)
+
+
+def test_a_call_is_repeated_with_the_same_event_id():
+    calls = []
+    with Client("http://x", transport=flaky(2, calls)) as client:
+        assert client.event("u", "1", "click").accepted == 1
+    assert len({request.content for request in calls}) == 1
+    assert len(calls) == 3
+
+
+def test_repetitions_end_with_the_budget():
+    calls, budget = [], RetryBudget(share=0.5, reserve=2.0)
+    with Client("http://x", retries=5, budget=budget, transport=flaky(99, calls)) as client:
+        for _ in range(3):
+            with pytest.raises(ApiError, match="503"):
+                client.event("u", "1", "click")
+    # 3 first attempts, and 2 (reserve) + 2 × 0.5 (earned after the reserve was spent) repetitions.
+    assert len(calls) == 3 + 3
+
+
+def test_a_long_retry_after_is_not_waited_for():
+    assert pause(0, {"retry-after": "60"}) is None
+    assert pause(0, {"retry-after": "2"}) == 2.0
+    assert 0.025 <= pause(0, {}) <= 0.05
+
+
+def test_a_service_that_is_away_is_explained():
+    with (
+        Client("http://127.0.0.1:9", retries=0) as client,
+        pytest.raises(ApiError, match="could not be reached"),
+    ):
+        client.recommend("u")
