@@ -7,9 +7,12 @@ import pytest
 
 from features.interactions import DAY, History, Interactions
 from recsys.collaborative.base import SourceInputs
-from recsys.recall.registry import FITTABLE, source_class
+from recsys.recall.registry import FITTABLE
+from training.sources.fit import fit_one
 
 N_ITEMS = 40
+SMALL = {"sequence": {"width": 16, "negatives": 32, "learning_rate": 0.01}}
+"""Dials that make a fit quick."""
 UNMET = (38, 39)
 """Items without any event."""
 
@@ -77,9 +80,14 @@ def world():
 def fitted(world):
     interactions, inputs = world
     return {
-        name: source_class(name).fit(interactions, inputs, {}, seed=1, workers=2)
+        name: fit_one(name, interactions, inputs, SMALL.get(name, {}), seed=1, workers=1)
         for name in FITTABLE
     }
+
+
+@pytest.fixture(scope="session")
+def small():
+    return SMALL
 
 
 @pytest.fixture(scope="session")

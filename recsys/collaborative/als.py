@@ -26,7 +26,6 @@ from recsys.collaborative.base import (
     positive,
     read_source,
     resolve_dials,
-    save_source,
     support,
     unsure,
     weighed,
@@ -127,30 +126,20 @@ class Als(FittableSource):
     def save(self, folder: Path) -> None:
         arrays: dict[str, Any] = {"white": self.white, "known": self.known}
         if self.lists is not None:
-            arrays |= {
-                "centroids": self.lists.centroids,
-                "list_offsets": self.lists.offsets,
-                "list_member": self.lists.member,
-            }
-        facts = {"dials": self.dials, "scale": self.scale, "fit_until": self.fit_until}
-        save_source(folder, self.name, facts, arrays)
+            arrays |= self.lists.arrays()
+        self.save_arrays(folder, {"scale": self.scale}, arrays)
 
     @classmethod
     def load(cls, folder: Path) -> Self:
         facts, arrays = read_source(folder, cls.name)
-        lists = None
-        if "centroids" in arrays:
-            lists = InvertedLists(
-                arrays["centroids"], arrays["list_offsets"], arrays["list_member"]
-            )
         return cls(
             arrays["white"],
             arrays["known"],
             dials=facts["dials"],
             scale=facts["scale"],
             fit_until=facts["fit_until"],
-            lists=lists,
-        )
+            lists=InvertedLists.of(arrays),
+        ).voting(facts)
 
 
 def fit_factors(

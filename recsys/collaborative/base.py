@@ -49,6 +49,25 @@ class FittableSource(RecallSource):
 
     DIALS: ClassVar[Dials] = {}
     n_items: int
+    dials: dict[str, float]
+    fusion_weight: float = 1.0
+    """Weight of this source's list in the fusion of ranks; 0 leaves it out."""
+
+    def save_arrays(
+        self, folder: Path, facts: Mapping[str, Any], arrays: Mapping[str, npt.NDArray[Any]]
+    ) -> None:
+        """Write the arrays and the facts that all sources have."""
+        shared = {
+            "dials": self.dials,
+            "fit_until": self.fit_until,
+            "fusion_weight": self.fusion_weight,
+        }
+        save_source(folder, self.name, {**shared, **facts}, arrays)
+
+    def voting(self, facts: Mapping[str, Any]) -> Self:
+        """Itself, with the fusion weight that was saved."""
+        self.fusion_weight = float(facts["fusion_weight"])
+        return self
 
     @classmethod
     def fit(

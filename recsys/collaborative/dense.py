@@ -4,9 +4,11 @@ Small catalogues are scanned whole; from `LISTS_FROM` items on, inverted lists a
 members scored exactly. Shapes: N items, f numbers of a vector, L lists.
 """
 
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 
 from features.interactions import Floats, Ints, Longs
 from features.protocols import Mask, Recalled
@@ -47,6 +49,21 @@ class InvertedLists:
         offsets = np.zeros(n_lists + 1, np.int64)
         np.cumsum(np.bincount(nearest, minlength=n_lists), out=offsets[1:])
         return cls(centroids, offsets, np.argsort(nearest, kind="stable").astype(np.int32))
+
+    def arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """For saving beside the vectors."""
+        return {
+            "centroids": self.centroids,
+            "list_offsets": self.offsets,
+            "list_member": self.member,
+        }
+
+    @classmethod
+    def of(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> "InvertedLists | None":
+        """What `arrays` gave, if it is there."""
+        if "centroids" not in arrays:
+            return None
+        return cls(arrays["centroids"], arrays["list_offsets"], arrays["list_member"])
 
     def probe(self, query: Floats) -> Ints:
         """The lists to scan for a query, best first: enough for `PROBED_MEMBERS`."""

@@ -5,7 +5,7 @@ item_item, transitions, ease, bm25 and attributes all score a candidate j by
 """
 
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import numpy as np
 
@@ -18,7 +18,6 @@ from recsys.collaborative.base import (
     check_blocked,
     in_chunks,
     read_source,
-    save_source,
     scratch,
     unsure,
     weighed,
@@ -83,29 +82,15 @@ class NeighbourSource(FittableSource):
         return Recalled(items[:count], scores[:count])
 
     def save(self, folder: Path) -> None:
-        facts: dict[str, Any] = {
-            "dials": self.dials,
-            "scale": self.scale,
-            "fit_until": self.fit_until,
-        }
-        save_source(
-            folder,
-            self.name,
-            facts,
-            {
-                "offsets": self.offsets,
-                "neighbour": self.neighbour,
-                "value": self.value,
-                "known": self.known,
-            },
-        )
+        names = ("offsets", "neighbour", "value", "known")
+        self.save_arrays(folder, {"scale": self.scale}, {n: getattr(self, n) for n in names})
 
     @classmethod
     def load(cls, folder: Path) -> Self:
         facts, arrays = read_source(folder, cls.name)
         return cls(
             **arrays, dials=facts["dials"], scale=facts["scale"], fit_until=facts["fit_until"]
-        )
+        ).voting(facts)
 
 
 class Rows:

@@ -19,7 +19,6 @@ from recsys.collaborative.base import (
     last_time,
     read_source,
     resolve_dials,
-    save_source,
     unsure,
     weight_scale,
 )
@@ -77,17 +76,13 @@ class Popular(FittableSource):
         return Recalled(items[:count], scores[:count])
 
     def save(self, folder: Path) -> None:
-        save_source(
-            folder,
-            self.name,
-            {"dials": self.dials, "fit_until": self.fit_until},
-            {"counts": self.counts},
-        )
+        self.save_arrays(folder, {}, {"counts": self.counts})
 
     @classmethod
     def load(cls, folder: Path) -> Self:
         facts, arrays = read_source(folder, cls.name)
-        return cls(arrays["counts"], dials=facts["dials"], fit_until=facts["fit_until"])
+        opened = cls(arrays["counts"], dials=facts["dials"], fit_until=facts["fit_until"])
+        return opened.voting(facts)
 
 
 class Recent(Popular):

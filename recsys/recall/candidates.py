@@ -34,9 +34,8 @@ class RecallStage:
         sources: by name; those that implement `RecallSource` propose, all score.
         depth: items a source may propose.
         limit: candidates kept.
-        weights: fusion weight by source name; 1 where absent. A weight of 0 leaves a source's
-            list out of the fusion, its scores stay signals.
-        n_items: items of the catalogue; found from the sources when absent.
+        weights: fusion weight by source name; the source's own `fusion_weight`, or 1, where
+            absent. A weight of 0 leaves a source's list out of the fusion, its scores stay signals.
     """
 
     def __init__(
@@ -57,7 +56,10 @@ class RecallStage:
         self.sources = dict(sources)
         self.depth, self.limit = depth, limit
         given = weights or {}
-        self.weights = {name: float(given.get(name, 1.0)) for name in self.sources}
+        self.weights = {
+            name: float(given.get(name, getattr(source, "fusion_weight", 1.0)))
+            for name, source in self.sources.items()
+        }
         self.proposing: dict[str, RecallSource] = {
             name: source
             for name, source in self.sources.items()

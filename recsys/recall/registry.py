@@ -18,6 +18,7 @@ FITTABLE: Final = {
     "bm25": "recsys.content.bm25:Bm25",
     "als": "recsys.collaborative.als:Als",
     "ease": "recsys.collaborative.ease:Ease",
+    "sequence": "recsys.sequence.source:SequenceSource",
 }
 """Sources in order of cost, the cheapest first."""
 READABLE: Final = {**FITTABLE, "text": "recsys.encoder.tower:InterestSource"}

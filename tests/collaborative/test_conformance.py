@@ -9,6 +9,7 @@ from data_schemas.errors import DataRefused, UsageError
 from features.interactions import EMPTY_HISTORY
 from features.protocols import RecallSource, ScoreSource
 from recsys.recall.registry import FITTABLE, load_source, source_class
+from training.sources.fit import fit_one
 
 NAMES = tuple(FITTABLE)
 PERSONAL = tuple(name for name in NAMES if name not in ("popular", "recent"))
@@ -120,9 +121,10 @@ def test_a_damaged_folder_is_refused(source, tmp_path):
         load_source(tmp_path)
 
 
-def test_two_fits_are_equal(source, world, history):
+def test_two_fits_are_equal(source, world, history, small):
     interactions, inputs = world
-    again = source_class(source.name).fit(interactions, inputs, {}, seed=1, workers=2)
+    dials = small.get(source.name, {})
+    again = fit_one(source.name, interactions, inputs, dials, seed=1, workers=1)
     past, items = history([1, 3, 9]), np.arange(40, dtype=np.int32)
     np.testing.assert_array_equal(source.score(past, items, 0), again.score(past, items, 0))
 
@@ -156,10 +158,15 @@ def test_taste_is_found(name, fitted, history):
     ids=["no events", "one item", "one event each", "one item for all"],
 )
 def test_degenerate_data_gives_a_source_that_answers(
-    name, users, items, n_items, interactions_of, inputs_of, history
+    name, users, items, n_items, interactions_of, inputs_of, history, small
 ):
-    source = source_class(name).fit(
-        interactions_of(users, items, n_items=n_items), inputs_of(n_items), {}, seed=1, workers=1
+    source = fit_one(
+        name,
+        interactions_of(users, items, n_items=n_items),
+        inputs_of(n_items),
+        small.get(name, {}),
+        seed=1,
+        workers=1,
     )
     found = source.recall(history([0]), 5, 0, free(n_items))
     assert np.isfinite(found.scores).all()
@@ -169,14 +176,14 @@ def test_degenerate_data_gives_a_source_that_answers(
 @pytest.mark.parametrize("name", NAMES)
 def test_an_unknown_dial_is_refused_by_name(name, world):
     with pytest.raises(UsageError, match="no dial 'colour'"):
-        source_class(name).fit(*world, {"colour": 1.0}, seed=1, workers=1)
+        fit_one(name, *world, {"colour": 1.0}, seed=1, workers=1)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_an_unusable_dial_is_refused(name, world):
     dial = next(iter(source_class(name).DIALS))
     with pytest.raises(UsageError, match="not usable"):
-        source_class(name).fit(*world, {dial: float("nan")}, seed=1, workers=1)
+        fit_one(name, *world, {dial: float("nan")}, seed=1, workers=1)
 
 
 def test_an_unknown_source_lists_the_known_ones():

@@ -14,6 +14,7 @@ from features.interactions import DAY, Interactions
 from features.protocols import RecallSource
 from recsys.collaborative.base import SourceInputs
 from recsys.recall.registry import FITTABLE, source_class
+from recsys.sequence.source import SequenceSource
 
 log = logging.getLogger(__name__)
 
@@ -177,4 +178,11 @@ def fit_one(
     previous: RecallSource | None = None,
 ) -> RecallSource:
     """Fit one source by name."""
+    if name == SequenceSource.name:
+        from training.sources.sequence import fit_sequence
+
+        earlier = previous if isinstance(previous, SequenceSource) else None
+        return fit_sequence(
+            interactions, inputs, dials, seed=seed, workers=workers, previous=earlier
+        )
     return source_class(name).fit(interactions, inputs, dials, seed=seed, workers=workers)

@@ -1,0 +1,196 @@
+"""The transformer behind the sequence source, as torch trains it.
+
+Shapes: N items, I items with an id embedding, d width, H heads, S sequences of L positions, T
+predicted positions, m negatives, B blocks. Imported only by training: it needs torch.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from features.interactions import Floats, Ints
+from recsys.sequence.source import NORM_EPSILON
+
+INNER = 2
+"""Width of a block's inner layer over the model's width."""
+
+
+class Block(nn.Module):  # type: ignore[misc]
+    """Pre-norm causal attention with a learned bias per head and distance, then a ReLU layer."""
+
+    def __init__(self, width: int, heads: int, length: int, dropout: float) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm1 = nn.LayerNorm(width, NORM_EPSILON)
+        self.norm2 = nn.LayerNorm(width, NORM_EPSILON)
+        self.attend = nn.Linear(width, 3 * width, bias=False)
+        self.mix = nn.Linear(width, width, bias=False)
+        self.widen = nn.Linear(width, INNER * width)
+        self.narrow = nn.Linear(INNER * width, width)
+        self.distance = nn.Parameter(torch.zeros(heads, length))
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, state_SLD: Tensor) -> Tensor:
+        s, length, width = state_SLD.shape
+        mixed = self.attend(self.norm1(state_SLD)).view(s, length, 3, self.heads, -1)
+        query, key, value = (mixed[:, :, k].transpose(1, 2) for k in range(3))
+        place = torch.arange(length)
+        gap = place[:, None] - place[None, :]
+        bias = F.embedding(gap.clamp(min=0), self.distance.T).permute(2, 0, 1)
+        bias = bias.masked_fill(gap < 0, float("-inf"))
+        logits = query @ key.transpose(-1, -2) / (width // self.heads) ** 0.5 + bias
+        out = (self.dropout(logits.softmax(-1)) @ value).transpose(1, 2).reshape(s, length, width)
+        state_SLD = state_SLD + self.dropout(self.mix(out))
+        inner = torch.relu(self.widen(self.norm2(state_SLD)))
+        return state_SLD + self.dropout(self.narrow(inner))
+
+
+class SequenceModel(nn.Module):  # type: ignore[misc]
+    """Items as id embedding plus projected text; blocks; a dot product with every item.
+
+    Args:
+        counts: int32[N] positive events per item.
+        vectors: float32[N, t] text vectors, or None.
+        dials: as of `SequenceSource.DIALS`.
+        most_ids: items with an id embedding at most.
+    """
+
+    def __init__(
+        self, counts: Ints, vectors: Floats | None, dials: Mapping[str, float], most_ids: int
+    ) -> None:
+        super().__init__()
+        self.width, self.length = int(dials["width"]), int(dials["length"])
+        self.id_dropout = dials["id_dropout"] if vectors is not None else 0.0
+        order = np.lexsort((np.arange(len(counts)), -counts))[:most_ids]
+        met = np.sort(order[counts[order] > 0])
+        # row 0 is the id of items without one: all zeros, never trained
+        place = np.zeros(len(counts), np.int64)
+        place[met] = np.arange(1, len(met) + 1)
+        self.place, self.met = torch.from_numpy(place), met
+        self.id = nn.Embedding(len(met) + 1, self.width, padding_idx=0)
+        nn.init.normal_(self.id.weight, std=0.5 / self.width**0.5)
+        popularity = np.log(np.r_[1.0, counts[met]] / max(1, counts.sum())).astype(np.float32)
+        self.bias = nn.Parameter(torch.from_numpy(popularity)[:, None].clone())
+        with torch.no_grad():
+            self.id.weight[0] = 0
+        self.vectors = None if vectors is None else torch.from_numpy(np.ascontiguousarray(vectors))
+        self.project = (
+            None if vectors is None else nn.Linear(vectors.shape[1], self.width, bias=False)
+        )
+        heads = int(dials["heads"])
+        self.blocks = nn.ModuleList(
+            Block(self.width, heads, self.length, dials["dropout"])
+            for _ in range(int(dials["blocks"]))
+        )
+        self.norm = nn.LayerNorm(self.width, NORM_EPSILON)
+        self.dropout = nn.Dropout(dials["dropout"])
+
+    def items(self, item: Tensor) -> tuple[Tensor, Tensor]:
+        """Embedding float[.., d] and bias float[..] of items (int64[..]); ids drop out in training."""
+        place = self.place[item]
+        if self.training and self.id_dropout:
+            place = place * (torch.rand(place.shape) >= self.id_dropout)
+        out = self.id(place)
+        if self.project is not None and self.vectors is not None:
+            out = out + self.project(self.vectors[item])
+        return out, F.embedding(place, self.bias)[..., 0]
+
+    def states(self, item_SL: Tensor) -> Tensor:
+        """State after each position, float[S, L, d]; -1 pads at the end, where nothing looks."""
+        state, _ = self.items(item_SL.clamp(min=0))
+        state = self.dropout(state)
+        for block in self.blocks:
+            state = block(state)
+        return self.norm(state)
+
+    def loss(self, item_SL: Tensor, weight_SL: Tensor, negatives: Any) -> Tensor:
+        """Weighted mean sampled-softmax loss over all positions that have a next item."""
+        item_SL = item_SL.long()
+        target_SL = item_SL[:, 1:]
+        real = target_SL >= 0
+        query_TD = self.states(item_SL[:, :-1])[real]
+        target_T, weight_T = target_SL[real], weight_SL[:, 1:][real]
+        drawn, expected = negatives.sample()
+        drawn_M = torch.from_numpy(drawn)
+        distinct, row = torch.unique(torch.cat([target_T, drawn_M]), return_inverse=True)
+        table, bias = self.items(distinct)
+        at_target, at_drawn = row[: len(target_T)], row[len(target_T) :]
+        # F.embedding, not indexing: its gradient adds in a fixed order on every thread count
+        at = torch.cat([table, bias[:, None]], dim=1)
+        wanted_TD, other_MD = F.embedding(at_target, at), F.embedding(at_drawn, at)
+        positive_T = (query_TD * wanted_TD[:, :-1]).sum(-1) + wanted_TD[:, -1]
+        offset_M = other_MD[:, -1] - torch.from_numpy(expected)
+        logits_TM = query_TD @ other_MD[:, :-1].T + offset_M
+        logits_TM = logits_TM.masked_fill(drawn_M[None, :] == target_T[:, None], float("-inf"))
+        everything = torch.cat([positive_T[:, None], logits_TM], dim=1)
+        loss_T = everything.logsumexp(1) - positive_T
+        return (loss_T * weight_T).sum() / weight_T.sum()
+
+    # ------------------------------------------------------------------ in and out of numpy
+
+    @torch.no_grad()  # type: ignore[untyped-decorator]
+    def exported(self) -> dict[str, npt.NDArray[Any]]:
+        """The arrays of `SequenceSource`, `items` and `targets` included."""
+        self.eval()
+        tables, biases = zip(
+            *(self.items(part) for part in torch.arange(len(self.place)).split(65536)), strict=True
+        )
+        items, bias = torch.cat(tables), torch.cat(biases)
+        out = {
+            "items": items,
+            "targets": torch.cat([items, bias[:, None]], 1),
+            "norm": pair(self.norm),
+        }
+        out["distance"] = torch.stack([block.distance for block in self.blocks])
+        for b, block in enumerate(self.blocks):
+            for name in ("attend", "mix", "widen", "narrow"):
+                out[f"{name}.{b}"] = getattr(block, name).weight.T
+            for name in ("widen", "narrow"):
+                out[f"{name}_bias.{b}"] = getattr(block, name).bias
+            for name in ("norm1", "norm2"):
+                out[f"{name}.{b}"] = pair(getattr(block, name))
+        return {name: np.ascontiguousarray(t.numpy(), np.float32) for name, t in out.items()}
+
+    def known(self) -> npt.NDArray[np.uint8]:
+        """uint8[N]: items with an id or a text."""
+        known: npt.NDArray[np.uint8] = (self.place > 0).numpy().astype(np.uint8)
+        if self.vectors is not None:
+            known |= (self.vectors != 0).any(dim=1).numpy()
+        return known
+
+    def state(self) -> dict[str, npt.NDArray[Any]]:
+        """All weights, and which items have an id, for a later fit to continue from."""
+        weights = {name: t.detach().numpy().copy() for name, t in self.named_parameters()}
+        return {"met": self.met.astype(np.int64), **weights}
+
+    @torch.no_grad()  # type: ignore[untyped-decorator]
+    def continue_from(self, earlier: Mapping[str, npt.NDArray[Any]]) -> bool:
+        """Take an earlier fit's weights over, ids by item; says whether they fit this model."""
+        parameters = dict(self.named_parameters())
+        by_id = {"id.weight", "bias"}
+        if not set(parameters) <= set(earlier):
+            return False
+        if any(parameters[n].shape != earlier[n].shape for n in parameters if n not in by_id):
+            return False
+        if earlier["id.weight"].shape[1] != self.width:
+            return False
+        for name in set(parameters) - by_id:
+            parameters[name].copy_(torch.from_numpy(np.array(earlier[name])))
+        old = np.searchsorted(earlier["met"], self.met)
+        old = np.minimum(old, max(len(earlier["met"]) - 1, 0))
+        shared = np.flatnonzero(earlier["met"][old] == self.met) if len(earlier["met"]) else old[:0]
+        for name in by_id:
+            parameters[name][shared + 1] = torch.from_numpy(
+                np.array(earlier[name])[old[shared] + 1]
+            )
+        return True
+
+
+def pair(norm: nn.LayerNorm) -> Tensor:
+    """Gain and bias, float[2, d]."""
+    return torch.stack([norm.weight, norm.bias])

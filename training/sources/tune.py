@@ -1,0 +1,290 @@
+"""Self-tuning: dials of the sources, weights of their fusion, and who earns a place.
+
+Everything is judged on labels that lie after the events the sources are fitted on. The defaults
+are good starting points, measured on several data sets, so a dial moves only when the paired
+difference says so. Cheap sources go first; a budget bounds it all.
+"""
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+
+from features.interactions import History, Interactions, Ints
+from features.protocols import RecallSource
+from recsys.collaborative.base import SourceInputs
+from recsys.recall.registry import FITTABLE, source_class
+from training.sources.fit import fit_one
+from training.sources.fusion import Lists, Quality, better, choose_weights, judged
+
+log = logging.getLogger(__name__)
+
+READ_WHEN_SERVING: Final = frozenset({"decay"})
+"""Dials that a fitted source reads for each request: trying them costs no fit."""
+ALWAYS_KEPT: Final = frozenset({"popular", "text"})
+"""People without a history need the first, items without events the second."""
+CHEAP_SECONDS: Final = 15.0
+"""A source whose fit takes less stays as a signal for the ranker when the fusion does not need it."""
+HIT_DEPTH: Final = 100
+START_POWER: Final = 1.0
+"""Fusion weights start from each source's own nDCG to this power."""
+
+
+class Label(NamedTuple):
+    """What a user did next: the history before `now`, and the items (int32[r], r ≥ 1)."""
+
+    history: History
+    now: int
+    relevant: Ints
+
+
+@dataclass
+class Outcome:
+    """What tuning found out about one source."""
+
+    name: str
+    dials: dict[str, float]
+    ndcg: float
+    """nDCG@10 on the tuning labels."""
+    recall: float
+    """Recall@100 on the tuning labels."""
+    fit_seconds: float
+    tried: int
+    """Settings that were compared."""
+    note: str = ""
+    """What was not tried, and why."""
+    kept: bool = True
+    reason: str = ""
+    gain: tuple[float, float] = (0.0, 0.0)
+    """What the fusion loses without the source: nDCG@10 and recall at the limit."""
+
+
+@dataclass
+class TunedPlan:
+    """The choice of one night, and everything the report says about it."""
+
+    dials: dict[str, dict[str, float]]
+    """Of the sources to fit, cheapest first."""
+    weights: dict[str, float]
+    """Fusion weight of every source that is used; the largest is 1."""
+    outcomes: list[Outcome] = field(default_factory=list)
+    fused: tuple[float, float] = (0.0, 0.0)
+    """nDCG@10 and recall at the limit of the fusion on the tuning labels."""
+    labels: int = 0
+    seconds: float = 0.0
+
+    def facts(self) -> dict[str, Any]:
+        """For the manifest and the report."""
+        return {
+            "sources": [vars(outcome) | {"gain": list(outcome.gain)} for outcome in self.outcomes],
+            "fused": {"ndcg@10": self.fused[0], "recall@limit": self.fused[1]},
+            "weights": self.weights,
+            "labels": self.labels,
+            "seconds": round(self.seconds, 1),
+        }
+
+
+class Clock:
+    """A budget that is being spent."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds, self._started = seconds, perf_counter()
+
+    @property
+    def spent(self) -> float:
+        return perf_counter() - self._started
+
+    @property
+    def left(self) -> float:
+        return self.seconds - self.spent
+
+
+def tune_sources(
+    fit_interactions: Interactions,
+    labels: Sequence[Label],
+    inputs: SourceInputs,
+    names: Sequence[str],
+    *,
+    budget_seconds: float,
+    seed: int,
+    workers: int = 1,
+    fixed: Mapping[str, RecallSource] | None = None,
+    dials: Mapping[str, Mapping[str, float]] | None = None,
+    remembered: Mapping[str, Mapping[str, float]] | None = None,
+    depth: int = 300,
+    limit: int = 200,
+) -> TunedPlan:
+    """Choose dials, fusion weights and sources.
+
+    Args:
+        fit_interactions: events before all labels.
+        labels: moments after them; those without a relevant item are ignored.
+        names: sources to try.
+        budget_seconds: time for trying dials; each source is fitted at least once, whatever the
+            budget, because its lists are needed to fuse and to judge it.
+        fixed: sources that are there already, such as the encoder's `text`; fused and judged,
+            never fitted.
+        dials: the caller's own; they are not tuned.
+        remembered: dials of an earlier night, tried first in place of the defaults.
+        depth, limit: as served.
+    """
+    clock = Clock(budget_seconds)
+    bench = Bench(fit_interactions, inputs, usable(labels), seed, workers, depth)
+    outcomes: list[Outcome] = []
+    for place, name in enumerate(sorted(names, key=lambda n: (*FITTABLE, n).index(n))):
+        allowance = clock.left / max(1, len(names) - place)
+        own = dict((dials or {}).get(name, {}))
+        start = {**_known(name, (remembered or {}).get(name, {})), **own}
+        outcomes.append(_tune_one(bench, name, start, frozenset(own), allowance))
+        log.info("%s", outcomes[-1])
+    for name, source in (fixed or {}).items():
+        quality = bench.measure(name, source)
+        bench.keep(name)
+        outcomes.append(Outcome(name, {}, *quality.means(), fit_seconds=0.0, tried=1))
+    plan = _fuse(bench, outcomes, limit)
+    plan.seconds = clock.spent
+    return plan
+
+
+def usable(labels: Sequence[Label]) -> list[Label]:
+    """Labels with something to find and something to find it by."""
+    return [Label(*row) for row in labels if len(row[2]) and len(row[0].item)]
+
+
+def _known(name: str, remembered: Mapping[str, float]) -> dict[str, float]:
+    """Remembered dials that the source still has."""
+    return {d: v for d, v in remembered.items() if d in source_class(name).DIALS}
+
+
+class Bench:
+    """Fits, lists and their quality on the labels."""
+
+    def __init__(
+        self,
+        interactions: Interactions,
+        inputs: SourceInputs,
+        labels: Sequence[Label],
+        seed: int,
+        workers: int,
+        depth: int,
+    ) -> None:
+        self.interactions, self.inputs, self.labels = interactions, inputs, labels
+        self.seed, self.workers, self.depth = seed, workers, depth
+        self.lists: dict[str, list[Ints]] = {}
+        self._latest: list[Ints] = []
+        self._owner = np.repeat(np.arange(len(labels)), [len(row.relevant) for row in labels])
+        self._sizes = np.array([len(row.relevant) for row in labels], np.float64)
+
+    def fit(self, name: str, dials: Mapping[str, float]) -> tuple[RecallSource, float]:
+        """A fitted source, and how many seconds it took."""
+        started = perf_counter()
+        source = fit_one(
+            name, self.interactions, self.inputs, dials, seed=self.seed, workers=self.workers
+        )
+        return source, perf_counter() - started
+
+    def measure(self, name: str, source: RecallSource) -> Quality:
+        """nDCG@10 and recall@100 of the source alone; its lists stay at hand for `keep`."""
+        blocked = np.zeros(self.interactions.n_items, np.uint8)
+        self._latest, ranks = [], []
+        for label in self.labels:
+            # what a vocabulary has gained since is no item of this fit
+            seen = label.history.item[label.history.item < len(blocked)]
+            blocked[seen] = 1
+            found = source.recall(label.history, self.depth, label.now, blocked).items
+            blocked[seen] = 0
+            self._latest.append(found)
+            ranks += [_rank(found, item) for item in label.relevant]
+        return judged(np.array(ranks), self._owner, self._sizes, HIT_DEPTH)
+
+    def keep(self, name: str) -> None:
+        """Let the lists measured last be the source's."""
+        self.lists[name] = self._latest
+
+
+def _rank(found: Ints, item: int) -> float:
+    place = np.flatnonzero(found == item)
+    return float(place[0] + 1) if len(place) else np.inf
+
+
+def _tune_one(
+    bench: Bench, name: str, start: Mapping[str, float], pinned: frozenset[str], allowance: float
+) -> Outcome:
+    """Coordinate search over a source's dials, those that need no fit first."""
+    clock = Clock(allowance)
+    grid = source_class(name).DIALS
+    source, fit_seconds = bench.fit(name, start)
+    chosen: dict[str, float] = dict(source.dials)  # type: ignore[attr-defined]
+    quality = bench.measure(name, source)
+    bench.keep(name)
+    tried, skipped = 1, []
+    order = sorted(grid, key=lambda dial: dial not in READ_WHEN_SERVING)
+    for dial in order:
+        free = dial in READ_WHEN_SERVING
+        for value in _choices(grid[dial][1], chosen[dial], dial in pinned):
+            if (not free and clock.left < 1.2 * fit_seconds) or clock.left <= 0:
+                skipped.append(f"{dial}={value:g}")
+                continue
+            trial = {**chosen, dial: value}
+            candidate = source
+            if free:
+                candidate.dials = trial  # type: ignore[attr-defined]
+            else:
+                candidate, _ = bench.fit(name, trial)
+            outcome = bench.measure(name, candidate)
+            tried += 1
+            if better(outcome.objective, quality.objective):
+                source, chosen, quality = candidate, trial, outcome
+                bench.keep(name)
+        source.dials = chosen  # type: ignore[attr-defined]
+    ndcg, recall = quality.means()
+    note = f"no time for {', '.join(skipped)}" if skipped else ""
+    return Outcome(name, chosen, ndcg, recall, round(fit_seconds, 2), tried, note)
+
+
+def _choices(values: Sequence[float], current: float, pinned: bool) -> Iterator[float]:
+    """Values of a dial other than the current one, nearest first."""
+    if not pinned:
+        yield from sorted((v for v in values if v != current), key=lambda v: abs(v - current))
+
+
+def _fuse(bench: Bench, outcomes: list[Outcome], limit: int) -> TunedPlan:
+    """Weights, then each source's worth: what the fusion loses without it."""
+    lists = Lists(bench.lists, [label.relevant for label in bench.labels], limit)
+    start = {o.name: max(o.ndcg, 1e-6) ** START_POWER for o in outcomes}
+    if not bench.labels:
+        for outcome in outcomes:
+            outcome.reason = "kept: there is no label to judge it by"
+        return TunedPlan({o.name: o.dials for o in outcomes}, dict.fromkeys(start, 1.0), outcomes)
+    weights = choose_weights(lists, start)
+    whole = lists.quality(weights)
+    for outcome in outcomes:
+        _judge(outcome, lists, weights, whole)
+    kept = {o.name: weights[o.name] for o in outcomes if o.kept}
+    return TunedPlan(
+        {o.name: o.dials for o in outcomes if o.kept and o.name in FITTABLE},
+        kept,
+        outcomes,
+        lists.quality(kept).means(),
+        len(bench.labels),
+    )
+
+
+def _judge(outcome: Outcome, lists: Lists, weights: Mapping[str, float], whole: Quality) -> None:
+    """Keep a source that the fusion needs, or that is cheap enough to be a signal."""
+    without = lists.quality({n: w for n, w in weights.items() if n != outcome.name})
+    ndcg, recall = (a - b for a, b in zip(whole.means(), without.means(), strict=True))
+    outcome.gain = (ndcg, recall)
+    worth = f"without it the fusion's nDCG@10 changes by {-ndcg:+.4f}, its recall by {-recall:+.4f}"
+    if float((whole.objective - without.objective).mean()) > 0:
+        outcome.reason = f"kept: {worth}"
+    elif outcome.name in ALWAYS_KEPT:
+        outcome.reason = f"kept for people or items without events: {worth}"
+    elif outcome.fit_seconds <= CHEAP_SECONDS:
+        outcome.reason = f"kept as a cheap signal for the ranker: {worth}"
+    else:
+        outcome.kept = False
+        outcome.reason = f"dropped, it costs {outcome.fit_seconds:.0f} s a fit: {worth}"
