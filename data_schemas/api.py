@@ -27,7 +27,7 @@ Scalar = bool | Number | Annotated[str, Meta(max_length=1_000)]
 Attributes = Annotated[dict[Word, Scalar], Meta(max_length=200)]
 Tags = Annotated[list[Annotated[str, Meta(min_length=1, max_length=200)]], Meta(max_length=100)]
 # JSON knows 2 and 2.0 as one number, and so does a whole number here; msgspec's int does not.
-Count = Annotated[float, Meta(ge=1, le=1000, extra_json_schema={"type": "integer"})]
+Count = Annotated[float, Meta(ge=1, le=1000)]
 Explain = bool | Annotated[float, Meta(ge=0, le=100)]
 Version = Annotated[str, Meta(min_length=1, max_length=64, pattern=_PRINTABLE)]
 

@@ -1,7 +1,6 @@
 """`recsys serve` and `recsys keys`: the service on a workspace's registry, state and log."""
 
 import argparse
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -15,10 +14,6 @@ if TYPE_CHECKING:
     from serving.engine import Engine
     from serving.server import Endpoint
     from serving.settings import Settings
-
-
-CURRENT_STATE = "current.json"
-"""File in `state/` that names the snapshot in use; written by the nightly job."""
 
 
 def add_parsers(subparsers: Any) -> None:
@@ -136,24 +131,6 @@ class Releases:
     def versions(self) -> list[str]:
         """Versions that can be asked for, newest first."""
         return [str(entry.version) for entry in self._registry.list()]
-
-
-def _state_folder(config: "RecsysConfig") -> Path:
-    """The state snapshot the last night published.
-
-    Raises:
-        UsageError: there is none.
-    """
-    folder = config.workspace_path / "state"
-    try:
-        name = json.loads((folder / CURRENT_STATE).read_text(encoding="utf-8"))["snapshot"]
-    except (OSError, ValueError, KeyError):
-        raise UsageError(
-            "there is no state snapshot to serve from",
-            where=str(folder / CURRENT_STATE),
-            fix="run `recsys nightly`; it publishes one with each release",
-        ) from None
-    return folder / str(name)
 
 
 def open_log(config: "RecsysConfig") -> "EventLog":

@@ -1,0 +1,34 @@
+"""A service of several workers over the fake engine, as a program of its own.
+
+python service_program.py LOG CHAMPION_FILE WORKERS
+"""
+
+import sys
+from pathlib import Path
+
+from conftest import FakeProvider
+
+from recsys.eventlog import EventLog
+from serving.app import App
+from serving.server import Endpoint, address, announce, bind, run_worker, supervise
+from serving.settings import Settings
+
+SETTINGS = Settings(champion_poll=0.1, log_poll=0.1, drain_seconds=5)
+
+
+def work(log, champion, sock):
+    app = App(FakeProvider(file=Path(champion)), lambda: EventLog.open(log), SETTINGS)
+    run_worker(app, sock, Endpoint(port=0))
+
+
+def main(log, champion, workers):
+    with bind(Endpoint(port=0), has_keys=False) as sock:
+        announce(address(sock, Endpoint()), workers)
+        if workers == 1:
+            work(log, champion, sock)
+            return 0
+        return supervise(work, (log, champion, sock), workers)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1], sys.argv[2], int(sys.argv[3])))

@@ -1,0 +1,188 @@
+"""Champions swapped under load, pinned versions, experiments."""
+
+import asyncio
+import random
+from collections import Counter
+
+import pytest
+
+from recsys.eventlog import EventLog
+from serving.experiments import explore, team_draft, user_share
+
+ASK = {"user_id": "u", "items": ["1", "2", "3", "4"]}
+
+
+def run(scenario):
+    return asyncio.run(scenario())
+
+
+def test_a_champion_is_swapped_under_load_and_no_answer_mixes_versions(serve, fakes):
+    provider, engine = fakes[0](), fakes[1]
+
+    async def scenario():
+        order = {}
+        for version in ("1", "2"):
+            async with serve(fakes[0](version)) as (client, _):
+                answer = (await client.post("/v1/rank", json=ASK)).json()
+                order[version] = [(i["item_id"], i["score"]) for i in answer["items"]]
+        assert order["1"] != order["2"]
+        async with serve(provider) as (client, app):
+            answers = []
+
+            async def ask_on():
+                while len(answers) < 2000 and not (answers and answers[-1] == "2"):
+                    answer = await client.post("/v1/rank", json=ASK)
+                    assert answer.status_code == 200
+                    body = answer.json()
+                    ranked = [(i["item_id"], i["score"]) for i in body["items"]]
+                    assert ranked == order[body["model_version"]]
+                    answers.append(body["model_version"])
+
+            async def promote():
+                await asyncio.sleep(0.05)
+                provider.champion = "2"
+
+            await asyncio.gather(promote(), *(ask_on() for _ in range(8)))
+            assert set(answers) == {"1", "2"}
+            assert answers == sorted(answers)
+            assert isinstance(app.versions.champion(), engine)
+
+    run(scenario)
+
+
+def test_a_champion_that_does_not_load_leaves_the_old_one_in_service(serve, fakes):
+    provider = fakes[0]()
+
+    async def scenario():
+        async with serve(provider) as (client, _):
+            provider.champion = "broken"
+            await asyncio.sleep(0.2)
+            assert provider.loads.count("broken") == 1
+            assert (await client.post("/v1/rank", json=ASK)).json()["model_version"] == "1"
+            provider.champion = "3"
+            for _ in range(200):
+                await asyncio.sleep(0.01)
+                if (await client.post("/v1/rank", json=ASK)).json()["model_version"] == "3":
+                    return
+            raise AssertionError("never swapped")
+
+    run(scenario)
+
+
+def test_a_version_is_pinned_by_the_request_and_follows_the_log(serve, fakes):
+    provider = fakes[0]()
+
+    async def scenario():
+        async with serve(provider, pinned_versions=1) as (client, app):
+            pinned = await client.post("/v1/rank", json={**ASK, "model_version": "2"})
+            assert pinned.json()["model_version"] == "2"
+            event = {"user_id": "u", "item_id": "4", "event_type": "click"}
+            await client.post("/v1/events", json=event)
+            again = (await client.post("/v1/rank", json={**ASK, "model_version": "2"})).json()
+            assert again["items"][0]["item_id"] == "4"
+            await client.post("/v1/rank", json={**ASK, "model_version": "3"})
+            assert app.versions.roles() == {"1": "champion", "3": "pinned"}
+            assert provider.loads == ["1", "2", "3"]
+            unknown = await client.post("/v1/rank", json={**ASK, "model_version": "9"})
+            assert (unknown.status_code, "'9'" in unknown.json()["detail"]) == (404, True)
+            models = (await client.get("/v1/models")).json()
+            assert {m["version"]: m["role"] for m in models["models"]} == {
+                "1": "champion",
+                "2": "available",
+                "3": "pinned",
+            }
+
+    run(scenario)
+
+
+async def opened(app, version):
+    for _ in range(300):
+        if app.versions.open_version(version):
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError("not opened")
+
+
+def test_users_stay_in_their_arm(serve):
+    async def scenario():
+        async with serve(ab=("2", 0.5)) as (client, app):
+            await opened(app, "2")
+            arms = {}
+            for n in [*range(40)] * 2:
+                body = (await client.post("/v1/rank", json={**ASK, "user_id": f"u{n}"})).json()
+                arm = (body["experiment"]["arm"], body["model_version"])
+                assert arms.setdefault(n, arm) == arm
+            assert set(arms.values()) == {("champion", "1"), ("challenger", "2")}
+            share = user_share("u1", "ab:2")
+            assert (arms[1][0] == "challenger") == (share < 0.5)
+
+    run(scenario)
+
+
+def test_interleaved_lists_name_the_team_of_each_item(serve, tmp_path):
+    async def scenario():
+        async with serve(interleave="2") as (client, app):
+            await opened(app, "2")
+            body = (await client.post("/v1/recommend", json={"user_id": "u", "k": 10})).json()
+            teams = Counter(item["team"] for item in body["items"])
+            assert sum(teams.values()) == 10
+            assert abs(teams["1"] - teams["2"]) <= 1
+            assert body["model_version"] == "1+2"
+            assert body["experiment"] == {"name": "interleave", "arm": "interleaved"}
+        with EventLog.open(tmp_path / "log.sqlite") as log:
+            shown = next(r.payload for r in log.read(0) if r.kind == "impression")
+        assert shown["teams"] == [item["team"] for item in body["items"]]
+
+    run(scenario)
+
+
+def test_a_shadow_never_changes_an_answer(serve):
+    async def scenario():
+        async with serve(shadow="2") as (client, app):
+            await opened(app, "2")
+            before = (await client.get("/metrics")).text
+            body = (await client.post("/v1/rank", json=ASK)).json()
+            assert body["model_version"] == "1"
+            await asyncio.sleep(0.02)
+            after = (await client.get("/metrics")).text
+
+            def seen(text):
+                line = next(
+                    x for x in text.splitlines() if x.startswith("recsys_shadow_overlap_count")
+                )
+                return float(line.split()[-1])
+
+            assert seen(after) == seen(before) + 1
+
+    run(scenario)
+
+
+def test_team_draft_takes_each_list_in_order_and_no_item_twice():
+    rng = random.Random(1)
+    for _ in range(50):
+        drafted = team_draft(list("abcdef"), list("cadbxy"), 6, rng)
+        items = [item for item, _ in drafted]
+        assert len(set(items)) == len(items) == 6
+        assert all(
+            abs(sum(1 if team else -1 for _, team in drafted[: n + 1])) <= 1 for n in range(6)
+        )
+    assert team_draft(["a"], ["a"], 5, rng)[0][0] == "a"
+    assert team_draft([], [], 5, rng) == []
+
+
+def test_logged_propensities_are_the_frequencies_of_being_shown_there():
+    rng, lists, share = random.Random(2), 40_000, 0.4
+    seen, logged = Counter(), {}
+    for _ in range(lists):
+        shown, propensities = explore(["a", "b", "c", "d"], share, rng)
+        for place, (item, p) in enumerate(zip(shown, propensities, strict=True)):
+            seen[item, place] += 1
+            assert logged.setdefault((item, place), p) == p
+    # One of three pairs is swapped in 40 % of lists: 0.4/3 each.
+    assert logged["a", 0] == pytest.approx(1 - 0.4 / 3)
+    assert logged["b", 1] == pytest.approx(1 - 2 * 0.4 / 3)
+    assert logged["b", 0] == pytest.approx(0.4 / 3)
+    for key, count in seen.items():
+        # Four standard errors of a frequency over 40,000 draws are at most 0.01.
+        assert count / lists == pytest.approx(logged[key], abs=0.01)
+    assert explore(["a"], 1.0, rng) == (["a"], [1.0])
