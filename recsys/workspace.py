@@ -39,6 +39,9 @@ KEEP_NIGHTS = 3
 ORPHAN_SECONDS = 24 * 3600.0
 """Age after which something half-written is taken for an orphan where no lock protects it."""
 
+CURRENT = "current.json"
+"""In `state/`: names the snapshot to start from."""
+
 StageId = tuple[str, str]
 """(stage name, key)"""
 
@@ -264,10 +267,10 @@ class Workspace:
 
         The rule: a stage output stays while one of the last `keep_nights` runs used it or it is
         `pinned` (outputs that champion and previous were made from); a local bundle copy stays
-        while its digest is among `digests` (versions in use; all stay when None); whatever was
-        left half-written goes.
+        while its digest is among `digests` (versions in use; all stay when None); the current
+        state snapshot and the one before it stay; whatever was left half-written goes.
         """
-        kept = self.used_by(keep_nights) | set(pinned)
+        kept = self.used_by(keep_nights) | {(name.split("#")[0], key) for name, key in pinned}
         freed = 0
         for stage in _folders(self.stages):
             for output in _folders(stage):
@@ -280,9 +283,22 @@ class Workspace:
                 freed += remove(bundle)
                 for note in self.bundles.glob(f"{bundle.name}.*json"):
                     note.unlink(missing_ok=True)
+        for snapshot in self._old_snapshots():
+            freed += remove(snapshot)
         for file in sorted(self.uses.glob("*.json"))[: -keep_nights or None]:
             file.unlink(missing_ok=True)
         return freed + sum(remove(p) for p in self._orphans())
+
+    def _old_snapshots(self) -> list[Path]:
+        """State snapshots but the current one and the latest other, which a service may be on."""
+        try:
+            current = json.loads((self.state / CURRENT).read_text(encoding="utf-8"))["snapshot"]
+        except (OSError, ValueError, KeyError):
+            return []
+        others = [
+            p for p in _folders(self.state) if p.name != current and not p.name.endswith(PART)
+        ]
+        return sorted(others, key=lambda p: -p.stat().st_mtime_ns)[1:]
 
     def _orphans(self) -> list[Path]:
         """Half-written things at the top two levels; the lock guarantees that nobody writes."""
@@ -316,7 +332,7 @@ def remove(path: Path) -> int:
 
 
 def as_stage_ids(value: Any) -> set[StageId]:
-    """Stage ids from a manifest's `stages` mapping {name: key}; anything else gives none."""
+    """Stage ids from a manifest's `stages` mapping {name or name#n: key}."""
     if not isinstance(value, dict):
         return set()
-    return {(str(name), str(key)) for name, key in value.items()}
+    return {(str(name).split("#")[0], str(key)) for name, key in value.items()}

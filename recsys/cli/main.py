@@ -8,7 +8,6 @@ standard error; the trace of anything else is written to a file that the message
 import argparse
 import difflib
 import importlib
-import importlib.util
 import os
 import re
 import signal
@@ -69,8 +68,6 @@ def build_parser() -> argparse.ArgumentParser:
     _add_common(parser, DEFAULT_CONFIG, False)
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=Parser)
     for room in ROOMS:
-        if importlib.util.find_spec(f"recsys.cli.{room}") is None:
-            continue
         importlib.import_module(f"recsys.cli.{room}").add_parsers(subparsers)
     for leaf in _leaves(subparsers):
         _add_common(leaf, argparse.SUPPRESS, argparse.SUPPRESS)

@@ -14,9 +14,11 @@ import fcntl
 import json
 import os
 import shutil
+import socket
 import sqlite3
 import tempfile
 import time
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -52,6 +54,8 @@ KIND_TAG: Final = "recsys.kind"
 WORKSPACE_TAG: Final = "recsys.workspace"
 KEEP_VERSIONS: Final = 14
 """Versions kept besides those with an alias: two weeks of nights."""
+KNOCK_SECONDS: Final = 5.0
+_PORTS: Final = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
 _MODEL = "model"
 _REGISTRY_MODULES = frozenset(
     {"mlflow", "sqlalchemy", "requests", "urllib3", "botocore", "boto3", "psycopg2", "psycopg"}
@@ -426,6 +430,8 @@ class Registry:
         quiet_mlflow()
         if self.embedded:
             self._store.path.parent.mkdir(parents=True, exist_ok=True)
+        else:
+            _knock(self.uri)
         from mlflow.tracking import MlflowClient
 
         quiet_logging()
@@ -497,7 +503,12 @@ class Registry:
         """Say plainly that the registry failed, whatever its client raised."""
         quiet_mlflow()
         try:
-            with explain_disk_full(self._store.path, "the registry's database"):
+            with (
+                explain_disk_full(self._store.path, "the registry's database"),
+                warnings.catch_warnings(),
+            ):
+                # MLflow and what it stands on warn of each other's deprecations.
+                warnings.simplefilter("ignore")
                 yield
         except (RecsysError, KeyboardInterrupt):
             raise
@@ -553,6 +564,18 @@ class Registry:
         ]
 
 
+def _knock(uri: str) -> None:
+    """See that somebody listens, before MLflow tries again and again for minutes.
+
+    Raises:
+        OSError: nobody does.
+    """
+    parsed = urlparse(uri)
+    port = parsed.port or _PORTS.get(parsed.scheme.split("+")[0])
+    if parsed.hostname and port:
+        socket.create_connection((parsed.hostname, port), KNOCK_SECONDS).close()
+
+
 def quiet_mlflow() -> None:
     """Before MLflow is imported: no telemetry, short retries; the caller's own settings win."""
     for name, value in _QUIET.items():
@@ -600,5 +623,5 @@ def _flat(value: Mapping[str, Any], prefix: str = "") -> Pairs:
 def _from_registry(error: Exception) -> bool:
     """Whether an exception comes from the store or the way to it, not from a bug of ours."""
     modules = {kind.__module__.split(".")[0] for kind in type(error).__mro__}
-    known = isinstance(error, ConnectionError | TimeoutError | sqlite3.Error)
+    known = isinstance(error, ConnectionError | TimeoutError | socket.gaierror | sqlite3.Error)
     return known or bool(modules & _REGISTRY_MODULES)

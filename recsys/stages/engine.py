@@ -28,7 +28,7 @@ from recsys.files import (
 )
 from recsys.progress import Reporter
 from recsys.stages.cost import Meter
-from recsys.stages.identity import KEY_LENGTH, code_version, difference
+from recsys.stages.identity import KEY_LENGTH, changes, code_version, in_words
 from recsys.workspace import StageId, Workspace
 
 MARKER = "stage.json"
@@ -89,8 +89,23 @@ class StageRunner:
 
     @property
     def used(self) -> dict[str, str]:
-        """{stage name: key} of this run, for the bundle's manifest (the latest key of a name)."""
-        return {result.name: result.key for result in self.results}
+        """{stage name: key} of this run, for the bundle's manifest.
+
+        A stage that ran with several keys has its further ones under `name#2`, `name#3`, ….
+        """
+        used: dict[str, str] = {}
+        for name, keys in self._keys().items():
+            for place, key in enumerate(keys, 1):
+                used[name if place == 1 else f"{name}#{place}"] = key
+        return used
+
+    def _keys(self) -> dict[str, list[str]]:
+        keys: dict[str, list[str]] = {}
+        for result in self.results:
+            known = keys.setdefault(result.name, [])
+            if result.key not in known:
+                known.append(result.key)
+        return keys
 
     def run(
         self,
@@ -122,7 +137,7 @@ class StageRunner:
             result = _from_marker(name, key, path, kept)
             self._reporter.say(f"{name}: unchanged ({key[:8]})")
         else:
-            reason = damage or self._why(name, identity, path)
+            reason = damage or self._why(identity, path)
             result = StageResult(name, key, path, {}, skipped=False, reason=reason)
             if self.dry_run:
                 self._reporter.say(f"{name}: would run because {reason}")
@@ -179,25 +194,41 @@ class StageRunner:
         replace_folder(part, result.path)
         write_json(result.path.parent / LAST, identity | {"key": result.key})
 
-    def _why(self, name: str, identity: dict[str, Any], path: Path) -> str:
-        last = None
-        with contextlib.suppress(OSError, ValueError):
-            last = json.loads((path.parent / LAST).read_text(encoding="utf-8"))
+    def _why(self, identity: dict[str, Any], path: Path) -> str:
+        """Why there is no output to use, against the earlier run that is nearest.
+
+        A stage may run several times a night (once for each cut), so the latest run of the same
+        name is not always the one to compare with: the one with fewest changes is, the latest of
+        those.
+        """
         if path.parent.joinpath(f".{path.name}{PART}").exists():
             return "it was interrupted"
-        if last is None:
+        earlier = _earlier(path.parent)
+        if not earlier:
             return "it has not run yet"
-        changed = difference(
-            {**last.get("inputs", {}), "code": last.get("code", {})},
-            {**identity["inputs"], "code": identity["code"]},
-        )
-        return changed or "its output is no longer kept"
+        now = _comparable(identity)
+        changed = min((changes(before, now) for before in earlier), key=len)
+        return in_words(changed) or "its output is no longer kept"
 
     def _remember(self, result: StageResult) -> None:
         self.results.append(result)
         if not self.dry_run:
             used: list[StageId] = [(r.name, r.key) for r in self.results]
             self.workspace.record_use(self._run, used)
+
+
+def _comparable(identity: Mapping[str, Any]) -> dict[str, Any]:
+    return {**identity.get("inputs", {}), "code": identity.get("code", {})}
+
+
+def _earlier(folder: Path) -> list[dict[str, Any]]:
+    """What earlier runs of a stage were made from, latest first."""
+    markers = sorted(folder.glob(f"*/{MARKER}"), key=lambda f: -f.stat().st_mtime_ns)
+    found = []
+    for file in [folder / LAST, *markers]:
+        with contextlib.suppress(OSError, ValueError):
+            found.append(_comparable(json.loads(file.read_text(encoding="utf-8"))))
+    return found
 
 
 def _kept(path: Path) -> tuple[dict[str, Any] | None, str | None]:

@@ -31,7 +31,7 @@ def _source_hash(part: str) -> str:
 
 def _sources(part: str) -> list[Path]:
     path = Path(part)
-    if path.suffix or "/" in part:
+    if part.endswith(".py") or "/" in part:
         return [path] if path.is_file() else sorted(path.rglob("*.py"))
     spec = importlib.util.find_spec(part)
     if spec is None:
@@ -42,23 +42,33 @@ def _sources(part: str) -> list[Path]:
     return [Path(spec.origin)] if spec.origin else []
 
 
-def difference(old: Mapping[str, Any], new: Mapping[str, Any], limit: int = 3) -> str:
+def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
     """Which inputs changed between two runs, in words.
 
     >>> difference({"config": {"epochs": 3}, "day": "a"}, {"config": {"epochs": 4}, "day": "a"})
     'config.epochs 3 → 4'
     """
+    return in_words(changes(old, new))
+
+
+def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """One phrase for each leaf that changed."""
     before, after = dict(_leaves(old)), dict(_leaves(new))
-    changes = []
+    found = []
     for name in [*before, *(n for n in after if n not in before)]:
         if name not in after:
-            changes.append(f"{name} is gone")
+            found.append(f"{name} is gone")
         elif name not in before:
-            changes.append(f"{name} is new")
+            found.append(f"{name} is new")
         elif before[name] != after[name]:
-            changes.append(f"{name} {_short(before[name])} → {_short(after[name])}")
-    rest = len(changes) - limit
-    return "; ".join(changes[:limit]) + (f"; and {rest} more" if rest > 0 else "")
+            found.append(f"{name} {_short(before[name])} → {_short(after[name])}")
+    return found
+
+
+def in_words(found: Sequence[str], limit: int = 3) -> str:
+    """The first changes, and how many more there are."""
+    rest = len(found) - limit
+    return "; ".join(found[:limit]) + (f"; and {rest} more" if rest > 0 else "")
 
 
 def _leaves(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
