@@ -13,8 +13,9 @@ import numpy as np
 from data_schemas.columns import ITEM_ID
 from data_schemas.errors import RecsysError
 from features.feature_set import FeatureSet
+from features.interactions import Floats, Longs
 from features.kinds.base import Feature
-from features.leaks import sees_future
+from features.leaks import seeing_future
 from features.parity import LIMIT, relative
 from features.trial import TYPES, Trial
 
@@ -47,42 +48,60 @@ def check(
     found: dict[str, Finding] = {}
     for seed in range(worlds):
         trial = Trial.make(seed, types=types, table=table, bucket=bucket)
-        for feature in features:
-            if feature.column not in found:
-                problem = _problem(feature, trial)
-                if problem is not None:
-                    found[feature.column] = Finding(feature.column, problem)
+        for group in _readable(features, trial, found):
+            left = [feature for feature in group if feature.column not in found]
+            for name, problem in (different(left, trial) | seeing_future(left, trial)).items():
+                found.setdefault(name, Finding(name, problem))
     return list(found.values())
 
 
-def _problem(feature: Feature, trial: Trial) -> str | None:
+def _readable(
+    features: Sequence[Feature], trial: Trial, found: dict[str, Finding]
+) -> list[list[Feature]]:
+    """The features that can be read, to be read together; those that fail are put into `found`."""
+    left = [feature for feature in features if feature.column not in found]
+    if _failure(left, trial) is None:
+        return [left]
+    for feature in left:
+        problem = _failure([feature], trial)
+        if problem is not None:
+            found[feature.column] = Finding(feature.column, problem)
+    return [[feature for feature in left if feature.column not in found]]
+
+
+def _failure(features: Sequence[Feature], trial: Trial) -> str | None:
+    """What a reading raises, in words; nothing when both give values."""
     try:
-        difference = first_difference(feature, trial)
-        future = None if difference else sees_future(feature, trial)
+        together = FeatureSet(features)
+        trial.batch(together)
+        trial.online(together)
     except RecsysError:
         raise
     except Exception as error:
         # A class of the user's own may raise anything; it is theirs to read.
         return f"a reading failed: {type(error).__name__}: {error}"
-    if difference:
-        return f"its readings differ: {difference}"
-    return f"it knows the future: {future}" if future else None
+    return None
 
 
-def first_difference(feature: Feature, trial: Trial) -> str | None:
-    """The first row whose two readings differ, in words; nothing when they agree."""
-    one = FeatureSet([feature])
-    batch, online = trial.batch(one), trial.online(one)
-    different = np.flatnonzero(relative(batch, online)[:, 0] > LIMIT)
-    if not len(different):
-        return None
-    row = int(different[0])
-    rows = trial.rows
+def different(features: Sequence[Feature], trial: Trial) -> dict[str, str]:
+    """Features whose readings differ, with the first row in words."""
+    together = FeatureSet(features)
+    batch, online = trial.batch(together), trial.online(together)
+    differs = relative(batch, online) > LIMIT
+    return {
+        together.columns[f]: "its readings differ: "
+        + _row_in_words(trial, np.flatnonzero(differs[:, f]), batch[:, f], online[:, f])
+        for f in np.flatnonzero(differs.any(axis=0))
+    }
+
+
+def _row_in_words(trial: Trial, different: Longs, batch: Floats, online: Floats) -> str:
+    row, rows = int(different[0]), trial.rows
     group = int(np.searchsorted(rows.offsets, row, "right")) - 1
     item = trial.table[ITEM_ID][int(rows.items[row])].as_py()
     user = int(rows.user[group])
     return (
         f"user {f'user-{user}' if user >= 0 else '(unknown)'}, item {item}, "
-        f"at {int(rows.now[group])} µs: batch {batch[row, 0]:g}, online {online[row, 0]:g} "
+        f"at {int(rows.now[group])} µs: batch {batch[row]:g}, online {online[row]:g} "
         f"({len(different)} of {len(rows)} rows differ)"
     )

@@ -296,6 +296,7 @@ def own_feature(name: str) -> Feature:
             where="features.own",
             found=f"{name}: {type(error).__name__}: {error}",
             expected="package.module:ClassName of a features.kinds.base.Feature",
+            fix="install its package, or put its folder on PYTHONPATH",
         ) from None
     if not isinstance(made, Feature):
         raise UsageError(

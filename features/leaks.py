@@ -62,24 +62,26 @@ class FutureUse(Feature):
         return out
 
 
-def sees_future(feature: Feature, trial: Trial, lists: int = 6) -> str | None:
-    """What shows that a feature's batch reading knows the future; nothing if it does not.
+def seeing_future(features: Sequence[Feature], trial: Trial, lists: int = 6) -> dict[str, str]:
+    """Features whose batch reading knows the future, with the first row in words.
 
     The first `lists` are read once in the whole world and once in the world as it was at their
     moment.
     """
-    one = FeatureSet([feature])
-    whole = trial.batch(one)
+    together = FeatureSet(features)
+    whole = trial.batch(together)
+    found: dict[str, str] = {}
     for group, part in islice(trial.rows.groups(), lists):
-        past = trial.without_future(group).batch(one)
-        changed = np.flatnonzero(relative(whole[part], past)[:, 0] > LIMIT)
-        if len(changed):
-            row = int(changed[0])
-            return (
-                f"list {group}, candidate {row}: {whole[part][row, 0]:g} with later events, "
-                f"{past[row, 0]:g} without them"
+        past = trial.without_future(group).batch(together)
+        changed = relative(whole[part], past) > LIMIT
+        for f in np.flatnonzero(changed.any(axis=0)):
+            row = int(np.argmax(changed[:, f]))
+            found.setdefault(
+                together.columns[f],
+                f"it knows the future: list {group}, candidate {row}: "
+                f"{whole[part][row, f]:g} with later events, {past[row, f]:g} without them",
             )
-    return None
+    return found
 
 
 def scan(
