@@ -26,11 +26,11 @@ class Behaviour:
 
 
 BEHAVIOURS = (
-    Behaviour("view", "examined", -0.9, 0.6, 3.0),
-    Behaviour("click", "view", -1.4, 1.2, 2.0),
-    Behaviour("comment", "click", -3.8, 0.8, 180.0),
-    Behaviour("share", "click", -4.0, 0.6, 90.0),
-    Behaviour("purchase", "click", -3.2, 0.9, 420.0),
+    Behaviour("view", "examined", -1.1, 0.6, 3.0),
+    Behaviour("click", "view", -2.2, 1.2, 2.0),
+    Behaviour("comment", "click", -4.2, 0.8, 180.0),
+    Behaviour("share", "click", -4.2, 0.6, 90.0),
+    Behaviour("purchase", "click", -3.9, 0.9, 420.0),
 )
 
 
