@@ -120,13 +120,9 @@ class Releases:
         Raises:
             RecsysError: there is no such version, or a part of it is damaged.
         """
-        from recsys.ranking import Runtime
+        from recsys.cli.live import open_runtime
 
-        number = self._registry.resolve(version or self.poll())
-        bundle = self._registry.local_path(number)
-        return cast(
-            "Engine", Runtime.open(bundle, _state_folder(self._config), version=str(number))
-        )
+        return cast("Engine", open_runtime(self._config, version or self.poll()))
 
     def versions(self) -> list[str]:
         """Versions that can be asked for, newest first."""

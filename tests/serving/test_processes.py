@@ -45,8 +45,7 @@ class Service:
         aside.replace(self.champion)
 
     def workers(self):
-        children = psutil.Process(self.process.pid).children()
-        return [c for c in children if "multiprocessing.spawn" in " ".join(c.cmdline())]
+        return [c for c in psutil.Process(self.process.pid).children() if is_worker(c)]
 
     def wait_ready(self, seconds=60):
         until = time.monotonic() + seconds
@@ -58,6 +57,13 @@ class Service:
                 pass
             time.sleep(0.05)
         raise AssertionError("not ready")
+
+
+def is_worker(process):
+    try:
+        return "multiprocessing.spawn" in " ".join(process.cmdline())
+    except psutil.NoSuchProcess:
+        return False
 
 
 @contextmanager
