@@ -54,7 +54,7 @@ def is_loopback(host: str) -> bool:
 
 
 def bind(endpoint: Endpoint, has_keys: bool) -> socket.socket:
-    """A bound socket.
+    """A bound and listening socket.
 
     Raises:
         UsageError: the host is not loopback and there are no keys, half of a TLS pair is missing,
@@ -78,6 +78,8 @@ def bind(endpoint: Endpoint, has_keys: bool) -> socket.socket:
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         sock.bind((endpoint.host.strip("[]"), endpoint.port))
+        # Listening from here on makes a second service on this port fail now, not later.
+        sock.listen(BACKLOG)
     except (OSError, OverflowError) as error:
         sock.close()
         raise UsageError(

@@ -1,0 +1,274 @@
+"""Keys, hosts, origins, overload, and answers when parts fail."""
+
+import asyncio
+import socket
+import time
+
+import pytest
+import yaml
+
+from data_schemas.errors import UsageError
+from serving.keys import KeyRing, add_key, read_keys, remove_key
+from serving.server import Endpoint, bind, is_loopback
+
+ASK = {"user_id": "u", "items": ["1", "2"]}
+
+
+def run(scenario):
+    return asyncio.run(scenario())
+
+
+@pytest.fixture
+def keys(tmp_path):
+    """(file, key of scopes rank and events, key of all scopes)"""
+    file = tmp_path / "keys.yaml"
+    return (
+        file,
+        add_key(file, "app", ["rank", "events"]),
+        add_key(file, "ops", ["rank", "events", "admin", "replay"]),
+    )
+
+
+def bearer(key):
+    return {"authorization": f"Bearer {key}"}
+
+
+def test_keys_are_needed_scoped_and_not_stored(serve, keys):
+    file, app_key, ops_key = keys
+    assert app_key.split("_")[2] not in file.read_text()
+    assert oct(file.stat().st_mode)[-3:] == "600"
+
+    async def scenario():
+        async with serve(keys_file=file) as (client, _):
+            missing = await client.post("/v1/rank", json=ASK)
+            assert (missing.status_code, "Bearer" in missing.headers["www-authenticate"]) == (
+                401,
+                True,
+            )
+            wrong = bearer(app_key[:-1] + ("0" if app_key[-1] != "0" else "1"))
+            assert (await client.post("/v1/rank", json=ASK, headers=wrong)).status_code == 401
+            for headers in (bearer(app_key), {"x-api-key": app_key}):
+                assert (await client.post("/v1/rank", json=ASK, headers=headers)).status_code == 200
+            assert (await client.delete("/v1/users/u", headers=bearer(app_key))).status_code == 403
+            assert (await client.delete("/v1/users/u", headers=bearer(ops_key))).status_code == 200
+            then = {**ASK, "as_of": "2023-01-01T00:00:00Z"}
+            assert (
+                await client.post("/v1/rank", json=then, headers=bearer(app_key))
+            ).status_code == 403
+            assert (
+                await client.post("/v1/rank", json=then, headers=bearer(ops_key))
+            ).status_code == 200
+            assert (await client.get("/readyz")).status_code == 200
+            document = (await client.get("/openapi.json")).json()
+            assert "401" in document["paths"]["/v1/rank"]["post"]["responses"]
+
+    run(scenario)
+
+
+def test_keys_are_exchanged_without_a_restart(keys, monkeypatch):
+    file, app_key, ops_key = keys
+    ring = KeyRing(file)
+    monkeypatch.setattr("serving.keys.RELOAD_SECONDS", 0.0)
+    assert ring.scopes(app_key) == {"rank", "events"}
+    new_key = add_key(file, "new", ["rank"])
+    remove_key(file, app_key.split("_")[1])
+    assert ring.scopes(new_key) == {"rank"}
+    assert ring.scopes(app_key) is None
+    file.write_text("keys: [{half")
+    assert ring.scopes(ops_key) is not None
+    for nonsense in ("", "rk_", "rk__", "x_y_z", "rk_ü_é"):
+        assert ring.scopes(nonsense) is None
+
+
+def test_a_key_expires(keys):
+    file, app_key, _ = keys
+    content = yaml.safe_load(file.read_text())
+    content["keys"][0]["expires"] = yaml.safe_load("2020-01-01T00:00:00Z")
+    file.write_text(yaml.safe_dump(content))
+    assert KeyRing(file).scopes(app_key) is None
+
+
+def test_a_wrong_key_file_is_explained(tmp_path):
+    with pytest.raises(UsageError, match="no key file"):
+        KeyRing(tmp_path / "none.yaml")
+    (tmp_path / "bad.yaml").write_text("keys: [{id: a}]")
+    with pytest.raises(UsageError, match="cannot be read"):
+        read_keys(tmp_path / "bad.yaml")
+    with pytest.raises(UsageError, match="unknown scope"):
+        add_key(tmp_path / "k.yaml", "x", ["everything"])
+
+
+def test_without_keys_only_loopback_is_bound():
+    with pytest.raises(UsageError, match="loopback only") as refused:
+        bind(Endpoint(host="0.0.0.0", port=0), has_keys=False)
+    assert refused.value.code == 2
+    with (
+        bind(Endpoint(host="127.0.0.1", port=0), has_keys=False) as taken,
+        pytest.raises(UsageError, match="cannot listen"),
+    ):
+        bind(Endpoint(port=taken.getsockname()[1]), has_keys=False)
+    with bind(Endpoint(host="0.0.0.0", port=0), has_keys=True) as sock:
+        assert sock.getsockname()[1] > 0
+    assert [
+        is_loopback(h) for h in ("localhost", "::1", "127.9.9.9", "example.org", "10.0.0.1")
+    ] == [
+        True,
+        True,
+        True,
+        False,
+        False,
+    ]
+
+
+def test_another_host_name_is_refused_so_a_page_elsewhere_cannot_rebind(serve):
+    async def scenario():
+        async with serve(allowed_hosts=("localhost", "127.0.0.1", "[::1]")) as (client, _):
+            for host in ("127.0.0.1:8080", "localhost", "[::1]:80", "[::1]"):
+                assert (await client.get("/healthz", headers={"host": host})).status_code == 200
+            answer = await client.get("/v1/users/u", headers={"host": "evil.example"})
+            assert answer.status_code == 421
+
+    run(scenario)
+
+
+def test_only_named_origins_are_allowed(serve):
+    async def scenario():
+        async with serve(cors_origins=("https://shop.example",)) as (client, _):
+            good = {"origin": "https://shop.example"}
+            asked = await client.options("/v1/rank", headers=good)
+            assert asked.headers["access-control-allow-origin"] == "https://shop.example"
+            answer = await client.post("/v1/rank", json=ASK, headers=good)
+            assert answer.headers["access-control-allow-origin"] == "https://shop.example"
+            bad = {"origin": "https://evil.example"}
+            assert (await client.options("/v1/rank", headers=bad)).status_code == 403
+            answer = await client.post("/v1/rank", json=ASK, headers=bad)
+            assert "access-control-allow-origin" not in answer.headers
+
+    run(scenario)
+
+
+def test_overload_is_refused_at_once_with_a_time_to_return(serve, fakes):
+    provider, engine = fakes
+
+    class Slow(engine):
+        def answer(self, ask):
+            time.sleep(0.01)
+            return super().answer(ask)
+
+    provider = provider()
+    provider.load = lambda version: Slow("1")
+
+    async def scenario():
+        async with serve(provider, max_queue=4) as (client, _):
+            answers = await asyncio.gather(*(client.post("/v1/rank", json=ASK) for _ in range(20)))
+            statuses = [answer.status_code for answer in answers]
+            assert statuses.count(200) == 4
+            refused = [answer for answer in answers if answer.status_code == 503]
+            assert len(refused) == 16
+            assert {answer.headers["retry-after"] for answer in refused} == {"1"}
+            assert (await client.post("/v1/rank", json=ASK)).status_code == 200
+
+    run(scenario)
+
+
+def test_a_broken_engine_answers_500_as_a_problem_and_goes_on(serve, capsys):
+    async def scenario():
+        async with serve() as (client, app):
+            app.versions.champion().fail_on = "secret-user"
+            answer = await client.post("/v1/rank", json={**ASK, "user_id": "secret-user"})
+            assert answer.status_code == 500
+            assert "broken" not in answer.text
+            assert (await client.post("/v1/rank", json=ASK)).status_code == 200
+
+    run(scenario)
+    logged = capsys.readouterr().err
+    assert "broken" in logged
+    assert "secret-user" not in logged
+
+
+def test_a_record_that_cannot_be_folded_does_not_stop_the_others(serve):
+    async def scenario():
+        async with serve() as (client, app):
+            for item in ("poison", "2"):
+                event = {"user_id": "u", "item_id": item, "event_type": "click"}
+                assert (await client.post("/v1/events", json=event)).status_code == 200
+            assert [e["item_id"] for e in app.versions.champion().events["u"]] == ["2"]
+
+    run(scenario)
+
+
+def test_without_a_model_the_service_says_it_is_not_ready(serve, fakes):
+    provider = fakes[0]()
+
+    def fail(version):
+        raise UsageError("nothing is registered")
+
+    provider.load = fail
+
+    async def scenario():
+        async with serve(provider) as (client, _):
+            assert (await client.get("/healthz")).status_code == 200
+            ready = await client.get("/readyz")
+            assert (ready.status_code, ready.json()["status"]) == (503, "starting")
+            answer = await client.post("/v1/rank", json=ASK)
+            assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
+
+    run(scenario)
+
+
+def test_readiness_ends_when_the_process_is_asked_to_stop(serve):
+    async def scenario():
+        async with serve() as (client, app):
+            app.drain()
+            answer = await client.get("/readyz")
+            assert (answer.status_code, answer.json()["status"]) == (503, "draining")
+            assert (await client.post("/v1/rank", json=ASK)).status_code == 200
+
+    run(scenario)
+
+
+def test_an_unreachable_log_refuses_events_and_goes_on_ranking(serve, monkeypatch):
+    from recsys.eventlog import LogUnavailable
+
+    async def scenario():
+        async with serve() as (client, app):
+
+            def away(*_):
+                raise LogUnavailable("the log's store does not answer")
+
+            monkeypatch.setattr(app._log, "_commit", away)
+            event = {"user_id": "u", "item_id": "1", "event_type": "click"}
+            refused = await client.post("/v1/events", json=event)
+            assert refused.status_code == 503
+            assert "nothing of this call was accepted" in refused.json()["detail"]
+            assert (await client.post("/v1/rank", json=ASK)).status_code == 200
+            monkeypatch.undo()
+            assert (await client.post("/v1/events", json=event)).status_code == 200
+
+    run(scenario)
+
+
+def test_a_body_that_trickles_in_is_given_up(live):
+    with live(body_timeout=0.3) as server:
+        host, port = server.url.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port)), timeout=10) as raw:
+            raw.sendall(
+                b"POST /v1/rank HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+                b"content-length: 100\r\n\r\n{"
+            )
+            assert raw.recv(100).startswith(b"HTTP/1.1 408")
+
+
+def test_pages_allow_nothing_from_elsewhere(serve):
+    async def scenario():
+        async with serve() as (client, _):
+            for path in ("/", "/docs", "/assets/app.js", "/assets/docs.js", "/assets/style.css"):
+                answer = await client.get(path)
+                assert answer.status_code == 200
+                assert "default-src 'none'" in answer.headers["content-security-policy"]
+                assert answer.headers["x-content-type-options"] == "nosniff"
+                assert "innerHTML" not in answer.text
+                assert "https://" not in answer.text.replace("https://www.rfc-editor.org", "")
+            assert (await client.post("/")).status_code == 405
+
+    run(scenario)
