@@ -8,6 +8,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping
@@ -21,6 +22,8 @@ PART = ".part"
 """Suffix of what is still being written; anything carrying it may be removed after a crash."""
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _FULL_WORDS = ("no space left on device", "disk is full", "disk quota exceeded")
+
+_SHORT_WRITE = re.compile(r"\d+ requested and \d+ written")
 
 
 class DiskFull(RecsysError):
@@ -40,14 +43,16 @@ class DiskFull(RecsysError):
 def is_disk_full(error: BaseException | None) -> bool:
     """Whether an exception, or what caused it, says that the disk is full.
 
-    Libraries wrap ENOSPC in exceptions of their own (SQLite, DuckDB, Arrow), so their words count.
+    Libraries wrap ENOSPC in exceptions of their own (SQLite, DuckDB, Arrow), and numpy's `tofile`
+    tells of a short write without an errno, so words count.
     """
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
         if isinstance(error, OSError) and error.errno in _FULL:
             return True
-        if any(words in str(error).lower() for words in _FULL_WORDS):
+        text = str(error).lower()
+        if any(words in text for words in _FULL_WORDS) or _SHORT_WRITE.fullmatch(text):
             return True
         error = error.__cause__ or error.__context__
     return False

@@ -1,0 +1,112 @@
+"""SIGKILL at random moments: every restart finishes, the result is the undisturbed run's, what is
+published can always be opened, and nothing half-written stays."""
+
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from data_schemas.config import parse_config
+from recsys.bundle import open_bundle
+from recsys.files import hash_folder
+from recsys.registry import Registry
+
+TOY = Path(__file__).with_name("toy_night.py")
+
+
+def start(folder, *more):
+    child = subprocess.Popen(
+        [sys.executable, str(TOY), str(folder), *more],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    assert child.stdout.readline() == "ready\n"
+    return child
+
+
+def finish(folder, *more):
+    began = time.monotonic()
+    child = start(folder, *more)
+    ready = time.monotonic() - began
+    child.stdout.close()
+    assert child.wait(120) == 0
+    return time.monotonic() - began - ready
+
+
+def kill_after(folder, seconds, *more):
+    child = start(folder, *more)
+    time.sleep(seconds)
+    child.send_signal(signal.SIGKILL)
+    child.stdout.close()
+    return child.wait(60)
+
+
+def content(folder):
+    """Hash of every stage's data; the markers hold times and are left out."""
+    found = {}
+    for marker in sorted((folder / "work" / "stages").glob("*/*/stage.json")):
+        marker.unlink()
+        found[f"{marker.parent.parent.name}/{marker.parent.name}"] = hash_folder(marker.parent)
+    return found
+
+
+def test_killed_anywhere_it_ends_as_if_undisturbed(tmp_path):
+    seconds = finish(tmp_path / "calm")
+    draw = random.Random(20260101)
+    rough = tmp_path / "rough"
+    killed = 0
+    for _ in range(8):
+        killed += (
+            kill_after(
+                rough,
+                draw.uniform(0, seconds),
+            )
+            == -signal.SIGKILL
+        )
+        current = rough / "work" / "current"
+        if current.exists():
+            open_bundle(rough / "work" / "bundles" / current.read_text())
+    finish(rough)
+    assert killed >= 3
+    assert not list(rough.rglob("*.part"))
+    assert not (rough / "work" / "lock.json").exists()
+    assert (rough / "work" / "current").read_text() == (
+        tmp_path / "calm" / "work" / "current"
+    ).read_text()
+    assert content(rough) == content(tmp_path / "calm")
+
+
+@pytest.mark.slow
+def test_thirty_kills_with_a_registry(tmp_path):
+    seconds = finish(tmp_path / "calm", "register")
+    draw = random.Random(7)
+    rough = tmp_path / "rough"
+    config = parse_config({"data": {"items": "i", "events": "e"}}, rough)
+    killed = 0
+    for _ in range(30):
+        killed += kill_after(rough, draw.uniform(0, seconds), "register") == -signal.SIGKILL
+        registry = Registry(config)
+        if (champion := registry.champion()) is not None:
+            open_bundle(registry.local_path(champion))
+        for version in registry.list():
+            open_bundle(registry.local_path(version.version))
+    finish(rough, "register")
+    registry = Registry(config)
+    assert killed >= 10
+    assert len(registry.list()) == 1
+    assert registry.champion() == registry.list()[0].version
+    assert (
+        registry.list()[0].digest
+        == Registry(parse_config({"data": {"items": "i", "events": "e"}}, tmp_path / "calm"))
+        .list()[0]
+        .digest
+    )
+    assert [c.action for c in registry.history()] == ["promote"]
+    assert len(list(rough.rglob("MLmodel"))) == 1
+    assert not list(rough.rglob("*.part"))
+    assert content(rough) == content(tmp_path / "calm")
