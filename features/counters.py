@@ -72,7 +72,7 @@ def _read(
                     total = _until(bucket, running, low, high, now)
                     for w in range(len(widths)):
                         gone = 0
-                        if widths[w] > 0 and total > 0:
+                        if widths[w] > 0:
                             gone = _until(bucket, running, low, high, now - widths[w])
                         out[i, j, w] = total - gone
             if entity < head.shape[0] and kind < head.shape[1]:
