@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from data_schemas.errors import UsageError
 from recsys.evaluation import metrics
-from recsys.evaluation.lists import Doubles, Floats, Ints, Longs, RankedLists, Truth
+from recsys.evaluation.lists import RELEVANT_FROM, Doubles, Floats, Ints, Longs, RankedLists, Truth
 from recsys.evaluation.metrics import Judged, ReliabilityBin
 from recsys.evaluation.segments import SegmentLabels, by_day
 from recsys.evaluation.uncertainty import (
@@ -456,7 +456,7 @@ def _score_reliability(judged: Judged) -> tuple[list[ReliabilityBin], bool, floa
     """Hit share by score; calibration error only where scores can be chances."""
     held = np.arange(judged.grade.shape[1])[None, :] < judged.length[:, None]
     held &= (judged.relevant > 0)[:, None] & np.isfinite(judged.scores)
-    score, hit = judged.scores[held], judged.hits[held].astype(np.int64)
+    score, hit = judged.scores[held], (judged.grade[held] >= RELEVANT_FROM).astype(np.int64)
     bins = metrics.reliability(score, hit)
     as_chance = bool(len(score)) and float(score.min()) >= 0.0 and float(score.max()) <= 1.0
     return bins, as_chance, metrics.expected_calibration_error(bins) if as_chance else None

@@ -83,7 +83,7 @@ class Bootstrapped:
 
     def p_value(self, column: int) -> float | None:
         """Two-sided p of "the mean is 0"; None below `FEW_USERS` users."""
-        from scipy.stats import t
+        from scipy.special import stdtr
 
         users = int(self.users[column])
         if users < FEW_USERS:
@@ -91,7 +91,7 @@ class Bootstrapped:
         error, value = self.standard_error(column), float(self.estimate[column])
         if error == 0.0:
             return 1.0 if value == 0.0 else 0.0
-        return float(2.0 * t.sf(abs(value) / error, users - 1))
+        return float(2.0 * stdtr(users - 1, -abs(value) / error))
 
 
 def bootstrap(
@@ -164,6 +164,8 @@ def _by_user(rows: Doubles, user: npt.NDArray[np.integer]) -> Doubles:
         return np.zeros((0, rows.shape[1]))
     order = np.argsort(user, kind="stable")
     ranked = user[order]
+    if (ranked[1:] != ranked[:-1]).all():
+        return rows[order]
     starts = np.nonzero(np.r_[True, ranked[1:] != ranked[:-1]])[0]
     return np.asarray(np.add.reduceat(rows[order], starts, axis=0), np.float64)
 
@@ -210,12 +212,12 @@ def _plain(value: float) -> float | None:
 
 
 def _t_quantile(probability: float, users: int) -> float:
-    from scipy.stats import t
+    from scipy.special import stdtrit
 
-    return float(t.ppf(probability, users - 1))
+    return float(stdtrit(users - 1, probability))
 
 
 def _expanded_tail(tail: float, users: int) -> float:
-    from scipy.stats import norm
+    from scipy.special import ndtr
 
-    return float(norm.cdf(np.sqrt(users / (users - 1)) * -_t_quantile(1.0 - tail, users)))
+    return float(ndtr(np.sqrt(users / (users - 1)) * -_t_quantile(1.0 - tail, users)))
