@@ -1,11 +1,21 @@
 """A small world with two tastes, and every source of it fitted once."""
 
-from types import SimpleNamespace
-
 import numpy as np
+import pyarrow as pa
 import pytest
 
-from features.interactions import DAY, History, Interactions
+from data_schemas.columns import (
+    AVAILABLE,
+    CATEGORY,
+    CREATED_AT,
+    DESCRIPTION,
+    ITEM_ID,
+    TAGS,
+    TITLE,
+)
+from features.catalogue import Catalogue
+from features.interactions import DAY, EMPTY_HISTORY, History, Interactions
+from features.protocols import Recalled
 from recsys.collaborative.base import SourceInputs
 from recsys.recall.registry import FITTABLE
 from training.sources.fit import fit_one
@@ -62,8 +72,18 @@ def world_inputs(n_items=N_ITEMS):
     titles = [
         f"{('Acme', 'Globex', 'Initech', 'Hooli')[i % 4]} widget number {i}" for i in range(n_items)
     ]
-    catalogue = SimpleNamespace(
-        titles=titles, tags=[[] for _ in titles], category=["" for _ in titles], created_at=None
+    catalogue = Catalogue.from_table(
+        pa.table(
+            {
+                ITEM_ID: [f"i{i}" for i in range(n_items)],
+                TITLE: titles,
+                DESCRIPTION: pa.nulls(n_items, pa.string()),
+                TAGS: [[f"shelf{i % 4}"] for i in range(n_items)],
+                CATEGORY: [f"hall{i % 2}" for i in range(n_items)],
+                CREATED_AT: pa.nulls(n_items, pa.timestamp("us", "UTC")),
+                AVAILABLE: [True] * n_items,
+            }
+        )
     )
     draw = np.random.default_rng(0)
     vectors = draw.normal(size=(n_items, 16)).astype(np.float32)
@@ -103,3 +123,40 @@ def interactions_of():
 @pytest.fixture(scope="session")
 def inputs_of():
     return world_inputs
+
+
+class Fixed:
+    """Proposes given items with given scores, whoever asks."""
+
+    columns = ("score",)
+    fit_until = 0
+
+    def __init__(self, name, items, scores):
+        self.name = name
+        self.items = np.array(items, np.int32)
+        self.scores = np.array(scores, np.float32)
+
+    def score(self, history, items, now):
+        known = dict(zip(self.items.tolist(), self.scores.tolist(), strict=True))
+        return np.array([[known.get(int(i), np.nan)] for i in items], np.float32).reshape(-1, 1)
+
+    def recall(self, history, limit, now, blocked):
+        keep = blocked[self.items] == 0
+        return Recalled(self.items[keep][:limit], self.scores[keep][:limit])
+
+    def save(self, folder):
+        raise NotImplementedError
+
+    @classmethod
+    def load(cls, folder):
+        raise NotImplementedError
+
+
+@pytest.fixture
+def fixed():
+    return Fixed
+
+
+@pytest.fixture
+def nobody():
+    return EMPTY_HISTORY

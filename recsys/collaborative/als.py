@@ -51,10 +51,10 @@ class Als(FittableSource):
     columns: tuple[str, ...] = ("score",)
     DIALS: ClassVar[Dials] = {
         "factors": (128.0, (64.0, 128.0, 256.0)),
-        "alpha": (10.0, (3.0, 10.0, 30.0)),
+        "alpha": (20.0, (5.0, 10.0, 20.0, 40.0)),
         "regularization": (0.01, (0.01, 1.0, 10.0)),
         "iterations": (12.0, (12.0,)),
-        "decay": (0.9, (0.7, 0.8, 0.9, 1.0)),
+        "decay": (0.8, (0.6, 0.7, 0.8, 0.9, 1.0)),
     }
 
     def __init__(

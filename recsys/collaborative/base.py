@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from data_schemas.errors import DataRefused, UsageError
+from features.catalogue import Catalogue
 from features.interactions import Floats, History, Interactions, Ints
 from features.protocols import Mask, Recalled, RecallSource
 from recsys.collaborative.kernels import Marks, weigh
@@ -35,11 +36,11 @@ Dials = Mapping[str, tuple[float, tuple[float, ...]]]
 class SourceInputs:
     """What a fit may read besides the events.
 
-    `catalogue` is the item table in vocabulary order, `texts` the N items' texts, `vectors`
-    float32[N, d] their L2-normalised text vectors (None when there is no encoder).
+    `catalogue` is the item table in vocabulary order (None: only the texts are known), `texts` the
+    N items' texts, `vectors` float32[N, d] their L2-normalised text vectors (None without encoder).
     """
 
-    catalogue: Any
+    catalogue: Catalogue | None
     texts: Sequence[str]
     vectors: Floats | None = None
 

@@ -137,9 +137,8 @@ def decayed_counts(interactions: Interactions, until: int, half_life: float) -> 
 
 def created_times(inputs: SourceInputs, n_items: int) -> Longs:
     """int64[N] creation times (µs), 0 where unknown."""
-    created = getattr(inputs.catalogue, "created_at", None)
     out = np.zeros(n_items, np.int64)
-    if created is not None:
-        known = np.asarray(created, np.int64)[:n_items]
+    if inputs.catalogue is not None:
+        known = np.asarray(inputs.catalogue.created_at, np.int64)[:n_items]
         out[: len(known)] = known
     return out

@@ -5,12 +5,13 @@ popularity within it. How much an attribute counts is learned from the order of 
 more often than by chance the next event keeps it. A brand or a series is kept, a colour is not.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, ClassVar, Final, Self
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, Final, Self
 
 import numpy as np
 import numpy.typing as npt
 
+from data_schemas.columns import CATEGORY
 from features.interactions import Floats, Interactions, Ints
 from recsys.collaborative.base import (
     Dials,
@@ -42,7 +43,7 @@ class Attributes(NeighbourSource):
     name: ClassVar[str] = "attributes"  # type: ignore[misc]
     DIALS: ClassVar[Dials] = {
         "decay": (0.8, (0.6, 0.8, 0.9)),
-        "popularity": (0.7, (0.4, 0.7, 1.0)),
+        "popularity": (0.85, (0.5, 0.85, 1.0)),
         "smoothing": (1.0, (1.0,)),
     }
 
@@ -81,29 +82,22 @@ class Attributes(NeighbourSource):
 
 
 def item_attributes(inputs: SourceInputs, n_items: int) -> list[list[tuple[str, float]]]:
-    """Attributes of each item: its category, tags, and the phrases of its title."""
+    """Attributes of each item: its category, tags, string attributes, and its title's phrases."""
     catalogue = inputs.catalogue
-    titles: Sequence[str] = getattr(catalogue, "titles", None) or inputs.texts
-    tags: Sequence[Any] | None = getattr(catalogue, "tags", None)
-    category: Sequence[Any] | None = getattr(catalogue, "category", None)
-    out: list[list[tuple[str, float]]] = []
-    for i in range(n_items):
-        found: set[str] = set(phrases(titles[i] or "")) if i < len(titles) else set()
-        if tags is not None and i < len(tags):
-            found |= {f"tag={t}" for t in strings(tags[i])}
-        if category is not None and i < len(category):
-            found |= {f"category={c}" for c in strings(category[i])}
-        out.append([(name, 1.0) for name in sorted(found)])
-    return out
-
-
-def strings(value: object) -> Iterable[str]:
-    """The strings in a cell that may hold one, several or none."""
-    if isinstance(value, str):
-        return [value] if value else []
-    if isinstance(value, list | tuple | np.ndarray):
-        return [v for v in value if isinstance(v, str) and v]
-    return []
+    titles: Sequence[str] = inputs.texts if catalogue is None else catalogue.titles
+    found = [set(phrases(title or "")) for title in titles[:n_items]]
+    found += [set() for _ in range(n_items - len(found))]
+    if catalogue is not None:
+        names = catalogue.tag_names
+        offsets, codes = catalogue.tags_csr()
+        for i in range(min(n_items, len(offsets) - 1)):
+            found[i].update(f"tag={names[code]}" for code in codes[offsets[i] : offsets[i + 1]])
+        for attribute in (CATEGORY, *catalogue.categorical_names):
+            values = catalogue.values_of(attribute)
+            for i, code in enumerate(catalogue.categorical(attribute)[:n_items]):
+                if code >= 0:
+                    found[i].add(f"{attribute}={values[code]}")
+    return [[(name, 1.0) for name in sorted(attributes)] for attributes in found]
 
 
 def with_values(rows: Csr, value: Floats | Doubles) -> Csr:

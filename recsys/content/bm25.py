@@ -36,10 +36,10 @@ class Bm25(NeighbourSource):
 
     name: ClassVar[str] = "bm25"  # type: ignore[misc]
     DIALS: ClassVar[Dials] = {
-        "decay": (0.7, (0.5, 0.7, 0.9)),
+        "decay": (0.8, (0.6, 0.8, 0.9)),
+        "popularity": (0.3, (0.0, 0.15, 0.3, 0.5)),
         "k1": (1.2, (1.2,)),
         "b": (0.5, (0.5,)),
-        "popularity": (0.3, (0.0, 0.15, 0.3, 0.5)),
     }
 
     @classmethod

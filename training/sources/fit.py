@@ -91,8 +91,6 @@ def is_ordinal(interactions: Interactions) -> bool:
 
 
 def _no_clock(interactions: Interactions, inputs: SourceInputs) -> str | None:
-    if not len(interactions) and getattr(inputs.catalogue, "created_at", None) is None:
-        return "there are no events and no creation times"
     if len(np.unique(interactions.time)) < 2:
         return "all events have the same time: recent would equal popular"
     return None
