@@ -22,6 +22,7 @@ def fit_encoder(
     budget_seconds: float | None,
     previous: Path | None = None,
     checkpoint_dir: Path | None = None,
+    vector_cache: Path | None = None,
     on_metrics: Callable[[dict[str, float], int], None] | None = None,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> dict[str, Any]:
@@ -38,6 +39,7 @@ def fit_encoder(
         budget_seconds=budget_seconds,
         previous=previous,
         checkpoint_dir=checkpoint_dir,
+        vector_cache=vector_cache,
         on_metrics=on_metrics,
         progress=progress,
     )

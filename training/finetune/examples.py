@@ -105,6 +105,11 @@ class Split(NamedTuple):
     train: Examples
     valid: Examples
 
+    @property
+    def items(self) -> npt.NDArray[np.int64]:
+        """All items that an example names, ascending."""
+        return np.unique(self.train.histories.events.item).astype(np.int64)
+
 
 def make_examples(interactions: Interactions, *, fit_until: int, places: int, seed: int) -> Split:
     """Examples of events up to `fit_until`; validation users are kept apart wholly.

@@ -21,6 +21,7 @@ import torch
 from data_schemas.config import EncoderConfig
 from data_schemas.errors import DataRefused
 from features.interactions import Interactions
+from recsys.encoder.cache import VectorCache, text_keys
 from recsys.encoder.export import write_inference
 from recsys.encoder.manifest import EncoderManifest
 from recsys.encoder.source import CONFIG, TOKENIZER, WEIGHTS, file_sha256, resolve_model
@@ -42,8 +43,10 @@ HEAD, LAYERS = "head", "layers"
 """The two phases of a fit."""
 HEAD_SHARE = 0.25
 """Share of the time after preparation that the first phase may take (assumed)."""
-CLOSING_SHARE = 0.1
-"""Share of the budget kept for calibration, export and writing (measured: 5-10 s)."""
+PREPARE_SHARE = 0.35
+"""Share of the budget for running the frozen layers once."""
+CLOSING_SECONDS = 10.0
+"""Part of the budget kept for calibration, export and writing (measured: 5-10 s)."""
 
 
 def fit_encoder(
@@ -57,6 +60,7 @@ def fit_encoder(
     budget_seconds: float | None,
     previous: Path | None = None,
     checkpoint_dir: Path | None = None,
+    vector_cache: Path | None = None,
     on_metrics: Metrics | None = None,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> dict[str, Any]:
@@ -67,6 +71,8 @@ def fit_encoder(
         texts: text of each item of the vocabulary, [n_items].
         previous: an encoder folder to start from instead of the base model (warm start).
         checkpoint_dir: where a killed run finds its last state; removed at the end.
+        vector_cache: the cache folder later given to `encode_items`; what the fit has computed of
+            the items' vectors is put there, so that they are not encoded again.
         on_metrics: called with (named values, step).
         progress: called with (phase, done, all).
 
@@ -110,9 +116,26 @@ def fit_encoder(
     learned = _learned(trainer, split, time.monotonic() - began)
     if group.first:
         manifest = _write(work, out_dir, tower, learned, sum(cut), fit_until)
+        if vector_cache is not None:
+            _fill_cache(manifest, trainer.states, texts, vector_cache)
+    trainer.states.close()
     group.wait()
     trainer.checkpoints.clear()
     return asdict(manifest) if group.first else learned
+
+
+def _fill_cache(
+    manifest: EncoderManifest, states: ItemStates, texts: Sequence[str], cache_dir: Path
+) -> None:
+    """Store the vectors of the items whose frozen activations are at hand: a third of the work."""
+    if not (states.whole and states.was_cached) or manifest.inference is None:
+        return
+    with VectorCache(cache_dir / manifest.cache_name, manifest.dimension).locked() as cache:
+        for rows, vectors in states.final_vectors():
+            keys = text_keys([texts[r] for r in rows])
+            first = sorted({key.tobytes(): i for i, key in enumerate(keys)}.values())
+            new = np.array([i for i in first if cache.find(keys[i : i + 1])[0] < 0], np.int64)
+            cache.append(keys[new], vectors[new])
 
 
 class _Work:
@@ -187,7 +210,11 @@ def _train(
         autocast,
     )
     try:
-        states.prepare(None if progress is None else lambda d, n: progress("encode", d, n))
+        if deadline is not None:
+            states.fit_into((deadline - time.monotonic()) * PREPARE_SHARE, split.items)
+        states.prepare(
+            split.items, None if progress is None else lambda d, n: progress("encode", d, n)
+        )
         checkpoints = Checkpoints(
             None if checkpoint_dir is None else checkpoint_dir / "last",
             work.fingerprint(split),
@@ -207,16 +234,16 @@ def _train(
         checkpoints.restore_best(learner)
         trainer.refresh_valid()
         tower = learner.tower.freeze_to(calibrate(trainer))
-    finally:
+    except BaseException:
         states.close()
-        shutil.rmtree(scratch, ignore_errors=True)
+        raise
     return trainer, tower
 
 
 def _run_phases(trainer: Trainer, config: EncoderConfig, deadline: float | None) -> None:
     """Head and tower first, over frozen vectors; then the layers join."""
     now = time.monotonic()
-    left = None if deadline is None else max(1.0, (deadline - now) * (1 - CLOSING_SHARE))
+    left = None if deadline is None else max(1.0, deadline - now - CLOSING_SECONDS)
     phase = trainer.checkpoints.phase()
     if phase is not None:
         trainer.checkpoints.restore(trainer)

@@ -95,7 +95,9 @@ class Sampler:
         self._item_start = np.concatenate([[0], np.cumsum(count)])
 
     def _draw(self, rng: np.random.Generator, count: int) -> npt.NDArray[np.int64]:
-        at = np.searchsorted(self._cumulative, rng.random(count) * self._cumulative[-1])
+        at: npt.NDArray[np.int64] = np.searchsorted(
+            self._cumulative, rng.random(count) * self._cumulative[-1]
+        )
         return np.minimum(at, len(self.train) - 1)
 
     def plan(self, step: int, *, encode: bool) -> StepPlan:

@@ -6,13 +6,19 @@ every item's pooled state as last computed; items of a step that are not encoded
 it (Wang et al., *Cross-Batch Memory for Embedding Learning*, CVPR 2020: under small learning
 rates such states drift slowly).
 
+A fit's budget may be too short to run every text whole through the frozen layers; texts are then
+cut for the fit alone, as little as the budget asks (what an item is comes first in its text).
+
 Shapes: n items, L tokens, H hidden units.
 """
 
 # mypy: disable-error-code="untyped-decorator"
 # PyTorch is checked as Any: its classes and decorators carry no types here.
 
-from collections.abc import Callable, Sequence
+import logging
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,8 +28,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from features.interactions import Floats
 from recsys.encoder.runtime import batches_by_length, pad_tokens
 from recsys.encoder.torch_model import ItemEncoder
+
+log = logging.getLogger(__name__)
 
 MEMORY_BYTES = 1_200_000_000
 """Activations kept in memory at most; beyond, they go to a file."""
@@ -31,6 +40,11 @@ DISK_BYTES = 40_000_000_000
 """Activations kept in a file at most; beyond, frozen layers run at every step."""
 CHUNK_TOKENS = 4096
 """Padded tokens that go through the model together (measured: larger is not faster on a CPU)."""
+
+SHORTEST_CUT = 12
+"""Tokens that a text keeps however short the budget (assumed: a title's worth)."""
+PROBE_TOKENS = 1500
+"""Tokens that are timed to see what the budget allows."""
 
 Rows = npt.NDArray[np.int64]
 
@@ -53,13 +67,21 @@ class ItemStates:
     lengths: Rows = field(init=False)
     _flat: npt.NDArray[Any] | None = field(init=False, default=None)
     _start: Rows = field(init=False)
+    _ready: npt.NDArray[np.bool_] = field(init=False)
+    whole: bool = field(init=False, default=True)
+    """Whether texts are as long as they will be in use."""
     was_cached: bool = field(init=False, default=False)
     """Whether the frozen layers' activations were kept."""
 
     def __post_init__(self) -> None:
+        self._lay_out()
+
+    def _lay_out(self) -> None:
+        """Room for the activations of the tokens."""
         self.lengths = np.array([len(t) for t in self.tokens], np.int64)
         self._start = np.concatenate([[0], np.cumsum(self.lengths)])
         hidden = self.encoder.dimension
+        self._ready = np.zeros(len(self.tokens), bool)
         self.bank = torch.zeros(len(self.tokens), hidden, device=self.device)
         size = int(self._start[-1]) * hidden * 2
         if self.encoder.can_split and self.below > 0 and size <= DISK_BYTES:
@@ -73,12 +95,40 @@ class ItemStates:
                 )
             self.was_cached = True
 
+    def fit_into(self, seconds: float, items: Rows) -> None:
+        """Cut the texts so that running `items` through the model once takes about `seconds`."""
+        total = int(self.lengths[items].sum())
+        allowed = seconds * self._tokens_per_second(items)
+        if total <= allowed:
+            return
+        cut = int(self.lengths.max())
+        while cut > SHORTEST_CUT and np.minimum(self.lengths[items], cut).sum() > allowed:
+            cut -= 1
+        log.info("texts are cut to %d tokens while tuning, to keep within the time budget", cut)
+        self.tokens = [t if len(t) <= cut else [*t[: cut - 1], t[-1]] for t in self.tokens]
+        self.whole = False
+        self._lay_out()
+
     @torch.no_grad()
-    def prepare(self, progress: Callable[[int, int], None] | None = None) -> None:
-        """Run every item once: fills activations and bank."""
+    def _tokens_per_second(self, items: Rows) -> float:
+        """Speed of the whole model on texts of middling length."""
+        self.encoder.eval()
+        order = items[np.argsort(self.lengths[items], kind="stable")]
+        middle = order[len(order) // 2 :]
+        rows = middle[: max(1, PROBE_TOKENS // int(self.lengths[middle[0]]))]
+        ids, mask = self._inputs(rows)
+        began = 0.0
+        for _ in range(2):  # the first call pays for allocations
+            began = time.perf_counter()
+            self.encoder.pooled(ids, mask).sum().item()
+        return float(self.lengths[rows].sum()) / (time.perf_counter() - began)
+
+    @torch.no_grad()
+    def prepare(self, items: Rows, progress: Callable[[int, int], None] | None = None) -> None:
+        """Run items once: fills activations and bank."""
         self.encoder.eval()
         done = 0
-        for rows in batches_by_length(self.lengths, self.chunk_tokens):
+        for rows in (items[chunk] for chunk in self.chunks(items)):
             ids, mask = self._inputs(rows)
             with self._precision():
                 if self._flat is not None:
@@ -88,9 +138,10 @@ class ItemStates:
                 else:
                     pooled = self.encoder.pooled(ids, mask)
             self.bank[torch.from_numpy(rows).to(self.device)] = pooled.float()
+            self._ready[rows] = True
             done += len(rows)
             if progress:
-                progress(done, len(self.tokens))
+                progress(done, len(items))
 
     def _precision(self) -> Any:
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.autocast)
@@ -145,7 +196,16 @@ class ItemStates:
             self.bank[torch.from_numpy(rows).to(self.device)] = self.pooled(rows)
         self.encoder.train(was)
 
+    @torch.no_grad()
+    def final_vectors(self) -> Iterator[tuple[Rows, Floats]]:
+        """Unit vectors of prepared items through the tuned encoder: (items, float32 [B, d])."""
+        self.encoder.to(self.device).eval()
+        ready = np.flatnonzero(self._ready)
+        for chunk in self.chunks(ready):
+            rows = ready[chunk]
+            yield rows, self.encoder.finish(self.pooled(rows)).float().cpu().numpy()
+
     def close(self) -> None:
         """Drop the activations and their file."""
         self._flat = None
-        (self.scratch / "activations.f16").unlink(missing_ok=True)
+        shutil.rmtree(self.scratch, ignore_errors=True)
