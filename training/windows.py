@@ -179,15 +179,21 @@ def _time_windows(
     """Cuts at equal shares of the events in the latest region that holds enough moments."""
     times = np.sort(interactions.time)
     floor = int(times[0]) if ordinal_until is None else ordinal_until
-    cuts: tuple[int, ...] = ()
-    moments = 0
-    for share in REGION_SHARES:
+    counts = CUT_COUNTS if config.cuts is None else (3 * config.cuts,)
+
+    def cut(share: float, count: int) -> tuple[tuple[int, ...], int]:
         start = max(int(times[int(len(times) * (1 - share))]), floor + 1)
-        for count in CUT_COUNTS if config.cuts is None else (3 * config.cuts,):
-            cuts = _spread(times, start, count)
-            moments = _count_returning(interactions, cuts, end)
-            if moments >= (ENOUGH_MOMENTS if count == CUT_COUNTS[0] else FEW_MOMENTS):
-                return _described(cuts, end, moments, share)
+        cuts = _spread(times, start, count)
+        return cuts, _count_returning(interactions, cuts, end)
+
+    for share in REGION_SHARES:
+        cuts, moments = cut(share, counts[0])
+        if moments >= ENOUGH_MOMENTS:
+            return _described(cuts, end, moments, share)
+    for count in counts:
+        cuts, moments = cut(REGION_SHARES[-1], count)
+        if moments >= FEW_MOMENTS:
+            break
     return _described(cuts, end, moments, REGION_SHARES[-1])
 
 

@@ -1,0 +1,53 @@
+"""A ranking question and its answer, as the service, batch lists and the bundle's own reader ask it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+
+@dataclass(frozen=True)
+class Ask:
+    """One ranking question."""
+
+    user_id: str
+    now: int
+    """The moment asked for, µs UTC; only what was known strictly before it counts."""
+    items: Sequence[str] | None = None
+    """Ids to rank, each once; None asks for recommendations from the whole catalogue."""
+    new_items: Mapping[str, dict[str, Any]] = field(default_factory=dict)
+    """Items given with text: id → columns and attributes."""
+    history: Sequence[dict[str, Any]] | None = None
+    """Events sent along (item_id, event_type, timestamp µs, value); they extend the stored ones."""
+    k: int = 10
+    filters: Mapping[str, object] = field(default_factory=dict)
+    """Equality, or membership of a list, on category, tags or an attribute."""
+    exclude: Sequence[str] = ()
+    diversity: float = 0.0
+    """0..1, how much likeness to items above is held against an item."""
+    explain: int = 0
+    """How many of the first items to explain."""
+    keep_seen: bool = False
+    context: Mapping[str, object] = field(default_factory=dict)
+    deadline: float | None = None
+    """`time.monotonic()` seconds after which optional parts are dropped."""
+
+
+@dataclass
+class Answer:
+    """A ranked list, best first; `item_ids` and `scores` have equal length."""
+
+    item_ids: list[str]
+    scores: list[float]
+    unknown: list[str] = field(default_factory=list)
+    """Ids asked for that nobody knows and that came without text."""
+    degraded: list[str] = field(default_factory=list)
+    """What was missing or late, e.g. "text_encoder_missing"."""
+    reasons: list[dict[str, Any]] | None = None
+    """For the first items: {"families", "similar", "sentence"}."""
+    features: npt.NDArray[np.float32] | None = None
+    """float32[n, F] in the order of item_ids, for the parity sample."""
+    steps_ms: dict[str, float] = field(default_factory=dict)
+    """Milliseconds by named step."""

@@ -1,0 +1,61 @@
+"""Opening a released model with the newest state: what recommend, evaluate and serve share."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from data_schemas.config import RecsysConfig
+from data_schemas.errors import RecsysError
+from recsys.registry import Registry
+
+if TYPE_CHECKING:
+    from recsys.ranking import Runtime
+
+CURRENT = "current.json"
+
+
+def state_folder(config: RecsysConfig) -> Path:
+    """The newest state snapshot of a workspace.
+
+    Raises:
+        RecsysError: no night has finished yet.
+    """
+    place = config.workspace_path / "state"
+    try:
+        name = json.loads((place / CURRENT).read_text(encoding="utf-8"))["snapshot"]
+    except (OSError, ValueError, KeyError):
+        raise RecsysError(
+            "there is no state snapshot yet",
+            where=str(place),
+            fix="run `recsys nightly` first",
+        ) from None
+    return place / str(name)
+
+
+def resolve(registry: Registry, model: str | None) -> int:
+    """Version of `models:/NAME/VERSION`, or the champion for None.
+
+    Raises:
+        RecsysError: there is no such version, or no champion yet.
+    """
+    if model is not None:
+        return registry.resolve(model)
+    champion = registry.champion()
+    if champion is None:
+        raise RecsysError(
+            "there is no champion yet",
+            where=f"model {registry.name}",
+            fix="run `recsys nightly` first; the first valid model is promoted",
+        )
+    return champion
+
+
+def open_runtime(config: RecsysConfig, model: str | None = None) -> "Runtime":
+    """A version (the champion for None) over the newest state."""
+    from recsys.ranking import Runtime
+
+    registry = Registry(config)
+    version = resolve(registry, model)
+    return Runtime.open(
+        registry.local_path(version), state_folder(config), version=str(version)
+    )

@@ -1,0 +1,146 @@
+"""`recsys nightly` and `recsys train`."""
+
+import argparse
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from data_schemas.config import RecsysConfig, load_config
+from data_schemas.errors import ExitCode, UsageError
+
+if TYPE_CHECKING:
+    from training.nightly import NightResult
+
+SHOWN = ("ndcg@10", "recall@10", "recall@100", "mrr", "auc", "coverage@100")
+"""Columns of the printed table, where they were measured."""
+
+
+def run_nightly(args: argparse.Namespace) -> int:
+    """The whole night."""
+    from training.nightly import run_night
+
+    config = load_config(args.config)
+    result = run_night(config, until=moment(args.until), dry_run=args.dry_run)
+    if args.dry_run:
+        print("\n".join(result.lines))
+        return ExitCode.DONE
+    say(result)
+    tell(config, result)
+    return exit_code(result)
+
+
+def exit_code(result: "NightResult") -> ExitCode:
+    """4 when the gate refused, else 0."""
+    refused = result.decision is not None and not result.decision.promoted
+    return ExitCode.PROMOTION_REFUSED if refused else ExitCode.DONE
+
+
+def moment(text: str | None) -> int | None:
+    """A date or time of the command line as µs UTC; None stays None.
+
+    Raises:
+        UsageError: it is not a date.
+    """
+    if text is None:
+        return None
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        raise UsageError(
+            "this is not a date", where="--until", found=text, expected="2026-01-31 or 2026-01-31T04:00"
+        ) from None
+    at = at if at.tzinfo else at.replace(tzinfo=UTC)
+    return int(at.timestamp() * 1_000_000)
+
+
+def say(result: "NightResult") -> None:
+    """The night in a few lines on standard output."""
+    if result.unchanged:
+        print("everything is unchanged since the last night")
+    print(table(result.metrics))
+    decision = result.decision
+    assert decision is not None
+    verb = {"promote": "promoted to champion"}.get(decision.action, "REFUSED by the gate")
+    print(f"\nversion {result.version}: {verb}")
+    for reason in decision.reasons:
+        if not decision.promoted or "champion" in reason:
+            print(f"  {reason}")
+    print(f"report: {result.report}")
+
+
+def table(metrics: Mapping[str, Mapping[str, Sequence[float | None]]]) -> str:
+    """Systems by metrics, with the 95 % interval of the first."""
+    if not metrics:
+        return ""
+    columns = [m for m in SHOWN if any(m in found for found in metrics.values())]
+    width = max(len(name) for name in metrics)
+    lines = ["  ".join([f"{'':<{width}}", f"{columns[0]:<22}", *(f"{m:>12}" for m in columns[1:])])]
+    for name, found in metrics.items():
+        first = found.get(columns[0], (None, None, None))
+        cells = [f"{_number(first[0])} [{_number(first[1])}, {_number(first[2])}]"]
+        cells += [f"{_number(found.get(m, (None,))[0]):>12}" for m in columns[1:]]
+        lines.append("  ".join([f"{name:<{width}}", f"{cells[0]:<22}", *cells[1:]]))
+    return "\n".join(lines)
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4f}"
+
+
+def tell(config: RecsysConfig, result: "NightResult") -> None:
+    """Tell the configured webhook, when there is one."""
+    from recsys.notify import notify
+    from recsys.progress import Reporter
+
+    assert result.decision is not None
+    facts = {
+        "version": result.version,
+        "reasons": result.decision.reasons,
+        "report": str(result.report),
+    }
+    notify(config, "promoted" if result.decision.promoted else "refused", facts, Reporter())
+
+
+def run_train(args: argparse.Namespace) -> int:
+    """One step of the night, with what it needs before it; nothing is registered."""
+    from recsys.progress import Reporter
+    from recsys.stages import StageRunner
+    from recsys.workspace import Workspace
+    from training.night import encoder, inputs, measure, ranker, sources
+    from training.night.context import Night
+
+    config = load_config(args.config)
+    workspace = Workspace(config.workspace_path)
+    with workspace.lock():
+        reporter = Reporter()
+        night = Night(config, workspace, StageRunner(workspace, reporter), reporter)
+        data = inputs.split(night, inputs.validate(night, inputs.drain(night)))
+        if args.step == "encoder" and args.probe:
+            return _probe(night, data)
+        encoded = encoder.refresh(night, data)
+        if args.step == "encoder":
+            return _done(encoded.folder, encoded.stage.facts)
+        recipe = sources.tune(night, data, encoded)
+        if args.step == "collaborative":
+            fitted = sources.fit_as_of(
+                night, data, encoded, recipe, data.interactions, data.windows.end
+            )
+            return _done(fitted.stage.path, fitted.stage.facts)
+        groups, rows = measure.measure(night, data, encoded, recipe, "ranker")
+        rankers = ranker.fit(night, rows, groups)
+        return _done(rankers.path / "full", rankers.facts["ranker"])
+
+
+def _done(path: Any, facts: Mapping[str, Any]) -> int:
+    print(path)
+    for name, value in facts.items():
+        if isinstance(value, int | float | str):
+            print(f"  {name}: {value}")
+    return ExitCode.DONE
+
+
+def _probe(night: Any, data: Any) -> int:
+    from training.finetune.probe import probe
+
+    print(probe(data.interactions, data.texts, night.config.encoder, data.windows, night.config.seed))
+    return ExitCode.DONE

@@ -1,0 +1,202 @@
+"""Ranking groups for training and evaluation, made by the same recall at the same depth as serving.
+
+Shapes: M moments, R rows (candidates of all moments). A positive is among the candidates only if
+recall found it; what it missed still counts in every metric's denominator.
+"""
+
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from features.interactions import EMPTY_HISTORY, Floats, Histories, History, Ints, Longs
+from features.protocols import Mask, RecallSource
+from recsys.recall.candidates import RecallStage
+from training.windows import Moments
+
+HistoryOf = Callable[[int], History]
+
+
+@dataclass(frozen=True)
+class CandidateTable:
+    """Candidates of M moments with the sources' signals."""
+
+    offsets: Longs
+    """int64[M+1]"""
+    items: Ints
+    """int32[R]"""
+    signals: Mapping[str, Floats]
+    """float32[R] each."""
+    grade: npt.NDArray[np.int8]
+    """int8[R]; 0 where not acted on."""
+
+    @classmethod
+    def join(cls, parts: "list[CandidateTable]") -> "CandidateTable":
+        """Tables of several cuts, one after the other; a signal missing in one is NaN there."""
+        sizes = np.concatenate([p.offsets[1:] - p.offsets[:-1] for p in parts])
+        names = dict.fromkeys(name for p in parts for name in p.signals)
+        return cls(
+            np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64),
+            np.concatenate([p.items for p in parts]),
+            {
+                name: np.concatenate(
+                    [p.signals.get(name, np.full(len(p.items), np.nan, np.float32)) for p in parts]
+                )
+                for name in names
+            },
+            np.concatenate([p.grade for p in parts]),
+        )
+
+
+def history_reader(
+    histories: Histories, moments: Moments, lengths: npt.NDArray[np.int64] | None = None
+) -> HistoryOf:
+    """The history of moment m: events strictly before it; at most `lengths[m]` where that is ≥ 0.
+
+    `lengths` is how new users are practised: some moments see only the last few events.
+    """
+
+    def read(moment: int) -> History:
+        history = histories.of(int(moments.user[moment])).before(int(moments.now[moment]))
+        if lengths is not None and 0 <= lengths[moment] < len(history.item):
+            return history.last(int(lengths[moment])) if lengths[moment] else EMPTY_HISTORY
+        return history
+
+    return read
+
+
+def collect(
+    moments: Moments,
+    history_of: HistoryOf,
+    stage: RecallStage,
+    unavailable: Mask,
+    *,
+    limit: int,
+    workers: int,
+) -> CandidateTable:
+    """Run recall for every moment. `limit` is the stage's candidate limit per moment.
+
+    Items the user acted on before the moment are not candidates.
+    """
+    count = np.zeros(len(moments), np.int64)
+    items = np.zeros((len(moments), limit), np.int32)
+    signals = {
+        name: np.full((len(moments), limit), np.nan, np.float32) for name in stage.signal_columns
+    }
+
+    def one(moment: int, blocked: Mask) -> None:
+        history = history_of(moment)
+        with blocking(blocked, history.item, unavailable):
+            found = stage.candidates(history, int(moments.now[moment]), blocked)
+        n = len(found.items)
+        count[moment] = n
+        items[moment, :n] = found.items
+        for name, values in found.signals.items():
+            signals[name][moment, :n] = values
+
+    for_each(len(moments), one, unavailable, workers)
+    rows = np.arange(limit)[None, :] < count[:, None]
+    offsets = np.concatenate([[0], np.cumsum(count)]).astype(np.int64)
+    flat = items[rows]
+    return CandidateTable(
+        offsets,
+        flat,
+        {name: values[rows] for name, values in signals.items()},
+        label(moments, offsets, flat),
+    )
+
+
+class blocking:  # noqa: N801 - reads as a statement
+    """While inside, the given items are blocked in a scratch mask; restored on leaving."""
+
+    def __init__(self, blocked: Mask, items: Ints, base: Mask) -> None:
+        self.blocked, self.items, self.base = blocked, items, base
+
+    def __enter__(self) -> Mask:
+        self.blocked[self.items] = 1
+        return self.blocked
+
+    def __exit__(self, *_: object) -> None:
+        self.blocked[self.items] = self.base[self.items]
+
+
+def for_each(
+    count: int, one: Callable[[int, Mask], None], unavailable: Mask, workers: int
+) -> None:
+    """Call one(index, scratch mask) for each index from `workers` threads.
+
+    The work inside is compiled and releases the interpreter's lock; each thread has its own mask.
+    """
+    local = threading.local()
+
+    def run(index: int) -> None:
+        if not hasattr(local, "blocked"):
+            local.blocked = unavailable.copy()
+        one(index, local.blocked)
+
+    if workers <= 1:
+        for index in range(count):
+            run(index)
+        return
+    with ThreadPoolExecutor(workers) as pool:
+        for _ in pool.map(run, range(count), chunksize=64):
+            pass
+
+
+def label(moments: Moments, offsets: Longs, items: Ints) -> npt.NDArray[np.int8]:
+    """Grade of each candidate row: what the user did with it in the label window, else 0."""
+    width = np.int64(2**32)
+    moment = np.repeat(np.arange(len(moments), dtype=np.int64), offsets[1:] - offsets[:-1])
+    owner = np.repeat(
+        np.arange(len(moments), dtype=np.int64), moments.offsets[1:] - moments.offsets[:-1]
+    )
+    wanted = owner * width + moments.relevant
+    order = np.argsort(wanted)
+    key = moment * width + items
+    place = np.minimum(np.searchsorted(wanted[order], key), max(len(wanted) - 1, 0))
+    if not len(wanted):
+        return np.zeros(len(items), np.int8)
+    hit = wanted[order][place] == key
+    return np.where(hit, moments.grade[order][place], 0).astype(np.int8)
+
+
+def source_lists(
+    source: RecallSource,
+    moments: Moments,
+    history_of: HistoryOf,
+    unavailable: Mask,
+    *,
+    k: int,
+    workers: int,
+) -> tuple[Ints, Floats]:
+    """Top-k of one source alone for every moment: items int32[M,k] (-1 padding), scores."""
+    items = np.full((len(moments), k), -1, np.int32)
+    scores = np.full((len(moments), k), -np.inf, np.float32)
+
+    def one(moment: int, blocked: Mask) -> None:
+        history = history_of(moment)
+        with blocking(blocked, history.item, unavailable):
+            found = source.recall(history, k, int(moments.now[moment]), blocked)
+        items[moment, : len(found.items)] = found.items
+        scores[moment, : len(found.items)] = found.scores
+
+    for_each(len(moments), one, unavailable, workers)
+    return items, scores
+
+
+def top_k(
+    score: npt.NDArray[np.float64], items: Ints, offsets: Longs, k: int
+) -> tuple[Ints, Floats]:
+    """Best k rows of each group by score (ties: earlier row first), -1 padded, int32[M,k]."""
+    groups = len(offsets) - 1
+    out = np.full((groups, k), -1, np.int32)
+    scores = np.full((groups, k), -np.inf, np.float32)
+    for g in range(groups):
+        low, high = offsets[g], offsets[g + 1]
+        order = np.argsort(-score[low:high], kind="stable")[:k]
+        out[g, : len(order)] = items[low:high][order]
+        scores[g, : len(order)] = score[low:high][order]
+    return out, scores

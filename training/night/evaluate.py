@@ -1,0 +1,212 @@
+"""The evaluation of a night: every system's lists on the test moments, and what they measure.
+
+Shapes: M test moments, K places of a list.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from features.interactions import Interactions
+from recsys.evaluation import baselines
+from recsys.evaluation.evaluation import Evaluation, PastItems, evaluate_lists
+from recsys.evaluation.lists import RankedLists, Truth
+from recsys.evaluation.segments import (
+    SegmentLabels,
+    by_activity,
+    by_day,
+    by_item_popularity,
+    from_column,
+)
+from recsys.stages import StageResult
+from training.groups import history_reader, source_lists, top_k
+from training.night import ranker as ranker_stage
+from training.night.context import Night
+from training.night.encoder import Encoded
+from training.night.inputs import Inputs
+from training.night.measure import Measured
+from training.night.sources import TEXT, Recipe, fit_as_of
+from training.windows import Moments
+
+MAIN = "recsys"
+FUSION = "fusion of sources"
+TEXT_ALONE = "text alone"
+LIST_LENGTH = 100
+
+Lists = tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]
+
+
+def truth_of(moments: Moments) -> Truth:
+    """What the users of some moments did next."""
+    return Truth(moments.offsets, moments.relevant, moments.grade, moments.user, moments.now)
+
+
+def make_lists(
+    night: Night,
+    inputs: Inputs,
+    encoded: Encoded,
+    recipe: Recipe,
+    groups: StageResult,
+    measured: Measured | None,
+    rankers: StageResult,
+) -> StageResult:
+    """Every system's top lists, kept as arrays so that the page can be made again at no cost."""
+
+    def action(out: Path) -> dict[str, Any]:
+        assert measured is not None
+        systems = _systems(night, inputs, encoded, recipe, measured, rankers)
+        np.savez(out / "items.npz", **{name: items for name, (items, _) in systems.items()})
+        np.savez(out / "scores.npz", **{name: scores for name, (_, scores) in systems.items()})
+        return {"systems": list(systems)}
+
+    return night.runner.run(
+        "lists",
+        {"groups": groups.key, "ranker": rankers.key},
+        action,
+        code=("training.night.evaluate", "recsys.evaluation.baselines", "training.groups"),
+    )
+
+
+def read_lists(stage: StageResult) -> list[RankedLists]:
+    """The lists of all systems, the main one first."""
+    items, scores = np.load(stage.path / "items.npz"), np.load(stage.path / "scores.npz")
+    return [RankedLists(name, items[name], scores[name]) for name in stage.facts["systems"]]
+
+
+def _systems(
+    night: Night,
+    inputs: Inputs,
+    encoded: Encoded,
+    recipe: Recipe,
+    measured: Measured,
+    rankers: StageResult,
+) -> dict[str, Lists]:
+    table = measured.table
+    found: dict[str, Lists] = {}
+
+    def rank(name: str, score: npt.NDArray[np.float64]) -> None:
+        found[name] = top_k(score, table.items, table.offsets, LIST_LENGTH)
+
+    rank(MAIN, ranker_stage.score(rankers.path, "full", measured))
+    for name in rankers.facts["ablations"]:
+        rank(name, ranker_stage.score(rankers.path, name, measured))
+    rank(FUSION, np.nan_to_num(table.signals["fused.score"].astype(np.float64), nan=-1.0))
+    return found | _alone(night, inputs, encoded, recipe, measured)
+
+
+def _alone(
+    night: Night, inputs: Inputs, encoded: Encoded, recipe: Recipe, measured: Measured
+) -> dict[str, Lists]:
+    """Lists of each source alone and of the humble baselines, as of each cut."""
+    parts: dict[str, list[Lists]] = {}
+    histories = inputs.interactions.histories()
+    unavailable = inputs.tables.catalogue.blocked.copy()
+    for cut in inputs.windows.test:
+        moments = measured.moments.take(np.flatnonzero(measured.moments.now == cut))
+        if not len(moments):
+            continue
+        read = history_reader(histories, moments)
+        fitted = fit_as_of(night, inputs, encoded, recipe, inputs.interactions, cut)
+        for name, source in fitted.load(encoded).items():
+            lists = source_lists(
+                source, moments, read, unavailable, k=LIST_LENGTH, workers=night.workers
+            )
+            parts.setdefault(TEXT_ALONE if name == TEXT else name, []).append(lists)
+        for humble in _humble(inputs, moments, cut):
+            parts.setdefault(humble.name, []).append((humble.items, humble.scores))
+    return {
+        name: (np.concatenate([i for i, _ in made]), np.concatenate([s for _, s in made]))
+        for name, made in parts.items()
+    }
+
+
+def _humble(inputs: Inputs, moments: Moments, cut: int) -> list[RankedLists]:
+    """Popularity, recent popularity and most recent, as of a cut."""
+    past, n = inputs.interactions.before(cut), inputs.n_items
+    seen = past_items(inputs.interactions, moments)
+    catalogue = inputs.tables.catalogue
+    offered = catalogue.available
+    made = [baselines.popular(past, seen, LIST_LENGTH, n_items=n, offered=offered)]
+    if inputs.windows.scheme != "ordinal":
+        made += [
+            baselines.recently_popular(past, seen, LIST_LENGTH, n_items=n, now=cut, offered=offered),
+            baselines.newest(
+                past,
+                seen,
+                LIST_LENGTH,
+                n_items=n,
+                now=cut,
+                created_at=catalogue.created_at,
+                offered=offered,
+            ),
+        ]
+    return made
+
+
+def past_items(interactions: Interactions, moments: Moments) -> PastItems:
+    """Items each moment's user had acted on before it."""
+    read = history_reader(interactions.histories(), moments)
+    items = [np.unique(read(m).item) for m in range(len(moments))]
+    sizes = [len(part) for part in items]
+    flat = np.concatenate(items) if items else np.empty(0, np.int32)
+    return PastItems(np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64), flat.astype(np.int32))
+
+
+def segments_of(
+    inputs: Inputs, truth: Truth, moments: Moments, own: tuple[str, ...]
+) -> dict[str, SegmentLabels]:
+    """Who is looked at apart: by the user's history, the item's popularity, category, day."""
+    past = past_items(inputs.interactions, moments)
+    catalogue = inputs.tables.catalogue
+    known = inputs.interactions.before(inputs.windows.test[0])
+    popularity = np.bincount(known.item, minlength=inputs.n_items)
+    found = {
+        "users": by_activity(np.diff(past.offsets)),
+        "items": by_item_popularity(truth, popularity),
+        "day": by_day(truth.time),
+    }
+    if len(catalogue.category_names) > 1:
+        names = np.array([*catalogue.category_names, None], dtype=object)
+        found["category"] = from_column(list(names[catalogue.category[truth.items]]), "relevant")
+    for column in own:
+        if column in catalogue.categorical_names:
+            names = np.array([*catalogue.values_of(column), None], dtype=object)
+            values = list(names[catalogue.categorical(column)[truth.items]])
+            found[column] = from_column(values, "relevant")
+    return found
+
+
+def measure_lists(
+    night: Night, inputs: Inputs, encoded: Encoded, systems: list[RankedLists], moments: Moments
+) -> Evaluation:
+    """All metrics of all systems with their intervals."""
+    config = night.config.evaluation
+    truth = truth_of(moments)
+    known = inputs.interactions.before(inputs.windows.test[0])
+    catalogue = inputs.tables.catalogue
+    return evaluate_lists(
+        truth,
+        systems,
+        main=MAIN,
+        ks=config.k,
+        segments=segments_of(inputs, truth, moments, config.segments),
+        catalogue_size=inputs.n_items,
+        item_popularity=np.bincount(known.item, minlength=inputs.n_items),
+        item_vectors=np.asarray(encoded.vectors()),
+        item_category=catalogue.category if len(catalogue.category_names) > 1 else None,
+        past_items=past_items(inputs.interactions, moments),
+        seed=night.config.seed,
+        resamples=config.bootstrap,
+    )
+
+
+def metrics_of(evaluation: Evaluation, name: str = MAIN) -> Mapping[str, float]:
+    """One system's means, for the registry."""
+    return {
+        metric: interval.value
+        for metric, interval in evaluation.systems[name].items()
+        if interval.value is not None
+    }

@@ -1,0 +1,201 @@
+"""Draining the service's log, validating the tables, and planning the windows."""
+
+import shutil
+import time
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data_schemas.config import RecsysConfig
+from features.impressions import Impressions
+from features.interactions import Interactions
+from features.users import UserTable
+from recsys.encoder.text import item_texts
+from recsys.eventlog import EventLog
+from recsys.files import hash_file, hash_json
+from recsys.stages import StageResult
+from data_schemas.tables import TABLES as TABLE_SPECS
+from recsys.tables.ingest import ingest
+from recsys.tables.load import Tables, load_tables
+from recsys.tables.sources import find_files
+from recsys.workspace import Workspace
+from training.night.context import Night
+from training.windows import Windows, plan_windows
+
+VOCABULARY = "items.parquet"
+TABLES = "tables"
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a night learns from."""
+
+    stage: StageResult
+    tables: Tables
+    interactions: Interactions
+    """All accepted events before the night's `until`; graded so that something is positive."""
+    windows: Windows
+    config: RecsysConfig
+
+    @property
+    def key(self) -> str:
+        return hash_json([self.stage.key, self.windows.end])
+
+    @property
+    def n_items(self) -> int:
+        return self.interactions.n_items
+
+    @cached_property
+    def texts(self) -> list[str]:
+        """One text per item, in vocabulary order."""
+        return item_texts(self.tables.catalogue, self.config.encoder.template)
+
+
+def log_uri(config: RecsysConfig) -> str:
+    """Where the durable log is: the configured PostgreSQL, or SQLite in the workspace."""
+    return config.serving.log or str(config.workspace_path / "log" / "log.sqlite")
+
+
+def drain(night: Night) -> StageResult | None:
+    """Export the service's log up to now; None where the service has never written one.
+
+    The export always holds the whole log up to a position and is kept under that position, so
+    nothing is drained twice or lost whenever the night is killed.
+    """
+    uri = log_uri(night.config)
+    if "://" not in uri and not Path(uri).exists():
+        night.reporter.say("drain: the service has written nothing yet")
+        return None
+    log = EventLog.open(uri)
+    try:
+        until = log.last_position()
+        return night.runner.run(
+            "drain",
+            {"log": uri, "until": until},
+            lambda out: log.export(0, until, out),
+            code=("recsys.eventlog",),
+        )
+    finally:
+        log.close()
+
+
+def validate(night: Night, drained: StageResult | None) -> StageResult:
+    """Validate the caller's tables and the drained log into the workspace's tables."""
+    config = night.config
+    previous = _vocabulary(night.workspace)
+    forgotten = forgotten_users(night.workspace)
+    result = night.runner.run(
+        "tables",
+        {
+            "files": fingerprints(config),
+            "data": night.section("data"),
+            "drained": drained.key if drained else None,
+            "forgotten": hash_json(sorted(forgotten)),
+        },
+        lambda out: ingest(
+            config,
+            out / TABLES,
+            previous_vocabulary=previous,
+            drained=drained.path if drained else None,
+            forgotten=forgotten,
+        ),
+        code=("recsys.tables", "data_schemas.tables"),
+    )
+    if not night.runner.dry_run:
+        _keep_vocabulary(night.workspace, result.path / TABLES)
+    return result
+
+
+def fingerprints(config: RecsysConfig) -> dict[str, str]:
+    """SHA-256 of every file the tables are read from; of a database connection, the moment.
+
+    A database cannot be fingerprinted without reading it, so its tables are read every night.
+    """
+    if config.data.connection is not None:
+        return {config.data.connection: str(time.time_ns())}
+    return {
+        str(file): hash_file(file)
+        for name, table in TABLE_SPECS.items()
+        if (place := getattr(config.data, name)) is not None
+        for file in find_files(place, config.path("."), table)
+    }
+
+
+def split(night: Night, stage: StageResult) -> Inputs:
+    """Load the tables and plan the windows."""
+    tables = load_tables(stage.path / TABLES, night.config)
+    interactions = graded(tables.interactions, night)
+    if night.until is not None:
+        interactions = interactions.before(night.until)
+    windows = plan_windows(
+        interactions,
+        night.config.windows,
+        ordinal_until=tables.resolution.ordinal_until,
+    )
+    night.reporter.say(f"split: {windows.why}")
+    return Inputs(stage, tables, interactions, windows, night.config)
+
+
+def graded(interactions: Interactions, night: Night) -> Interactions:
+    """The same events; where no event type is graded positive, every event that is not a dislike
+    counts as grade 1, and the night says so."""
+    if (interactions.grade > 0).any() or not len(interactions):
+        return interactions
+    night.alarm(
+        "no event type is graded positive (only "
+        + ", ".join(interactions.kinds)
+        + "), so every event counts as grade 1; set events.types in the config to change this"
+    )
+    grade = np.where(interactions.weight > 0, np.int8(1), interactions.grade)
+    return Interactions(**{**interactions.__dict__, "grade": grade.astype(np.int8)})
+
+
+def forgotten_users(workspace: Workspace) -> set[str]:
+    """Users that asked to be forgotten; their rows are kept out whenever files are read again."""
+    from recsys.forgetting import forgotten
+
+    return forgotten(workspace)
+
+
+def _vocabulary(workspace: Workspace) -> Path | None:
+    file = workspace.tables / VOCABULARY
+    return file if file.exists() else None
+
+
+def _keep_vocabulary(workspace: Workspace, tables: Path) -> None:
+    """Remember the item numbering, which only ever grows; an older table set does not shrink it."""
+    import pyarrow.parquet as pq
+
+    new, kept = tables / "items.parquet", workspace.tables / VOCABULARY
+    if kept.exists() and pq.read_metadata(kept).num_rows > pq.read_metadata(new).num_rows:
+        return
+    part = kept.with_name(f".{kept.name}.part")
+    shutil.copyfile(new, part)
+    part.replace(kept)
+
+
+def user_table(tables: Tables) -> UserTable | None:
+    """Attributes of users as features read them."""
+    return None if tables.users is None else UserTable.from_table(tables.users)
+
+
+def shown_lists(tables: Tables) -> Impressions | None:
+    """What was shown, as counters read it."""
+    shown = tables.impressions
+    if shown is None:
+        return None
+    return Impressions(shown.time, shown.position, shown.offsets, shown.item)
+
+
+def summary(inputs: Inputs) -> dict[str, Any]:
+    """Data facts for the report and the manifest."""
+    events = inputs.interactions
+    return {
+        **inputs.tables.summary,
+        "until": int(events.time.max()) if len(events) else None,
+        "events_used": len(events),
+        "windows": inputs.windows.facts(),
+    }

@@ -1,0 +1,239 @@
+"""Ranking groups with their features, as of each cut: what the ranker learns from and is tested on.
+
+The ranker's windows practise what is rare: a share of the items is treated as though nobody had
+ever acted on them (their earlier events are taken out of fits, histories and counters), and a share
+of the users as though they were new. Without this, a night whose window holds no cold item teaches
+the trees that cold means never. The test windows are left as they are.
+
+Shapes: M moments, R candidate rows, F features.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from features.clock import BUCKETS
+from features.feature_set import FeatureSet
+from features.interactions import Floats, Interactions
+from features.protocols import RecallSource
+from features.rows import ANY_POSITION, BatchInputs, Rows
+from recsys.stages import StageResult
+from training.groups import CandidateTable, HistoryOf, collect, history_reader
+from training.night.context import Night
+from training.night.encoder import Encoded
+from training.night.inputs import Inputs, shown_lists, user_table
+from training.night.sources import Recipe, fit_as_of, recall_stage
+from training.ranker import Groups
+from training.windows import Moments, moments_at
+
+PRACTISED_AT_MOST = 0.15
+"""Largest share of items, or of moments, that is practised as new (assumed)."""
+FEW_EVENTS = 3
+"""A user with at most this many events is new."""
+
+
+@dataclass(frozen=True)
+class Practice:
+    """What the ranker's windows pretend not to know."""
+
+    cold: npt.NDArray[np.bool_]
+    """bool[N]: items whose events before a cut are left out."""
+    new_users: float
+    """Share of moments that see only the last few events."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Moments of one role, their candidates and features."""
+
+    moments: Moments
+    table: CandidateTable
+    x: Floats
+    """float32[R,F], memory-mapped."""
+    features: FeatureSet
+    cut_of: npt.NDArray[np.int64]
+    """int64[M]: the cut each moment belongs to."""
+
+    def groups(self) -> Groups:
+        """For fitting or scoring a ranker."""
+        relevant = (self.moments.offsets[1:] - self.moments.offsets[:-1]).astype(np.int32)
+        return Groups(self.x, self.table.grade, self.table.offsets, self.moments.user, relevant)
+
+
+def practice(inputs: Inputs, floor: float, seed: int) -> Practice:
+    """Which items and how many users the ranker's windows treat as new."""
+    events = np.bincount(inputs.interactions.item, minlength=inputs.n_items)
+    of_user = np.bincount(inputs.interactions.user, minlength=inputs.interactions.n_users)
+    items = float(np.clip((events == 0).mean(), floor, PRACTISED_AT_MOST)) if len(events) else 0.0
+    users = float(np.clip((of_user <= FEW_EVENTS).mean(), floor, PRACTISED_AT_MOST))
+    return Practice(np.random.default_rng(seed).random(inputs.n_items) < items, users)
+
+
+def measure(
+    night: Night, inputs: Inputs, encoded: Encoded, recipe: Recipe, role: str
+) -> tuple[StageResult, Measured | None]:
+    """Candidates and features of every moment of a role (`ranker` or `test`); None in a dry run."""
+    cuts = inputs.windows.ranker if role == "ranker" else inputs.windows.test
+    seed = night.config.seed
+    practised = practice(inputs, night.config.windows.floor_share, seed) if role == "ranker" else None
+    view = inputs.interactions
+    if practised is not None:
+        view = view.where(~practised.cold[view.item])
+    fits = {
+        cut: fit_as_of(night, inputs, encoded, recipe, view, cut, practised=practised is not None)
+        for cut in cuts
+    }
+    limit = night.config.ranker.max_groups if role == "ranker" else night.config.evaluation.max_users
+
+    def action(out: Path) -> dict[str, Any]:
+        parts = []
+        for number, cut in enumerate(cuts):
+            moments = moments_at(inputs.interactions, cut, inputs.windows.label_end(cut))
+            moments = moments.sample(max(1, limit // len(cuts)), seed + number)
+            sources = fits[cut].load(encoded)
+            parts.append(_collect_cut(night, inputs, recipe, view, moments, sources, practised, seed))
+        return _write(out, night, inputs, view, parts)
+
+    stage = night.runner.run(
+        f"groups-{role}",
+        {
+            "tables": inputs.key,
+            "windows": inputs.windows.facts(),
+            "fits": {str(c): f.stage.key for c, f in fits.items()},
+            "encoder": encoded.vectors_stage.key,
+            "recipe": recipe.identity(),
+            "limit": limit,
+            "sources": night.section("sources"),
+            "features": night.section("features"),
+            "seed": seed,
+        },
+        action,
+        code=("training.groups", "training.night.measure", "training.windows", "features", "recsys.recall"),
+    )
+    return stage, None if night.runner.dry_run and not stage.skipped else read(stage.path)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """One cut's moments and candidates, with what each moment may see."""
+
+    moments: Moments
+    table: CandidateTable
+    lengths: npt.NDArray[np.int64]
+    """int64[M]: history length a moment is limited to; -1 for the whole."""
+
+
+def _collect_cut(
+    night: Night,
+    inputs: Inputs,
+    recipe: Recipe,
+    view: Interactions,
+    moments: Moments,
+    sources: Mapping[str, RecallSource],
+    practised: Practice | None,
+    seed: int,
+) -> _Part:
+    lengths = np.full(len(moments), -1, np.int64)
+    if practised is not None:
+        rng = np.random.default_rng(seed)
+        chosen = rng.random(len(moments)) < practised.new_users
+        lengths[chosen] = rng.integers(0, FEW_EVENTS + 1, int(chosen.sum()))
+    table = collect(
+        moments,
+        history_reader(view.histories(), moments, lengths),
+        recall_stage(night, recipe, sources),
+        inputs.tables.catalogue.blocked.copy(),
+        limit=night.config.sources.candidates,
+        workers=night.workers,
+    )
+    return _Part(moments, table, lengths)
+
+
+def _write(
+    out: Path, night: Night, inputs: Inputs, view: Interactions, parts: list[_Part]
+) -> dict[str, Any]:
+    moments = Moments.join([p.moments for p in parts])
+    table = CandidateTable.join([p.table for p in parts])
+    lengths = np.concatenate([p.lengths for p in parts])
+    feature_set = FeatureSet.default(
+        inputs.tables.catalogue,
+        inputs.interactions.kinds,
+        tuple(table.signals),
+        night.config.features,
+        resolution=_resolution(inputs),
+        users=user_table(inputs.tables),
+        impressions=inputs.tables.impressions is not None,
+    )
+    # A practised new user has no counters either.
+    user = np.where(lengths >= 0, -1, moments.user).astype(np.int32)
+    rows = Rows(
+        offsets=table.offsets,
+        user=user,
+        now=moments.now,
+        position=np.full(len(moments), ANY_POSITION, np.int64),
+        items=table.items,
+        signals=table.signals,
+        history_of=history_reader(view.histories(), moments, lengths),
+    )
+    x = feature_set.batch(rows, batch_inputs(night, inputs, view))
+    np.save(out / "x.npy", x)
+    np.savez(
+        out / "moments.npz",
+        user=moments.user,
+        now=moments.now,
+        offsets=moments.offsets,
+        relevant=moments.relevant,
+        moment_grade=moments.grade,
+        row_offsets=table.offsets,
+        items=table.items,
+        row_grade=table.grade,
+        lengths=lengths,
+    )
+    np.savez(out / "signals.npz", **{name: values for name, values in table.signals.items()})
+    (out / "features.json").write_text(json.dumps(feature_set.to_json()), encoding="utf-8")
+    found = np.add.reduceat(np.append(table.grade > 0, False), np.minimum(table.offsets[:-1], len(table.grade)))
+    wanted = moments.offsets[1:] - moments.offsets[:-1]
+    return {
+        "moments": len(moments),
+        "users": len(np.unique(moments.user)),
+        "rows": len(table.items),
+        "features": x.shape[1],
+        "positives_found": float(found.sum() / max(1, wanted.sum())),
+    }
+
+
+def batch_inputs(night: Night, inputs: Inputs, view: Interactions) -> BatchInputs:
+    """The tables that features are read from in batch."""
+    return BatchInputs(
+        interactions=view,
+        catalogue=inputs.tables.catalogue,
+        bucket_us=BUCKETS[night.config.features.bucket],
+        users=user_table(inputs.tables),
+        impressions=shown_lists(inputs.tables),
+    )
+
+
+def _resolution(inputs: Inputs) -> str:
+    """What times can be read for: `seconds`, `days` or `ordinal`."""
+    if inputs.windows.scheme == "ordinal":
+        return "ordinal"
+    return "seconds" if inputs.tables.resolution.kind in ("seconds", "hours") else "days"
+
+
+def read(folder: Path) -> Measured:
+    """Open what a groups stage left."""
+    held = np.load(folder / "moments.npz")
+    moments = Moments(
+        held["user"], held["now"], held["offsets"], held["relevant"], held["moment_grade"]
+    )
+    signals = np.load(folder / "signals.npz")
+    table = CandidateTable(
+        held["row_offsets"], held["items"], {n: signals[n] for n in signals.files}, held["row_grade"]
+    )
+    features = FeatureSet.from_json(json.loads((folder / "features.json").read_text(encoding="utf-8")))
+    return Measured(moments, table, np.load(folder / "x.npy", mmap_mode="r"), features, moments.now)

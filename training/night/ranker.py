@@ -1,0 +1,89 @@
+"""Fitting the ranker on the measured groups, and the ablations the report shows."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from recsys.ranker import Ranker
+from recsys.stages import StageResult
+from training.night.context import Night
+from training.night.measure import Measured
+from training.ranker import Groups, fit_ranker
+
+CODE = ("training.ranker", "training.night.ranker", "recsys.ranker")
+ABLATIONS = {
+    "without text": ("text",),
+    "without collaborative": ("collaborative",),
+    "without counters": ("counters", "recency"),
+}
+"""Name on the page → feature families left out. Candidates stay the same; the ranker is refitted."""
+ABLATION_GROUPS = 4000
+"""Groups an ablation is fitted on at most; the full ranker it is compared with uses all."""
+
+
+def fit(night: Night, measured: Measured | None, upstream: StageResult) -> StageResult:
+    """The ranker, and one more per ablation, each in its own folder."""
+
+    def action(out: Path) -> dict[str, Any]:
+        assert measured is not None
+        groups = measured.groups()
+        ranker = _fit_into(out / "full", night, groups, measured.features.columns)
+        small = groups if len(groups) <= ABLATION_GROUPS else _sample(groups, night.config.seed)
+        kept = {}
+        for name, families in ABLATIONS.items():
+            columns = [
+                c for c in measured.features.columns
+                if measured.features.families[c] not in families
+            ]
+            if 0 < len(columns) < len(measured.features.columns):
+                kept[name] = columns
+                _fit_into(out / name.replace(" ", "-"), night, _only(small, measured, columns), columns)
+        return {"ranker": ranker.facts, "gain": ranker.gain(), "ablations": kept}
+
+    return night.runner.run(
+        "ranker",
+        {"groups": upstream.key, "ranker": night.section("ranker"), "seed": night.config.seed},
+        action,
+        code=CODE,
+    )
+
+
+def _fit_into(folder: Path, night: Night, groups: Groups, columns: Sequence[str]) -> Ranker:
+    ranker = fit_ranker(
+        groups, columns, night.config.ranker, seed=night.config.seed, workers=night.workers
+    )
+    folder.mkdir()
+    ranker.save(folder)
+    (folder / "facts.json").write_text(json.dumps(ranker.facts), encoding="utf-8")
+    return ranker
+
+
+def _only(groups: Groups, measured: Measured, columns: Sequence[str]) -> Groups:
+    """The same groups with some of their features."""
+    place = [measured.features.columns.index(c) for c in columns]
+    return Groups(
+        np.ascontiguousarray(groups.x[:, place]),
+        groups.grade,
+        groups.offsets,
+        groups.user,
+        groups.relevant,
+    )
+
+
+def _sample(groups: Groups, seed: int) -> Groups:
+    chosen = np.random.default_rng(seed).permutation(len(groups))[:ABLATION_GROUPS]
+    return groups.take(np.sort(chosen).astype(np.int64))
+
+
+def score(stage_path: Path, name: str, measured: Measured) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """float64[R]: scores of all rows by the full ranker (`full`) or an ablation's."""
+    ranker = Ranker.load(stage_path / name.replace(" ", "-"))
+    place = [measured.features.columns.index(c) for c in ranker.features]
+    out = np.empty(len(measured.x))
+    for low in range(0, len(out), 500_000):
+        part = np.ascontiguousarray(measured.x[low : low + 500_000][:, place])
+        out[low : low + 500_000] = ranker.score(part)
+    return out

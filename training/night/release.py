@@ -1,0 +1,141 @@
+"""The release: sources refitted to the last day, the state snapshot, the bundle, the registration."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from features.clock import BUCKETS, window_us
+from features.protocols import RecallSource
+from features.state import OnlineState
+from features.users import UserTable
+from recsys.bundle import write_bundle
+from recsys.files import atomic_folder, atomic_write, link_tree, plain
+from recsys.ranker import Ranker
+from recsys.stages import StageResult
+from training.night.context import Night
+from training.night.encoder import Encoded
+from training.night.inputs import Inputs, shown_lists, user_table
+from training.night.measure import Measured
+from training.night.sources import Fitted, Recipe, fit_as_of
+
+TEXT = "text"
+CURRENT = "current.json"
+
+
+def refit(night: Night, inputs: Inputs, encoded: Encoded, recipe: Recipe) -> Fitted:
+    """Sources of the same recipe fitted on everything: what is released."""
+    return fit_as_of(
+        night, inputs, encoded, recipe, inputs.interactions, inputs.windows.end, practised=False
+    )
+
+
+def snapshot(night: Night, inputs: Inputs, position: int) -> StageResult:
+    """The online state as of the drained log position: histories, counters, catalogue.
+
+    It holds personal data, so it lies beside the bundle and never in it.
+    """
+
+    def action(out: Path) -> dict[str, Any]:
+        config = night.config.features
+        state = OnlineState.build(
+            inputs.interactions,
+            inputs.tables.catalogue,
+            bucket_us=BUCKETS[config.bucket],
+            windows_us=state_windows(night),
+            log_position=position,
+            users=user_table(inputs.tables),
+            meaning=night.config.events.meaning(),
+            impressions=shown_lists(inputs.tables),
+        )
+        state.save(out / "state")
+        return {"log_position": position, "users": inputs.interactions.n_users}
+
+    return night.runner.run(
+        "state",
+        {
+            "tables": inputs.key,
+            "position": position,
+            "features": night.section("features"),
+            "events": night.section("events"),
+        },
+        action,
+        code=("features",),
+    )
+
+
+def state_windows(night: Night) -> list[int]:
+    """Bounded windows of the counters, µs."""
+    return sorted({window_us(w) for w in night.config.features.windows})
+
+
+def bundle(
+    night: Night,
+    inputs: Inputs,
+    encoded: Encoded,
+    recipe: Recipe,
+    measured: Measured,
+    rankers: StageResult,
+    released: Fitted,
+    state: StageResult,
+) -> StageResult:
+    """Everything one release needs, in one folder."""
+
+    def action(out: Path) -> dict[str, Any]:
+        sources: Mapping[str, RecallSource] = {
+            name: source for name, source in released.load(encoded).items() if name != TEXT
+        }
+        catalogue = inputs.tables.catalogue
+        write_bundle(
+            out / "bundle",
+            encoder=encoded.folder,
+            items={
+                "ids": catalogue.item_ids.to_pylist(),
+                "vectors": np.asarray(encoded.vectors()),
+                "catalogue": state.path / "state" / "catalogue",
+            },
+            sources=sources,
+            ranker=Ranker.load(rankers.path / "full"),
+            features_json=measured.features.to_json(),
+            facts={
+                "config": plain(night.config.model_dump(mode="json", exclude={"workspace", "data"})),
+                "data_window": [int(inputs.interactions.time.min()), inputs.windows.end],
+                "windows": inputs.windows.facts(),
+                "recipe": recipe.as_json(),
+                "depth": night.config.sources.depth,
+                "candidates": night.config.sources.candidates,
+                "template": night.config.encoder.template,
+                "ranker": rankers.facts["ranker"],
+                "stages": night.runner.used,
+                "state": {
+                    "kinds": list(inputs.interactions.kinds),
+                    "bucket_us": BUCKETS[night.config.features.bucket],
+                    "windows_us": state_windows(night),
+                },
+            },
+        )
+        return {}
+
+    return night.runner.run(
+        "bundle",
+        {
+            "sources": released.stage.key,
+            "ranker": rankers.key,
+            "encoder": encoded.vectors_stage.key,
+            "state": state.key,
+            "recipe": recipe.identity(),
+        },
+        action,
+        code=("recsys.bundle", "training.night.release"),
+    )
+
+
+def publish_state(night: Night, state: StageResult) -> None:
+    """Put the snapshot where services look for it, whole or not at all."""
+    target = night.workspace.state / state.key
+    if not target.exists():
+        with atomic_folder(target, "the state snapshot") as aside:
+            link_tree(state.path / "state", aside)
+    atomic_write(night.workspace.state / CURRENT, json.dumps({"snapshot": state.key}))

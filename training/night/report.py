@@ -1,0 +1,267 @@
+"""The report of a night: everything the page says beside the measured lists."""
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from recsys.evaluation import drift, leaks
+from recsys.evaluation.context import (
+    Check,
+    Example,
+    ExampleItem,
+    GateDecision,
+    Importance,
+    RankerFacts,
+    ReportContext,
+    SourceFact,
+    StageCost,
+)
+from recsys.evaluation.evaluation import Evaluation
+from recsys.evaluation.lists import RankedLists
+from recsys.ranker import Ranker
+from recsys.stages import StageResult
+from training.groups import history_reader
+from training.night.context import SHARES, Night
+from training.night.encoder import Encoded
+from training.night.gate import Decision
+from training.night.inputs import Inputs
+from training.night.measure import Measured
+from training.night.sources import Recipe
+
+SHAP_ROWS = 2000
+"""Rows whose contributions make the summary by family."""
+EXAMPLE_ITEMS = 8
+EXAMPLE_HISTORY = 8
+LEAK_ROWS = 300_000
+"""Rows the leak scan looks at, at most."""
+
+CAVEATS = (
+    "Offline lists are judged by what users did without them: an item they would have liked but "
+    "never met counts as wrong.",
+    "The released models are fitted on more recent data than the evaluated ones; the overlap of "
+    "their lists is given above.",
+    "Ablations keep the same candidates and refit the ranker without the named features.",
+)
+
+
+def leak_checks(
+    inputs: Inputs, encoded: Encoded, rows: Measured | None, tested: Measured
+) -> list[Check]:
+    """Who could have seen what is tested, and features that know too much."""
+    first = int(tested.moments.now.min())
+    found = leaks.fitted_before(
+        {"encoder": encoded.fit_until, "ranker's labels": first - 1}, first, "the test window"
+    )
+    if rows is not None and len(rows.moments):
+        found += leaks.fitted_before(
+            {"encoder": encoded.fit_until - 1}, int(rows.moments.now.min()), "the ranker's rows"
+        )
+        found.append(leaks.single_features(*_sampled(rows), rows.features.columns))
+        found.append(leaks.no_collapse(_sampled(rows), _sampled(tested), rows.features.columns))
+    return found
+
+
+def _sampled(measured: Measured) -> tuple[Any, Any, Any]:
+    """(x, y, groups) of the first groups up to LEAK_ROWS rows."""
+    offsets = measured.table.offsets
+    last = int(np.searchsorted(offsets, LEAK_ROWS, "right")) - 1
+    rows = int(offsets[max(last, 1)]) if len(offsets) > 1 else 0
+    group = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))[:rows]
+    return np.asarray(measured.x[:rows]), measured.table.grade[:rows], group
+
+
+def drift_rows(inputs: Inputs, tested: Measured, rows: Measured | None) -> list[dict[str, object]]:
+    """The test windows' events and features against what came before."""
+    events, cut = inputs.interactions, inputs.windows.test[0]
+    before, after = events.before(cut), events.where(events.time >= cut)
+    if not len(before) or not len(after):
+        return []
+    kinds = np.array(events.kinds, dtype=object)
+    found = [drift.categories("event types", kinds[before.kind], kinds[after.kind])]
+    known = np.zeros(inputs.n_items, bool)
+    known[before.item] = True
+    found.append(drift.share("events on items nobody acted on before", 0.0, 1 - known[after.item].mean()))
+    if rows is not None:
+        for place, name in enumerate(tested.features.columns[:40]):
+            found.append(
+                drift.numbers(
+                    f"feature {name}",
+                    np.asarray(rows.x[:LEAK_ROWS:7, place], np.float64),
+                    np.asarray(tested.x[:LEAK_ROWS:7, place], np.float64),
+                )
+            )
+    return drift.summary(found)
+
+
+def examples(
+    inputs: Inputs, tested: Measured, lists: RankedLists, ranker: Ranker, count: int, seed: int
+) -> list[Example]:
+    """Real lists of users with a history, some with hits and some without."""
+    moments, catalogue = tested.moments, inputs.tables.catalogue
+    read = history_reader(inputs.interactions.histories(), moments)
+    order = np.random.default_rng(seed).permutation(len(moments))
+    chosen = [int(m) for m in order[:200] if len(read(int(m)).item)][:count]
+    out = []
+    for m in chosen:
+        relevant = set(moments.relevant[moments.offsets[m] : moments.offsets[m + 1]].tolist())
+        shown = [int(i) for i in lists.items[m][:EXAMPLE_ITEMS] if i >= 0]
+        why = _reasons(tested, ranker, m, shown)
+        items = [
+            ExampleItem(
+                catalogue.title(item), float(lists.scores[m][place]), why.get(item, ()), item in relevant
+            )
+            for place, item in enumerate(shown)
+        ]
+        past = [catalogue.title(int(i)) for i in read(m).item[::-1][:EXAMPLE_HISTORY]]
+        missed = [catalogue.title(i) for i in sorted(relevant - set(shown))][:EXAMPLE_HISTORY]
+        out.append(Example(f"user {len(out) + 1}", past, items, missed))
+    return out
+
+
+def _reasons(
+    tested: Measured, ranker: Ranker, moment: int, shown: Sequence[int]
+) -> dict[int, tuple[str, ...]]:
+    """The two feature families that lift each shown item most above the mean of its list."""
+    low, high = tested.table.offsets[moment : moment + 2]
+    x = np.ascontiguousarray(tested.x[low:high])
+    added = ranker.contributions(x)
+    added = added - added.mean(axis=0)
+    place = {int(item): row for row, item in enumerate(tested.table.items[low:high])}
+    families = [tested.features.families[name] for name in tested.features.columns]
+    out = {}
+    for item in shown:
+        if item not in place:
+            continue
+        total: dict[str, float] = {}
+        for family, value in zip(families, added[place[item]], strict=True):
+            total[family] = total.get(family, 0.0) + float(value)
+        best = sorted(total.items(), key=lambda entry: -entry[1])[:2]
+        out[item] = tuple(f"{name} {value:+.2f}" for name, value in best if value > 0)
+    return out
+
+
+def ranker_facts(rankers: StageResult, rows: Measured | None, ranker: Ranker) -> RankerFacts:
+    """What the ranker is made of, and which families matter."""
+    facts = dict(rankers.facts["ranker"])
+    parts = facts.pop("validation_ndcg@10", {})
+    families = rows.features.families if rows is not None else {}
+    importance = [
+        Importance(name, families.get(name, ""), gain)
+        for name, gain in sorted(rankers.facts["gain"].items(), key=lambda e: -e[1])
+        if gain > 0
+    ]
+    shap: dict[str, float] = {}
+    if rows is not None and len(rows.x):
+        sample = np.ascontiguousarray(rows.x[:: max(1, len(rows.x) // SHAP_ROWS)][:SHAP_ROWS])
+        mean = np.abs(ranker.contributions(sample)).mean(axis=0)
+        for name, value in zip(rows.features.columns, mean, strict=True):
+            shap[families[name]] = shap.get(families[name], 0.0) + float(value)
+    flat = {k: v if not isinstance(v, dict | list) else str(v) for k, v in facts.items()}
+    return RankerFacts(flat, parts, importance, shap)
+
+
+def source_facts(recipe: Recipe) -> list[SourceFact]:
+    """What became of each source, in the report's terms."""
+    outcomes = {found["name"]: found for found in recipe.facts.get("sources", [])}
+    out = []
+    for name, tried, reason in recipe.facts.get("applicable", []):
+        found = outcomes.get(name)
+        out.append(
+            SourceFact(name, False, str(reason))
+            if not tried or found is None
+            else SourceFact(
+                name,
+                bool(found["kept"]),
+                str(found["note"] or reason),
+                float(found["recall"]),
+                dict(recipe.dials.get(name, found["dials"])),
+            )
+        )
+    return out
+
+
+def context(
+    night: Night,
+    inputs: Inputs,
+    encoded: Encoded,
+    recipe: Recipe,
+    rows: Measured | None,
+    tested: Measured,
+    rankers: StageResult,
+    lists: RankedLists,
+    evaluation: Evaluation,
+    checks: Sequence[Check],
+    release: Mapping[str, object],
+    decision: Decision,
+) -> ReportContext:
+    """Everything the page shows that is not computed from the lists."""
+    ranker = Ranker.load(rankers.path / "full")
+    manifest = encoded.stage.facts.get("manifest", {})
+    validation = rankers.facts["ranker"].get("validation_ndcg@10", {})
+    best = max(validation.values(), default=None)
+    return ReportContext(
+        title=f"{night.config.name}: night of {time.strftime('%Y-%m-%d', time.gmtime())}",
+        created_at=time.time_ns() // 1000,
+        data=data_facts(inputs),
+        split=split_facts(inputs, encoded, tested),
+        release=release,
+        validation={evaluation.main_metric: best} if best is not None else None,
+        stages=[
+            StageCost(r.name, r.seconds, r.peak_mb, r.bytes, r.skipped) for r in night.runner.results
+        ],
+        budget={k: v * night.config.budget_minutes for k, v in SHARES.items()},
+        learning_curves=manifest.get("curves") or manifest.get("learning_curve"),
+        ranker=ranker_facts(rankers, rows, ranker),
+        sources=source_facts(recipe),
+        gate=GateDecision(
+            decision.promoted,
+            decision.reasons,
+            str(decision.champion) if decision.champion is not None else None,
+        ),
+        leak_checks=checks,
+        drift=drift_rows(inputs, tested, rows),
+        alarms=night.alarms,
+        warnings=[w for w in night.reporter.warnings if w not in night.alarms],
+        examples=examples(
+            inputs, tested, lists, ranker, night.config.evaluation.examples, night.config.seed
+        ),
+        caveats=CAVEATS,
+    )
+
+
+def data_facts(inputs: Inputs) -> dict[str, object]:
+    """Rows, users, items, time range and resolution."""
+    events, summary = inputs.interactions, inputs.tables.summary
+    facts: dict[str, object] = {
+        "events": f"{len(events):,}",
+        "users": f"{len(np.unique(events.user)):,}",
+        "items": f"{inputs.n_items:,}",
+        "event types": ", ".join(events.kinds),
+        "time": f"{_day(int(events.time.min()))} to {_day(int(events.time.max()))}",
+        "time resolution": f"{inputs.tables.resolution.kind}: {inputs.tables.resolution.why}",
+    }
+    for table, found in dict(summary.get("tables", {})).items():
+        broken = found.get("quarantined") if isinstance(found, dict) else None
+        if broken:
+            facts[f"{table}: rows set aside"] = str(broken)
+    return facts
+
+
+def split_facts(inputs: Inputs, encoded: Encoded, tested: Measured) -> dict[str, object]:
+    """Which window trained what, and how many moments were tested."""
+    windows = inputs.windows
+    return {
+        "labels": windows.why,
+        "encoder fitted on events before": _day(encoded.fit_until),
+        "ranker's cuts": ", ".join(_day(t) for t in windows.ranker) or "none",
+        "test cuts": ", ".join(_day(t) for t in windows.test),
+        "data end": _day(windows.end),
+        "moments tested": f"{len(tested.moments):,}",
+        "users tested": f"{len(np.unique(tested.moments.user)):,}",
+    }
+
+
+def _day(microseconds: int) -> str:
+    return str(np.datetime64(microseconds, "us").astype("datetime64[m]")).replace("T", " ")
