@@ -151,7 +151,7 @@ class Similar(Output):
     """An item of the user's history that is close in text."""
 
     item_id: str
-    title: str
+    title: str | None = None
     similarity: float
 
 

@@ -1,0 +1,159 @@
+"""The demonstration page in headless Chromium: act, see the list change, nothing runs that is text."""
+
+import base64
+import json
+import re
+import shutil
+import subprocess
+import time
+import urllib.request
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+FLAGS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-dev-shm-usage",
+    "--remote-debugging-port=0",
+    "--window-size=1280,1000",
+)
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
+
+
+class Page:
+    """One tab, driven over the DevTools protocol."""
+
+    def __init__(self, folder, url):
+        client = pytest.importorskip("websockets.sync.client", reason="websockets is not installed")
+        command = [CHROMIUM, *FLAGS, f"--user-data-dir={folder / 'profile'}", url]
+        self._open = ExitStack()
+        with ExitStack() as opening:
+            errors = opening.enter_context((folder / "chromium.txt").open("wb"))
+            process = opening.enter_context(subprocess.Popen(command, stdout=errors, stderr=errors))
+            opening.callback(process.terminate)
+            port = self._port(folder / "profile" / "DevToolsActivePort")
+            connection = client.connect(self._target(port, url), max_size=None)
+            self._socket = opening.enter_context(connection)
+            self._open = opening.pop_all()
+        self._number = 0
+        self.problems = []
+        self.call("Runtime.enable")
+        self.call("Log.enable")
+
+    def _port(self, file):
+        until = time.monotonic() + 60
+        while time.monotonic() < until:
+            if file.exists() and file.read_text().strip():
+                return file.read_text().split()[0]
+            time.sleep(0.05)
+        raise AssertionError("Chromium did not start")
+
+    def _target(self, port, url):
+        until = time.monotonic() + 60
+        while time.monotonic() < until:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/json", timeout=10) as answer:
+                for target in json.load(answer):
+                    if target["type"] == "page" and target["url"].startswith(url):
+                        return target["webSocketDebuggerUrl"]
+            time.sleep(0.05)
+        raise AssertionError("the page did not open")
+
+    def call(self, method, **parameters):
+        self._number += 1
+        self._socket.send(json.dumps({"id": self._number, "method": method, "params": parameters}))
+        while True:
+            message = json.loads(self._socket.recv(timeout=60))
+            if message.get("method") == "Runtime.exceptionThrown":
+                self.problems.append(message["params"]["exceptionDetails"])
+            entry = message.get("params", {}).get("entry", {})
+            if entry.get("source") == "security":
+                self.problems.append(entry)
+            if message.get("id") == self._number:
+                return message["result"]
+
+    def run(self, script):
+        answer = self.call("Runtime.evaluate", expression=script, returnByValue=True)
+        assert "exceptionDetails" not in answer, answer
+        return answer["result"].get("value")
+
+    def wait(self, script, seconds=30):
+        until = time.monotonic() + seconds
+        while not self.run(script):
+            assert time.monotonic() < until, (
+                f"never true: {script}\n{self.run('document.body.innerText')}"
+            )
+            time.sleep(0.05)
+
+    def picture(self, path):
+        path.write_bytes(base64.b64decode(self.call("Page.captureScreenshot")["data"]))
+
+    def close(self):
+        self._open.close()
+
+
+@pytest.fixture
+def page(live, tmp_path):
+    with live() as server:
+        opened = Page(tmp_path, server.url + "/")
+        try:
+            yield opened
+        finally:
+            opened.close()
+
+
+ROWS = "[...document.querySelectorAll('#list li')].map((row) => row.dataset.itemId)"
+
+
+def test_an_action_changes_the_list_and_text_stays_text(page, tmp_path):
+    page.wait("document.querySelectorAll('#list li').length === 10")
+    page.wait("document.querySelectorAll('#found li').length === 20")
+    before = page.run(ROWS)
+    page.run("document.querySelector('#list li .acts button:last-child').click()")
+    page.wait("document.querySelector('#history .title') !== null")
+    page.wait(f"!({ROWS}).includes({json.dumps(before[0])})")
+    assert page.run("document.querySelector('#history .meta').textContent").startswith("purchase")
+    assert "new in the list" in page.run("document.querySelector('#list').innerText")
+
+    page.run(
+        "document.querySelector('#query').value = 'script'; document.querySelector('#search button').click()"
+    )
+    page.wait("document.querySelectorAll('#found li').length === 1")
+    title = page.run("document.querySelector('#found .title').textContent")
+    assert title == "<script>document.title='hacked'</script>"
+    assert page.run("document.title") == "recsys: see the list change"
+    assert page.run("document.querySelectorAll('main script').length") == 0
+
+    page.run(
+        "const other = document.querySelector('#other'); other.value = '2'; other.dispatchEvent(new Event('change'))"
+    )
+    page.wait(
+        "!document.querySelector('#second').hidden && document.querySelectorAll('#second-list li').length === 10"
+    )
+    assert page.run("document.querySelector('#second-title').textContent").endswith("version 2")
+
+    page.run("document.querySelector('#forget').click()")
+    page.wait("document.querySelector('#history').innerText.includes('Nothing yet')")
+    assert not page.problems
+    page.picture(Path(tmp_path) / "page.png")
+
+
+def test_every_control_has_a_name(page):
+    page.wait("document.querySelectorAll('#list li').length === 10")
+    nameless = page.run(
+        "[...document.querySelectorAll('button, input, select, meter')].filter((node) => "
+        "!(node.textContent.trim() || node.labels?.length || node.ariaLabel)).length"
+    )
+    assert nameless == 0
+    assert page.run("document.documentElement.lang") == "en"
+    assert re.match(
+        r"10 items for visitor", page.run("document.querySelector('#status').textContent")
+    )
