@@ -77,6 +77,7 @@ def test_a_full_disk_is_recognised_however_a_library_words_it():
     assert is_disk_full(OSError(errno.ENOSPC, "x"))
     assert is_disk_full(RuntimeError("IO Error: Could not write file: No space left on device"))
     assert is_disk_full(ValueError("database or disk is full"))
+    assert is_disk_full(OSError("250000 requested and 124400 written"))
     wrapped = RuntimeError("wrapped")
     wrapped.__cause__ = OSError(errno.EDQUOT, "quota")
     assert is_disk_full(wrapped)
