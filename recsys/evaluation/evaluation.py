@@ -21,10 +21,13 @@ from recsys.evaluation.uncertainty import (
     bootstrap,
     holm,
     jackknife,
+    joined,
 )
 
 CURVE_KS = (1, 2, 3, 5, 10, 20, 30, 50, 75, 100, 200)
 """Where "metric by k" is drawn, as far as the lists reach."""
+BLOCK_CELLS = 8_000_000
+"""Groups × columns resampled at once: four arrays of 64 MB."""
 FOLDS = 20
 """Folds of users in the jackknife of coverage and Gini."""
 HISTORY = "users' own history"
@@ -143,6 +146,7 @@ def evaluate_lists(
         systems: their lists, one row per group of `truth`; list them best-known first.
         main: name of the system the differences are taken from.
         ks: cut-offs; nDCG at the smallest is the main metric.
+        segments: segmentations by name; one named `day` replaces the days of `truth.time`.
         item_popularity: past events of each item, [N]; what novelty and popularity bias refer to.
         item_vectors: L2-normalised [N, d], for diversity; left out of the report when None.
         item_category: codes [N], negative unknown; left out when None.
@@ -163,12 +167,13 @@ def evaluate_lists(
         for s in systems
     }
     curve_ks = tuple(k for k in CURVE_KS if k <= max(s.length for s in systems))
-    book = _Book(truth.user)
+    book = _Book(truth.user, resamples, seed)
     _add_means(book, columns, main)
     _add_curves(book, judged, curve_ks)
-    parts = {**(segments or {}), _DAY: by_day(truth.time)}
+    parts = {**(segments or {}), _DAY: (segments or {}).get(DAY, by_day(truth.time))}
+    parts.pop(DAY, None)
     _add_segments(book, truth, systems, judged, parts, main, min(ks))
-    resampled = book.bootstrap(resamples, seed)
+    resampled = book.bootstrap()
     bins, as_chance, error = _score_reliability(judged[main])
     shown = _read_segments(resampled, parts, names, main)
     return Evaluation(
@@ -201,26 +206,57 @@ def evaluate_lists(
     )
 
 
+DAY = "day"
+"""Name under which a caller may give days of its own; they have a section of their own."""
 _DAY = "\0day"
 """Key of the days among the segmentations; no caller can have it."""
 _CURVES = ("ndcg", "recall")
 
 
 class _Book:
-    """Columns collected under keys, resampled together so that everything is paired."""
+    """Columns collected under keys and resampled with the same draws, so that everything is
+    paired. They are resampled in blocks and then let go, which bounds memory."""
 
-    def __init__(self, user: Ints) -> None:
-        self.user = user
+    def __init__(self, user: Ints, resamples: int, seed: int) -> None:
+        self.user, self.resamples, self.seed = user, resamples, seed
         self.place: dict[tuple[str, ...], int] = {}
-        self.columns: list[Doubles] = []
+        self.pairs: dict[tuple[str, ...], tuple[int, int]] = {}
+        self.waiting: list[Doubles] = []
+        self.done: list[Bootstrapped] = []
 
     def add(self, key: tuple[str, ...], values: Doubles) -> None:
-        self.place[key] = len(self.columns)
-        self.columns.append(values)
+        """A column of values by group, NaN where undefined."""
+        self.place[key] = len(self.place)
+        self.waiting.append(values)
+        if len(self.waiting) * len(values) > BLOCK_CELLS:
+            self._flush()
 
-    def bootstrap(self, resamples: int, seed: int) -> "_Resampled":
-        table = np.column_stack(self.columns)
-        return _Resampled(bootstrap(table, self.user, resamples=resamples, seed=seed), self.place)
+    def add_difference(
+        self,
+        key: tuple[str, ...],
+        a: tuple[str, ...],
+        b: tuple[str, ...],
+        of: tuple[Doubles, Doubles],
+    ) -> None:
+        """Column `a` minus column `b` (both added before, with values `of`), over the groups
+        where both are defined. Where those are the same groups it follows from the two."""
+        if np.array_equal(np.isnan(of[0]), np.isnan(of[1])):
+            self.pairs[key] = self.place[a], self.place[b]
+        else:
+            self.add(key, of[0] - of[1])
+
+    def bootstrap(self) -> "_Resampled":
+        self._flush()
+        columns = joined(self.done)
+        pairs = np.array(list(self.pairs.values()), np.int64).reshape(-1, 2)
+        place = dict(self.place)
+        place |= {key: len(self.place) + number for number, key in enumerate(self.pairs)}
+        return _Resampled(joined([columns, columns.differences(pairs)]), place)
+
+    def _flush(self) -> None:
+        table = np.column_stack(self.waiting) if self.waiting else np.empty((len(self.user), 0))
+        self.done.append(bootstrap(table, self.user, resamples=self.resamples, seed=self.seed))
+        self.waiting = []
 
 
 @dataclass(frozen=True)
@@ -288,8 +324,14 @@ def _add_means(book: _Book, columns: dict[str, dict[str, Doubles]], main: str) -
     for name, found in columns.items():
         for metric, values in found.items():
             book.add(("mean", name, metric), values)
-            if name != main:
-                book.add(("difference", name, metric), columns[main][metric] - values)
+    for name, found in columns.items():
+        for metric, values in found.items() if name != main else ():
+            book.add_difference(
+                ("difference", name, metric),
+                ("mean", main, metric),
+                ("mean", name, metric),
+                (columns[main][metric], values),
+            )
 
 
 def _add_curves(book: _Book, judged: dict[str, Judged], curve_ks: tuple[int, ...]) -> None:
@@ -320,8 +362,14 @@ def _add_segments(
                 values = {s.name: metrics.ndcg(metrics.judge(narrow, s), k) for s in systems}
             for name, v in values.items():
                 book.add(("segment", part, label, name), v)
+            for name, v in values.items():
                 if name != main:
-                    book.add(("segment-difference", part, label, name), values[main] - v)
+                    book.add_difference(
+                        ("segment-difference", part, label, name),
+                        ("segment", part, label, main),
+                        ("segment", part, label, name),
+                        (values[main], v),
+                    )
 
 
 def _check_labels(part: str, labels: SegmentLabels, truth: Truth) -> None:
@@ -507,12 +555,13 @@ def _warnings(
             f"Ranked among a sample of {sampled:,} candidates, not the whole catalogue: sampled "
             "metrics are far higher than full ones and can order systems differently."
         )
-    for lists in systems:
-        said += _list_warnings(lists, judged[lists.name], k)
-    return said
+    own = next(lists for lists in systems if lists.name == main)
+    said += _list_warnings(own, judged[main], k)
+    return said + _other_warnings(systems, judged, main)
 
 
 def _list_warnings(lists: RankedLists, judged: Judged, k: int) -> list[str]:
+    """What is wrong with the main system's lists."""
     said = []
     silent = int((judged.length == 0).sum())
     if silent:
@@ -529,6 +578,17 @@ def _list_warnings(lists: RankedLists, judged: Judged, k: int) -> list[str]:
             f"{lists.name}: {judged.repeated:,} positions show an item again; only the first counts."
         )
     return said
+
+
+def _other_warnings(
+    systems: Sequence[RankedLists], judged: dict[str, Judged], main: str
+) -> list[str]:
+    """Empty lists of the others, in one line: a source that knows nobody looks worse by it."""
+    silent = {s.name: int((judged[s.name].length == 0).sum()) for s in systems if s.name != main}
+    named = ", ".join(f"{name} {count:,}" for name, count in silent.items() if count)
+    if not named:
+        return []
+    return [f"Systems with empty lists, which count as misses: {named} of {systems[0].n_groups:,}."]
 
 
 def _per_group(truth: Truth, columns: dict[str, dict[str, Doubles]]) -> dict[str, npt.NDArray[Any]]:

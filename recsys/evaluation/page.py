@@ -41,6 +41,8 @@ TOO_GOOD = 1.25
 """Validation above this multiple of test, and above its interval, raises an alarm (assumed:
 out-of-time loss measured on real logs stayed well under a fifth)."""
 MOST_FEATURES = 20
+MOST_NAMED = 4
+"""Beaten systems named in the verdict, the strongest; those not beaten are all named."""
 MOST_SEGMENTS = 12
 """Segments drawn; the table below a plot holds all."""
 Row = TypeVar("Row", Check, SourceFact, StageCost, Importance)
@@ -72,8 +74,11 @@ def verdict(evaluation: Evaluation) -> str:
     if own.users == 0:
         return f"Nothing was measured: no group has a relevant item, so {metric} has no value."
     sides: dict[str, list[str]] = {AHEAD: [], BEHIND: [], UNCLEAR: []}
-    for name, found in evaluation.differences.items():
-        sides[found[metric].verdict].append(name)
+    for name in _front(evaluation)[1:]:
+        sides[evaluation.differences[name][metric].verdict].append(name)
+    if len(sides[AHEAD]) > MOST_NAMED:
+        rest = len(sides[AHEAD]) - MOST_NAMED
+        sides[AHEAD] = [*sides[AHEAD][:MOST_NAMED], f"{rest} weaker others"]
     said = [
         f"{text} {_listed(sides[side])}"
         for side, text in (

@@ -75,6 +75,16 @@ class Bootstrapped:
         half *= self.standard_error(column)
         return plain._replace(low=plain.value - half, high=plain.value + half)
 
+    def differences(self, pairs: Longs) -> "Bootstrapped":
+        """Columns pairs[:, 0] minus pairs[:, 1] (int[P, 2]), defined on the same groups."""
+        a, b = pairs[:, 0], pairs[:, 1]
+        return Bootstrapped(
+            self.estimate[a] - self.estimate[b],
+            self.replicates[:, a] - self.replicates[:, b],
+            self.groups[a],
+            self.users[a],
+        )
+
     def standard_error(self, column: int) -> float:
         """Standard deviation over resamples, corrected for few users."""
         users = int(self.users[column])
@@ -92,6 +102,16 @@ class Bootstrapped:
         if error == 0.0:
             return 1.0 if value == 0.0 else 0.0
         return float(2.0 * stdtr(users - 1, -abs(value) / error))
+
+
+def joined(parts: Sequence[Bootstrapped]) -> Bootstrapped:
+    """The columns of several parts side by side; all must come of the same users and seed."""
+    return Bootstrapped(
+        np.concatenate([p.estimate for p in parts]),
+        np.concatenate([p.replicates for p in parts], axis=1),
+        np.concatenate([p.groups for p in parts]),
+        np.concatenate([p.users for p in parts]),
+    )
 
 
 def bootstrap(

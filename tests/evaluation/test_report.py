@@ -320,6 +320,55 @@ def test_sampled_ranking_is_warned_about(
     assert "Nothing to compare with" in Page(render(found, ReportContext())).words
 
 
+def test_the_verdict_names_the_strongest_beaten_and_everybody_else(
+    truth: Truth, systems: list[RankedLists], popularity: np.ndarray
+) -> None:
+    good, fair, chance = systems
+    many = [RankedLists(f"chance {i}", chance.items, chance.scores) for i in range(6)]
+    twin = RankedLists("twin", good.items, good.scores)
+    found = evaluate_lists(
+        truth, [good, *many, fair, twin], main="good", ks=(10,), catalogue_size=ITEMS,
+        item_popularity=popularity, resamples=100,
+    )  # fmt: skip
+    said = verdict(found)
+    assert "ahead of fair, chance 0, chance 1, chance 2 and 3 weaker others;" in said
+    assert "not to be told apart from twin" in said
+
+
+def test_blocks_of_columns_change_nothing(
+    truth: Truth,
+    systems: list[RankedLists],
+    popularity: np.ndarray,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def tree() -> dict[str, object]:
+        return evaluate_lists(
+            truth, systems, main="good", ks=(10,), catalogue_size=ITEMS,
+            item_popularity=popularity, resamples=40,
+        ).to_json()  # fmt: skip
+
+    whole = tree()
+    monkeypatch.setattr("recsys.evaluation.evaluation.BLOCK_CELLS", 500)
+    blocks = tree()
+    for name in ("fair", "chance"):
+        for metric, difference in blocks["differences"][name].items():
+            assert difference["interval"] == pytest.approx(
+                whole["differences"][name][metric]["interval"]
+            )
+
+
+def test_days_of_the_callers_own_replace_those_of_the_moments(
+    truth: Truth, systems: list[RankedLists], popularity: np.ndarray
+) -> None:
+    own = segments.from_column(["weekday", "weekend"] * (truth.n_groups // 2))
+    found = evaluate_lists(
+        truth, systems[:2], main="good", ks=(10,), segments={"day": own}, catalogue_size=ITEMS,
+        item_popularity=popularity, resamples=20,
+    )  # fmt: skip
+    assert [d.label for d in found.days] == ["weekday", "weekend"]
+    assert found.segments == {}
+
+
 def test_an_empty_window_is_said_to_be_empty(popularity: np.ndarray, tmp_path: Path) -> None:
     nothing = Truth(
         np.zeros(1, np.int64), np.empty(0, np.int32), np.empty(0, np.int8),
