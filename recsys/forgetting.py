@@ -6,26 +6,39 @@ else, readable by its owner only. The id is not hashed: the caller's files hold 
 of a guessable id would only look like protection.
 """
 
+import html
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from data_schemas import columns as c
 from data_schemas.config import RecsysConfig
 from data_schemas.errors import RecsysError
-from recsys.files import atomic_write, human_bytes, write_json
+from recsys.files import (
+    PART,
+    atomic_write,
+    explain_disk_full,
+    human_bytes,
+    sync_path,
+    write_json,
+)
 from recsys.registry import Registry
 from recsys.registry.versions import STALE_TAG
 from recsys.stages.engine import MARKER
 from recsys.workspace import Workspace, remove
 
+if TYPE_CHECKING:
+    from features.users import UserTable
+
 TOMBSTONES = "forgotten.json"
 STATE_MARKER = "state.json"
 LOG_FILE = "log.sqlite"
+REPORT_SUFFIXES = frozenset({".html", ".json", ".csv", ".parquet"})
 
 
 @dataclass(frozen=True)
@@ -131,21 +144,49 @@ def _from_log(config: RecsysConfig, receipt: Receipt) -> None:
 
 def _from_state(workspace: Workspace, receipt: Receipt) -> None:
     """Fold the erasure into every state snapshot; counters lose the person's part too."""
+    for marker in sorted(workspace.state.glob(f"*/{STATE_MARKER}")):
+        folder = marker.parent
+        known = _erase_from_snapshot(folder, receipt.user_id)
+        receipt.add(
+            str(folder.relative_to(workspace.path)),
+            "history, attributes and share of the counters" if known else "nothing was there",
+            "the id among the snapshot's forgotten, until the next night makes a new one",
+        )
+
+
+def _erase_from_snapshot(folder: Path, user_id: str) -> bool:
+    """Rewrite a snapshot without a person; whether anything of the person was there."""
     from features.state import LogRecord, OnlineState
 
-    for folder in sorted({f.parent.resolve() for f in workspace.state.rglob(STATE_MARKER)}):
-        if folder.name == "catalogue":
-            continue
-        state = OnlineState.open(folder)
-        known, position = state.knows_user(receipt.user_id), state.log_position
-        state.apply([LogRecord(position + 1, "forget", {c.USER_ID: receipt.user_id}, 0)])
-        # Only the erasure is folded early: the records after the snapshot are still to come.
-        state.log_position = position
-        state.save(folder)
-        receipt.add(
-            str(folder.relative_to(workspace.path.resolve())),
-            "history and counters' share" if known else "nothing was there",
-        )
+    state = OnlineState.open(folder)
+    position = state.log_position
+    known = state.knows_user(user_id) or bool(state.user_attributes(user_id))
+    state.apply([LogRecord(position + 1, "forget", {c.USER_ID: user_id}, 0)])
+    # Only the erasure is folded early: the records after the snapshot are still to come.
+    state.log_position = position
+    if state.users is not None:
+        state.users = _attributes_without(state.users, user_id)
+    state.save(folder)
+    return known
+
+
+def _attributes_without(users: "UserTable", user_id: str) -> "UserTable":
+    import numpy as np
+
+    from features.catalogue import Codes
+    from features.ids import IdIndex
+    from features.users import UserTable
+
+    mine = users.ids.index_of(user_id)
+    if mine < 0:
+        return users
+    ids = users.ids.all()
+    kept = np.arange(len(ids)) != mine
+    return UserTable(
+        IdIndex.build(ids.filter(kept)),
+        {name: values[kept] for name, values in users.numeric.items()},
+        {name: Codes(codes.names, codes.values[kept]) for name, codes in users.categorical.items()},
+    )
 
 
 def _from_stages(workspace: Workspace, receipt: Receipt) -> None:
@@ -200,8 +241,6 @@ def _without_user(file: Path, user_id: str) -> int:
 
 @contextmanager
 def _rewritten(file: Path) -> Iterator[Path]:
-    from recsys.files import PART, explain_disk_full, sync_path
-
     aside = file.with_name(f".{file.name}{PART}")
     with explain_disk_full(file):
         try:
@@ -213,31 +252,37 @@ def _rewritten(file: Path) -> Iterator[Path]:
 
 
 def _from_reports(workspace: Workspace, receipt: Receipt) -> None:
-    """Remove report tables and pages that name the person; ids of digits alone prove nothing."""
+    """Remove the person's rows from report tables, and the pages that name the person.
+
+    An id of digits alone is a number like any other on a page: it proves nothing, and the page
+    stays.
+    """
     removed = []
+    for file in _report_files(workspace):
+        if file.suffix == ".parquet":
+            if _without_user(file, receipt.user_id):
+                removed.append(file)
+        elif not receipt.user_id.isdecimal() and _names(file, receipt.user_id):
+            file.unlink()
+            removed.append(file)
+    receipt.add(
+        "reports",
+        f"{len(removed)} files or their rows" if removed else "nothing was there",
+        "figures over all users, and figures by unnamed user number, whose names are removed above",
+    )
+
+
+def _report_files(workspace: Workspace) -> Iterator[Path]:
+    """Report pages and tables, those kept beside a registered version included."""
     for root in (workspace.reports, workspace.mlflow / "artifacts"):
         for file in sorted(root.rglob("*")) if root.is_dir() else []:
-            if file.suffix == ".parquet" and file.is_file():
-                if _without_user(file, receipt.user_id):
-                    removed.append(file)
-            elif (
-                file.suffix in (".html", ".json", ".csv")
-                and file.is_file()
-                and _names(file, receipt.user_id)
-            ):
-                file.unlink()
-                removed.append(file)
-    if removed:
-        receipt.add(
-            f"{len(removed)} report files", "the person's rows, and pages that name the person"
-        )
+            parts = file.relative_to(root).parts
+            if "data" not in parts and file.suffix in REPORT_SUFFIXES and file.is_file():
+                yield file
 
 
 def _names(file: Path, user_id: str) -> bool:
     """Whether a text file holds the id as a whole word, plain or HTML-escaped."""
-    import html
-    import re
-
     words = {re.escape(user_id), re.escape(html.escape(user_id))}
     pattern = rf"(?<![\w.-])(?:{'|'.join(sorted(words))})(?![\w.-])"
     return re.search(pattern, file.read_text(encoding="utf-8", errors="replace")) is not None

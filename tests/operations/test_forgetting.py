@@ -1,0 +1,158 @@
+import json
+import os
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from data_schemas.errors import RecsysError
+from features.catalogue import Catalogue
+from features.interactions import DAY, Interactions
+from features.state import OnlineState
+from features.users import UserTable
+from recsys.cli.main import main
+from recsys.eventlog import EventLog
+from recsys.forgetting import forget_user, forgotten
+from recsys.progress import Reporter
+from recsys.registry import Registry
+from recsys.stages import StageRunner
+from recsys.workspace import Workspace, WorkspaceBusy
+
+ANN, BOB = "ann@example.org", "bob"
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:::mlflow"),
+    pytest.mark.filterwarnings("ignore:::sqlalchemy"),
+    pytest.mark.filterwarnings("ignore:::alembic"),
+]
+
+
+@pytest.fixture
+def workspace(config):
+    return Workspace(config.workspace_path)
+
+
+def event(user, item="i1", n=0):
+    return {
+        "user_id": user,
+        "item_id": item,
+        "event_type": "click",
+        "timestamp": "2026-01-01T00:00:00Z",
+        "event_id": f"{user}-{n}",
+    }
+
+
+def make_state(folder):
+    items = pa.table({"item_id": ["i0", "i1"], "title": ["a", "b"]})
+    ones = np.ones(4, np.int32)
+    interactions = Interactions(
+        np.array([0, 1, 0, 1], np.int32),
+        np.array([0, 1, 1, 1], np.int32),
+        np.zeros(4, np.int16),
+        np.arange(4) * DAY,
+        np.full(4, np.nan, np.float32),
+        ones.astype(np.float32),
+        ones.astype(np.int8),
+        np.arange(4),
+        np.array([ANN, BOB], object),
+        ("click",),
+        2,
+    )
+    users = UserTable.from_table(
+        pa.table({"user_id": [ANN, BOB], "age": [30.0, 40.0], "town": ["x", "y"]})
+    )
+    state = OnlineState.build(
+        interactions,
+        Catalogue.from_table(items),
+        bucket_us=DAY,
+        windows_us=[7 * DAY],
+        log_position=5,
+        users=users,
+    )
+    state.save(folder)
+
+
+def test_a_person_is_removed_from_every_place(config, workspace, make_bundle):
+    with EventLog.open(config.workspace_path / "log" / "log.sqlite") as log:
+        log.append_events([event(ANN), event(BOB), event(ANN, n=1)])
+    make_state(workspace.state / "key")
+    table = pa.table({"user_id": [ANN, BOB, ANN], "item_id": ["a", "b", "c"]})
+    for place in ("tables/events.parquet", "tables/quarantine/events.parquet"):
+        (workspace.path / place).parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(table, workspace.path / place)
+    runner = StageRunner(workspace, Reporter(quiet=True))
+    rows = runner.run("features", {}, lambda out: pq.write_table(table, out / "rows.parquet"))
+    model = runner.run("als", {}, lambda out: {}, personal=False)
+    (workspace.reports / "n1").mkdir()
+    (workspace.reports / "n1" / "report.html").write_text(f"<td>{ANN}</td>")
+    (workspace.reports / "n1" / "other.html").write_text(f"<td>x{ANN}</td><td>{BOB}</td>")
+    registry = Registry(config)
+    registry.promote(registry.register(make_bundle(), {}, {}), "first")
+
+    receipt = forget_user(config, ANN)
+
+    with EventLog.open(config.workspace_path / "log" / "log.sqlite") as log:
+        records = log.read(0)
+        assert [r.payload["user_id"] for r in records if r.kind == "event"] == [BOB]
+        assert [r.payload for r in records if r.kind == "forget"] == [{"user_id": ANN}]
+    state = OnlineState.open(workspace.state / "key")
+    assert not state.knows_user(ANN)
+    assert state.user_attributes(ANN) == {}
+    assert len(state.history(BOB, 10 * DAY).item) == 2
+    assert state.user_attributes(BOB) == {"age": 40.0, "town": "y"}
+    assert state.log_position == 5
+    for file in (workspace.state / "key").glob("*"):
+        if file.is_file() and file.name != "state.json":
+            assert ANN.encode() not in file.read_bytes(), file.name
+    for file in workspace.tables.rglob("*.parquet"):
+        assert pq.read_table(file)["user_id"].to_pylist() == [BOB]
+    assert not rows.path.exists()
+    assert model.path.exists()
+    assert sorted(os.listdir(workspace.reports / "n1")) == ["other.html"]
+    assert forgotten(workspace) == {ANN}
+    assert registry.champion() == 1
+    assert "forgotten" in registry.show(1).retrain
+    assert receipt.retrain == [1]
+    assert {"reports", "the service's log", "registered models"} <= {
+        p.where for p in receipt.places
+    }
+    kept = json.loads(next((workspace.path / "receipts").iterdir()).read_text())
+    assert kept["user_id"] == ANN
+    assert len(kept["places"]) == len(receipt.places)
+
+
+def test_repeating_is_safe_and_keeps_the_first_time(config, workspace):
+    first = forget_user(config, ANN)
+    forget_user(config, ANN)
+    forget_user(config, BOB)
+    assert forgotten(workspace) == {ANN, BOB}
+    users = json.loads((workspace.path / "forgotten.json").read_text())["users"]
+    assert users[ANN] == first.at
+    assert (workspace.path / "forgotten.json").stat().st_mode & 0o777 == 0o600
+
+
+def test_nobody_is_forgotten_in_a_new_workspace(workspace):
+    assert forgotten(workspace) == set()
+
+
+def test_a_damaged_list_stops_rather_than_bring_people_back(workspace):
+    (workspace.path / "forgotten.json").write_text("{")
+    with pytest.raises(RecsysError, match="would come back"):
+        forgotten(workspace)
+
+
+def test_a_run_at_work_is_not_disturbed(config, workspace):
+    with workspace.lock(), pytest.raises(WorkspaceBusy):
+        forget_user(config, ANN)
+    assert forgotten(workspace) == set()
+
+
+def test_the_command_prints_a_receipt(config, tmp_path, monkeypatch, capsys):
+    (tmp_path / "recsys.yaml").write_text("data: {items: i, events: e}\n")
+    monkeypatch.chdir(tmp_path)
+    assert main(["forget-user", ANN]) == 0
+    out = capsys.readouterr().out
+    assert f"user {ANN} was forgotten" in out
+    assert "never rewritten" in out
+    assert main(["forget-user", BOB, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["user_id"] == BOB
