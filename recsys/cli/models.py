@@ -5,6 +5,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from recsys.cli.paired import Differences
     from recsys.registry import Registry, Version
 
 
@@ -148,18 +149,20 @@ def _show(args: argparse.Namespace) -> int:
 
 
 def _compare(args: argparse.Namespace) -> int:
+    """Two versions: paired on the lists both nights judged, else what each night measured."""
     registry = _registry(args)
     first, second = (
         registry.show(registry.resolve(name)) for name in (args.first, args.second or "champion")
     )
-    names = [n for n in first.metrics if n in second.metrics]
+    paired = _paired(first, second)
     rows = {
-        name: (first.metrics[name], second.metrics[name])
-        for name in names
-        if all(isinstance(v.metrics[name], int | float) for v in (first, second))
+        name: (value, second.metrics[name])
+        for name, value in first.metrics.items()
+        if isinstance(value, int | float) and isinstance(second.metrics.get(name), int | float)
     }
     if args.json:
-        _print_json({"versions": [first.version, second.version], "metrics": rows})
+        versions = [first.version, second.version]
+        _print_json({"versions": versions, "metrics": rows, "paired": paired})
         return 0
     if not rows:
         print("The two versions have no metric in common; see their reports.")
@@ -168,7 +171,33 @@ def _compare(args: argparse.Namespace) -> int:
     for name, (a, b) in rows.items():
         table.append([name, _number(float(a)), _number(float(b)), f"{a - b:+.4f}"])
     _print_table(table)
+    print()
+    if not paired:
+        print("Each was measured on its own night's lists; none were judged by both.")
+        return 0
+    groups = max(int(entry["groups"] or 0) for entry in paired.values())
+    print(f"On the {groups:,} lists that both nights judged, version {first.version} minus")
+    print(f"version {second.version}, with 95 % intervals by user:")
+    rows_paired = [
+        [name, _signed(e["difference"]), f"[{_signed(e['low'])}, {_signed(e['high'])}]"]
+        for name, e in paired.items()
+    ]
+    _print_table(rows_paired)
     return 0
+
+
+def _paired(first: "Version", second: "Version") -> "Differences":
+    from pathlib import Path
+
+    from recsys.cli.paired import paired_differences
+
+    if not first.report or not second.report:
+        return {}
+    return paired_differences(Path(first.report), Path(second.report), seed=0)
+
+
+def _signed(value: float | None) -> str:
+    return "–" if value is None else f"{value:+.4f}"
 
 
 def _promote(args: argparse.Namespace) -> int:

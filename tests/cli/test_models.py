@@ -1,8 +1,11 @@
 import json
 import shutil
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from recsys.cli.paired import paired_differences
 from recsys.registry import Registry
 from recsys.registry.versions import Change, Version
 
@@ -90,3 +93,29 @@ def test_an_unknown_version_lists_those_there_are(recsys, registered):
     code, _, err = recsys("models", "promote", "7")
     assert code == 2
     assert "2, 1" in err
+
+
+def write_report(folder, ndcg, times):
+    folder.mkdir()
+    (folder / "report.json").write_text(json.dumps({"evaluation": {"main": "ranker"}}))
+    table = {
+        "user": list(range(len(times))),
+        "time": times,
+        "ranker/ndcg@10": ndcg,
+        "popular/ndcg@10": [0.0] * len(times),
+    }
+    pq.write_table(pa.table(table), folder / "report.parquet")
+    return folder
+
+
+def test_differences_are_paired_on_the_lists_both_nights_judged(tmp_path):
+    first = write_report(tmp_path / "a", [0.5] * 20, list(range(20)))
+    second = write_report(tmp_path / "b", [0.25] * 19 + [0.0], [*range(19), 99])
+    found = paired_differences(first, second / "report.html", seed=1)
+    # Every list but the last is common, and 0.25 better.
+    assert found == {
+        "ndcg@10": {"difference": 0.25, "low": 0.25, "high": 0.25, "groups": 19, "users": 19}
+    }
+    far = write_report(tmp_path / "c", [0.5], [77])
+    assert paired_differences(first, far, seed=1) == {}
+    assert paired_differences(first, tmp_path / "gone", seed=1) == {}
