@@ -151,8 +151,8 @@ class Similar(Output):
     """An item of the user's history that is close in text."""
 
     item_id: str
-    title: str | None = None
     similarity: float
+    title: str | None = None
 
 
 class Reasons(Output):
