@@ -55,11 +55,12 @@ def write_impressions(part: Part, path: Path, item_ids: pa.Array) -> None:
         f" ORDER BY {LOG}, {c.TIMESTAMP}, {FILE}, {ROW}"
     )
     from_files = int(engine.one(f"SELECT count(*) FROM impressions_sorted WHERE {LOG} = 0"))
+    has_log = from_files < int(engine.one("SELECT count(*) FROM impressions_sorted"))
     unmapped = part.scratch / "impressions_sorted.parquet"
     engine.copy(
         f"SELECT * EXCLUDE ({LOG}, {PLACE}), CASE WHEN {LOG} = 1 THEN {from_files} + {PLACE}"
         f" ELSE rowid END AS {c.POSITION} FROM impressions_sorted"
-        f" ORDER BY {c.TIMESTAMP}, {c.POSITION}",
+        + (f" ORDER BY {c.TIMESTAMP}, {c.POSITION}" if has_log else ""),
         unmapped,
     )
     _map_items(unmapped, path, item_ids)

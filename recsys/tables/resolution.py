@@ -13,7 +13,7 @@ from features.interactions import DAY, HOUR, Ints, Longs
 
 Kind = Literal["seconds", "hours", "days", "ordinal"]
 
-SAMPLE_EVENTS = 2_000_000
+SAMPLE_EVENTS = 500_000
 """Beyond this, every m-th user is looked at; the pattern is one of all users."""
 MOMENTS = 5
 """Most crowded moments that are tried as the common end. Assumed."""
@@ -107,10 +107,11 @@ def _agreement(user: Ints, time: Longs, until: int) -> tuple[int, float]:
 
 def _rounding(time: Longs) -> tuple[Kind, str]:
     """Kind of a dated table from the residuals of its times."""
+    several = len(np.unique(time)) >= LEAST_MOMENTS
     units: tuple[tuple[int, Kind], ...] = ((DAY, "days"), (HOUR, "hours"))
     for unit, kind in units:
         share = _commonest_residuals(time, unit)
-        if len(np.unique(time)) >= LEAST_MOMENTS and share >= ROUNDED:
+        if several and share >= ROUNDED:
             return kind, (f"{share:.1%} of the events lie at the same moment of their {kind[:-1]}")
     return "seconds", "events lie at their own seconds"
 
