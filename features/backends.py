@@ -19,12 +19,12 @@ Columns = Mapping[str, npt.NDArray[Any]]
 class Backend(Protocol):
     """An engine that holds tables and runs expressions over them."""
 
-    def put(self, name: str, columns: Columns) -> Any:
-        """Make (or replace) a table of equally long columns; an Ibis table of it."""
+    def put(self, name: str, columns: Columns) -> None:
+        """Make (or replace) a table of equally long columns."""
         ...
 
     def run(self, expression: Any) -> dict[str, npt.NDArray[Any]]:
-        """Columns of an expression's result, in no stated order of rows."""
+        """Columns of an expression over unbound tables, its rows in no stated order."""
         ...
 
     def close(self) -> None:
@@ -33,31 +33,31 @@ class Backend(Protocol):
 
 
 class DuckDB:
-    """The embedded engine; the default."""
+    """The embedded engine; the default. Ibis writes the SQL, DuckDB itself is asked."""
 
     def __init__(self, memory_mb: int = 1500) -> None:
-        self._connection = ibis.duckdb.connect()
-        self._connection.raw_sql(f"SET memory_limit = '{memory_mb}MB'")
-        self._connection.raw_sql("SET preserve_insertion_order = false")
+        import duckdb
 
-    def put(self, name: str, columns: Columns) -> Any:
-        # Past Ibis: its own replacing of tables is not understood by DuckDB 2.
-        raw = self._connection.con
-        raw.register("incoming", pa.table(dict(columns)))
-        raw.execute(f'CREATE OR REPLACE TABLE "{name}" AS SELECT * FROM incoming')
-        raw.unregister("incoming")
-        return self._connection.table(name)
+        self._connection = duckdb.connect()
+        self._connection.execute(f"SET memory_limit = '{memory_mb}MB'")
+        self._connection.execute("SET preserve_insertion_order = false")
+
+    def put(self, name: str, columns: Columns) -> None:
+        self._connection.register("incoming", pa.table(dict(columns)))
+        self._connection.execute(f'CREATE OR REPLACE TABLE "{name}" AS SELECT * FROM incoming')
+        self._connection.unregister("incoming")
 
     def run(self, expression: Any) -> dict[str, npt.NDArray[Any]]:
-        table = self._connection.to_pyarrow(expression)
-        return {name: table[name].to_numpy() for name in table.column_names}
+        sql = str(ibis.to_sql(expression, dialect="duckdb"))
+        columns: dict[str, npt.NDArray[Any]] = self._connection.execute(sql).fetchnumpy()
+        return columns
 
     def close(self) -> None:
-        self._connection.disconnect()
+        self._connection.close()
 
 
 class PySpark:
-    """Spark through Ibis; needs the [spark] extra and a JDK 17."""
+    """Spark, asked with the SQL that Ibis writes for it; needs the [spark] extra and a JDK 17."""
 
     def __init__(self) -> None:
         try:
@@ -70,26 +70,29 @@ class PySpark:
                 expected="the [spark] extra",
                 fix="pip install 'recsys[spark]', with a JDK 17 on the PATH",
             ) from None
-        session = (
+        self._session = (
             SparkSession.builder.master("local[2]")
             .config("spark.ui.enabled", "false")
             .config("spark.sql.session.timeZone", "UTC")
             .config("spark.sql.shuffle.partitions", "4")
             .getOrCreate()
         )
-        self._session = session
-        self._connection = ibis.pyspark.connect(session)
 
-    def put(self, name: str, columns: Columns) -> Any:
+    def put(self, name: str, columns: Columns) -> None:
         frame = pa.table(dict(columns)).to_pandas()
         self._session.createDataFrame(frame).createOrReplaceTempView(name)
-        return self._connection.table(name)
 
     def run(self, expression: Any) -> dict[str, npt.NDArray[Any]]:
-        frame = self._connection.to_pandas(expression)
+        frame = self._session.sql(str(ibis.to_sql(expression, dialect="pyspark"))).toPandas()
         return {name: np.asarray(frame[name]) for name in frame.columns}
 
     def close(self) -> None:
+        # The session is the process's own and costs seconds to start: it is left to others.
+        for table in self._session.catalog.listTables():
+            self._session.catalog.dropTempView(table.name)
+
+    def stop(self) -> None:
+        """End the process's Spark session."""
         self._session.stop()
 
 

@@ -14,10 +14,13 @@ import numpy.typing as npt
 from features.backends import Backend, open_backend
 from features.clock import window_buckets
 from features.counter_query import (
+    BOUNDED,
     BUCKET,
     ENTITY,
+    EVENTS,
     KIND,
     KNOWN_AT,
+    PAIRS,
     POSITION_BOUND,
     ROW,
     Column,
@@ -39,6 +42,8 @@ from features.state import tag_rows
 
 _PAIR_OVERHEAD = 6
 """Bytes of working memory per byte of a part's result (measured on DuckDB 1.4 to 2.0)."""
+LEAST_PART = 1000
+"""Asked pairs of a part at the least, however little memory there is."""
 
 
 def read_counters(
@@ -98,8 +103,8 @@ def _read_entity(
     bucket = rows.per_row(rows.now // inputs.bucket_us)[row]
     position = rows.per_row(rows.position)[row]
     for part, seen in _parts(asked, events[0], len(wanted), inputs.memory_mb):
-        table = backend.put("events", _event_columns(events, seen))
-        found = _part_counts(table, asked[part], bucket[part], position[part], wanted, backend)
+        backend.put(EVENTS, _event_columns(events, seen))
+        found = _part_counts(asked[part], bucket[part], position[part], wanted, backend)
         for i, values in zip(usable, found, strict=True):
             # Several tags of one row add up; elsewhere each row occurs once.
             np.add.at(result[counts[i]], row[part], values)
@@ -148,7 +153,7 @@ def _parts(
     asked: Ints, counted: Ints, n_columns: int, memory_mb: int
 ) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64] | slice]]:
     """(asked rows, events) of consecutive ranges of entities, each within the memory."""
-    limit = max(int(memory_mb * 1e6 / (_PAIR_OVERHEAD * 8 * (n_columns + 2))), 1000)
+    limit = max(int(memory_mb * 1e6 / (_PAIR_OVERHEAD * 8 * (n_columns + 2))), LEAST_PART)
     if len(asked) <= limit:
         yield np.arange(len(asked)), slice(None)
         return
@@ -171,7 +176,6 @@ def _event_columns(
 
 
 def _part_counts(
-    events: object,
     entity: Ints,
     bucket: Longs,
     position: Longs,
@@ -183,11 +187,8 @@ def _part_counts(
     span = int(bucket.max() - low) + 1 if len(bucket) else 1
     key = entity.astype(np.int64) * span + (bucket - low)
     pairs, place = np.unique(key, return_inverse=True)
-    asked = backend.put(
-        "asked_pairs",
-        {ENTITY: (pairs // span).astype(np.int32), BUCKET: pairs % span + low},
-    )
-    found = backend.run(window_counts(events, asked, columns))
+    backend.put(PAIRS, {ENTITY: (pairs // span).astype(np.int32), BUCKET: pairs % span + low})
+    found = backend.run(window_counts(columns))
     found_key = found[ENTITY].astype(np.int64) * span + (found[BUCKET] - low)
     order = np.argsort(found_key)
     assert np.array_equal(found_key[order], pairs), "one result per asked pair"
@@ -200,7 +201,8 @@ def _part_counts(
             BUCKET: bucket[bounded],
         }
         rows[POSITION_BOUND] = position[bounded]
-        late = backend.run(unknown_yet(events, backend.put("bounded", rows), columns))
+        backend.put(BOUNDED, rows)
+        late = backend.run(unknown_yet(columns))
         for values, column in zip(counts, columns, strict=True):
             values[late[ROW].astype(np.int64)] -= late[column.name].astype(np.int64)
     return counts

@@ -13,7 +13,7 @@ import ibis
 ENTITY: Final = "entity"
 BUCKET: Final = "bucket"
 KIND: Final = "kind"
-ASKED: Final = "asked"
+ASKED: Final = "is_asked"
 ROW: Final = "row_number"
 POSITION_BOUND: Final = "position_bound"
 KNOWN_AT: Final = "known_at"
@@ -26,6 +26,15 @@ BOUNDED_SCHEMA: Final = {
     BUCKET: "int64",
     POSITION_BOUND: "int64",
 }
+EVENTS: Final = "events"
+PAIRS: Final = "asked"
+BOUNDED: Final = "bounded"
+_SCHEMAS: Final = {EVENTS: EVENTS_SCHEMA, PAIRS: ASKED_SCHEMA, BOUNDED: BOUNDED_SCHEMA}
+
+
+def table(name: str) -> Any:
+    """One of the tables that the expressions read: events, asked or bounded."""
+    return ibis.table(_SCHEMAS[name], name=name)
 
 
 class Column(NamedTuple):
@@ -44,18 +53,16 @@ class Column(NamedTuple):
         return f"{self.per_bucket}_w{self.width}"
 
 
-def window_counts(events: Any, asked: Any, columns: Sequence[Column]) -> Any:
+def window_counts(columns: Sequence[Column]) -> Any:
     """Counts for the asked pairs.
 
-    Args:
-        events: table of `EVENTS_SCHEMA`, one row per event.
-        asked: table of `ASKED_SCHEMA`, distinct pairs.
-        columns: the counts wanted.
+    Reads the tables `events` (one row per event) and `asked` (distinct pairs).
 
     Returns:
         entity, bucket and one int64 column per count: the events in the `width` buckets before
         the pair's bucket, the pair's own bucket left out.
     """
+    events, asked = table(EVENTS), table(PAIRS)
     types = {column.per_bucket: column.kinds for column in columns}
     cells = events.group_by([ENTITY, BUCKET]).agg(
         **{name: _count(events, kinds) for name, kinds in types.items()}
@@ -96,17 +103,15 @@ def _over(table: Any, column: Column) -> Any:
     return table[column.per_bucket].sum().over(window).fill_null(0).cast("int64")
 
 
-def unknown_yet(events: Any, bounded: Any, columns: Sequence[Column]) -> Any:
+def unknown_yet(columns: Sequence[Column]) -> Any:
     """What served rows must not count: events in their windows that became known later.
 
-    Args:
-        events: table of `EVENTS_SCHEMA`.
-        bounded: table of `BOUNDED_SCHEMA`, the rows that carry a position.
-        columns: the counts wanted.
+    Reads the tables `events` and `bounded` (the rows that carry a position).
 
     Returns:
         row_number and one int64 column per count, for the rows that have any such event.
     """
+    events, bounded = table(EVENTS), table(BOUNDED)
     late = bounded.join(
         events,
         [

@@ -1,0 +1,222 @@
+"""Events per second of the complete point-in-time table of counters, and its memory.
+
+For every event a row is made that holds what was known of its item and category before it: counts
+by event type and window, a rate and a trend. Each size runs in a process of its own, so that its
+peak of memory is its own.
+
+    python benchmarks/features.py [--millions 1 5 20] [--feast]
+
+With `--feast`, Feast's `get_historical_features` joins the same hourly counters to a sample of the
+same rows in the same run, installed into a virtual environment of its own under a temporary folder.
+"""
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+import venv
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from features.catalogue import Catalogue
+from features.feature_set import FeatureSet
+from features.interactions import DAY, HOUR, Interactions
+from features.kinds.smoothed_rate import SmoothedRate
+from features.kinds.trend import Trend
+from features.kinds.window_count import WindowCount
+from features.rows import ANY_POSITION, BatchInputs, Rows
+from features.trial import START
+
+TYPES = ("view", "click", "purchase")
+FEAST_ROWS = 100_000
+
+
+def world(n: int) -> tuple[Interactions, Catalogue]:
+    """n events of 90 days on n/100 items, whose popularity falls off like 1/rank."""
+    rng = np.random.default_rng(7)
+    n_items = max(1000, n // 100)
+    item = np.minimum(n_items ** rng.random(n), n_items - 1).astype(np.int32)
+    time_ = np.sort(START + rng.integers(0, 90 * DAY, n))
+    table = pa.table(
+        {
+            "item_id": [f"item-{i}" for i in range(n_items)],
+            "category": [f"category-{i % 50}" for i in range(n_items)],
+        }
+    )
+    kind = rng.choice(3, n, p=[0.8, 0.15, 0.05]).astype(np.int16)
+    none = np.empty(n, np.float32)
+    events = Interactions(
+        np.zeros(n, np.int32),
+        item,
+        kind,
+        time_,
+        none,
+        none,
+        np.zeros(n, np.int8),
+        np.arange(n),
+        np.array(["user"], object),
+        TYPES,
+        n_items,
+    )
+    return events, Catalogue.from_table(table)
+
+
+def counters() -> FeatureSet:
+    return FeatureSet(
+        [
+            *(WindowCount("item", t, w) for t in ("", *TYPES) for w in (DAY, 7 * DAY, 0)),
+            *(WindowCount("category", "", w) for w in (DAY, 7 * DAY, 0)),
+            SmoothedRate("click", "view", 7 * DAY),
+            Trend("", DAY, 7 * DAY),
+        ]
+    )
+
+
+def rows_of(events: Interactions) -> Rows:
+    """One row per event, as of its time."""
+    n = len(events)
+    return Rows(
+        np.arange(n + 1),
+        events.user,
+        events.time,
+        np.broadcast_to(np.int64(ANY_POSITION), n),
+        events.item,
+        {},
+        events.histories(),
+    )
+
+
+def measure(millions: float) -> dict[str, float]:
+    events, catalogue = world(int(millions * 1e6))
+    rows, features = rows_of(events), counters()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    started, cpu = time.perf_counter(), time.process_time()
+    table = features.batch(rows, BatchInputs(events, catalogue, bucket="hour"))
+    seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
+    return {
+        "millions": millions,
+        "columns": table.shape[1],
+        "seconds": seconds,
+        "cpu_seconds": cpu,
+        "peak_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6,
+        "data_gb": before,
+    }
+
+
+FEAST = '''
+import json, sys, time
+from datetime import timedelta
+import pandas as pd
+from feast import Entity, FeatureStore, FeatureView, Field, FileSource
+from feast.types import Int64
+folder = sys.argv[1]
+open(f"{folder}/feature_store.yaml", "w").write(f"""
+project: bench
+registry: {folder}/registry.db
+provider: local
+online_store: {{type: sqlite, path: {folder}/online.db}}
+offline_store: {{type: file}}
+entity_key_serialization_version: 3
+""")
+store = FeatureStore(folder)
+item = Entity(name="item", join_keys=["item"])
+names = [c for c in pd.read_parquet(f"{folder}/cells.parquet").columns if c.startswith("c_")]
+view = FeatureView(name="counts", entities=[item], ttl=timedelta(days=400),
+                   schema=[Field(name=n, dtype=Int64) for n in names],
+                   source=FileSource(path=f"{folder}/cells.parquet", timestamp_field="event_timestamp"))
+store.apply([item, view])
+rows = pd.read_parquet(f"{folder}/rows.parquet")
+started = time.perf_counter()
+found = store.get_historical_features(rows, [f"counts:{n}" for n in names]).to_df()
+print(json.dumps({"seconds": time.perf_counter() - started, "rows": len(found)}))
+'''
+
+
+def feast() -> dict[str, float]:
+    """Feast and we on the same 100,000 rows: the item counters of an hour joined as of a time."""
+    events, catalogue = world(FEAST_ROWS)
+    features = FeatureSet([WindowCount("item", "", w) for w in (DAY, 7 * DAY, 0)])
+    started = time.perf_counter()
+    features.batch(rows_of(events), BatchInputs(events, catalogue))
+    ours = time.perf_counter() - started
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        _write_for_feast(folder, events, catalogue, features)
+        venv.create(folder / "venv", with_pip=True)
+        python = folder / "venv" / "bin" / "python"
+        subprocess.run([python, "-m", "pip", "install", "-q", "feast"], check=True)
+        (folder / "peer.py").write_text(FEAST)
+        done = subprocess.run(
+            [python, folder / "peer.py", folder], check=True, capture_output=True, text=True
+        )
+    theirs = json.loads(done.stdout.strip().splitlines()[-1])
+    return {"ours": ours, "feast": theirs["seconds"], "rows": theirs["rows"]}
+
+
+def _write_for_feast(
+    folder: Path, events: Interactions, catalogue: Catalogue, features: FeatureSet
+) -> None:
+    """The counters as of the start of every hour in which an item has events or rows, and rows.
+
+    Feast joins what somebody computed; the counting itself is given to it for nothing.
+    """
+    hours = np.unique(np.stack([events.item, events.time // HOUR]), axis=1)
+    n = hours.shape[1]
+    cells = Rows(
+        np.arange(n + 1),
+        np.zeros(n, np.int32),
+        hours[1] * HOUR,
+        np.full(n, ANY_POSITION),
+        hours[0].astype(np.int32),
+        {},
+        events.histories(),
+    )
+    counted = features.batch(cells, BatchInputs(events, catalogue)).astype(np.int64)
+    stamp = pa.timestamp("us", "UTC")
+    columns = {"item": hours[0], "event_timestamp": pa.array(hours[1] * HOUR, stamp)}
+    columns |= {f"c_{i}": counted[:, i] for i in range(counted.shape[1])}
+    pq.write_table(pa.table(columns), folder / "cells.parquet")
+    rows = {"item": events.item, "event_timestamp": pa.array(events.time, stamp)}
+    pq.write_table(pa.table(rows), folder / "rows.parquet")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--millions", type=float, nargs="+", default=[1, 5, 20])
+    parser.add_argument("--feast", action="store_true")
+    parser.add_argument("--one", type=float, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.one is not None:
+        print(json.dumps(measure(args.one)))
+        return
+    print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
+    print("million events   seconds   events/s   cpu seconds   peak GB   per event vs first")
+    first = None
+    for millions in args.millions:
+        command = [sys.executable, __file__, "--one", str(millions)]
+        environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+        done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
+        found = json.loads(done.stdout)
+        each = found["cpu_seconds"] / millions
+        first = first or each
+        print(
+            f"{millions:>14g} {found['seconds']:>9.1f} {millions * 1e6 / found['seconds']:>10,.0f}"
+            f" {found['cpu_seconds']:>13.1f} {found['peak_gb']:>9.2f} {each / first:>20.2f}"
+        )
+    if args.feast:
+        found = feast()
+        print(
+            f"{found['rows']:,} rows, 3 counters: ours {found['ours']:.2f} s (with the counting), "
+            f"Feast's join alone {found['feast']:.2f} s, ratio {found['feast'] / found['ours']:.1f}"
+        )
+
+
+if __name__ == "__main__":
+    main()
