@@ -66,8 +66,12 @@ class Explainer:
         added = self._ranker.contributions(np.ascontiguousarray(x[rows]))
         contrast = added[: len(chosen)] - added[len(chosen) :].mean(axis=0)
         out = np.zeros((len(chosen), len(self._names)))
-        np.add.at(out, (slice(None), self._family), contrast)
-        return out / np.maximum(np.abs(out).sum(axis=1, keepdims=True), 1e-12)
+        for column, family in enumerate(self._family):
+            out[:, family] += contrast[:, column]
+        scaled: npt.NDArray[np.float64] = out / np.maximum(
+            np.abs(out).sum(axis=1, keepdims=True), 1e-12
+        )
+        return scaled
 
     def reasons(
         self,
@@ -130,9 +134,7 @@ def nearest(
     return found
 
 
-def sentence(
-    families: Mapping[str, float], near: Sequence[Mapping[str, Any]]
-) -> dict[str, str]:
+def sentence(families: Mapping[str, float], near: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     """The leading positive family in words, by language."""
     leading = next((name for name, share in families.items() if share > 0), "counters")
     key = "text_of" if leading == "text" and near else leading

@@ -9,9 +9,8 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -160,12 +159,13 @@ class Runtime:
 
     def _with_extra(self, extra: Sequence[Floats | None]) -> dict[str, ScoreSource]:
         """The sources, with the text source knowing the items behind the bundle's."""
-        source = self.sources.get(TEXT)
+        source: object = self.sources.get(TEXT)
         if not isinstance(source, InterestSource) or not extra:
             return self.sources
         unknown = np.full(self._dimension, np.nan, np.float32)
         rows = np.stack([unknown if vector is None else vector for vector in extra])
-        return self.sources | {TEXT: source.with_extra(np.nan_to_num(rows))}
+        extended = source.with_extra(np.nan_to_num(rows))
+        return self.sources | {TEXT: cast(ScoreSource, extended)}
 
     def _stage(self, sources: Mapping[str, ScoreSource]) -> RecallStage:
         facts = self.bundle.facts
@@ -390,7 +390,8 @@ class Runtime:
         """Available items nearest in text, best first; None for an unknown item."""
         del now  # likeness in text does not depend on the moment
         catalogue = self.state.catalogue
-        item, source = catalogue.index_of(item_id), self._recall.sources.get(TEXT)
+        item = catalogue.index_of(item_id)
+        source: object = self._recall.sources.get(TEXT)
         if item < 0:
             return None
         if not isinstance(source, InterestSource) or item >= source.n_items:
@@ -464,14 +465,14 @@ def open_sources(bundle: Bundle) -> dict[str, ScoreSource]:
     vectors = bundle.vectors()
     if bundle.encoder is not None and vectors is not None:
         until = bundle.fit_until.get("encoder", 0)
-        sources[TEXT] = InterestSource.open(bundle.encoder, vectors, until)
+        sources[TEXT] = cast(ScoreSource, InterestSource.open(bundle.encoder, vectors, until))
     return sources
 
 
 def _joined(first: History, second: History) -> History:
-    both = History(*(np.concatenate(pair) for pair in zip(first, second, strict=True)))
+    both = History(*(np.concatenate([a, b]) for a, b in zip(first, second, strict=True)))
     order = np.argsort(both.time, kind="stable")
-    return History(*(column[order] for column in both))
+    return History(*(column[order] for column in both))  # type: ignore[arg-type]
 
 
 def rank_frame(bundle_dir: Path, frame: "pd.DataFrame") -> npt.NDArray[np.float64]:

@@ -109,7 +109,7 @@ def collect(
     )
 
 
-class blocking:  # noqa: N801 - reads as a statement
+class blocking:
     """While inside, the given items are blocked in a scratch mask; restored on leaving."""
 
     def __init__(self, blocked: Mask, items: Ints, base: Mask) -> None:
@@ -123,9 +123,7 @@ class blocking:  # noqa: N801 - reads as a statement
         self.blocked[self.items] = self.base[self.items]
 
 
-def for_each(
-    count: int, one: Callable[[int, Mask], None], unavailable: Mask, workers: int
-) -> None:
+def for_each(count: int, one: Callable[[int, Mask], None], unavailable: Mask, workers: int) -> None:
     """Call one(index, scratch mask) for each index from `workers` threads.
 
     The work inside is compiled and releases the interpreter's lock; each thread has its own mask.

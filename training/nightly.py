@@ -95,11 +95,11 @@ def _run(night: Night, registry: Registry) -> NightResult:
     released = release.refit(night, data, encoded, recipe)
     position = drained.facts["until"] if drained else -1
     state = release.snapshot(night, data, position)
+    assert test_rows is not None
     bundle = release.bundle(night, data, encoded, recipe, test_rows, rankers, released, state)
     if night.runner.dry_run:
         return publish.planned(night, None)
 
-    assert test_rows is not None
     rival = champion.lists_of_champion(night, data, encoded, registry)
     return publish.decide_and_register(
         night, data, encoded, recipe, training_rows, test_rows, rankers, lists, rival, bundle, state,

@@ -64,7 +64,7 @@ class Groups:
         return np.flatnonzero((positive > 0) & (self.offsets[1:] > self.offsets[:-1]))
 
 
-@numba.njit(nogil=True, cache=True)
+@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
 def ndcg_by_group(
     score: npt.NDArray[np.float64],
     grade: npt.NDArray[np.int8],
@@ -102,9 +102,7 @@ def ndcg_by_group(
 
 def ndcg(groups: Groups, score: npt.NDArray[np.float64], k: int = 10) -> float:
     """Mean nDCG@k over the groups that have a positive anywhere."""
-    return float(
-        np.nanmean(ndcg_by_group(score, groups.grade, groups.offsets, groups.relevant, k))
-    )
+    return float(np.nanmean(ndcg_by_group(score, groups.grade, groups.offsets, groups.relevant, k)))
 
 
 def fit_ranker(
@@ -142,9 +140,7 @@ def fit_ranker(
     return Ranker(tuple(names), linear, boosters, facts)
 
 
-def _held_out(
-    user: npt.NDArray[np.int32], share: float, seed: int
-) -> npt.NDArray[np.bool_]:
+def _held_out(user: npt.NDArray[np.int32], share: float, seed: int) -> npt.NDArray[np.bool_]:
     """Mask of groups whose user is held out for validation; all groups of a user go together."""
     users = np.unique(user)
     rng = np.random.default_rng(seed)
@@ -183,7 +179,8 @@ def _targets(groups: Groups) -> Matrix:
     positive = np.maximum(groups.grade, 0).astype(np.float64)
     total = np.add.reduceat(positive, groups.offsets[:-1])
     sizes = groups.offsets[1:] - groups.offsets[:-1]
-    return (positive / np.repeat(np.maximum(total, 1e-9), sizes)).astype(np.float32)
+    shares: Matrix = (positive / np.repeat(np.maximum(total, 1e-9), sizes)).astype(np.float32)
+    return shares
 
 
 def _sample_negatives(groups: Groups, keep: int, seed: int) -> Groups:
@@ -194,7 +191,9 @@ def _sample_negatives(groups: Groups, keep: int, seed: int) -> Groups:
     draw = np.where(groups.grade > 0, -1.0, rng.random(len(group)))
     order = np.lexsort((draw, group))
     place = np.arange(len(group)) - np.repeat(groups.offsets[:-1], sizes)
-    positives = np.repeat(np.add.reduceat(groups.grade > 0, groups.offsets[:-1], dtype=np.int64), sizes)
+    positives = np.repeat(
+        np.add.reduceat(groups.grade > 0, groups.offsets[:-1], dtype=np.int64), sizes
+    )
     rows = np.sort(order[place < keep + positives])
     kept = np.bincount(group[rows], minlength=len(groups))
     return Groups(
@@ -290,9 +289,7 @@ def _boost(
         )
 
     keep = valid.with_positive()
-    rows = np.isin(
-        np.repeat(np.arange(len(valid)), valid.offsets[1:] - valid.offsets[:-1]), keep
-    )
+    rows = np.isin(np.repeat(np.arange(len(valid)), valid.offsets[1:] - valid.offsets[:-1]), keep)
     data = table(train, start)
     held = table(valid.take(keep), None if valid_start is None else valid_start[rows], data)
     return lightgbm.train(
@@ -335,7 +332,13 @@ def _search(
     study.enqueue_trial(
         {
             key: settings[key]
-            for key in ("num_leaves", "min_data_in_leaf", "lambda_l2", "feature_fraction", "learning_rate")
+            for key in (
+                "num_leaves",
+                "min_data_in_leaf",
+                "lambda_l2",
+                "feature_fraction",
+                "learning_rate",
+            )
         }
     )
     study.optimize(objective, timeout=60 * config.search_minutes)

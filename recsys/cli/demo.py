@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from data_schemas.config import load_config
-from data_schemas.errors import ExitCode, RecsysError
+from data_schemas.errors import RecsysError
 from recsys.cli.night import exit_code, say
 
 READY_SECONDS = 90.0

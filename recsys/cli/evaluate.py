@@ -217,7 +217,8 @@ def _lists(runtime: "Runtime", users: list[str]) -> "list[RankedLists]":
 
     now = runtime.state.last_time() + 1
     catalogue = runtime.state.catalogue
-    ours, alone = [], {name: [] for name in runtime.recall.proposing}
+    ours: list[tuple[Any, Any]] = []
+    alone: dict[str, list[tuple[Any, Any]]] = {name: [] for name in runtime.recall.proposing}
     with Reporter().task("evaluate", len(users)) as task:
         for user in users:
             answer = runtime.answer(Ask(user, now, k=LIST_LENGTH))

@@ -56,6 +56,4 @@ def open_runtime(config: RecsysConfig, model: str | None = None) -> "Runtime":
 
     registry = Registry(config)
     version = resolve(registry, model)
-    return Runtime.open(
-        registry.local_path(version), state_folder(config), version=str(version)
-    )
+    return Runtime.open(registry.local_path(version), state_folder(config), version=str(version))

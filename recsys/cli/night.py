@@ -47,7 +47,10 @@ def moment(text: str | None) -> int | None:
         at = datetime.fromisoformat(text)
     except ValueError:
         raise UsageError(
-            "this is not a date", where="--until", found=text, expected="2026-01-31 or 2026-01-31T04:00"
+            "this is not a date",
+            where="--until",
+            found=text,
+            expected="2026-01-31 or 2026-01-31T04:00",
         ) from None
     at = at if at.tzinfo else at.replace(tzinfo=UTC)
     return int(at.timestamp() * 1_000_000)
@@ -142,5 +145,7 @@ def _done(path: Any, facts: Mapping[str, Any]) -> int:
 def _probe(night: Any, data: Any) -> int:
     from training.finetune.probe import probe
 
-    print(probe(data.interactions, data.texts, night.config.encoder, data.windows, night.config.seed))
+    print(
+        probe(data.interactions, data.texts, night.config.encoder, data.windows, night.config.seed)
+    )
     return ExitCode.DONE

@@ -60,9 +60,7 @@ def run_recommend(args: argparse.Namespace) -> int:
     return ExitCode.DONE
 
 
-def one_list(
-    runtime: "Runtime", user: str, k: int, now: int, keep_seen: bool
-) -> dict[str, Any]:
+def one_list(runtime: "Runtime", user: str, k: int, now: int, keep_seen: bool) -> dict[str, Any]:
     """One row of the output."""
     from recsys.asking import Ask
 

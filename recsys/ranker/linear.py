@@ -62,10 +62,11 @@ class Design:
 
     def apply(self, x: Matrix) -> Matrix:
         """float32[R,F] → float32[R,D]."""
-        return _design(x, self.logged, self.mean, self.scale, self.indicated)
+        out: Matrix = _design(x, self.logged, self.mean, self.scale, self.indicated)
+        return out
 
 
-@numba.njit(nogil=True, cache=True)
+@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
 def _design(
     x: Matrix,
     logged: npt.NDArray[np.bool_],
@@ -90,9 +91,12 @@ def _design(
     return out
 
 
-@numba.njit(nogil=True, cache=True)
+@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
 def _softmax_loss(
-    score: npt.NDArray[np.float64], target: Matrix, offsets: Offsets, gradient: npt.NDArray[np.float64]
+    score: npt.NDArray[np.float64],
+    target: Matrix,
+    offsets: Offsets,
+    gradient: npt.NDArray[np.float64],
 ) -> float:
     """Sum over groups of the cross-entropy of `target` (weights, any sum); fills its gradient."""
     loss = 0.0
@@ -171,7 +175,8 @@ class LinearPart:
         parts = self.design.apply(x) * self.weights
         width = len(self.design.mean)
         shares = parts[:, :width].astype(np.float64)
-        np.add.at(shares, (slice(None), self.design.indicated), parts[:, width:])
+        for place, feature in enumerate(self.design.indicated):
+            shares[:, feature] += parts[:, width + place]
         return shares
 
     def save(self, path: Path, names: tuple[str, ...]) -> None:

@@ -301,7 +301,8 @@ def _write(
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
     encoder = work.encoder.cpu().eval()
-    merge_lora(encoder)
+    if work.config.freeze == "lora" and work.config.fine_tune:
+        merge_lora(encoder)
     encoder.save(aside)
     _copy_settings(work, aside)
     tower.save(aside)

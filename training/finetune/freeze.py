@@ -74,10 +74,8 @@ def _add_lora(encoder: ItemEncoder) -> None:
 
 def merge_lora(encoder: ItemEncoder) -> None:
     """Fold LoRA's updates into the weights they belong to, in place."""
-    try:
-        from peft.tuners.lora import LoraLayer
-    except ImportError:
-        return
+    from peft.tuners.lora import LoraLayer
+
     for name, module in list(encoder.backbone.named_modules()):
         if isinstance(module, LoraLayer):
             module.merge()

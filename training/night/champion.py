@@ -16,6 +16,7 @@ from recsys.encoder.encode import encode_items
 from recsys.evaluation.lists import RankedLists
 from recsys.files import hash_json
 from recsys.registry import Registry
+from training.groups import top_k
 from training.night import evaluate, measure, ranker
 from training.night.context import Night
 from training.night.encoder import Encoded
@@ -53,13 +54,11 @@ def lists_of_champion(
     kept = _encoder_of(side, inputs, encoded, bundle)
     recipe = Recipe.parse(bundle.facts["recipe"])
     groups, rows = measure.measure(side, inputs, kept, recipe, "ranker")
-    tests, tested = measure.measure(side, inputs, kept, recipe, "test")
+    _, tested = measure.measure(side, inputs, kept, recipe, "test")
     rankers = ranker.fit(side, rows, groups)
     assert tested is not None
     score = ranker.score(rankers.path, "full", tested)
-    items, scores = evaluate.top_k(
-        score, tested.table.items, tested.table.offsets, evaluate.LIST_LENGTH
-    )
+    items, scores = top_k(score, tested.table.items, tested.table.offsets, evaluate.LIST_LENGTH)
     return version, RankedLists(f"champion (version {version})", items, scores)
 
 

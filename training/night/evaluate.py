@@ -58,8 +58,8 @@ def make_lists(
     def action(out: Path) -> dict[str, Any]:
         assert measured is not None
         systems = _systems(night, inputs, encoded, recipe, measured, rankers)
-        np.savez(out / "items.npz", **{name: items for name, (items, _) in systems.items()})
-        np.savez(out / "scores.npz", **{name: scores for name, (_, scores) in systems.items()})
+        _save(out / "items.npz", {name: items for name, (items, _) in systems.items()})
+        _save(out / "scores.npz", {name: scores for name, (_, scores) in systems.items()})
         return {"systems": list(systems)}
 
     return night.runner.run(
@@ -68,6 +68,10 @@ def make_lists(
         action,
         code=("training.night.evaluate", "recsys.evaluation.baselines", "training.groups"),
     )
+
+
+def _save(file: Path, arrays: dict[str, Any]) -> None:
+    np.savez(file, **arrays)
 
 
 def read_lists(stage: StageResult) -> list[RankedLists]:
@@ -132,7 +136,9 @@ def _humble(inputs: Inputs, moments: Moments, cut: int) -> list[RankedLists]:
     made = [baselines.popular(past, seen, LIST_LENGTH, n_items=n, offered=offered)]
     if inputs.windows.scheme != "ordinal":
         made += [
-            baselines.recently_popular(past, seen, LIST_LENGTH, n_items=n, now=cut, offered=offered),
+            baselines.recently_popular(
+                past, seen, LIST_LENGTH, n_items=n, now=cut, offered=offered
+            ),
             baselines.newest(
                 past,
                 seen,
@@ -152,7 +158,9 @@ def past_items(interactions: Interactions, moments: Moments) -> PastItems:
     items = [np.unique(read(m).item) for m in range(len(moments))]
     sizes = [len(part) for part in items]
     flat = np.concatenate(items) if items else np.empty(0, np.int32)
-    return PastItems(np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64), flat.astype(np.int32))
+    return PastItems(
+        np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64), flat.astype(np.int32)
+    )
 
 
 def segments_of(
@@ -170,7 +178,9 @@ def segments_of(
     }
     if len(catalogue.category_names) > 1:
         names = np.array([*catalogue.category_names, None], dtype=object)
-        found["category"] = from_column(list(names[catalogue.category[truth.items]]), "relevant")
+        found["category"] = from_column(
+            list(names[catalogue.category_codes[truth.items]]), "relevant"
+        )
     for column in own:
         if column in catalogue.categorical_names:
             names = np.array([*catalogue.values_of(column), None], dtype=object)
@@ -196,7 +206,7 @@ def measure_lists(
         catalogue_size=inputs.n_items,
         item_popularity=np.bincount(known.item, minlength=inputs.n_items),
         item_vectors=np.asarray(encoded.vectors()),
-        item_category=catalogue.category if len(catalogue.category_names) > 1 else None,
+        item_category=catalogue.category_codes if len(catalogue.category_names) > 1 else None,
         past_items=past_items(inputs.interactions, moments),
         seed=night.config.seed,
         resamples=config.bootstrap,

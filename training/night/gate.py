@@ -116,7 +116,9 @@ def _compare(
             inside = labels.code == code if labels.of == "group" else np.diff(part.offsets) > 0
             users = len(np.unique(truth.user[inside]))
             if users < config.min_group:
-                decision.add(label, True, f"{users} users, too few for its rule ({config.min_group})")
+                decision.add(
+                    label, True, f"{users} users, too few for its rule ({config.min_group})"
+                )
                 continue
             values = [
                 np.where(inside, _values(part, lists, k), np.nan) for lists in (candidate, champion)

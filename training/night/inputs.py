@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from data_schemas.config import RecsysConfig
+from data_schemas.tables import TABLES as TABLE_SPECS
 from features.impressions import Impressions
 from features.interactions import Interactions
 from features.users import UserTable
@@ -17,7 +18,6 @@ from recsys.encoder.text import item_texts
 from recsys.eventlog import EventLog
 from recsys.files import hash_file, hash_json
 from recsys.stages import StageResult
-from data_schemas.tables import TABLES as TABLE_SPECS
 from recsys.tables.ingest import ingest
 from recsys.tables.load import Tables, load_tables
 from recsys.tables.sources import find_files

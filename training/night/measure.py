@@ -10,20 +10,19 @@ Shapes: M moments, R candidate rows, F features.
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from features.clock import BUCKETS
 from features.feature_set import FeatureSet
 from features.interactions import Floats, Interactions
 from features.protocols import RecallSource
 from features.rows import ANY_POSITION, BatchInputs, Rows
 from recsys.stages import StageResult
-from training.groups import CandidateTable, HistoryOf, collect, history_reader
+from training.groups import CandidateTable, collect, history_reader
 from training.night.context import Night
 from training.night.encoder import Encoded
 from training.night.inputs import Inputs, shown_lists, user_table
@@ -80,7 +79,9 @@ def measure(
     """Candidates and features of every moment of a role (`ranker` or `test`); None in a dry run."""
     cuts = inputs.windows.ranker if role == "ranker" else inputs.windows.test
     seed = night.config.seed
-    practised = practice(inputs, night.config.windows.floor_share, seed) if role == "ranker" else None
+    practised = (
+        practice(inputs, night.config.windows.floor_share, seed) if role == "ranker" else None
+    )
     view = inputs.interactions
     if practised is not None:
         view = view.where(~practised.cold[view.item])
@@ -88,7 +89,9 @@ def measure(
         cut: fit_as_of(night, inputs, encoded, recipe, view, cut, practised=practised is not None)
         for cut in cuts
     }
-    limit = night.config.ranker.max_groups if role == "ranker" else night.config.evaluation.max_users
+    limit = (
+        night.config.ranker.max_groups if role == "ranker" else night.config.evaluation.max_users
+    )
 
     def action(out: Path) -> dict[str, Any]:
         parts = []
@@ -96,7 +99,9 @@ def measure(
             moments = moments_at(inputs.interactions, cut, inputs.windows.label_end(cut))
             moments = moments.sample(max(1, limit // len(cuts)), seed + number)
             sources = fits[cut].load(encoded)
-            parts.append(_collect_cut(night, inputs, recipe, view, moments, sources, practised, seed))
+            parts.append(
+                _collect_cut(night, inputs, recipe, view, moments, sources, practised, seed)
+            )
         return _write(out, night, inputs, view, parts)
 
     stage = night.runner.run(
@@ -104,7 +109,7 @@ def measure(
         {
             "tables": inputs.key,
             "windows": inputs.windows.facts(),
-            "fits": {str(c): f.stage.key for c, f in fits.items()},
+            "fits": {str(c): f.key for c, f in fits.items()},
             "encoder": encoded.vectors_stage.key,
             "recipe": recipe.identity(),
             "limit": limit,
@@ -113,7 +118,13 @@ def measure(
             "seed": seed,
         },
         action,
-        code=("training.groups", "training.night.measure", "training.windows", "features", "recsys.recall"),
+        code=(
+            "training.groups",
+            "training.night.measure",
+            "training.windows",
+            "features",
+            "recsys.recall",
+        ),
     )
     return stage, None if night.runner.dry_run and not stage.skipped else read(stage.path)
 
@@ -194,9 +205,11 @@ def _write(
         row_grade=table.grade,
         lengths=lengths,
     )
-    np.savez(out / "signals.npz", **{name: values for name, values in table.signals.items()})
+    np.savez(out / "signals.npz", **dict[str, Any](table.signals))
     (out / "features.json").write_text(json.dumps(feature_set.to_json()), encoding="utf-8")
-    found = np.add.reduceat(np.append(table.grade > 0, False), np.minimum(table.offsets[:-1], len(table.grade)))
+    found = np.add.reduceat(
+        np.append(table.grade > 0, False), np.minimum(table.offsets[:-1], len(table.grade))
+    )
     wanted = moments.offsets[1:] - moments.offsets[:-1]
     return {
         "moments": len(moments),
@@ -212,7 +225,7 @@ def batch_inputs(night: Night, inputs: Inputs, view: Interactions) -> BatchInput
     return BatchInputs(
         interactions=view,
         catalogue=inputs.tables.catalogue,
-        bucket_us=BUCKETS[night.config.features.bucket],
+        bucket=night.config.features.bucket,
         users=user_table(inputs.tables),
         impressions=shown_lists(inputs.tables),
     )
@@ -233,7 +246,12 @@ def read(folder: Path) -> Measured:
     )
     signals = np.load(folder / "signals.npz")
     table = CandidateTable(
-        held["row_offsets"], held["items"], {n: signals[n] for n in signals.files}, held["row_grade"]
+        held["row_offsets"],
+        held["items"],
+        {n: signals[n] for n in signals.files},
+        held["row_grade"],
     )
-    features = FeatureSet.from_json(json.loads((folder / "features.json").read_text(encoding="utf-8")))
+    features = FeatureSet.from_json(
+        json.loads((folder / "features.json").read_text(encoding="utf-8"))
+    )
     return Measured(moments, table, np.load(folder / "x.npy", mmap_mode="r"), features, moments.now)

@@ -98,7 +98,10 @@ def decide_and_register(
         registry.promote(version, "; ".join(decision.reasons)[:4000])
     _remember(night, bundle, state, version, decision, page, evaluation)
     night.workspace.collect(pinned=_pinned(registry))
-    metrics = {name: {m: list(i[:3]) for m, i in found.items()} for name, found in evaluation.systems.items()}
+    metrics = {
+        name: {m: list(i[:3]) for m, i in found.items()}
+        for name, found in evaluation.systems.items()
+    }
     return NightResult(version, decision, page, metrics, False, [])
 
 
@@ -143,7 +146,9 @@ def _try_release(
     return median, {
         "evaluated models fitted on events before": "each test cut",
         "released models fitted on events before": report._day(inputs.windows.end),
-        "overlap of the released top 10 with the evaluated": f"{np.mean(overlaps):.0%}" if overlaps else "–",
+        "overlap of the released top 10 with the evaluated": f"{np.mean(overlaps):.0%}"
+        if overlaps
+        else "–",
         "median time of one recommendation, ms": f"{median:.1f}",
     }
 
@@ -224,7 +229,10 @@ def _registered(
         return None
     digest = open_bundle(bundle.path / "bundle", verify=False).digest
     known = {v.version: v.digest for v in registry.list()}
-    if record["identity"] != _identity(bundle, state, night) or known.get(record["version"]) != digest:
+    if (
+        record["identity"] != _identity(bundle, state, night)
+        or known.get(record["version"]) != digest
+    ):
         return None
     kept = record["decision"]
     decision = Decision(kept["action"], kept["champion"], [Rule(**rule) for rule in kept["rules"]])

@@ -35,12 +35,15 @@ def fit(night: Night, measured: Measured | None, upstream: StageResult) -> Stage
         kept = {}
         for name, families in ABLATIONS.items():
             columns = [
-                c for c in measured.features.columns
+                c
+                for c in measured.features.columns
                 if measured.features.families[c] not in families
             ]
             if 0 < len(columns) < len(measured.features.columns):
                 kept[name] = columns
-                _fit_into(out / name.replace(" ", "-"), night, _only(small, measured, columns), columns)
+                _fit_into(
+                    out / name.replace(" ", "-"), night, _only(small, measured, columns), columns
+                )
         return {"ranker": ranker.facts, "gain": ranker.gain(), "ablations": kept}
 
     return night.runner.run(

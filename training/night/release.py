@@ -10,7 +10,6 @@ import numpy as np
 from features.clock import BUCKETS, window_us
 from features.protocols import RecallSource
 from features.state import OnlineState
-from features.users import UserTable
 from recsys.bundle import write_bundle
 from recsys.files import atomic_folder, atomic_write, link_tree, plain
 from recsys.ranker import Ranker
@@ -100,7 +99,9 @@ def bundle(
             ranker=Ranker.load(rankers.path / "full"),
             features_json=measured.features.to_json(),
             facts={
-                "config": plain(night.config.model_dump(mode="json", exclude={"workspace", "data"})),
+                "config": plain(
+                    night.config.model_dump(mode="json", exclude={"workspace", "data"})
+                ),
                 "data_window": [int(inputs.interactions.time.min()), inputs.windows.end],
                 "windows": inputs.windows.facts(),
                 "recipe": recipe.as_json(),
@@ -121,7 +122,7 @@ def bundle(
     return night.runner.run(
         "bundle",
         {
-            "sources": released.stage.key,
+            "sources": released.key,
             "ranker": rankers.key,
             "encoder": encoded.vectors_stage.key,
             "state": state.key,

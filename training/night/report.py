@@ -82,7 +82,9 @@ def drift_rows(inputs: Inputs, tested: Measured, rows: Measured | None) -> list[
     found = [drift.categories("event types", kinds[before.kind], kinds[after.kind])]
     known = np.zeros(inputs.n_items, bool)
     known[before.item] = True
-    found.append(drift.share("events on items nobody acted on before", 0.0, 1 - known[after.item].mean()))
+    found.append(
+        drift.share("events on items nobody acted on before", 0.0, 1 - known[after.item].mean())
+    )
     if rows is not None:
         for place, name in enumerate(tested.features.columns[:40]):
             found.append(
@@ -103,14 +105,17 @@ def examples(
     read = history_reader(inputs.interactions.histories(), moments)
     order = np.random.default_rng(seed).permutation(len(moments))
     chosen = [int(m) for m in order[:200] if len(read(int(m)).item)][:count]
-    out = []
+    out: list[Example] = []
     for m in chosen:
         relevant = set(moments.relevant[moments.offsets[m] : moments.offsets[m + 1]].tolist())
         shown = [int(i) for i in lists.items[m][:EXAMPLE_ITEMS] if i >= 0]
         why = _reasons(tested, ranker, m, shown)
         items = [
             ExampleItem(
-                catalogue.title(item), float(lists.scores[m][place]), why.get(item, ()), item in relevant
+                catalogue.title(item),
+                float(lists.scores[m][place]),
+                why.get(item, ()),
+                item in relevant,
             )
             for place, item in enumerate(shown)
         ]
@@ -130,7 +135,7 @@ def _reasons(
     added = added - added.mean(axis=0)
     place = {int(item): row for row, item in enumerate(tested.table.items[low:high])}
     families = [tested.features.families[name] for name in tested.features.columns]
-    out = {}
+    out: dict[int, tuple[str, ...]] = {}
     for item in shown:
         if item not in place:
             continue
@@ -165,7 +170,7 @@ def ranker_facts(rankers: StageResult, rows: Measured | None, ranker: Ranker) ->
 def source_facts(recipe: Recipe) -> list[SourceFact]:
     """What became of each source, in the report's terms."""
     outcomes = {found["name"]: found for found in recipe.facts.get("sources", [])}
-    out = []
+    out: list[SourceFact] = []
     for name, tried, reason in recipe.facts.get("applicable", []):
         found = outcomes.get(name)
         out.append(
@@ -174,7 +179,7 @@ def source_facts(recipe: Recipe) -> list[SourceFact]:
             else SourceFact(
                 name,
                 bool(found["kept"]),
-                str(found["note"] or reason),
+                str(found.get("reason") or found["note"] or reason),
                 float(found["recall"]),
                 dict(recipe.dials.get(name, found["dials"])),
             )
@@ -209,7 +214,8 @@ def context(
         release=release,
         validation={evaluation.main_metric: best} if best is not None else None,
         stages=[
-            StageCost(r.name, r.seconds, r.peak_mb, r.bytes, r.skipped) for r in night.runner.results
+            StageCost(r.name, r.seconds, r.peak_mb, r.bytes, r.skipped)
+            for r in night.runner.results
         ],
         budget={k: v * night.config.budget_minutes for k, v in SHARES.items()},
         learning_curves=manifest.get("curves") or manifest.get("learning_curve"),

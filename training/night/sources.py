@@ -5,28 +5,28 @@ what is evaluated and what is released differ only in how far their data reaches
 """
 
 import json
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import numpy as np
 import psutil
 
 from features.interactions import DAY, Interactions
 from features.protocols import RecallSource
+from recsys.collaborative.base import SourceInputs
 from recsys.files import atomic_write, hash_json
 from recsys.recall.candidates import RecallStage
+from recsys.recall.registry import load_source
 from recsys.stages import StageResult
 from training.groups import history_reader
 from training.night.context import Night
 from training.night.encoder import Encoded
 from training.night.inputs import Inputs
-from recsys.collaborative.base import SourceInputs
-from recsys.recall.registry import load_source
 from training.sources.fit import applicable_sources, fit_sources
 from training.sources.tune import Label, tune_sources
-from training.windows import moments_at
+from training.windows import Windows, moments_at
 
 CODE = (
     "recsys.collaborative",
@@ -60,7 +60,7 @@ class Recipe:
         return {"dials": self.dials, "weights": self.weights, "facts": self.facts}
 
     def identity(self) -> dict[str, Any]:
-        """What decides the fits: everything but the facts."""
+        """What decides the lists: everything but the facts."""
         return {"dials": self.dials, "weights": self.weights}
 
 
@@ -107,9 +107,11 @@ def _identity(night: Night, inputs: Inputs, encoded: Encoded, pointer: Path) -> 
 
 
 def _choose(night: Night, inputs: Inputs, encoded: Encoded) -> Recipe:
-    """Tune on labels of the ranker's windows, with sources fitted before the first of them."""
+    """Tune on labels of the later half of the ranker's windows, with sources fitted before it."""
     config, windows = night.config.sources, inputs.windows
-    cut = windows.ranker[0] if windows.ranker else windows.cuts[0]
+    # The middle of the ranker's windows: recent enough to resemble the test, early enough that
+    # enough users come back before it begins.
+    cut = windows.ranker[len(windows.ranker) // 2] if windows.ranker else windows.cuts[0]
     end = windows.test[0] if windows.ranker else windows.end
     events = inputs.interactions.before(cut)
     extra = source_inputs(inputs, encoded)
@@ -125,7 +127,7 @@ def _choose(night: Night, inputs: Inputs, encoded: Encoded) -> Recipe:
         _labels(inputs, cut, end, night.config.seed),
         extra,
         [source.name for source in judged if source.kept],
-        fixed={TEXT: encoded.source()},
+        fixed={TEXT: cast(RecallSource, encoded.source())},
         dials=config.dials,
         depth=config.depth,
         limit=config.candidates,
@@ -134,7 +136,15 @@ def _choose(night: Night, inputs: Inputs, encoded: Encoded) -> Recipe:
         workers=night.workers,
     )
     facts = {"applicable": [list(source) for source in judged], **plan.facts()}
-    return Recipe(plan.dials, plan.weights, facts)
+    seconds = {
+        o["name"]: float(o["fit_seconds"]) for o in facts["sources"] if o["name"] in plan.dials
+    }
+    fits, dropped = plan_fits(seconds, len(windows.cuts), night.budget("sources"))
+    for outcome in facts["sources"]:
+        if outcome["name"] in dropped:
+            outcome |= {"kept": False, "reason": dropped[outcome["name"]]}
+    dials = {name: dials for name, dials in plan.dials.items() if name in fits}
+    return Recipe(dials, plan.weights, facts | {"fits": fits})
 
 
 def _labels(inputs: Inputs, cut: int, end: int, seed: int) -> list[Label]:
@@ -149,19 +159,24 @@ def _labels(inputs: Inputs, cut: int, end: int, seed: int) -> list[Label]:
 
 @dataclass(frozen=True)
 class Fitted:
-    """Sources of one recipe fitted as of one cut."""
+    """Sources of one recipe as of one cut."""
 
-    stage: StageResult
+    stages: Mapping[str, StageResult]
+
+    @property
+    def key(self) -> str:
+        """What decided all of them."""
+        return hash_json({name: stage.key for name, stage in self.stages.items()})
+
+    @property
+    def skipped(self) -> bool:
+        return all(stage.skipped for stage in self.stages.values())
 
     def load(self, encoded: Encoded) -> dict[str, RecallSource]:
         """All sources, the encoder's `text` among them."""
-        sources = {
-            folder.name: load_source(folder)
-            for folder in sorted(self.stage.path.iterdir())
-            if folder.is_dir()
-        }
-        order = [name for name in self.stage.facts["sources"] if name in sources]
-        return {name: sources[name] for name in order} | {TEXT: encoded.source()}
+        sources = {name: load_source(stage.path / name) for name, stage in self.stages.items()}
+        sources[TEXT] = cast(RecallSource, encoded.source())
+        return sources
 
 
 def fit_as_of(
@@ -174,44 +189,104 @@ def fit_as_of(
     *,
     practised: bool = False,
 ) -> Fitted:
-    """Fit the recipe's sources on the events of `view` strictly before a cut.
+    """The recipe's sources as of a cut, fitted on events of `view` strictly before it.
 
-    `practised` says that some items' events were taken out of `view` (see `night.measure`).
+    An expensive source is not fitted at every cut: the latest fit at or before the cut is used,
+    which knows less than it might, never more. `practised` says that some items' events were taken
+    out of `view` (see `night.measure`).
     """
+    stages = {
+        name: _fit_one(night, inputs, encoded, recipe, name, view, at, practised)
+        for name, at in fit_times(inputs.windows, recipe, cut).items()
+    }
+    return Fitted(stages)
+
+
+def fit_times(windows: Windows, recipe: Recipe, cut: int) -> dict[str, int]:
+    """When each source's fit for a cut takes place: the cut itself, or an earlier planned one."""
+    fits: Mapping[str, int] = recipe.facts.get("fits", {})
+    role = windows.ranker if cut in windows.ranker else windows.test
+    times = {}
+    for name in recipe.dials:
+        if cut not in windows.cuts:
+            times[name] = cut
+            continue
+        count = _fits_of_role(fits.get(name, len(windows.cuts) + 1), role, windows)
+        planned = [role[place * len(role) // count] for place in range(count)]
+        times[name] = max(at for at in planned if at <= cut)
+    return times
+
+
+def _fits_of_role(fits: int, role: tuple[int, ...], windows: Windows) -> int:
+    """How many of a source's fits fall to a role's cuts; one of all is the release's."""
+    share = (fits - 1) * len(role) / len(windows.cuts)
+    return int(np.clip(round(share), 1, len(role)))
+
+
+def plan_fits(
+    seconds: Mapping[str, float], cuts: int, budget: float
+) -> tuple[dict[str, int], dict[str, str]]:
+    """How often each source is fitted in a night, and which are too expensive for even three.
+
+    Three fits are the least: for the ranker's windows, for the test, for the release. What the
+    budget leaves goes to more frequent fits, the cheapest sources first.
+
+    >>> plan_fits({"a": 1.0, "b": 30.0}, cuts=6, budget=100.0)
+    ({'a': 7, 'b': 3}, {})
+    """
+    dropped: dict[str, str] = {}
+    kept = dict(sorted(seconds.items(), key=lambda entry: entry[1]))
+    while len(kept) > 1 and 3 * sum(kept.values()) > budget:
+        name, cost = kept.popitem()
+        dropped[name] = f"dropped: three fits of {cost:.0f} s each do not fit into the budget"
+    fits, left = {}, budget - 3 * sum(kept.values())
+    for place, (name, cost) in enumerate(kept.items()):
+        extra = int(left / (len(kept) - place) / max(cost, 0.05))
+        fits[name] = min(3 + max(extra, 0), cuts + 1)
+        left -= (fits[name] - 3) * cost
+    return fits, dropped
+
+
+def _fit_one(
+    night: Night,
+    inputs: Inputs,
+    encoded: Encoded,
+    recipe: Recipe,
+    name: str,
+    view: Interactions,
+    cut: int,
+    practised: bool,
+) -> StageResult:
+    """One source on the events of `view` strictly before a time."""
 
     def action(out: Path) -> dict[str, Any]:
-        seconds: dict[str, float] = {}
-        known = view.before(cut)
-        extra = source_inputs(inputs, encoded)
-        for name, dials in recipe.dials.items():
-            began = time.monotonic()
-            fitted = fit_sources(
-                known, extra, {name: dials}, seed=night.config.seed, workers=night.workers
-            )
-            (out / name).mkdir()
-            fitted[name].save(out / name)
-            seconds[name] = round(time.monotonic() - began, 2)
-        return {"sources": list(recipe.dials), "seconds": seconds, "cut": cut}
+        fitted = fit_sources(
+            view.before(cut),
+            source_inputs(inputs, encoded),
+            {name: recipe.dials[name]},
+            seed=night.config.seed,
+            workers=night.workers,
+        )
+        (out / name).mkdir()
+        fitted[name].save(out / name)
+        return {"cut": cut}
 
-    stage = night.runner.run(
-        "sources",
+    return night.runner.run(
+        f"source-{name}",
         {
             "tables": inputs.key,
             "cut": cut,
             "practised": practised,
             "vectors": encoded.vectors_stage.key,
-            "recipe": recipe.identity(),
+            "dials": recipe.dials[name],
             "seed": night.config.seed,
         },
         action,
         code=CODE,
     )
-    return Fitted(stage)
 
 
-def recall_stage(
-    night: Night, recipe: Recipe, sources: Mapping[str, RecallSource]
-) -> RecallStage:
+def recall_stage(night: Night, recipe: Recipe, sources: Mapping[str, RecallSource]) -> RecallStage:
     """Recall as it is served: the configured depth and limit, the recipe's fusion."""
     config = night.config.sources
     return RecallStage(sources, config.depth, config.candidates, recipe.weights)

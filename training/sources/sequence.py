@@ -34,7 +34,9 @@ log = logging.getLogger(__name__)
 POSITIONS_PER_BATCH: Final = 4096
 BATCHES_PER_EPOCH: Final = 40
 """Batches an epoch has at least, where there are few positions."""
-LEAST_STEPS: Final = 200
+LEAST_STEPS, MOST_STEPS = 100, 1200
+"""Steps of a fit: enough for few positions to be learned, and minutes at most for any number
+(0.2 s a step on one core, measured)."""
 MOST_IDS: Final = 200_000
 """Items with an id embedding, the most supported; the others are their text."""
 WARM_EPOCH_SHARE: Final = 0.34
@@ -181,7 +183,8 @@ def train(
 
     if not len(sequences.start):
         return
-    steps = max(LEAST_STEPS, round(epochs * sequences.positions / sequences.per_batch))
+    wanted = round(epochs * sequences.positions / sequences.per_batch)
+    steps = min(MOST_STEPS, max(LEAST_STEPS, wanted))
     optimiser = torch.optim.AdamW(
         model.parameters(),
         lr=dials["learning_rate"],

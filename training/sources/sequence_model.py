@@ -78,7 +78,8 @@ class SequenceModel(nn.Module):  # type: ignore[misc]
         self.bias = nn.Parameter(torch.from_numpy(popularity)[:, None].clone())
         with torch.no_grad():
             self.id.weight[0] = 0
-        self.vectors = None if vectors is None else torch.from_numpy(np.ascontiguousarray(vectors))
+        # a copy: the vectors may be mapped from a file, which torch cannot take as they are
+        self.vectors = None if vectors is None else torch.from_numpy(np.array(vectors, np.float32))
         self.project = (
             None if vectors is None else nn.Linear(vectors.shape[1], self.width, bias=False)
         )
