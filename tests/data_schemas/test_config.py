@@ -1,0 +1,95 @@
+"""recsys.yaml: checked before any work, with the nearest known name."""
+
+from pathlib import Path
+
+import pytest
+
+from data_schemas.config import load_config, parse_config
+from data_schemas.errors import ExitCode, UsageError
+
+SMALLEST = {"data": {"items": "data/items.parquet", "events": "data/events.parquet"}}
+
+
+def wrong(change, *says):
+    with pytest.raises(UsageError) as caught:
+        parse_config(SMALLEST | change, Path("/x"), "recsys.yaml")
+    message = caught.value.render()
+    for text in says:
+        assert text in message, message
+    assert caught.value.code == ExitCode.USAGE
+    return message
+
+
+def test_the_smallest_config(tmp_path):
+    file = tmp_path / "recsys.yaml"
+    file.write_text("data: {items: data/items.parquet, events: data/events.parquet}\n")
+    config = load_config(file)
+    assert config.path(config.data.items) == tmp_path / "data" / "items.parquet"
+    assert config.workspace_path == tmp_path / "work"
+    assert config.data.quarantine_limit == 0.05
+
+
+def test_a_misspelt_key_names_the_nearest(tmp_path):
+    wrong(
+        {"budget_minuts": 3}, "unknown setting", "budget_minuts", "did you mean `budget_minutes`?"
+    )
+    wrong({"encoder": {"batchsize": 3}}, "encoder.batchsize", "did you mean `batch_size`?")
+    wrong({"xyzzy": 1}, "one of budget_minutes, clock, data")
+
+
+def test_a_missing_key_says_what_to_write():
+    with pytest.raises(UsageError) as caught:
+        parse_config({"data": {"items": "x"}}, Path("/x"))
+    assert "data.events" in caught.value.render()
+    assert "recsys init" in caught.value.render()
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"budget_minutes": 0}, "budget_minutes"),
+        ({"clock": "utc"}, "clock"),
+        ({"name": "a b"}, "name"),
+        ({"data": SMALLEST["data"] | {"quarantine_limit": 2}}, "data.quarantine_limit"),
+        ({"sources": {"depth": 1, "candidates": 200}}, "(whole file)"),
+        ({"events": {"types": {"buy": {"grade": 99}}}}, "events.types.buy.grade"),
+    ],
+)
+def test_wrong_values_name_the_field(change, field):
+    wrong(change, "a setting has a wrong value", f"recsys.yaml: {field}")
+
+
+def test_several_problems_are_counted():
+    assert "(and 1 more)" in wrong({"seed": "x", "clock": "y"})
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("data: [", "not valid YAML"),
+        ("", "holds no settings"),
+        ("- 1\n", "holds no settings"),
+    ],
+)
+def test_files_that_are_no_config(tmp_path, text, says):
+    file = tmp_path / "recsys.yaml"
+    file.write_text(text)
+    with pytest.raises(UsageError, match=says) as caught:
+        load_config(file)
+    assert "recsys.yaml" in caught.value.render()
+
+
+def test_no_file_and_a_folder(tmp_path):
+    with pytest.raises(UsageError, match="no config file here"):
+        load_config(tmp_path / "recsys.yaml")
+    with pytest.raises(UsageError, match="cannot be read"):
+        load_config(tmp_path)
+
+
+def test_own_types_extend_or_replace_the_defaults():
+    types = {"types": {"buy": {"weight": 7, "grade": 3}}}
+    extended = parse_config(SMALLEST | {"events": types}, Path("/x")).events.meaning()
+    assert extended.types["buy"] == (7, 3)
+    assert extended.types["click"] == (2, 1)
+    alone = parse_config(SMALLEST | {"events": types | {"replace_defaults": True}}, Path("/x"))
+    assert set(alone.events.meaning().types) == {"buy"}

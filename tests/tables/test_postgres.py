@@ -1,0 +1,99 @@
+"""Tables of a real PostgreSQL server, read through Ibis."""
+
+import os
+import shutil
+import socket
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from data_schemas.errors import DataRefused, UsageError
+
+pytestmark = pytest.mark.postgres
+
+
+def programs():
+    """The folder of PostgreSQL's programs, or None."""
+    found = shutil.which("pg_ctl")
+    if found:
+        return Path(found).parent
+    folders = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+    return folders[-1] if folders else None
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory):
+    """URL of a database with items and events, on a server of its own."""
+    psycopg = pytest.importorskip("psycopg", reason="the [postgres] extra is not installed")
+    if programs() is None:
+        pytest.skip("no PostgreSQL server programs are installed")
+    root = os.getuid() == 0
+    if root and shutil.which("runuser") is None:
+        pytest.skip("PostgreSQL does not run as root, and there is no runuser")
+    folder = tmp_path_factory.mktemp("postgres")
+    if root:
+        shutil.chown(folder, "postgres")
+        for parent in [folder, *folder.parents][:-1]:
+            if parent.stat().st_uid == 0:
+                parent.chmod(parent.stat().st_mode | 0o011)
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port = sock.getsockname()[1]
+
+    def run(program, *arguments):
+        command = [str(programs() / program), "-D", str(folder / "data"), *arguments]
+        as_postgres = ["runuser", "-u", "postgres", "--"] if root else []
+        subprocess.run(
+            as_postgres + command, check=True, cwd=folder, stdout=subprocess.DEVNULL, timeout=120
+        )
+
+    run("initdb", "-A", "trust", "-U", "postgres", "--no-sync")
+    options = f"-p {port} -k {folder} -c listen_addresses=127.0.0.1"
+    run("pg_ctl", "-o", options, "-l", str(folder / "log"), "-w", "start")
+    url = f"postgres://postgres:secret@127.0.0.1:{port}/postgres"
+    with psycopg.connect(url.replace("postgres://", "postgresql://", 1), autocommit=True) as db:
+        db.execute("CREATE TABLE goods (item_id text, title text, tags text[], price float8)")
+        db.execute("INSERT INTO goods VALUES ('i0', 'A', '{x,y}', 1.5), ('i1', 'B', NULL, NULL)")
+        db.execute(
+            "CREATE TABLE clicks (user_id bigint, item_id text, event_type text,"
+            " timestamp timestamptz)"
+        )
+        db.execute(
+            "INSERT INTO clicks SELECT n % 7, 'i' || n % 2, 'click',"
+            " timestamptz '2024-01-01 01:00:00+01' + n * interval '1 second'"
+            " FROM generate_series(1, 1000) n"
+        )
+        db.execute(
+            "CREATE TABLE naive AS SELECT user_id, item_id, event_type,"
+            " timestamp AT TIME ZONE 'UTC' AS timestamp FROM clicks"
+        )
+    yield url
+    run("pg_ctl", "-m", "immediate", "-w", "stop")
+
+
+def test_tables_are_read_whole(desk, shop):
+    summary = desk.ingest(connection=shop, items="goods", events="clicks")
+    assert (summary["items"], summary["users"], summary["events"]) == (2, 7, 1000)
+    assert summary["time"]["first"] == "2024-01-01T00:00:01+00:00"
+    assert summary["tables"]["events"]["notes"] == ["`user_id` holds int64, taken as strings"]
+    items = desk.rows("items.parquet")
+    assert (items[0]["tags"], items[0]["price"]) == (["x", "y"], 1.5)
+    assert "secret" not in str(summary)
+
+
+def test_times_without_zone_are_refused(desk, shop):
+    with pytest.raises(DataRefused, match="timestamps without a time zone") as caught:
+        desk.ingest(connection=shop, items="goods", events="naive")
+    assert "table `naive`" in caught.value.render()
+    assert desk.left_behind() == []
+
+
+def test_missing_table_and_wrong_password_are_said_without_it(desk, shop):
+    with pytest.raises(UsageError, match="no such table") as caught:
+        desk.ingest(connection=shop, items="goods", events="nothing")
+    assert "clicks, goods, naive" in caught.value.render()
+    assert "secret" not in caught.value.render()
+    with pytest.raises(UsageError, match="cannot be opened") as caught:
+        desk.ingest(connection=shop.rsplit("/", 1)[0] + "/nowhere", items="a", events="b")
+    assert "secret" not in caught.value.render()
