@@ -13,7 +13,7 @@ from importlib import resources
 from typing import Any, NamedTuple
 
 from recsys.eventlog import EventLog, ImpressionBuffer
-from serving import metrics
+from serving import metrics, tracing
 from serving.asgi import ClientGone, Headers, Receive, Request, Response, Scope, Send, split_path
 from serving.clock import Clock
 from serving.engine import EngineProvider
@@ -88,6 +88,7 @@ class App:
     async def start(self) -> None:
         """Open the log, begin to load the champion and to follow the log."""
         settings = self.settings
+        tracing.configure()
         self._log = await asyncio.to_thread(self._open_log)
         self._clock = Clock(frozen=settings.clock == "end_of_data")
         self._clock.observe(await asyncio.to_thread(self._log.last_received_at))
@@ -118,6 +119,7 @@ class App:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await asyncio.to_thread(self._impressions.close)
         await asyncio.to_thread(self._log.close)
+        await asyncio.to_thread(tracing.shutdown)
 
     def drain(self) -> None:
         """Answer 503 on /readyz from now on, so that a balancer sends nobody here."""
@@ -239,7 +241,7 @@ class App:
             async with asyncio.timeout(
                 self.settings.body_timeout + self.settings.timeout_ms / 1000
             ):
-                return await route.handler(request)
+                return await tracing.traced(route.path, route.handler, request)
         except TimeoutError:
             detail = "Not done within the time budget. Events may be repeated with their event_id."
             raise unavailable(detail) from None

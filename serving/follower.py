@@ -24,6 +24,8 @@ class Live:
 
     engine: Engine
     position: int
+    cold: list[str]
+    """What a new user gets, best first; the last resort when the engine fails."""
 
 
 class Follower:

@@ -15,9 +15,10 @@ from data_schemas import columns as c
 from data_schemas.api import Experiment, RankedItem, RankedList, Reasons
 from recsys.eventlog import ImpressionBuffer
 from recsys.eventlog.export import FEATURES, KNOWN_POSITION
-from serving import metrics
+from serving import metrics, tracing
 from serving.engine import Answer, Ask, Engine
 from serving.experiments import explore, team_draft, user_share
+from serving.fallback import cold_answer
 from serving.logs import log
 from serving.settings import Settings
 from serving.texts import TextBatcher
@@ -53,7 +54,7 @@ class Ranking:
         late = [] if await self._encoded(engine, ask) else ["text_encoder_late"]
         if experiment is not None and experiment.arm == "interleaved":
             return self._interleaved(ask, engine, experiment, surface)
-        answer = engine.answer(ask)
+        answer = self._asked(engine, ask, replay)
         answer.degraded = late + answer.degraded
         if self._settings.shadow is not None and not replay:
             asyncio.get_running_loop().call_soon(self._shadow, ask, answer.item_ids)
@@ -84,6 +85,21 @@ class Ranking:
         left = 1.0 if ask.deadline is None else max(0.0, ask.deadline - time.monotonic())
         return await self._texts.prepare(engine, list(ask.new_items.values()), left)
 
+    def _asked(self, engine: Engine, ask: Ask, replay: bool) -> Answer:
+        """The engine's answer; a popular list where it fails or the time was spent in waiting.
+
+        A replay is exact or fails.
+        """
+        if replay:
+            return engine.answer(ask)
+        if ask.deadline is not None and time.monotonic() > ask.deadline:
+            return cold_answer(engine, self._versions.cold_list(engine), ask, "ranking_late")
+        try:
+            return engine.answer(ask)
+        except Exception as error:
+            log("error", "ranking_failed", version=engine.version, error=repr(error)[:300])
+            return cold_answer(engine, self._versions.cold_list(engine), ask, "ranking_failed")
+
     def _shadow(self, ask: Ask, shown: list[str]) -> None:
         """Ask the shadow the same after the answer went out; only the agreement is kept."""
         engine = self._versions.open_version(str(self._settings.shadow))
@@ -103,9 +119,10 @@ class Ranking:
         """Team draft of the champion's list and the challenger's; each item names its version."""
         challenger = self._versions.open_version(str(self._settings.interleave))
         if challenger is None or challenger is champion:
-            return self._finish(ask, champion, champion.answer(ask), None, surface, False, None)
-        first = champion.answer(ask)
-        second = challenger.answer(replace(ask, explain=0))
+            answer = self._asked(champion, ask, False)
+            return self._finish(ask, champion, answer, None, surface, False, None)
+        first = self._asked(champion, ask, False)
+        second = self._asked(challenger, replace(ask, explain=0), False)
         scores = [dict(zip(a.item_ids, a.scores, strict=True)) for a in (first, second)]
         length = max(len(first.item_ids), len(second.item_ids))
         drafted = team_draft(first.item_ids, second.item_ids, length, self._rng)
@@ -148,6 +165,7 @@ class Ranking:
             experiment=experiment,
         )
         _count(answer)
+        tracing.ranked(version, len(order), answer.degraded, answer.steps_ms)
         if not replay:
             self._log(ask, engine, answer, order, propensities, ranked, surface, teams)
         return ranked

@@ -15,6 +15,7 @@ from recsys.eventlog import EventLog
 from serving import metrics
 from serving.clock import Clock
 from serving.engine import Ask, Engine, EngineProvider
+from serving.fallback import COLD_LENGTH
 from serving.follower import Follower, Live
 from serving.logs import log
 from serving.problems import Problem, unavailable
@@ -61,6 +62,10 @@ class Versions:
         if self._champion is None:
             raise unavailable("No model is loaded yet.", retry_after=2)
         return self._champion.engine
+
+    def cold_list(self, engine: Engine) -> list[str]:
+        """What a new user gets from an engine in service, best first."""
+        return next((live.cold for live in self.live() if live.engine is engine), [])
 
     def open_version(self, version: str) -> Engine | None:
         """An engine already in service, or None."""
@@ -169,16 +174,18 @@ class Versions:
     async def _open(self, version: str | None) -> Live:
         """Open, warm, and bring to the log's end, all beside the engines in service."""
         started = time.monotonic()
-        engine = await asyncio.to_thread(self._load, version)
-        live = Live(engine, engine.log_position)
+        engine, cold = await asyncio.to_thread(self._load, version)
+        live = Live(engine, engine.log_position, cold)
         await self.follower.catch_up(joining=live)
         log("info", "opened", version=engine.version, seconds=round(time.monotonic() - started, 2))
         return live
 
-    def _load(self, version: str | None) -> Engine:
+    def _load(self, version: str | None) -> tuple[Engine, list[str]]:
+        """Open and warm; the list of a new user is kept for bad times."""
         engine = self._provider.load(version)
         moment = engine.data_end + 1 if self._clock.frozen else self._clock.now()
-        engine.answer(Ask(user_id="", now=moment, k=10))
+        engine.answer(Ask(user_id="", now=moment, k=10, explain=1))
+        cold = engine.answer(Ask(user_id="", now=moment, k=COLD_LENGTH)).item_ids
         gc.collect()
         gc.freeze()
-        return engine
+        return engine, cold

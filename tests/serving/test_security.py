@@ -171,19 +171,54 @@ def test_overload_is_refused_at_once_with_a_time_to_return(serve, fakes):
     run(scenario)
 
 
-def test_a_broken_engine_answers_500_as_a_problem_and_goes_on(serve, capsys):
+def test_when_the_engine_fails_the_popular_list_is_given_and_said_so(serve, capsys):
     async def scenario():
         async with serve() as (client, app):
+            cold = (await client.post("/v1/recommend", json={"user_id": "", "k": 30})).json()
+            assert "user_id" in cold["detail"]
+            cold = (await client.post("/v1/recommend", json={"user_id": "new", "k": 30})).json()
+            best = [item["item_id"] for item in cold["items"]]
+            event = {"user_id": "secret-user", "item_id": best[0], "event_type": "click"}
+            await client.post("/v1/events", json=event)
+            await client.put(f"/v1/items/{best[1]}", json={"available": False})
             app.versions.champion().fail_on = "secret-user"
-            answer = await client.post("/v1/rank", json={**ASK, "user_id": "secret-user"})
-            assert answer.status_code == 500
-            assert "broken" not in answer.text
-            assert (await client.post("/v1/rank", json=ASK)).status_code == 200
+            ask = {"user_id": "secret-user", "k": 2, "exclude": [best[2]]}
+            answer = (await client.post("/v1/recommend", json=ask)).json()
+            assert [item["item_id"] for item in answer["items"]] == best[3:5]
+            assert answer["degraded"] == ["ranking_failed"]
+            assert answer["items"][0]["score"] is None
+            filtered = {**ask, "filters": {"title": ["Film 3", "Film 4"], "tags": "a"}}
+            answer = (await client.post("/v1/recommend", json=filtered)).json()
+            assert {item["item_id"] for item in answer["items"]} == {"3", "4"} - set(best[:3])
+            items = ["nobody", best[5], {"item_id": "new", "title": "T"}, best[4]]
+            answer = await client.post("/v1/rank", json={"user_id": "secret-user", "items": items})
+            assert [item["item_id"] for item in answer.json()["items"]] == [best[4], best[5], "new"]
+            assert answer.json()["unknown"] == ["nobody"]
+            exact = {"user_id": "secret-user", "items": ["1"], "as_of": "2023-01-01T00:00:00Z"}
+            failed = await client.post("/v1/rank", json=exact)
+            assert (failed.status_code, "broken" in failed.text) == (500, False)
 
     run(scenario)
     logged = capsys.readouterr().err
     assert "broken" in logged
     assert "secret-user" not in logged
+
+
+def test_a_request_that_waited_too_long_gets_the_popular_list(serve):
+    async def scenario():
+        async with serve(timeout_ms=1) as (client, app):
+            take = app._handlers._json
+
+            async def slow(request, decoder):
+                await asyncio.sleep(0.005)
+                return await take(request, decoder)
+
+            app._handlers._json = slow
+            answer = (await client.post("/v1/recommend", json={"user_id": "u", "k": 3})).json()
+            assert answer["degraded"] == ["ranking_late"]
+            assert len(answer["items"]) == 3
+
+    run(scenario)
 
 
 def test_a_record_that_cannot_be_folded_does_not_stop_the_others(serve):
