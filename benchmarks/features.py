@@ -11,6 +11,7 @@ same rows in the same run, installed into a virtual environment of its own under
 """
 
 import argparse
+import importlib
 import json
 import os
 import resource
@@ -21,24 +22,32 @@ import time
 import venv
 from pathlib import Path
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
+# This script has the name of the package it measures. Python looks for imports beside a script
+# first, so the folder is taken off the path, and a neighbour's `import features` is sent on.
+HERE = Path(__file__).resolve().parent
+sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != HERE]
+if __name__ == "features":
+    del sys.modules[__name__]
+    sys.modules[__name__] = importlib.import_module(__name__)
+else:
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.parquet as pq
 
-from features.catalogue import Catalogue
-from features.feature_set import FeatureSet
-from features.interactions import DAY, HOUR, Interactions
-from features.kinds.smoothed_rate import SmoothedRate
-from features.kinds.trend import Trend
-from features.kinds.window_count import WindowCount
-from features.rows import ANY_POSITION, BatchInputs, Rows
-from features.trial import START
+    from features.catalogue import Catalogue
+    from features.feature_set import FeatureSet
+    from features.interactions import DAY, HOUR, Interactions
+    from features.kinds.smoothed_rate import SmoothedRate
+    from features.kinds.trend import Trend
+    from features.kinds.window_count import WindowCount
+    from features.rows import ANY_POSITION, BatchInputs, Rows
+    from features.trial import START
 
 TYPES = ("view", "click", "purchase")
 FEAST_ROWS = 100_000
 
 
-def world(n: int) -> tuple[Interactions, Catalogue]:
+def world(n: int) -> "tuple[Interactions, Catalogue]":
     """n events of 90 days on n/100 items, whose popularity falls off like 1/rank."""
     rng = np.random.default_rng(7)
     n_items = max(1000, n // 100)
@@ -68,7 +77,7 @@ def world(n: int) -> tuple[Interactions, Catalogue]:
     return events, Catalogue.from_table(table)
 
 
-def counters() -> FeatureSet:
+def counters() -> "FeatureSet":
     return FeatureSet(
         [
             *(WindowCount("item", t, w) for t in ("", *TYPES) for w in (DAY, 7 * DAY, 0)),
@@ -79,7 +88,7 @@ def counters() -> FeatureSet:
     )
 
 
-def rows_of(events: Interactions) -> Rows:
+def rows_of(events: "Interactions") -> "Rows":
     """One row per event, as of its time."""
     n = len(events)
     return Rows(
@@ -161,7 +170,7 @@ def feast() -> dict[str, float]:
 
 
 def _write_for_feast(
-    folder: Path, events: Interactions, catalogue: Catalogue, features: FeatureSet
+    folder: Path, events: "Interactions", catalogue: "Catalogue", features: "FeatureSet"
 ) -> None:
     """The counters as of the start of every hour in which an item has events or rows, and rows.
 

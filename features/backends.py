@@ -3,8 +3,9 @@
 A backend takes Arrow tables in and gives numpy columns out; the expression is the same for all.
 """
 
+import tempfile
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import ibis
 import numpy as np
@@ -13,6 +14,8 @@ import pyarrow as pa
 
 from data_schemas.errors import UsageError
 
+LEAST_MEMORY_MB: Final = 256
+"""DuckDB needs some tens of MB for its own (measured)."""
 Columns = Mapping[str, npt.NDArray[Any]]
 
 
@@ -39,7 +42,10 @@ class DuckDB:
         import duckdb
 
         self._connection = duckdb.connect()
-        self._connection.execute(f"SET memory_limit = '{memory_mb}MB'")
+        # What does not fit goes to a folder of our own, not to the caller's working folder.
+        self._spill = tempfile.TemporaryDirectory(prefix="features-")
+        self._connection.execute(f"SET temp_directory = '{self._spill.name}'")
+        self._connection.execute(f"SET memory_limit = '{max(memory_mb, LEAST_MEMORY_MB)}MB'")
         self._connection.execute("SET preserve_insertion_order = false")
 
     def put(self, name: str, columns: Columns) -> None:
@@ -54,6 +60,7 @@ class DuckDB:
 
     def close(self) -> None:
         self._connection.close()
+        self._spill.cleanup()
 
 
 class PySpark:

@@ -50,7 +50,7 @@ def every_kind(trial: Trial, bucket: str = "hour") -> FeatureSet:
 
 
 # A failing world is small already; shrinking it would take minutes.
-@settings(max_examples=8, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate])
+@settings(max_examples=5, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate])
 @given(
     st.integers(0, 10_000),
     st.integers(0, 400),
