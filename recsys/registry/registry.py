@@ -11,6 +11,7 @@ The embedded SQLite store is read, and its aliases are changed, without importin
 
 import contextlib
 import fcntl
+import importlib.util
 import json
 import os
 import shutil
@@ -85,7 +86,7 @@ class Registry:
         self._experiment = config.tracking.experiment
         database = config.workspace_path / "mlflow" / "mlflow.db"
         self.embedded = config.tracking.uri is None
-        self.uri = config.tracking.uri or f"sqlite:///{database}"
+        self.uri = _with_driver(config.tracking.uri or f"sqlite:///{database}")
         self._store = EmbeddedStore(database, self.name)
         location = config.tracking.artifacts
         if location is not None and "://" not in location:
@@ -562,6 +563,14 @@ class Registry:
             for v, tags in entries
             if DIGEST_TAG in tags
         ]
+
+
+def _with_driver(uri: str) -> str:
+    """SQLAlchemy takes `postgresql://` for psycopg2; name psycopg 3 where only that is there."""
+    for scheme in ("postgresql://", "postgres://"):
+        if uri.startswith(scheme) and importlib.util.find_spec("psycopg2") is None:
+            return "postgresql+psycopg://" + uri.removeprefix(scheme)
+    return uri
 
 
 def _knock(uri: str) -> None:
