@@ -286,13 +286,13 @@ def dots_top_of_lists(
     out_items: Ints,
     out_scores: Floats,
 ) -> int:
-    """As `dots_top`, over the members of the probed inverted lists only."""
+    """As `dots_top`, over the members of the probed inverted lists only; `rows` in their order."""
     size = 0
     for q in range(len(probe)):
         for p in range(offsets[probe[q]], offsets[probe[q] + 1]):
             j = member[p]
             if known[j] == 1 and blocked[j] == 0:
-                size = push(out_scores, out_items, size, dot(rows[j], query), j)
+                size = push(out_scores, out_items, size, dot(rows[p], query), j)
     unheap(out_scores, out_items, size)
     return size
 

@@ -99,6 +99,10 @@ class Lists:
 
     def quality(self, weights: Mapping[str, float]) -> Quality:
         """Quality of the fusion with the given weights (0 where absent)."""
+        return judged(self.ranks(weights), self._owner, self.sizes, self.limit)
+
+    def ranks(self, weights: Mapping[str, float]) -> Doubles:
+        """1-based fused rank of every relevant item, inf where no weighted source lists it."""
         weight = np.array([weights.get(name, 0.0) for name in self.names], np.float32)
         score = self._votes @ weight
         ranks = np.full(len(self._owner), np.inf)
@@ -109,7 +113,7 @@ class Lists:
             if own > 0:
                 before = np.count_nonzero(score[low:mine] >= own)
                 ranks[r] = 1 + before + np.count_nonzero(score[mine + 1 : high] > own)
-        return judged(ranks, self._owner, self.sizes, self.limit)
+        return ranks
 
 
 def choose_weights(lists: Lists, start: Mapping[str, float]) -> dict[str, float]:

@@ -18,7 +18,7 @@ from features.protocols import RecallSource
 from recsys.collaborative.base import SourceInputs
 from recsys.recall.registry import FITTABLE, source_class
 from training.sources.fit import fit_one
-from training.sources.fusion import Lists, Quality, better, choose_weights, judged
+from training.sources.fusion import Doubles, Lists, Quality, better, choose_weights, judged
 
 log = logging.getLogger(__name__)
 
@@ -141,7 +141,7 @@ def tune_sources(
         outcomes.append(_tune_one(bench, name, start, frozenset(own), allowance))
         log.info("%s", outcomes[-1])
     for name, source in (fixed or {}).items():
-        quality = bench.measure(name, source)
+        quality = bench.measure(source)
         bench.keep(name)
         outcomes.append(Outcome(name, {}, *quality.means(), fit_seconds=0.0, tried=1))
     plan = _fuse(bench, outcomes, limit)
@@ -175,8 +175,8 @@ class Bench:
         self.seed, self.workers, self.depth = seed, workers, depth
         self.lists: dict[str, list[Ints]] = {}
         self._latest: list[Ints] = []
-        self._owner = np.repeat(np.arange(len(labels)), [len(row.relevant) for row in labels])
-        self._sizes = np.array([len(row.relevant) for row in labels], np.float64)
+        self.owner = np.repeat(np.arange(len(labels)), [len(row.relevant) for row in labels])
+        self.sizes = np.array([len(row.relevant) for row in labels], np.float64)
 
     def fit(self, name: str, dials: Mapping[str, float]) -> tuple[RecallSource, float]:
         """A fitted source, and how many seconds it took."""
@@ -186,19 +186,28 @@ class Bench:
         )
         return source, perf_counter() - started
 
-    def measure(self, name: str, source: RecallSource) -> Quality:
+    def measure(self, source: RecallSource) -> Quality:
         """nDCG@10 and recall@100 of the source alone; its lists stay at hand for `keep`."""
+        return self.quality_of(self.ranks(source))
+
+    def ranks(self, source: RecallSource) -> Doubles:
+        """1-based rank of every label's relevant items in the source's list, inf where missing."""
         blocked = np.zeros(self.interactions.n_items, np.uint8)
-        self._latest, ranks = [], []
+        latest, ranks = [], []
         for label in self.labels:
             # what a vocabulary has gained since is no item of this fit
             seen = label.history.item[label.history.item < len(blocked)]
             blocked[seen] = 1
             found = source.recall(label.history, self.depth, label.now, blocked).items
             blocked[seen] = 0
-            self._latest.append(found)
+            latest.append(found)
             ranks += [_rank(found, item) for item in label.relevant]
-        return judged(np.array(ranks), self._owner, self._sizes, HIT_DEPTH)
+        self._latest = latest
+        return np.array(ranks, np.float64)
+
+    def quality_of(self, ranks: Doubles) -> Quality:
+        """Quality from ranks in the order of the labels' relevant items."""
+        return judged(ranks, self.owner, self.sizes, HIT_DEPTH)
 
     def keep(self, name: str) -> None:
         """Let the lists measured last be the source's."""
@@ -218,7 +227,7 @@ def _tune_one(
     grid = source_class(name).DIALS
     source, fit_seconds = bench.fit(name, start)
     chosen: dict[str, float] = dict(source.dials)  # type: ignore[attr-defined]
-    quality = bench.measure(name, source)
+    quality = bench.measure(source)
     bench.keep(name)
     tried, skipped = 1, []
     order = sorted(grid, key=lambda dial: dial not in READ_WHEN_SERVING)
@@ -234,7 +243,7 @@ def _tune_one(
                 candidate.dials = trial  # type: ignore[attr-defined]
             else:
                 candidate, _ = bench.fit(name, trial)
-            outcome = bench.measure(name, candidate)
+            outcome = bench.measure(candidate)
             tried += 1
             if better(outcome.objective, quality.objective):
                 source, chosen, quality = candidate, trial, outcome
