@@ -51,6 +51,7 @@ def add_parsers(subparsers: Any) -> None:
 
 def run_validate(args: argparse.Namespace) -> int:
     """Check the tables as a night would and print what was found; writes nothing of them."""
+    import os
     import shutil
     import tempfile
 
@@ -60,7 +61,9 @@ def run_validate(args: argparse.Namespace) -> int:
     from recsys.tables.report import render
 
     config = load_config(args.config)
-    with tempfile.TemporaryDirectory(prefix="recsys-validate-") as place:
+    # What spills is as large as the tables: rather the workspace's disk than a small /tmp.
+    room = config.workspace_path if os.access(config.workspace_path, os.W_OK) else None
+    with tempfile.TemporaryDirectory(prefix=".validate-", dir=room) as place:
         summary = ingest(config, Path(place) / "tables")
         print(render(summary))
         found = Path(place) / "tables" / QUARANTINE

@@ -20,6 +20,21 @@ def render(summary: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def findings(summary: Mapping[str, Any]) -> list[str]:
+    """One line per rule broken, warning and note, with table and file, for a night's log."""
+    lines = []
+    for name, table in summary["tables"].items():
+        place = f"{name} ({table['source']})"
+        for rule in {**table["rules"], **table["log_rules"]}:
+            count = table["rules"].get(rule, 0) + table["log_rules"].get(rule, 0)
+            lines.append(
+                f"{place}: {count:,} rows set aside by `{rule}`: {RULES[rule].says};"
+                f" do: {RULES[rule].do}"
+            )
+        lines += [f"{place}: {line.strip()}" for line in _remarks(table)]
+    return lines
+
+
 def _tables(summary: Mapping[str, Any]) -> Iterator[str]:
     yield f"{'table':<12} {'rows':>12} {'accepted':>12} {'set aside':>12}   where"
     for name, table in summary["tables"].items():
@@ -68,7 +83,7 @@ def _findings(name: str, table: Mapping[str, Any]) -> Iterator[str]:
     found = [*_broken(table), *_remarks(table)]
     if found:
         yield ""
-        yield f"{name}:"
+        yield f"{name} ({table['source']}):"
         yield from found
 
 

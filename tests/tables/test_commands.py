@@ -13,6 +13,7 @@ from recsys.bundled import lay_out_movies, template
 from recsys.cli import data
 from recsys.tables.ingest import ingest
 from recsys.tables.load import load_tables
+from recsys.tables.report import findings
 
 
 def command(*words, config="recsys.yaml"):
@@ -67,6 +68,16 @@ def test_validate_says_what_to_do(desk, capsys, config):
         "items.parquet",
         "recsys.yaml",
     ]
+
+
+def test_findings_are_one_line_each(desk):
+    desk.items(title=["x" * 100_000, "b", "c", "d"])
+    desk.events(40, item_id=["i0"] * 39 + ["gone"])
+    lines = findings(desk.ingest())
+    assert len(lines) == 2
+    assert "items.parquet): 1 titles longer than 10,000 characters, cut there" in lines[0]
+    assert "events.parquet): 1 rows set aside by `unknown_item`" in lines[1]
+    assert "do: export the items table after the events" in lines[1]
 
 
 def test_init_lays_out_tables_that_validate_calls_empty(tmp_path, capsys):
