@@ -52,6 +52,8 @@ class Shown:
     user: npt.NDArray[np.integer]
     swapped_with: npt.NDArray[np.integer] | None = None
     score: npt.NDArray[np.floating] | None = None
+    weight: npt.NDArray[np.floating] | None = None
+    """What makes a rare swap as heavy as a fair coin: 1 / its chance. Method 1 only."""
 
     def __post_init__(self) -> None:
         lengths = [len(c) for c in vars(self).values() if c is not None]
@@ -73,6 +75,83 @@ class Shown:
                 if isinstance(value, np.ndarray)
             },
         )
+
+
+def rows_of_lists(
+    offsets: npt.NDArray[np.integer],
+    item: npt.NDArray[np.integer],
+    clicked: npt.NDArray[np.integer],
+    user: npt.NDArray[np.integer],
+    *,
+    question: npt.NDArray[np.integer] | None = None,
+    score: npt.NDArray[np.floating] | None = None,
+) -> Shown:
+    """Rows of M lists in CSR form (`offsets` int[M+1], `user` int[M], the others per place).
+
+    A question is the item unless given otherwise. Where lists are personal, an item is shown
+    high to those who like it: then give item × band of the score, or bands of
+    `first_place_chance` where lists are drawn at random.
+    """
+    lengths = np.diff(offsets)
+    place = np.arange(len(item)) - np.repeat(offsets[:-1], lengths)
+    asked = item if question is None else question
+    return Shown(place, asked, clicked, np.repeat(user, lengths), None, score)
+
+
+def swaps_of_lists(
+    offsets: npt.NDArray[np.integer],
+    clicked: npt.NDArray[np.integer],
+    user: npt.NDArray[np.integer],
+    propensity: npt.NDArray[np.floating],
+) -> Shown:
+    """Randomised pairs of lists in which the service swaps at most one pair of neighbours.
+
+    The chances logged with a list tell what happened: with s the share of lists explored and n
+    places, a swapped pair carries s / (n - 1) at both of its places, all others are near 1. Every
+    list that was left alone is the other arm of each pair. Lists logged without chances, or
+    where nothing could have been swapped, give no rows. See the other arguments in `rows_of_lists`.
+    """
+    lengths = np.diff(offsets)
+    row = np.repeat(np.arange(len(lengths)), lengths)
+    inner = np.append(row[:-1] == row[1:], np.zeros(len(row[-1:]), bool))
+    low = propensity < 0.5
+    swapped = low & np.append(low[1:], np.zeros(len(low[-1:]), bool)) & inner
+    lows = np.bincount(row[low], minlength=len(lengths))
+    swapped &= (lows == 2)[row]
+    one_pair = np.zeros(len(lengths))
+    long = lengths > 1
+    first, last = propensity[offsets[:-1][long]], propensity[offsets[1:][long] - 1]
+    one_pair[long] = 1.0 - np.maximum(first, last)
+    alone = inner & ((lows == 0) & (one_pair > 0.0) & (one_pair < 0.5))[row]
+    untouched = 1.0 - one_pair * (lengths - 1)
+    upper = np.concatenate([np.nonzero(swapped)[0], np.nonzero(alone)[0]])
+    chance = np.concatenate([propensity[swapped], untouched[row[alone]]])
+    place = upper - offsets[:-1][row[upper]]
+    return Shown(
+        place=np.concatenate([place, place + 1]),
+        question=np.zeros(2 * len(upper), np.int64),
+        clicked=np.concatenate([clicked[upper], clicked[upper + 1]]),
+        user=np.tile(user[row[upper]], 2),
+        swapped_with=np.concatenate([place + 1, place]),
+        weight=np.tile(1.0 / np.maximum(chance, TINY), 2),
+    )
+
+
+def first_place_chance(
+    offsets: npt.NDArray[np.integer], propensity: npt.NDArray[np.floating]
+) -> Doubles:
+    """Chance of each shown item to come first, where lists are drawn place by place without
+    replacement and `propensity` is each place's chance given the places before (float64[n])."""
+    lengths = np.diff(offsets)
+    place = np.arange(len(propensity)) - np.repeat(offsets[:-1], lengths)
+    left = np.ones(len(lengths))
+    chance = np.empty(len(propensity))
+    row = np.repeat(np.arange(len(lengths)), lengths)
+    for p in range(int(lengths.max(initial=0))):
+        here = place == p
+        chance[here] = propensity[here] * left[row[here]]
+        left[row[here]] -= chance[here]
+    return chance
 
 
 def estimate_position_bias(
@@ -132,8 +211,13 @@ def _enough_swaps(shown: Shown, places: int) -> bool:
     assert shown.swapped_with is not None
     upper = np.minimum(shown.place, shown.swapped_with)
     usable = (shown.swapped_with >= 0) & (np.abs(shown.place - shown.swapped_with) == 1)
-    clicks = np.bincount(upper[usable], weights=shown.clicked[usable], minlength=places)
-    return bool((clicks[: places - 1] >= LEAST_SWAPPED_CLICKS).all()) and places > 1
+    weight = np.ones(len(upper)) if shown.weight is None else shown.weight
+    worth = (weight * shown.clicked)[usable]
+    total = np.bincount(upper[usable], weights=worth, minlength=places)[: places - 1]
+    squares = np.bincount(upper[usable], weights=worth**2, minlength=places)[: places - 1]
+    # Rare swaps weigh more, so their clicks count as effective ones: (Σw)² / Σw².
+    enough = total**2 >= LEAST_SWAPPED_CLICKS * np.maximum(squares, TINY)
+    return bool(enough.all()) and places > 1
 
 
 def _swaps(shown: Shown, places: int) -> Callable[[Doubles], Doubles]:
@@ -144,6 +228,8 @@ def _swaps(shown: Shown, places: int) -> Callable[[Doubles], Doubles]:
     place, other = shown.place[usable], shown.swapped_with[usable]
     upper, is_lower = np.minimum(place, other), place > other
     clicked = shown.clicked[usable].astype(np.float64)
+    if shown.weight is not None:
+        clicked *= shown.weight[usable]
 
     def fit(weight: Doubles) -> Doubles:
         worth = weight[usable] * clicked

@@ -1,10 +1,18 @@
 """A known position bias is recovered within its interval, by each method."""
 
+import random
+
 import numpy as np
 import pytest
 
 from data_schemas.errors import DataRefused, UsageError
-from recsys.evaluation.position_bias import Shown, estimate_position_bias
+from recsys.evaluation.position_bias import (
+    Shown,
+    estimate_position_bias,
+    first_place_chance,
+    rows_of_lists,
+    swaps_of_lists,
+)
 
 PLACES = 5
 KNOWN = np.array([1.0, 0.7, 0.5, 0.4, 0.3])
@@ -85,3 +93,72 @@ def test_rows_that_cannot_speak_are_refused_with_a_remedy() -> None:
         estimate_position_bias(Shown(place, place, place + 1, place), 3)
     with pytest.raises(UsageError, match="one length"):
         Shown(place, place, place[:3], place)
+
+
+def test_the_services_rare_swaps_tell_the_bias() -> None:
+    """Lists as the service explores and logs them; the items never change their own place."""
+    from serving.experiments import explore
+
+    coin, rng = random.Random(3), np.random.default_rng(3)
+    relevance = np.array([0.9, 0.7, 0.6, 0.5, 0.5])
+    lists, items, chances = 30_000, [], []
+    for _ in range(lists):
+        shown, propensity = explore(list(range(PLACES)), 0.3, coin)
+        items.append(shown)
+        chances.append(propensity)
+    clicked = rng.random((lists, PLACES)) < KNOWN * relevance[np.array(items)]
+    shown = swaps_of_lists(
+        np.arange(0, lists * PLACES + 1, PLACES),
+        clicked.ravel().astype(int),
+        np.arange(lists),
+        np.concatenate(chances),
+    )
+    found = estimate_position_bias(shown, PLACES, resamples=60)
+    assert found.method.startswith("randomised swaps")
+    for place in range(1, PLACES):
+        assert found.low[place] <= KNOWN[place] <= found.high[place], place
+        assert found.high[place] - found.low[place] < 0.25
+
+
+def test_lists_without_swaps_give_no_rows() -> None:
+    clicked = np.ones(3, int)
+    sure = swaps_of_lists(np.array([0, 3]), clicked, np.array([1]), np.ones(3))
+    drawn = swaps_of_lists(np.array([0, 3]), clicked, np.array([1]), np.array([0.2, 0.1, 0.3]))
+    unknown = swaps_of_lists(np.array([0, 3]), clicked, np.array([1]), np.full(3, np.nan))
+    single = swaps_of_lists(np.array([0, 1]), clicked[:1], np.array([1]), np.ones(1))
+    assert len(sure.place) == len(drawn.place) == len(unknown.place) == len(single.place) == 0
+
+
+def test_the_bias_of_the_generator_is_recovered() -> None:
+    """Personal lists drawn at random: questions are items within a band of how likely they were."""
+    from recsys.generator.settings import Settings
+    from recsys.generator.simulate import examination, simulate_day
+    from recsys.generator.world import make_world
+
+    settings = Settings.of(2000, 200, 2, seed=5, lists_per_user=3.0)
+    world = make_world(settings)
+    chunks = [chunk for day in range(2) for chunk in simulate_day(world, day)]
+    lengths = np.concatenate([c.length for c in chunks])
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    clicked = [np.isin(np.arange(len(c.item)), c.event_place).astype(int) for c in chunks]
+    item = np.concatenate([c.item for c in chunks])
+    chance = first_place_chance(offsets, np.concatenate([c.propensity for c in chunks]))
+    band = np.searchsorted(np.quantile(chance, [0.2, 0.4, 0.6, 0.8]), chance)
+    shown = rows_of_lists(
+        offsets,
+        item,
+        np.concatenate(clicked),
+        np.concatenate([c.user for c in chunks]),
+        question=item * 5 + band,
+    )
+    found = estimate_position_bias(shown, settings.list_length, resamples=40)
+    known = examination(settings)
+    assert np.abs(np.array(found.examination) - known).max() < 0.04
+    held = [a <= k <= b for a, k, b in zip(found.low, known, found.high, strict=True)]
+    assert sum(held) >= 8, held
+
+
+def test_first_place_chance_undoes_the_conditioning() -> None:
+    """Items of chance 0.5, 0.3, 0.2 drawn in this order: 0.5, then 0.3/0.5, then 0.2/0.2."""
+    found = first_place_chance(np.array([0, 3]), np.array([0.5, 0.6, 1.0]))
+    np.testing.assert_allclose(found, [0.5, 0.3, 0.2])
