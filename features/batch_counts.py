@@ -188,7 +188,7 @@ def _part_counts(
     key = entity.astype(np.int64) * span + (bucket - low)
     pairs, place = np.unique(key, return_inverse=True)
     backend.put(PAIRS, {ENTITY: (pairs // span).astype(np.int32), BUCKET: pairs % span + low})
-    found = backend.run(window_counts(columns))
+    found = backend.run(window_counts, tuple(columns))
     found_key = found[ENTITY].astype(np.int64) * span + (found[BUCKET] - low)
     order = np.argsort(found_key)
     assert np.array_equal(found_key[order], pairs), "one result per asked pair"
@@ -202,7 +202,7 @@ def _part_counts(
         }
         rows[POSITION_BOUND] = position[bounded]
         backend.put(BOUNDED, rows)
-        late = backend.run(unknown_yet(columns))
+        late = backend.run(unknown_yet, tuple(columns))
         for values, column in zip(counts, columns, strict=True):
             values[late[ROW].astype(np.int64)] -= late[column.name].astype(np.int64)
     return counts

@@ -14,6 +14,7 @@ from data_schemas.columns import ITEM_ID
 from data_schemas.errors import RecsysError
 from features.feature_set import FeatureSet
 from features.interactions import Floats, Longs
+from features.kinds import KINDS
 from features.kinds.base import Feature
 from features.leaks import seeing_future
 from features.parity import LIMIT, relative
@@ -48,33 +49,33 @@ def check(
     found: dict[str, Finding] = {}
     for seed in range(worlds):
         trial = Trial.make(seed, types=types, table=table, bucket=bucket)
-        for group in _readable(features, trial, found):
-            left = [feature for feature in group if feature.column not in found]
-            for name, problem in (different(left, trial) | seeing_future(left, trial)).items():
-                found.setdefault(name, Finding(name, problem))
+        left = _readable(features, trial, found)
+        problems = seeing_future(left, trial) | different(left, trial)
+        for name, problem in problems.items():
+            found.setdefault(name, Finding(name, problem))
     return list(found.values())
 
 
 def _readable(
     features: Sequence[Feature], trial: Trial, found: dict[str, Finding]
-) -> list[list[Feature]]:
-    """The features that can be read, to be read together; those that fail are put into `found`."""
+) -> list[Feature]:
+    """The features that can be read; those that fail are put into `found`."""
     left = [feature for feature in features if feature.column not in found]
     if _failure(left, trial) is None:
-        return [left]
+        return left
     for feature in left:
         problem = _failure([feature], trial)
         if problem is not None:
             found[feature.column] = Finding(feature.column, problem)
-    return [[feature for feature in left if feature.column not in found]]
+    return [feature for feature in left if feature.column not in found]
 
 
 def _failure(features: Sequence[Feature], trial: Trial) -> str | None:
-    """What a reading raises, in words; nothing when both give values."""
+    """What a reading of one's own raises, in words; nothing when both give values."""
+    own = FeatureSet([f for f in features if KINDS.get(type(f).__name__) is not type(f)])
     try:
-        together = FeatureSet(features)
-        trial.batch(together)
-        trial.online(together)
+        trial.batch(own)
+        trial.online(own)
     except RecsysError:
         raise
     except Exception as error:

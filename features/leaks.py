@@ -62,7 +62,7 @@ class FutureUse(Feature):
         return out
 
 
-def seeing_future(features: Sequence[Feature], trial: Trial, lists: int = 6) -> dict[str, str]:
+def seeing_future(features: Sequence[Feature], trial: Trial, lists: int = 4) -> dict[str, str]:
     """Features whose batch reading knows the future, with the first row in words.
 
     The first `lists` are read once in the whole world and once in the world as it was at their

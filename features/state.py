@@ -16,6 +16,7 @@ Shapes: U users, E events of the snapshot, N items, K event types, W windows.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import compress
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -44,6 +45,7 @@ from features.store import grown, open_arrays, read_json, replacing, write_array
 from features.users import UserTable
 
 FORMAT: Final = 1
+NAN: Final = float("nan")
 ENTITIES: Final = ("item", "category", "tag", "shown")
 """Sorts of counters; `shown` counts an item's appearances in lists."""
 _META: Final = "state.json"
@@ -176,72 +178,65 @@ class OnlineState:
 
         Records at or before `log_position` are skipped, so that overlapping batches are safe.
         """
-        used = 0
         pending = _Pending()
         for position, kind, payload, _ in records:
             if position <= self.log_position:
                 continue
             self.log_position = position
             if kind == "event":
-                used += self._take_event(position, payload, pending)
-                continue
-            if kind == "impression":
-                used += self._take_impression(payload, pending)
-                continue
-            # Items and forgetting change what earlier events mean: fold those first.
-            self._flush(pending)
-            used += self._take_item(payload) if kind == "item" else self._take_forget(payload)
+                self._take_event(position, payload, pending)
+            elif kind == "impression":
+                self._take_impression(payload, pending)
+            else:
+                # Items and forgetting change what earlier events mean: fold those first.
+                self._flush(pending)
+                take = self._take_item if kind == "item" else self._take_forget
+                pending.used += take(payload)
         self._flush(pending)
-        return used
+        return pending.used
 
-    def _take_event(self, position: int, payload: Mapping[str, Any], pending: "_Pending") -> int:
+    def _take_event(self, position: int, payload: Mapping[str, Any], pending: "_Pending") -> None:
         try:
-            item_id, user_id = payload[ITEM_ID], payload[USER_ID]
-            time = microseconds(payload[TIMESTAMP])
-            value = payload.get(VALUE)
-            stars = float("nan") if value is None else float(value)
-            name = str(payload[EVENT_TYPE])
+            item_id, user_id, name = payload[ITEM_ID], payload[USER_ID], payload[EVENT_TYPE]
+            time, value = microseconds(payload[TIMESTAMP]), payload.get(VALUE)
+            stars = NAN if value is None else float(value)
         except (KeyError, ValueError, TypeError):
             self.skipped["malformed"] += 1
-            return 0
-        if time == MISSING_TIME:
+            return
+        words = type(item_id) is type(user_id) is type(name) is str
+        if not words or time == MISSING_TIME:
             self.skipped["malformed"] += 1
-            return 0
-        item = self.catalogue.index_of(item_id)
-        if item < 0:
-            self.skipped["unknown_item"] += 1
-            return 0
-        code = self._kind_code.setdefault(name, len(self.kinds))
-        if code == len(self.kinds):
-            self.kinds.append(name)
-        pending.events.append((item, code, time, stars, position))
-        pending.users.append(user_id)
-        return 1
+            return
+        pending.events.append((user_id, item_id, name, time, stars, position))
 
-    def _take_impression(self, payload: Mapping[str, Any], pending: "_Pending") -> int:
+    def _take_impression(self, payload: Mapping[str, Any], pending: "_Pending") -> None:
         try:
-            time, shown = microseconds(payload[TIMESTAMP]), payload[ITEM_IDS]
+            time, shown = microseconds(payload[TIMESTAMP]), list(payload[ITEM_IDS])
         except (KeyError, ValueError, TypeError):
             self.skipped["malformed"] += 1
-            return 0
+            return
         bucket = time // self.bucket_us
-        for item_id in shown:
-            item = self.catalogue.index_of(item_id)
-            if item >= 0:
-                pending.shown.append((item, bucket))
-        return 1
+        items = [self.catalogue.index_of(i) for i in shown if isinstance(i, str)]
+        pending.shown += [(item, bucket) for item in items if item >= 0]
+        pending.used += 1
 
     def _take_item(self, payload: Mapping[str, Any]) -> int:
-        if not payload.get(ITEM_ID):
+        item_id, size = payload.get(ITEM_ID), self.catalogue.n_items
+        if not item_id or not isinstance(item_id, str):
             self.skipped["malformed"] += 1
             return 0
-        index = self.catalogue.index_of(payload[ITEM_ID])
-        if index < 0:
-            self.catalogue.append(payload)
-            return 1
-        before = self._groups_of(index)
-        self.catalogue.update(index, payload)
-        self._move_counts(index, before, self._groups_of(index))
+        index = self.catalogue.index_of(item_id)
+        before = self._groups_of(index) if index >= 0 else None
+        try:
+            index = self.catalogue.append(payload)
+        except (ValueError, TypeError, AttributeError):
+            # One unreadable record must not stop the fold; a new item is taken back whole.
+            self.skipped["malformed"] += 1
+            if before is None:
+                self.catalogue.forget_from(size)
+                return 0
+        if before is not None:
+            self._move_counts(index, before, self._groups_of(index))
         return 1
 
     def _groups_of(self, index: int) -> tuple[int, Ints]:
@@ -277,14 +272,7 @@ class OnlineState:
     def _flush(self, pending: "_Pending") -> None:
         """Fold the events and impressions gathered so far."""
         if pending.events:
-            item, kind, time, stars, position = zip(*pending.events, strict=True)
-            items, codes = np.array(item, np.int32), np.array(kind, np.int16)
-            times = np.array(time, np.int64)
-            weight, grade = self.meaning.of(self.kinds, codes, np.array(stars))
-            self._overlay.extend(
-                pending.users, History(items, codes, times, weight, grade), position
-            )
-            self._count(items, codes, times // self.bucket_us, 1)
+            pending.used += self._fold_events(pending.events)
         if pending.shown:
             shown, buckets = (np.array(part, np.int64) for part in zip(*pending.shown, strict=True))
             ones = np.ones(len(shown), np.int64)
@@ -293,6 +281,27 @@ class OnlineState:
                 shown.astype(np.int32), np.zeros(len(shown), np.int16), buckets, ones
             )
         pending.clear()
+
+    def _fold_events(self, events: list[tuple[str, str, str, int, float, int]]) -> int:
+        """Fold events whose items are known; how many there were."""
+        found = self.catalogue.indices_of([event[1] for event in events])
+        known = found >= 0
+        if not known.all():
+            self.skipped["unknown_item"] += int(len(events) - known.sum())
+            events, found = list(compress(events, known.tolist())), found[known]
+            if not events:
+                return 0
+        users, _, names, times, stars, positions = zip(*events, strict=True)
+        for name in dict.fromkeys(names):
+            if name not in self._kind_code:
+                self._kind_code[name] = len(self.kinds)
+                self.kinds.append(name)
+        kinds = np.array([self._kind_code[name] for name in names], np.int16)
+        time = np.array(times, np.int64)
+        weight, grade = self.meaning.of(self.kinds, kinds, np.array(stars))
+        self._overlay.extend(users, History(found, kinds, time, weight, grade), positions)
+        self._count(found, kinds, time // self.bucket_us, 1)
+        return len(events)
 
     def _note(self, buckets: Longs) -> None:
         """Changes in these buckets are to come."""
@@ -463,11 +472,13 @@ class _Pending:
     """Events and shown items gathered from a batch, not yet folded."""
 
     def __init__(self) -> None:
+        self.used = 0
+        """Records used so far, those folded already included."""
         self.clear()
 
     def clear(self) -> None:
-        self.events: list[tuple[int, int, int, float, int]] = []
-        self.users: list[str] = []
+        self.events: list[tuple[str, str, str, int, float, int]] = []
+        """(user, item, type, time, value, position)."""
         self.shown: list[tuple[int, int]] = []
 
 

@@ -91,7 +91,7 @@ def test_rows_cut_into_parts_are_the_same_rows(trial, monkeypatch):
     features = every_kind(trial)
     whole = trial.batch(features)
     inputs = replace(trial.inputs(), memory_mb=0)
-    monkeypatch.setattr("features.batch_counts.LEAST_PART", 7)
+    monkeypatch.setattr("features.batch_counts.LEAST_PART", 40)
     np.testing.assert_array_equal(features.batch(trial.rows, inputs), whole)
 
 

@@ -208,17 +208,21 @@ def test_records_that_make_no_sense_are_counted_and_passed_over(empty):
             LogRecord(5, "item", {"title": "nameless"}, 0),
             LogRecord(6, "forget", {}, 0),
             event(7),
+            event(8, user=17),
+            LogRecord(9, "item", {"item_id": "new", "created_at": "once"}, 0),
+            LogRecord(10, "item", {"item_id": "item-1", "price": "dear"}, 0),
         ]
     )
-    assert used == 1
-    assert empty.skipped == {"unknown_item": 0, "malformed": 7}
-    assert empty.log_position == 7
+    assert used == 2, "one event, and the item that was there already"
+    assert empty.skipped == {"unknown_item": 0, "malformed": 10}
+    assert empty.log_position == 10
+    assert empty.catalogue.n_items == 14
 
 
 # -- one state, whichever way it was reached ------------------------------------------------------
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(
     st.integers(0, 1000), st.lists(st.integers(1, 60), min_size=1, max_size=8), st.integers(0, 120)
 )
