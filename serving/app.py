@@ -306,7 +306,8 @@ class App:
         metrics.REQUESTS.labels(route=path, status=response.status).inc()
         if route is not None:
             route.latency.observe(seconds)
-        if self.settings.access_log or response.status >= 500 or seconds > SLOW_SECONDS:
+        failed = response.status >= 500 and path != "/readyz"
+        if self.settings.access_log or failed or seconds > SLOW_SECONDS:
             log("info", "request", route=path, status=response.status, ms=round(seconds * 1e3, 2))
 
 

@@ -373,10 +373,16 @@ def _past(history: list[api.PastEvent] | None, clock: Clock) -> list[dict[str, A
 
 
 def _columns(item_id: str, item: api.NewItem | api.ItemBody) -> dict[str, Any]:
-    """The given columns and attributes of an item, flat as in the items table."""
-    row: dict[str, Any] = {
-        name: value for name, value in (item.attributes or {}).items() if name not in _STANDARD
-    }
+    """The given columns and attributes of an item, flat as in the items table.
+
+    Raises:
+        Problem: an attribute has the name of a column (409).
+    """
+    row: dict[str, Any] = dict(item.attributes or {})
+    clash = next((name for name in row if name in _STANDARD), None)
+    if clash is not None:
+        detail = f"{clash!r} is a field of every item; it cannot be an attribute."
+        raise Problem(409, detail, [("$.attributes", f"{clash!r} is taken")])
     row[c.ITEM_ID] = item_id
     for name in (c.TITLE, c.DESCRIPTION, c.TAGS, c.CATEGORY, c.AVAILABLE):
         value = getattr(item, name, None)

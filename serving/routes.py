@@ -59,7 +59,7 @@ OPERATIONS: tuple[Operation, ...] = (
         scope="rank",
         body=api.RankRequest,
         answer=api.RankedList,
-        errors=(404, *_WORK),
+        errors=(404, 409, *_WORK),
         example={
             "user_id": "42",
             "items": ["50", "172", {"item_id": "new-1", "title": "A new film"}],

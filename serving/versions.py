@@ -9,7 +9,9 @@ import gc
 import time
 from collections import OrderedDict
 from collections.abc import Iterator
+from dataclasses import replace
 
+from data_schemas import columns as c
 from data_schemas.errors import RecsysError
 from recsys.eventlog import EventLog
 from serving import metrics
@@ -184,8 +186,29 @@ class Versions:
         """Open and warm; the list of a new user is kept for bad times."""
         engine = self._provider.load(version)
         moment = engine.data_end + 1 if self._clock.frozen else self._clock.now()
-        engine.answer(Ask(user_id="", now=moment, k=10, explain=1))
-        cold = engine.answer(Ask(user_id="", now=moment, k=COLD_LENGTH)).item_ids
+        cold = warm(engine, moment)
+        # What a release keeps is never garbage: the collector need not walk it during requests.
+        # What was kept of versions that are gone is looked at again first.
+        gc.unfreeze()
         gc.collect()
         gc.freeze()
         return engine, cold
+
+
+def warm(engine: Engine, now: int) -> list[str]:
+    """Go once down every path a request may take, so that none is met cold (compiled kernels,
+    mapped pages); gives the list of a new user."""
+    cold = engine.answer(Ask(user_id="", now=now, k=COLD_LENGTH)).item_ids
+    some = cold[:5]
+    if some:
+        past = [{c.ITEM_ID: some[0], c.EVENT_TYPE: "click", c.TIMESTAMP: now - 1, c.VALUE: None}]
+        ask = Ask(
+            user_id="", now=now, k=3, history=past, exclude=some[:1], diversity=0.5, explain=3
+        )
+        engine.answer(ask)
+        engine.answer(replace(ask, items=some, diversity=0.0))
+        engine.answer(replace(ask, filters={c.CATEGORY: [""]}))
+        engine.similar(some[0], 3, now)
+        engine.item(some[0])
+    engine.user("")
+    return cold

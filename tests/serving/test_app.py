@@ -170,6 +170,18 @@ def test_limits_and_wrong_calls(serve):
     run(scenario)
 
 
+def test_an_attribute_cannot_take_the_name_of_a_column(serve):
+    async def scenario():
+        async with serve() as (client, _):
+            body = {"title": "T", "attributes": {"category": "x"}}
+            assert (await client.put("/v1/items/n", json=body)).status_code == 409
+            items = [{"item_id": "n", **body}]
+            answer = await client.post("/v1/rank", json={"user_id": "u", "items": items})
+            assert (answer.status_code, "'category'" in answer.json()["detail"]) == (409, True)
+
+    run(scenario)
+
+
 def test_impressions_reach_the_log_with_what_was_shown(serve, tmp_path):
     async def scenario():
         async with serve(explore_share=1.0, parity_share=1.0) as (client, app):
