@@ -1,0 +1,64 @@
+"""Leave-last-out and impressions, by hand."""
+
+import numpy as np
+
+from features.interactions import Interactions
+from recsys.evaluation import metrics
+from recsys.evaluation.lists import RankedLists
+from recsys.evaluation.protocols import leave_last_out, of_impressions, ranked_candidates
+
+
+def events(*rows: tuple[int, int, int, int]) -> Interactions:
+    """(user, item, time, grade) in order of time."""
+    user, item, time, grade = (np.array(c) for c in zip(*rows, strict=True))
+    n = len(rows)
+    return Interactions(
+        user.astype(np.int32),
+        item.astype(np.int32),
+        np.zeros(n, np.int16),
+        time.astype(np.int64),
+        np.full(n, np.nan, np.float32),
+        np.ones(n, np.float32),
+        grade.astype(np.int8),
+        np.arange(n),
+        np.array(["a", "b", "c", "d", "e"], object),
+        ("click",),
+        9,
+    )
+
+
+def test_leave_last_out_asks_for_the_last_relevant_item() -> None:
+    found = leave_last_out(
+        events(
+            (0, 1, 10, 1), (0, 2, 20, 0), (0, 3, 30, 2), (0, 4, 40, 0),
+            (1, 5, 10, 1),  # no past
+            (2, 6, 10, 1), (2, 6, 20, 1),  # acted on before
+            (3, 7, 30, 1), (3, 8, 30, 1),  # nothing strictly before
+            (4, 1, 5, 0), (4, 1, 6, 0), (4, 2, 9, 1),
+        )
+    )  # fmt: skip
+    assert found.truth.user.tolist() == [0, 4]
+    assert found.truth.items.tolist() == [3, 2]
+    assert found.truth.grades.tolist() == [2, 1]
+    assert found.truth.time.tolist() == [30, 9]
+    assert found.past.offsets.tolist() == [0, 2, 3]
+    assert found.past.items.tolist() == [1, 2, 1]
+
+
+def test_no_relevant_event_asks_nothing() -> None:
+    assert leave_last_out(events((0, 1, 10, 0))).truth.n_groups == 0
+
+
+def test_impressions_are_ranked_among_what_was_shown() -> None:
+    offsets, items = np.array([0, 3, 5]), np.array([4, 5, 6, 4, 7], np.int32)
+    truth = of_impressions(
+        offsets, items, np.array([0, 0, 1, 2, 0]), np.array([8, 9]), np.array([1, 2])
+    )
+    assert truth.offsets.tolist() == [0, 1, 2]
+    assert truth.items.tolist() == [6, 4]
+    ours = ranked_candidates("ours", offsets, items, np.array([0.1, 0.5, 0.5, 0.2, 0.9]), 3)
+    assert ours.items.tolist() == [[5, 6, 4], [7, 4, -1]]
+    assert isinstance(ours, RankedLists)
+    np.testing.assert_allclose(metrics.mrr(metrics.judge(truth, ours)), [1 / 2, 1 / 2])
+    np.testing.assert_allclose(metrics.auc(metrics.judge(truth, ours)), [(0.5 + 1) / 2, 0])
+    assert ranked_candidates("ours", offsets, items, np.arange(5.0), 1).items.tolist() == [[6], [7]]
