@@ -146,7 +146,8 @@ def test_sequence_served_is_the_sequence_trained(world, history):
         arrays.pop("items"), arrays.pop("targets"), model.known(), arrays, dials=dials, fit_until=0
     )
     with torch.no_grad():
-        wanted = model.states(torch.tensor([[3, 9, 27, 5]]))[0, -1].numpy()
+        embedded, _ = model.items(torch.tensor([[3, 9, 27, 5]]))
+        wanted = model.states(embedded)[0, -1].numpy()
     np.testing.assert_allclose(source.query(history([3, 9, 27, 5]))[:-1], wanted, atol=1e-5)
 
 

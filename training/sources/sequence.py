@@ -9,6 +9,7 @@ Shapes: N items, d width, T positions of a batch of S sequences of length L, m n
 """
 
 import logging
+import os
 from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from time import perf_counter
@@ -39,6 +40,9 @@ LEAST_STEPS, MOST_STEPS = 100, 1200
 (0.2 s a step on one core, measured)."""
 MOST_IDS: Final = 200_000
 """Items with an id embedding, the most supported; the others are their text."""
+MOST_SECONDS: Final = 300.0
+"""Wall time of a fit; the learning rate falls to its end within it, whatever the machine does. A fit
+that ends before is the same on every run."""
 WARM_EPOCH_SHARE: Final = 0.34
 """Share of the epochs that a fit needs when it continues from an earlier one (assumed)."""
 SAMPLING_POWER: Final = 0.75
@@ -63,13 +67,23 @@ def fit_sequence(
 
     chosen = resolve_dials(SequenceSource.name, SequenceSource.DIALS, dials)
     threads = torch.get_num_threads()
-    torch.set_num_threads(max(1, workers))
+    torch.set_num_threads(idle_threads(workers))
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             return _fit(interactions, inputs, chosen, seed, previous)
     finally:
         torch.set_num_threads(threads)
+
+
+def idle_threads(workers: int) -> int:
+    """Threads to train with: one where other work already fills the processors.
+
+    Threads that wait for one another in every operation lose more to a busy machine than they
+    gain: ten times slower with two threads on two loaded cores (measured).
+    """
+    busy = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+    return 1 if busy > (os.cpu_count() or 1) else max(1, workers)
 
 
 def _fit(
@@ -192,29 +206,28 @@ def train(
         betas=(0.9, 0.98),
         fused=True,
     )
-    rate = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda s: schedule(s / steps))
     model.train()
     done, started, total = 0, perf_counter(), 0.0
     while done < steps:
         for items, weights in sequences.batches(draw):
+            progress = max(done / steps, (perf_counter() - started) / MOST_SECONDS)
+            if progress >= 1.0:
+                log.warning("sequence training stopped after %d of %d steps: no time", done, steps)
+                done = steps
+                break
+            optimiser.param_groups[0]["lr"] = dials["learning_rate"] * schedule(progress)
             loss = model.loss(torch.from_numpy(items), torch.from_numpy(weights), negatives)
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimiser.step()
-            rate.step()
             done += 1
             total += float(loss.detach())
             if done % 100 == 0:
-                log.info(
-                    "sequence step %d of %d: loss %.3f, %.0f s",
-                    done,
-                    steps,
-                    total / 100,
-                    perf_counter() - started,
-                )
+                spent = perf_counter() - started
+                log.info("sequence step %d/%d: loss %.3f, %.0f s", done, steps, total / 100, spent)
                 total = 0.0
-            if done == steps:
+            if done >= steps:
                 break
     model.eval()
 

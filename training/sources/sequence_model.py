@@ -101,35 +101,38 @@ class SequenceModel(nn.Module):  # type: ignore[misc]
             out = out + self.project(self.vectors[item])
         return out, F.embedding(place, self.bias)[..., 0]
 
-    def states(self, item_SL: Tensor) -> Tensor:
-        """State after each position, float[S, L, d]; -1 pads at the end, where nothing looks."""
-        state, _ = self.items(item_SL.clamp(min=0))
-        state = self.dropout(state)
+    def states(self, embedded_SLD: Tensor) -> Tensor:
+        """State after each position, float[S, L, d]; padding is at the end, where nothing looks."""
+        state = self.dropout(embedded_SLD)
         for block in self.blocks:
             state = block(state)
         return self.norm(state)
 
     def loss(self, item_SL: Tensor, weight_SL: Tensor, negatives: Any) -> Tensor:
-        """Weighted mean sampled-softmax loss over all positions that have a next item."""
+        """Weighted mean sampled-softmax loss over all positions that have a next item.
+
+        Each distinct item of the batch is embedded once. Rows are read with F.embedding, not by
+        indexing: its gradient adds in a fixed order.
+        """
         item_SL = item_SL.long()
-        target_SL = item_SL[:, 1:]
-        real = target_SL >= 0
-        query_TD = self.states(item_SL[:, :-1])[real]
-        target_T, weight_T = target_SL[real], weight_SL[:, 1:][real]
+        real = item_SL[:, 1:] >= 0
+        target_T, weight_T = item_SL[:, 1:][real], weight_SL[:, 1:][real]
         drawn, expected = negatives.sample()
         drawn_M = torch.from_numpy(drawn)
-        distinct, row = torch.unique(torch.cat([target_T, drawn_M]), return_inverse=True)
+        read = item_SL[:, :-1].clamp(min=0)
+        distinct, row = torch.unique(
+            torch.cat([read.reshape(-1), target_T, drawn_M]), return_inverse=True
+        )
         table, bias = self.items(distinct)
-        at_target, at_drawn = row[: len(target_T)], row[len(target_T) :]
-        # F.embedding, not indexing: its gradient adds in a fixed order on every thread count
-        at = torch.cat([table, bias[:, None]], dim=1)
-        wanted_TD, other_MD = F.embedding(at_target, at), F.embedding(at_drawn, at)
+        at_read, at_target, at_drawn = row.split([read.numel(), len(target_T), len(drawn_M)])
+        query_TD = self.states(F.embedding(at_read.view(read.shape), table))[real]
+        both = torch.cat([table, bias[:, None]], dim=1)
+        wanted_TD, other_MD = F.embedding(at_target, both), F.embedding(at_drawn, both)
         positive_T = (query_TD * wanted_TD[:, :-1]).sum(-1) + wanted_TD[:, -1]
         offset_M = other_MD[:, -1] - torch.from_numpy(expected)
-        logits_TM = query_TD @ other_MD[:, :-1].T + offset_M
-        logits_TM = logits_TM.masked_fill(drawn_M[None, :] == target_T[:, None], float("-inf"))
-        everything = torch.cat([positive_T[:, None], logits_TM], dim=1)
-        loss_T = everything.logsumexp(1) - positive_T
+        logits_TM = torch.addmm(offset_M, query_TD, other_MD[:, :-1].T)
+        logits_TM = logits_TM.masked_fill(at_drawn[None, :] == at_target[:, None], float("-inf"))
+        loss_T = torch.logaddexp(logits_TM.logsumexp(1), positive_T) - positive_T
         return (loss_T * weight_T).sum() / weight_T.sum()
 
     # ------------------------------------------------------------------ in and out of numpy
