@@ -12,6 +12,7 @@ import contextlib
 import fcntl
 import json
 import os
+import re
 import shutil
 import socket
 import sys
@@ -28,7 +29,7 @@ from typing import Any
 import psutil
 
 from data_schemas.errors import RecsysError
-from recsys.files import PART, atomic_write, folder_bytes, write_json
+from recsys.files import PART, explain_disk_full, folder_bytes, write_json
 
 BEAT_SECONDS = 20.0
 """How often a holder shows that it lives."""
@@ -41,6 +42,9 @@ ORPHAN_SECONDS = 24 * 3600.0
 
 CURRENT = "current.json"
 """In `state/`: names the snapshot to start from."""
+
+_WRITER = re.compile(r"\.(\d+)-[0-9a-f]+\.part$")
+"""The process in the name of what `recsys.files` writes aside."""
 
 StageId = tuple[str, str]
 """(stage name, key)"""
@@ -245,8 +249,16 @@ class Workspace:
     # --- collection -----------------------------------------------------------------------------
 
     def record_use(self, run: str, used: Iterable[StageId]) -> None:
-        """Remember which stage outputs a run used."""
-        atomic_write(self.uses / f"{run}.json", json.dumps(sorted(set(used))))
+        """Remember which stage outputs a run used.
+
+        Called after every stage, so nothing is flushed: what a crash of the machine loses here
+        costs a stage to be run again at worst.
+        """
+        target = self.uses / f"{run}.json"
+        aside = target.with_name(f".{target.name}{PART}")
+        with explain_disk_full(target):
+            aside.write_text(json.dumps(sorted(set(used))), encoding="utf-8")
+            aside.replace(target)
 
     def used_by(self, runs: int) -> set[StageId]:
         """Stage outputs used by the latest `runs` runs."""
@@ -301,9 +313,12 @@ class Workspace:
         return sorted(others, key=lambda p: -p.stat().st_mtime_ns)[1:]
 
     def _orphans(self) -> list[Path]:
-        """Half-written things at the top two levels; the lock guarantees that nobody writes."""
+        """Half-written things at the top two levels whose writer is gone.
+
+        The lock keeps other runs away, but a service may be writing beside us.
+        """
         places = [self.path, self.tables, self.state, self.reports, self.cache, self.uses]
-        return [p for place in places for p in place.iterdir() if p.name.endswith(PART)]
+        return [p for place in places for p in place.iterdir() if _abandoned(p)]
 
     def usage(self) -> dict[str, int]:
         """Bytes by sub-folder, largest first, and `total`."""
@@ -314,6 +329,16 @@ class Workspace:
 
 def _folders(place: Path) -> list[Path]:
     return sorted(p for p in place.iterdir() if p.is_dir()) if place.is_dir() else []
+
+
+def _abandoned(path: Path) -> bool:
+    """Whether something half-written will never be finished: its process is gone, or it is old."""
+    if not path.name.endswith(PART):
+        return False
+    writer = _WRITER.search(path.name)
+    pid = int(writer[1]) if writer else None
+    at_work = pid is not None and pid != os.getpid() and psutil.pid_exists(pid)
+    return not at_work or _age(path) > ORPHAN_SECONDS
 
 
 def _age(path: Path) -> float:

@@ -8,6 +8,9 @@ if TYPE_CHECKING:
     from recsys.cli.paired import Differences
     from recsys.registry import Registry, Version
 
+HEADLINE = ("ndcg@10", "recall@10", "recall@100", "mrr", "auc")
+"""Metrics of the list, in order of interest."""
+
 
 def add_parsers(subparsers: Any) -> None:
     """Register `models` and its verbs."""
@@ -99,11 +102,10 @@ def _list(args: argparse.Namespace) -> int:
 
 
 def _headline(versions: "list[Version]") -> list[str]:
-    """At most three metrics that the versions share, nDCG first."""
+    """At most three metrics that some version has, the usual ones first."""
     names = list(dict.fromkeys(name for v in versions for name in v.metrics))
-    return sorted(names, key=lambda n: (not n.startswith("ndcg@10"), not n.startswith("recall")))[
-        :3
-    ]
+    usual = [name for name in HEADLINE if name in names]
+    return (usual or names)[:3]
 
 
 def _number(value: Any) -> str:

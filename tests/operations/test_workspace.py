@@ -143,9 +143,20 @@ def test_collection_keeps_the_bundles_in_use(workspace):
 
 def test_collection_removes_what_was_left_half_written(workspace):
     for place in (workspace.path, workspace.tables, workspace.state):
-        (place / ".x.123-ab.part").mkdir(parents=True)
+        (place / f".x.{ended_process()}-ab.part").mkdir(parents=True)
+    at_work = workspace.state / f".x.{os.getppid()}-ab.part"
+    at_work.mkdir()
     workspace.collect()
-    assert not list(workspace.path.rglob("*.part"))
+    assert list(workspace.path.rglob("*.part")) == [at_work]
+
+
+def test_collection_keeps_the_current_snapshot_and_the_one_before(workspace):
+    for age, name in enumerate(("new", "before", "old")):
+        (workspace.state / name).mkdir()
+        os.utime(workspace.state / name, (1000 - age, 1000 - age))
+    (workspace.state / "current.json").write_text('{"snapshot": "new"}')
+    workspace.collect()
+    assert sorted(os.listdir(workspace.state)) == ["before", "current.json", "new"]
 
 
 def test_usage_adds_up(workspace):
