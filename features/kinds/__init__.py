@@ -14,6 +14,7 @@ from features.kinds.signals import (
     InterestScore,
     RecallRank,
     Share,
+    SourceScore,
     TextSimilarity,
 )
 from features.kinds.smoothed_rate import SmoothedRate
@@ -37,6 +38,7 @@ KINDS: Final[dict[str, type[Feature]]] = {
         Recency,
         Share,
         SmoothedRate,
+        SourceScore,
         TextSimilarity,
         TimeOf,
         Trend,

@@ -77,6 +77,14 @@ class CoOccurrence(_Signal):
 
 
 @dataclass(frozen=True)
+class SourceScore(_Signal):
+    """The score of a source that is neither the encoder nor collaborative: popularity, recent items,
+    words, attributes, or the fusion of all ranks. NaN for an item it does not know."""
+
+    family = "recall"
+
+
+@dataclass(frozen=True)
 class RecallRank(_Signal):
     """log(1 + rank) in a source's list; NaN when the source did not list the candidate."""
 
@@ -110,4 +118,6 @@ def signal_feature(name: str) -> SignalFeature:
         return kind(source, score)
     if source in PAIR_SOURCES:
         return CoOccurrence(source, score)
-    return CollaborativeScore(source, score)
+    return (
+        SourceScore(source, score) if source in SOURCE_FAMILY else CollaborativeScore(source, score)
+    )

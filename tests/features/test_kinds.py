@@ -20,6 +20,7 @@ from features.kinds.signals import (
     InterestScore,
     RecallRank,
     Share,
+    SourceScore,
     TextSimilarity,
     signal_feature,
 )
@@ -137,7 +138,8 @@ def test_a_source_that_is_missing_is_unknown():
         ("transitions.share", Share, "collaborative"),
         ("bm25.rank", RecallRank, "text"),
         ("fused.rank", RecallRank, "recall"),
-        ("popular.score", CollaborativeScore, "counters"),
+        ("popular.score", SourceScore, "counters"),
+        ("fused.score", SourceScore, "recall"),
     ],
 )
 def test_a_signals_name_decides_its_kind_and_family(name, kind, family):
