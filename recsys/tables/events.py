@@ -11,7 +11,7 @@ from pathlib import Path
 from data_schemas import columns as c
 from data_schemas.tables import USER_INDEX
 from recsys.tables.engine import Engine
-from recsys.tables.part import LOG, PLACE, Part, blank
+from recsys.tables.part import BROKEN, LOG, PLACE, Part, blank
 from recsys.tables.sources import FILE, ROW
 
 _KEY = ", ".join((c.USER_ID, c.ITEM_ID, c.EVENT_TYPE, c.TIMESTAMP, c.VALUE, c.IMPRESSION_ID))
@@ -23,7 +23,7 @@ def stage_events(part: Part, now: int) -> int:
 
     `now` (µs) is the moment after which a timestamp lies in the future.
     """
-    part.stage(f"{_rule(now)} AS rule")
+    part.stage(f"{_rule(now)} AS {BROKEN}")
     part.warn(
         "value_not_finite",
         part.engine.one(f"SELECT count(*) FROM {part.rows} WHERE NOT isfinite({c.VALUE})"),
@@ -43,8 +43,8 @@ def stage_events(part: Part, now: int) -> int:
 def _prefer_log(part: Part) -> None:
     """Drop the file's row of an event that the service's log holds too: no rule is broken."""
     again = (
-        f"FROM {part.rows} WHERE {LOG} = 0 AND rule IS NULL AND {c.EVENT_ID} IN (SELECT"
-        f" {c.EVENT_ID} FROM {part.rows} WHERE {LOG} = 1 AND rule IS NULL)"
+        f"FROM {part.rows} WHERE {LOG} = 0 AND {BROKEN} IS NULL AND {c.EVENT_ID} IN (SELECT"
+        f" {c.EVENT_ID} FROM {part.rows} WHERE {LOG} = 1 AND {BROKEN} IS NULL)"
     )
     part.warn("in_log_already", part.engine.one(f"SELECT count(*) {again}"))
     part.engine.run(f"DELETE {again}")

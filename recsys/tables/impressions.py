@@ -10,7 +10,7 @@ from data_schemas import columns as c
 from data_schemas.tables import ITEM_INDICES, USER_INDEX
 from recsys.tables.engine import name
 from recsys.tables.items import attribute_columns, keep_attributes
-from recsys.tables.part import LOG, PLACE, Part, blank
+from recsys.tables.part import BROKEN, LOG, PLACE, Part, blank
 from recsys.tables.sources import FILE, ROW
 
 BATCH = 65_536
@@ -29,12 +29,12 @@ def stage_impressions(part: Part, now: int) -> int:
         f" WHEN coalesce(len({c.ITEM_IDS}), 0) = 0 THEN 'empty_list'"
         f" WHEN len({c.PROPENSITIES}) <> len({c.ITEM_IDS}) THEN 'unequal_lists'"
         f" WHEN len(list_filter({c.PROPENSITIES}, lambda p: coalesce(p > 0 AND p <= 1, false)))"
-        f" < len({c.PROPENSITIES}) THEN 'propensity_range' END AS rule"
+        f" < len({c.PROPENSITIES}) THEN 'propensity_range' END AS {BROKEN}"
     )
     part.reject(
         "unknown_item",
         f"SELECT row FROM (SELECT rowid AS row, unnest({c.ITEM_IDS}) AS shown FROM {part.rows}"
-        f" WHERE rule IS NULL) s WHERE shown IS NULL OR NOT EXISTS (SELECT 1 FROM vocabulary v"
+        f" WHERE {BROKEN} IS NULL) s WHERE shown IS NULL OR NOT EXISTS (SELECT 1 FROM vocabulary v"
         f" WHERE v.{c.ITEM_ID} = shown)",
     )
     part.reject_repeats("duplicate_impression_id", c.IMPRESSION_ID, c.IMPRESSION_ID)
@@ -84,7 +84,7 @@ def _map_items(unmapped: Path, path: Path, item_ids: pa.Array) -> None:
 def stage_users(part: Part) -> int:
     """Check the users table; how many rows are accepted."""
     attributes = attribute_columns(part, {c.USER_ID})
-    part.stage(f"CASE WHEN {blank(c.USER_ID)} THEN 'missing_user_id' END AS rule", attributes)
+    part.stage(f"CASE WHEN {blank(c.USER_ID)} THEN 'missing_user_id' END AS {BROKEN}", attributes)
     part.attributes = keep_attributes(part, attributes)
     part.reject_repeats("duplicate_user_id", c.USER_ID, c.USER_ID)
     return int(part.engine.one(f"SELECT count(*) FROM ({part.accepted})"))

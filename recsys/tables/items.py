@@ -18,7 +18,7 @@ from data_schemas.tables import (
     TITLE_LIMIT,
 )
 from recsys.tables.engine import Engine, name, quote
-from recsys.tables.part import LOG, PLACE, Part, blank
+from recsys.tables.part import BROKEN, LOG, PLACE, Part, blank
 from recsys.tables.sources import FILE, ROW, group
 
 CONTROL = r"[\x00-\x08\x0B\x0C\x0E-\x1F\x7F]"
@@ -32,7 +32,7 @@ def stage_items(part: Part, previous: Path | None) -> int:
     `previous` is an earlier run's items.parquet: its items keep their places.
     """
     attributes = attribute_columns(part)
-    part.stage(f"CASE WHEN {blank(c.ITEM_ID)} THEN 'missing_item_id' END AS rule", attributes)
+    part.stage(f"CASE WHEN {blank(c.ITEM_ID)} THEN 'missing_item_id' END AS {BROKEN}", attributes)
     part.attributes = keep_attributes(part, attributes)
     part.reject_repeats("duplicate_item_id", c.ITEM_ID, c.ITEM_ID, f"{LOG} = 0")
     _count_texts(part)
@@ -48,11 +48,15 @@ def write_items(engine: Engine, path: Path) -> None:
 def attribute_columns(part: Part, standard: Set[str] = _OURS) -> list[str]:
     """Columns beyond the standard ones that may be attributes, by type."""
     kinds: dict[str, str] = {}
+    spelled = {column.lower(): column for column in standard}
     for side, source, _ in part.sides():
         partitions = {p.split("=", 1)[0] for f in source.files for p in f.parts if "=" in p}
         for column, kind in source.kinds.items():
             coarse = _coarse(kind)
             if column in standard or column in partitions:
+                continue
+            if spelled.setdefault(column.lower(), column) != column:
+                part.notes.append(f"column `{column}` is left out: another differs only in case")
                 continue
             if coarse == "other":
                 part.notes.append(f"column `{column}` ({kind}) is left out: no attribute type")

@@ -30,6 +30,8 @@ PLACE = "__place"
 """Log position of a row of the log, number of the row within its file otherwise."""
 EXAMPLES = 3
 """Rows shown per broken rule."""
+BROKEN = "__rule"
+"""Name of the rule a row breaks; null where it breaks none."""
 SHOWN_CHARACTERS = 60
 """Length at which a cell of an example is cut."""
 _NOT_THE_FILES = (
@@ -78,7 +80,7 @@ class Part:
         """Make `rows` of both sides.
 
         `select` is the SQL of the columns after the known ones, over the known columns' names
-        (among them `rule`); `extras` are SQL expressions of further columns by side.
+        (among them `BROKEN`); `extras` are SQL expressions of further columns by side.
         """
         self._make_views()
         try:
@@ -187,7 +189,7 @@ class Part:
     def reject(self, rule: str, rows: str) -> None:
         """Set further rows aside: `rows` is a query of the rowids of `self.rows`."""
         self.engine.run(
-            f"UPDATE {self.rows} SET rule = {quote(rule)} WHERE rowid IN ({rows}) AND rule IS NULL"
+            f"UPDATE {self.rows} SET {BROKEN} = {quote(rule)} WHERE rowid IN ({rows}) AND {BROKEN} IS NULL"
         )
 
     def reject_repeats(self, rule: str, key: str, exact: str, when: str = "true") -> None:
@@ -196,7 +198,7 @@ class Part:
         Rows are first grouped by the 64-bit hash of `key`, so that only the few that share one
         are compared by `exact` (a comma-separated list of columns).
         """
-        candidates = f"FROM {self.rows} WHERE rule IS NULL AND {when}"
+        candidates = f"FROM {self.rows} WHERE {BROKEN} IS NULL AND {when}"
         self.engine.run(
             f"CREATE TEMP TABLE repeated AS SELECT h FROM (SELECT hash({key}) AS h {candidates})"
             f" GROUP BY h HAVING count(*) > 1"
@@ -212,13 +214,11 @@ class Part:
     @property
     def accepted(self) -> str:
         """Query of the rows that broke no rule."""
-        return f"SELECT * FROM {self.rows} WHERE rule IS NULL"
+        return f"SELECT * FROM {self.rows} WHERE {BROKEN} IS NULL"
 
     def _rejects(self, side: int) -> str:
         """Query of (FILE, ROW, rule) of the rows set aside on one side."""
-        return (
-            f"SELECT {FILE}, {ROW}, rule FROM {self.rows} WHERE rule IS NOT NULL AND {LOG} = {side}"
-        )
+        return f"SELECT {FILE}, {ROW}, {BROKEN} FROM {self.rows} WHERE {BROKEN} IS NOT NULL AND {LOG} = {side}"
 
     def warn(self, warning: str, count: int) -> None:
         if count:
@@ -232,7 +232,7 @@ class Part:
         """
         self.rejected, self.rejected_log = (
             self.engine.counts(
-                f"SELECT rule, count(*) FROM ({self._rejects(side)}) GROUP BY rule ORDER BY rule"
+                f"SELECT {BROKEN}, count(*) FROM ({self._rejects(side)}) GROUP BY {BROKEN} ORDER BY {BROKEN}"
             )
             for side in (0, 1)
         )
@@ -254,10 +254,10 @@ class Part:
         columns = ", ".join(
             f"{_storable('r.' + name(column), kind)} AS"
             f" {name(f'original_{column}' if column in ours else column)}"
-            for column, kind in source.kinds.items()
+            for column, kind in _apart(source).items()
         )
         return (
-            f"SELECT x.rule AS {c.RULE}, l.label AS {c.SOURCE_FILE}, r.{ROW} AS {c.SOURCE_ROW},"
+            f"SELECT x.{BROKEN} AS {c.RULE}, l.label AS {c.SOURCE_FILE}, r.{ROW} AS {c.SOURCE_ROW},"
             f" {columns} FROM {raw} r"
             f" JOIN ({self._rejects(side)}) x"
             f" ON x.{FILE} = r.{FILE} AND x.{ROW} = r.{ROW}"
@@ -274,9 +274,9 @@ class Part:
                 f"left(CAST(r.{name(k)} AS VARCHAR), {SHOWN_CHARACTERS})" for k in keys
             )
             rows = self.engine.rows(
-                f"SELECT x.rule, r.{FILE}, r.{ROW}, {cells} FROM {raw} r JOIN ("
+                f"SELECT x.{BROKEN}, r.{FILE}, r.{ROW}, {cells} FROM {raw} r JOIN ("
                 f"{self._rejects(side)} QUALIFY row_number() OVER"
-                f" (PARTITION BY rule ORDER BY {FILE}, {ROW}) <= {EXAMPLES}) x"
+                f" (PARTITION BY {BROKEN} ORDER BY {FILE}, {ROW}) <= {EXAMPLES}) x"
                 f" ON x.{FILE} = r.{FILE} AND x.{ROW} = r.{ROW} ORDER BY 1, 2, 3"
             )
             found += [
@@ -322,6 +322,12 @@ class Part:
             "notes": self.notes,
             "examples": self.examples(),
         }
+
+
+def _apart(source: Source) -> dict[str, Any]:
+    """Columns and types without those that SQL takes for another: case does not count there."""
+    first = {column.lower(): column for column in reversed(source.kinds)}
+    return {column: source.kinds[column] for column in source.kinds if column in first.values()}
 
 
 def _storable(column: str, kind: Any) -> str:

@@ -487,3 +487,23 @@ def test_summary_file_is_what_was_returned(desk):
     desk.events()
     assert desk.ingest() == json.loads((desk.out / "summary.json").read_text())
     assert pq.read_metadata(desk.out / "events.parquet").num_rows == 8
+
+
+def test_columns_named_like_ours_or_differing_in_case(desk):
+    desk.items(
+        5,
+        item_id=["i0", "i1", "i2", "i3", "i0"],
+        rule=["a"] * 5,
+        Rule=["b"] * 5,
+        Title=["x"] * 5,
+        source_row=[1] * 5,
+        position=[9] * 5,
+    )
+    desk.events()
+    summary = desk.ingest(quarantine_limit=0.5)
+    assert summary["item_attributes"] == ["rule", "source_row"]
+    notes = " ".join(summary["tables"]["items"]["notes"])
+    assert "`Rule` is left out: another differs only in case" in notes
+    assert "`Title` is left out" in notes
+    assert desk.rows("items.parquet")[0]["rule"] == "a"
+    assert broken(desk, "items") == [("duplicate_item_id", 4)]

@@ -4,6 +4,7 @@ import os
 import shutil
 import socket
 import subprocess
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,7 @@ def programs():
 
 
 @pytest.fixture(scope="module")
-def shop(tmp_path_factory):
+def shop():
     """URL of a database with items and events, on a server of its own."""
     psycopg = pytest.importorskip("psycopg", reason="the [postgres] extra is not installed")
     if programs() is None:
@@ -31,12 +32,10 @@ def shop(tmp_path_factory):
     root = os.getuid() == 0
     if root and shutil.which("runuser") is None:
         pytest.skip("PostgreSQL does not run as root, and there is no runuser")
-    folder = tmp_path_factory.mktemp("postgres")
+    # Not below pytest's own folder: that is closed to other users, and root hands over here.
+    folder = Path(tempfile.mkdtemp(prefix="recsys-postgres-"))
     if root:
         shutil.chown(folder, "postgres")
-        for parent in [folder, *folder.parents][:-1]:
-            if parent.stat().st_uid == 0:
-                parent.chmod(parent.stat().st_mode | 0o011)
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         port = sock.getsockname()[1]
@@ -70,6 +69,7 @@ def shop(tmp_path_factory):
         )
     yield url
     run("pg_ctl", "-m", "immediate", "-w", "stop")
+    shutil.rmtree(folder)
 
 
 def test_tables_are_read_whole(desk, shop):
