@@ -51,6 +51,8 @@ class FittableSource(RecallSource):
     DIALS: ClassVar[Dials] = {}
     n_items: int
     dials: dict[str, float]
+    logarithmic: ClassVar[bool] = False
+    """Whether scores are logarithms of odds, so that their differences and not ratios compare."""
     fusion_weight: float = 1.0
     """Weight of this source's list in the fusion of ranks; 0 leaves it out."""
 

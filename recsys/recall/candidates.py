@@ -65,6 +65,10 @@ class RecallStage:
             for name, source in self.sources.items()
             if isinstance(source, RecallSource)
         }
+        self.logarithmic = {
+            name: bool(getattr(source, "logarithmic", False))
+            for name, source in self.proposing.items()
+        }
         self.signal_columns: tuple[str, ...] = (
             *(
                 f"{name}.{column}"
@@ -137,7 +141,7 @@ class RecallStage:
         for name, found in lists.items():
             rank = places(found.items, items, n_items)
             signals[f"{name}.rank"] = rank
-            signals[f"{name}.share"] = share_of_best(found, rank)
+            signals[f"{name}.share"] = share_of_best(found, rank, self.logarithmic[name])
         rank = places(fused.items, items, n_items)
         signals["fused.rank"] = rank
         signals["fused.score"] = value_at(fused.scores, rank)
@@ -160,14 +164,15 @@ def value_at(values: Floats, rank: Floats) -> Floats:
     return out
 
 
-def share_of_best(found: Recalled, rank: Floats) -> Floats:
-    """A list's scores over its best score, NaN outside the list.
+def share_of_best(found: Recalled, rank: Floats, logarithmic: bool) -> Floats:
+    """A list's scores relative to its best one, 1 to 0; NaN outside the list.
 
-    Lists of scores that are not positive have no meaningful share; theirs is 1 / rank.
+    The ratio for scores that count from 0 (negative ones give 0), exp(score - best) for logarithms
+    of odds and for lists whose best score is not positive.
     """
     if not len(found.items):
         return np.full(len(rank), np.nan, np.float32)
-    best, worst = found.scores[0], found.scores[-1]
-    if best > 0 and worst >= 0:
-        return value_at(found.scores / best, rank)
-    return (1.0 / rank).astype(np.float32)
+    best = found.scores[0]
+    if logarithmic or best <= 0:
+        return value_at(np.exp(found.scores - best), rank)
+    return value_at(np.maximum(found.scores, 0) / best, rank)

@@ -50,6 +50,7 @@ class SequenceSource(FittableSource):
 
     name: ClassVar[str] = "sequence"  # type: ignore[misc]
     columns: tuple[str, ...] = ("score", "probability")
+    logarithmic: ClassVar[bool] = True
     DIALS: ClassVar[Dials] = {
         "width": (128.0, (128.0,)),
         "heads": (2.0, (2.0,)),
@@ -114,8 +115,10 @@ class SequenceSource(FittableSource):
         return state + np.maximum(inner, 0) @ w[f"narrow.{b}"] + w[f"narrow_bias.{b}"]  # type: ignore[no-any-return]
 
     def score(self, history: History, items: Ints, now: int) -> Floats:
-        """float32[n, 2]: the log-odds of being next, and their softmax among the n candidates'
-        own scale: exp(score), at most 1 for a calibrated model."""
+        """float32[n, 2]: the logarithm of the estimated chance of being next, and that chance.
+
+        The sampled softmax does not normalise, so the chance is cut at 1.
+        """
         out = unsure(len(items), 2)
         query = self.query(history)
         if query is not None:

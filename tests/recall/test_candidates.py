@@ -61,9 +61,21 @@ def test_a_source_without_vote_still_speaks(fixed, nobody):
     assert np.isnan(found.signals["b.score"]).all()
 
 
-def test_scores_without_a_positive_best_share_by_rank(fixed, nobody):
+def test_scores_without_a_positive_best_share_by_difference(fixed, nobody):
     stage = RecallStage({"a": fixed("a", [5, 6], [-1, -2])}, 4, 4)
-    np.testing.assert_allclose(stage.candidates(nobody, 0, free()).signals["a.share"], [1, 0.5])
+    np.testing.assert_allclose(
+        stage.candidates(nobody, 0, free()).signals["a.share"], [1, np.exp(-1)], rtol=1e-6
+    )
+
+
+def test_logarithms_share_by_difference_and_negative_scores_share_nothing(fixed, nobody):
+    logs, plain = fixed("logs", [5, 6], [2, 1]), fixed("plain", [5, 6], [2, -1])
+    logs.logarithmic = True
+    signals = (
+        RecallStage({"logs": logs, "plain": plain}, 4, 4).candidates(nobody, 0, free()).signals
+    )
+    np.testing.assert_allclose(signals["logs.share"], [1, np.exp(-1)], rtol=1e-6)
+    np.testing.assert_allclose(signals["plain.share"], [1, 0])
 
 
 def test_signals_for_given_items_are_those_of_recall(fitted, history):
