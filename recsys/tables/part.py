@@ -326,7 +326,7 @@ class Part:
 
 def _apart(source: Source) -> dict[str, Any]:
     """Columns and types without those that SQL takes for another: case does not count there."""
-    first = {column.lower(): column for column in reversed(source.kinds)}
+    first = {column.lower(): column for column in reversed(list(source.kinds))}
     return {column: source.kinds[column] for column in source.kinds if column in first.values()}
 
 
