@@ -4,7 +4,7 @@ import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -165,7 +165,8 @@ def render(evaluation: Evaluation, context: ReportContext) -> str:
         checks=_rows(Check, context.leak_checks),
         parity=_rows(Check, context.parity),
         sources=_rows(SourceFact, context.sources),
-        stages=_rows(StageCost, context.stages),
+        stages=_by_stage(_rows(StageCost, context.stages)),
+        drift=_by_level(context.drift or ()),
         plots=_plots(evaluation, context),
         caveats=[*context.caveats, *_caveats(evaluation)],
         failed=context.failed_systems,
@@ -449,6 +450,49 @@ def _caveats(e: Evaluation) -> list[str]:
 def _rows(kind: type[Row], given: Iterable[Any] | None) -> list[Row]:
     """Rows given as the named tuple or as a plain one."""
     return [row if isinstance(row, kind) else kind(*row) for row in given or ()]
+
+
+class StageTotal(NamedTuple):
+    """What all runs of one stage cost together."""
+
+    name: str
+    seconds: float
+    peak_mb: float | None
+    bytes_written: int | None
+    note: str
+
+
+def _by_stage(stages: Sequence[StageCost]) -> list[StageTotal]:
+    """One row per name, in order of first appearance: a source is fitted once per cut."""
+    runs: dict[str, list[StageCost]] = {}
+    for stage in stages:
+        runs.setdefault(stage.name, []).append(stage)
+    return [_stage_total(name, found) for name, found in runs.items()]
+
+
+def _stage_total(name: str, runs: Sequence[StageCost]) -> StageTotal:
+    peaks = [r.peak_mb for r in runs if r.peak_mb is not None]
+    written = [r.bytes_written for r in runs if r.bytes_written is not None]
+    skipped = sum(r.skipped for r in runs)
+    said = [f"{len(runs)} runs"] if len(runs) > 1 else []
+    if skipped:
+        count = "" if len(runs) == 1 else f"{skipped} "
+        said.append(f"{count}unchanged, earlier output used")
+    return StageTotal(
+        name,
+        sum(r.seconds for r in runs),
+        max(peaks, default=None),
+        sum(written) if written else None,
+        ", ".join(said) or "—",
+    )
+
+
+def _by_level(
+    rows: Sequence[Mapping[str, object]],
+) -> dict[str, list[Mapping[str, object]]]:
+    """Drift rows worth reading at once, and those that are fine."""
+    loud = [row for row in rows if row.get("level") != "ok"]
+    return {"loud": loud, "quiet": [row for row in rows if row.get("level") == "ok"]}
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -278,6 +278,18 @@ def test_every_cell_of_a_table_is_filled(full_page: str) -> None:
             assert len(re.findall(r"<t[dh][ >]", row)) == head, row
 
 
+def test_runs_of_one_stage_are_one_row(evaluation: Evaluation) -> None:
+    stages = [
+        StageCost("als", 1.0, 100.0, 1_000_000),
+        ("als", 2.5, 300.0, 2_000_000, True),
+        ("ranker", 4.0),
+    ]
+    page = Page(render(evaluation, ReportContext(stages=stages))).words
+    assert "als 3.5 s 300 MB 3.0 MB 2 runs, 1 unchanged, earlier output used" in page
+    assert "ranker 4.0 s — — —" in page
+    assert "together 7.5 s" in page
+
+
 def test_missing_parts_are_named(evaluation: Evaluation, bare_page: str) -> None:
     words = Page(bare_page).words
     assert alarms(evaluation, ReportContext()) == []
