@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from data_schemas import columns as c
 from data_schemas.config import RecsysConfig
-from data_schemas.errors import RecsysError
+from data_schemas.errors import RecsysError, UsageError
 from recsys.files import (
     PART,
     atomic_write,
@@ -99,8 +99,13 @@ def forget_user(config: RecsysConfig, user_id: str) -> Receipt:
     The tombstone comes first: whatever happens afterwards, no later night takes the person in.
 
     Raises:
+        UsageError: the id is empty.
         WorkspaceBusy: a run is at work; it could write what was just removed.
     """
+    if not user_id.strip():
+        raise UsageError(
+            "an empty id names nobody", where="USER_ID", found=repr(user_id), expected="a user id"
+        )
     workspace = Workspace(config.workspace_path)
     receipt = Receipt(user_id, datetime.now(UTC).isoformat(timespec="seconds"))
     with workspace.lock():
@@ -190,7 +195,14 @@ def _attributes_without(users: "UserTable", user_id: str) -> "UserTable":
 
 
 def _from_stages(workspace: Workspace, receipt: Receipt) -> None:
-    """Remove the kept outputs that hold rows about persons; the next night makes them anew."""
+    """Remove the kept outputs that hold rows about persons; the next night makes them anew.
+
+    Later stages know a person by number only, so where no table names the person, none has rows.
+    """
+    files = workspace.stages.rglob("*.parquet")
+    if not any(_holds_user(file, receipt.user_id) for file in files):
+        receipt.add("stages/", "nothing was there")
+        return
     freed, names = 0, set()
     for output in sorted(workspace.stages.glob("*/*")):
         if not output.is_dir() or not _personal(output):
@@ -220,6 +232,18 @@ def _from_tables(workspace: Workspace, receipt: Receipt) -> None:
     for file in sorted(workspace.tables.rglob("*.parquet")):
         rows += _without_user(file, receipt.user_id)
     receipt.add("tables/ and quarantine", f"{rows} rows" if rows else "nothing was there")
+
+
+def _holds_user(file: Path, user_id: str) -> bool:
+    """Whether a Parquet file has a row of a user."""
+    import pyarrow as pa
+    import pyarrow.dataset as ds
+
+    table = ds.dataset(file, format="parquet")
+    if c.USER_ID not in table.schema.names:
+        return False
+    mine = ds.field(c.USER_ID).cast(pa.string()) == user_id
+    return bool(table.count_rows(filter=mine))
 
 
 def _without_user(file: Path, user_id: str) -> int:

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from data_schemas.errors import RecsysError
+from data_schemas.errors import RecsysError, UsageError
 from features.catalogue import Catalogue
 from features.interactions import DAY, Interactions
 from features.state import OnlineState
@@ -129,6 +129,18 @@ def test_repeating_is_safe_and_keeps_the_first_time(config, workspace):
     users = json.loads((workspace.path / "forgotten.json").read_text())["users"]
     assert users[ANN] == first.at
     assert (workspace.path / "forgotten.json").stat().st_mode & 0o777 == 0o600
+
+
+def test_an_unknown_person_costs_no_stage_and_an_empty_id_is_refused(config, workspace):
+    table = pa.table({"user_id": [BOB], "item_id": ["b"]})
+    runner = StageRunner(workspace, Reporter(quiet=True))
+    rows = runner.run("tables", {}, lambda out: pq.write_table(table, out / "events.parquet"))
+    forget_user(config, ANN)
+    assert rows.path.exists()
+    forget_user(config, BOB)
+    assert not rows.path.exists()
+    with pytest.raises(UsageError, match="empty id"):
+        forget_user(config, " ")
 
 
 def test_nobody_is_forgotten_in_a_new_workspace(workspace):
