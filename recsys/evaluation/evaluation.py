@@ -111,7 +111,7 @@ class Catalogue:
     """What list metrics need of the items: N items, popularity [N], vectors [N, d], category [N]."""
 
     size: int
-    popularity: npt.NDArray[np.number]
+    popularity: Doubles
     vectors: Floats | None = None
     category: npt.NDArray[np.integer] | None = None
 
@@ -147,7 +147,8 @@ def evaluate_lists(
         main: name of the system the differences are taken from.
         ks: cut-offs; nDCG at the smallest is the main metric.
         segments: segmentations by name; one named `day` replaces the days of `truth.time`.
-        item_popularity: past events of each item, [N]; what novelty and popularity bias refer to.
+        item_popularity: past events of each item; what novelty and popularity bias refer to.
+            Items beyond its end are new and have none.
         item_vectors: L2-normalised [N, d], for diversity; left out of the report when None.
         item_category: codes [N], negative unknown; left out when None.
         past_items: histories of the groups, for popularity bias; left out when None.
@@ -159,7 +160,10 @@ def evaluate_lists(
     """
     names = [s.name for s in systems]
     _check(names, main, ks)
-    items = Catalogue(catalogue_size, item_popularity, item_vectors, item_category)
+    popularity = np.zeros(catalogue_size)
+    known = min(catalogue_size, len(item_popularity))
+    popularity[:known] = item_popularity[:known]
+    items = Catalogue(catalogue_size, popularity, item_vectors, item_category)
     judged = {s.name: metrics.judge(truth, s) for s in systems}
     main_metric = f"ndcg@{min(ks)}"
     columns = {
@@ -516,7 +520,7 @@ def _exposure(
     """Share of places by tenth of the catalogue in order of popularity."""
     if items.size == 0:
         return {}
-    order = np.argsort(-items.popularity[: items.size].astype(np.float64), kind="stable")
+    order = np.argsort(-items.popularity, kind="stable")
     tenth = np.empty(items.size, np.int64)
     tenth[order] = np.arange(len(order)) * 10 // len(order)
     shown = {s.name: metrics.exposure(s, k, items.size) for s in systems}

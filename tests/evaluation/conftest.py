@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from recsys.evaluation import plots
 from recsys.evaluation.lists import RankedLists, Truth
 
 USERS, ITEMS, LENGTH = 60, 200, 30
@@ -20,6 +21,16 @@ def lists_with_hits(name: str, truth: Truth, chance: float, seed: int) -> Ranked
     return RankedLists(
         name, rows, np.tile(np.linspace(3, -3, LENGTH, dtype=np.float32), (len(rows), 1))
     )
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pages without drawing their plots, for tests that look at the rest."""
+
+    def figure(title: str, alt: str, draw: object, *, height: float = 0.0) -> plots.Plot:
+        return plots.Plot(title, "<svg></svg>", alt)
+
+    monkeypatch.setattr(plots, "_figure", figure)
 
 
 @pytest.fixture(scope="session")

@@ -35,6 +35,7 @@ def test_rank_biased_overlap_by_arithmetic() -> None:
     np.testing.assert_allclose(rank_biased_overlap(a, b, p), [swapped, 1.0, 0.0])
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_gains_losses_and_examples(
     truth: Truth, systems: list[RankedLists], popularity: np.ndarray, tmp_path: Path
 ) -> None:

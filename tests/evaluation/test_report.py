@@ -65,11 +65,6 @@ def full_page(evaluation: Evaluation) -> str:
     return render(evaluation, full_context())
 
 
-@pytest.fixture(scope="module")
-def bare_page(evaluation: Evaluation) -> str:
-    return render(evaluation, ReportContext())
-
-
 def full_context() -> ReportContext:
     return ReportContext(
         title="Night <of> the & tests",
@@ -221,6 +216,7 @@ def test_the_same_seed_gives_the_same_tree(
     assert trees[0]["differences"]["good"]["ndcg@5"]["verdict"] == "behind"
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_written_files_hold_the_same_numbers(evaluation: Evaluation, tmp_path: Path) -> None:
     page = write_report(evaluation, full_context(), tmp_path / "out")
     assert page == tmp_path / "out" / "report.html"
@@ -278,6 +274,7 @@ def test_every_cell_of_a_table_is_filled(full_page: str) -> None:
             assert len(re.findall(r"<t[dh][ >]", row)) == head, row
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_runs_of_one_stage_are_one_row(evaluation: Evaluation) -> None:
     stages = [
         StageCost("als", 1.0, 100.0, 1_000_000),
@@ -290,8 +287,9 @@ def test_runs_of_one_stage_are_one_row(evaluation: Evaluation) -> None:
     assert "together 7.5 s" in page
 
 
-def test_missing_parts_are_named(evaluation: Evaluation, bare_page: str) -> None:
-    words = Page(bare_page).words
+@pytest.mark.usefixtures("undrawn")
+def test_missing_parts_are_named(evaluation: Evaluation) -> None:
+    words = Page(render(evaluation, ReportContext())).words
     assert alarms(evaluation, ReportContext()) == []
     for part in (
         "Not in this report: the gate's decision", "examples of ranked lists",
@@ -301,6 +299,7 @@ def test_missing_parts_are_named(evaluation: Evaluation, bare_page: str) -> None
         assert part in words, part
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_leaks_drift_parity_and_too_good_validation_come_first(evaluation: Evaluation) -> None:
     context = ReportContext(
         leak_checks=[Check("no future counts", False, "suspected: f3"), Check("other", True)],
@@ -319,6 +318,7 @@ def test_leaks_drift_parity_and_too_good_validation_come_first(evaluation: Evalu
     assert "Validation ndcg@10 3.0000 is far above test" in words
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_sampled_ranking_is_warned_about(
     truth: Truth, systems: list[RankedLists], popularity: np.ndarray
 ) -> None:
@@ -381,6 +381,18 @@ def test_days_of_the_callers_own_replace_those_of_the_moments(
     assert found.segments == {}
 
 
+def test_items_beyond_the_popularity_table_are_new(
+    truth: Truth, systems: list[RankedLists], popularity: np.ndarray
+) -> None:
+    same = {"main": "good", "ks": (10,), "catalogue_size": ITEMS, "resamples": 20}
+    short = evaluate_lists(truth, systems[:1], item_popularity=popularity[:150], **same)
+    padded = np.append(popularity[:150], np.zeros(50, int))
+    whole = evaluate_lists(truth, systems[:1], item_popularity=padded, **same)
+    assert short.to_json() == whole.to_json()
+    assert sum(short.exposure["good"]) == pytest.approx(1.0)
+
+
+@pytest.mark.usefixtures("undrawn")
 def test_an_empty_window_is_said_to_be_empty(popularity: np.ndarray, tmp_path: Path) -> None:
     nothing = Truth(
         np.zeros(1, np.int64), np.empty(0, np.int32), np.empty(0, np.int8),
@@ -428,6 +440,7 @@ def test_wrong_calls_name_what_is_there(
         evaluate_lists(truth, systems, main="good", segments=wrong, **same)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_scores_that_can_be_chances_are_calibrated(
     truth: Truth, systems: list[RankedLists], popularity: np.ndarray
 ) -> None:
