@@ -471,7 +471,10 @@ def print_row(name: str, row: dict[str, float]) -> None:
 
 
 def compare(folder: Path, names: list[str], seconds: float, sizes: list[int]) -> None:
-    print(f"bare predict of 100 rows: {bare_predict_ms(folder, 100):.2f} ms (median, one thread)", flush=True)
+    print(
+        f"bare predict of 100 rows: {bare_predict_ms(folder, 100):.2f} ms (median, one thread)",
+        flush=True,
+    )
     header()
     for name in names:
         peer = start(name, folder, 100)
