@@ -25,6 +25,9 @@ from recsys.collaborative.neighbours import NeighbourSource
 KEPT_WEIGHTS: Final = 500
 """Weights kept per history item, the largest by absolute value."""
 
+BYTES_PER_CELL: Final = 14.0
+"""Peak memory of a fit per cell of its M×M matrix (float32 Gram, its sparse form, copies)."""
+
 
 class Ease(NeighbourSource):
     """Ridge item-item weights, pruned to a sparse table."""
@@ -48,7 +51,8 @@ class Ease(NeighbourSource):
     ) -> Self:
         """Invert the regularised Gram matrix of the most supported items."""
         chosen = resolve_dials(cls.name, cls.DIALS, dials)
-        chosen_items = most_supported(support(interactions), int(chosen["items"]))
+        limit = min(int(chosen["items"]), affordable_items())
+        chosen_items = most_supported(support(interactions), limit)
         known = np.zeros(interactions.n_items, np.uint8)
         known[chosen_items] = 1
         weights = ridge_weights(interactions, chosen_items, max(chosen["ridge"], 1e-3), workers)
@@ -59,6 +63,13 @@ class Ease(NeighbourSource):
             scale=weight_scale(interactions),
             fit_until=last_time(interactions),
         )
+
+
+def affordable_items() -> int:
+    """Items whose matrix fits into half of the memory that is free now."""
+    import psutil
+
+    return int((psutil.virtual_memory().available / 2 / BYTES_PER_CELL) ** 0.5)
 
 
 def most_supported(counts: Ints, limit: int) -> Ints:

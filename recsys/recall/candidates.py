@@ -101,10 +101,18 @@ class RecallStage:
         return self._signals(history, wanted, now, lists, fused, len(blocked))
 
     def _lists(self, history: History, now: int, blocked: Mask) -> dict[str, Recalled]:
-        return {
+        lists = {
             name: source.recall(history, self.depth, now, blocked)
             for name, source in self.proposing.items()
         }
+        for name, found in lists.items():
+            # the kernels below index without bounds checks
+            if len(found.items) and int(found.items.max()) >= len(blocked):
+                raise ValueError(
+                    f"source '{name}' proposed item {int(found.items.max())}, "
+                    f"expected an index below the mask's {len(blocked)}"
+                )
+        return lists
 
     def _fuse(self, lists: Mapping[str, Recalled], n_items: int, limit: int) -> Recalled:
         voting = [(self.weights[name], found.items) for name, found in lists.items()]

@@ -60,7 +60,7 @@ class SequenceSource(FittableSource):
         "dropout": (0.2, (0.2,)),
         "id_dropout": (0.1, (0.1,)),
         "negatives": (512.0, (512.0,)),
-        "learning_rate": (0.002, (0.002,)),
+        "learning_rate": (0.003, (0.003,)),
         "weight_decay": (0.0, (0.0,)),
     }
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from data_schemas.errors import UsageError
+from features.protocols import Recalled
 from recsys.recall.candidates import RecallStage
 
 
@@ -114,6 +115,13 @@ def test_threads_do_not_disturb_one_another(fitted, history):
         np.testing.assert_array_equal(one.items, other.items)
         for name in one.signals:
             np.testing.assert_array_equal(one.signals[name], other.signals[name])
+
+
+def test_an_item_beyond_the_mask_is_refused(fixed, nobody):
+    careless = fixed("a", [12], [1])
+    careless.recall = lambda *_: Recalled(careless.items, careless.scores)
+    with pytest.raises(ValueError, match="proposed item 12"):
+        RecallStage({"a": careless}, 5, 5).candidates(nobody, 0, free(10))
 
 
 def test_depth_and_limit_must_be_positive(fixed):

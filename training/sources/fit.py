@@ -13,6 +13,7 @@ import numpy as np
 from features.interactions import DAY, Interactions
 from features.protocols import RecallSource
 from recsys.collaborative.base import SourceInputs
+from recsys.collaborative.ease import BYTES_PER_CELL
 from recsys.recall.registry import FITTABLE, source_class
 from recsys.sequence.source import SequenceSource
 
@@ -20,8 +21,6 @@ log = logging.getLogger(__name__)
 
 EASE_LEAST_ITEMS: Final = 1000
 EASE_MOST_ITEMS: Final = 12_000
-EASE_BYTES_PER_CELL: Final = 14.0
-"""Peak memory of an EASE fit per cell of its M×M matrix (float32 Gram, its sparse form, copies)."""
 EASE_CELL_SECONDS: Final = 1.2e-11
 """Seconds of an EASE fit per M³ on one core (measured: 8,000 items in 6 s)."""
 SEQUENCE_LEAST_PAIRS: Final = 2000
@@ -109,7 +108,7 @@ def _no_pairs(interactions: Interactions) -> str | None:
 
 def ease_items(n_items: int, memory_bytes: float, budget_seconds: float) -> int:
     """How many items EASE can take within memory and time."""
-    by_memory = (memory_bytes / EASE_BYTES_PER_CELL) ** 0.5
+    by_memory = (memory_bytes / BYTES_PER_CELL) ** 0.5
     by_time = (budget_seconds / EASE_CELL_SECONDS) ** (1 / 3)
     return int(min(n_items, EASE_MOST_ITEMS, by_memory, by_time))
 
