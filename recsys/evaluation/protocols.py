@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from features.interactions import Interactions
+from features.interactions import DAY, Interactions
 from recsys.evaluation.evaluation import PastItems
 from recsys.evaluation.lists import PADDING, RELEVANT_FROM, Floats, Ints, Longs, RankedLists, Truth
 
@@ -68,6 +68,48 @@ def of_impressions(
     group = np.repeat(np.arange(len(user)), np.diff(offsets))
     acted = grades >= RELEVANT_FROM
     return Truth.of(group[acted], items[acted], grades[acted], user, time)
+
+
+def grades_of_shown(
+    offsets: Longs,
+    items: Ints,
+    user: npt.NDArray[np.integer],
+    time: Longs,
+    events: Interactions,
+    *,
+    within: int = DAY,
+) -> npt.NDArray[np.int8]:
+    """int8[n]: what followed each shown item: the grade of the user's first relevant event on it
+    from the moment shown until `within` µs later, 0 without one.
+
+    Lists are CSR over G (`items` int[n], `user` and `time` [G], users coded as in `events`).
+    Above 0 is what `of_impressions` and the estimate of position bias call acted on, clicked.
+    """
+    relevant = events.grade >= RELEVANT_FROM
+    keys = events.user[relevant].astype(np.int64) << 32 | events.item[relevant]
+    order = np.lexsort((events.time[relevant], keys))
+    keys, moment = keys[order], events.time[relevant][order]
+    grade = events.grade[relevant][order]
+    lengths = np.diff(offsets)
+    shown = np.repeat(user.astype(np.int64), lengths) << 32 | items
+    shown_at = np.repeat(time, lengths)
+    # Places of (key, time) among the events: merge both and count the events before each.
+    merged = np.lexsort(
+        (
+            np.r_[np.ones(len(keys)), np.zeros(len(shown))],
+            np.r_[moment, shown_at],
+            np.r_[keys, shown],
+        )
+    )
+    is_event = merged < len(keys)
+    place = np.empty(len(shown), np.int64)
+    place[merged[~is_event] - len(keys)] = np.cumsum(is_event)[~is_event]
+    found = np.zeros(len(shown), np.int8)
+    inside = np.nonzero(place < len(keys))[0]
+    follows = place[inside]
+    same = (keys[follows] == shown[inside]) & (moment[follows] < shown_at[inside] + within)
+    found[inside[same]] = grade[follows[same]]
+    return found
 
 
 def ranked_candidates(

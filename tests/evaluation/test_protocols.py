@@ -5,7 +5,12 @@ import numpy as np
 from features.interactions import Interactions
 from recsys.evaluation import metrics
 from recsys.evaluation.lists import RankedLists
-from recsys.evaluation.protocols import leave_last_out, of_impressions, ranked_candidates
+from recsys.evaluation.protocols import (
+    grades_of_shown,
+    leave_last_out,
+    of_impressions,
+    ranked_candidates,
+)
 
 
 def events(*rows: tuple[int, int, int, int]) -> Interactions:
@@ -62,3 +67,35 @@ def test_impressions_are_ranked_among_what_was_shown() -> None:
     np.testing.assert_allclose(metrics.mrr(metrics.judge(truth, ours)), [1 / 2, 1 / 2])
     np.testing.assert_allclose(metrics.auc(metrics.judge(truth, ours)), [(0.5 + 1) / 2, 0])
     assert ranked_candidates("ours", offsets, items, np.arange(5.0), 1).items.tolist() == [[6], [7]]
+
+
+def test_what_followed_a_shown_item() -> None:
+    past = events(
+        (0, 4, 5, 3), (0, 4, 10, 1), (0, 5, 12, 0), (0, 6, 29, 2), (0, 7, 30, 1), (1, 4, 15, 2)
+    )  # fmt: skip
+    offsets = np.array([0, 5, 6, 7])
+    items = np.array([4, 5, 6, 7, 8, 4, 4], np.int32)
+    found = grades_of_shown(
+        offsets, items, np.array([0, 1, 1]), np.array([10, 10, 16]), past, within=20
+    )
+    # At the moment itself counts, the end of the window does not; grade 0 is no action.
+    assert found.tolist() == [1, 0, 2, 0, 0, 2, 0]
+
+
+def test_what_followed_equals_a_search_row_by_row() -> None:
+    rng = np.random.default_rng(1)
+    rows = sorted(
+        (
+            (int(u), int(i), int(t), int(g))
+            for u, i, t, g in rng.integers(0, [5, 9, 50, 3], (200, 4))
+        ),
+        key=lambda row: row[2],
+    )
+    past, lists = events(*rows), 30
+    user, time = rng.integers(0, 5, lists), rng.integers(0, 50, lists)
+    items = rng.integers(0, 9, 4 * lists).astype(np.int32)
+    found = grades_of_shown(np.arange(0, 4 * lists + 1, 4), items, user, time, past, within=7)
+    for n, item in enumerate(items):
+        who, at = user[n // 4], time[n // 4]
+        hits = [g for u, i, t, g in rows if (u, i) == (who, item) and at <= t < at + 7 and g > 0]
+        assert bool(found[n]) == bool(hits)
