@@ -106,8 +106,10 @@ def _read_entity(
         backend.put(EVENTS, _event_columns(events, seen))
         found = _part_counts(asked[part], bucket[part], position[part], wanted, backend)
         for i, values in zip(usable, found, strict=True):
-            # Several tags of one row add up; elsewhere each row occurs once.
-            np.add.at(result[counts[i]], row[part], values)
+            if entity == ENTITY_TAG:
+                np.add.at(result[counts[i]], row[part], values)  # a row's tags add up
+            else:
+                result[counts[i]][row[part]] = values
     return result
 
 

@@ -9,6 +9,7 @@ Shapes: N items, T tag codes of all items together.
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from itertools import count
 from pathlib import Path
 from typing import Any, Final
 
@@ -39,6 +40,7 @@ MAX_VALUES: Final = 1000
 _TEXTS: Final = "texts.arrow"
 _META: Final = "catalogue.json"
 _FORMAT: Final = 1
+_SERIALS = count()
 
 
 class Codes:
@@ -92,6 +94,8 @@ class Catalogue:
         self._pool_size = len(tag_pool)
         self._numeric = dict(numeric)
         self._categorical = dict(categorical)
+        self.serial = next(_SERIALS)
+        """Tells this catalogue from every other of the process."""
         self.version = 0
         """Grows with every append and update, so that readers can cache what they derive."""
         self.revision = 0

@@ -95,11 +95,10 @@ def _count(events: Any, kinds: tuple[int, ...]) -> Any:
 
 
 def _over(table: Any, column: Column) -> Any:
-    window = ibis.window(
-        group_by=table[ENTITY],
-        order_by=table[BUCKET],
-        range=(-column.width if column.width else None, -1),
-    )
+    """Sum of a per-bucket column over the column's window, which ends before the row's bucket."""
+    # A pair occurs once, so everything before it is a frame of rows; engines run that as one pass.
+    frame = {"range": (-column.width, -1)} if column.width else {"rows": (None, -1)}
+    window = ibis.window(group_by=table[ENTITY], order_by=table[BUCKET], **frame)
     return table[column.per_bucket].sum().over(window).fill_null(0).cast("int64")
 
 

@@ -93,13 +93,13 @@ class FeatureSet:
         catalogue, state, items = moment.catalogue, moment.state, moment.items
         if self._attributes:
             places = [place for place, _ in self._attributes]
-            key: tuple[int, ...] = (id(catalogue), catalogue.revision)
+            key: tuple[int, ...] = (catalogue.serial, catalogue.revision)
             read = partial(self._read_attributes, moment)
             out[:, places] = self._kept_attributes.take(key, items, catalogue.n_items, read)
         if self._counters:
             places = [place for place, _ in self._counters]
             bucket = moment.now // state.bucket_us
-            key = (id(state), state.revision, catalogue.revision, bucket)
+            key = (state.serial, state.revision, catalogue.revision, bucket)
             read = partial(self._read_counters, moment)
             out[:, places] = self._kept_counters.take(key, items, catalogue.n_items, read)
         return out

@@ -16,7 +16,7 @@ Shapes: U users, E events of the snapshot, N items, K event types, W windows.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import compress
+from itertools import compress, count
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -45,6 +45,7 @@ from features.store import grown, open_arrays, read_json, replacing, write_array
 from features.users import UserTable
 
 FORMAT: Final = 1
+_SERIALS = count()
 NAN: Final = float("nan")
 ENTITIES: Final = ("item", "category", "tag", "shown")
 """Sorts of counters; `shown` counts an item's appearances in lists."""
@@ -109,6 +110,8 @@ class OnlineState:
         self._kind_code = {name: code for code, name in enumerate(self.kinds)}
         self._user_index, self._offsets, self._events = user_index, offsets, events
         self._tables = dict(tables)
+        self.serial = next(_SERIALS)
+        """Tells this state from every other of the process."""
         self.revision = 0
         """Grows when a count changes that an earlier reading has seen, so that readers can keep
         what they read: late events and forgetting do that, events of the current bucket do not."""

@@ -91,7 +91,7 @@ class Runtime:
     @property
     def data_end(self) -> int:
         """End of the data the bundle was released with, µs."""
-        return int(self.bundle.facts["data_window"][1])
+        return self.state.last_time()
 
     def apply(self, records: Sequence[LogRecord]) -> None:
         """Fold log records into the state; texts of new items are encoded, a few per call."""

@@ -289,12 +289,11 @@ class Workspace:
                 if output.name.endswith(PART) or (stage.name, output.name) not in kept:
                     freed += remove(output)
         for bundle in _folders(self.bundles):
-            old_part = bundle.name.endswith(PART) and _age(bundle) > ORPHAN_SECONDS
-            unused = digests is not None and bundle.name not in digests
-            if old_part or (unused and not bundle.name.endswith(PART)):
-                freed += remove(bundle)
-                for note in self.bundles.glob(f"{bundle.name}.*json"):
-                    note.unlink(missing_ok=True)
+            if digests is None or bundle.name in digests or bundle.name.endswith(PART):
+                continue
+            freed += remove(bundle)
+            for note in self.bundles.glob(f"{bundle.name}.*json"):
+                note.unlink(missing_ok=True)
         for snapshot in self._old_snapshots():
             freed += remove(snapshot)
         for file in sorted(self.uses.glob("*.json"))[: -keep_nights or None]:
@@ -313,11 +312,11 @@ class Workspace:
         return sorted(others, key=lambda p: -p.stat().st_mtime_ns)[1:]
 
     def _orphans(self) -> list[Path]:
-        """Half-written things at the top two levels whose writer is gone.
+        """Half-written things at the levels where we write aside, whose writer is gone.
 
         The lock keeps other runs away, but a service may be writing beside us.
         """
-        places = [self.path, self.tables, self.state, self.reports, self.cache, self.uses]
+        places = [self.path, *_folders(self.path), *_folders(self.stages)]
         return [p for place in places for p in place.iterdir() if _abandoned(p)]
 
     def usage(self) -> dict[str, int]:

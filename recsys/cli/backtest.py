@@ -44,9 +44,7 @@ def run_backtest(args: argparse.Namespace) -> int:
     config = load_config(args.config)
     reporter = Reporter()
     cuts = plan_cuts(config, args.nights)
-    nights = [
-        simulate(config, cut, end, reporter) for cut, end in zip(cuts, cuts[1:], strict=False)
-    ]
+    nights = [simulate(config, cut, end, reporter) for cut, end in pairwise(cuts)]
     out = write(config, nights)
     print(table(nights))
     print(f"report: {out}")

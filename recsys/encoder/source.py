@@ -154,16 +154,28 @@ def tensor_shapes(file: Path) -> dict[str, tuple[int, ...]]:
     return {name: tuple(entry["shape"]) for name, entry in header.items()}
 
 
+def open_tokenizer(folder: Path) -> Any:
+    """The fast tokenizer of a model folder.
+
+    Raises:
+        RecsysError: the file is missing or damaged.
+    """
+    from tokenizers import Tokenizer
+
+    file = folder / TOKENIZER
+    if not file.is_file():
+        raise _missing(file)
+    try:
+        return Tokenizer.from_file(str(file))
+    except Exception as error:  # tokenizers raises a bare Exception for a damaged file
+        raise _broken(file, str(error)[:200], "a whole tokenizer.json") from None
+
+
 def _check_tokenizer(
     folder: Path, config: dict[str, Any], shapes: dict[str, tuple[int, ...]]
 ) -> None:
     """A tokenizer may not name tokens that the model's embedding table does not have."""
-    from tokenizers import Tokenizer
-
-    try:
-        tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
-    except Exception as error:  # tokenizers raises a bare Exception for a damaged file
-        raise _broken(folder / TOKENIZER, str(error)[:200], "a whole tokenizer.json") from None
+    tokenizer = open_tokenizer(folder)
     rows = next(
         (
             s[0]

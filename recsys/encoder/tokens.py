@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from recsys.encoder.source import CONFIG, TOKENIZER, read_json
+from recsys.encoder.source import CONFIG, open_tokenizer, read_json
 
 CHARACTERS_PER_TOKEN = 16
 """No text needs more characters than this to fill a token (assumed; generous for any script)."""
@@ -24,9 +24,7 @@ class TextTokenizer:
     @classmethod
     def open(cls, folder: Path, max_tokens: int) -> "TextTokenizer":
         """The tokenizer of a checked model folder."""
-        from tokenizers import Tokenizer
-
-        tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
+        tokenizer = open_tokenizer(folder)
         config = read_json(folder / CONFIG)
         limit = int(config.get("max_position_embeddings", max_tokens))
         if config.get("model_type") in ("roberta", "xlm-roberta", "camembert"):

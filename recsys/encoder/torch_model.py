@@ -60,7 +60,11 @@ class ItemEncoder(nn.Module):
             RecsysError: the configuration names no architecture that transformers knows.
         """
         from transformers import AutoModel
+        from transformers.utils import logging as chatter
 
+        # What transformers prints (bars, reports of unused pooler weights) is no news to the caller.
+        chatter.set_verbosity_error()
+        chatter.disable_progress_bar()
         try:
             backbone = AutoModel.from_pretrained(
                 str(folder), local_files_only=True, dtype=torch.float32, **_without_pooler(folder)

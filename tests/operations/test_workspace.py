@@ -144,6 +144,9 @@ def test_collection_keeps_the_bundles_in_use(workspace):
 def test_collection_removes_what_was_left_half_written(workspace):
     for place in (workspace.path, workspace.tables, workspace.state):
         (place / f".x.{ended_process()}-ab.part").mkdir(parents=True)
+    (workspace.stages / "als").mkdir()
+    (workspace.stages / "als" / f".last.json.{ended_process()}-ab.part").write_text("{")
+    (workspace.bundles / f".aa.{ended_process()}-ab.part").mkdir()
     at_work = workspace.state / f".x.{os.getppid()}-ab.part"
     at_work.mkdir()
     workspace.collect()

@@ -15,10 +15,14 @@ from recsys.encoder.tower import age_place, grade_place
 
 USER_CAP = 100
 """Examples of one user at most, the latest (assumed): the busiest few must not dominate."""
-VALIDATION_SHARE = 0.05
+VALIDATION_SHARE = 0.1
 """Users whose examples are kept for validation."""
 VALIDATION_USERS = 400
 """Validation users at most: each costs encoding its history at every validation."""
+VALIDATION_EXAMPLES = 600
+"""Examples of the validation users wanted; with few users, several of the last of each count."""
+EXAMPLES_OF_ONE = 20
+"""Validation examples of one user at most."""
 
 
 class Batch(NamedTuple):
@@ -100,7 +104,7 @@ def _ages(now: Longs, time: Longs) -> npt.NDArray[np.int64]:
 
 
 class Split(NamedTuple):
-    """Examples to learn from, and one example (the last) of each validation user."""
+    """Examples to learn from, and the last examples of the validation users."""
 
     train: Examples
     valid: Examples
@@ -161,13 +165,16 @@ def make_examples(interactions: Interactions, *, fit_until: int, places: int, se
 
 
 def _split(every: Examples, owner: npt.NDArray[np.int64], seed: int) -> Split:
-    """Put some users' last examples aside; all examples of these users leave the training."""
+    """Put some users aside; their last examples validate, and none of theirs is trained on."""
     rng = np.random.default_rng([seed, 1])
     users = np.unique(owner)
-    count = min(VALIDATION_USERS, max(10, int(VALIDATION_SHARE * len(users))), len(users) // 2)
+    count = min(VALIDATION_USERS, max(20, int(VALIDATION_SHARE * len(users))), len(users) // 2)
     held = np.isin(owner, rng.choice(users, max(1, count), replace=False))
     places = np.flatnonzero(held)
-    last = places[np.r_[owner[places][1:] != owner[places][:-1], True]]
+    each = min(EXAMPLES_OF_ONE, -(-VALIDATION_EXAMPLES // max(1, count)))
+    # Place of an example among its user's, counted from the last.
+    ends = np.searchsorted(owner[places], owner[places], "right")
+    last = places[ends - np.arange(len(places)) <= each]
     if held.all():
         return Split(every, every.take(last))
     return Split(every.take(np.flatnonzero(~held)), every.take(last))

@@ -32,7 +32,7 @@ from training.finetune.calibrate import calibrate
 from training.finetune.checkpoint import Checkpoints
 from training.finetune.distributed import Group
 from training.finetune.examples import Split, make_examples
-from training.finetune.freeze import frozen_layers, merge_lora, set_trainable
+from training.finetune.freeze import compile_layers, frozen_layers, merge_lora, set_trainable
 from training.finetune.loop import Learner, Metrics, Trainer
 from training.finetune.states import ItemStates
 from training.finetune.tower_model import UserTower
@@ -195,6 +195,8 @@ def _train(
         else Tower.plain(work.encoder.dimension, config.history_length, len(interactions.kinds))
     )
     set_trainable(work.encoder, config)
+    if config.compile:
+        compile_layers(work.encoder, on=True)
     learner = Learner(work.encoder, UserTower(start)).to(device)
     autocast = (
         config.precision != "float32" and device.type == "cuda" and torch.cuda.is_bf16_supported()
@@ -230,7 +232,7 @@ def _train(
             group=group,
             on_metrics=on_metrics,
         )
-        _run_phases(trainer, config, deadline)
+        _run_phases(trainer, config, deadline, warm=work.warm)
         checkpoints.restore_best(learner)
         trainer.refresh_valid()
         tower = learner.tower.freeze_to(calibrate(trainer))
@@ -240,7 +242,9 @@ def _train(
     return trainer, tower
 
 
-def _run_phases(trainer: Trainer, config: EncoderConfig, deadline: float | None) -> None:
+def _run_phases(
+    trainer: Trainer, config: EncoderConfig, deadline: float | None, *, warm: bool
+) -> None:
     """Head and tower first, over frozen vectors; then the layers join."""
     now = time.monotonic()
     left = None if deadline is None else max(1.0, deadline - now - CLOSING_SECONDS)
@@ -251,6 +255,8 @@ def _run_phases(trainer: Trainer, config: EncoderConfig, deadline: float | None)
     if phase in (None, HEAD):
         if trainer.progress.step == 0:
             trainer.check(HEAD)
+            if not warm:
+                trainer.start_head()
         share = 1.0 if config.freeze == "head" else HEAD_SHARE
         trainer.run(
             HEAD, 0, steps, encode=False, deadline=None if left is None else now + left * share
@@ -272,14 +278,18 @@ def _run_phases(trainer: Trainer, config: EncoderConfig, deadline: float | None)
 
 def _learned(trainer: Trainer, split: Split, seconds: float) -> dict[str, Any]:
     p = trainer.progress
+    start = p.validations[0]
+    best = max(p.validations, key=lambda check: check["ndcg"])
     return {
         "fine_tuned": True,
         "examples": len(split.train),
-        "validation_users": len(split.valid),
         "steps": p.step,
         "best_step": p.best_step,
-        "best_ndcg10": p.best,
-        "start_ndcg10": p.validations[0]["ndcg10"] if p.validations else None,
+        "validation_examples": len(split.valid),
+        "best_ndcg": p.best,
+        "best_ndcg10": best["ndcg10"],
+        "start_ndcg": start["ndcg"],
+        "start_ndcg10": start["ndcg10"],
         "stopped": p.stopped or "all steps done",
         "seconds": round(seconds, 1),
         "losses": [round(x, 5) for x in p.losses],
@@ -301,6 +311,7 @@ def _write(
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
     encoder = work.encoder.cpu().eval()
+    compile_layers(encoder, on=False)
     if work.config.freeze == "lora" and work.config.fine_tune:
         merge_lora(encoder)
     encoder.save(aside)

@@ -72,6 +72,15 @@ def _add_lora(encoder: ItemEncoder) -> None:
     inject_adapter_in_model(settings, encoder.backbone)
 
 
+def compile_layers(encoder: ItemEncoder, *, on: bool) -> None:
+    """Run the transformer layers through `torch.compile`, or stop doing so (before an export)."""
+    for layer in encoder.layers or ():
+        if on:
+            layer.compile(dynamic=True)
+        else:
+            layer._compiled_call_impl = None
+
+
 def merge_lora(encoder: ItemEncoder) -> None:
     """Fold LoRA's updates into the weights they belong to, in place."""
     from peft.tuners.lora import LoraLayer

@@ -28,6 +28,7 @@ from training.finetune.checkpoint import Checkpoints
 from training.finetune.distributed import Group
 from training.finetune.examples import Batch, Examples, Split
 from training.finetune.objective import binary, candidate_logits, sampled_softmax
+from training.finetune.start import linear_start
 from training.finetune.states import ItemStates
 from training.finetune.tower_model import TensorBatch, UserTower
 
@@ -36,6 +37,12 @@ log = logging.getLogger(__name__)
 Metrics = Callable[[dict[str, float], int], None]
 """Called with (named values, step)."""
 
+JOINT = 0.2
+"""Rate of head and tower once the layers join, as a share of their own (assumed)."""
+CHECK_SHARE = 0.2
+"""Share of a limited time that validations may take (assumed)."""
+SCALES = (3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 13.0, 16.0, 20.0, 26.0, 32.0)
+"""Factors of the cosine that are tried as a start (their inverse is the softmax's temperature)."""
 KEPT_TOKENS = 16_384
 """Tokens of a step's items up to which their chunks' graphs are kept for the backward pass; beyond,
 chunks run twice, so that memory stays that of one chunk (16,384 tokens of two layers: 1 GB)."""
@@ -112,13 +119,17 @@ class Sampler:
             encoded = self._items_to_encode(which)
             which = self._examples_of(rng, encoded)
         batch = self.train.batch(which)
-        drawn = np.searchsorted(
-            self._item_cumulative, rng.random(self.negatives) * self._item_cumulative[-1]
-        )
-        drawn = np.minimum(drawn, self.train.n_items - 1)
-        candidates = np.unique(np.concatenate([batch.target, encoded, drawn]))
+        # Beside items encoded anew, those of the bank would stand out by their age alone, and the
+        # layers would learn to tell old from new; so either all candidates are new or none is.
+        candidates = encoded if encode else np.union1d(batch.target, self._negatives(rng))
         items = np.unique(np.concatenate([candidates, batch.item[batch.item >= 0]]))
         return StepPlan(batch, encoded, items, np.searchsorted(items, candidates))
+
+    def _negatives(self, rng: np.random.Generator) -> npt.NDArray[np.int64]:
+        """Items drawn like targets are."""
+        level = rng.random(self.negatives) * self._item_cumulative[-1]
+        drawn = np.searchsorted(self._item_cumulative, level)
+        return np.minimum(drawn, self.train.n_items - 1).astype(np.int64)
 
     def _items_to_encode(self, which: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """Targets and last history items of examples, as many as the step's tokens allow."""
@@ -195,6 +206,7 @@ class Trainer:
         self.optimizer = torch.optim.AdamW(_parameter_groups(learner, config))
         self._rates = [g["lr"] for g in self.optimizer.param_groups]
         self._valid_items = self._validation_items()
+        self._check_seconds = self._checked = 0.0
 
     # -- one step -------------------------------------------------------------------------------
 
@@ -206,7 +218,7 @@ class Trainer:
         torch.manual_seed(self.seed * 1_000_003 + number)
         plan = self.sampler.plan(number, encode=encode)
         self.learner.train()
-        self._set_rates(done)
+        self._set_rates(done, JOINT if encode else 1.0)
         self.optimizer.zero_grad(set_to_none=True)
         loss = self._gradients(plan)
         if math.isfinite(loss):
@@ -286,15 +298,16 @@ class Trainer:
         past = vectors[tensors.item.clamp(min=0)] * (tensors.item >= 0).unsqueeze(-1)
         return self.learner.tower(past, tensors), tensors
 
-    def _set_rates(self, done: float) -> None:
-        """Linear warm-up, then cosine to a tenth, over the finished share of the run."""
+    def _set_rates(self, done: float, top: float) -> None:
+        """Linear warm-up, then cosine to a tenth, over the finished share of the run; head and tower
+        at `top` times theirs."""
         warm = self.config.warmup_share
         if done < warm:
             factor = 0.05 + 0.95 * done / warm
         else:
             factor = 0.1 + 0.45 * (1 + math.cos(math.pi * (done - warm) / max(1e-9, 1 - warm)))
         for group, rate in zip(self.optimizer.param_groups, self._rates, strict=True):
-            group["lr"] = rate * factor
+            group["lr"] = rate * factor * (top if group["top"] else 1.0)
 
     # -- validation -----------------------------------------------------------------------------
 
@@ -305,7 +318,7 @@ class Trainer:
         rng = np.random.default_rng([self.seed, 3])
         others = rng.choice(
             self.split.train.n_items,
-            size=min(2000, self.split.train.n_items),
+            size=min(1000, self.split.train.n_items),
             p=self.sampler.item_q / self.sampler.item_q.sum(),
         )
         recent = batch.item[:, -8:]
@@ -319,7 +332,10 @@ class Trainer:
 
     @torch.no_grad()
     def validate(self, *, encode: bool) -> dict[str, float]:
-        """nDCG@10 and loss of the validation users' last action among the validation items."""
+        """nDCG, nDCG@10 and loss of the validation users' last actions among the validation items.
+
+        The nDCG without a cut decides: with few users, one cut at 10 is mostly chance.
+        """
         self.learner.eval()
         if encode:
             self.states.refresh(self._valid_items)
@@ -338,8 +354,9 @@ class Trainer:
         scores = _mask_seen(scores, tensors.item, everything, tensors.target)
         own = scores.gather(1, tensors.target[:, None])
         rank = (scores > own).sum(1) + ((scores == own).sum(1) - 1) * 0.5
-        gain = torch.where(rank < 10, 1.0 / torch.log2(rank + 2.0), torch.zeros_like(rank))
-        return {"ndcg10": float(gain.mean()), "loss": loss}
+        gain = 1.0 / torch.log2(rank + 2.0)
+        top = torch.where(rank < 10, gain, torch.zeros_like(gain))
+        return {"ndcg": float(gain.mean()), "ndcg10": float(top.mean()), "loss": loss}
 
     @torch.no_grad()
     def score_validation(
@@ -404,16 +421,43 @@ class Trainer:
             self.progress.seconds += time.perf_counter() - began
             if self.on_metrics:
                 self.on_metrics({"encoder_loss": loss}, last_good)
-            if last_good % every == 0 or last_good == stop:
+            late = self.group.any(deadline is not None and time.monotonic() > deadline)
+            due = last_good % every == 0 and self._check_pays(deadline)
+            if due or late or last_good == stop:
                 self.check(phase, encode=encode)
                 if self.progress.waited >= self.config.patience:
                     self._stop(f"no better validation for {self.config.patience} checks")
                     return
-            if self.group.any(deadline is not None and time.monotonic() > deadline):
-                if last_good % every:
-                    self.check(phase, encode=encode)
+            if late:
                 self._stop("the time budget is used")
                 return
+
+    def start_head(self) -> None:
+        """Set the head to its closed-form start, and validate it; the better of the two is kept."""
+        frozen = nn.functional.normalize(self.states.bank, dim=-1).cpu().numpy()
+        weight = linear_start(frozen, self.split.train.histories)
+        if weight is not None:
+            with torch.no_grad():
+                self.learner.encoder.head.weight.copy_(torch.from_numpy(weight))
+            self._fit_scale()
+            self.check("head")
+            if self.progress.waited:
+                self.checkpoints.restore_best(self.learner)
+                self.progress.waited = 0
+
+    @torch.no_grad()
+    def _fit_scale(self) -> None:
+        """Set the temperature to what suits the vectors best, on the first step's examples.
+
+        Left wrong, it would be the head and the tower that the first steps bend to make up for it.
+        """
+        self.learner.eval()
+        plan = self.sampler.plan(0, encode=False)
+        tried: dict[float, float] = {}
+        for factor in SCALES:
+            self.learner.scale.fill_(math.log(factor))
+            tried[factor] = float(self._loss(plan, None))
+        self.learner.scale.fill_(math.log(min(tried, key=lambda factor: tried[factor])))
 
     def begin_layers(self) -> None:
         """Enter the second phase from the best weights of the first."""
@@ -421,26 +465,36 @@ class Trainer:
             self.checkpoints.restore_best(self.learner)
             self.optimizer.state.clear()
             self.progress.layers_from, self.progress.waited = self.progress.step, 0
+            self.progress.stopped = ""
 
     def check(self, phase: str, *, encode: bool = False) -> None:
         """Validate, keep the best weights, write a checkpoint."""
+        began = time.monotonic()
         result = self.validate(encode=encode)
+        self._check_seconds = time.monotonic() - began
+        self._checked = time.monotonic()
         p = self.progress
         p.validations.append({"step": float(p.step)} | result)
         if self.on_metrics:
             self.on_metrics({f"encoder_valid_{k}": v for k, v in result.items()}, p.step)
         log.info(
-            "encoder step %d: loss %.4f, validation nDCG@10 %.4f",
+            "encoder step %d: loss %.4f, validation nDCG %.4f, nDCG@10 %.4f",
             p.step,
             float(np.mean(p.losses[-20:])) if p.losses else math.nan,
+            result["ndcg"],
             result["ndcg10"],
         )
-        if result["ndcg10"] > p.best:
-            p.best, p.best_step, p.waited = result["ndcg10"], p.step, 0
+        if result["ndcg"] > p.best:
+            p.best, p.best_step, p.waited = result["ndcg"], p.step, 0
             self.checkpoints.keep_best(self.learner)
         else:
             p.waited += 1
         self.checkpoints.save(self, phase)
+
+    def _check_pays(self, deadline: float | None) -> bool:
+        """Whether a validation now keeps to its share of a limited time; always without a limit."""
+        waited = time.monotonic() - self._checked
+        return self.group.any(deadline is None or waited >= self._check_seconds / CHECK_SHARE)
 
     def _stop(self, reason: str) -> None:
         self.progress.stopped = reason
@@ -494,16 +548,17 @@ def _parameter_groups(learner: Learner, config: EncoderConfig) -> list[dict[str,
     layers = learner.encoder.layers
     depth = {id(p): i for i, layer in enumerate(layers or []) for p in layer.parameters()}
     top = len(layers or [])
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    groups: dict[tuple[float, float, bool], list[nn.Parameter]] = {}
     backbone = {id(p) for p in learner.encoder.backbone.parameters()}
     for parameter in learner.trainable().values():
         decay = config.weight_decay if parameter.dim() > 1 else 0.0
-        if id(parameter) in backbone:
+        below = id(parameter) in backbone
+        if below:
             rate = config.learning_rate * 0.9 ** (top - 1 - depth.get(id(parameter), -1))
         else:
             rate = config.head_learning_rate
-        groups.setdefault((rate, decay), []).append(parameter)
+        groups.setdefault((rate, decay, not below), []).append(parameter)
     return [
-        {"params": parameters, "lr": rate, "weight_decay": decay}
-        for (rate, decay), parameters in groups.items()
+        {"params": parameters, "lr": rate, "weight_decay": decay, "top": top_part}
+        for (rate, decay, top_part), parameters in groups.items()
     ]

@@ -104,6 +104,8 @@ class ItemStates:
         cut = int(self.lengths.max())
         while cut > SHORTEST_CUT and np.minimum(self.lengths[items], cut).sum() > allowed:
             cut -= 1
+        if cut == int(self.lengths.max()):
+            return
         log.info("texts are cut to %d tokens while tuning, to keep within the time budget", cut)
         self.tokens = [t if len(t) <= cut else [*t[: cut - 1], t[-1]] for t in self.tokens]
         self.whole = False

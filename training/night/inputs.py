@@ -75,7 +75,7 @@ def drain(night: Night) -> StageResult | None:
         return night.runner.run(
             "drain",
             {"log": uri, "until": until},
-            lambda out: log.export(0, until, out),
+            lambda out: {**log.export(0, until, out), "until": until},
             code=("recsys.eventlog",),
         )
     finally:

@@ -203,7 +203,6 @@ def context(
 ) -> ReportContext:
     """Everything the page shows that is not computed from the lists."""
     ranker = Ranker.load(rankers.path / "full")
-    manifest = encoded.stage.facts.get("manifest", {})
     validation = rankers.facts["ranker"].get("validation_ndcg@10", {})
     best = max(validation.values(), default=None)
     return ReportContext(
@@ -218,7 +217,7 @@ def context(
             for r in night.runner.results
         ],
         budget={k: v * night.config.budget_minutes for k, v in SHARES.items()},
-        learning_curves=manifest.get("curves") or manifest.get("learning_curve"),
+        learning_curves=learning_curves(encoded),
         ranker=ranker_facts(rankers, rows, ranker),
         sources=source_facts(recipe),
         gate=GateDecision(
@@ -235,6 +234,20 @@ def context(
         ),
         caveats=CAVEATS,
     )
+
+
+def learning_curves(encoded: Encoded) -> list[dict[str, float]]:
+    """Loss by step of the encoder's fine-tuning, with the validation nDCG where it was measured."""
+    learned = encoded.stage.facts["manifest"].get("learned", {})
+    points = [
+        {"step": float(step), "loss": float(loss)}
+        for step, loss in enumerate(learned.get("losses", []), 1)
+    ]
+    for found in learned.get("validations", []):
+        step = int(found.get("step", 0))
+        if 1 <= step <= len(points):
+            points[step - 1]["val"] = float(found["ndcg"])
+    return points
 
 
 def data_facts(inputs: Inputs) -> dict[str, object]:

@@ -5,7 +5,7 @@ what is evaluated and what is released differ only in how far their data reaches
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -26,7 +26,7 @@ from training.night.encoder import Encoded
 from training.night.inputs import Inputs
 from training.sources.fit import applicable_sources, fit_sources
 from training.sources.tune import Label, tune_sources
-from training.windows import Windows, moments_at
+from training.windows import Moments, Windows, moments_at
 
 CODE = (
     "recsys.collaborative",
@@ -41,6 +41,14 @@ TUNING_MOMENTS = 1500
 RETUNE_DAYS = 7.0
 """Days of data after which remembered dials are tried again (assumed: the encoder's cadence)."""
 POINTER = "recipe.json"
+SEQUENCE = "sequence"
+SEQUENCE_SECONDS = 1e-4
+"""Seconds per positive event and epoch on two cores (measured: 33 s for 27,000 events × 12)."""
+SEQUENCE_SHARE = 0.6
+"""Share of the sources' budget that the sequence model may take (assumed)."""
+FITS_OF_A_NIGHT = 4
+"""Fits of an expensive source: for its dials, the ranker's windows, the test, the release."""
+LEAST_EPOCHS, MOST_EPOCHS = 2, 12
 
 
 @dataclass(frozen=True)
@@ -109,10 +117,10 @@ def _identity(night: Night, inputs: Inputs, encoded: Encoded, pointer: Path) -> 
 def _choose(night: Night, inputs: Inputs, encoded: Encoded) -> Recipe:
     """Tune on labels of the later half of the ranker's windows, with sources fitted before it."""
     config, windows = night.config.sources, inputs.windows
-    # The middle of the ranker's windows: recent enough to resemble the test, early enough that
-    # enough users come back before it begins.
-    cut = windows.ranker[len(windows.ranker) // 2] if windows.ranker else windows.cuts[0]
-    end = windows.test[0] if windows.ranker else windows.end
+    # From the middle of the ranker's windows on: recent enough to resemble the test, with enough
+    # moments before it begins.
+    cuts = windows.ranker[len(windows.ranker) // 2 :] or windows.cuts[:1]
+    cut = cuts[0]
     events = inputs.interactions.before(cut)
     extra = source_inputs(inputs, encoded)
     judged = applicable_sources(
@@ -122,13 +130,15 @@ def _choose(night: Night, inputs: Inputs, encoded: Encoded) -> Recipe:
         memory_bytes=psutil.virtual_memory().available / 2,
         budget_seconds=night.budget("sources") / (len(windows.cuts) + 1),
     )
+    epochs = sequence_epochs(events, night.budget("sources"))
+    names = [s.name for s in judged if s.kept and (s.name != SEQUENCE or epochs)]
     plan = tune_sources(
         events,
-        _labels(inputs, cut, end, night.config.seed),
+        _labels(inputs, cuts, night.config.seed),
         extra,
-        [source.name for source in judged if source.kept],
+        names,
         fixed={TEXT: cast(RecallSource, encoded.source())},
-        dials=config.dials,
+        dials={SEQUENCE: {"epochs": epochs}} | dict(config.dials) if epochs else config.dials,
         depth=config.depth,
         limit=config.candidates,
         budget_seconds=night.budget("tuning") if config.tune else 0.0,
@@ -147,12 +157,28 @@ def _choose(night: Night, inputs: Inputs, encoded: Encoded) -> Recipe:
     return Recipe(dials, plan.weights, facts | {"fits": fits})
 
 
-def _labels(inputs: Inputs, cut: int, end: int, seed: int) -> list[Label]:
-    """Moments at the first cut with what their users did until `end`."""
-    moments = moments_at(inputs.interactions, cut, end).sample(TUNING_MOMENTS, seed)
+def sequence_epochs(events: Interactions, budget: float) -> int:
+    """Epochs of the sequence model that its share of the budget allows; 0 when too few.
+
+    Its cost is proportional to events × epochs, so the number is found without a clock and is the
+    same on every machine.
+    """
+    positives = max(1, int((events.weight > 0).sum()))
+    allowed = SEQUENCE_SHARE * budget / FITS_OF_A_NIGHT / (positives * SEQUENCE_SECONDS)
+    return 0 if allowed < LEAST_EPOCHS else int(min(allowed, MOST_EPOCHS))
+
+
+def _labels(inputs: Inputs, cuts: Sequence[int], seed: int) -> list[Label]:
+    """Moments at some cuts with what their users did until the next."""
+    parts = [moments_at(inputs.interactions, c, inputs.windows.label_end(c)) for c in cuts]
+    moments = Moments.join(parts).sample(TUNING_MOMENTS, seed)
     read = history_reader(inputs.interactions.histories(), moments)
     return [
-        Label(read(m), cut, moments.relevant[moments.offsets[m] : moments.offsets[m + 1]])
+        Label(
+            read(m),
+            int(moments.now[m]),
+            moments.relevant[moments.offsets[m] : moments.offsets[m + 1]],
+        )
         for m in range(len(moments))
     ]
 

@@ -13,7 +13,7 @@ FROM (
         SUM("t6"."k_any") OVER (
           PARTITION BY "t6"."entity"
           ORDER BY "t6"."bucket" ASC
-          RANGE BETWEEN UNBOUNDED PRECEDING AND 1 preceding
+          ROWS BETWEEN UNBOUNDED PRECEDING AND 1 preceding
         ),
         0
       ) AS "k_any_w0",

@@ -17,7 +17,7 @@ FROM (
         SUM(`t6`.`k_any`) OVER (
           PARTITION BY `t6`.`entity`
           ORDER BY `t6`.`bucket` ASC NULLS LAST
-          RANGE BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
+          ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
         ),
         0
       ) AS `k_any_w0`,

@@ -1,0 +1,186 @@
+"""Texts per second of our encoding beside sentence-transformers' `encode`, in one run.
+
+    python benchmarks/encode.py [--texts 400] [--out encode.json]
+
+Reports, for texts of about 30 and 120 tokens, texts per second, the cosine with
+sentence-transformers' vectors, and the share of the machine's measured fp32 matrix peak.
+`int8` is ONNX Runtime's dynamic quantization of the same file (needs the package onnx).
+"""
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from data_schemas.config import EncoderConfig
+from features.interactions import EMPTY_HISTORY, Interactions
+from recsys.encoder.export import quantize
+from recsys.encoder.runtime import TextEncoder, onnx_model, threads
+from recsys.encoder.source import resolve_model
+from recsys.encoder.torch_model import ItemEncoder, best_device, encode_with_torch
+from training.finetune import fit_encoder
+
+WORDS = [
+    "wireless",
+    "game",
+    "controller",
+    "with",
+    "long",
+    "battery",
+    "life,",
+    "red",
+    "and",
+    "blue",
+    "lights;",
+    "the",
+    "best",
+    "paper",
+    "for",
+    "a",
+    "quiet",
+    "office.",
+    "A",
+    "detective",
+    "story",
+    "about",
+    "two",
+    "brothers",
+    "who",
+    "lose",
+    "their",
+    "way",
+    "in",
+    "the",
+    "northern",
+    "sea",
+]
+
+
+def make_texts(count, tokens, seed):
+    """Texts of about `tokens` tokens, lengths spread like titles and descriptions are."""
+    rng = np.random.default_rng(seed)
+    lengths = np.maximum(3, rng.normal(tokens, tokens / 3, count)).astype(int)
+    return [" ".join(rng.choice(WORDS, max(2, int(n / 1.25)))) for n in lengths]
+
+
+def matrix_peak():
+    """Measured fp32 GFLOP/s of a large matrix product in PyTorch."""
+    import torch
+
+    a, best = torch.randn(1536, 1536), 0.0
+    for _ in range(5):
+        began = time.perf_counter()
+        a @ a
+        best = max(best, 2 * 1536**3 / (time.perf_counter() - began) / 1e9)
+    return best
+
+
+def operations(encoder, lengths):
+    """Floating-point operations of the encoder for texts of these lengths, unpadded."""
+    config = encoder.backbone.config
+    h, i, n = config.hidden_size, config.intermediate_size, config.num_hidden_layers
+    lengths = np.asarray(lengths, float)
+    return float((n * (lengths * 2 * (4 * h * h + 2 * h * i) + 4 * lengths**2 * h)).sum())
+
+
+def timed(run, texts):
+    """Vectors and texts per second, the better of two runs."""
+    run(texts[:32])
+    best, vectors = 0.0, None
+    for _ in range(2):
+        began = time.perf_counter()
+        vectors = run(texts)
+        best = max(best, len(texts) / (time.perf_counter() - began))
+    return vectors, best
+
+
+def contenders(folder, base):
+    """Name → function from texts to unit vectors."""
+    import torch
+    from sentence_transformers import SentenceTransformer
+
+    torch.set_num_threads(threads())
+    peer = SentenceTransformer(str(base), device=best_device().type)
+    peer.max_seq_length = 128
+    ours, weights = TextEncoder.open(folder), ItemEncoder.open(folder)
+    pad = ours.tokenizer.pad
+    small = folder / "int8.onnx"
+    quantize(folder / "inference.onnx", small)
+    int8 = onnx_model(small, pad, ours.dimension)
+    return (
+        ours,
+        weights,
+        {
+            "sentence-transformers": lambda t: peer.encode(t, normalize_embeddings=True),
+            "ours, PyTorch fp32": lambda t: encode_with_torch(
+                weights, ours.tokenizer(t)[0], pad, best_device()
+            ),
+            "ours, ONNX Runtime fp32": ours.encode,
+            "ours, ONNX Runtime int8": lambda t: int8(ours.tokenizer(t)[0]),
+        },
+    )
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--texts", type=int, default=400)
+    parser.add_argument("--out", type=Path)
+    arguments = parser.parse_args()
+    base, table = resolve_model("default"), {}
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) / "encoder"
+        none = Interactions(*(c.astype(c.dtype) for c in _no_events()), (), 0)
+        config = EncoderConfig(fine_tune=False, max_tokens=128)
+        sample = make_texts(64, 30, 0)
+        fit_encoder(none, sample, config, fit_until=0, out_dir=folder, seed=0, budget_seconds=None)
+        ours, weights, runs = contenders(folder, base)
+        peak = matrix_peak()
+        print(f"{threads()} threads, matrix peak {peak:.0f} GFLOP/s")
+        for tokens in (30, 120):
+            texts = make_texts(arguments.texts * 30 // tokens, tokens, tokens)
+            lengths = [len(t) for t in ours.tokenizer(texts)[0]]
+            work = operations(weights, lengths) / len(texts) / 1e9
+            print(f"\n{len(texts)} texts of {np.mean(lengths):.0f} tokens")
+            wanted, slowest = None, 0.0
+            for name, run in runs.items():
+                vectors, speed = timed(run, texts)
+                if wanted is None:
+                    wanted, slowest = vectors, speed
+                cosine = (vectors * wanted).sum(1)
+                table[f"{name}, {tokens} tokens"] = {
+                    "texts_per_second": speed,
+                    "times_peer": speed / slowest,
+                    "cosine_mean": float(cosine.mean()),
+                    "cosine_least": float(cosine.min()),
+                    "share_of_peak": speed * work / peak,
+                }
+                print(
+                    f"  {name:<26}{speed:8.1f} /s  ×{speed / slowest:.2f}  cosine mean "
+                    f"{cosine.mean():.5f} least {cosine.min():.5f}  {speed * work / peak:.0%} of peak",
+                    flush=True,
+                )
+        one = timed(lambda t: [ours.encode([x]) for x in t], make_texts(40, 30, 5))[1]
+        print(f"\none inline text of 30 tokens: {1000 / one:.1f} ms")
+        table["inline_ms"] = 1000 / one
+    if arguments.out:
+        content = table | {"threads": threads(), "peak_gflops": peak, "cores": os.cpu_count()}
+        arguments.out.write_text(json.dumps(content, indent=1) + "\n")
+
+
+def _no_events():
+    """The columns of no events."""
+    h = EMPTY_HISTORY
+    floats, longs = np.empty(0, np.float32), np.empty(0, np.int64)
+    users = np.empty(0, object)
+    return h.item, h.item, h.kind, h.time, floats, h.weight, h.grade, longs, users
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,192 @@
+"""The whole job on a small slice of the bundled data: a night, lists, the service, a second night."""
+
+import json
+import urllib.request
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+
+from data_schemas.config import load_config
+from data_schemas.errors import ExitCode
+from recsys.cli.demo import service
+from recsys.cli.main import main
+from recsys.registry import Registry
+from training.nightly import run_night
+
+USERS = 60
+CONFIG = """
+data: {{items: data/items.parquet, events: data/events.parquet}}
+name: small
+clock: end_of_data
+budget_minutes: 0.5
+windows: {{cuts: 2}}
+encoder: {{model: {model}, max_steps: 4, epochs: 1, max_tokens: 16}}
+sources: {{use: [item_item, als, text, recent], tune: false, depth: 60, candidates: 40}}
+ranker: {{trees: 20, seeds: 1}}
+evaluation: {{bootstrap: 100, examples: 2}}
+"""
+
+pytestmark = pytest.mark.filterwarnings("default")
+"""Third parties (MLflow, LightGBM, torch) warn about each other here; ours are errors elsewhere."""
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory, tiny_model):
+    """A folder with a slice of the bundled data, a config, and the first night done."""
+    from recsys.bundled import lay_out_movies
+
+    folder = tmp_path_factory.mktemp("job")
+    lay_out_movies(folder)
+    events = pq.read_table(folder / "data" / "events.parquet")
+    users = sorted(set(events["user_id"].to_pylist()))[:USERS]
+    events = events.filter(pc.is_in(events["user_id"], pa.array(users)))
+    kept = pc.unique(events["item_id"])
+    items = pq.read_table(folder / "data" / "items.parquet")
+    items = items.filter(pc.is_in(items["item_id"], kept))
+    pq.write_table(events, folder / "data" / "events.parquet")
+    pq.write_table(items, folder / "data" / "items.parquet")
+    (folder / "recsys.yaml").write_text(CONFIG.format(model=tiny_model), encoding="utf-8")
+    first = run_night(load_config(folder / "recsys.yaml"))
+    return folder, first
+
+
+def call(url, body=None, method="POST"):
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(
+        url, data, {"Content-Type": "application/json"}, method=method if data else "GET"
+    )
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        return json.load(answer)
+
+
+def tables_of(folder):
+    return max(
+        (folder / "work" / "stages" / "tables").glob("*/tables"), key=lambda p: p.stat().st_mtime
+    )
+
+
+def test_first_night_registers_a_champion_with_a_report(workspace):
+    folder, first = workspace
+    registry = Registry(load_config(folder / "recsys.yaml"))
+    assert first.decision.promoted
+    assert registry.champion() == first.version
+    page = first.report.read_text(encoding="utf-8")
+    assert "popularity" in page
+    assert "http://" not in page.replace("http://www.w3.org", "")
+    for system in (
+        "recsys",
+        "popularity",
+        "als",
+        "text alone",
+        "without text",
+        "fusion of sources",
+    ):
+        assert "ndcg@10" in first.metrics[system]
+
+
+def test_language_model_is_at_work(workspace):
+    folder, first = workspace
+    bundle = Registry(load_config(folder / "recsys.yaml")).local_path(first.version)
+    learned = json.loads((bundle / "encoder" / "manifest.json").read_text())["learned"]
+    assert learned["fine_tuned"]
+    assert 1 <= learned["steps"] <= 4
+    features = json.loads((bundle / "features.json").read_text())
+    assert any("text" in json.dumps(f) for f in features["features"])
+
+
+def test_repeated_night_does_nothing(workspace):
+    folder, first = workspace
+    again = run_night(load_config(folder / "recsys.yaml"))
+    assert again.unchanged
+    assert again.version == first.version
+
+
+def test_recommend_writes_lists_without_seen_items(workspace, capsys):
+    folder, _ = workspace
+    out = folder / "recs.parquet"
+    args = [
+        "recommend",
+        "-c",
+        str(folder / "recsys.yaml"),
+        "--all-users",
+        "--k",
+        "20",
+        "--out",
+        str(out),
+    ]
+    assert main(args) == ExitCode.DONE
+    lists = pq.read_table(out).to_pylist()
+    events = pq.read_table(folder / "data" / "events.parquet").to_pylist()
+    seen = {}
+    for event in events:
+        seen.setdefault(event["user_id"], set()).add(event["item_id"])
+    assert len(lists) == USERS
+    for row in lists:
+        assert len(row["item_ids"]) == len(set(row["item_ids"])) == 20
+        assert not seen[row["user_id"]] & set(row["item_ids"])
+        assert np.isfinite(row["scores"]).all()
+
+
+def test_what_the_service_learns_is_in_the_next_night(workspace):
+    folder, first = workspace
+    config = load_config(folder / "recsys.yaml")
+    with service(folder / "recsys.yaml") as address:
+        put = urllib.request.Request(
+            f"{address}/v1/items/fresh",
+            json.dumps({"title": "A heist on the moon", "tags": ["Crime"]}).encode(),
+            {"Content-Type": "application/json"},
+            method="PUT",
+        )
+        urllib.request.urlopen(put, timeout=60).close()
+        ranked = call(
+            f"{address}/v1/rank",
+            {
+                "user_id": "nobody",
+                "items": ["fresh", "no-such-item", {"item_id": "inline", "title": "A train"}],
+                "explain": True,
+            },
+        )
+        listed = call(f"{address}/v1/recommend", {"user_id": "u1", "k": 5})
+        posted = [
+            {
+                "user_id": "newcomer",
+                "item_id": "fresh",
+                "event_type": "rating",
+                "value": 5,
+                "event_id": "e1",
+            }
+        ]
+        call(f"{address}/v1/events", posted)
+        call(f"{address}/v1/events", posted)
+    assert {item["item_id"] for item in ranked["items"]} == {"fresh", "inline"}
+    assert ranked["unknown"] == ["no-such-item"]
+    assert len(listed["items"]) == 5
+    assert listed["model_version"] == str(first.version)
+
+    second = run_night(config)
+    tables = tables_of(folder)
+    events = pq.read_table(tables / "events.parquet").to_pylist()
+    assert sum(e["event_id"] == "e1" for e in events) == 1
+    items = pq.read_table(tables / "items.parquet")["item_id"].to_pylist()
+    assert items[-1] == "fresh"
+    assert pq.read_metadata(tables / "impressions.parquet").num_rows >= 2
+    assert second.version != first.version
+    bundle = Registry(config).local_path(second.version)
+    assert json.loads((bundle / "manifest.json").read_text())["n_items"] == len(items)
+
+
+def test_pyfunc_ranks_a_frame(workspace):
+    import pandas as pd
+
+    from recsys.pyfunc import BundleModel
+
+    folder, first = workspace
+    path = Registry(load_config(folder / "recsys.yaml")).local_path(first.version)
+    items = pq.read_table(folder / "data" / "items.parquet")["item_id"].to_pylist()[:4]
+    frame = pd.DataFrame({"user_id": "someone", "item_id": [*items, "unknown"]})
+    scores = BundleModel(path).predict(frame)
+    assert np.isfinite(scores[:4]).all()
+    assert np.isnan(scores[4])

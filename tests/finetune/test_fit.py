@@ -1,0 +1,265 @@
+"""Fits on the small world: they learn, resume, stop cleanly and leave nothing half-written."""
+
+import json
+import math
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+from data_schemas.errors import DataRefused, RecsysError, UsageError
+from recsys.encoder.encode import encode_items
+from recsys.encoder.tower import InterestSource, Tower
+from training.finetune import fit_encoder
+from training.finetune.loop import Trainer
+
+
+@pytest.fixture
+def fit(behaviour, texts, tmp_path):
+    def run(config, name="out", **changes):
+        arguments = {
+            "fit_until": int(behaviour.time.max()),
+            "out_dir": tmp_path / name,
+            "seed": 3,
+            "budget_seconds": None,
+        }
+        return fit_encoder(behaviour, texts, config, **(arguments | changes))
+
+    return run
+
+
+def weights(folder):
+    from safetensors.numpy import load_file
+
+    return load_file(folder / "model.safetensors")
+
+
+def test_a_fit_learns_what_its_users_do(fit, settings, texts, behaviour, tmp_path):
+    seen = []
+    manifest = fit(
+        settings(head_steps=40, max_steps=20),
+        on_metrics=lambda values, step: seen.append((step, values)),
+        vector_cache=tmp_path / "vectors",
+    )
+    learned = manifest["learned"]
+    assert learned["best_ndcg"] > learned["start_ndcg"] + 0.03
+    assert learned["steps"] == 60 == len(learned["losses"])
+    assert np.mean(learned["losses"][-5:]) < learned["losses"][0]
+    assert learned["activations_cached"]
+    assert [s for s, v in seen if "encoder_loss" in v] == list(range(1, 61))
+    assert manifest["fit_until"] == int(behaviour.time.max())
+    vectors, counts = encode_items(tmp_path / "out", texts, tmp_path / "vectors")
+    assert counts.encoded == 0  # the fit has put them there
+    fresh, _ = encode_items(tmp_path / "out", texts, None)
+    np.testing.assert_allclose((vectors * fresh).sum(1), 1, atol=1e-4)
+    source = InterestSource.open(tmp_path / "out", vectors, manifest["fit_until"])
+    kind, histories = np.arange(64) % 8, behaviour.histories()
+    items, now = np.arange(64, dtype=np.int32), manifest["fit_until"] + 1
+    gaps = []
+    for user in range(120):
+        score, chance = source.score(histories.of(user), items, now)[:, :2].T
+        own = kind == user % 8
+        gaps.append(score[own].mean() - score[~own].mean())
+        assert ((chance > 0) & (chance < 1)).all()
+    assert np.mean(np.array(gaps) > 0) > 0.95
+
+
+def test_only_the_top_layers_change(fit, settings, tiny_model, tmp_path):
+    fit(settings())
+    before, after = weights(tiny_model), weights(tmp_path / "out")
+    changed = {name for name, value in after.items() if not np.array_equal(value, before[name])}
+    assert changed
+    assert all("encoder.layer.2." in name for name in changed)
+    assert not (tmp_path / "out.new").exists()
+
+
+@pytest.mark.parametrize("freeze", ["head", "full", "lora"])
+def test_every_freeze_strategy_runs(fit, settings, tiny_model, tmp_path, freeze):
+    manifest = fit(settings(freeze=freeze, max_steps=3, head_steps=2))
+    before, after = weights(tiny_model), weights(tmp_path / "out")
+    assert set(before) == set(after)
+    changed = [name for name in after if not np.array_equal(after[name], before[name])]
+    assert bool(changed) == (freeze != "head" and manifest["learned"]["best_step"] > 2)
+    assert all(math.isfinite(loss) for loss in manifest["learned"]["losses"])
+
+
+def test_lora_moves_attention_only(fit, settings, tiny_model, tmp_path):
+    fit(settings(freeze="lora", max_steps=6, head_steps=0, learning_rate=0.05))
+    before, after = weights(tiny_model), weights(tmp_path / "out")
+    changed = [name for name in after if not np.array_equal(after[name], before[name])]
+    assert all(".self." in name for name in changed)
+
+
+def test_binary_loss_runs(fit, settings):
+    losses = fit(settings(loss="bce"))["learned"]["losses"]
+    assert losses[-1] < losses[0]
+
+
+def test_two_fits_are_the_same(fit, settings):
+    first, second = fit(settings(dropout=0.2), "a"), fit(settings(dropout=0.2), "b")
+    assert first["learned"]["losses"] == second["learned"]["losses"]
+    assert first["version"] == second["version"]
+
+
+@pytest.mark.parametrize("killed_at", [4, 10])
+def test_a_killed_fit_resumes_to_the_same_curve(fit, settings, tmp_path, monkeypatch, killed_at):
+    config = settings(dropout=0.2)
+    whole = fit(config, "whole")
+    step, state = Trainer.step, tmp_path / "state"
+
+    def dying(self, number, done, *, encode):
+        if number == killed_at:
+            raise KeyboardInterrupt
+        return step(self, number, done, encode=encode)
+
+    monkeypatch.setattr(Trainer, "step", dying)
+    with pytest.raises(KeyboardInterrupt):
+        fit(config, "resumed", checkpoint_dir=state)
+    assert not (tmp_path / "resumed").exists()
+    again = []
+    monkeypatch.setattr(
+        Trainer,
+        "step",
+        lambda self, number, done, *, encode: (
+            again.append(number) or step(self, number, done, encode=encode)
+        ),
+    )
+    resumed = fit(config, "resumed", checkpoint_dir=state)
+    assert min(again) > 0  # it did not start afresh
+    np.testing.assert_allclose(resumed["learned"]["losses"], whole["learned"]["losses"], rtol=1e-5)
+    assert not (state / "last").exists()
+
+
+def test_a_checkpoint_of_another_fit_is_refused(fit, settings, tmp_path, monkeypatch):
+    monkeypatch.setattr("training.finetune.checkpoint.Checkpoints.clear", lambda self: None)
+    fit(settings(max_steps=1), checkpoint_dir=tmp_path / "state")
+    with pytest.raises(RecsysError, match="belongs to another fit"):
+        fit(settings(max_steps=2), checkpoint_dir=tmp_path / "state")
+
+
+def test_a_truncated_checkpoint_is_refused(fit, settings, tmp_path, monkeypatch):
+    monkeypatch.setattr("training.finetune.checkpoint.Checkpoints.clear", lambda self: None)
+    fit(settings(max_steps=1), checkpoint_dir=tmp_path / "state")
+    file = tmp_path / "state" / "last" / "state.safetensors"
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(RecsysError, match=r"state\.safetensors"):
+        fit(settings(max_steps=1), checkpoint_dir=tmp_path / "state")
+
+
+def test_a_lost_loss_keeps_the_last_good_weights(fit, settings, monkeypatch, tmp_path):
+    gradients = Trainer._gradients
+
+    def lost(self, plan):
+        loss = gradients(self, plan)
+        return math.nan if self.progress.step >= 9 else loss
+
+    monkeypatch.setattr(Trainer, "_gradients", lost)
+    learned = fit(settings())["learned"]
+    assert "the loss became nan at step 9" in learned["stopped"]
+    assert "lower learning_rate" in learned["stopped"]
+    assert learned["steps"] == 9
+    assert all(np.isfinite(value).all() for value in weights(tmp_path / "out").values())
+
+
+def test_out_of_memory_halves_the_chunk_and_keeps_the_loss(fit, settings, monkeypatch, caplog):
+    config = settings(dropout=0.0)
+    whole = fit(config, "whole")["learned"]["losses"]
+    from training.finetune.states import ItemStates
+
+    pooled = ItemStates.pooled
+
+    def short(self, items):
+        if torch.is_grad_enabled() and len(items) * self.lengths[items].max() > 100:
+            raise torch.OutOfMemoryError("simulated")
+        return pooled(self, items)
+
+    monkeypatch.setattr(ItemStates, "pooled", short)
+    small = fit(config, "small")["learned"]["losses"]
+    assert "out of memory" in caplog.text
+    np.testing.assert_allclose(small, whole, rtol=2e-3)
+
+
+def test_chunks_that_are_computed_twice_give_the_same_gradients(fit, settings, monkeypatch):
+    config = settings(dropout=0.0)
+    whole = fit(config, "whole")["learned"]["losses"]
+    monkeypatch.setattr("training.finetune.loop.KEPT_TOKENS", 0)
+    monkeypatch.setattr("training.finetune.states.CHUNK_TOKENS", 64)
+    again = fit(config, "again")["learned"]["losses"]
+    np.testing.assert_allclose(again, whole, rtol=1e-4)
+
+
+def test_a_budget_is_kept(fit, settings):
+    learned = fit(settings(head_steps=100_000, max_steps=100_000), budget_seconds=12.0)["learned"]
+    assert learned["stopped"] == "the time budget is used"
+    assert 0 < learned["steps"] < 50_000
+
+
+def test_a_short_budget_cuts_the_texts(fit, settings, monkeypatch, caplog, tmp_path):
+    monkeypatch.setattr(
+        "training.finetune.states.ItemStates._tokens_per_second", lambda self, items: 4.0
+    )
+    caplog.set_level("INFO")
+    monkeypatch.setattr("training.finetune.states.SHORTEST_CUT", 3)
+    manifest = fit(settings(max_steps=1), budget_seconds=60.0, vector_cache=tmp_path / "vectors")
+    assert "cut to 3 tokens while tuning" in caplog.text
+    assert manifest["truncated"] == 0  # in use, texts are whole
+    assert not (tmp_path / "vectors").exists()  # vectors of cut texts are of no use
+
+
+def test_patience_ends_a_fit(fit, settings):
+    learned = fit(settings(head_learning_rate=1e-9, learning_rate=1e-9, head_steps=60, patience=2))
+    assert "no better validation" in learned["learned"]["stopped"]
+
+
+def test_a_warm_start_goes_on_from_the_last_encoder(fit, settings, tmp_path):
+    first = fit(settings(head_steps=40), "first")["learned"]
+    second = fit(settings(head_steps=3, max_steps=1), "second", previous=tmp_path / "first")
+    assert second["learned"]["start_ndcg"] == pytest.approx(first["best_ndcg"], abs=1e-4)
+    assert first["best_ndcg"] > first["start_ndcg"]
+
+
+def test_without_fine_tuning_the_base_model_serves(fit, settings, tiny_model, tmp_path):
+    manifest = fit(settings(fine_tune=False))
+    before, after = weights(tiny_model), weights(tmp_path / "out")
+    assert all(np.array_equal(after[name], before[name]) for name in after)
+    tower = Tower.load(tmp_path / "out")
+    assert np.array_equal(tower.project, np.eye(16, dtype=np.float32))
+    assert manifest["learned"] == {"fine_tuned": False}
+
+
+def test_wrong_calls_get_one_message(fit, settings, behaviour, texts, tmp_path, tiny_model):
+    with pytest.raises(UsageError, match="that many layers"):
+        fit(settings(last_n=7))
+    with pytest.raises(DataRefused, match="texts and items do not match"):
+        fit_encoder(
+            behaviour,
+            texts[:-1],
+            settings(),
+            fit_until=int(behaviour.time.max()),
+            out_dir=tmp_path / "out",
+            seed=0,
+            budget_seconds=None,
+        )
+    with pytest.raises(DataRefused, match="after the end"):
+        fit(settings(), fit_until=5)
+    broken = shutil.copytree(tiny_model, tmp_path / "broken")
+    content = json.loads((broken / "config.json").read_text()) | {"model_type": "unheard-of"}
+    (broken / "config.json").write_text(json.dumps(content))
+    with pytest.raises(RecsysError, match="encoder cannot be loaded"):
+        fit(settings(model=str(broken)))
+    assert not (tmp_path / "out").exists()
+
+
+def test_foreign_text_is_counted(fit, settings, behaviour, tmp_path, caplog):
+    foreign = ["世界 人民 和平"] * 64
+    fit_encoder(
+        behaviour,
+        foreign,
+        settings(max_steps=1, head_steps=1),
+        fit_until=int(behaviour.time.max()),
+        out_dir=tmp_path / "foreign",
+        seed=0,
+        budget_seconds=None,
+    )
+    assert "64 of 64 texts are in a language" in caplog.text

@@ -1,0 +1,91 @@
+"""Search over the fit's settings with Optuna: bounded in time, pruned, resumable."""
+
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from data_schemas.config import EncoderConfig
+from features.interactions import Interactions
+from training.finetune.fit import fit_encoder
+
+STUDY = "encoder"
+LEAST_TRIALS = 4
+"""Trials that the time is divided for at least (assumed)."""
+
+
+def search(
+    interactions: Interactions,
+    texts: Sequence[str],
+    config: EncoderConfig,
+    *,
+    fit_until: int,
+    seed: int,
+    seconds: float,
+    storage: Path | None = None,
+    on_trial: Callable[[int, float, dict[str, Any]], None] | None = None,
+) -> tuple[EncoderConfig, float]:
+    """The settings with the best validation nDCG found in `seconds`, and that nDCG.
+
+    The first trial is the config as it is, so that the answer is never worse on validation. With
+    `storage` (an SQLite file) a later search goes on from the trials of earlier ones. `on_trial`
+    is called with (trial, nDCG, settings), for tracking.
+    """
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study(
+        study_name=STUDY,
+        direction="maximize",
+        storage=None if storage is None else f"sqlite:///{storage}",
+        load_if_exists=True,
+        sampler=optuna.samplers.TPESampler(seed=seed),
+        pruner=optuna.pruners.MedianPruner(n_startup_trials=LEAST_TRIALS),
+    )
+    if not study.trials:
+        study.enqueue_trial(
+            {
+                name: getattr(config, name)
+                for name in ("learning_rate", "head_learning_rate", "logq")
+            }
+        )
+    deadline = time.monotonic() + seconds
+
+    def objective(trial: Any) -> float:
+        settings = {
+            "learning_rate": trial.suggest_float("learning_rate", 3e-6, 3e-4, log=True),
+            "head_learning_rate": trial.suggest_float("head_learning_rate", 1e-4, 5e-3, log=True),
+            "logq": trial.suggest_float("logq", 0.0, 1.0),
+        }
+        value = _value(trial, config.model_copy(update=settings))
+        if on_trial is not None:
+            on_trial(trial.number, value, settings)
+        return value
+
+    def _value(trial: Any, candidate: EncoderConfig) -> float:
+        def report(values: dict[str, float], step: int) -> None:
+            if "encoder_valid_ndcg" in values:
+                trial.report(values["encoder_valid_ndcg"], step)
+                if trial.should_prune():
+                    raise optuna.TrialPruned
+
+        folder = Path(tempfile.mkdtemp(prefix="search-"))
+        try:
+            manifest = fit_encoder(
+                interactions,
+                texts,
+                candidate,
+                fit_until=fit_until,
+                out_dir=folder / "encoder",
+                seed=seed,
+                budget_seconds=min(seconds / LEAST_TRIALS, max(1.0, deadline - time.monotonic())),
+                on_metrics=report,
+            )
+            return float(manifest["learned"]["best_ndcg"])
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    study.optimize(objective, timeout=seconds)
+    return config.model_copy(update=study.best_params), float(study.best_value)
