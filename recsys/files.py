@@ -112,7 +112,7 @@ def atomic_folder(path: Path | str, what: str | None = None) -> Iterator[Path]:
     target = Path(path)
     with explain_disk_full(target, what):
         target.parent.mkdir(parents=True, exist_ok=True)
-        aside = _aside(target)
+        aside = aside_path(target)
         aside.mkdir()
         try:
             yield aside
@@ -126,7 +126,7 @@ def replace_folder(aside: Path, target: Path) -> None:
     sync_folder(aside)
     old = None
     if target.exists():
-        old = _aside(target)
+        old = aside_path(target)
         target.rename(old)
     aside.rename(target)
     sync_path(target.parent)
@@ -144,7 +144,7 @@ def atomic_write(path: Path | str, content: bytes | str, *, mode: int | None = N
     data = content.encode("utf-8") if isinstance(content, str) else content
     with explain_disk_full(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-        aside = _aside(target)
+        aside = aside_path(target)
         try:
             with aside.open("wb") as file:
                 if mode is not None:
@@ -192,7 +192,8 @@ def _link_for_copytree(source: str, target: str) -> str:
     return target
 
 
-def _aside(target: Path) -> Path:
+def aside_path(target: Path) -> Path:
+    """Where to write what is to become `target`: beside it, named after this process."""
     return target.parent / f".{target.name}.{os.getpid()}-{secrets.token_hex(4)}{PART}"
 
 

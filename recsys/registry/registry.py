@@ -32,7 +32,14 @@ from urllib.request import url2pathname
 from data_schemas.config import RecsysConfig
 from data_schemas.errors import RecsysError, UsageError
 from recsys.bundle import Bundle, BundleRefused, open_bundle
-from recsys.files import atomic_folder, explain_disk_full, link_tree, plain
+from recsys.files import (
+    aside_path,
+    atomic_folder,
+    explain_disk_full,
+    link_tree,
+    plain,
+    sync_path,
+)
 from recsys.registry.embedded import EmbeddedStore
 from recsys.registry.model import DATA, write_model
 from recsys.registry.versions import (
@@ -429,13 +436,13 @@ class Registry:
     @cached_property
     def _client(self) -> Any:
         quiet_mlflow()
-        if self.embedded:
-            self._store.path.parent.mkdir(parents=True, exist_ok=True)
-        else:
+        if not self.embedded:
             _knock(self.uri)
         from mlflow.tracking import MlflowClient
 
         quiet_logging()
+        if self.embedded and not self._store.path.exists():
+            _make_database(self._store.path)
         return MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
 
     @cached_property
@@ -563,6 +570,23 @@ class Registry:
             for v, tags in entries
             if DIGEST_TAG in tags
         ]
+
+
+def _make_database(path: Path) -> None:
+    """Let MLflow make its tables aside, then rename the database into place.
+
+    MLflow makes them in many transactions: a database killed in between could never be opened.
+    """
+    from mlflow.tracking import MlflowClient
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = aside_path(path)
+    try:
+        MlflowClient(tracking_uri=f"sqlite:///{aside}").search_experiments(max_results=1)
+        sync_path(aside)
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
 
 
 def _with_driver(uri: str) -> str:
