@@ -104,10 +104,13 @@ class EncoderConfig(Section):
     """Steps of head and user tower over the frozen encoder, before its layers join."""
     validate_every: Positive = 25
     """Steps between validations, at most."""
-    learning_rate: float = Field(default=1e-4, gt=0)
+    learning_rate: float = Field(default=3e-5, gt=0)
+    """Of the top layer; each one below learns at 0.9 of the one above."""
     head_learning_rate: float = Field(default=1e-3, gt=0)
+    """Of head and user tower."""
     weight_decay: float = Field(default=0.01, ge=0)
-    dropout: Share = 0.1
+    dropout: Share = 0.0
+    """In the tuned layers; fits are short and few passes overfit little."""
     warmup_share: Share = 0.1
     epochs: Positive = 3
     max_steps: Positive | None = None
@@ -147,7 +150,7 @@ class RankerConfig(Section):
     """Boosters averaged."""
     search_minutes: float = Field(default=0.0, ge=0)
     """Optuna's budget; 0 keeps the settings above."""
-    max_groups: Positive = 20_000
+    max_groups: Positive = 10_000
     """Ranking groups at most; a random sample beyond."""
 
 

@@ -162,10 +162,45 @@ def nobody():
     return EMPTY_HISTORY
 
 
-WORDS = (
-    "alpha beta gamma delta red blue green heavy light small large game pen paper glue tape robot car "
-    "train boat star moon sun sea hill wood iron gold with for and the of a widget number acme"
-).split()
+WORDS = [
+    "alpha",
+    "beta",
+    "gamma",
+    "delta",
+    "red",
+    "blue",
+    "green",
+    "heavy",
+    "light",
+    "small",
+    "large",
+    "game",
+    "pen",
+    "paper",
+    "glue",
+    "tape",
+    "robot",
+    "car",
+    "train",
+    "boat",
+    "star",
+    "moon",
+    "sun",
+    "sea",
+    "hill",
+    "wood",
+    "iron",
+    "gold",
+    "with",
+    "for",
+    "and",
+    "the",
+    "of",
+    "a",
+    "widget",
+    "number",
+    "acme",
+]
 
 
 @pytest.fixture(scope="session")

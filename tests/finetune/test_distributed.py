@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import pytest
 
 SCRIPT = """
 import json, os, sys
@@ -32,19 +31,18 @@ losses = learned.get("learned", learned)["losses"]
 
 def launch(command, out):
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path.cwd())}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=900)
     assert done.returncode == 0, done.stderr[-3000:]
     return {f.name: json.loads(f.read_text()) for f in out.glob("losses-*.json")}
 
 
-@pytest.mark.parametrize("freeze", ["last_n"])
-def test_two_processes_give_the_single_process_loss(behaviour, texts, settings, tmp_path, freeze):
+def test_two_processes_give_the_single_process_loss(behaviour, texts, settings, tmp_path):
     names = ("user", "item", "kind", "time", "value", "weight", "grade", "position")
     data = tmp_path / "data.npz"
     np.savez(data, texts=np.array(texts), **{n: getattr(behaviour, n) for n in names})
     script = tmp_path / "fit.py"
     script.write_text(SCRIPT)
-    config = settings(dropout=0.0, head_steps=3, max_steps=5, freeze=freeze).model_dump_json()
+    config = settings(dropout=0.0, head_steps=3, max_steps=5, learning_rate=1e-4).model_dump_json()
     one, two = tmp_path / "one", tmp_path / "two"
     one.mkdir()
     two.mkdir()

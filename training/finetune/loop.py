@@ -37,8 +37,10 @@ log = logging.getLogger(__name__)
 Metrics = Callable[[dict[str, float], int], None]
 """Called with (named values, step)."""
 
-JOINT = 0.2
+JOINT = 0.1
 """Rate of head and tower once the layers join, as a share of their own (assumed)."""
+ADAM_EPS = 1e-6
+"""BERT's own; smaller ones turn the rounding noise of gradients that are zero into steps."""
 CHECK_SHARE = 0.2
 """Share of a limited time that validations may take (assumed)."""
 SCALES = (3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 13.0, 16.0, 20.0, 26.0, 32.0)
@@ -203,7 +205,7 @@ class Trainer:
             states.lengths,
         )
         self.log_q = torch.from_numpy(np.log(self.sampler.item_q)).float().to(self.device)
-        self.optimizer = torch.optim.AdamW(_parameter_groups(learner, config))
+        self.optimizer = torch.optim.AdamW(_parameter_groups(learner, config), eps=ADAM_EPS)
         self._rates = [g["lr"] for g in self.optimizer.param_groups]
         self._valid_items = self._validation_items()
         self._check_seconds = self._checked = 0.0
