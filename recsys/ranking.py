@@ -272,6 +272,9 @@ class Runtime:
                 block(mask, catalogue.indices_of(list(ask.exclude)))
             if ask.filters:
                 mask[~allowed_by(catalogue, ask.filters)] = 1
+        # An item that came after the moment asked for takes nobody's place in a list of then.
+        late = slice(self.bundle.n_items, catalogue.n_items)
+        mask[late][catalogue.created_at[late] >= ask.now] = 1
         # Lent items exist for this request only; they are ranked, never recalled.
         if ask.new_items:
             mask[catalogue.n_items - len(self._lent_ids) :] = 1

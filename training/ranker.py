@@ -20,6 +20,8 @@ PENALTIES = (1.0, 10.0, 100.0)
 NEGATIVES_PER_GROUP = 60
 """Candidates kept per group for the linear fit, besides the positives (sampled alternatives are
 consistent for a conditional logit: McFadden 1978)."""
+ALONE_GROUPS = 2000
+"""Groups for the trees without a linear start, which the report shows for comparison only."""
 MIN_GROUPS_FOR_TREES = 100
 """With fewer training groups the trees are not tried (assumed)."""
 
@@ -228,7 +230,8 @@ def _fit_trees(
     trees = np.mean([b.predict(valid.x, raw_score=True) for b in boosters], axis=0)
     quality = facts["validation_ndcg@10"]
     quality["linear+trees"] = ndcg(valid, valid_start + trees)
-    alone = _boost(train, valid, names, None, None, settings, config.trees)
+    sample = train if len(train) <= ALONE_GROUPS else train.take(np.arange(ALONE_GROUPS))
+    alone = _boost(sample, valid, names, None, None, settings, config.trees)
     quality["trees"] = ndcg(valid, np.asarray(alone.predict(valid.x, raw_score=True)))
     facts["tree_settings"] = {k: v for k, v in settings.items() if isinstance(v, int | float)}
     return boosters if quality["linear+trees"] > quality["linear"] else []

@@ -128,7 +128,9 @@ def run_train(args: argparse.Namespace) -> int:
             fitted = sources.fit_as_of(
                 night, data, encoded, recipe, data.interactions, data.windows.end
             )
-            return _done(fitted.stage.path, fitted.stage.facts)
+            for name, stage in fitted.stages.items():
+                print(f"{name}: {stage.path / name}")
+            return ExitCode.DONE
         groups, rows = measure.measure(night, data, encoded, recipe, "ranker")
         rankers = ranker.fit(night, rows, groups)
         return _done(rankers.path / "full", rankers.facts["ranker"])
@@ -145,7 +147,14 @@ def _done(path: Any, facts: Mapping[str, Any]) -> int:
 def _probe(night: Any, data: Any) -> int:
     from training.finetune.probe import probe
 
-    print(
-        probe(data.interactions, data.texts, night.config.encoder, data.windows, night.config.seed)
+    until = data.windows.encoder_until
+    found = probe(
+        data.interactions.before(until),
+        data.texts,
+        night.config.encoder,
+        fit_until=until,
+        seed=night.config.seed,
+        seconds_each=night.budget("encoder") / 2,
     )
+    print(found.render())
     return ExitCode.DONE

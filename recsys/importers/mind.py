@@ -67,9 +67,7 @@ def _clicks() -> str:
 
 def _history() -> str:
     """Clicks before the log began: a user's earliest history, ending a second before its list."""
-    first = (
-        "SELECT reader, arg_min(history, (moment, id)) AS history, min(moment) AS moment FROM lists GROUP BY reader"
-    )
+    first = "SELECT reader, arg_min(history, (moment, id)) AS history, min(moment) AS moment FROM lists GROUP BY reader"
     return (
         f"SELECT reader, item, 'click', moment - to_seconds(len(history) - place + 1), NULL FROM"
         f" (SELECT reader, moment, history, unnest(history) AS item, generate_subscripts(history, 1)"

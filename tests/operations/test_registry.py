@@ -270,3 +270,20 @@ def test_the_model_is_a_plain_pyfunc(three, monkeypatch):
     frame = pd.DataFrame({"user_id": ["u", "u"], "item_id": ["a", "c"]})
     assert model.predict(frame).tolist() == [3.0, 3.0]
     assert json.loads((three.local_path(1) / "manifest.json").read_text())["n_items"] == 3
+
+
+def test_a_database_is_whole_or_absent(tmp_path, monkeypatch):
+    import mlflow.tracking
+
+    from recsys.registry import registry as module
+
+    class Cut:
+        def __init__(self, tracking_uri):
+            with open(tracking_uri.removeprefix("sqlite:///"), "w") as file:
+                file.write("half a database")
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(mlflow.tracking, "MlflowClient", Cut)
+    with pytest.raises(KeyboardInterrupt):
+        module._make_database(tmp_path / "mlflow" / "mlflow.db")
+    assert list((tmp_path / "mlflow").iterdir()) == []

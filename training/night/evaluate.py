@@ -113,18 +113,34 @@ def _alone(
         if not len(moments):
             continue
         read = history_reader(histories, moments)
+        humble = _humble(inputs, moments, cut)
         fitted = fit_as_of(night, inputs, encoded, recipe, inputs.interactions, cut)
         for name, source in fitted.load(encoded).items():
             lists = source_lists(
                 source, moments, read, unavailable, k=LIST_LENGTH, workers=night.workers
             )
-            parts.setdefault(TEXT_ALONE if name == TEXT else name, []).append(lists)
-        for humble in _humble(inputs, moments, cut):
-            parts.setdefault(humble.name, []).append((humble.items, humble.scores))
+            filled = (fill_up(lists[0], humble[0].items), lists[1])
+            parts.setdefault(TEXT_ALONE if name == TEXT else name, []).append(filled)
+        for made in humble:
+            parts.setdefault(made.name, []).append((made.items, made.scores))
     return {
-        name: (np.concatenate([i for i, _ in made]), np.concatenate([s for _, s in made]))
-        for name, made in parts.items()
+        name: (np.concatenate([i for i, _ in lists]), np.concatenate([s for _, s in lists]))
+        for name, lists in parts.items()
     }
+
+
+def fill_up(items: npt.NDArray[np.int32], popular: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
+    """Short lists filled up with popular items they do not hold, int32[M,K].
+
+    A source alone has nothing for a new user; comparing with an empty list would flatter us.
+    """
+    out = items.copy()
+    for row in np.flatnonzero((items < 0).any(axis=1)):
+        held = out[row][out[row] >= 0]
+        more = popular[row][(popular[row] >= 0) & ~np.isin(popular[row], held)]
+        whole = np.concatenate([held, more])[: out.shape[1]]
+        out[row, : len(whole)] = whole
+    return out
 
 
 def _humble(inputs: Inputs, moments: Moments, cut: int) -> list[RankedLists]:

@@ -20,7 +20,7 @@ ABLATIONS = {
     "without counters": ("counters", "recency"),
 }
 """Name on the page → feature families left out. Candidates stay the same; the ranker is refitted."""
-ABLATION_GROUPS = 4000
+ABLATION_GROUPS = 2000
 """Groups an ablation is fitted on at most; the full ranker it is compared with uses all."""
 
 

@@ -42,6 +42,7 @@ CAVEATS = (
     "never met counts as wrong.",
     "The released models are fitted on more recent data than the evaluated ones; the overlap of "
     "their lists is given above.",
+    "A source alone that has nothing to say, for a new user say, is filled up with popular items.",
     "Ablations keep the same candidates and refit the ranker without the named features.",
 )
 
