@@ -38,6 +38,9 @@ _TABLES: Mapping[str, frozenset[str]] = {
 }
 """The columns used here, of MLflow 3.1 to 3.17."""
 
+_NEEDS_RECOVERY = ("readonly", "read-only", "unable to open")
+"""SQLite's words when a killed writer left a transaction that a reader alone cannot undo."""
+
 Rows = list[tuple[Any, ...]]
 
 
@@ -120,15 +123,20 @@ class EmbeddedStore:
         if not self.path.exists():
             return []
         try:
-            with (
-                self._failing(),
-                contextlib.closing(
-                    sqlite3.connect(f"{self.path.as_uri()}?mode=ro", uri=True, timeout=BUSY_SECONDS)
-                ) as database,
-            ):
-                return database.execute(sql, values).fetchall()
+            with self._failing():
+                try:
+                    return self._ask("ro", sql, values)
+                except sqlite3.OperationalError as error:
+                    if not any(words in str(error) for words in _NEEDS_RECOVERY):
+                        raise
+                    return self._ask("rw", sql, values)
         except _NoTable:
             return []
+
+    def _ask(self, mode: str, sql: str, values: tuple[Any, ...]) -> Rows:
+        address = f"{self.path.as_uri()}?mode={mode}"
+        with contextlib.closing(sqlite3.connect(address, uri=True, timeout=BUSY_SECONDS)) as base:
+            return base.execute(sql, values).fetchall()
 
     @contextmanager
     def _failing(self) -> Iterator[None]:

@@ -287,3 +287,21 @@ def test_a_database_is_whole_or_absent(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         module._make_database(tmp_path / "mlflow" / "mlflow.db")
     assert list((tmp_path / "mlflow").iterdir()) == []
+
+
+def test_a_writer_killed_in_a_transaction_keeps_no_reader_out(three):
+    """The journal it leaves must be rolled back, which a read-only connection cannot do."""
+    script = f"""
+import os, sqlite3
+base = sqlite3.connect({str(three._store.path)!r}, isolation_level=None)
+base.execute("pragma cache_size = 1")
+base.execute("begin immediate")
+base.execute("create table junk (x)")
+for i in range(2000):
+    base.execute("insert into junk values (?)", ("x" * 1000,))
+os._exit(9)
+"""
+    subprocess.run([sys.executable, "-c", script], check=False, timeout=60)
+    assert three._store.path.with_name("mlflow.db-journal").exists()
+    assert three.champion() == 3
+    assert three.rollback() == 2
