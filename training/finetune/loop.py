@@ -130,8 +130,8 @@ class Sampler:
     def _negatives(self, rng: np.random.Generator) -> npt.NDArray[np.int64]:
         """Items drawn like targets are."""
         level = rng.random(self.negatives) * self._item_cumulative[-1]
-        drawn = np.searchsorted(self._item_cumulative, level)
-        return np.minimum(drawn, self.train.n_items - 1).astype(np.int64)
+        drawn: npt.NDArray[np.int64] = np.searchsorted(self._item_cumulative, level)
+        return np.minimum(drawn, self.train.n_items - 1)
 
     def _items_to_encode(self, which: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """Targets and last history items of examples, as many as the step's tokens allow."""

@@ -25,6 +25,7 @@ from recsys.stages import StageResult
 from training.groups import history_reader
 from training.night.context import SHARES, Night
 from training.night.encoder import Encoded
+from training.night.evaluate import truth_of
 from training.night.gate import Decision
 from training.night.inputs import Inputs
 from training.night.measure import Measured
@@ -50,10 +51,20 @@ CAVEATS = (
 def leak_checks(
     inputs: Inputs, encoded: Encoded, rows: Measured | None, tested: Measured
 ) -> list[Check]:
-    """Who could have seen what is tested, and features that know too much."""
-    first = int(tested.moments.now.min())
-    found = leaks.fitted_before(
-        {"encoder": encoded.fit_until, "ranker's labels": first - 1}, first, "the test window"
+    """Who could have seen what is tested, and features that know too much.
+
+    Fits see events strictly before their `fit_until`, so the last event seen lies just before it.
+    """
+    windows, first = inputs.windows, int(tested.moments.now.min())
+    last_seen = {"encoder": encoded.fit_until - 1}
+    if windows.ranker:
+        last_seen["ranker's labels"] = windows.label_end(windows.ranker[-1]) - 1
+    found = leaks.fitted_before(last_seen, first, "the test window")
+    known = inputs.interactions.before(first)
+    found.append(
+        leaks.no_test_events(
+            known.user, known.item, known.time, truth_of(tested.moments), "the training events"
+        )
     )
     if rows is not None and len(rows.moments):
         found += leaks.fitted_before(
