@@ -1,8 +1,9 @@
 """A bundle as a plain MLflow pyfunc: `mlflow.pyfunc.load_model("models:/NAME@champion")`.
 
 `predict` takes a frame with `user_id`, `item_id` and optionally `timestamp`, and returns one score
-per row, in the rows' order. The bundle holds no personal data: a user's history comes from the
-workspace's state where the bundle's own workspace is at hand, and is empty elsewhere.
+per row, in the rows' order. The bundle holds no personal data, so every user is ranked for as a new
+one, as of now: it is for trying a bundle with plain tools. The service and `recsys recommend` rank
+with the workspace's state.
 """
 
 from pathlib import Path

@@ -481,8 +481,8 @@ def _joined(first: History, second: History) -> History:
 def rank_frame(bundle_dir: Path, frame: "pd.DataFrame") -> npt.NDArray[np.float64]:
     """Score of each row of a frame with user_id and item_id, in its order, float64[rows].
 
-    A bundle holds no personal data, so users are ranked for as new ones; where the bundle lies in
-    its workspace, histories come from the state snapshot beside it. Unknown items score NaN.
+    A bundle holds no personal data, so every user is ranked for as a new one, as of now; unknown
+    items score NaN.
     """
     runtime = _frame_runtime(bundle_dir)
     now = time.time_ns() // 1000

@@ -20,7 +20,6 @@ PACKAGES = (
     "lightgbm",
     "implicit",
     "numba",
-    "usearch",
     "mlflow",
     "duckdb",
     "ibis-framework",

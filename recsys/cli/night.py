@@ -17,10 +17,17 @@ SHOWN = ("ndcg@10", "recall@10", "recall@100", "mrr", "auc", "coverage@100")
 
 def run_nightly(args: argparse.Namespace) -> int:
     """The whole night."""
+    from recsys.notify import notify
+    from recsys.progress import Reporter
     from training.nightly import run_night
 
     config = load_config(args.config)
-    result = run_night(config, until=moment(args.until), dry_run=args.dry_run)
+    try:
+        result = run_night(config, until=moment(args.until), dry_run=args.dry_run)
+    except Exception as error:
+        if not args.dry_run:
+            notify(config, "failed", {"reason": str(error)[:2000]}, Reporter())
+        raise
     if args.dry_run:
         print("\n".join(result.lines))
         return ExitCode.DONE
@@ -98,7 +105,7 @@ def tell(config: RecsysConfig, result: "NightResult") -> None:
     assert result.decision is not None
     facts = {
         "version": result.version,
-        "reasons": result.decision.reasons,
+        "reason": "; ".join(result.decision.reasons)[:2000],
         "report": str(result.report),
     }
     notify(config, "promoted" if result.decision.promoted else "refused", facts, Reporter())

@@ -54,7 +54,11 @@ def refresh(night: Night, inputs: Inputs) -> Encoded:
     night.reporter.say(f"encoder: {why}")
     until = int(identity["until"])
     stage = night.runner.run(
-        "encoder", identity, lambda out: _fit(night, inputs, until, out), code=CODE
+        "encoder",
+        identity,
+        lambda out: _fit(night, inputs, until, out),
+        code=CODE,
+        personal=False,
     )
     if not night.runner.dry_run:
         atomic_write(pointer, json.dumps(identity))

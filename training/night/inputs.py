@@ -19,7 +19,8 @@ from recsys.eventlog import EventLog
 from recsys.files import hash_file, hash_json
 from recsys.stages import StageResult
 from recsys.tables.ingest import ingest
-from recsys.tables.load import Tables, load_tables
+from recsys.tables.load import Tables, load_tables, read_summary
+from recsys.tables.report import findings
 from recsys.tables.sources import find_files
 from recsys.workspace import Workspace
 from training.night.context import Night
@@ -105,6 +106,8 @@ def validate(night: Night, drained: StageResult | None) -> StageResult:
         code=("recsys.tables", "data_schemas.tables"),
     )
     if not night.runner.dry_run:
+        for line in findings(read_summary(result.path / TABLES)):
+            night.reporter.warn(line)
         _keep_vocabulary(night.workspace, result.path / TABLES)
     return result
 

@@ -89,7 +89,8 @@ def decide_and_register(
         seed=night.config.seed,
     )
     page = _report(
-        night, inputs, encoded, recipe, rows, tested, rankers, systems[0], evaluation, checks,
+        night, inputs, encoded, recipe, rows, tested, rankers, systems[0], evaluation,
+        [*checks, *report.leak_hints(rows, tested)],
         shift, decision,
     )  # fmt: skip
     version = _register(registry, bundle, evaluation, decision, page)
@@ -97,7 +98,8 @@ def decide_and_register(
     if decision.promoted and registry.champion() != version:
         registry.promote(version, "; ".join(decision.reasons)[:4000])
     _remember(night, bundle, state, version, decision, page, evaluation)
-    night.workspace.collect(pinned=_pinned(registry))
+    registry.collect()
+    night.workspace.collect(pinned=_pinned(registry), digests=registry.digests_in_use())
     metrics = {
         name: {m: list(i[:3]) for m, i in found.items()}
         for name, found in evaluation.systems.items()

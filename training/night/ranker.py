@@ -51,6 +51,7 @@ def fit(night: Night, measured: Measured | None, upstream: StageResult) -> Stage
         {"groups": upstream.key, "ranker": night.section("ranker"), "seed": night.config.seed},
         action,
         code=CODE,
+        personal=False,
     )
 
 

@@ -130,6 +130,7 @@ def bundle(
         },
         action,
         code=("recsys.bundle", "training.night.release"),
+        personal=False,
     )
 
 

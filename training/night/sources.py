@@ -89,6 +89,7 @@ def tune(night: Night, inputs: Inputs, encoded: Encoded) -> Recipe:
         identity,
         lambda out: {"recipe": _choose(night, inputs, encoded).as_json()},
         code=CODE,
+        personal=False,
     )
     if not night.runner.dry_run:
         atomic_write(pointer, json.dumps(identity))
@@ -309,6 +310,7 @@ def _fit_one(
         },
         action,
         code=CODE,
+        personal=False,
     )
 
 
