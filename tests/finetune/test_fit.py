@@ -38,7 +38,7 @@ def weights(folder):
 def test_a_fit_learns_what_its_users_do(fit, settings, texts, behaviour, tmp_path):
     seen = []
     manifest = fit(
-        settings(head_steps=40, max_steps=20, patience=100),
+        settings(head_steps=40, max_steps=20, epochs=20, patience=100),
         on_metrics=lambda values, step: seen.append((step, values)),
         vector_cache=tmp_path / "vectors",
     )
