@@ -11,7 +11,7 @@ from recsys.progress import Reporter
 from recsys.stages import StageRunner
 from recsys.workspace import Workspace
 
-SHARES = {"encoder": 0.30, "sources": 0.40, "tuning": 0.10, "ranker": 0.10}
+SHARES = {"encoder": 0.25, "sources": 0.40, "tuning": 0.10, "ranker": 0.10}
 """How budget_minutes is divided (assumed; the report shows what each part really took). What is
 left over is for validation, features and evaluation, which take what they take."""
 

@@ -119,4 +119,10 @@ def encode(night: Night, inputs: Inputs, encoder: StageResult) -> StageResult:
         }
 
     texts = None if night.runner.dry_run else hash_json(inputs.texts)
-    return night.runner.run("vectors", {"encoder": encoder.key, "texts": texts}, action, code=CODE)
+    return night.runner.run(
+        "vectors",
+        {"encoder": encoder.key, "texts": texts},
+        action,
+        code=CODE,
+        personal=False,
+    )
