@@ -12,6 +12,8 @@ from features.interactions import Interactions
 from training.finetune.fit import fit_encoder
 
 STUDY = "encoder"
+RATES = {"learning_rate": (3e-6, 3e-4), "head_learning_rate": (1e-4, 5e-3)}
+"""Ranges of the rates (assumed); the config's own value widens its range."""
 LEAST_TRIALS = 4
 """Trials that the time is divided for at least (assumed)."""
 
@@ -55,8 +57,11 @@ def search(
 
     def objective(trial: Any) -> float:
         settings = {
-            "learning_rate": trial.suggest_float("learning_rate", 3e-6, 3e-4, log=True),
-            "head_learning_rate": trial.suggest_float("head_learning_rate", 1e-4, 5e-3, log=True),
+            name: trial.suggest_float(
+                name, min(low, getattr(config, name)), max(high, getattr(config, name)), log=True
+            )
+            for name, (low, high) in RATES.items()
+        } | {
             "logq": trial.suggest_float("logq", 0.0, 1.0),
         }
         value = _value(trial, config.model_copy(update=settings))
