@@ -70,8 +70,12 @@ def search(
         return value
 
     def _value(trial: Any, candidate: EncoderConfig) -> float:
+        reported: set[int] = set()
+
         def report(values: dict[str, float], step: int) -> None:
-            if "encoder_valid_ndcg" in values:
+            # Step 0 is validated twice (frozen, and with the head's start), before anything is tuned.
+            if "encoder_valid_ndcg" in values and step > 0 and step not in reported:
+                reported.add(step)
                 trial.report(values["encoder_valid_ndcg"], step)
                 if trial.should_prune():
                     raise optuna.TrialPruned
