@@ -201,7 +201,8 @@ def test_chunks_that_are_computed_twice_give_the_same_gradients(fit, settings, m
 
 
 def test_a_budget_is_kept(fit, settings):
-    learned = fit(settings(head_steps=100_000, max_steps=100_000), budget_seconds=12.0)["learned"]
+    endless = settings(head_steps=100_000, max_steps=100_000, epochs=100_000, patience=100_000)
+    learned = fit(endless, budget_seconds=12.0)["learned"]
     assert learned["stopped"] == "the time budget is used"
     assert 0 < learned["steps"] < 50_000
 

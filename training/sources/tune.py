@@ -267,7 +267,8 @@ def _fuse(bench: Bench, outcomes: list[Outcome], limit: int) -> TunedPlan:
     if not bench.labels:
         for outcome in outcomes:
             outcome.reason = "kept: there is no label to judge it by"
-        return TunedPlan({o.name: o.dials for o in outcomes}, dict.fromkeys(start, 1.0), outcomes)
+        dials = {o.name: o.dials for o in outcomes if o.name in FITTABLE}
+        return TunedPlan(dials, dict.fromkeys(start, 1.0), outcomes)
     weights = choose_weights(lists, start)
     whole = lists.quality(weights)
     for outcome in outcomes:
