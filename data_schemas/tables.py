@@ -36,8 +36,8 @@ class Kind(Enum):
 
     ID = "string (integers are taken as strings)"
     TEXT = "string"
-    TAGS = "list<string>, or a string divided by | or ,"
-    TIME = "timestamp with a time zone"
+    TAGS = "list<string>, or a string divided by | or , or written as a JSON list"
+    TIME = "timestamp with a time zone (dates are taken as midnight UTC)"
     NUMBER = "float or integer"
     BOOL = "boolean"
     IDS = "list<string>"

@@ -19,7 +19,8 @@ from data_schemas.tables import (
 )
 from recsys.tables.engine import Engine, name, quote
 from recsys.tables.part import BROKEN, LOG, PLACE, Part, blank
-from recsys.tables.sources import FILE, ROW, group
+from recsys.tables.sources import FILE, ROW
+from recsys.tables.types import group
 
 CONTROL = r"[\x00-\x08\x0B\x0C\x0E-\x1F\x7F]"
 """Control characters that no text needs (tab, line feed and carriage return may stay)."""

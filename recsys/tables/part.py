@@ -17,12 +17,12 @@ from recsys.tables.sources import (
     ROW,
     Source,
     expression,
-    group,
-    integer_notes,
     needs_recoding,
     recode,
+    type_notes,
     view,
 )
+from recsys.tables.types import group
 
 LOG = "__log"
 """Whether a row comes from the service's log."""
@@ -114,7 +114,7 @@ class Part:
 
     def _make_views(self) -> None:
         for _, source, raw in self.sides():
-            self.notes += integer_notes(source)
+            self.notes += type_notes(source)
             if needs_recoding(source):
                 self._recode_all()
                 return
@@ -144,7 +144,7 @@ class Part:
             received = (
                 (
                     name(c.RECEIVED_AT)
-                    if group(source.kinds[c.RECEIVED_AT]) == "timestamp with zone"
+                    if group(source.kinds[c.RECEIVED_AT]) in ("timestamp with zone", "date")
                     else "NULL"
                 )
                 if c.RECEIVED_AT in source.kinds

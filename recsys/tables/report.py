@@ -28,7 +28,7 @@ def findings(summary: Mapping[str, Any]) -> list[str]:
         for rule in {**table["rules"], **table["log_rules"]}:
             count = table["rules"].get(rule, 0) + table["log_rules"].get(rule, 0)
             lines.append(
-                f"{place}: {count:,} rows set aside by `{rule}`: {RULES[rule].says};"
+                f"{place}: {count:,} {_rows(count)} set aside by `{rule}`: {RULES[rule].says};"
                 f" do: {RULES[rule].do}"
             )
         lines += [f"{place}: {line.strip()}" for line in _remarks(table)]
@@ -90,7 +90,7 @@ def _findings(name: str, table: Mapping[str, Any]) -> Iterator[str]:
 def _broken(table: Mapping[str, Any]) -> Iterator[str]:
     for rule, count in {**table["rules"], **table["log_rules"]}.items():
         count = table["rules"].get(rule, 0) + table["log_rules"].get(rule, 0)
-        yield f"  {count:,} rows set aside by `{rule}`: {RULES[rule].says}"
+        yield f"  {count:,} {_rows(count)} set aside by `{rule}`: {RULES[rule].says}"
         for example in table["examples"]:
             if example["rule"] == rule:
                 yield f"      {say_example(example).split(': ', 1)[1]}"
@@ -104,7 +104,12 @@ def _remarks(table: Mapping[str, Any]) -> Iterator[str]:
         yield f"  note: {note}"
 
 
+def _rows(count: int) -> str:
+    return "row" if count == 1 else "rows"
+
+
 def _verdict(broken: int) -> str:
     if broken:
-        return f"The tables can be used; {broken:,} rows are left out."
+        verb = "is" if broken == 1 else "are"
+        return f"The tables can be used; {broken:,} {_rows(broken)} {verb} left out."
     return "The tables can be used; no row breaks a rule."

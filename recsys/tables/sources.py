@@ -18,6 +18,7 @@ from data_schemas.columns import POSITION, RECEIVED_AT
 from data_schemas.errors import DataRefused, UsageError
 from data_schemas.tables import Column, Kind, Table
 from recsys.tables.engine import Engine, name, quote
+from recsys.tables.types import check, group, wider
 
 FILE = "__file"
 """Number of a row's file within its source, from 0, in the order of names."""
@@ -111,17 +112,21 @@ def open_source(files: Sequence[Path], table: Table, labels: Sequence[str] | Non
     shown = tuple(labels) if labels else tuple(str(f) for f in files)
     kinds: dict[str, pa.DataType] = {}
     owner: dict[str, str] = {}
+    notes: set[str] = set()
     rows = 0
     for file, label in zip(files, shown, strict=True):
         schema, count = _footer(file, label)
         rows += count
         partitions = _partition_keys(file)
+        _refuse_ambiguous(table, schema, label)
         for field in [*schema, *(pa.field(key, pa.string()) for key in partitions)]:
-            _check(table, field, label)
-            before = kinds.get(field.name)
-            if before is None or pa.types.is_null(before):
-                kinds[field.name], owner[field.name] = field.type, label
-            elif not pa.types.is_null(field.type) and group(before) != group(field.type):
+            if not field.name:
+                notes.add("a column without a name is left out")
+                continue
+            check(table, field, label, file)
+            before = kinds.setdefault(field.name, field.type)
+            together = wider(before, field.type)
+            if together is None:
                 raise DataRefused(
                     "two files of one table disagree on a column's type",
                     where=f"{label}, column `{field.name}`",
@@ -129,8 +134,10 @@ def open_source(files: Sequence[Path], table: Table, labels: Sequence[str] | Non
                     expected=f"{before}, as in {owner[field.name]}",
                     fix="export all files of the table with one schema",
                 )
+            if together != before or field.name not in owner:
+                kinds[field.name], owner[field.name] = together, label
         _require(table, {*schema.names, *partitions}, label)
-    source = Source(table, tuple(files), shown, kinds, rows)
+    source = Source(table, tuple(files), shown, kinds, rows, tuple(sorted(notes)))
     _refuse_all_null(source)
     return source
 
@@ -152,6 +159,18 @@ def _footer(file: Path, label: str) -> tuple[pa.Schema, int]:
         return parquet.schema_arrow, parquet.metadata.num_rows
 
 
+def _refuse_ambiguous(table: Table, schema: pa.Schema, label: str) -> None:
+    """Of two columns with one of our names nobody can say which is meant."""
+    for column in table.names:
+        if (times := schema.names.count(column)) > 1:
+            raise DataRefused(
+                f"column `{column}` is there {times} times",
+                where=label,
+                expected="each column once",
+                fix="rename or drop all but one where the table is exported",
+            )
+
+
 def _first_line(error: BaseException) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
@@ -161,98 +180,25 @@ def _partition_keys(file: Path) -> list[str]:
     return [part.split("=", 1)[0] for part in file.parent.parts if "=" in part]
 
 
-def group(kind: pa.DataType) -> str:
-    """Coarse kind of an Arrow type: what casts to what without loss of meaning."""
-    t = pa.types
-    if t.is_dictionary(kind):
-        return group(kind.value_type)
-    if t.is_null(kind):
-        return "null"
-    if t.is_boolean(kind):
-        return "bool"
-    if t.is_integer(kind):
-        return "integer"
-    if t.is_floating(kind) or t.is_decimal(kind):
-        return "float"
-    if t.is_timestamp(kind):
-        return "timestamp with zone" if kind.tz else "timestamp without zone"
-    if (
-        t.is_list(kind)
-        or t.is_large_list(kind)
-        or t.is_list_view(kind)
-        or t.is_fixed_size_list(kind)
-    ):
-        return f"list<{group(kind.value_type)}>"
-    if any(is_(kind) for is_ in (t.is_string, t.is_large_string, t.is_string_view)):
-        return "string"
-    if any(is_(kind) for is_ in (t.is_binary, t.is_large_binary, t.is_binary_view)):
-        return "binary"
-    return str(kind)
-
-
-_ACCEPTED: Mapping[Kind, tuple[str, ...]] = {
-    Kind.ID: ("string", "binary", "integer", "null"),
-    Kind.TEXT: ("string", "binary", "null"),
-    Kind.TAGS: ("list<string>", "list<binary>", "list<integer>", "list<null>", "string", "null"),
-    Kind.TIME: ("timestamp with zone", "null"),
-    Kind.NUMBER: ("float", "integer", "null"),
-    Kind.BOOL: ("bool", "null"),
-    Kind.IDS: ("list<string>", "list<binary>", "list<integer>", "list<null>"),
-    Kind.NUMBERS: ("list<float>", "list<integer>", "list<null>", "null"),
-}
-
-
-def _check(table: Table, field: pa.Field, label: str) -> None:
-    """Refuse a known column of a wrong type."""
-    known = {column.name: column for column in table.columns}
-    column = known.get(field.name)
-    if column is None or group(field.type) in _ACCEPTED[column.kind]:
-        return
-    where = f"{label}, column `{field.name}`"
-    if column.kind is Kind.TIME:
-        raise _refused_time(field, where)
-    raise DataRefused(
-        "a column has the wrong type",
-        where=where,
-        found=str(field.type),
-        expected=column.kind.value,
-        fix=f"cast `{field.name}` where the table is exported",
-    )
-
-
-def _refused_time(field: pa.Field, where: str) -> DataRefused:
-    """A time without a zone is refused rather than guessed: a guess is wrong by hours, silently."""
-    if group(field.type) == "timestamp without zone":
-        return DataRefused(
-            "timestamps without a time zone",
-            where=where,
-            found=str(field.type),
-            expected="timestamp with a time zone, such as timestamp[us, tz=UTC]",
-            fix="say which zone they are in where the table is exported; in DuckDB"
-            f" `{field.name} AT TIME ZONE 'UTC'`, in pandas"
-            f" `df['{field.name}'].dt.tz_localize('UTC')`",
-        )
-    return DataRefused(
-        "a column has the wrong type",
-        where=where,
-        found=str(field.type),
-        expected="timestamp with a time zone, such as timestamp[us, tz=UTC]",
-        fix="convert it where the table is exported; in DuckDB"
-        f" `to_timestamp({field.name})` for seconds since 1970, `{field.name}::TIMESTAMPTZ` for text",
-    )
-
-
 def _require(table: Table, present: Iterable[str], label: str) -> None:
     here = sorted(present)
     for column in table.columns:
         if column.required and column.name not in here:
+            other = [n for n in here if _plain(n) == _plain(column.name)]
             raise DataRefused(
                 f"column `{column.name}` is not found in the {table.name} table",
                 where=label,
                 found="existing columns: " + (", ".join(here) or "none"),
                 expected=f"`{column.name}` ({column.kind.value})",
-                fix="rename or add the column where the table is exported",
+                fix=f"rename `{other[0]}` to `{column.name}` where the table is exported"
+                if other
+                else "rename or add the column where the table is exported",
             )
+
+
+def _plain(column: str) -> str:
+    """A column's name without case and punctuation: `itemId` is `item_id`."""
+    return "".join(ch for ch in column.lower() if ch.isalnum())
 
 
 def _refuse_all_null(source: Source) -> None:
@@ -314,19 +260,28 @@ def expression(source: Source, column: Column) -> str:
     if kind is None or group(kind) == "null":
         return f"CAST(NULL AS {target})"
     if column.kind is Kind.TAGS and group(kind) == "string":
-        return f"regexp_split_to_array({name(column.name)}, '\\s*[|,]\\s*')"
+        return _tags_of_text(f"CAST({name(column.name)} AS VARCHAR)")
     return f"CAST({name(column.name)} AS {target})"
 
 
-def integer_notes(source: Source) -> list[str]:
-    """One note for each id column that holds integers."""
+def _tags_of_text(text: str) -> str:
+    """SQL: tags written as one string, as JSON or Python show a list, or divided by `|` or `,`."""
+    return (
+        f"CASE WHEN trim({text}) LIKE '[%]' THEN coalesce(CASE WHEN json_valid({text})"
+        f""" THEN json_transform({text}, '["VARCHAR"]') END, TRY_CAST({text} AS VARCHAR[]))"""
+        f" ELSE regexp_split_to_array({text}, '\\s*[|,]\\s*') END"
+    )
+
+
+def type_notes(source: Source) -> list[str]:
+    """What was taken for something else, column by column, and what was left out."""
+    taken = {(Kind.ID, "integer"): "as strings", (Kind.TIME, "date"): "as midnight UTC"}
     return [
-        f"`{column.name}` holds {source.kinds[column.name]}, taken as strings"
+        f"`{column.name}` holds {source.kinds[column.name]}, taken {how}"
         for column in source.table.columns
-        if column.kind is Kind.ID
-        and column.name in source.kinds
-        and group(source.kinds[column.name]) == "integer"
-    ]
+        if column.name in source.kinds
+        and (how := taken.get((column.kind, group(source.kinds[column.name]))))
+    ] + list(source.notes)
 
 
 def recode(source: Source, scratch: Path) -> tuple[Source, int]:
@@ -383,6 +338,8 @@ def _clean(array: pa.Array, target: pa.DataType) -> tuple[pa.Array, int]:
         ), wrong
     if not pa.types.is_string(target):
         return array, 0
+    if isinstance(array, pa.ExtensionArray):
+        array = array.storage
     if pa.types.is_dictionary(array.type):
         array = array.dictionary_decode()
     pairs = [_decode(value) for value in array.cast(pa.binary()).to_pylist()]
@@ -454,7 +411,7 @@ def _copy_through_ibis(url: str, wanted: str, label: str, table: Table, target: 
 def _check_schema_first(schema: pa.Schema, table: Table, label: str) -> None:
     """Refuse a wrong table before its rows are read."""
     for field in schema:
-        _check(table, field, label)
+        check(table, field, label)
     _require(table, schema.names, label)
 
 

@@ -53,13 +53,13 @@ def test_validate_says_what_to_do(desk, capsys, config):
     rows = desk.root / "broken"
     assert command("validate", "--quarantine", rows, config=config) == 0
     said = capsys.readouterr().out
-    assert "1 rows set aside by `unknown_item`: item_id is not in the items table" in said
+    assert "1 row set aside by `unknown_item`: item_id is not in the items table" in said
     assert "events.parquet, row 39: user_id = 'u0', item_id = '9'" in said
     assert "do: export the items table after the events" in said
     assert "1 titles longer than 10,000 characters, cut there" in said
     assert "1 items without any text" in said
     assert "note: `item_id` holds int64, taken as strings" in said
-    assert "1 rows are left out" in said
+    assert "1 row is left out" in said
     assert pq.read_table(rows / "events.parquet").num_rows == 1
     assert command("validate", "--quarantine", rows, config=config) == 0
     assert sorted(p.name for p in desk.root.iterdir()) == [
@@ -76,7 +76,7 @@ def test_findings_are_one_line_each(desk):
     lines = findings(desk.ingest())
     assert len(lines) == 2
     assert "items.parquet): 1 titles longer than 10,000 characters, cut there" in lines[0]
-    assert "events.parquet): 1 rows set aside by `unknown_item`" in lines[1]
+    assert "events.parquet): 1 row set aside by `unknown_item`" in lines[1]
     assert "do: export the items table after the events" in lines[1]
 
 

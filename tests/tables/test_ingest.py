@@ -185,6 +185,11 @@ def test_text_stored_as_bytes(desk):
         (pa.array([[1, 2], [3], None, []]), [["1", "2"], ["3"], [], []]),
         (pa.nulls(4), [[], [], [], []]),
         (
+            ['["a", "caf\\u00e9, bar"]', "['q', 'z, y']", "[]", None],
+            [["a", "café, bar"], ["q", "z, y"], [], []],
+        ),
+        (["[a, b]", "['c]", ' ["x"] ', "[1, null]"], [["a", "b"], [], ["x"], ["1"]]),
+        (
             pa.array([["a"], None, [], ["b"]], pa.large_list(pa.large_string())),
             [["a"], [], [], ["b"]],
         ),
@@ -204,6 +209,56 @@ def test_integer_ids_are_taken_as_strings_with_a_note(desk):
     assert summary["tables"]["items"]["notes"] == ["`item_id` holds int64, taken as strings"]
     assert len(summary["tables"]["events"]["notes"]) == 2
     assert desk.rows("items.parquet")[0]["item_id"] == "10"
+
+
+def test_other_kinds_of_ids(desk):
+    uuids = duckdb.sql("SELECT uuid() AS item_id, 'x' AS title FROM range(4)").to_arrow_table()
+    desk.write("items.parquet", uuids)
+    ids = [str(cell) for cell in uuids["item_id"].to_pylist()]
+    desk.events(
+        item_id=ids * 2,
+        user_id=pa.array([7, 8] * 4, pa.int64()).cast(pa.decimal128(20, 0)),
+    )
+    desk.ingest()
+    assert [r["item_id"] for r in desk.rows("items.parquet")] == ids
+    assert [r["user_id"] for r in desk.rows("user_vocabulary.parquet")] == ["7", "8"]
+
+
+def test_dates_are_midnight_utc(desk):
+    desk.items(created_at=pa.array([19000] * 4, pa.int32()).cast(pa.date32()))
+    desk.events(timestamp=pa.array([19600 + k for k in range(8)], pa.int32()).cast(pa.date32()))
+    summary = desk.ingest()
+    assert summary["tables"]["events"]["notes"] == [
+        "`timestamp` holds date32[day], taken as midnight UTC"
+    ]
+    assert summary["resolution"]["kind"] == "days"
+    assert desk.rows("events.parquet")[0]["timestamp"].timestamp() == 19600 * 86400
+    assert desk.rows("items.parquet")[0]["created_at"].timestamp() == 19000 * 86400
+
+
+def test_files_of_one_table_whose_types_differ_without_loss(desk):
+    desk.items(2, name="items/a.parquet", tags=[[], []], price=[1, 2])
+    second = {"item_id": ["i2", "i3"], "title": ["x", "y"]}
+    desk.write("items/b.parquet", {**second, "tags": [["t"], None], "price": [1.5, None]})
+    desk.events(4, name="events/a.parquet", value=[4, 5, 4, 5])
+    desk.events(4, name="events/b.parquet", value=[4.5] * 4, timestamp=times(10, 11, 12, 13))
+    summary = desk.ingest(items="items", events="events")
+    assert [r["value"] for r in desk.rows("events.parquet")] == [4, 5, 4, 5, *[4.5] * 4]
+    items = desk.rows("items.parquet")
+    assert [(r["tags"], r["price"]) for r in items] == [
+        ([], 1.0),
+        ([], 2.0),
+        (["t"], 1.5),
+        ([], None),
+    ]
+    assert summary["item_attributes"] == ["price"]
+
+
+def test_a_column_without_a_name_is_left_out(desk):
+    items = pq.read_table(desk.items())
+    desk.write("items.parquet", items.append_column("", pa.array([1] * 4)))
+    desk.events()
+    assert desk.ingest()["tables"]["items"]["notes"] == ["a column without a name is left out"]
 
 
 def test_other_kinds_of_time_and_text(desk):

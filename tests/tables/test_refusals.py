@@ -99,17 +99,62 @@ def test_glob_without_match(desk):
     ("kind", "hint"),
     [
         (pa.timestamp("us"), "AT TIME ZONE 'UTC'"),
-        (pa.int64(), "to_timestamp(timestamp)"),
-        (pa.date32(), "time zone"),
         (pa.string(), "TIMESTAMPTZ"),
     ],
 )
 def test_timestamps_without_zone(desk, kind, hint):
     desk.items()
-    days = pa.array([19000] * 8, pa.int32())
-    column = days.cast(pa.date32()) if kind == pa.date32() else days.cast(pa.int64()).cast(kind)
+    column = pa.array([19000] * 8, pa.int64()).cast(kind)
     desk.events(timestamp=column)
     refused(desk, "events.parquet, column `timestamp`", f"found:    {column.type}", hint)
+
+
+@pytest.mark.parametrize(
+    ("per_second", "unit", "sql", "pandas"),
+    [
+        (1, "seconds", "to_timestamp(timestamp)", "unit='s'"),
+        (10**3, "milliseconds", "to_timestamp(timestamp / 1e3)", "unit='ms'"),
+        (10**6, "microseconds", "to_timestamp(timestamp / 1e6)", "unit='us'"),
+        (10**9, "nanoseconds", "to_timestamp(timestamp / 1e9)", "unit='ns'"),
+        (1.0, "seconds", "to_timestamp(timestamp)", "unit='s'"),
+    ],
+)
+def test_numbers_for_timestamps_are_refused_with_their_likely_unit(
+    desk, per_second, unit, sql, pandas
+):
+    desk.items()
+    desk.events(timestamp=[(1_700_000_000 + k) * per_second for k in range(8)])
+    largest = 1_700_000_007 * per_second
+    refused(desk, f"such as {largest} ({unit} since 1970?)", sql, pandas)
+
+
+def test_timestamps_as_spark_writes_them_by_default(desk):
+    desk.items()
+    pq.write_table(
+        pq.read_table(desk.events()),
+        desk.root / "events.parquet",
+        use_deprecated_int96_timestamps=True,
+    )
+    refused(desk, "without a time zone", "INT96", "outputTimestampType")
+
+
+def test_ids_that_went_through_a_float(desk):
+    desk.items(item_id=[1.0, 2.0, 3.0, None])
+    desk.events()
+    refused(desk, "`item_id`", "found:    double", ".astype('Int64')")
+
+
+def test_a_column_of_another_spelling_is_named(desk):
+    desk.items(item_id=None, ItemID=["a"] * 4)
+    desk.events()
+    refused(desk, "column `item_id` is not found", "rename `ItemID` to `item_id`")
+
+
+def test_two_columns_of_one_name(desk):
+    items = pq.read_table(desk.items())
+    desk.write("items.parquet", items.append_column("title", items["title"]))
+    desk.events()
+    refused(desk, "column `title` is there 2 times", "items.parquet")
 
 
 def test_too_many_rows_break_rules(desk):
