@@ -78,7 +78,9 @@ class Evaluation:
     systems: dict[str, dict[str, Interval]]
     """system → metric → mean and interval."""
     differences: dict[str, dict[str, Difference]]
-    """other system → metric → main minus other."""
+    """other system → metric → main minus other; for a variant its base minus the variant."""
+    variants: dict[str, str]
+    """Variant of the main system (an ablation) → the system it is to be held against."""
     segments: dict[str, list[Segment]]
     days: list[Segment]
     curve_ks: tuple[int, ...]
@@ -137,6 +139,7 @@ def evaluate_lists(
     item_category: npt.NDArray[np.integer] | None = None,
     past_items: PastItems | None = None,
     sampled_candidates: int | None = None,
+    variants: Mapping[str, str] | None = None,
     seed: int = 7,
     resamples: int = 1000,
 ) -> Evaluation:
@@ -153,13 +156,17 @@ def evaluate_lists(
         item_category: codes [N], negative unknown; left out when None.
         past_items: histories of the groups, for popularity bias; left out when None.
         sampled_candidates: set it when lists were made among a sample instead of all items.
+        variants: systems that are the main one without something, by the system they are held
+            against. They are no competitors: no verdict on them, no segments of them.
 
     Raises:
-        UsageError: no systems, two of one name, or `main` is not among them; arrays that do
-            not fit together.
+        UsageError: no systems, two of one name, or `main` is not among them; a variant or its base
+            is not; arrays that do not fit together.
     """
     names = [s.name for s in systems]
-    _check(names, main, ks)
+    bases = dict(variants or {})
+    _check(names, main, ks, bases)
+    rivals = [s for s in systems if s.name not in bases]
     popularity = np.zeros(catalogue_size)
     known = min(catalogue_size, len(item_popularity))
     popularity[:known] = item_popularity[:known]
@@ -172,14 +179,14 @@ def evaluate_lists(
     }
     curve_ks = tuple(k for k in CURVE_KS if k <= max(s.length for s in systems))
     book = _Book(truth.user, resamples, seed)
-    _add_means(book, columns, main)
+    _add_means(book, columns, main, bases)
     _add_curves(book, judged, curve_ks)
     parts = {**(segments or {}), _DAY: (segments or {}).get(DAY, by_day(truth.time))}
     parts.pop(DAY, None)
-    _add_segments(book, truth, systems, judged, parts, main, min(ks))
+    _add_segments(book, truth, rivals, judged, parts, main, min(ks))
     resampled = book.bootstrap()
     bins, as_chance, error = _score_reliability(judged[main])
-    shown = _read_segments(resampled, parts, names, main)
+    shown = _read_segments(resampled, parts, [s.name for s in rivals], main)
     return Evaluation(
         main=main,
         main_metric=main_metric,
@@ -197,6 +204,7 @@ def evaluate_lists(
             for s in systems
         },
         differences=_read_differences(resampled, columns, names, main),
+        variants=bases,
         days=shown.pop(_DAY),
         segments=shown,
         curve_ks=curve_ks,
@@ -280,7 +288,7 @@ class _Resampled:
         return self.result.p_value(self.place[key])
 
 
-def _check(names: list[str], main: str, ks: Sequence[int]) -> None:
+def _check(names: list[str], main: str, ks: Sequence[int], variants: Mapping[str, str]) -> None:
     if len(set(names)) != len(names):
         raise UsageError("two systems share a name", where="evaluation", found=", ".join(names))
     if main not in names:
@@ -289,6 +297,14 @@ def _check(names: list[str], main: str, ks: Sequence[int]) -> None:
             where="evaluation",
             found=main,
             expected="one of " + (", ".join(names) or "none"),
+        )
+    strangers = (set(variants) | set(variants.values())) - set(names)
+    if strangers or main in variants:
+        raise UsageError(
+            "a variant is not among the systems evaluated, or is the main one",
+            where="evaluation.variants",
+            found=", ".join(sorted(strangers)) or main,
+            expected="systems of " + ", ".join(names),
         )
     if not ks or min(ks) < 1:
         raise UsageError(
@@ -324,17 +340,20 @@ def _group_metrics(
     return found
 
 
-def _add_means(book: _Book, columns: dict[str, dict[str, Doubles]], main: str) -> None:
+def _add_means(
+    book: _Book, columns: dict[str, dict[str, Doubles]], main: str, bases: Mapping[str, str]
+) -> None:
     for name, found in columns.items():
         for metric, values in found.items():
             book.add(("mean", name, metric), values)
     for name, found in columns.items():
+        base = bases.get(name, main)
         for metric, values in found.items() if name != main else ():
             book.add_difference(
                 ("difference", name, metric),
-                ("mean", main, metric),
+                ("mean", base, metric),
                 ("mean", name, metric),
-                (columns[main][metric], values),
+                (columns[base][metric], values),
             )
 
 
@@ -354,7 +373,7 @@ def _add_segments(
     main: str,
     k: int,
 ) -> None:
-    whole = {name: metrics.ndcg(read, k) for name, read in judged.items()}
+    whole = {s.name: metrics.ndcg(judged[s.name], k) for s in systems}
     for part, labels in parts.items():
         _check_labels(part, labels, truth)
         for code, label in enumerate(labels.labels):

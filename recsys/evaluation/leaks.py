@@ -81,6 +81,29 @@ def single_features(x: Matrix, y: Whole, groups: Whole, names: Sequence[str]) ->
     return Check("no single feature gives the label away", True, best)
 
 
+def blind_to_the_future(
+    with_future: Matrix, without: Matrix, names: Sequence[str], tolerance: float
+) -> Check:
+    """No feature may change when all that happened from the rows' moment on is taken away.
+
+    Both float[n, F], the same rows; `tolerance` is the largest relative change that is rounding.
+    """
+    a, b = np.asarray(with_future, np.float64), np.asarray(without, np.float64)
+    scale = np.maximum(np.maximum(np.abs(a), np.abs(b)), 1.0)
+    known = np.isfinite(a) & np.isfinite(b)
+    moved = np.abs(np.where(known, a - b, 0.0)) > tolerance * scale
+    moved |= np.isfinite(a) != np.isfinite(b)
+    said = []
+    for f in np.flatnonzero(moved.any(axis=0)).tolist():
+        row = int(np.argmax(moved[:, f]))
+        said.append(f"{names[f]} ({a[row, f]:g} with later events, {b[row, f]:g} without)")
+    return Check(
+        "no feature knows what happened later",
+        not said,
+        ", ".join(said) or f"{len(a):,} rows read again without the future: nothing changed",
+    )
+
+
 def no_collapse(
     train: tuple[Matrix, Whole, Whole],
     validation: tuple[Matrix, Whole, Whole],

@@ -161,6 +161,8 @@ def render(evaluation: Evaluation, context: ReportContext) -> str:
         core=[m for m in evaluation.systems[evaluation.main] if m.split("@")[0] in CORE],
         every=list(evaluation.systems[evaluation.main]),
         best=_best(evaluation),
+        rivals={n: d for n, d in evaluation.differences.items() if n not in evaluation.variants},
+        ablations={n: d for n, d in evaluation.differences.items() if n in evaluation.variants},
         meanings=MEANINGS,
         checks=_rows(Check, context.leak_checks),
         parity=_rows(Check, context.parity),
@@ -388,8 +390,8 @@ def _position_plots(context: ReportContext) -> list[Plot]:
 
 
 def _front(e: Evaluation) -> list[str]:
-    """The main system first, then the strongest others."""
-    others = [n for n in e.systems if n != e.main]
+    """The main system first, then the strongest competitors."""
+    others = [n for n in e.systems if n != e.main and n not in e.variants]
     others.sort(key=lambda n: -(e.systems[n][e.main_metric].value or 0.0))
     return [e.main, *others]
 

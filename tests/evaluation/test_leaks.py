@@ -74,6 +74,20 @@ def test_a_feature_encoded_over_its_own_rows_collapses() -> None:
     assert leaks.no_collapse(rows(7), rows(8), NAMES).passed
 
 
+def test_a_feature_that_changes_without_the_future_is_named() -> None:
+    x, _, _ = rows(11)
+    assert leaks.blind_to_the_future(x, x * (1 + 1e-9), NAMES, 1e-5).passed
+    later = x.copy()
+    later[7, 2] += 1.0
+    check = leaks.blind_to_the_future(later, x, NAMES, 1e-5)
+    assert not check.passed
+    assert check.detail.startswith("leak (")
+    assert "a (" not in check.detail
+    absent = x.copy()
+    absent[3, 1] = np.nan
+    assert not leaks.blind_to_the_future(x, absent, NAMES, 1e-5).passed
+
+
 def test_parts_fitted_on_the_rows_they_score_are_named() -> None:
     found = leaks.fitted_before({"als": 999, "encoder": 1000, "popular": -(2**62)}, 1000, "test")
     assert [(c.name, c.passed) for c in found] == [

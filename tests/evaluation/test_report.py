@@ -42,10 +42,12 @@ def evaluation(truth: Truth, systems: list[RankedLists], popularity: np.ndarray)
     )
     vectors = np.eye(ITEMS, 8, dtype=np.float32) + 0.1
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    fair = systems[1]
     return evaluate_lists(
         truth,
-        systems,
+        [*systems, RankedLists("without text", fair.items, fair.scores)],
         main="good",
+        variants={"without text": "good"},
         ks=(10, 30),
         segments={
             "users": segments.by_activity(truth.user % 20),
@@ -162,6 +164,29 @@ def test_differences_are_the_means_apart(evaluation: Evaluation) -> None:
             own, other = (evaluation.systems[n][metric].value for n in ("good", name))
             if metric != "auc":  # defined on other groups
                 assert difference.interval.value == pytest.approx(own - other, abs=1e-9), metric
+
+
+def test_a_variant_is_held_against_its_base_and_is_no_rival(
+    truth: Truth, systems: list[RankedLists], popularity: np.ndarray, evaluation: Evaluation
+) -> None:
+    assert "without text" not in verdict(evaluation)
+    assert "without text" not in evaluation.segments["users"][0].systems
+    part, fair = (evaluation.differences[n]["ndcg@10"] for n in ("without text", "fair"))
+    assert part.interval == fair.interval  # same lists, same base
+
+    found = evaluate_lists(
+        truth, systems, main="good", variants={"chance": "fair"}, ks=(10,), catalogue_size=ITEMS,
+        item_popularity=popularity, resamples=50,
+    )  # fmt: skip
+    means = {n: found.systems[n]["ndcg@10"].value for n in ("fair", "chance")}
+    assert found.differences["chance"]["ndcg@10"].interval.value == pytest.approx(
+        means["fair"] - means["chance"]
+    )
+    with pytest.raises(UsageError, match="variant"):
+        evaluate_lists(
+            truth, systems, main="good", variants={"good": "fair"}, ks=(10,),
+            catalogue_size=ITEMS, item_popularity=popularity, resamples=50,
+        )  # fmt: skip
 
 
 def test_group_segments_average_to_the_whole(evaluation: Evaluation) -> None:

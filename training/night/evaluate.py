@@ -4,6 +4,7 @@ Shapes: M test moments, K places of a list.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from recsys.evaluation.segments import (
 from recsys.stages import StageResult
 from training.groups import history_reader, source_lists, top_k
 from training.night import ranker as ranker_stage
+from training.night.baselines import baselines_as_of
 from training.night.context import Night
 from training.night.encoder import Encoded
 from training.night.inputs import Inputs
@@ -57,16 +59,29 @@ def make_lists(
 
     def action(out: Path) -> dict[str, Any]:
         assert measured is not None
-        systems = _systems(night, inputs, encoded, recipe, measured, rankers)
+        systems = _ranked(measured, rankers)
+        alone = _alone(night, inputs, encoded, recipe, measured)
+        systems |= alone.lists
         _save(out / "items.npz", {name: items for name, (items, _) in systems.items()})
         _save(out / "scores.npz", {name: scores for name, (_, scores) in systems.items()})
-        return {"systems": list(systems)}
+        return {
+            "systems": list(systems),
+            "variants": ranker_stage.bases(rankers.facts["ablations"], MAIN),
+            "absent": alone.absent,
+            "failed": alone.failed,
+            "last_seen": alone.last_seen,
+        }
 
     return night.runner.run(
         "lists",
         {"groups": groups.key, "ranker": rankers.key},
         action,
-        code=("training.night.evaluate", "recsys.evaluation.baselines", "training.groups"),
+        code=(
+            "training.night.evaluate",
+            "training.night.baselines",
+            "recsys.evaluation.baselines",
+            "training.groups",
+        ),
     )
 
 
@@ -80,14 +95,8 @@ def read_lists(stage: StageResult) -> list[RankedLists]:
     return [RankedLists(name, items[name], scores[name]) for name in stage.facts["systems"]]
 
 
-def _systems(
-    night: Night,
-    inputs: Inputs,
-    encoded: Encoded,
-    recipe: Recipe,
-    measured: Measured,
-    rankers: StageResult,
-) -> dict[str, Lists]:
+def _ranked(measured: Measured, rankers: StageResult) -> dict[str, Lists]:
+    """The ranker's lists, its ablations', and those of the fused recall it starts from."""
     table = measured.table
     found: dict[str, Lists] = {}
 
@@ -98,14 +107,28 @@ def _systems(
     for name in rankers.facts["ablations"]:
         rank(name, ranker_stage.score(rankers.path, name, measured))
     rank(FUSION, np.nan_to_num(table.signals["fused.score"].astype(np.float64), nan=-1.0))
-    return found | _alone(night, inputs, encoded, recipe, measured)
+    return found
+
+
+@dataclass(frozen=True)
+class _Alone:
+    """Lists of single sources and baselines, with those that could not be had."""
+
+    lists: dict[str, Lists]
+    absent: dict[str, str]
+    failed: dict[str, str]
+    last_seen: dict[str, dict[str, int]]
+    """Cut → source → time of the last event its fit saw."""
 
 
 def _alone(
     night: Night, inputs: Inputs, encoded: Encoded, recipe: Recipe, measured: Measured
-) -> dict[str, Lists]:
+) -> _Alone:
     """Lists of each source alone and of the humble baselines, as of each cut."""
     parts: dict[str, list[Lists]] = {}
+    absent: dict[str, str] = dict(_absent(inputs))
+    failed: dict[str, str] = {}
+    last_seen: dict[str, dict[str, int]] = {}
     histories = inputs.interactions.histories()
     unavailable = inputs.tables.catalogue.blocked.copy()
     for cut in inputs.windows.test:
@@ -114,8 +137,12 @@ def _alone(
             continue
         read = history_reader(histories, moments)
         humble = _humble(inputs, moments, cut)
-        fitted = fit_as_of(night, inputs, encoded, recipe, inputs.interactions, cut)
-        for name, source in fitted.load(encoded).items():
+        own = fit_as_of(night, inputs, encoded, recipe, inputs.interactions, cut).load(encoded)
+        more = baselines_as_of(night, inputs, encoded, recipe, own, cut)
+        absent |= more.absent
+        failed |= more.failed
+        last_seen[str(cut)] = {n: int(s.fit_until) for n, s in (own | more.sources).items()}
+        for name, source in (own | more.sources).items():
             lists = source_lists(
                 source, moments, read, unavailable, k=LIST_LENGTH, workers=night.workers
             )
@@ -123,10 +150,25 @@ def _alone(
             parts.setdefault(TEXT_ALONE if name == TEXT else name, []).append(filled)
         for made in humble:
             parts.setdefault(made.name, []).append((made.items, made.scores))
-    return {
-        name: (np.concatenate([i for i, _ in lists]), np.concatenate([s for _, s in lists]))
-        for name, lists in parts.items()
-    }
+    # One that failed at some cut only would be judged on other moments than the rest.
+    whole = {name: lists for name, lists in parts.items() if name not in {*failed, *absent}}
+    return _Alone(
+        {
+            name: (np.concatenate([i for i, _ in lists]), np.concatenate([s for _, s in lists]))
+            for name, lists in whole.items()
+        },
+        absent,
+        failed,
+        last_seen,
+    )
+
+
+def _absent(inputs: Inputs) -> dict[str, str]:
+    """Humble baselines that mean nothing on this data."""
+    if inputs.windows.scheme != "ordinal":
+        return {}
+    why = "timestamps carry order only, so nothing is recent"
+    return {"recent popularity": why, "most recent": why}
 
 
 def fill_up(items: npt.NDArray[np.int32], popular: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
@@ -206,7 +248,12 @@ def segments_of(
 
 
 def measure_lists(
-    night: Night, inputs: Inputs, encoded: Encoded, systems: list[RankedLists], moments: Moments
+    night: Night,
+    inputs: Inputs,
+    encoded: Encoded,
+    systems: list[RankedLists],
+    moments: Moments,
+    variants: Mapping[str, str],
 ) -> Evaluation:
     """All metrics of all systems with their intervals."""
     config = night.config.evaluation
@@ -224,6 +271,7 @@ def measure_lists(
         item_vectors=np.asarray(encoded.vectors()),
         item_category=catalogue.category_codes if len(catalogue.category_names) > 1 else None,
         past_items=past_items(inputs.interactions, moments),
+        variants=variants,
         seed=night.config.seed,
         resamples=config.bootstrap,
     )

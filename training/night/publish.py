@@ -17,7 +17,7 @@ from recsys.evaluation.page import write_report
 from recsys.files import atomic_write, hash_json
 from recsys.registry import Registry
 from recsys.stages import StageResult
-from training.night import evaluate, report
+from training.night import evaluate, leakage, report
 from training.night.context import Night
 from training.night.encoder import Encoded
 from training.night.gate import Decision, decide
@@ -72,9 +72,14 @@ def decide_and_register(
         return known
     systems = evaluate.read_lists(lists)
     evaluation = evaluate.measure_lists(
-        night, inputs, encoded, [*systems, *([rival[1]] if rival else [])], tested.moments
+        night,
+        inputs,
+        encoded,
+        [*systems, *([rival[1]] if rival else [])],
+        tested.moments,
+        lists.facts["variants"],
     )
-    checks = report.leak_checks(inputs, encoded, rows, tested)
+    checks = leakage.leak_checks(night, inputs, encoded, rows, tested, lists)
     truth = evaluate.truth_of(tested.moments)
     latency, shift = _try_release(night, inputs, tested, bundle, state, systems[0])
     decision = decide(
@@ -89,8 +94,8 @@ def decide_and_register(
         seed=night.config.seed,
     )
     page = _report(
-        night, inputs, encoded, recipe, rows, tested, rankers, systems[0], evaluation,
-        [*checks, *report.leak_hints(rows, tested)],
+        night, inputs, encoded, recipe, rows, tested, rankers, lists, systems[0], evaluation,
+        [*checks, *leakage.leak_hints(rows, tested)],
         shift, decision,
     )  # fmt: skip
     version = _register(registry, bundle, evaluation, decision, page)
@@ -163,6 +168,7 @@ def _report(
     rows: Measured | None,
     tested: Measured,
     rankers: StageResult,
+    made: StageResult,
     lists: RankedLists,
     evaluation: Evaluation,
     checks: Any,
@@ -170,8 +176,8 @@ def _report(
     decision: Decision,
 ) -> Path:
     context = report.context(
-        night, inputs, encoded, recipe, rows, tested, rankers, lists, evaluation, checks, shift,
-        decision,
+        night, inputs, encoded, recipe, rows, tested, rankers, made, lists, evaluation, checks,
+        shift, decision,
     )  # fmt: skip
     folder = night.workspace.reports / f"{datetime.now(UTC):%Y%m%dT%H%M%S}"
     return write_report(evaluation, context, folder)

@@ -1,7 +1,7 @@
 """Fitting the ranker on the measured groups, and the ablations the report shows."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,9 @@ ABLATIONS = {
 }
 """Name on the page → feature families left out. Candidates stay the same; the ranker is refitted."""
 ABLATION_GROUPS = 2000
-"""Groups an ablation is fitted on at most; the full ranker it is compared with uses all."""
+"""Groups an ablation is fitted on at most. Where the full ranker learnt from more, one with all
+features on the same groups stands beside them, so that a part is not praised for the groups."""
+WHOLE = "all features, fewer groups"
 
 
 def fit(night: Night, measured: Measured | None, upstream: StageResult) -> StageResult:
@@ -32,7 +34,10 @@ def fit(night: Night, measured: Measured | None, upstream: StageResult) -> Stage
         groups = measured.groups()
         ranker = _fit_into(out / "full", night, groups, measured.features.columns)
         small = groups if len(groups) <= ABLATION_GROUPS else _sample(groups, night.config.seed)
-        kept = {}
+        kept: dict[str, list[str]] = {}
+        if len(small) < len(groups):
+            kept[WHOLE] = list(measured.features.columns)
+            _fit_into(_folder(out, WHOLE), night, small, measured.features.columns)
         for name, families in ABLATIONS.items():
             columns = [
                 c
@@ -41,9 +46,7 @@ def fit(night: Night, measured: Measured | None, upstream: StageResult) -> Stage
             ]
             if 0 < len(columns) < len(measured.features.columns):
                 kept[name] = columns
-                _fit_into(
-                    out / name.replace(" ", "-"), night, _only(small, measured, columns), columns
-                )
+                _fit_into(_folder(out, name), night, _only(small, measured, columns), columns)
         return {"ranker": ranker.facts, "gain": ranker.gain(), "ablations": kept}
 
     return night.runner.run(
@@ -53,6 +56,16 @@ def fit(night: Night, measured: Measured | None, upstream: StageResult) -> Stage
         code=CODE,
         personal=False,
     )
+
+
+def _folder(place: Path, name: str) -> Path:
+    return place / name.replace(", ", "-").replace(" ", "-")
+
+
+def bases(ablations: Mapping[str, Any], main: str) -> dict[str, str]:
+    """Each ablation → what it is held against: all features on the same groups."""
+    whole = WHOLE if WHOLE in ablations else main
+    return {name: main if name == WHOLE else whole for name in ablations}
 
 
 def _fit_into(folder: Path, night: Night, groups: Groups, columns: Sequence[str]) -> Ranker:
@@ -84,7 +97,7 @@ def _sample(groups: Groups, seed: int) -> Groups:
 
 def score(stage_path: Path, name: str, measured: Measured) -> np.ndarray[Any, np.dtype[np.float64]]:
     """float64[R]: scores of all rows by the full ranker (`full`) or an ablation's."""
-    ranker = Ranker.load(stage_path / name.replace(" ", "-"))
+    ranker = Ranker.load(_folder(stage_path, name))
     place = [measured.features.columns.index(c) for c in ranker.features]
     out = np.empty(len(measured.x))
     for low in range(0, len(out), 500_000):

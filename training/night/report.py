@@ -2,11 +2,10 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
-from recsys.evaluation import drift, leaks
+from recsys.evaluation import drift
 from recsys.evaluation.context import (
     Check,
     Example,
@@ -25,9 +24,9 @@ from recsys.stages import StageResult
 from training.groups import history_reader
 from training.night.context import SHARES, Night
 from training.night.encoder import Encoded
-from training.night.evaluate import truth_of
 from training.night.gate import Decision
 from training.night.inputs import Inputs
+from training.night.leakage import LEAK_ROWS
 from training.night.measure import Measured
 from training.night.sources import Recipe
 
@@ -35,10 +34,6 @@ SHAP_ROWS = 2000
 """Rows whose contributions make the summary by family."""
 EXAMPLE_ITEMS = 8
 EXAMPLE_HISTORY = 8
-ENOUGH_GROUPS = 50
-"""Groups with a positive below which one feature may separate them by chance (assumed)."""
-LEAK_ROWS = 300_000
-"""Rows the leak scan looks at, at most."""
 
 CAVEATS = (
     "Offline lists are judged by what users did without them: an item they would have liked but "
@@ -46,51 +41,9 @@ CAVEATS = (
     "The released models are fitted on more recent data than the evaluated ones; the overlap of "
     "their lists is given above.",
     "A source alone that has nothing to say, for a new user say, is filled up with popular items.",
-    "Ablations keep the same candidates and refit the ranker without the named features.",
+    "Ablations keep the same candidates and refit the ranker without the named features, so they say "
+    "what the features add, not what recall adds.",
 )
-
-
-def leak_checks(
-    inputs: Inputs, encoded: Encoded, rows: Measured | None, tested: Measured
-) -> list[Check]:
-    """Who could have seen what is tested, and features that know too much.
-
-    Fits see events strictly before their `fit_until`, so the last event seen lies just before it.
-    """
-    windows, first = inputs.windows, int(tested.moments.now.min())
-    last_seen = {"encoder": encoded.fit_until - 1}
-    if windows.ranker:
-        last_seen["ranker's labels"] = windows.label_end(windows.ranker[-1]) - 1
-    found = leaks.fitted_before(last_seen, first, "the test window")
-    known = inputs.interactions.before(first)
-    found.append(
-        leaks.no_test_events(
-            known.user, known.item, known.time, truth_of(tested.moments), "the training events"
-        )
-    )
-    if rows is not None and len(rows.moments):
-        found += leaks.fitted_before(
-            {"encoder": encoded.fit_until - 1}, int(rows.moments.now.min()), "the ranker's rows"
-        )
-        if len(rows.groups().with_positive()) >= ENOUGH_GROUPS:
-            found.append(leaks.single_features(*_sampled(rows), rows.features.columns))
-    return found
-
-
-def leak_hints(rows: Measured | None, tested: Measured) -> list[Check]:
-    """Signs of a leak that chance can give too where groups are few: alarms, not refusals."""
-    if rows is None or not len(rows.moments):
-        return []
-    return [leaks.no_collapse(_sampled(rows), _sampled(tested), rows.features.columns)]
-
-
-def _sampled(measured: Measured) -> tuple[Any, Any, Any]:
-    """(x, y, groups) of the first groups up to LEAK_ROWS rows."""
-    offsets = measured.table.offsets
-    last = int(np.searchsorted(offsets, LEAK_ROWS, "right")) - 1
-    rows = int(offsets[max(last, 1)]) if len(offsets) > 1 else 0
-    group = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))[:rows]
-    return np.asarray(measured.x[:rows]), measured.table.grade[:rows], group
 
 
 def drift_rows(inputs: Inputs, tested: Measured, rows: Measured | None) -> list[dict[str, object]]:
@@ -216,6 +169,7 @@ def context(
     rows: Measured | None,
     tested: Measured,
     rankers: StageResult,
+    made: StageResult,
     lists: RankedLists,
     evaluation: Evaluation,
     checks: Sequence[Check],
@@ -226,13 +180,14 @@ def context(
     ranker = Ranker.load(rankers.path / "full")
     validation = rankers.facts["ranker"].get("validation_ndcg@10", {})
     best = max(validation.values(), default=None)
+    failed = made.facts["failed"]
     return ReportContext(
         title=f"{night.config.name}: night of {time.strftime('%Y-%m-%d', time.gmtime())}",
         created_at=time.time_ns() // 1000,
         data=data_facts(inputs),
         split=split_facts(inputs, encoded, tested),
         release=release,
-        validation={evaluation.main_metric: best} if best is not None else None,
+        validation={"ndcg@10": best} if best is not None else None,
         stages=[
             StageCost(r.name, r.seconds, r.peak_mb, r.bytes, r.skipped)
             for r in night.runner.results
@@ -248,7 +203,11 @@ def context(
         ),
         leak_checks=checks,
         drift=drift_rows(inputs, tested, rows),
-        alarms=night.alarms,
+        alarms=[
+            *night.alarms,
+            *(f"The baseline “{name}” could not be fitted: {why}" for name, why in failed.items()),
+        ],
+        failed_systems={**made.facts["absent"], **failed},
         warnings=[w for w in night.reporter.warnings if w not in night.alarms],
         examples=examples(
             inputs, tested, lists, ranker, night.config.evaluation.examples, night.config.seed

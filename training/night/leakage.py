@@ -1,0 +1,146 @@
+"""Could anything tonight have known what it was tested on?
+
+Every check can fail: what a fit saw is read from the fitted part itself, and whether a feature
+knows the future is found by taking the future away. A failed check refuses promotion.
+
+Shapes: M moments, R candidate rows, F features.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from features.impressions import Impressions
+from features.interactions import Floats
+from features.rows import ANY_POSITION, BatchInputs, Rows
+from recsys.evaluation import leaks
+from recsys.evaluation.context import Check, day_and_time
+from recsys.stages import StageResult
+from training.groups import history_reader
+from training.night import measure
+from training.night.context import Night
+from training.night.encoder import Encoded
+from training.night.evaluate import truth_of
+from training.night.inputs import Inputs
+from training.night.measure import Measured
+
+ENOUGH_GROUPS = 50
+"""Groups with a positive below which one feature may separate them by chance (assumed)."""
+LEAK_ROWS = 300_000
+"""Rows the leak scan looks at, at most."""
+TRIED_MOMENTS = 40
+"""Moments whose features are read again without the future."""
+TOLERANCE = 1e-5
+"""Largest relative change that is rounding."""
+
+
+def leak_checks(
+    night: Night,
+    inputs: Inputs,
+    encoded: Encoded,
+    rows: Measured | None,
+    tested: Measured,
+    lists: StageResult,
+) -> list[Check]:
+    """Who could have seen what is tested, and features that know too much."""
+    if not len(tested.moments):
+        return []
+    windows, first = inputs.windows, int(tested.moments.now.min())
+    # Fits see events strictly before their `fit_until`: the last one seen lies just before it.
+    last_seen = {"encoder": encoded.fit_until - 1}
+    if windows.ranker:
+        last_seen["ranker's labels"] = windows.label_end(windows.ranker[-1]) - 1
+    found = leaks.fitted_before(last_seen, first, "the test window")
+    found += _sources(inputs, tested, lists)
+    if rows is not None and len(rows.moments):
+        found += leaks.fitted_before(
+            {"encoder": encoded.fit_until - 1}, int(rows.moments.now.min()), "the ranker's rows"
+        )
+        if len(rows.groups().with_positive()) >= ENOUGH_GROUPS:
+            found.append(leaks.single_features(*sampled(rows), rows.features.columns))
+    found.append(_blind_to_the_future(night, inputs, tested))
+    return found
+
+
+def leak_hints(rows: Measured | None, tested: Measured) -> list[Check]:
+    """Signs of a leak that chance can give too where groups are few: alarms, not refusals."""
+    if rows is None or not len(rows.moments) or not len(tested.moments):
+        return []
+    return [leaks.no_collapse(sampled(rows), sampled(tested), rows.features.columns)]
+
+
+def sampled(measured: Measured) -> tuple[Any, Any, Any]:
+    """(x, y, groups) of the first groups up to LEAK_ROWS rows."""
+    offsets = measured.table.offsets
+    last = int(np.searchsorted(offsets, LEAK_ROWS, "right")) - 1
+    rows = int(offsets[max(last, 1)]) if len(offsets) > 1 else 0
+    group = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))[:rows]
+    return np.asarray(measured.x[:rows]), measured.table.grade[:rows], group
+
+
+def _sources(inputs: Inputs, tested: Measured, lists: StageResult) -> list[Check]:
+    """Each source's own word on the last event it saw, and test events up to there."""
+    late: list[str] = []
+    seen_until = np.iinfo(np.int64).min
+    for cut, sources in lists.facts["last_seen"].items():
+        for name, last in sources.items():
+            seen_until = max(seen_until, last)
+            if last >= int(cut):
+                late.append(f"{name} saw {day_and_time(last)}, cut {cut}")
+    count = sum(len(s) for s in lists.facts["last_seen"].values())
+    detail = "; ".join(late[:5]) if late else f"{count} fits of sources, each before its cut"
+    events = inputs.interactions.where(inputs.interactions.time <= seen_until)
+    return [
+        Check("sources were fitted before the cuts they are tested at", not late, detail),
+        leaks.no_test_events(
+            events.user, events.item, events.time, truth_of(tested.moments), "what sources saw"
+        )
+        if late
+        else Check("test events are not in what sources saw", True, "no fit reaches its cut"),
+    ]
+
+
+def _blind_to_the_future(night: Night, inputs: Inputs, tested: Measured) -> Check:
+    """No feature may change when everything from the moment on is taken away."""
+    now = int(tested.moments.now.min())
+    chosen = np.flatnonzero(tested.moments.now == now)[:TRIED_MOMENTS]
+    with_future, rows = _rows(inputs, tested, chosen)
+    whole = measure.batch_inputs(night, inputs, inputs.interactions)
+    past = BatchInputs(
+        interactions=inputs.interactions.before(now),
+        catalogue=whole.catalogue,
+        users=whole.users,
+        impressions=None if whole.impressions is None else _before(whole.impressions, now),
+        bucket=whole.bucket,
+    )
+    without = tested.features.batch(rows, past)
+    return leaks.blind_to_the_future(with_future, without, tested.features.columns, TOLERANCE)
+
+
+def _rows(inputs: Inputs, tested: Measured, chosen: Any) -> tuple[Floats, Rows]:
+    """Features as they were measured (float32[r, F]) and the rows to read them from again."""
+    table, moments = tested.table, tested.moments.take(chosen)
+    places = np.concatenate(
+        [np.arange(table.offsets[m], table.offsets[m + 1]) for m in chosen]
+        or [np.empty(0, np.int64)]
+    ).astype(np.int64)
+    sizes = np.diff(table.offsets)[chosen]
+    rows = Rows(
+        offsets=np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64),
+        user=moments.user,
+        now=moments.now,
+        position=np.full(len(moments), ANY_POSITION, np.int64),
+        items=table.items[places],
+        signals={name: values[places] for name, values in table.signals.items()},
+        history_of=history_reader(inputs.interactions.histories(), moments),
+    )
+    return np.asarray(tested.x[places]), rows
+
+
+def _before(shown: Impressions, now: int) -> Impressions:
+    """The lists shown strictly before a time."""
+    kept = np.flatnonzero(shown.time < now)
+    sizes = np.diff(shown.offsets)
+    rows = np.repeat(shown.time < now, sizes)
+    offsets = np.concatenate([[0], np.cumsum(sizes[kept])]).astype(np.int64)
+    return Impressions(shown.time[kept], shown.position[kept], offsets, shown.items[rows])
