@@ -98,6 +98,8 @@ class EncoderConfig(Section):
     """Tokens of the distinct items that one step encodes anew; its other items are read from a bank."""
     negatives: Positive = 2048
     """Items drawn by popularity as further candidates of a step, from the bank."""
+    hard_negatives: int = Field(default=0, ge=0, le=20)
+    """Items per example that recall ranks high and the user never acted on, as further negatives."""
     logq: Share = 1.0
     """Strength of the logQ correction: 1 learns P(item | user), 0 leaves popularity out."""
     head_steps: int = Field(default=300, ge=0)
@@ -166,7 +168,10 @@ class EvaluationConfig(Section):
 
 
 class GateConfig(Section):
-    metric: str = "ndcg@10"
+    metric: str = Field(
+        default="ndcg@10", pattern=r"^(ndcg|recall|precision|hit_rate|mrr)@([1-9]\d?|100)$"
+    )
+    """What candidate and champion are compared by: ndcg, recall, precision, hit_rate or mrr @ 1..100."""
     margin: Share = 0.02
     """Non-inferiority margin: largest relative loss against the champion that is tolerated."""
     segment_margin: Share = 0.10
@@ -174,10 +179,37 @@ class GateConfig(Section):
     min_group: Positive = 50
     """Users a segment needs before its rule applies."""
     protected: tuple[str, ...] = ("new_users", "cold_items")
+    """Labels of segments with a rule of their own: `new_users`, `cold_items`, or a value of one of
+    `evaluation.segments`."""
+    guardrail_margin: Share = 0.25
+    """Largest relative loss of catalogue coverage and of diversity against the champion."""
     min_coverage: Share = 0.0
     """Least catalogue coverage at the largest k."""
+    max_calibration_error: Share = 0.10
+    """Largest expected calibration error, where the scores are chances."""
     max_latency_ms: float = Field(default=250.0, gt=0)
     """Largest median time of one ranking call measured in the run."""
+    max_bundle_growth: float = Field(default=3.0, gt=1)
+    """Largest size of the bundle, as a multiple of the champion's."""
+    min_overlap: Share = 0.05
+    """Least share of the evaluated top 10 that the released models still list at the same moments."""
+    max_score_shift: float = Field(default=3.0, gt=0)
+    """Largest shift of the mean score from evaluated to released, in standard deviations."""
+
+
+class DriftConfig(Section):
+    """Limits of the drift table; beyond `stop` a candidate is not promoted over a champion."""
+
+    psi_warn: float = Field(default=0.25, gt=0)
+    """PSI of a distribution from which the night warns; 0.25 is the usual "major shift"."""
+    psi_stop: float = Field(default=1.0, gt=0)
+    """PSI of events, items, texts or languages from which it stops; features and scores only warn."""
+    share_warn: Share = 0.10
+    """Change of a share (cold items, missing values, new words) from which it warns."""
+    share_stop: Share = 0.40
+    volume_warn: Share = 0.5
+    """Events of the last whole day as a share of the usual, below which it warns."""
+    volume_stop: Share = 0.1
 
 
 class ServingConfig(Section):
@@ -188,8 +220,13 @@ class ServingConfig(Section):
     max_queue: Positive = 64
     """Requests in flight before overload answers 503."""
     explain_items: Positive = 10
+    caps: dict[str, Positive] = {}
+    """Column → items of one value at most in a recommended list, `{category: 3}`: the category or a
+    text attribute. A request's own `caps` replace them."""
     explore_share: Share = 0.0
     """Share of lists in which one neighbouring pair is swapped at random, with its propensity."""
+    parity_share: Share = 0.01
+    """Share of lists whose feature rows are logged; the night recomputes them in batch."""
     log: str | None = None
     """PostgreSQL URI of the durable log; SQLite in the workspace when absent."""
     keys_file: str | None = None
@@ -237,6 +274,7 @@ class RecsysConfig(Section):
     ranker: RankerConfig = RankerConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     gate: GateConfig = GateConfig()
+    drift: DriftConfig = DriftConfig()
     serving: ServingConfig = ServingConfig()
     tracking: TrackingConfig = TrackingConfig()
     notify: NotifyConfig = NotifyConfig()

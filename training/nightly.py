@@ -100,7 +100,7 @@ def _run(night: Night, registry: Registry) -> NightResult:
     if night.runner.dry_run:
         return publish.planned(night, None)
 
-    rival = champion.lists_of_champion(night, data, encoded, registry)
+    rival = champion.lists_of_champion(night, data, encoded, registry, test_rows, state)
     return publish.decide_and_register(
         night, data, encoded, recipe, training_rows, test_rows, rankers, lists, rival, bundle, state,
         registry,

@@ -71,6 +71,19 @@ def categories(
     return _judged(what, before, after, [str(n) for n in names], limits)
 
 
+def histograms(
+    what: str,
+    before: Doubles,
+    after: Doubles,
+    names: Sequence[str],
+    limits: Limits = USUAL,
+) -> Drift:
+    """Drift of a distribution already counted; a histogram's sum is the number of independent
+    observations in it. Count each user once (their events' shares) where users bring many events:
+    one user's busy evening is no drift."""
+    return _judged(what, before, after, names, limits)
+
+
 def numbers(
     what: str,
     reference: npt.NDArray[np.floating],
@@ -97,7 +110,7 @@ def share(
 ) -> Drift:
     """Change of a share, e.g. of cold items or of missing values."""
     change = abs(current - reference)
-    level = _level(change, limits.share_warn, limits.share_stop)
+    level = level_of(change, limits.share_warn, limits.share_stop)
     detail = f"from {reference:.1%} to {current:.1%}"
     return Drift(what, "change of share", change, limits.share_warn, level, detail)
 
@@ -117,7 +130,7 @@ def vocabulary(
     names, counts = np.unique(np.array(fresh, dtype=str), return_counts=True)
     most = [str(n) for n in names[np.argsort(-counts, kind="stable")][:5]]
     detail = "most frequent new words: " + ", ".join(most) if most else "no new words"
-    level = _level(value, limits.share_warn, limits.share_stop)
+    level = level_of(value, limits.share_warn, limits.share_stop)
     return Drift(what, "share of new words", value, limits.share_warn, level, detail)
 
 
@@ -167,7 +180,7 @@ def _judged(
         return Drift(what, "PSI", 0.0, limits.psi_warn, "warn", f"no rows in the {side} window")
     noise = 2.0 * (np.count_nonzero(before + after) - 1) * (1.0 / n + 1.0 / m)
     value = psi(before, after)
-    level = _level(value, limits.psi_warn + noise, limits.psi_stop + noise)
+    level = level_of(value, limits.psi_warn + noise, limits.psi_stop + noise)
     change = after / m - before / n
     most = int(np.argmax(np.abs(change)))
     detail = (
@@ -177,5 +190,6 @@ def _judged(
     return Drift(what, "PSI", value, limits.psi_warn + float(noise), level, detail)
 
 
-def _level(value: float, warn: float, stop: float) -> Level:
+def level_of(value: float, warn: float, stop: float) -> Level:
+    """What a value comes to against its two limits."""
     return "stop" if value >= stop else "warn" if value >= warn else "ok"

@@ -254,8 +254,16 @@ class Registry:
         tags: Mapping[str, Any] | None = None,
         metrics: Mapping[str, float] | None = None,
         report_dir: Path | str | None = None,
+        *,
+        costs: Mapping[str, float] | None = None,
+        challenger: bool = True,
     ) -> int:
         """Register a bundle as the next version; a bundle already registered keeps its version.
+
+        Args:
+            metrics: what the version is judged by; kept in its tags and its run.
+            costs: what making it cost; kept in its run only.
+            challenger: whether it may be tried beside the champion; a rejected one may not.
 
         Raises:
             BundleRefused: the bundle does not match its manifest.
@@ -264,17 +272,22 @@ class Registry:
         bundle = open_bundle(bundle_dir)
         for known in self.list():
             if known.digest == bundle.digest:
-                self._offer(known)
+                if challenger:
+                    self._offer(known)
                 return known.version
         with self._asked("registering a version"):
             self._bury_killed()
-            return self._register(bundle, tags or {}, metrics or {}, report_dir)
+            number = self._register(bundle, tags or {}, metrics or {}, costs or {}, report_dir)
+            if challenger:
+                self._client.set_registered_model_alias(self.name, CHALLENGER, str(number))
+        return number
 
     def _register(
         self,
         bundle: Bundle,
         tags: Mapping[str, Any],
         metrics: Mapping[str, float],
+        costs: Mapping[str, float],
         report_dir: Path | str | None,
     ) -> int:
         client = self._client
@@ -284,7 +297,7 @@ class Registry:
         )
         run_id = run.info.run_id
         try:
-            self._log_run(run_id, bundle, metrics, report_dir)
+            self._log_run(run_id, bundle, {**metrics, **costs}, report_dir)
             source = self._store_model(run.info.artifact_uri, run_id, bundle)
             self._ensure_model()
             version = client.create_model_version(
@@ -304,9 +317,7 @@ class Registry:
                 client.set_terminated(run_id, "KILLED")
                 self._bury(run_id, run.info.artifact_uri)
             raise
-        number = int(version.version)
-        client.set_registered_model_alias(self.name, CHALLENGER, str(number))
-        return number
+        return int(version.version)
 
     def _offer(self, known: Version) -> None:
         """Finish a registration that was cut short before its version became the challenger."""

@@ -2,29 +2,42 @@
 
 The recipe (sources and dials, fusion, feature and ranker settings, encoder) is kept in the
 champion's bundle. Where it equals tonight's, every stage is found unchanged and costs nothing.
+Where it cannot be fitted again (its encoder has seen tonight's windows, a feature of its own is no
+longer installed, its settings are no longer known), the latest champion's bundle that was fitted
+on events before the test window is asked at the test moments instead.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import ValidationError
 
-from data_schemas.errors import RecsysError
-from recsys.bundle import Bundle, open_bundle
+from data_schemas.errors import DataRefused, RecsysError
+from recsys.asking import Ask
+from recsys.bundle import Bundle, BundleRefused, open_bundle
 from recsys.encoder.encode import encode_items
 from recsys.evaluation.lists import RankedLists
-from recsys.files import hash_json
-from recsys.registry import Registry
+from recsys.files import DiskFull, hash_json
+from recsys.ranking import Runtime
+from recsys.registry import Registry, RegistryError
+from recsys.stages import StageResult
 from training.groups import top_k
 from training.night import evaluate, measure, ranker
 from training.night.context import Night
 from training.night.encoder import Encoded
+from training.night.gate import Rival
 from training.night.inputs import Inputs
+from training.night.measure import Measured
 from training.night.sources import Recipe
+from training.windows import Moments
 
 RECIPE_SECTIONS = ("features", "sources", "ranker", "windows", "seed")
 """Config sections that belong to a recipe; the others (evaluation, gate, serving) are tonight's."""
+NOT_THE_RECIPES_FAULT = (DiskFull, RegistryError, DataRefused)
+"""Errors of a refit that say nothing about the recipe: the night fails and is run again."""
 
 
 @dataclass(frozen=True)
@@ -39,17 +52,54 @@ class _KeptEncoder(Encoded):
 
 
 def lists_of_champion(
-    night: Night, inputs: Inputs, encoded: Encoded, registry: Registry
-) -> tuple[int, RankedLists] | None:
-    """(version, lists) of the champion on tonight's test moments; None where there is none.
+    night: Night,
+    inputs: Inputs,
+    encoded: Encoded,
+    registry: Registry,
+    tested: Measured,
+    state: StageResult,
+) -> Rival | None:
+    """The champion on tonight's test moments; None where there is none.
 
-    A champion that cannot be compared (its files are gone, its encoder has seen the window) is an
-    alarm and refuses promotion by the gate, not a crash.
+    Raises:
+        RegistryError: the registry does not answer; who is champion is not known then.
     """
     version = registry.champion()
     if version is None:
         return None
-    bundle = open_bundle(registry.local_path(version))
+    try:
+        bundle = open_bundle(registry.local_path(version))
+    except RegistryError:
+        raise
+    except RecsysError as problem:
+        return _without_files(night, version, problem)
+    try:
+        lists = _refitted(night, inputs, encoded, bundle, version)
+        return Rival(version, lists, "its recipe fitted again as of the same cuts")
+    except NOT_THE_RECIPES_FAULT:
+        raise
+    except (RecsysError, ValidationError, KeyError) as problem:
+        why = _one_line(problem)
+    night.alarm(f"the recipe of the champion (version {version}) cannot be fitted again: {why}")
+    return _by_an_old_bundle(night, inputs, registry, tested, state, version, why)
+
+
+def _without_files(night: Night, version: int, problem: RecsysError) -> Rival:
+    """A champion whose bundle cannot be opened: lost, unless only this release cannot read it."""
+    newer = isinstance(problem, BundleRefused) and "newer" in problem.what
+    why = _one_line(problem)
+    night.alarm(f"the champion (version {version}) cannot be opened: {why}")
+    return Rival(version, None, why, lost=not newer)
+
+
+def _one_line(problem: Exception) -> str:
+    return " ".join(str(problem).split())[:300] or type(problem).__name__
+
+
+def _refitted(
+    night: Night, inputs: Inputs, encoded: Encoded, bundle: Bundle, version: int
+) -> RankedLists:
+    """Lists of a bundle's recipe, fitted as of tonight's cuts."""
     side = _with_recipe(night, bundle)
     kept = _encoder_of(side, inputs, encoded, bundle)
     recipe = Recipe.parse(bundle.facts["recipe"])
@@ -59,7 +109,7 @@ def lists_of_champion(
     assert tested is not None
     score = ranker.score(rankers.path, "full", tested)
     items, scores = top_k(score, tested.table.items, tested.table.offsets, evaluate.LIST_LENGTH)
-    return version, RankedLists(f"champion (version {version})", items, scores)
+    return RankedLists(f"champion (version {version})", items, scores)
 
 
 def _with_recipe(night: Night, bundle: Bundle) -> Night:
@@ -102,5 +152,66 @@ def _encoder_of(night: Night, inputs: Inputs, encoded: Encoded, bundle: Bundle) 
         {"encoder": bundle.digest, "texts": hash_json(inputs.texts)},
         action,
         code=("recsys.encoder",),
+        personal=False,
     )
     return _KeptEncoder(encoded.stage, vectors, until, bundle.path)
+
+
+def _by_an_old_bundle(
+    night: Night,
+    inputs: Inputs,
+    registry: Registry,
+    tested: Measured,
+    state: StageResult,
+    version: int,
+    why: str,
+) -> Rival:
+    """Lists of the latest champion's bundle that has not seen the test window, if one can be asked."""
+    first = inputs.windows.test[0]
+    for number, bundle in _bundles_before(registry, first):
+        try:
+            runtime = Runtime(bundle, _state_of(state), version=str(number))
+        except RecsysError as problem:
+            night.reporter.warn(f"version {number} cannot be asked: {_one_line(problem)}")
+            continue
+        items, scores = _asked(runtime, inputs, tested.moments)
+        lists = RankedLists(f"champion (version {number} as released)", items, scores)
+        return Rival(version, lists, f"by the bundle of version {number}, fitted before the window")
+    return Rival(
+        version, None, f"{why}; and no champion's bundle was fitted before the test window"
+    )
+
+
+def _bundles_before(registry: Registry, moment: int) -> Iterator[tuple[int, Bundle]]:
+    """Bundles of those who were champion whose data ends before a moment, latest first."""
+    champions = {change.version for change in registry.history()}
+    for entry in registry.list():
+        if entry.version not in champions:
+            continue
+        try:
+            bundle = open_bundle(registry.local_path(entry.version))
+        except BundleRefused:
+            continue
+        if int(bundle.manifest["data_window"][1]) <= moment:
+            yield entry.version, bundle
+
+
+def _state_of(state: StageResult) -> Any:
+    from features.state import OnlineState
+
+    return OnlineState.open(state.path / "state")
+
+
+def _asked(runtime: Runtime, inputs: Inputs, moments: Moments) -> evaluate.Lists:
+    """(items int32[M,K], scores float32[M,K]) that a release answers at the test moments."""
+    items = np.full((len(moments), evaluate.LIST_LENGTH), -1, np.int32)
+    scores = np.zeros((len(moments), evaluate.LIST_LENGTH), np.float32)
+    while runtime.encode_new(evaluate.LIST_LENGTH):
+        pass
+    for moment in range(len(moments)):
+        user = str(inputs.interactions.user_ids[moments.user[moment]])
+        answer = runtime.answer(Ask(user, int(moments.now[moment]), k=evaluate.LIST_LENGTH))
+        found = inputs.tables.catalogue.indices_of(answer.item_ids)
+        items[moment, : len(found)] = found
+        scores[moment, : len(found)] = answer.scores
+    return items, scores

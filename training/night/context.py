@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import Any
 
 from data_schemas.config import RecsysConfig
+from recsys.evaluation.context import Check
 from recsys.progress import Reporter
 from recsys.stages import StageRunner
 from recsys.workspace import Workspace
@@ -28,6 +29,8 @@ class Night:
     """Only events strictly before this count (µs); None means all."""
     began: float = field(default_factory=time.monotonic)
     alarms: list[str] = field(default_factory=list)
+    served_parity: list[Check] = field(default_factory=list)
+    """Batch against online features of served rows; empty where nothing could be compared."""
 
     @cached_property
     def workers(self) -> int:

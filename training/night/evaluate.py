@@ -28,7 +28,7 @@ from training.night import ranker as ranker_stage
 from training.night.baselines import baselines_as_of
 from training.night.context import Night
 from training.night.encoder import Encoded
-from training.night.inputs import Inputs
+from training.night.inputs import Inputs, user_table
 from training.night.measure import Measured
 from training.night.sources import TEXT, Recipe, fit_as_of
 from training.windows import Moments
@@ -239,11 +239,15 @@ def segments_of(
         found["category"] = from_column(
             list(names[catalogue.category_codes[truth.items]]), "relevant"
         )
+    users = user_table(inputs.tables)
     for column in own:
         if column in catalogue.categorical_names:
             names = np.array([*catalogue.values_of(column), None], dtype=object)
             values = list(names[catalogue.categorical(column)[truth.items]])
             found[column] = from_column(values, "relevant")
+        elif users is not None and column in users.categorical:
+            ids = inputs.interactions.user_ids[truth.user]
+            found[column] = from_column([users.attributes(str(u)).get(column) for u in ids])
     return found
 
 

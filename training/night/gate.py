@@ -3,21 +3,37 @@
 Candidate and champion are compared on the same test moments, both fitted before them: the
 champion's recipe, kept in its bundle, is fitted again as of the same cuts, and its ranker, trained
 on earlier windows, ranks what that recalls. A model that has seen the window is never compared.
+
+Three answers. *Reject*: something speaks against the candidate (a leak, a guardrail, data beyond a
+limit, a loss that is no chance). *Challenger*: nothing does, but it is not shown to be as good (a
+loss that may be chance, a champion that cannot be compared). *Promote* otherwise.
+
+Shapes: G groups (test moments).
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from data_schemas.config import GateConfig
+from recsys.evaluation import metrics
 from recsys.evaluation.lists import RankedLists, Truth
-from recsys.evaluation.metrics import judge, ndcg
+from recsys.evaluation.metrics import Judged
 from recsys.evaluation.segments import SegmentLabels
 from recsys.evaluation.uncertainty import bootstrap
 
 PROMOTE, CHALLENGER, REJECT = "promote", "challenger", "reject"
+METRICS: Mapping[str, Callable[[Judged, int], npt.NDArray[np.float64]]] = {
+    "ndcg": metrics.ndcg,
+    "recall": metrics.recall,
+    "precision": metrics.precision,
+    "hit_rate": metrics.hit_rate,
+    "mrr": metrics.mrr,
+}
+"""What `gate.metric` may name before its @."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +43,40 @@ class Rule:
     name: str
     passed: bool
     detail: str
+    doubt: bool = False
+    """A failure that shows no harm: the candidate is kept as challenger."""
+
+
+@dataclass(frozen=True)
+class Guardrail:
+    """A number with a limit on one side."""
+
+    name: str
+    found: float
+    limit: float
+    at_least: bool
+    """Whether `found` must be at least the limit; at most otherwise."""
+
+    @property
+    def held(self) -> bool:
+        return self.found >= self.limit if self.at_least else self.found <= self.limit
+
+    @property
+    def detail(self) -> str:
+        return f"{self.found:.4g}, limit {'≥' if self.at_least else '≤'} {self.limit:.4g}"
+
+
+@dataclass(frozen=True)
+class Rival:
+    """The champion's side of the comparison."""
+
+    version: int
+    lists: RankedLists | None
+    """Its lists on tonight's test moments; None where it cannot be compared."""
+    how: str
+    """How it was made comparable, or why it cannot be compared."""
+    lost: bool = False
+    """Whether its files are gone, so that nothing can serve it."""
 
 
 @dataclass
@@ -37,8 +87,8 @@ class Decision:
     champion: int | None = None
     rules: list[Rule] = field(default_factory=list)
 
-    def add(self, name: str, passed: bool, detail: str) -> None:
-        self.rules.append(Rule(name, passed, detail))
+    def add(self, name: str, passed: bool, detail: str, *, doubt: bool = False) -> None:
+        self.rules.append(Rule(name, passed, detail, doubt and not passed))
 
     @property
     def promoted(self) -> bool:
@@ -46,23 +96,28 @@ class Decision:
 
     @property
     def reasons(self) -> list[str]:
-        """One line per rule, failed ones first."""
-        ordered = sorted(self.rules, key=lambda rule: rule.passed)
-        return [f"{'passed' if r.passed else 'FAILED'}: {r.name}: {r.detail}" for r in ordered]
+        """One line per rule, failed ones first, those that show harm before those in doubt."""
+        ordered = sorted(self.rules, key=lambda rule: (rule.passed, rule.doubt))
+        return [f"{_word(rule)}: {rule.name}: {rule.detail}" for rule in ordered]
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
+
+
+def _word(rule: Rule) -> str:
+    return "passed" if rule.passed else "in doubt" if rule.doubt else "FAILED"
 
 
 def decide(
     config: GateConfig,
     truth: Truth,
     candidate: RankedLists,
-    champion: tuple[int, RankedLists] | None,
+    rival: Rival | None,
     segments: Mapping[str, SegmentLabels],
     *,
-    guardrails: Mapping[str, tuple[float, float, bool]],
-    leaks: list[str],
+    guardrails: Sequence[Guardrail],
+    leaks: Sequence[str],
+    stops: Sequence[str],
     resamples: int,
     seed: int,
 ) -> Decision:
@@ -71,26 +126,36 @@ def decide(
     Args:
         truth: the test moments.
         candidate: tonight's lists.
-        champion: version and lists of the champion on the same moments; None when there is none.
+        rival: the champion; None when there is none.
         segments: labels of moments or of relevant items; those named in `protected` have a rule.
-        guardrails: name → (found, limit, whether found must be at least the limit).
-        leaks: suspects by name; any refuses promotion.
+        guardrails: numbers with limits; they warn only where there is no champion.
+        leaks: suspects by name; any refuses promotion, of a first model too.
+        stops: data or drift beyond a limit that stops; they warn only where there is no champion.
     """
-    decision = Decision(champion=champion[0] if champion else None)
+    decision = Decision(champion=rival.version if rival else None)
+    first = rival is None or rival.lost
     for leak in leaks:
         decision.add("no leak", False, leak)
     if not leaks:
         decision.add("no leak", True, "nothing suspect was found")
-    for name, (found, limit, at_least) in guardrails.items():
-        held = found >= limit if at_least else found <= limit
-        sign = "≥" if at_least else "≤"
-        decision.add(name, held or champion is None, f"{found:.4g}, limit {sign} {limit:.4g}")
-    if champion is None:
+    for stop in stops:
+        decision.add("data and drift", first, stop)
+    if not stops:
+        decision.add("data and drift", True, "nothing is beyond a limit that stops")
+    for guardrail in guardrails:
+        decision.add(guardrail.name, guardrail.held or first, guardrail.detail)
+    if rival is None:
         decision.add("champion", True, "there is no champion to be worse than")
+    elif rival.lost:
+        decision.add("champion", True, f"nothing can serve version {rival.version}: {rival.how}")
+    elif rival.lists is None:
+        decision.add("champion", False, f"cannot be compared: {rival.how}", doubt=True)
     else:
-        _compare(decision, config, truth, candidate, champion[1], segments, resamples, seed)
-    if not all(rule.passed for rule in decision.rules):
-        decision.action = REJECT
+        decision.add("champion", True, f"version {rival.version}, {rival.how}")
+        _compare(decision, config, truth, candidate, rival.lists, segments, resamples, seed)
+    failed = [rule for rule in decision.rules if not rule.passed]
+    if failed:
+        decision.action = CHALLENGER if all(rule.doubt for rule in failed) else REJECT
     return decision
 
 
@@ -105,9 +170,12 @@ def _compare(
     seed: int,
 ) -> None:
     """Non-inferiority overall and in every protected segment that is large enough."""
-    k = int(config.metric.split("@")[1])
-    whole = _values(truth, candidate, k), _values(truth, champion, k)
-    _non_inferior(decision, "overall", config.margin, truth, *whole, resamples, seed)
+    ours, theirs = (_values(truth, lists, config.metric) for lists in (candidate, champion))
+    _non_inferior(decision, "overall", config.margin, truth, ours, theirs, resamples, seed)
+    known = {label for labels in segments.values() for label in labels.labels}
+    for name in config.protected:
+        if name not in known:
+            decision.add(name, True, "no list of tonight's test belongs to it: no rule applied")
     for labels in segments.values():
         for code, label in enumerate(labels.labels):
             if label not in config.protected:
@@ -121,15 +189,18 @@ def _compare(
                 )
                 continue
             values = [
-                np.where(inside, _values(part, lists, k), np.nan) for lists in (candidate, champion)
+                np.where(inside, _values(part, lists, config.metric), np.nan)
+                for lists in (candidate, champion)
             ]
             _non_inferior(
                 decision, label, config.segment_margin, truth, values[0], values[1], resamples, seed
             )
 
 
-def _values(truth: Truth, lists: RankedLists, k: int) -> np.ndarray[Any, np.dtype[np.float64]]:
-    return ndcg(judge(truth, lists), k)
+def _values(truth: Truth, lists: RankedLists, metric: str) -> npt.NDArray[np.float64]:
+    """float64[G] of the gate's metric, e.g. `ndcg@10`."""
+    name, k = metric.split("@")
+    return METRICS[name](metrics.judge(truth, lists), int(k))
 
 
 def _non_inferior(
@@ -137,15 +208,17 @@ def _non_inferior(
     name: str,
     margin: float,
     truth: Truth,
-    ours: np.ndarray[Any, np.dtype[np.float64]],
-    theirs: np.ndarray[Any, np.dtype[np.float64]],
+    ours: npt.NDArray[np.float64],
+    theirs: npt.NDArray[np.float64],
     resamples: int,
     seed: int,
 ) -> None:
-    """The lower bound of the difference must not lie below -margin × the champion's value.
+    """The difference against a loss of margin × the champion's value, with its paired interval.
 
-    A window too small to show that is not held against the candidate while its own value is not
-    below the margin: the interval is stated for the analyst.
+    Shown to be no worse (the whole interval above the tolerated loss): passed. Otherwise the
+    window is too small to show it: passed while the difference itself is tolerated and not all of
+    the interval is a loss; in doubt while the interval reaches zero; failed where all of it is a
+    loss.
     """
     drawn = bootstrap(
         np.column_stack([ours - theirs, theirs]), truth.user, resamples=resamples, seed=seed
@@ -153,12 +226,13 @@ def _non_inferior(
     difference, base = drawn.interval(0), drawn.interval(1)
     limit = -margin * (base.value or 0.0)
     value = difference.value or 0.0
-    worse = difference.high is not None and difference.high < 0
-    held = value >= limit and not worse
+    shown = difference.low is not None and difference.low >= limit
+    loss = difference.high is not None and difference.high < 0
     low = "–" if difference.low is None else f"{difference.low:+.4f}"
     high = "–" if difference.high is None else f"{difference.high:+.4f}"
     decision.add(
         f"not worse than the champion ({name})",
-        held,
+        shown or (value >= limit and not loss),
         f"difference {value:+.4f} [{low}, {high}], tolerated {limit:+.4f}",
+        doubt=not loss,
     )

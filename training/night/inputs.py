@@ -2,7 +2,7 @@
 
 import shutil
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 
 from data_schemas.config import RecsysConfig
+from data_schemas.errors import UsageError
+from data_schemas.meaning import EventMeaning
 from data_schemas.tables import TABLES as TABLE_SPECS
 from features.impressions import Impressions
 from features.interactions import Interactions
@@ -38,6 +40,8 @@ class Inputs:
     tables: Tables
     interactions: Interactions
     """All accepted events before the night's `until`; graded so that something is positive."""
+    meaning: EventMeaning
+    """What those events mean, and those that a service will see after them."""
     windows: Windows
     config: RecsysConfig
 
@@ -130,7 +134,14 @@ def fingerprints(config: RecsysConfig) -> dict[str, str]:
 def split(night: Night, stage: StageResult) -> Inputs:
     """Load the tables and plan the windows."""
     tables = load_tables(stage.path / TABLES, night.config)
-    interactions = graded(tables.interactions, night)
+    _check_segments(tables, night.config)
+    interactions, meaning = graded(tables.interactions, night.config.events.meaning())
+    if interactions is not tables.interactions:
+        night.alarm(
+            "no event type is graded positive (only "
+            + ", ".join(interactions.kinds)
+            + "), so every event counts as grade 1; set events.types in the config to change this"
+        )
     if night.until is not None:
         interactions = interactions.before(night.until)
     windows = plan_windows(
@@ -139,21 +150,37 @@ def split(night: Night, stage: StageResult) -> Inputs:
         ordinal_until=tables.resolution.ordinal_until,
     )
     night.reporter.say(f"split: {windows.why}")
-    return Inputs(stage, tables, interactions, windows, night.config)
+    return Inputs(stage, tables, interactions, meaning, windows, night.config)
 
 
-def graded(interactions: Interactions, night: Night) -> Interactions:
-    """The same events; where no event type is graded positive, every event that is not a dislike
-    counts as grade 1, and the night says so."""
+def _check_segments(tables: Tables, config: RecsysConfig) -> None:
+    """Refuse a column to report by that does not exist, before hours of work.
+
+    Raises:
+        UsageError: neither items nor users have it, or its values are no categories.
+    """
+    users = user_table(tables)
+    known = {*tables.catalogue.categorical_names, *(users.categorical if users else ())}
+    for column in config.evaluation.segments:
+        if column not in known:
+            raise UsageError(
+                "there is no such column to report by",
+                where="evaluation.segments",
+                found=column,
+                expected=", ".join(sorted(known)) or "a column of items or users with categories",
+            )
+
+
+def graded(interactions: Interactions, meaning: EventMeaning) -> tuple[Interactions, EventMeaning]:
+    """The same events and meaning; where no event is graded positive, every event that is not a
+    dislike counts as grade 1, and so do those that come later."""
     if (interactions.grade > 0).any() or not len(interactions):
-        return interactions
-    night.alarm(
-        "no event type is graded positive (only "
-        + ", ".join(interactions.kinds)
-        + "), so every event counts as grade 1; set events.types in the config to change this"
-    )
+        return interactions, meaning
     grade = np.where(interactions.weight > 0, np.int8(1), interactions.grade)
-    return Interactions(**{**interactions.__dict__, "grade": grade.astype(np.int8)})
+    types = {
+        name: (weight, 1 if weight > 0 else low) for name, (weight, low) in meaning.types.items()
+    }
+    return replace(interactions, grade=grade.astype(np.int8)), EventMeaning(types)
 
 
 def forgotten_users(workspace: Workspace) -> set[str]:

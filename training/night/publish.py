@@ -1,37 +1,37 @@
 """The end of a night: evaluate, report, gate, register, promote, collect what is no longer needed."""
 
+import contextlib
 import json
-import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from recsys.asking import Ask
+from data_schemas.errors import RecsysError
 from recsys.bundle import open_bundle
+from recsys.evaluation.context import Check
+from recsys.evaluation.drift import Drift
 from recsys.evaluation.evaluation import Evaluation
 from recsys.evaluation.lists import RankedLists
 from recsys.evaluation.page import write_report
-from recsys.files import atomic_write, hash_json
+from recsys.files import atomic_write, folder_bytes, hash_json, human_bytes
 from recsys.registry import Registry
 from recsys.stages import StageResult
-from training.night import evaluate, leakage, report
+from recsys.workspace import as_stage_ids
+from training.night import evaluate, health, leakage, report
 from training.night.context import Night
 from training.night.encoder import Encoded
-from training.night.gate import Decision, decide
+from training.night.gate import REJECT, Decision, Rival, decide
+from training.night.guardrails import guardrails
 from training.night.inputs import Inputs
 from training.night.measure import Measured
 from training.night.release import publish_state
 from training.night.sources import Recipe
+from training.night.trial import try_release
 
 if TYPE_CHECKING:
     from training.nightly import NightResult
 
-LATENCY_CALLS = 30
-"""Ranking calls timed for the gate's latency rule; their median counts."""
-OVERLAP_USERS = 200
 REGISTERED = "registered.json"
 
 
@@ -58,7 +58,7 @@ def decide_and_register(
     tested: Measured,
     rankers: StageResult,
     lists: StageResult,
-    rival: tuple[int, RankedLists] | None,
+    rival: Rival | None,
     bundle: StageResult,
     state: StageResult,
     registry: Registry,
@@ -75,36 +75,54 @@ def decide_and_register(
         night,
         inputs,
         encoded,
-        [*systems, *([rival[1]] if rival else [])],
+        [*systems, *([rival.lists] if rival and rival.lists else [])],
         tested.moments,
         lists.facts["variants"],
     )
     checks = leakage.leak_checks(night, inputs, encoded, rows, tested, lists)
     truth = evaluate.truth_of(tested.moments)
-    latency, shift = _try_release(night, inputs, tested, bundle, state, systems[0])
+    trial = try_release(night, inputs, tested, bundle.path / "bundle", state, systems[0])
+    drifted = health.examine(night, inputs, tested, rows)
+    drifted += health.of_scores(
+        trial.evaluated, trial.released, health.limits_of(night.config.drift)
+    )
+    for warning in health.warnings(drifted):
+        night.alarm(warning)
     decision = decide(
         night.config.gate,
         truth,
         systems[0],
         rival,
-        evaluate.segments_of(inputs, truth, tested.moments, ()),
-        guardrails=_guardrails(night, evaluation, latency),
+        evaluate.segments_of(inputs, truth, tested.moments, night.config.evaluation.segments),
+        guardrails=guardrails(
+            night.config.gate,
+            evaluation,
+            trial,
+            rival.lists.name if rival and rival.lists else None,
+            folder_bytes(bundle.path / "bundle"),
+            _bytes_of(registry, rival),
+        ),
         leaks=[f"{check.name}: {check.detail}" for check in checks if not check.passed],
+        stops=health.stops(drifted),
         resamples=night.config.evaluation.bootstrap,
         seed=night.config.seed,
     )
+    shift = {
+        "evaluated models fitted on events before": "each test cut",
+        "released models fitted on events before": report._day(inputs.windows.end),
+        **trial.facts(),
+    }
     page = _report(
         night, inputs, encoded, recipe, rows, tested, rankers, lists, systems[0], evaluation,
         [*checks, *leakage.leak_hints(rows, tested)],
-        shift, decision,
+        shift, drifted, trial.parity, decision,
     )  # fmt: skip
-    version = _register(registry, bundle, evaluation, decision, page)
+    version = _register(night, registry, bundle, evaluation, decision, page)
     publish_state(night, state)
     if decision.promoted and registry.champion() != version:
         registry.promote(version, "; ".join(decision.reasons)[:4000])
     _remember(night, bundle, state, version, decision, page, evaluation)
-    registry.collect()
-    night.workspace.collect(pinned=_pinned(registry), digests=registry.digests_in_use())
+    _collect(night, registry)
     metrics = {
         name: {m: list(i[:3]) for m, i in found.items()}
         for name, found in evaluation.systems.items()
@@ -112,52 +130,26 @@ def decide_and_register(
     return NightResult(version, decision, page, metrics, False, [])
 
 
-def _guardrails(
-    night: Night, evaluation: Evaluation, latency: float
-) -> dict[str, tuple[float, float, bool]]:
-    gate = night.config.gate
-    found = evaluation.systems[evaluate.MAIN]
-    coverage = found.get(f"coverage@{max(evaluation.ks)}")
-    rules = {"latency of a ranking call, ms": (latency, gate.max_latency_ms, False)}
-    if coverage is not None and coverage.value is not None:
-        rules["catalogue coverage"] = (coverage.value, gate.min_coverage, True)
-    return rules
+def _bytes_of(registry: Registry, rival: Rival | None) -> int | None:
+    """Size of the champion's bundle; None where there is none that can be read."""
+    if rival is None or rival.lost:
+        return None
+    try:
+        return folder_bytes(registry.local_path(rival.version))
+    except RecsysError:
+        return None
 
 
-def _try_release(
-    night: Night,
-    inputs: Inputs,
-    tested: Measured,
-    bundle: StageResult,
-    state: StageResult,
-    evaluated: RankedLists,
-) -> tuple[float, dict[str, object]]:
-    """Ask the release as a service would: median milliseconds, and how far its lists moved from
-    the evaluated ones at the same moments."""
-    from recsys.ranking import Runtime
-
-    runtime = Runtime.open(bundle.path / "bundle", state.path / "state", version="")
-    rng = np.random.default_rng(night.config.seed)
-    chosen = rng.permutation(len(tested.moments))[:OVERLAP_USERS]
-    times, overlaps = [], []
-    for moment in chosen:
-        user = inputs.interactions.user_ids[tested.moments.user[moment]]
-        ask = Ask(str(user), int(tested.moments.now[moment]), k=10)
-        began = time.perf_counter()
-        answer = runtime.answer(ask)
-        times.append((time.perf_counter() - began) * 1000)
-        before = evaluated.items[moment][:10]
-        now = set(inputs.tables.catalogue.indices_of(answer.item_ids).tolist())
-        overlaps.append(len(now & set(before[before >= 0].tolist())) / max(1, len(now)))
-    median = float(np.median(times[1 : LATENCY_CALLS + 1])) if len(times) > 1 else 0.0
-    return median, {
-        "evaluated models fitted on events before": "each test cut",
-        "released models fitted on events before": report._day(inputs.windows.end),
-        "overlap of the released top 10 with the evaluated": f"{np.mean(overlaps):.0%}"
-        if overlaps
-        else "–",
-        "median time of one recommendation, ms": f"{median:.1f}",
-    }
+def _collect(night: Night, registry: Registry) -> None:
+    """Remove what nothing needs, and say what the disk holds."""
+    registry.collect()
+    freed = night.workspace.collect(pinned=_pinned(registry), digests=registry.digests_in_use())
+    usage = night.workspace.usage()
+    total = usage.pop("total")
+    largest = ", ".join(f"{name} {human_bytes(size)}" for name, size in list(usage.items())[:4])
+    night.reporter.say(
+        f"disk: the workspace holds {human_bytes(total)} ({largest}); {human_bytes(freed)} freed"
+    )
 
 
 def _report(
@@ -173,17 +165,20 @@ def _report(
     evaluation: Evaluation,
     checks: Any,
     shift: Mapping[str, object],
+    drifted: Sequence[Drift],
+    parity: Sequence[Check],
     decision: Decision,
 ) -> Path:
     context = report.context(
         night, inputs, encoded, recipe, rows, tested, rankers, made, lists, evaluation, checks,
-        shift, decision,
+        shift, drifted, parity, decision,
     )  # fmt: skip
     folder = night.workspace.reports / f"{datetime.now(UTC):%Y%m%dT%H%M%S}"
     return write_report(evaluation, context, folder)
 
 
 def _register(
+    night: Night,
     registry: Registry,
     bundle: StageResult,
     evaluation: Evaluation,
@@ -195,7 +190,21 @@ def _register(
         tags={"gate": decision.action, "reasons": "\n".join(decision.reasons)[:4000]},
         metrics=dict(evaluate.metrics_of(evaluation)),
         report_dir=page.parent,
+        costs=costs(night.runner.results),
+        challenger=decision.action != REJECT,
     )
+
+
+def costs(results: Sequence[StageResult]) -> dict[str, float]:
+    """What each stage cost this night: seconds and bytes in all, peak memory of its largest run."""
+    found: dict[str, float] = {}
+    for result in results:
+        for name, value in result.cost.items():
+            key = f"cost/{result.name}/{name}"
+            before = found.get(key, 0.0)
+            found[key] = max(before, value) if name == "peak_mb" else before + value
+    found["cost/all/seconds"] = sum(v for k, v in found.items() if k.endswith("/seconds"))
+    return found
 
 
 def _identity(bundle: StageResult, state: StageResult, night: Night) -> str:
@@ -252,12 +261,13 @@ def _registered(
 
 
 def _pinned(registry: Registry) -> set[tuple[str, str]]:
-    """Stage outputs that champion and previous were made from."""
+    """Stage outputs that champion and previous were made from; a lost bundle names none."""
     pinned: set[tuple[str, str]] = set()
     for alias in ("champion", "previous"):
         version = registry.alias(alias)
         if version is None:
             continue
-        stages = open_bundle(registry.local_path(version), verify=False).facts["stages"]
-        pinned |= {(str(name), str(key)) for name, key in stages.items()}
+        with contextlib.suppress(RecsysError):
+            bundle = open_bundle(registry.local_path(version), verify=False)
+            pinned |= as_stage_ids(bundle.facts["stages"])
     return pinned

@@ -46,11 +46,17 @@ def snapshot(night: Night, inputs: Inputs, position: int) -> StageResult:
             windows_us=state_windows(night),
             log_position=position,
             users=user_table(inputs.tables),
-            meaning=night.config.events.meaning(),
+            meaning=inputs.meaning,
             impressions=shown_lists(inputs.tables),
         )
         state.save(out / "state")
-        return {"log_position": position, "users": inputs.interactions.n_users}
+        return {
+            "log_position": position,
+            "users": inputs.interactions.n_users,
+            # From what, for those who compute again what was read from it.
+            "tables": inputs.stage.key,
+            "until": night.until,
+        }
 
     return night.runner.run(
         "state",
@@ -93,6 +99,7 @@ def bundle(
             items={
                 "ids": catalogue.item_ids.to_pylist(),
                 "vectors": np.asarray(encoded.vectors()),
+                "index": encoded.index,
                 "catalogue": state.path / "state" / "catalogue",
             },
             sources=sources,

@@ -26,7 +26,6 @@ from training.night.context import SHARES, Night
 from training.night.encoder import Encoded
 from training.night.gate import Decision
 from training.night.inputs import Inputs
-from training.night.leakage import LEAK_ROWS
 from training.night.measure import Measured
 from training.night.sources import Recipe
 
@@ -44,31 +43,6 @@ CAVEATS = (
     "Ablations keep the same candidates and refit the ranker without the named features, so they say "
     "what the features add, not what recall adds.",
 )
-
-
-def drift_rows(inputs: Inputs, tested: Measured, rows: Measured | None) -> list[dict[str, object]]:
-    """The test windows' events and features against what came before."""
-    events, cut = inputs.interactions, inputs.windows.test[0]
-    before, after = events.before(cut), events.where(events.time >= cut)
-    if not len(before) or not len(after):
-        return []
-    kinds = np.array(events.kinds, dtype=object)
-    found = [drift.categories("event types", kinds[before.kind], kinds[after.kind])]
-    known = np.zeros(inputs.n_items, bool)
-    known[before.item] = True
-    found.append(
-        drift.share("events on items nobody acted on before", 0.0, 1 - known[after.item].mean())
-    )
-    if rows is not None:
-        for place, name in enumerate(tested.features.columns[:40]):
-            found.append(
-                drift.numbers(
-                    f"feature {name}",
-                    np.asarray(rows.x[:LEAK_ROWS:7, place], np.float64),
-                    np.asarray(tested.x[:LEAK_ROWS:7, place], np.float64),
-                )
-            )
-    return drift.summary(found)
 
 
 def examples(
@@ -174,6 +148,8 @@ def context(
     evaluation: Evaluation,
     checks: Sequence[Check],
     release: Mapping[str, object],
+    drifted: Sequence[drift.Drift],
+    parity: Sequence[Check],
     decision: Decision,
 ) -> ReportContext:
     """Everything the page shows that is not computed from the lists."""
@@ -202,7 +178,8 @@ def context(
             str(decision.champion) if decision.champion is not None else None,
         ),
         leak_checks=checks,
-        drift=drift_rows(inputs, tested, rows),
+        drift=drift.summary(drifted),
+        parity=[*parity, *night.served_parity],
         alarms=[
             *night.alarms,
             *(f"The baseline “{name}” could not be fitted: {why}" for name, why in failed.items()),

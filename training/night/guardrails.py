@@ -1,0 +1,79 @@
+"""Numbers with limits that a candidate has to keep besides being as good as the champion."""
+
+from collections.abc import Iterator, Mapping
+
+from data_schemas.config import GateConfig
+from features.parity import LIMIT
+from recsys.evaluation.evaluation import Evaluation
+from recsys.evaluation.uncertainty import Interval
+from training.night.gate import Guardrail
+from training.night.trial import Trial
+
+KEPT = ("coverage", "text_diversity", "category_diversity")
+"""Metrics of lists that may not fall far below the champion's."""
+
+
+def guardrails(
+    gate: GateConfig,
+    evaluation: Evaluation,
+    trial: Trial,
+    rival: str | None,
+    bundle_bytes: int,
+    rival_bytes: int | None,
+) -> list[Guardrail]:
+    """All guardrails that tonight's figures allow.
+
+    Args:
+        rival: name of the champion's system in the evaluation; None where it has no lists.
+        bundle_bytes: size of the release; `rival_bytes` of the champion's, where it can be read.
+    """
+    main = evaluation.systems[evaluation.main]
+    found = [
+        Guardrail("latency of a ranking call, ms", trial.latency_ms, gate.max_latency_ms, False),
+        Guardrail(
+            "online features equal batch",
+            max(trial.differences.values(), default=0.0),
+            LIMIT,
+            False,
+        ),
+    ]
+    if trial.overlap is not None:
+        found.append(
+            Guardrail("overlap of released and evaluated", trial.overlap, gate.min_overlap, True)
+        )
+    if trial.shift is not None:
+        found.append(
+            Guardrail("score shift of the release", trial.shift, gate.max_score_shift, False)
+        )
+    coverage = _value(main, f"coverage@{max(evaluation.ks)}")
+    if coverage is not None:
+        found.append(Guardrail("catalogue coverage", coverage, gate.min_coverage, True))
+    if evaluation.calibration_error is not None:
+        found.append(
+            Guardrail(
+                "calibration error", evaluation.calibration_error, gate.max_calibration_error, False
+            )
+        )
+    if rival_bytes:
+        growth = bundle_bytes / rival_bytes
+        found.append(
+            Guardrail("bundle size, × the champion's", growth, gate.max_bundle_growth, False)
+        )
+    if rival is not None:
+        found += _against(main, evaluation.systems[rival], gate.guardrail_margin)
+    return found
+
+
+def _against(
+    ours: Mapping[str, Interval], theirs: Mapping[str, Interval], margin: float
+) -> Iterator[Guardrail]:
+    """Coverage and diversity at every k against the champion's on the same moments."""
+    for metric in ours:
+        value, base = _value(ours, metric), _value(theirs, metric)
+        if metric.split("@")[0] in KEPT and value is not None and base is not None:
+            yield Guardrail(f"{metric} against the champion's", value, (1 - margin) * base, True)
+
+
+def _value(system: Mapping[str, Interval], metric: str) -> float | None:
+    found = system.get(metric)
+    return None if found is None else found.value
