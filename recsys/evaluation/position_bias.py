@@ -187,7 +187,7 @@ def _method(shown: Shown, places: int) -> tuple[str, Callable[[Doubles], Doubles
             found=f"{len(shown.place):,} shown rows and no click",
             expected="some clicks on shown items",
         )
-    if shown.swapped_with is not None and _enough_swaps(shown, places):
+    if enough_swaps(shown, places):
         rows = int((shown.swapped_with >= 0).sum())
         return f"randomised swaps of neighbours ({rows:,} rows)", _swaps(shown, places)
     moved = shown.take(_moved(shown))
@@ -207,8 +207,10 @@ def _method(shown: Shown, places: int) -> tuple[str, Callable[[Doubles], Doubles
     return f"EM over {BANDS} bands of the model's score ({clicks:,} clicks)", _em(shown, places)
 
 
-def _enough_swaps(shown: Shown, places: int) -> bool:
-    assert shown.swapped_with is not None
+def enough_swaps(shown: Shown, places: int) -> bool:
+    """Whether the first method has clicks enough at every place."""
+    if shown.swapped_with is None or not len(shown.place):
+        return False
     upper = np.minimum(shown.place, shown.swapped_with)
     usable = (shown.swapped_with >= 0) & (np.abs(shown.place - shown.swapped_with) == 1)
     weight = np.ones(len(upper)) if shown.weight is None else shown.weight

@@ -80,7 +80,8 @@ def grades_of_shown(
     within: int = DAY,
 ) -> npt.NDArray[np.int8]:
     """int8[n]: what followed each shown item: the grade of the user's first relevant event on it
-    from the moment shown until `within` µs later, 0 without one.
+    from the moment shown until `within` µs later, 0 without one. An item shown again to the same
+    user takes what follows from then on, so that no event counts for two lists.
 
     Lists are CSR over G (`items` int[n], `user` and `time` [G], users coded as in `events`).
     Above 0 is what `of_impressions` and the estimate of position bias call acted on, clicked.
@@ -93,6 +94,7 @@ def grades_of_shown(
     lengths = np.diff(offsets)
     shown = np.repeat(user.astype(np.int64), lengths) << 32 | items
     shown_at = np.repeat(time, lengths)
+    until = np.minimum(shown_at + within, _shown_again(shown, shown_at))
     # Places of (key, time) among the events: merge both and count the events before each.
     merged = np.lexsort(
         (
@@ -107,9 +109,19 @@ def grades_of_shown(
     found = np.zeros(len(shown), np.int8)
     inside = np.nonzero(place < len(keys))[0]
     follows = place[inside]
-    same = (keys[follows] == shown[inside]) & (moment[follows] < shown_at[inside] + within)
+    same = (keys[follows] == shown[inside]) & (moment[follows] < until[inside])
     found[inside[same]] = grade[follows[same]]
     return found
+
+
+def _shown_again(key: Longs, time: Longs) -> Longs:
+    """int64[n]: when the same key comes next, the far future if never. Of several at one time the
+    first row is the last, so that it takes what follows."""
+    again = np.full(len(key), np.iinfo(np.int64).max)
+    order = np.lexsort((-np.arange(len(key)), time, key))
+    same = key[order][1:] == key[order][:-1]
+    again[order[:-1][same]] = time[order][1:][same]
+    return again
 
 
 def ranked_candidates(
