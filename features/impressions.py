@@ -3,7 +3,7 @@
 Shapes: G impressions (lists), S shown items of all lists together.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,23 @@ class Impressions:
         """(item int32[S], time int64[S], position int64[S]), one row per shown item."""
         lengths = np.diff(self.offsets)
         return self.items, np.repeat(self.time, lengths), np.repeat(self.position, lengths)
+
+    def always_known(self) -> "Impressions":
+        """The same lists, known from the beginning."""
+        return replace(self, position=np.full(len(self), -1, np.int64))
+
+    def joined(self, later: "Impressions") -> "Impressions":
+        """Both tables' lists in the order of their time."""
+        time = np.concatenate([self.time, later.time])
+        position = np.concatenate([self.position, later.position])
+        lengths = np.concatenate([np.diff(self.offsets), np.diff(later.offsets)])
+        items = np.concatenate([self.items, later.items])
+        order = np.lexsort((position, time))
+        rank = np.empty(len(order), np.int64)
+        rank[order] = np.arange(len(order))
+        offsets = np.concatenate([[0], np.cumsum(lengths[order])]).astype(np.int64)
+        placed = np.argsort(np.repeat(rank, lengths), kind="stable")
+        return Impressions(time[order], position[order], offsets, items[placed])
 
     @classmethod
     def from_parquet(cls, path: Path | str, catalogue: Catalogue) -> "Impressions":

@@ -7,13 +7,15 @@ Shapes: G served lists, R their rows, F features.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import numpy as np
 
+from data_schemas.columns import EVENT_TYPE, ITEM_ID, POSITION, TIMESTAMP, USER_ID, VALUE
+from data_schemas.meaning import EventMeaning
 from features.catalogue import Catalogue
-from features.interactions import EMPTY_HISTORY, Floats, History, Interactions, Longs
+from features.interactions import EMPTY_HISTORY, Floats, History, Interactions, Ints, Longs
 from features.rows import Rows
 
 LIMIT: Final = 1e-6
@@ -51,6 +53,70 @@ class KnownHistories:
         whole = self._histories.of(user).before(now)
         known = self._position[low : low + len(whole.time)] < position
         return whole.each(lambda column: column[known])
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where items stand in the vocabulary: those of a catalogue, and those a log added behind them."""
+
+    catalogue: Catalogue
+    born: Mapping[str, tuple[int, int]]
+    """Item → (index, log position of its first record)."""
+
+    def of(self, item_ids: Sequence[str], position: Longs) -> Ints:
+        """int32[n] indices of items as known at log positions; -1 where they were not yet."""
+        known = self.catalogue.indices_of(list(item_ids))
+        for row in np.flatnonzero(known < 0).tolist():
+            index, since = self.born.get(item_ids[row], (-1, 0))
+            if index >= 0 and since < position[row]:
+                known[row] = index
+        return known
+
+
+def with_log(
+    base: Interactions, log: Any, places: Places, meaning: EventMeaning, log_base: int
+) -> Interactions:
+    """Events of tables and of the log behind them, as one table in canonical order.
+
+    Args:
+        log: Arrow table of events in the order of their position; those on items unknown at
+            their position are left out, as the fold leaves them out.
+        meaning: weights and grades of the log's events.
+        log_base: what is added to a log position to number it behind the tables' rows.
+    """
+    if not len(log):
+        return base
+    position = log[POSITION].to_numpy().astype(np.int64)
+    item = places.of(log[ITEM_ID].to_pylist(), position)
+    known = item >= 0
+    users, names = log[USER_ID].to_pylist(), log[EVENT_TYPE].to_pylist()
+    user_code = {name: code for code, name in enumerate(base.user_ids.tolist())}
+    kind_code = {name: code for code, name in enumerate(base.kinds)}
+    user = np.array([user_code.setdefault(u, len(user_code)) for u in users], np.int32)[known]
+    # A type is known from its first event that counts on.
+    kept = [name for name, keep in zip(names, known.tolist(), strict=True) if keep]
+    kind = np.array([kind_code.setdefault(name, len(kind_code)) for name in kept], np.int16)
+    stars = log[VALUE].cast("float64").fill_null(np.nan).to_numpy()[known]
+    weight, grade = meaning.of(tuple(kind_code), kind, stars)
+    later = {
+        "user": user,
+        "item": item[known],
+        "kind": kind,
+        "time": log[TIMESTAMP].cast("int64").to_numpy()[known],
+        "value": stars.astype(np.float32),
+        "weight": weight,
+        "grade": grade,
+        "position": position[known] + log_base,
+    }
+    both = {name: np.concatenate([getattr(base, name), later[name]]) for name in later}
+    order = np.lexsort((both["position"], both["time"]))
+    return replace(
+        base,
+        **{name: column[order] for name, column in both.items()},
+        user_ids=np.array(list(user_code), object),
+        kinds=tuple(kind_code),
+        n_items=base.n_items + len(places.born),
+    )
 
 
 def served_rows(

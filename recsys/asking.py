@@ -49,5 +49,9 @@ class Answer:
     """For the first items: {"families", "similar", "sentence"}."""
     features: npt.NDArray[np.float32] | None = None
     """float32[n, F] in the order of item_ids, for the parity sample."""
+    snapshot: str = ""
+    """Name of the state snapshot that the answer's state was folded from."""
+    waiting: int = 0
+    """New items whose texts had not been encoded yet; recall did not see them by text."""
     steps_ms: dict[str, float] = field(default_factory=dict)
     """Milliseconds by named step."""

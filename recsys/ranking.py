@@ -53,9 +53,13 @@ class Runtime:
     they compete by text, attributes and counters.
     """
 
-    def __init__(self, bundle: Bundle, state: OnlineState, *, version: str) -> None:
+    def __init__(
+        self, bundle: Bundle, state: OnlineState, *, version: str, snapshot: str = ""
+    ) -> None:
         """Use `open`."""
         self.version = version
+        self.snapshot = snapshot
+        """Name of the folder that the state was opened from."""
         self.bundle = bundle
         self.state = state
         self.features = FeatureSet.from_json(bundle.features)
@@ -68,6 +72,7 @@ class Runtime:
         self._encoder_lost = bundle.encoder is None
         self._texts: dict[str, Floats] = {}
         self._extra: list[Floats | None] = []
+        self._waiting = 0
         self._recall = self._stage(self.sources)
         self._mask = np.zeros(0, np.uint8)
         self.encode_new(ENCODE_AT_ONCE)
@@ -79,7 +84,8 @@ class Runtime:
         Raises:
             RecsysError: a part is missing, damaged or of another format.
         """
-        return cls(open_bundle(bundle_dir), OnlineState.open(state_dir), version=version)
+        state = OnlineState.open(state_dir)
+        return cls(open_bundle(bundle_dir), state, version=version, snapshot=state_dir.name)
 
     # -- the state ------------------------------------------------------------------------------
 
@@ -109,12 +115,13 @@ class Runtime:
         known, total = self.bundle.n_items, self.state.catalogue.n_items
         self._extra += [None] * (total - known - len(self._extra))
         waiting = [place for place, vector in enumerate(self._extra) if vector is None]
+        self._waiting = max(0, len(waiting) - limit)
         if not waiting:
             return 0
         for place in waiting[:limit]:
             self._extra[place] = self._vector_of(self.state.catalogue.fields(known + place))
         self._recall = self._stage(self._with_extra(self._extra))
-        return max(0, len(waiting) - limit)
+        return self._waiting
 
     def prepare(self, items: Sequence[Mapping[str, Any]]) -> None:
         """Encode texts ahead of the ranking that will need them."""
@@ -183,6 +190,11 @@ class Runtime:
         with self._lock, self._lent(ask.new_items):
             return self._answer(ask)
 
+    def signals(self, ask: Ask, history: History, items: Ints) -> dict[str, Floats]:
+        """What recall says of some items for a question and a history, as `answer` reads it."""
+        with self._lock, self._blocked(ask, history) as mask:
+            return self._recall.signals_for(history, items, ask.now, mask)
+
     def _answer(self, ask: Ask) -> Answer:
         steps = _Steps()
         history = self._history(ask)
@@ -213,6 +225,8 @@ class Runtime:
             unknown,
             self._degraded(ask),
             features=x[order],
+            snapshot=self.snapshot,
+            waiting=self._waiting,
         )
         self._explain(ask, answer, x, items, order, history)
         steps.done("explain")

@@ -228,8 +228,15 @@ def _sample(ask: Ask, answer: Answer, rows: int) -> str:
         "columns": int(block.shape[1]),
         "float32": base64.b64encode(block.tobytes()).decode(),
         "context": dict(ask.context),
-        "inline_history": ask.history is not None,
+        "inline_history": bool(ask.history),
         "inline_items": sorted(ask.new_items),
+        "recommended": ask.items is None,
+        "keep_seen": ask.keep_seen,
+        "exclude": list(ask.exclude),
+        "filters": dict(ask.filters),
+        "snapshot": answer.snapshot,
+        "waiting": answer.waiting,
+        "degraded": answer.degraded,
     }
     return _encode(facts).decode()
 

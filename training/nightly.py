@@ -1,8 +1,8 @@
 """The night, stage by stage, in order. Each stage is real work in `training/night/`; nothing is
 done here but to say what follows what.
 
-    drain → validate → split → encoder (when due) → encode what changed → recipe (when due)
-    → sources as of each cut → groups and features → ranker → lists → evaluate → release → gate
+    drain → validate → parity of served rows → split → encoder (when due) → encode what changed
+    → recipe (when due) → sources as of each cut → groups and features → ranker → lists → evaluate → release → gate
     → register
 
 Every stage's output is kept under the hash of its inputs, so a night that was interrupted goes on
@@ -25,6 +25,7 @@ from training.night import (
     evaluate,
     inputs,
     measure,
+    parity,
     publish,
     ranker,
     release,
@@ -76,6 +77,7 @@ def _run(night: Night, registry: Registry) -> NightResult:
     tables = inputs.validate(night, drained)
     if night.runner.dry_run and not tables.skipped:
         return publish.planned(night, "what follows depends on the tables")
+    parity.check(night, drained, registry)
     data = inputs.split(night, tables)
 
     encoded = encoder.refresh(night, data)

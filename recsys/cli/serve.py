@@ -155,6 +155,7 @@ def make_settings(config: "RecsysConfig", args: argparse.Namespace) -> "Settings
         max_queue=serving.max_queue,
         explain_items=serving.explain_items,
         explore_share=serving.explore_share,
+        parity_share=serving.parity_share,
         clock=config.clock,
         keys_file=keys_file,
         cors_origins=serving.cors_origins,

@@ -1,0 +1,163 @@
+"""The nightly parity job: rows that a service answered with are the rows that batch gives, whatever
+came in between; a planted skew is found and named."""
+
+import json
+import time
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+
+from data_schemas.api import to_time
+from data_schemas.config import load_config
+from features.interactions import HOUR
+from features.kinds.trend import Trend
+from features.kinds.user_activity import UserActivity
+from features.parity import LIMIT
+from recsys.cli.demo import service
+from recsys.cli.live import open_runtime
+from recsys.client import Client
+from recsys.progress import Reporter
+from recsys.registry import Registry
+from recsys.stages import StageRunner
+from recsys.workspace import Workspace
+from training.night import inputs, parity
+from training.night.context import Night
+from training.nightly import run_night
+
+USERS, LISTS = 40, 12
+CONFIG = """
+data: {{items: data/items.parquet, events: data/events.parquet}}
+clock: end_of_data
+budget_minutes: 0.5
+windows: {{cuts: 1}}
+encoder: {{model: {model}, max_steps: 2, epochs: 1, max_tokens: 16}}
+sources: {{use: [item_item, text, popular, recent], tune: false, depth: 60, candidates: 40}}
+ranker: {{trees: 20, seeds: 1}}
+evaluation: {{bootstrap: 50, examples: 1}}
+serving: {{parity_share: 1.0}}
+"""
+
+pytestmark = [pytest.mark.parity, pytest.mark.filterwarnings("default")]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, tiny_model):
+    """A workspace after its first night and an eventful day of service."""
+    from recsys.bundled import lay_out_movies
+
+    folder = tmp_path_factory.mktemp("served")
+    lay_out_movies(folder)
+    events = pq.read_table(folder / "data" / "events.parquet")
+    users = sorted(set(events["user_id"].to_pylist()))[:USERS]
+    events = events.filter(pc.is_in(events["user_id"], pa.array(users)))
+    items = pq.read_table(folder / "data" / "items.parquet")
+    items = items.filter(pc.is_in(items["item_id"], pc.unique(events["item_id"])))
+    pq.write_table(events, folder / "data" / "events.parquet")
+    pq.write_table(items, folder / "data" / "items.parquet")
+    (folder / "recsys.yaml").write_text(CONFIG.format(model=tiny_model), encoding="utf-8")
+    config = load_config(folder / "recsys.yaml")
+    night = run_night(config)
+    # Whether so little data passes the gate is not the question here.
+    Registry(config).promote(night.version, "parity test")
+    serve_a_day(folder, config, users)
+    return folder
+
+
+def serve_a_day(folder, config, users):
+    """Lists between late events, events of a type never seen, new and changed items, a wish to be
+    forgotten; some requests bring their own history or items."""
+    runtime = open_runtime(config)
+    ids = [runtime.state.catalogue.id_of(i) for i in range(30)]
+    end = runtime.data_end
+    with service(folder / "recsys.yaml") as address, Client(address, timeout=60) as client:
+        for number in range(LISTS):
+            user, item = users[number], ids[number]
+            late = to_time(end - (number % 5) * HOUR - 1)
+            client.event(user, item, "rating" if number % 2 else "wish", timestamp=late)
+            client.event("newcomer", ids[number + 1], "purchase", timestamp=late)
+            client.recommend(user, k=10)
+            client.recommend("newcomer", k=5, exclude=ids[:3], filters={"category": ["Drama"]})
+            client.rank(user, ids[:20], context={"slot": 2})
+            if number == 3:
+                client.put_item("fresh", title="A heist on the moon", tags=["Crime"])
+                ids.append("fresh")
+                until_encoded(client, "fresh")
+            if number == 5:
+                client.event(user, "fresh", "purchase", timestamp=late)
+                client.put_item(ids[1], category="Documentary", tags=["Quiet"])
+            if number == 8:
+                client.forget_user(users[0])
+        client.rank(users[1], [*ids[-5:], {"item_id": "inline", "title": "A train"}])
+        client.rank(users[1], ids[:5], history=[{"item_id": ids[0], "event_type": "view"}])
+
+
+def until_encoded(client, item_id):
+    """A new item's text is encoded beside the requests; lists until then are left out."""
+    for _ in range(200):
+        if client.similar(item_id, k=1):
+            return
+        time.sleep(0.1)
+    raise AssertionError("the text of a new item was never encoded")
+
+
+def checked(folder):
+    config = load_config(folder / "recsys.yaml")
+    workspace = Workspace(config.workspace_path)
+    reporter = Reporter(quiet=True)
+    night = Night(config, workspace, StageRunner(workspace, reporter), reporter)
+    drained = inputs.drain(night)
+    return parity.compare(night, drained.path, Registry(config))
+
+
+def test_served_rows_are_the_rows_of_batch(folder):
+    found = checked(folder)
+    assert found.lists >= 2 * LISTS
+    assert found.rows > 10 * LISTS
+    assert dict(found.left_out) == {"history": 1}
+    assert {name: found.example[name] for name, d in found.worst.items() if d > LIMIT} == {}
+    assert len(found.worst) > 30
+
+
+def test_the_day_shows_in_the_rows(folder):
+    """What the day brought is seen: without it the comparison would prove little."""
+    samples = parity.read_samples(
+        max((folder / "work" / "stages" / "drain").glob("*/impressions.parquet"))
+    )
+    config = load_config(folder / "recsys.yaml")
+    registry = Registry(config)
+    bundle = parity._bundle(registry, samples[0].version)
+    columns = [f["name"] if "name" in f else f for f in bundle.features["features"]]
+    assert len(columns) == samples[0].served.features.shape[1]
+    early, late = samples[3].served, samples[-3].served
+    assert late.position > early.position
+    assert {s.facts["recommended"] for s in samples} == {True, False}
+    newcomer = [s.served.features for s in samples if s.served.user_id == "newcomer"]
+    assert not np.array_equal(newcomer[0][0], newcomer[-1][0], equal_nan=True)
+
+
+@pytest.mark.parametrize(("kind", "column"), [(UserActivity, "user.events.all"), (Trend, "trend.")])
+def test_a_planted_skew_is_found_and_named(folder, monkeypatch, kind, column):
+    name = "online" if kind is UserActivity else "read"
+    honest = getattr(kind, name)
+    monkeypatch.setattr(kind, name, lambda self, at: honest(self, at) + np.float32(0.01))
+    found = checked(folder)
+    broken = {name for name, d in found.worst.items() if d > LIMIT}
+    assert any(name.startswith(column) for name in broken)
+    assert all(name.startswith(("user.", "trend.")) for name in broken)
+    checks = parity.checks(json.loads(json.dumps(found.facts())))
+    assert not checks[0].passed
+    assert {c.name for c in checks[1:]} == {f"served feature {name}" for name in broken}
+    assert "served " in checks[1].detail
+    assert "in batch " in checks[1].detail
+
+
+def test_the_next_night_reports_it(folder):
+    config = load_config(folder / "recsys.yaml")
+    night = run_night(config)
+    report = json.loads((night.report.parent / "report.json").read_text(encoding="utf-8"))
+    names = [check[0] if isinstance(check, list) else check["name"] for check in report["context"]["parity"]]
+    assert any("served rows" in name for name in names)
+    assert not [a for a in report["alarms"] if "served" in a]
