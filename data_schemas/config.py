@@ -249,6 +249,7 @@ class NotifyConfig(Section):
         "promoted",
         "refused",
         "failed",
+        "challenger",
     )
     """Outcomes worth a note."""
 

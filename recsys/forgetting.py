@@ -10,7 +10,7 @@ import html
 import json
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -36,6 +36,9 @@ if TYPE_CHECKING:
     from features.users import UserTable
 
 TOMBSTONES = "forgotten.json"
+SIMULATED = "backtest"
+"""Folder of `recsys backtest`'s own workspace within the workspace."""
+SIMULATION_PLAN = "plan.json"
 STATE_MARKER = "state.json"
 LOG_FILE = "log.sqlite"
 REPORT_SUFFIXES = frozenset({".html", ".json", ".csv", ".parquet"})
@@ -108,16 +111,47 @@ def forget_user(config: RecsysConfig, user_id: str) -> Receipt:
         )
     workspace = Workspace(config.workspace_path)
     receipt = Receipt(user_id, datetime.now(UTC).isoformat(timespec="seconds"))
-    with workspace.lock():
+    with ExitStack() as locked:
+        locked.enter_context(workspace.lock())
+        simulated = Workspace(workspace.path / SIMULATED)
+        if simulated.path.is_dir():
+            locked.enter_context(simulated.lock())
         _write_tombstone(workspace, receipt)
         _from_log(config, receipt)
-        _from_state(workspace, receipt)
-        _from_stages(workspace, receipt)
-        _from_tables(workspace, receipt)
-        _from_reports(workspace, receipt)
+        _from_workspace(workspace, receipt)
+        if simulated.path.is_dir():
+            _from_simulation(workspace, simulated, receipt)
         _mark_models(config, receipt)
+        receipt.add(
+            "files you had written elsewhere (`recommend --out`, `evaluate --out`)",
+            "nothing: they lie outside the workspace",
+            "what you keep there",
+        )
         _write_receipt(workspace, receipt)
     return receipt
+
+
+def _from_workspace(workspace: Workspace, receipt: Receipt) -> None:
+    _from_state(workspace, receipt)
+    _from_stages(workspace, receipt)
+    _from_tables(workspace, receipt)
+    _from_reports(workspace, receipt)
+    _from_traces(workspace, receipt)
+
+
+def _from_simulation(workspace: Workspace, simulated: Workspace, receipt: Receipt) -> None:
+    """The workspace of a backtest, which lies within and holds tables and states of its own."""
+    within = Receipt(receipt.user_id, receipt.at)
+    _from_workspace(simulated, within)
+    lists = sum(remove(file) for file in simulated.path.glob("nights/*.npz"))
+    place = simulated.path.relative_to(workspace.path)
+    for found in within.places:
+        receipt.add(f"{place}/ {found.where}", found.removed, found.remains)
+    if lists:
+        receipt.add(f"{place}/nights", f"whole lists by user, {human_bytes(lists)}")
+    if (simulated.path / SIMULATION_PLAN).exists():
+        (simulated.path / SIMULATION_PLAN).unlink()
+        receipt.add(f"{place}/{SIMULATION_PLAN}", "the plan: the next backtest starts anew")
 
 
 def _write_tombstone(workspace: Workspace, receipt: Receipt) -> None:
@@ -199,11 +233,13 @@ def _from_stages(workspace: Workspace, receipt: Receipt) -> None:
 
     Later stages know a person by number only, so where no table names the person, none has rows.
     """
+    halves = [p for p in workspace.stages.glob("*/*") if p.name.endswith(PART)]
+    freed, names = sum(remove(half) for half in halves), {half.parent.name for half in halves}
     files = workspace.stages.rglob("*.parquet")
     if not any(_holds_user(file, receipt.user_id) for file in files):
-        receipt.add("stages/", "nothing was there")
+        what = f"{len(halves)} half-written outputs, whose rows cannot be told"
+        receipt.add("stages/", what if halves else "nothing was there")
         return
-    freed, names = 0, set()
     for output in sorted(workspace.stages.glob("*/*")):
         if not output.is_dir() or not _personal(output):
             continue
@@ -296,6 +332,19 @@ def _from_reports(workspace: Workspace, receipt: Receipt) -> None:
     )
 
 
+def _from_traces(workspace: Workspace, receipt: Receipt) -> None:
+    """Remove traces of failed commands that name the person."""
+    traces = [
+        file
+        for file in sorted((workspace.path / "log").glob("trace-*.txt"))
+        if _names(file, receipt.user_id)
+    ]
+    for file in traces:
+        file.unlink()
+    if traces:
+        receipt.add("traces of failed commands", f"{len(traces)} files")
+
+
 def _report_files(workspace: Workspace) -> Iterator[Path]:
     """Report pages and tables, those kept beside a registered version included."""
     for root in (workspace.reports, workspace.mlflow / "artifacts"):
@@ -317,6 +366,8 @@ def _mark_models(config: RecsysConfig, receipt: Receipt) -> None:
     for version in registry.list():
         registry.tag(version.version, {STALE_TAG: f"a person was forgotten at {receipt.at}"})
         receipt.retrain.append(version.version)
+    if copies := registry.drop_reports():
+        receipt.add("copies of reports in the artifact store", f"the reports of {copies} versions")
     if receipt.retrain:
         receipt.add(
             "registered models",

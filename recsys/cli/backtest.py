@@ -1,12 +1,20 @@
 """`recsys backtest`: the last N nights simulated on history, with the quality of each.
 
 Night n trains on events before its cut and is judged by what users did until the next; the real
-night runs, gate and all, in a workspace of its own below the workspace.
+night runs, gate and all, in a workspace and a registry of its own below the workspace, so nothing
+live is touched. Judged beside its champion: the champion of the night before (one night missed) and
+that of every seventh night (retrained weekly). A backtest that was interrupted goes on where it
+stopped; one on other data, cuts or settings starts anew.
+
+Shapes: N nights, G lists of a night.
 """
 
 import argparse
 import json
-from dataclasses import dataclass
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -14,10 +22,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from data_schemas.config import RecsysConfig, load_config
+from data_schemas.config import NotifyConfig, RecsysConfig, TrackingConfig, load_config
 from data_schemas.errors import ExitCode, UsageError
+from features.interactions import DAY
+from recsys.forgetting import SIMULATED as FOLDER
+from recsys.forgetting import SIMULATION_PLAN as PLAN
 
 K = 10
+WEEK = 7
+FRESH, STALE, WEEKLY = "nightly", "a night late", "weekly"
+RESAMPLES = 1000
+
+Doubles = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -26,17 +42,23 @@ class NightQuality:
 
     cut: int
     version: int | None
-    promoted: bool
+    """The champion after this night."""
+    gate: str
+    """`promote`, `challenger` or `reject`."""
+    reason: str
+    """The gate's first reason."""
     users: int
     ndcg: float | None
-    """nDCG@10 of the champion after this night, on the following window."""
+    """Mean nDCG@10 of the champion after this night, on the following window."""
     stale: float | None
-    """The same of the champion of the night before: what a skipped night costs."""
+    """The same of the champion of the night before: what a missed night costs."""
+    weekly: float | None
+    """The same of the champion of the last seventh night: what retraining weekly costs."""
     seconds: float
 
 
 def run_backtest(args: argparse.Namespace) -> int:
-    """Print quality by night and write it as JSON into the reports."""
+    """Print quality by night and write it as JSON and as a page into the reports."""
     from recsys.progress import Reporter
 
     if args.nights < 1:
@@ -44,9 +66,19 @@ def run_backtest(args: argparse.Namespace) -> int:
     config = load_config(args.config)
     reporter = Reporter()
     cuts = plan_cuts(config, args.nights)
-    nights = [simulate(config, cut, end, reporter) for cut, end in pairwise(cuts)]
-    out = write(config, nights)
+    place = config.workspace_path / FOLDER
+    nights = _begin(config, place, cuts)
+    for number, (cut, end) in enumerate(pairwise(cuts)):
+        if number < len(nights):
+            continue
+        reporter.say(f"backtest: night {number + 1} of {len(cuts) - 1}, until {_day(cut)}")
+        weekly = nights[number - number % WEEK].version if number % WEEK else None
+        nights.append(simulate(config, number, cut, end, weekly, reporter))
+        _keep(place, config, cuts, nights)
+    differences = compare(place, nights)
+    out = write(config, nights, differences)
     print(table(nights))
+    print("\n".join(conclusions(differences)))
     print(f"report: {out}")
     return ExitCode.DONE
 
@@ -56,63 +88,150 @@ def plan_cuts(config: RecsysConfig, nights: int) -> list[int]:
 
     Days where the data has enough of them at its end; otherwise equal shares of the last fifth of
     the events, because most days of a small or old data set have no event at all.
+
+    Raises:
+        UsageError: the data has fewer moments than nights.
     """
     times = _times(config)
-    day = 86_400_000_000
     end = int(times[-1]) + 1
-    daily = [end - day * n for n in range(nights, -1, -1)]
+    daily = [end - DAY * n for n in range(nights, -1, -1)]
     if (times >= daily[0]).sum() >= 20 * nights:
         return daily
     region = times[int(len(times) * 0.8) :]
     places = np.linspace(0, len(region) - 1, nights + 1).astype(int)
-    return [*sorted({int(t) for t in region[places[:-1]]}), end]
+    cuts = sorted({int(t) for t in region[places[:-1]]})
+    if len(cuts) < nights:
+        raise UsageError(
+            "the data has too few moments for so many nights",
+            where="--nights",
+            found=nights,
+            expected=f"at most {len(cuts)}",
+        )
+    return [*cuts, end]
 
 
 def _times(config: RecsysConfig) -> npt.NDArray[np.int64]:
     """Sorted times of all accepted events, µs."""
     import tempfile
 
+    from recsys.forgetting import forgotten
     from recsys.tables.ingest import ingest
     from recsys.tables.load import load_tables
+    from recsys.workspace import Workspace
 
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place) / "tables"
-        ingest(config, folder)
+        ingest(config, folder, forgotten=forgotten(Workspace(config.workspace_path)))
         return np.sort(load_tables(folder, config).interactions.time)
 
 
-def simulate(config: RecsysConfig, cut: int, end: int, reporter: Any) -> NightQuality:
-    """One night up to a cut, then its champion and the one before judged until `end`."""
-    import time
+def elsewhere(config: RecsysConfig) -> RecsysConfig:
+    """The same config with a workspace and an embedded registry of its own: what is promoted in a
+    simulation must never serve."""
+    changed = config.model_copy(
+        update={
+            "workspace": str(Path(config.workspace) / FOLDER),
+            "tracking": TrackingConfig(),
+            "notify": NotifyConfig(),
+        }
+    )
+    object.__setattr__(changed, "_folder", config._folder)
+    return changed
 
+
+def _plan(config: RecsysConfig, cuts: Sequence[int]) -> str:
+    """What makes two backtests the same."""
+    from recsys.files import hash_json, plain
+
+    return hash_json([list(cuts), plain(config.model_dump(mode="json"))])
+
+
+def _begin(config: RecsysConfig, place: Path, cuts: Sequence[int]) -> list[NightQuality]:
+    """Nights that an interrupted run of the same backtest has done; otherwise start anew.
+
+    Stage outputs and item vectors are kept: what has not changed is used again. Whoever asked to be
+    forgotten is left out here too.
+    """
+    from recsys.files import atomic_write
+    from recsys.forgetting import TOMBSTONES
+
+    place.mkdir(parents=True, exist_ok=True)
+    tombstones = config.workspace_path / TOMBSTONES
+    if tombstones.exists():
+        atomic_write(place / TOMBSTONES, tombstones.read_bytes(), mode=0o600)
+    try:
+        kept = json.loads((place / PLAN).read_text(encoding="utf-8"))
+        if kept["plan"] == _plan(config, cuts) and len(kept["nights"]) < len(cuts) - 1:
+            return [NightQuality(**night) for night in kept["nights"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    for name in ("mlflow", "bundles", "state", "nights"):
+        shutil.rmtree(place / name, ignore_errors=True)
+    for pointer in (place / "cache").glob("*.json"):
+        pointer.unlink()
+    (place / PLAN).unlink(missing_ok=True)
+    return []
+
+
+def _keep(
+    place: Path, config: RecsysConfig, cuts: Sequence[int], nights: Sequence[NightQuality]
+) -> None:
+    from recsys.files import write_json
+
+    plan = {"plan": _plan(config, cuts), "nights": [asdict(night) for night in nights]}
+    write_json(place / PLAN, plan)
+
+
+def simulate(
+    config: RecsysConfig, number: int, cut: int, end: int, weekly: int | None, reporter: Any
+) -> NightQuality:
+    """One night up to a cut, then its champion and the older ones judged until `end`.
+
+    `weekly` is the version that a weekly retraining would serve; None where it is this night's.
+    """
     from recsys.registry import Registry
     from training.nightly import run_night
 
-    simulated = _elsewhere(config)
+    simulated = elsewhere(config)
     before = Registry(simulated).champion()
     began = time.monotonic()
     result = run_night(simulated, until=cut, reporter=reporter)
     seconds = time.monotonic() - began
     champion = Registry(simulated).champion()
-    assert result.decision is not None
-    ndcg, users = judge(simulated, champion, cut, end)
-    stale = judge(simulated, before, cut, end)[0] if before is not None else None
+    decision = result.decision
+    assert decision is not None
+    users, fresh = judge(simulated, champion, cut, end)
+    known = {champion: fresh, None: np.full(len(fresh), np.nan)}
+    for version in {before, weekly} - known.keys():
+        known[version] = judge(simulated, version, cut, end)[1]
+    columns = {FRESH: fresh, STALE: known[before], WEEKLY: known[weekly] if weekly else fresh}
+    folder = config.workspace_path / FOLDER / "nights"
+    folder.mkdir(parents=True, exist_ok=True)
+    # Keyword names of savez are the arrays' names.
+    np.savez(folder / f"{number}.npz", user=users, **columns)  # type: ignore[arg-type]
     return NightQuality(
-        cut, champion, result.decision.promoted, users, ndcg, stale, round(seconds, 1)
+        cut=cut,
+        version=champion,
+        gate=decision.action,
+        reason=decision.reasons[0],
+        users=len(np.unique(users)),
+        ndcg=_mean(columns[FRESH]),
+        stale=_mean(columns[STALE]),
+        weekly=_mean(columns[WEEKLY]),
+        seconds=round(seconds, 1),
     )
 
 
-def _elsewhere(config: RecsysConfig) -> RecsysConfig:
-    """The same config with a workspace of its own, so that the real one is not touched."""
-    changed = config.model_copy(update={"workspace": str(Path(config.workspace) / "backtest")})
-    object.__setattr__(changed, "_folder", config._folder)
-    return changed
+def _mean(values: Doubles) -> float | None:
+    known = values[np.isfinite(values)]
+    return float(known.mean()) if len(known) else None
 
 
 def judge(
     config: RecsysConfig, version: int | None, cut: int, end: int
-) -> tuple[float | None, int]:
-    """(nDCG@10, users) of a version's lists at `cut`, by what users did in [cut, end)."""
+) -> tuple[npt.NDArray[np.str_], Doubles]:
+    """(user str[G], nDCG@10 float64[G]) of a version's lists at `cut`, by what users did in
+    [cut, end)."""
     from recsys.asking import Ask
     from recsys.cli.live import state_folder
     from recsys.evaluation.lists import RankedLists, Truth
@@ -124,59 +243,145 @@ def judge(
     from recsys.workspace import Workspace
     from training.windows import moments_at
 
+    nobody = np.empty(0, np.str_), np.empty(0)
     if version is None:
-        return None, 0
+        return nobody
     registry = Registry(config)
     runtime = Runtime.open(registry.local_path(version), state_folder(config), version=str(version))
     newest = max(Workspace(config.workspace_path).stages.glob("tables/*/tables"), key=_age)
     events = load_tables(newest, config).interactions
     moments = moments_at(events, cut, end)
     if not len(moments):
-        return None, 0
+        return nobody
     truth = Truth(moments.offsets, moments.relevant, moments.grade, moments.user, moments.now)
+    users = events.user_ids[moments.user].astype(np.str_)
     lists = []
-    for user in moments.user:
-        answer = runtime.answer(Ask(str(events.user_ids[user]), cut, k=K))
+    for user in users:
+        answer = runtime.answer(Ask(str(user), cut, k=K))
         lists.append((runtime.state.catalogue.indices_of(answer.item_ids), answer.scores))
-    value = ndcg(read(truth, RankedLists.of("champion", lists, K)), K)
-    return float(np.nanmean(value)), len(np.unique(moments.user))
+    return users, ndcg(read(truth, RankedLists.of("champion", lists, K)), K)
 
 
 def _age(path: Path) -> float:
     return path.stat().st_mtime
 
 
+def compare(place: Path, nights: Sequence[NightQuality]) -> dict[str, dict[str, Any]]:
+    """Retraining every night against the lazier ways, paired over the nights where both exist.
+
+    {way: {nightly, other, difference, low, high, lists, users, nights}}; intervals by user.
+    """
+    from recsys.evaluation.uncertainty import bootstrap
+
+    parts = [np.load(place / "nights" / f"{number}.npz") for number in range(len(nights))]
+    found: dict[str, dict[str, Any]] = {}
+    for way, first in ((STALE, 1), (WEEKLY, 0)):
+        kept = [p for p in parts[first:] if np.isfinite(p[way]).any()]
+        if not kept:
+            continue
+        ours, theirs = (np.concatenate([p[name] for p in kept]) for name in (FRESH, way))
+        _, user = np.unique(np.concatenate([p["user"] for p in kept]), return_inverse=True)
+        drawn = bootstrap(
+            np.column_stack([ours - theirs, ours, theirs]),
+            user.astype(np.int32),
+            resamples=RESAMPLES,
+            seed=0,
+        )
+        value, low, high, groups, users = drawn.interval(0)
+        found[way] = {
+            FRESH: drawn.interval(1).value,
+            "other": drawn.interval(2).value,
+            "difference": value,
+            "low": low,
+            "high": high,
+            "lists": groups,
+            "users": users,
+            "nights": len(kept),
+        }
+    return found
+
+
+def conclusions(differences: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """What the lazier ways would have cost, in words."""
+    said = []
+    for way, found in differences.items():
+        low, high = (_signed(found[name]) for name in ("low", "high"))
+        said.append(
+            f"retrained nightly {_number(found[FRESH])}, {way} {_number(found['other'])}: "
+            f"difference {_signed(found['difference'])} [{low}, {high}] nDCG@{K}, "
+            f"{found['lists']:,} lists of {found['users']:,} users in {found['nights']} nights"
+        )
+    return said
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4f}"
+
+
+def _signed(value: float | None) -> str:
+    return "–" if value is None else f"{value:+.4f}"
+
+
 def _day(at: int) -> str:
     return str(np.datetime64(at, "us").astype("datetime64[m]")).replace("T", " ")
 
 
-def table(nights: list[NightQuality]) -> str:
+def table(nights: Sequence[NightQuality]) -> str:
     """One line per night."""
     lines = [
-        f"{'night until':<17} {'champion':>8} {'gate':>9} {'users':>6} {'nDCG@10':>8} {'stale':>8} {'seconds':>8}"
+        f"{'night until':<17} {'champion':>8} {'gate':>10} {'users':>6} {'nDCG@10':>8} "
+        f"{'late':>8} {'weekly':>8} {'seconds':>8}"
     ]
     for n in nights:
-        value = "–" if n.ndcg is None else f"{n.ndcg:.4f}"
-        stale = "–" if n.stale is None else f"{n.stale:.4f}"
-        gate = "promoted" if n.promoted else "refused"
         lines.append(
-            f"{_day(n.cut):<17} {n.version!s:>8} {gate:>9} {n.users:>6} {value:>8} {stale:>8} {n.seconds:>8}"
-        )
-    fresh = [n.ndcg for n in nights if n.ndcg is not None and n.stale is not None]
-    old = [n.stale for n in nights if n.ndcg is not None and n.stale is not None]
-    if fresh:
-        lines.append(
-            f"\nretrained every night {np.mean(fresh):.4f}, one night late {np.mean(old):.4f} "
-            f"(mean nDCG@10 over {len(fresh)} nights)"
+            f"{_day(n.cut):<17} {n.version!s:>8} {n.gate:>10} {n.users:>6} {_number(n.ndcg):>8} "
+            f"{_number(n.stale):>8} {_number(n.weekly):>8} {n.seconds:>8}"
         )
     return "\n".join(lines)
 
 
-def write(config: RecsysConfig, nights: list[NightQuality]) -> Path:
-    """backtest.json in the workspace's reports, whole or not at all."""
+def write(
+    config: RecsysConfig,
+    nights: Sequence[NightQuality],
+    differences: Mapping[str, Mapping[str, Any]],
+) -> Path:
+    """backtest.json and backtest.html in the workspace's reports, each whole or not at all."""
     from recsys.files import atomic_write
 
-    out = config.workspace_path / "reports" / "backtest.json"
-    out.parent.mkdir(parents=True, exist_ok=True)
-    atomic_write(out, json.dumps([vars(n) for n in nights], indent=1))
-    return out
+    out = config.workspace_path / "reports"
+    out.mkdir(parents=True, exist_ok=True)
+    tree = {"nights": [asdict(n) for n in nights], "differences": differences}
+    atomic_write(out / "backtest.json", json.dumps(tree, indent=1))
+    atomic_write(out / "backtest.html", page(config.name, nights, differences))
+    return out / "backtest.html"
+
+
+def page(
+    name: str, nights: Sequence[NightQuality], differences: Mapping[str, Mapping[str, Any]]
+) -> str:
+    """The report as text."""
+    from recsys.evaluation.page import template
+    from recsys.evaluation.plots import line_plot
+    from recsys.evaluation.uncertainty import Interval
+
+    lines = {
+        way: [Interval(getattr(n, field), None, None, n.users, n.users) for n in nights]
+        for way, field in ((FRESH, "ndcg"), (STALE, "stale"), (WEEKLY, "weekly"))
+    }
+    plot = line_plot(
+        "Quality by night",
+        f"nDCG at {K} of each night's champion on what users did until the next night, beside the "
+        "champion a night older and that of a weekly retraining",
+        list(range(1, len(nights) + 1)),
+        lines,
+        x_label="night",
+        y_label=f"nDCG@{K}",
+    )
+    rows = [
+        (_day(n.cut), n.version, n.gate, n.reason, n.users, n.ndcg, n.stale, n.weekly, n.seconds)
+        for n in nights
+    ]
+    text: str = template("backtest.html.j2").render(
+        name=name, rows=rows, said=conclusions(differences), plot=plot, k=K
+    )
+    return text

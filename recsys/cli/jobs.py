@@ -7,7 +7,14 @@ from typing import Any
 def add_parsers(subparsers: Any) -> None:
     """Register the commands of this room."""
     nightly = subparsers.add_parser("nightly", help="the night's retraining, gated and reversible")
-    nightly.add_argument("--until", metavar="DATE", help="use only events before this UTC date")
+    nightly.add_argument(
+        "--until",
+        metavar="DATE",
+        help="use only events before this UTC date; nights missed before it are run first, in order",
+    )
+    nightly.add_argument(
+        "--single", action="store_true", help="with --until: that night alone, none before it"
+    )
     nightly.add_argument(
         "--dry-run", action="store_true", help="say which stages would run, and why; write nothing"
     )

@@ -7,33 +7,72 @@ from typing import TYPE_CHECKING, Any
 
 from data_schemas.config import RecsysConfig, load_config
 from data_schemas.errors import ExitCode, UsageError
+from features.interactions import DAY
 
 if TYPE_CHECKING:
+    from recsys.notify import Outcome
     from training.nightly import NightResult
 
+OUTCOMES: "dict[str, Outcome]" = {
+    "promote": "promoted",
+    "challenger": "challenger",
+    "reject": "refused",
+}
 SHOWN = ("ndcg@10", "recall@10", "recall@100", "mrr", "auc", "coverage@100")
 """Columns of the printed table, where they were measured."""
 
 
 def run_nightly(args: argparse.Namespace) -> int:
-    """The whole night."""
+    """The whole night; with `--until`, the nights missed before it first, in order."""
+    config = load_config(args.config)
+    nights = [moment(args.until)] if args.single else missed(config, moment(args.until))
+    if len(nights) > 1:
+        print(f"catching up: {len(nights)} nights, until " + ", ".join(map(_date, nights)))
+    code = ExitCode.DONE
+    for until in nights[:1] if args.dry_run else nights:
+        code = _one_night(config, until, args.dry_run)
+    return code
+
+
+def _one_night(config: RecsysConfig, until: int | None, dry_run: bool) -> ExitCode:
     from recsys.notify import notify
     from recsys.progress import Reporter
     from training.nightly import run_night
 
-    config = load_config(args.config)
     try:
-        result = run_night(config, until=moment(args.until), dry_run=args.dry_run)
+        result = run_night(config, until=until, dry_run=dry_run)
     except Exception as error:
-        if not args.dry_run:
+        if not dry_run:
             notify(config, "failed", {"reason": str(error)[:2000]}, Reporter())
         raise
-    if args.dry_run:
+    if dry_run:
         print("\n".join(result.lines))
         return ExitCode.DONE
     say(result)
-    tell(config, result)
+    if not result.unchanged:
+        tell(config, result)
     return exit_code(result)
+
+
+def missed(config: RecsysConfig, until: int | None) -> list[int | None]:
+    """The nights to run up to a moment (µs): one for each midnight UTC since the data of the last
+    night ended, and the moment itself.
+
+    One night alone without `until`, in a workspace without an earlier night, and where `until`
+    lies before the last night's data.
+    """
+    from training.night.publish import last_end
+
+    end = last_end(config) if until is not None else None
+    if until is None or end is None or until <= end:
+        return [until]
+    first = (end // DAY + 1) * DAY
+    return [*range(first, until, DAY), until]
+
+
+def _date(at: int | None) -> str:
+    assert at is not None
+    return f"{datetime.fromtimestamp(at / 1_000_000, UTC):%Y-%m-%d %H:%M}".removesuffix(" 00:00")
 
 
 def exit_code(result: "NightResult") -> ExitCode:
@@ -70,7 +109,10 @@ def say(result: "NightResult") -> None:
     print(table(result.metrics))
     decision = result.decision
     assert decision is not None
-    verb = {"promote": "promoted to champion"}.get(decision.action, "REFUSED by the gate")
+    verb = {
+        "promote": "promoted to champion",
+        "challenger": "kept as CHALLENGER; the champion stays",
+    }.get(decision.action, "REFUSED by the gate")
     print(f"\nversion {result.version}: {verb}")
     for reason in decision.reasons:
         if not decision.promoted or "champion" in reason:
@@ -108,7 +150,7 @@ def tell(config: RecsysConfig, result: "NightResult") -> None:
         "reason": "; ".join(result.decision.reasons)[:2000],
         "report": str(result.report),
     }
-    notify(config, "promoted" if result.decision.promoted else "refused", facts, Reporter())
+    notify(config, OUTCOMES[result.decision.action], facts, Reporter())
 
 
 def run_train(args: argparse.Namespace) -> int:

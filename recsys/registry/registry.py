@@ -448,6 +448,21 @@ class Registry:
     def _client(self) -> Any:
         quiet_mlflow()
         if not self.embedded:
+    def drop_reports(self) -> int:
+        """Delete the copies of reports that a remote store keeps beside the versions; how many
+        versions there are. Those in a folder are the caller's to clean file by file."""
+        remote = [v for v in self.list() if _as_path(v.source) is None]
+        if remote:
+            with self._asked("deleting reports"):
+                from mlflow.store.artifact.artifact_repository_registry import (
+                    get_artifact_repository,
+                )
+
+                for entry in remote:
+                    root = entry.source.removesuffix(f"/{_MODEL}")
+                    get_artifact_repository(root).delete_artifacts("report")
+        return len(remote)
+
             _knock(self.uri)
         from mlflow.tracking import MlflowClient
 

@@ -168,3 +168,32 @@ def test_the_command_prints_a_receipt(config, tmp_path, monkeypatch, capsys):
     assert "never rewritten" in out
     assert main(["forget-user", BOB, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["user_id"] == BOB
+
+
+def test_a_backtest_within_the_workspace_forgets_too(config, workspace):
+    """It holds tables and states of its own, and starts anew without the person."""
+    inner = Workspace(workspace.path / "backtest")
+    make_state(inner.state / "key")
+    table = pa.table({"user_id": [ANN, BOB], "item_id": ["a", "b"]})
+    runner = StageRunner(inner, Reporter(quiet=True))
+    rows = runner.run("tables", {}, lambda out: pq.write_table(table, out / "events.parquet"))
+    (inner.path / "nights").mkdir()
+    np.savez(inner.path / "nights" / "0.npz", user=np.array([ANN]))
+    (inner.path / "plan.json").write_text("{}")
+    receipt = forget_user(config, ANN)
+    assert not rows.path.exists()
+    assert not OnlineState.open(inner.state / "key").knows_user(ANN)
+    assert not any(inner.path.glob("nights/*"))
+    assert not (inner.path / "plan.json").exists()
+    assert any(p.where.startswith("backtest/ stages/") for p in receipt.places)
+
+
+def test_half_written_outputs_and_traces_go_too(config, workspace):
+    half = workspace.stages / "tables" / ".key.part" / ".tables.scratch-1"
+    half.mkdir(parents=True)
+    (half / "duck.db").write_bytes(ANN.encode())
+    (workspace.log / "trace-1.txt").write_text(f"KeyError: '{ANN}'")
+    (workspace.log / "trace-2.txt").write_text("KeyError: 'someone else'")
+    forget_user(config, ANN)
+    assert not half.exists()
+    assert sorted(p.name for p in workspace.log.glob("trace*")) == ["trace-2.txt"]

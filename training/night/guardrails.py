@@ -1,9 +1,10 @@
 """Numbers with limits that a candidate has to keep besides being as good as the champion."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from data_schemas.config import GateConfig
 from features.parity import LIMIT
+from recsys.evaluation.context import Check
 from recsys.evaluation.evaluation import Evaluation
 from recsys.evaluation.uncertainty import Interval
 from training.night.gate import Guardrail
@@ -20,12 +21,14 @@ def guardrails(
     rival: str | None,
     bundle_bytes: int,
     rival_bytes: int | None,
+    served: Sequence[Check],
 ) -> list[Guardrail]:
     """All guardrails that tonight's figures allow.
 
     Args:
         rival: name of the champion's system in the evaluation; None where it has no lists.
         bundle_bytes: size of the release; `rival_bytes` of the champion's, where it can be read.
+        served: what recomputing served rows found; empty where nothing was served.
     """
     main = evaluation.systems[evaluation.main]
     found = [
@@ -37,6 +40,9 @@ def guardrails(
             False,
         ),
     ]
+    if served:
+        broken = sum(not check.passed for check in served)
+        found.append(Guardrail("served features that differ in batch", broken, 0, False))
     if trial.overlap is not None:
         found.append(
             Guardrail("overlap of released and evaluated", trial.overlap, gate.min_overlap, True)

@@ -40,6 +40,9 @@ class Inputs:
     tables: Tables
     interactions: Interactions
     """All accepted events before the night's `until`; graded so that something is positive."""
+    known: Interactions
+    """All accepted events, those after `until` too: what the online state holds, which is read as of
+    the moment asked for."""
     meaning: EventMeaning
     """What those events mean, and those that a service will see after them."""
     windows: Windows
@@ -142,6 +145,7 @@ def split(night: Night, stage: StageResult) -> Inputs:
             + ", ".join(interactions.kinds)
             + "), so every event counts as grade 1; set events.types in the config to change this"
         )
+    known = interactions
     if night.until is not None:
         interactions = interactions.before(night.until)
     windows = plan_windows(
@@ -150,7 +154,7 @@ def split(night: Night, stage: StageResult) -> Inputs:
         ordinal_until=tables.resolution.ordinal_until,
     )
     night.reporter.say(f"split: {windows.why}")
-    return Inputs(stage, tables, interactions, meaning, windows, night.config)
+    return Inputs(stage, tables, interactions, known, meaning, windows, night.config)
 
 
 def _check_segments(tables: Tables, config: RecsysConfig) -> None:

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from data_schemas.config import RecsysConfig
 from data_schemas.errors import RecsysError
 from recsys.bundle import open_bundle
 from recsys.evaluation.context import Check
@@ -101,6 +102,7 @@ def decide_and_register(
             rival.lists.name if rival and rival.lists else None,
             folder_bytes(bundle.path / "bundle"),
             _bytes_of(registry, rival),
+            night.served_parity,
         ),
         leaks=[f"{check.name}: {check.detail}" for check in checks if not check.passed],
         stops=health.stops(drifted),
@@ -121,7 +123,7 @@ def decide_and_register(
     publish_state(night, state)
     if decision.promoted and registry.champion() != version:
         registry.promote(version, "; ".join(decision.reasons)[:4000])
-    _remember(night, bundle, state, version, decision, page, evaluation)
+    _remember(night, inputs.windows.end, bundle, state, version, decision, page, evaluation)
     _collect(night, registry)
     metrics = {
         name: {m: list(i[:3]) for m, i in found.items()}
@@ -211,8 +213,18 @@ def _identity(bundle: StageResult, state: StageResult, night: Night) -> str:
     return hash_json([bundle.key, state.key, night.section("gate"), night.section("evaluation")])
 
 
+def last_end(config: RecsysConfig) -> int | None:
+    """End of the data of the last night that finished here, µs; None before the first."""
+    try:
+        text = (config.workspace_path / "cache" / REGISTERED).read_text(encoding="utf-8")
+        return int(json.loads(text)["end"])
+    except (OSError, ValueError, KeyError):
+        return None
+
+
 def _remember(
     night: Night,
+    end: int,
     bundle: StageResult,
     state: StageResult,
     version: int,
@@ -222,6 +234,7 @@ def _remember(
 ) -> None:
     record = {
         "identity": _identity(bundle, state, night),
+        "end": end,
         "version": version,
         "decision": decision.as_json(),
         "report": str(page),

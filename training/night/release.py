@@ -22,6 +22,8 @@ from training.night.sources import Fitted, Recipe, fit_as_of
 
 TEXT = "text"
 CURRENT = "current.json"
+NOT_IN_A_BUNDLE = {"workspace", "data", "serving", "tracking", "notify"}
+"""Config sections that say where things are, with the passwords and secret addresses in them."""
 
 
 def refit(night: Night, inputs: Inputs, encoded: Encoded, recipe: Recipe) -> Fitted:
@@ -34,13 +36,15 @@ def refit(night: Night, inputs: Inputs, encoded: Encoded, recipe: Recipe) -> Fit
 def snapshot(night: Night, inputs: Inputs, position: int) -> StageResult:
     """The online state as of the drained log position: histories, counters, catalogue.
 
+    It holds every event up to there, also for a night that trains on those before a date only: a
+    service folds what comes after the position, so what is missing here would be missing there.
     It holds personal data, so it lies beside the bundle and never in it.
     """
 
     def action(out: Path) -> dict[str, Any]:
         config = night.config.features
         state = OnlineState.build(
-            inputs.interactions,
+            inputs.known,
             inputs.tables.catalogue,
             bucket_us=BUCKETS[config.bucket],
             windows_us=state_windows(night),
@@ -52,16 +56,16 @@ def snapshot(night: Night, inputs: Inputs, position: int) -> StageResult:
         state.save(out / "state")
         return {
             "log_position": position,
-            "users": inputs.interactions.n_users,
+            "users": inputs.known.n_users,
             # From what, for those who compute again what was read from it.
             "tables": inputs.stage.key,
-            "until": night.until,
+            "until": None,
         }
 
     return night.runner.run(
         "state",
         {
-            "tables": inputs.key,
+            "tables": inputs.stage.key,
             "position": position,
             "features": night.section("features"),
             "events": night.section("events"),
@@ -106,9 +110,7 @@ def bundle(
             ranker=Ranker.load(rankers.path / "full"),
             features_json=measured.features.to_json(),
             facts={
-                "config": plain(
-                    night.config.model_dump(mode="json", exclude={"workspace", "data"})
-                ),
+                "config": plain(night.config.model_dump(mode="json", exclude=NOT_IN_A_BUNDLE)),
                 "data_window": [int(inputs.interactions.time.min()), inputs.windows.end],
                 "windows": inputs.windows.facts(),
                 "recipe": recipe.as_json(),
@@ -118,7 +120,7 @@ def bundle(
                 "ranker": rankers.facts["ranker"],
                 "stages": night.runner.used,
                 "state": {
-                    "kinds": list(inputs.interactions.kinds),
+                    "kinds": list(inputs.known.kinds),
                     "bucket_us": BUCKETS[night.config.features.bucket],
                     "windows_us": state_windows(night),
                 },

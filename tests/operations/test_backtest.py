@@ -1,0 +1,107 @@
+"""The backtest's own arithmetic, and that it touches nothing that serves."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from data_schemas.config import parse_config
+from data_schemas.errors import UsageError
+from features.interactions import DAY
+from recsys.cli import backtest
+from recsys.cli.backtest import NightQuality, compare, conclusions, elsewhere, plan_cuts, table
+from recsys.registry import Registry
+
+
+@pytest.fixture
+def config(tmp_path):
+    raw = {
+        "data": {"items": "i", "events": "e"},
+        "tracking": {"uri": "postgresql://user@db/mlflow", "artifacts": "s3://bucket/live"},
+        "notify": {"webhook": "https://example.org/secret"},
+    }
+    return parse_config(raw, tmp_path)
+
+
+def quality(cut, version, ndcg=0.1):
+    return NightQuality(cut, version, "promote", "passed", 3, ndcg, None, ndcg, 1.0)
+
+
+def test_nothing_is_promoted_where_it_would_serve(config):
+    simulated = elsewhere(config)
+    registry = Registry(simulated)
+    assert registry.embedded
+    assert config.workspace_path in registry._store.path.parents
+    assert simulated.notify.webhook is None
+    assert simulated.workspace_path == config.workspace_path / "backtest"
+
+
+def test_cuts_are_days_or_equal_shares(config, monkeypatch):
+    dense = np.sort(np.random.default_rng(1).integers(0, 40 * DAY, 4000))
+    monkeypatch.setattr(backtest, "_times", lambda _: dense)
+    assert np.diff(plan_cuts(config, 14)).tolist() == [DAY] * 14
+    sparse = np.arange(100) * 30 * DAY
+    monkeypatch.setattr(backtest, "_times", lambda _: sparse)
+    cuts = plan_cuts(config, 4)
+    assert cuts[-1] == sparse[-1] + 1
+    assert len(cuts) == 5
+    assert cuts[0] >= sparse[79]
+    monkeypatch.setattr(backtest, "_times", lambda _: np.array([1, 1, 1, 2]))
+    with pytest.raises(UsageError, match="too few moments"):
+        plan_cuts(config, 3)
+
+
+def test_each_way_is_paired_over_its_nights(tmp_path):
+    (tmp_path / "nights").mkdir()
+    for night, (fresh, late, weekly) in enumerate(
+        (([0.5, 0.1], [np.nan, np.nan], [0.5, 0.1]), ([0.4, 0.6], [0.2, 0.6], [0.4, 0.2]))
+    ):
+        columns = {"nightly": fresh, "a night late": late, "weekly": weekly}
+        np.savez(tmp_path / "nights" / f"{night}.npz", user=np.array(["a", "b"]), **columns)
+    found = compare(tmp_path, [quality(1, 1), quality(2, 2)])
+    assert found["a night late"]["difference"] == pytest.approx((0.2 + 0.0) / 2)
+    assert found["a night late"]["nights"] == 1
+    assert found["weekly"]["difference"] == pytest.approx((0 + 0 + 0 + 0.4) / 4)
+    assert (found["weekly"]["lists"], found["weekly"]["users"]) == (4, 2)
+    assert "weekly 0.3000: difference +0.1000" in conclusions(found)[1]
+
+
+def test_an_interrupted_backtest_goes_on_and_another_starts_anew(config, tmp_path):
+    place = config.workspace_path / "backtest"
+    config.workspace_path.mkdir()
+    (config.workspace_path / "forgotten.json").write_text('{"users": {"ann": "2026"}}')
+    assert backtest._begin(config, place, [1, 2, 3]) == []
+    assert "ann" in (place / "forgotten.json").read_text()
+    done = [quality(1, 1)]
+    backtest._keep(place, config, [1, 2, 3], done)
+    (place / "mlflow").mkdir()
+    assert backtest._begin(config, place, [1, 2, 3]) == done
+    assert (place / "mlflow").exists()
+    assert backtest._begin(config, place, [1, 2, 4]) == []
+    assert not (place / "mlflow").exists()
+    backtest._keep(place, config, [1, 2, 3], [*done, quality(2, 2)])
+    assert backtest._begin(config, place, [1, 2, 3]) == []
+
+
+def test_every_seventh_version_stands_for_a_weekly_retraining(config, monkeypatch, tmp_path):
+    asked = []
+
+    def simulate(config, number, cut, end, weekly, reporter):
+        asked.append(weekly)
+        return quality(cut, number + 1)
+
+    monkeypatch.setattr(backtest, "load_config", lambda _: config)
+    monkeypatch.setattr(backtest, "plan_cuts", lambda c, n: list(range(n + 1)))
+    monkeypatch.setattr(backtest, "simulate", simulate)
+    monkeypatch.setattr(backtest, "compare", lambda *_: {})
+    assert backtest.run_backtest(SimpleNamespace(nights=9, config="c")) == 0
+    assert asked == [None, 1, 1, 1, 1, 1, 1, None, 8]
+
+
+def test_the_page_and_the_table(config):
+    nights = [quality(DAY, 1), quality(2 * DAY, None, None)]
+    page = backtest.page("name <b>", nights, {})
+    assert "name &lt;b&gt;" in page
+    assert "1970-01-02 00:00" in page
+    assert "<svg" in page
+    assert table(nights).count("\n") == 2
