@@ -3,7 +3,7 @@
 An item is its id embedding plus a projection of its text vector, so that items nobody has met yet
 are scored by their text. One or more pre-norm blocks with a learned bias per head and distance
 read the history; the last state, dotted with every item, is the score. Training is torch's and
-lives elsewhere; here is only numpy, for one user at a time.
+lives elsewhere; here are compiled loops, for one user at a time.
 
 Shapes: N items, d model width, H heads, h events of a history, B blocks, m width of a block's
 inner layer.
@@ -18,7 +18,6 @@ import numpy.typing as npt
 
 from features.interactions import Floats, History, Ints
 from features.protocols import Mask, Recalled
-from recsys.collaborative import kernels
 from recsys.collaborative.base import (
     NOTHING,
     Dials,
@@ -29,9 +28,13 @@ from recsys.collaborative.base import (
     weighed,
 )
 from recsys.collaborative.dense import InvertedLists, scan
-from recsys.collaborative.kernels import Marks
+from recsys.collaborative.kernels import Marks, dots_at
+from recsys.sequence import kernels
 
-NORM_EPSILON: Final = 1e-5
+BLOCK: Final = (
+    "norm1", "attend", "mix", "norm2", "widen", "widen_bias", "narrow", "narrow_bias",
+)  # fmt: skip
+"""Arrays of a block, in the order that its kernel takes them."""
 Weights = Mapping[str, npt.NDArray[Any]]
 
 
@@ -89,30 +92,15 @@ class SequenceSource(FittableSource):
         if not len(item):
             return None
         state = self.items[item[::-1]]
-        for block in range(self.blocks):
-            state = self._block(block, state, last_only=block == self.blocks - 1)
-        last = normalised(state[-1], self.weights["norm"])
+        for b in range(self.blocks):
+            # only the last row is read of what the last block gives
+            asked = 1 if b == self.blocks - 1 else len(state)
+            state = kernels.block(
+                state, asked, self.weights["distance"][b],
+                *(self.weights[f"{name}.{b}"] for name in BLOCK),
+            )  # fmt: skip
+        last = kernels.normalise(state[-1:], self.weights["norm"])[0]
         return np.append(last, np.float32(1.0))
-
-    def _block(self, b: int, state: Floats, last_only: bool) -> Floats:
-        """One causal block over float32[h, d]; only the last row where no later block reads more."""
-        w = self.weights
-        width, heads = state.shape[1], w["distance"].shape[1]
-        mixed = normalised(state, w[f"norm1.{b}"]) @ w[f"attend.{b}"]
-        asking = slice(len(state) - 1, None) if last_only else slice(None)
-        split = [mixed[:, k * width : (k + 1) * width] for k in range(3)]
-        gap = np.arange(len(state))[asking, None] - np.arange(len(state))[None, :]
-        out = np.empty((len(gap), width), np.float32)
-        size = width // heads
-        for head in range(heads):
-            part = slice(head * size, (head + 1) * size)
-            logits = split[0][asking, part] @ split[1][:, part].T / np.float32(np.sqrt(size))
-            logits += w["distance"][b, head][np.maximum(gap, 0)]
-            logits[gap < 0] = -np.inf
-            out[:, part] = softmax(logits) @ split[2][:, part]
-        state = state[asking] + out @ w[f"mix.{b}"]
-        inner = normalised(state, w[f"norm2.{b}"]) @ w[f"widen.{b}"] + w[f"widen_bias.{b}"]
-        return state + np.maximum(inner, 0) @ w[f"narrow.{b}"] + w[f"narrow_bias.{b}"]  # type: ignore[no-any-return]
 
     def score(self, history: History, items: Ints, now: int) -> Floats:
         """float32[n, 2]: the logarithm of the estimated chance of being next, and that chance.
@@ -124,7 +112,7 @@ class SequenceSource(FittableSource):
         if query is not None:
             wanted = np.ascontiguousarray(items, np.int32)
             score = np.empty(len(items), np.float32)
-            kernels.dots_at(self.targets, query, self.known, wanted, score)
+            dots_at(self.targets, query, self.known, wanted, score)
             out[:, 0] = score
             out[:, 1] = np.exp(np.minimum(score, 0.0))
         return out
@@ -166,19 +154,3 @@ class SequenceSource(FittableSource):
 
 def _under(prefix: str, arrays: Weights) -> dict[str, npt.NDArray[Any]]:
     return {name[len(prefix) :]: a for name, a in arrays.items() if name.startswith(prefix)}
-
-
-def normalised(state: Floats, norm: Floats) -> Floats:
-    """Layer norm over the last axis; norm is float32[2, d]: gain and bias."""
-    mean = state.mean(axis=-1, keepdims=True)
-    centred = state - mean
-    variance = (centred * centred).mean(axis=-1, keepdims=True)
-    out: Floats = centred / np.sqrt(variance + np.float32(NORM_EPSILON)) * norm[0] + norm[1]
-    return out
-
-
-def softmax(logits: Floats) -> Floats:
-    """Over the last axis."""
-    grown = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    out: Floats = grown / grown.sum(axis=-1, keepdims=True)
-    return out

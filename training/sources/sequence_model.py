@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from features.interactions import Floats, Ints
-from recsys.sequence.source import NORM_EPSILON
+from recsys.sequence.kernels import NORM_EPSILON
 
 INNER = 2
 """Width of a block's inner layer over the model's width."""
