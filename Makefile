@@ -1,19 +1,26 @@
-# Two commands do everything on a fresh machine with Python 3.11:
+# Two commands do everything on a fresh machine with Python 3.11 or newer:
 #   make demo    install, then a night's retraining on bundled real data, then one ranking call
 #   make test    install, then lint, types, import contracts and tests
+# Tests that need what a machine does not have (a JDK for Spark, a PostgreSQL server, Chromium) are
+# skipped, and pytest says which and why.
 VENV   ?= .venv
-PYTHON ?= $(shell command -v python3.11 || command -v python3)
+# The first of these that runs: a shim of a version manager may be there and not run.
+PYTHON ?= $(firstword $(foreach p,python3.11 python3 python3.12 python3.13,$(shell \
+	$(p) -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo $(p))))
 BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .PHONY: install demo test lint clean
 
 install: $(VENV)/.installed
 
 $(VENV)/.installed: pyproject.toml constraints.txt
-	$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "recsys needs Python 3.11 or newer, found " + sys.version.split()[0])'
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt "torch"
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev,postgres]"
+	@test -n "$(PYTHON)" || { echo "recsys needs Python 3.11 or newer; name one with PYTHON=..." >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { echo "no virtual environment could be made in $(VENV): on Debian and Ubuntu, install python3-venv" >&2; exit 1; }
+	$(PIP) torch
+	$(PIP) --editable ".[dev,postgres]"
+	@# Spark's package is 400 MB and of no use without a JDK; without either, its tests are skipped.
+	@if java -version >/dev/null 2>&1; then $(PIP) --editable ".[spark]" || echo "going on without Spark"; fi
 	touch $@
 
 demo: install
