@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import pyarrow as pa
 
 MEMORY_LIMIT = "1500MB"
 """DuckDB's own bound; measured with 20 million events: the process stays below 2.5 GB."""
@@ -38,6 +39,10 @@ class Engine:
 
     def rows(self, sql: str) -> list[tuple[Any, ...]]:
         return list(self._connection.execute(sql).fetchall())
+
+    def arrow(self, sql: str) -> pa.Table:
+        """A result that fits into memory."""
+        return self._connection.sql(sql).to_arrow_table()
 
     def one(self, sql: str) -> Any:
         """First column of the first row."""

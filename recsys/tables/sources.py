@@ -48,14 +48,15 @@ class Source:
         return f"{self.labels[0]}{more}"
 
 
-def find_files(place: str, folder: Path, table: Table) -> list[Path]:
-    """Parquet files of a path, folder or glob of the config, in the order of their names.
+def find_files(place: str, folder: Path, table: Table, setting: str | None = None) -> list[Path]:
+    """Parquet files of a path, folder or glob, in the order of their names; `setting` is where the
+    path was given, a key of the config unless said otherwise.
 
     Raises:
         UsageError: nothing lies there.
     """
     anchored = Path(place) if Path(place).is_absolute() else folder / place
-    field = f"data.{table.name}"
+    field = setting or f"data.{table.name}"
     if anchored.is_file():
         return [anchored]
     if anchored.is_dir():
@@ -66,7 +67,7 @@ def find_files(place: str, folder: Path, table: Table) -> list[Path]:
                 where=f"{anchored} ({field})",
                 found=_listing(anchored),
                 expected="files named *.parquet, in it or in folders such as day=2024-05-01",
-                fix="export the table there, or correct the path in the config",
+                fix="export the table there, or correct the path",
             )
         return sorted(found)
     if has_magic(str(anchored)):
@@ -76,13 +77,14 @@ def find_files(place: str, folder: Path, table: Table) -> list[Path]:
         raise UsageError(
             "no file matches the pattern",
             where=f"{anchored} ({field})",
-            fix="correct the pattern in the config",
+            fix="correct the pattern",
         )
     raise UsageError(
         "there is no such file or folder",
         where=f"{anchored} ({field})",
         found=_listing(anchored.parent),
-        fix="correct the path in the config; it is relative to the config's folder",
+        fix="correct the path"
+        + ("" if setting else " in the config; it is relative to the config's folder"),
     )
 
 
