@@ -145,7 +145,8 @@ def plan_windows(
         ordinal_step: the fixed step of ordinal histories, µs.
 
     Raises:
-        DataRefused: fewer than two moments in time, so that nothing can be held out.
+        DataRefused: fewer than two moments in time, so that nothing can be held out, or nothing
+            happens in the test windows that a list could be judged by.
     """
     times = interactions.time
     if not len(times) or times.min() == times.max():
@@ -159,8 +160,28 @@ def plan_windows(
     end = int(times.max()) + 1
     wholly_ordinal = ordinal_until is not None and (times > ordinal_until).mean() < 0.05
     if config.scheme == "ordinal" or (config.scheme == "auto" and wholly_ordinal):
-        return _ordinal_windows(interactions, end, ordinal_step)
-    return _time_windows(interactions, config, end, ordinal_until)
+        windows = _ordinal_windows(interactions, end, ordinal_step)
+    else:
+        windows = _time_windows(interactions, config, end, ordinal_until)
+    _refuse_without_a_test(interactions, windows)
+    return windows
+
+
+def _refuse_without_a_test(interactions: Interactions, windows: Windows) -> None:
+    """Before hours of work: lists must have something to be judged by."""
+    for cut in windows.test:
+        if len(moments_at(interactions, cut, windows.label_end(cut))):
+            return
+    start = np.datetime64(windows.test[0], "us").astype("datetime64[s]")
+    raise DataRefused(
+        "nothing can be tested",
+        where="events",
+        found=f"from {start} on, nobody acts positively on an item that is new to them"
+        if (interactions.grade > 0).any()
+        else "no event is positive: all are dislikes or neutral",
+        expected="at least one such event: lists leave out what a user has had",
+        fix="give more items or more events, or move the test with windows.cuts",
+    )
 
 
 def _ordinal_windows(interactions: Interactions, end: int, step: int) -> Windows:

@@ -32,6 +32,8 @@ from training.windows import Moments, moments_at
 
 PRACTISED_AT_MOST = 0.15
 """Largest share of items, or of moments, that is practised as new (assumed)."""
+NO_LABEL = -(2**62)
+"""End of a label window (µs) in which nothing lies."""
 FEW_EVENTS = 3
 """A user with at most this many events is new."""
 
@@ -76,8 +78,15 @@ def practice(inputs: Inputs, floor: float, seed: int) -> Practice:
 def measure(
     night: Night, inputs: Inputs, encoded: Encoded, recipe: Recipe, role: str
 ) -> tuple[StageResult, Measured | None]:
-    """Candidates and features of every moment of a role (`ranker` or `test`); None in a dry run."""
-    cuts = inputs.windows.ranker if role == "ranker" else inputs.windows.test
+    """Candidates and features of every moment of a role (`ranker` or `test`); None in a dry run.
+
+    Where only the test has a window, the ranker's role has no moment: its groups are empty, but
+    with the same signals and features.
+    """
+    windows = inputs.windows
+    cuts = windows.ranker if role == "ranker" else windows.test
+    labels_until = {cut: windows.label_end(cut) for cut in cuts} or {windows.cuts[0]: NO_LABEL}
+    cuts = tuple(labels_until)
     seed = night.config.seed
     practised = (
         practice(inputs, night.config.windows.floor_share, seed) if role == "ranker" else None
@@ -96,7 +105,7 @@ def measure(
     def action(out: Path) -> dict[str, Any]:
         parts = []
         for number, cut in enumerate(cuts):
-            moments = moments_at(inputs.interactions, cut, inputs.windows.label_end(cut))
+            moments = moments_at(inputs.interactions, cut, labels_until[cut])
             moments = moments.sample(max(1, limit // len(cuts)), seed + number)
             sources = fits[cut].load(encoded)
             parts.append(

@@ -119,9 +119,9 @@ def _choose(night: Night, inputs: Inputs, encoded: Encoded) -> Recipe:
     """Tune on labels of the later half of the ranker's windows, with sources fitted before it."""
     config, windows = night.config.sources, inputs.windows
     # From the middle of the ranker's windows on: recent enough to resemble the test, with enough
-    # moments before it begins.
-    cuts = windows.ranker[len(windows.ranker) // 2 :] or windows.cuts[:1]
-    cut = cuts[0]
+    # moments before it begins. Without such a window there is no label to tune on.
+    cuts = windows.ranker[len(windows.ranker) // 2 :]
+    cut = (cuts or windows.cuts)[0]
     events = inputs.interactions.before(cut)
     extra = source_inputs(inputs, encoded)
     judged = applicable_sources(
@@ -171,6 +171,8 @@ def sequence_epochs(events: Interactions, budget: float) -> int:
 
 def _labels(inputs: Inputs, cuts: Sequence[int], seed: int) -> list[Label]:
     """Moments at some cuts with what their users did until the next."""
+    if not cuts:
+        return []
     parts = [moments_at(inputs.interactions, c, inputs.windows.label_end(c)) for c in cuts]
     moments = Moments.join(parts).sample(TUNING_MOMENTS, seed)
     read = history_reader(inputs.interactions.histories(), moments)

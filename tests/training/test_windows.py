@@ -1,0 +1,51 @@
+"""Where the past is cut, and what is refused before any work is done."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from data_schemas.config import WindowsConfig
+from data_schemas.errors import DataRefused
+from features.interactions import DAY
+from training.windows import plan_windows
+
+
+def planned(interactions):
+    return plan_windows(interactions, WindowsConfig(), ordinal_until=None)
+
+
+def at_days(interactions, days):
+    return replace(interactions, time=np.array(days, np.int64) * DAY)
+
+
+def test_one_moment_cannot_be_split(interactions_of):
+    with pytest.raises(DataRefused, match="one single timestamp"):
+        planned(at_days(interactions_of([0, 0, 1], [0, 1, 2]), [3, 3, 3]))
+
+
+def test_no_event_cannot_be_split(interactions_of):
+    with pytest.raises(DataRefused, match="no event"):
+        planned(interactions_of([], []))
+
+
+def test_two_moments_leave_one_window_which_is_the_test(interactions_of):
+    windows = planned(at_days(interactions_of([0, 0, 1, 1], [0, 1, 2, 3]), [0, 1, 0, 1]))
+    assert windows.ranker == ()
+    assert windows.test == (DAY,)
+
+
+def test_only_repeats_at_the_end_are_refused(interactions_of):
+    # item 0 is new to both users on day 0 only; lists leave it out afterwards
+    repeats = at_days(interactions_of([0, 1] * 10, [0] * 20), np.arange(20) // 2)
+    with pytest.raises(DataRefused, match="new to them"):
+        planned(repeats)
+    fresh = repeats.item.copy()
+    fresh[-1] = 1
+    assert planned(replace(repeats, item=fresh)).test
+
+
+def test_dislikes_alone_are_refused(interactions_of):
+    users, items = [0, 1] * 10, list(range(20))
+    with pytest.raises(DataRefused, match="no event is positive"):
+        planned(at_days(interactions_of(users, items, [-1] * 20), np.arange(20) // 2))
