@@ -16,6 +16,8 @@ import pyarrow as pa
 from data_schemas.errors import UsageError
 from features.counter_query import Column
 
+ARRAYS: Final = "arrays"
+"""No engine at all: counts from sorted arrays of this process (`features.array_counts`)."""
 LEAST_MEMORY_MB: Final = 256
 """DuckDB needs some tens of MB for its own (measured)."""
 Columns = Mapping[str, npt.NDArray[Any]]
@@ -46,7 +48,7 @@ class Backend(Protocol):
 
 
 class DuckDB:
-    """The embedded engine; the default. Ibis writes the SQL, DuckDB itself is asked."""
+    """The embedded engine. Ibis writes the SQL, DuckDB itself is asked."""
 
     def __init__(self, memory_mb: int = 1500) -> None:
         import duckdb
@@ -124,5 +126,8 @@ def open_backend(name: str, memory_mb: int) -> Backend:
     if name == "pyspark":
         return PySpark()
     raise UsageError(
-        "unknown features backend", found=name, expected="duckdb or pyspark", where="backend"
+        "unknown features backend",
+        found=name,
+        expected="arrays, duckdb or pyspark",
+        where="backend",
     )

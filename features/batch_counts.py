@@ -1,6 +1,8 @@
-"""The batch reading of counter features: counts by SQL, arithmetic by the features themselves.
+"""The batch reading of counter features: counts first, arithmetic by the features themselves.
 
-Work is cut by entity, so that a part's counts and DuckDB's tables stay within a stated memory.
+Counts are taken from sorted arrays (`array_counts`, the default) or by SQL (`counter_query`), in
+DuckDB or on Spark. The SQL's work is cut by entity, so that a part's counts and the engine's tables
+stay within a stated memory.
 
 Shapes: R rows, P distinct (entity, bucket) pairs of a part, C counts, E events.
 """
@@ -11,7 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from features.backends import Backend, open_backend
+from features.array_counts import Asked, Counted, count_windows
+from features.backends import ARRAYS, Backend, open_backend
 from features.clock import window_buckets
 from features.counter_query import (
     BOUNDED,
@@ -30,7 +33,6 @@ from features.counter_query import (
 from features.interactions import Floats, Ints, Longs
 from features.kinds.base import CounterFeature
 from features.moment import (
-    ENTITY_CATEGORY,
     ENTITY_SHOWN,
     ENTITY_TAG,
     Count,
@@ -55,14 +57,15 @@ def read_counters(
 ) -> None:
     """Fill out[:, places[i]] (float32[R, F]) with feature i's values for all rows."""
     needs = [need for feature in features for need in feature.needs]
-    backend = open_backend(inputs.backend, inputs.memory_mb)
+    backend = None if inputs.backend == ARRAYS else open_backend(inputs.backend, inputs.memory_mb)
     try:
         tables = {
             entity: _read_entity(entity, _distinct(needs, entity), rows, inputs, backend)
             for entity in sorted({need.entity for need in needs})
         }
     finally:
-        backend.close()
+        if backend is not None:
+            backend.close()
     counts = _BatchCounts(tables, rows, inputs)
     for feature, place in zip(features, places, strict=True):
         out[:, place] = feature.read(counts)
@@ -88,23 +91,22 @@ def _distinct(needs: Sequence[Count], entity: str) -> list[Count]:
 
 
 def _read_entity(
-    entity: str, counts: list[Count], rows: Rows, inputs: BatchInputs, backend: Backend
+    entity: str, counts: list[Count], rows: Rows, inputs: BatchInputs, backend: Backend | None
 ) -> dict[Count, Ints]:
-    """int32[R] for each count of one sort of entity."""
+    """int32[R] for each count of one sort of entity; counted from arrays where there is no backend."""
     columns = [_column(count, inputs) for count in counts]
     usable = [i for i, column in enumerate(columns) if column is not None]
     wanted = [column for column in columns if column is not None]
-    result = {count: np.zeros(len(rows), np.int32) for count in counts}
     if not wanted:
-        return result
-    codes, kinds, times, known_at = _events(entity, inputs)
-    events = (codes, kinds, times // inputs.bucket_us, known_at)
-    row, asked = _asked(entity, rows, inputs)
-    bucket = rows.per_row(rows.now // inputs.bucket_us)[row]
-    position = rows.per_row(rows.position)[row]
-    for part, seen in _parts(asked, events[0], len(wanted), inputs.memory_mb):
-        backend.put(EVENTS, _event_columns(events, seen))
-        found = _part_counts(asked[part], bucket[part], position[part], wanted, backend)
+        return {count: np.zeros(len(rows), np.int32) for count in counts}
+    events, asked = _events(entity, inputs), _asked(entity, rows, inputs)
+    result = {count: np.zeros(len(rows), np.int32) for count in counts}
+    if backend is None:
+        counted = count_windows(events, asked, wanted, len(rows))
+        return result | {counts[i]: values for i, values in zip(usable, counted, strict=True)}
+    row = asked.row
+    for part, seen in _parts(asked.entity, events.entity, len(wanted), inputs.memory_mb):
+        found = _part_counts(asked.where(part), events.where(seen), wanted, backend)
         for i, values in zip(usable, found, strict=True):
             if entity == ENTITY_TAG:
                 np.add.at(result[counts[i]], row[part], values)  # a row's tags add up
@@ -123,32 +125,40 @@ def _column(count: Count, inputs: BatchInputs) -> Column | None:
     return Column(codes, width) if codes else None
 
 
-def _events(entity: str, inputs: BatchInputs) -> tuple[Ints, npt.NDArray[np.int16], Longs, Longs]:
-    """(entity, kind, time, position) of everything counted for one sort of entity."""
+def _events(entity: str, inputs: BatchInputs) -> Counted:
+    """Everything counted for one sort of entity."""
     events, catalogue = inputs.interactions, inputs.catalogue
     if entity == ENTITY_SHOWN:
         if inputs.impressions is None:
             none = np.zeros(0, np.int64)
-            return none.astype(np.int32), none.astype(np.int16), none, none
+            return Counted(none.astype(np.int32), none.astype(np.int16), none, none)
         items, time, position = inputs.impressions.shown()
-        return items, np.zeros(len(items), np.int16), time, position
+        return Counted(items, np.zeros(len(items), np.int16), time // inputs.bucket_us, position)
+    bucket = events.time // inputs.bucket_us
     if entity == ENTITY_TAG:
         row, tags = tag_rows(catalogue, events.item)
-        return tags, events.kind[row], events.time[row], events.position[row]
+        return Counted(tags, events.kind[row], bucket[row], events.position[row])
     codes = entity_codes(catalogue, entity, events.item)
+    every = Counted(codes, events.kind, bucket, events.position)
     known = codes >= 0
-    if entity == ENTITY_CATEGORY and not known.all():
-        return codes[known], events.kind[known], events.time[known], events.position[known]
-    return codes, events.kind, events.time, events.position
+    return every if known.all() else every.where(known)
 
 
-def _asked(entity: str, rows: Rows, inputs: BatchInputs) -> tuple[npt.NDArray[np.int64], Ints]:
-    """(row int64[A], entity int32[A]) of what is asked for."""
+def _asked(entity: str, rows: Rows, inputs: BatchInputs) -> Asked:
+    """The (entity, bucket) pairs that all rows ask for."""
+    bucket = rows.per_row(rows.now // inputs.bucket_us)
+    bounded = (rows.position != ANY_POSITION).any()
+    bound = rows.per_row(rows.position) if bounded else None
     if entity == ENTITY_TAG:
-        return tag_rows(inputs.catalogue, rows.items)
-    codes = entity_codes(inputs.catalogue, entity, rows.items)
-    row = np.flatnonzero(codes >= 0)
-    return row, codes[row]
+        row, codes = tag_rows(inputs.catalogue, rows.items)
+    else:
+        codes = entity_codes(inputs.catalogue, entity, rows.items)
+        every = codes >= 0
+        if every.all():
+            return Asked(np.arange(len(codes)), codes, bucket, bound)
+        row = np.flatnonzero(every)
+        codes = codes[row]
+    return Asked(row, codes, bucket[row], None if bound is None else bound[row])
 
 
 def _parts(
@@ -169,22 +179,12 @@ def _parts(
         yield np.flatnonzero(row_part == part), np.flatnonzero(event_part == part)
 
 
-def _event_columns(
-    events: tuple[Ints, npt.NDArray[np.int16], Longs, Longs],
-    seen: npt.NDArray[np.int64] | slice,
-) -> dict[str, npt.NDArray[Any]]:
-    entity, kind, bucket, known_at = events
-    return {ENTITY: entity[seen], KIND: kind[seen], BUCKET: bucket[seen], KNOWN_AT: known_at[seen]}
-
-
 def _part_counts(
-    entity: Ints,
-    bucket: Longs,
-    position: Longs,
-    columns: list[Column],
-    backend: Backend,
+    asked: Asked, events: Counted, columns: list[Column], backend: Backend
 ) -> list[Longs]:
-    """int64[A] for each column, for A asked (entity, bucket, position)."""
+    """int64[A] for each column, for A asked pairs."""
+    backend.put(EVENTS, _table(events))
+    entity, bucket = asked.entity, asked.bucket
     low = bucket.min() if len(bucket) else 0
     span = int(bucket.max() - low) + 1 if len(bucket) else 1
     key = entity.astype(np.int64) * span + (bucket - low)
@@ -195,16 +195,38 @@ def _part_counts(
     order = np.argsort(found_key)
     assert np.array_equal(found_key[order], pairs), "one result per asked pair"
     counts = [found[column.name][order][place] for column in columns]
-    bounded = np.flatnonzero(position != ANY_POSITION)
-    if len(bounded):
-        rows: dict[str, npt.NDArray[Any]] = {
-            ROW: bounded,
-            ENTITY: entity[bounded],
-            BUCKET: bucket[bounded],
-        }
-        rows[POSITION_BOUND] = position[bounded]
-        backend.put(BOUNDED, rows)
-        late = backend.run(unknown_yet, tuple(columns))
-        for values, column in zip(counts, columns, strict=True):
-            values[late[ROW].astype(np.int64)] -= late[column.name].astype(np.int64)
+    if asked.bound is not None:
+        _leave_out_unknown(asked, asked.bound, events, columns, counts, backend)
     return counts
+
+
+def _leave_out_unknown(
+    asked: Asked,
+    bound: Longs,
+    events: Counted,
+    columns: list[Column],
+    counts: list[Longs],
+    backend: Backend,
+) -> None:
+    """Take back the events that pairs with a bound could not know."""
+    bounded = np.flatnonzero(bound != ANY_POSITION)
+    if not len(bounded):
+        return
+    # What all of them knew need not be looked at again.
+    backend.put(EVENTS, _table(events.where(events.known_at >= bound[bounded].min())))
+    rows: dict[str, npt.NDArray[Any]] = {
+        ROW: bounded,
+        ENTITY: asked.entity[bounded],
+        BUCKET: asked.bucket[bounded],
+        POSITION_BOUND: bound[bounded],
+    }
+    backend.put(BOUNDED, rows)
+    unknown = backend.run(unknown_yet, tuple(columns))
+    for values, column in zip(counts, columns, strict=True):
+        values[unknown[ROW].astype(np.int64)] -= unknown[column.name].astype(np.int64)
+
+
+def _table(events: Counted) -> dict[str, npt.NDArray[Any]]:
+    """Events as the queries' table."""
+    entity, kind, bucket, known_at = events
+    return {ENTITY: entity, KIND: kind, BUCKET: bucket, KNOWN_AT: known_at}

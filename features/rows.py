@@ -76,10 +76,11 @@ class BatchInputs:
     impressions: Impressions | None = None
     bucket: str = "hour"
     """Width of a counter's bucket: minute, hour or day."""
-    backend: str = "duckdb"
-    """`duckdb`, or `pyspark` with the [spark] extra."""
+    backend: str = "arrays"
+    """Where counters are counted: `arrays` in this process; `duckdb`, or `pyspark` with the [spark]
+    extra, by SQL."""
     memory_mb: int = 1500
-    """What the counters may take at once; more work is cut into parts."""
+    """What the SQL's counters may take at once; more work is cut into parts."""
 
     @property
     def bucket_us(self) -> int:

@@ -95,11 +95,11 @@ class Trial:
         shown = _impressions(log, catalogue)
         return cls(items, users, log, interactions, shown, rows, bucket)
 
-    def batch(self, features: FeatureSet, backend: str = "duckdb") -> Floats:
+    def batch(self, features: FeatureSet, backend: str = "arrays") -> Floats:
         """float32[R, F] from the tables."""
         return features.batch(self.rows, self.inputs(backend))
 
-    def inputs(self, backend: str = "duckdb") -> BatchInputs:
+    def inputs(self, backend: str = "arrays") -> BatchInputs:
         """The tables as a batch reading gets them."""
         catalogue = Catalogue.from_table(self.table)
         return BatchInputs(

@@ -87,10 +87,17 @@ def test_what_was_known_decides_and_not_the_time_of_the_event(trial):
     assert (late > known).any(axis=0).all()
 
 
+@pytest.mark.parametrize(("seed", "bucket"), [(4, "minute"), (5, "hour"), (6, "day")])
+def test_counts_by_sql_are_those_of_arrays(seed, bucket):
+    trial = Trial.make(seed, bucket=bucket)
+    features = every_kind(trial, bucket)
+    np.testing.assert_array_equal(trial.batch(features, "duckdb"), trial.batch(features))
+
+
 def test_rows_cut_into_parts_are_the_same_rows(trial, monkeypatch):
     features = every_kind(trial)
     whole = trial.batch(features)
-    inputs = replace(trial.inputs(), memory_mb=0)
+    inputs = replace(trial.inputs("duckdb"), memory_mb=0)
     monkeypatch.setattr("features.batch_counts.LEAST_PART", 40)
     np.testing.assert_array_equal(features.batch(trial.rows, inputs), whole)
 
