@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Final
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 API_VERSION: Final = "1.0"
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -102,6 +102,8 @@ class RecommendRequest(Input):
     exclude: Annotated[list[Id], Meta(max_length=5_000)] = []
     diversity: Annotated[float, Meta(ge=0, le=1)] = 0.0
     """0: by score alone; 1: as unlike each other as possible."""
+    caps: Annotated[dict[Word, Count], Meta(max_length=10)] | UnsetType = UNSET
+    """`category` or a text attribute: items of one value at most; the service's own where absent."""
     explain: Explain = False
     keep_seen: bool = False
     """Whether items the user already acted on may be returned."""

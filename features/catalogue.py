@@ -16,6 +16,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from data_schemas.columns import (
@@ -219,6 +220,26 @@ class Catalogue:
     def titles(self) -> list[str]:
         """All titles; for batch use."""
         return self._column(TITLE)
+
+    def changed_titles(self) -> dict[int, str]:
+        """Titles of the items changed or appended since the catalogue was opened, by index."""
+        return {i: str(columns.get(TITLE) or "") for i, columns in self._changed.items()}
+
+    def with_title(self, words: Sequence[str], limit: int, changed: Mapping[int, str]) -> list[int]:
+        """Indices of the first `limit` items whose title holds every word, in any case.
+
+        Titles are looked through where they lie, on any thread; `changed` is what `changed_titles`
+        gave on the thread that changes the catalogue.
+        """
+        titles = self._texts[TITLE]
+        hit: Any = pa.array(np.ones(len(titles), bool))
+        for word in words:
+            found = pc.match_substring(titles, word, ignore_case=True)
+            hit = pc.and_(hit, pc.fill_null(found, False))
+        first = pc.indices_nonzero(hit).slice(0, limit + len(changed)).to_pylist()
+        folded = [word.casefold() for word in words]
+        also = [i for i, title in changed.items() if all(w in title.casefold() for w in folded)]
+        return sorted([*(i for i in first if i not in changed), *also])[:limit]
 
     @property
     def descriptions(self) -> list[str]:

@@ -27,6 +27,8 @@ class Ask:
     exclude: Sequence[str] = ()
     diversity: float = 0.0
     """0..1, how much likeness to items above is held against an item."""
+    caps: Mapping[str, int] = field(default_factory=dict)
+    """Column → items of one value at most in a recommended list: category or a text attribute."""
     explain: int = 0
     """How many of the first items to explain."""
     keep_seen: bool = False
@@ -49,9 +51,9 @@ class Answer:
     """For the first items: {"families", "similar", "sentence"}."""
     features: npt.NDArray[np.float32] | None = None
     """float32[n, F] in the order of item_ids, for the parity sample."""
+    steps_ms: dict[str, float] = field(default_factory=dict)
+    """Milliseconds by named step."""
     snapshot: str = ""
     """Name of the state snapshot that the answer's state was folded from."""
     waiting: int = 0
     """New items whose texts had not been encoded yet; recall did not see them by text."""
-    steps_ms: dict[str, float] = field(default_factory=dict)
-    """Milliseconds by named step."""

@@ -2,7 +2,8 @@
 
     manifest.json                format version, parts with SHA-256 per file, fit_until per part, …
     encoder/                     Hugging Face layout, tower.safetensors, the exported CPU model
-    items/                       ids, vectors.npy, catalogue/ (texts and attributes)
+    items/                       ids, vectors.npy, lists/ (their index, for many items), catalogue/
+                                 (texts and attributes)
     sources/<name>/              arrays of each score source
     ranker/                      trees as text, the linear start
     features.json                the feature set's declaration
@@ -78,6 +79,10 @@ class Bundle:
         return folder if folder.is_dir() else None
 
     @property
+    def items(self) -> Path:
+        return self.path / ITEMS
+
+    @property
     def sources(self) -> dict[str, Path]:
         """Folder of each score source, in the order they were given."""
         return {name: self.path / SOURCES / name for name in self.manifest["sources"]}
@@ -129,8 +134,8 @@ def write_bundle(
 
     Args:
         encoder: folder to copy, or None.
-        items: `ids` (list of str), `vectors` (float32[n, d] or None), `catalogue` (folder or None),
-            `texts` (list of str or None).
+        items: `ids` (list of str), `vectors` (float32[n, d] or None), `index` (folder of their
+            search index, or None), `catalogue` (folder or None), `texts` (list of str or None).
         sources: each saves itself under its name; its `fit_until` enters the manifest.
         ranker: saves itself; its `fit_until`, when it has one, enters the manifest.
         facts: anything JSON-able; `precision`, `data_window`, `config` and `code_version` are
@@ -280,6 +285,8 @@ def _write_items(folder: Path, items: Mapping[str, Any]) -> None:
         if len(vectors) != len(ids):
             raise ValueError(f"items: {len(vectors)} vectors for {len(ids)} ids")
         np.save(folder / "vectors.npy", np.ascontiguousarray(vectors, dtype=np.float32))
+    if items.get("index") is not None:
+        shutil.copytree(items["index"], folder / Path(items["index"]).name)
     if items.get("texts") is not None:
         _write_strings(folder, "texts", items["texts"])
     if items.get("catalogue") is not None:

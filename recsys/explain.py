@@ -3,6 +3,7 @@
 Shapes: n explained items, F features, h history items.
 """
 
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -17,6 +18,10 @@ from recsys.ranker import Ranker
 
 NEAREST: Final = 3
 """History items named per explained item."""
+REFERENCES: Final = 8
+"""Rows of the list that the explained ones are compared with."""
+BLOCK: Final = 16
+"""Rows explained between two looks at the clock."""
 ALIKE_FROM: Final = 0.3
 """Least cosine at which two items are called alike (assumed)."""
 SENTENCES: Final[Mapping[str, Mapping[str, str]]] = {
@@ -55,17 +60,29 @@ class Explainer:
         self._names = list(dict.fromkeys(families))
         self._family = np.array([self._names.index(f) for f in families])
 
-    def shares(self, x: Floats, chosen: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-        """float64[n, families]: what each family adds to the chosen rows' scores, beyond the first
-        and last row of the list; each row's absolute values sum to 1.
+    def shares(
+        self, x: Floats, chosen: npt.NDArray[np.int64], deadline: float | None = None
+    ) -> npt.NDArray[np.float64]:
+        """float64[≤ n, families]: what each family adds to the chosen rows' scores, beyond a few rows
+        spread over the list; each row's absolute values sum to 1.
 
         A share is a contrast: what lifts every item of the list equally explains none of them.
+        TreeSHAP costs a millisecond or more per row, so rows go in blocks, and none is begun after
+        `deadline` (`time.monotonic()`); fewer than n rows are given then.
         """
-        reference = np.unique(np.linspace(0, len(x) - 1, num=min(len(x), 8)).astype(int))
-        rows = np.concatenate([chosen, reference])
-        added = self._ranker.contributions(np.ascontiguousarray(x[rows]))
-        contrast = added[: len(chosen)] - added[len(chosen) :].mean(axis=0)
-        out = np.zeros((len(chosen), len(self._names)))
+        if _is_late(deadline):
+            return np.zeros((0, len(self._names)))
+        spread = np.linspace(0, len(x) - 1, num=min(len(x), REFERENCES)).astype(int)
+        rows = np.concatenate([np.unique(spread), chosen])
+        apart = len(rows) - len(chosen)
+        blocks = []
+        for start in range(0, len(rows), BLOCK):
+            if start > apart and _is_late(deadline):
+                break
+            blocks.append(self._ranker.contributions(np.ascontiguousarray(x[rows[start:][:BLOCK]])))
+        added = np.concatenate(blocks)
+        contrast = added[apart:] - added[:apart].mean(axis=0)
+        out = np.zeros((len(contrast), len(self._names)))
         for column, family in enumerate(self._family):
             out[:, family] += contrast[:, column]
         scaled: npt.NDArray[np.float64] = out / np.maximum(
@@ -82,8 +99,9 @@ class Explainer:
         vectors: Floats,
         past: tuple[Ints, Floats],
         catalogue: Catalogue,
-    ) -> list[dict[str, Any]]:
-        """One reason per chosen row.
+        deadline: float | None = None,
+    ) -> tuple[list[dict[str, Any]], bool]:
+        """(one reason per chosen row, from the first; whether time ran out before the last).
 
         Args:
             x: float32[m, F] features of the whole list.
@@ -93,10 +111,11 @@ class Explainer:
             vectors: float32[n, d] of the explained items.
             past: (int32[h], float32[h, d]) liked history items and their vectors.
             catalogue: for titles.
+            deadline: `time.monotonic()` after which no further row is begun.
         """
-        shares = self.shares(x, chosen)
+        shares = self.shares(x, chosen, deadline)
         out = []
-        for row in range(len(chosen)):
+        for row in range(len(shares)):
             near = nearest(vectors[row], *past, catalogue)
             families = {
                 name: round(float(share), 4)
@@ -107,7 +126,11 @@ class Explainer:
             out.append(
                 {"families": families, "similar": near, "sentence": sentence(families, near)}
             )
-        return out
+        return out, len(out) < len(chosen)
+
+
+def _is_late(deadline: float | None) -> bool:
+    return deadline is not None and time.monotonic() > deadline
 
 
 def nearest(

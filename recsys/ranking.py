@@ -16,31 +16,30 @@ import numpy as np
 import numpy.typing as npt
 
 from data_schemas import columns as c
-from data_schemas.errors import RecsysError
+from data_schemas.errors import RecsysError, UsageError
 from features.clock import microseconds
 from features.feature_set import FeatureSet
 from features.interactions import Floats, History, Ints
 from features.moment import Moment
-from features.protocols import Mask, ScoreSource
+from features.protocols import Mask, Recalled, RecallSource, ScoreSource
 from features.state import LogRecord, OnlineState
 from recsys.asking import Answer, Ask
 from recsys.bundle import Bundle, open_bundle
-from recsys.encoder.runtime import TextEncoder
-from recsys.encoder.text import item_text
+from recsys.encoder.index import open_index
 from recsys.encoder.tower import InterestSource
 from recsys.explain import Explainer
+from recsys.newcomers import NewItems, TextVectors
 from recsys.ranker import Ranker
 from recsys.recall.candidates import RecallStage
 from recsys.recall.registry import load_source
-from recsys.rules import allowed_by, block, diversify
+from recsys.rules import Caps, allowed_by, block, diversify
 
 if TYPE_CHECKING:
     import pandas as pd
 
 TEXT = "text"
 ENCODE_AT_ONCE = 32
-"""New texts encoded in one fold of the log; the others wait for the next (measured: some 5 ms
-each on one core, so that a fold never holds requests up for long)."""
+"""New texts encoded in one go (measured: some 5 ms each on one core)."""
 SIMILAR_TITLES = 20
 FALLBACKS = ("popular", "recent")
 """Sources that fill a list which personal recall left short, in order."""
@@ -68,13 +67,12 @@ class Runtime:
         self.sources: dict[str, ScoreSource] = open_sources(bundle)
         self.explainer = Explainer(self.features, self.ranker)
         self._lock = threading.RLock()
-        self._encoder: TextEncoder | None = None
-        self._encoder_lost = bundle.encoder is None
-        self._texts: dict[str, Floats] = {}
-        self._extra: list[Floats | None] = []
-        self._waiting = 0
+        self._texts = TextVectors(bundle.encoder, self._dimension, str(bundle.facts["template"]))
+        self._new = NewItems(self._dimension)
+        self._first_lent = 0
         self._recall = self._stage(self.sources)
         self._mask = np.zeros(0, np.uint8)
+        self._meet_new_items([])
         self.encode_new(ENCODE_AT_ONCE)
 
     @classmethod
@@ -100,79 +98,66 @@ class Runtime:
         return self.state.last_time()
 
     def apply(self, records: Sequence[LogRecord]) -> None:
-        """Fold log records into the state; texts of new items are encoded, a few per call."""
+        """Fold log records into the state. Texts of new items wait for `encode_new`."""
         with self._lock:
             self.state.apply(records)
-            self.encode_new(ENCODE_AT_ONCE)
+            self._meet_new_items(
+                [str(r.payload.get(c.ITEM_ID)) for r in records if r.kind == "item"]
+            )
 
     @property
     def recall(self) -> RecallStage:
         """The recall stage as of the items encoded so far."""
         return self._recall
 
-    def encode_new(self, limit: int) -> int:
-        """Encode up to `limit` items that are new to the bundle; how many are still waiting."""
-        known, total = self.bundle.n_items, self.state.catalogue.n_items
-        self._extra += [None] * (total - known - len(self._extra))
-        waiting = [place for place, vector in enumerate(self._extra) if vector is None]
-        self._waiting = max(0, len(waiting) - limit)
-        if not waiting:
+    def encode_new(self, limit: int = ENCODE_AT_ONCE) -> int:
+        """Encode the texts of up to `limit` new items, oldest first; how many still wait.
+
+        Safe on another thread than `answer`, which it does not hold up.
+        """
+        with self._lock:
+            texts = self._new.waiting[:limit]
+        if not texts or self._texts.lost:
             return 0
-        for place in waiting[:limit]:
-            self._extra[place] = self._vector_of(self.state.catalogue.fields(known + place))
-        self._recall = self._stage(self._with_extra(self._extra))
-        return self._waiting
+        self._texts.encode(texts)
+        with self._lock:
+            self._take_vectors()
+            return 0 if self._texts.lost else len(self._new.waiting)
 
     def prepare(self, items: Sequence[Mapping[str, Any]]) -> None:
-        """Encode texts ahead of the ranking that will need them."""
-        for item in items:
-            self._vector_of(item)
+        """Encode texts, together, ahead of the ranking that will need them; as `encode_new`."""
+        self._texts.encode(self._texts.text_of(item) for item in items)
 
-    def _vector_of(self, item: Mapping[str, Any]) -> Floats:
-        """float32[d] of an item's text; NaN where it cannot be encoded."""
-        text = self._text_of(item)
-        if text not in self._texts:
-            encoder = self._text_encoder()
-            if encoder is None or not text:
-                return np.full(self._dimension, np.nan, np.float32)
-            if len(self._texts) > 10_000:
-                self._texts.clear()
-            self._texts[text] = encoder.encode([text])[0]
-        return self._texts[text]
+    def _meet_new_items(self, changed: Sequence[str]) -> None:
+        """Take note of items that came after the release, and of those whose text changed."""
+        catalogue, known = self.state.catalogue, self.bundle.n_items
+        for item_id in changed:
+            place = catalogue.index_of(item_id) - known
+            if 0 <= place < len(self._new):
+                self._new.retell(place, self._texts.text_of(catalogue.fields(known + place)))
+        before = len(self._new)
+        for index in range(known + before, catalogue.n_items):
+            self._new.append(self._texts.text_of(catalogue.fields(index)))
+        if changed or len(self._new) > before:
+            self._take_vectors()
 
-    def _text_of(self, item: Mapping[str, Any]) -> str:
-        template = str(self.bundle.facts["template"])
-        return item_text(
-            template,
-            item.get(c.TITLE) or "",
-            item.get(c.TAGS) or [],
-            item.get(c.CATEGORY) or "",
-            item.get(c.DESCRIPTION) or "",
-        )
-
-    def _text_encoder(self) -> TextEncoder | None:
-        if self._encoder is None and not self._encoder_lost:
-            assert self.bundle.encoder is not None
-            try:
-                self._encoder = TextEncoder.open(self.bundle.encoder)
-            except RecsysError:
-                self._encoder_lost = True
-        return self._encoder
+    def _take_vectors(self) -> None:
+        """Let recall know the new items, with the vectors that are there by now."""
+        self._new.take(self._texts)
+        if len(self._new):
+            self._recall = self._stage(self._with_new())
 
     @property
     def _dimension(self) -> int:
         vectors = self.bundle.vectors()
         return 0 if vectors is None else int(vectors.shape[1])
 
-    def _with_extra(self, extra: Sequence[Floats | None]) -> dict[str, ScoreSource]:
+    def _with_new(self) -> dict[str, ScoreSource]:
         """The sources, with the text source knowing the items behind the bundle's."""
         source: object = self.sources.get(TEXT)
-        if not isinstance(source, InterestSource) or not extra:
+        if not isinstance(source, InterestSource):
             return self.sources
-        unknown = np.full(self._dimension, np.nan, np.float32)
-        rows = np.stack([unknown if vector is None else vector for vector in extra])
-        extended = source.with_extra(np.nan_to_num(rows))
-        return self.sources | {TEXT: cast(ScoreSource, extended)}
+        return self.sources | {TEXT: cast(ScoreSource, source.with_extra(self._new.rows))}
 
     def _stage(self, sources: Mapping[str, ScoreSource]) -> RecallStage:
         facts = self.bundle.facts
@@ -187,6 +172,8 @@ class Runtime:
 
         Unknown users and items are no errors: see `Answer.unknown` and `Answer.degraded`.
         """
+        if ask.new_items and ask.deadline is None:
+            self.prepare(list(ask.new_items.values()))
         with self._lock, self._lent(ask.new_items):
             return self._answer(ask)
 
@@ -201,7 +188,7 @@ class Runtime:
         items, unknown = self._asked_items(ask)
         steps.done("resolve")
         with self._blocked(ask, history) as mask:
-            items, signals = self._candidates(ask, history, items, mask)
+            items, signals, silent = self._recalled(ask, history, items, mask)
         steps.done("recall")
         moment = Moment(
             ask.now,
@@ -223,10 +210,10 @@ class Runtime:
             [self.state.catalogue.id_of(int(i)) for i in items[order]],
             score[order].tolist(),
             unknown,
-            self._degraded(ask),
+            [*self._degraded(ask), *(f"source_failed:{name}" for name in silent)],
             features=x[order],
             snapshot=self.snapshot,
-            waiting=self._waiting,
+            waiting=len(self._new.waiting),
         )
         self._explain(ask, answer, x, items, order, history)
         steps.done("explain")
@@ -291,7 +278,7 @@ class Runtime:
         mask[late][catalogue.created_at[late] >= ask.now] = 1
         # Lent items exist for this request only; they are ranked, never recalled.
         if ask.new_items:
-            mask[catalogue.n_items - len(self._lent_ids) :] = 1
+            mask[self.bundle.n_items + self._first_lent :] = 1
         yield mask
 
     def _mask_like(self, blocked: Mask) -> Mask:
@@ -300,23 +287,45 @@ class Runtime:
         np.copyto(self._mask, blocked)
         return self._mask
 
-    def _candidates(
+    def _recalled(
         self, ask: Ask, history: History, items: Ints | None, mask: Mask
+    ) -> tuple[Ints, Mapping[str, Floats], list[str]]:
+        """Candidates, their signals, and the sources that had to be left out because they failed."""
+        try:
+            return *self._candidates(self._recall, ask, history, items, mask), []
+        except UsageError:
+            raise
+        except Exception:
+            silent = [
+                name
+                for name, source in self._recall.sources.items()
+                if fails(source, history, ask.now, mask)
+            ]
+            if not silent or len(silent) == len(self._recall.sources):
+                raise
+            sources = self._recall.sources | {
+                name: cast(ScoreSource, Silent(self._recall.sources[name])) for name in silent
+            }
+            return *self._candidates(self._stage(sources), ask, history, items, mask), silent
+
+    def _candidates(
+        self, recall: RecallStage, ask: Ask, history: History, items: Ints | None, mask: Mask
     ) -> tuple[Ints, Mapping[str, Floats]]:
-        recall = self._recall
         if items is not None:
             return items, recall.signals_for(history, items, ask.now, mask)
         found = recall.candidates(history, ask.now, mask)
         if len(found.items) >= ask.k:
             return found.items, found.signals
         # Personal recall was short: fill up, so that a list has k items while the catalogue does.
-        extended = self._filled(found.items, history, ask, mask)
+        extended = self._filled(recall, found.items, history, ask, mask)
         return extended, recall.signals_for(history, extended, ask.now, mask)
 
-    def _filled(self, items: Ints, history: History, ask: Ask, mask: Mask) -> Ints:
+    def _filled(
+        self, recall: RecallStage, items: Ints, history: History, ask: Ask, mask: Mask
+    ) -> Ints:
         lists = [items]
         for name in FALLBACKS:
-            source = self._recall.proposing.get(name)
+            source = recall.proposing.get(name)
             if source is not None:
                 lists.append(source.recall(history, ask.k + len(items), ask.now, mask).items)
         lists.append(np.flatnonzero(mask == 0)[: ask.k + len(items)].astype(np.int32))
@@ -327,10 +336,13 @@ class Runtime:
     def _ordered(
         self, ask: Ask, items: Ints, score: npt.NDArray[np.float64]
     ) -> npt.NDArray[np.int64]:
-        k = ask.k if ask.items is None else len(items)
-        if ask.diversity <= 0:
-            return np.argsort(-score, kind="stable")[:k]
-        return diversify(score, self._vectors_of(items), k, ask.diversity)
+        if ask.items is not None:
+            return np.argsort(-score, kind="stable")
+        caps = Caps(self.state.catalogue, ask.caps, items) if ask.caps else None
+        if ask.diversity > 0:
+            return diversify(score, self._vectors_of(items), ask.k, ask.diversity, caps)
+        order = np.argsort(-score, kind="stable")
+        return order[: ask.k] if caps is None else caps.first(order, ask.k)
 
     def _vectors_of(self, items: Ints) -> Floats:
         """float32[n, d]; NaN where an item has no vector."""
@@ -340,13 +352,10 @@ class Runtime:
         if vectors is not None:
             out[known] = vectors[items[known]]
         for row in np.flatnonzero(~known):
-            vector = self._extra_vector(int(items[row]) - self.bundle.n_items)
-            if vector is not None:
-                out[row] = vector
+            place = int(items[row]) - self.bundle.n_items
+            if self._new.has(place):
+                out[row] = self._new.rows[place]
         return out
-
-    def _extra_vector(self, place: int) -> Floats | None:
-        return self._extra[place] if place < len(self._extra) else None
 
     def _explain(
         self,
@@ -359,12 +368,9 @@ class Runtime:
     ) -> None:
         if ask.explain <= 0 or not len(order):
             return
-        if ask.deadline is not None and time.monotonic() > ask.deadline:
-            answer.degraded.append("explanations_late")
-            return
         chosen = order[: ask.explain]
         liked = history.item[history.grade >= 0][-50:][::-1]
-        answer.reasons = self.explainer.reasons(
+        answer.reasons, late = self.explainer.reasons(
             x,
             chosen,
             items[chosen],
@@ -372,33 +378,40 @@ class Runtime:
             self._vectors_of(items[chosen]),
             (liked, np.nan_to_num(self._vectors_of(liked))),
             self.state.catalogue,
+            ask.deadline,
         )
+        if late:
+            answer.degraded.append("explanations_late")
 
     def _degraded(self, ask: Ask) -> list[str]:
-        missing = []
-        if self._encoder_lost and (ask.new_items or len(self._extra)):
-            missing.append("text_encoder_missing")
-        return missing
+        """What the ranking had to do without."""
+        if self._texts.lost:
+            return ["text_encoder_missing"] if ask.new_items or len(self._new) else []
+        lent = range(self._first_lent, len(self._new))
+        return ["text_encoder_late"] if any(self._new.waits(place) for place in lent) else []
 
     @contextmanager
     def _lent(self, new_items: Mapping[str, dict[str, Any]]) -> Iterator[None]:
-        """Items given with their text, in the catalogue for the duration of one request."""
+        """Items given with their text, in the catalogue for the duration of one request.
+
+        Those whose text was not encoded by `prepare` do without a vector.
+        """
         catalogue = self.state.catalogue
         unknown = [(i, f) for i, f in new_items.items() if catalogue.index_of(i) < 0]
-        self._lent_ids = [item_id for item_id, _ in unknown]
+        size, stage, before = catalogue.n_items, self._recall, len(self._new)
+        self._first_lent = before
         if not unknown:
             yield
             return
-        size, stage, waiting = catalogue.n_items, self._recall, len(self._extra)
         try:
             for item_id, fields in unknown:
                 catalogue.append({**fields, c.ITEM_ID: item_id})
-                self._extra.append(self._vector_of(fields))
-            self._recall = self._stage(self._with_extra(self._extra))
+                self._new.append(self._texts.text_of(fields))
+            self._take_vectors()
             yield
         finally:
             catalogue.forget_from(size)
-            del self._extra[waiting:]
+            self._new.cut(before)
             self._recall = stage
 
     # -- looking things up ----------------------------------------------------------------------
@@ -441,24 +454,46 @@ class Runtime:
         return None if index < 0 else self.state.catalogue.fields(index)
 
     def search(self, query: str, limit: int) -> list[str]:
-        """Ids of items whose title holds every word of the query; some items for an empty one."""
+        """Ids of items whose title holds every word of the query, in the order of the catalogue;
+        some items for an empty one. Safe on another thread than `answer`."""
         catalogue = self.state.catalogue
-        words = query.casefold().split()
-        found = []
-        for index, title in enumerate(self._titles()):
-            if all(word in title for word in words):
-                found.append(catalogue.id_of(index))
-                if len(found) == limit:
-                    break
-        return found
+        with self._lock:
+            changed = catalogue.changed_titles()
+        found = catalogue.with_title(query.split(), limit, changed)
+        return [catalogue.id_of(index) for index in found]
 
-    def _titles(self) -> list[str]:
-        """Case-folded titles, made once per change of the catalogue."""
-        catalogue = self.state.catalogue
-        if getattr(self, "_titles_of", None) != catalogue.version:
-            self._folded = [title.casefold() for title in catalogue.titles]
-            self._titles_of = catalogue.version
-        return self._folded
+
+class Silent:
+    """In the place of a source that failed: it proposes nothing and says nothing of any item."""
+
+    def __init__(self, source: ScoreSource) -> None:
+        self.name, self.columns, self.fit_until = source.name, source.columns, source.fit_until
+        self.logarithmic = bool(getattr(source, "logarithmic", False))
+
+    def score(self, history: History, items: Ints, now: int) -> Floats:
+        """float32[n, columns] of NaN."""
+        return np.full((len(items), len(self.columns)), np.nan, np.float32)
+
+    def recall(self, history: History, limit: int, now: int, blocked: Mask) -> Recalled:
+        """An empty list."""
+        return Recalled(np.empty(0, np.int32), np.empty(0, np.float32))
+
+    def save(self, folder: Path) -> None:
+        """Stand-ins are never part of a release."""
+        raise NotImplementedError
+
+    load = save
+
+
+def fails(source: ScoreSource, history: History, now: int, mask: Mask) -> bool:
+    """Whether a source cannot answer this history."""
+    try:
+        if isinstance(source, RecallSource):
+            source.recall(history, 1, now, mask)
+        source.score(history, np.zeros(min(1, len(mask)), np.int32), now)
+    except Exception:
+        return True
+    return False
 
 
 class _Steps:
@@ -482,7 +517,9 @@ def open_sources(bundle: Bundle) -> dict[str, ScoreSource]:
     vectors = bundle.vectors()
     if bundle.encoder is not None and vectors is not None:
         until = bundle.fit_until.get("encoder", 0)
-        sources[TEXT] = cast(ScoreSource, InterestSource.open(bundle.encoder, vectors, until))
+        index = open_index(bundle.items, bundle.n_items)
+        source = InterestSource.open(bundle.encoder, vectors, until, neighbours=index)
+        sources[TEXT] = cast(ScoreSource, source)
     return sources
 
 

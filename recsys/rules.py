@@ -1,4 +1,5 @@
-"""Rules around the ranking: which items a request allows, and how alike the shown items may be.
+"""Rules around the ranking: which items a request allows, how alike the shown items may be, and how
+many of a kind.
 
 Shapes: N items of the catalogue, n candidates, d dimensions of an item vector.
 """
@@ -66,8 +67,68 @@ def _has_tag(catalogue: Catalogue, values: list[Any]) -> npt.NDArray[np.bool_]:
     return has
 
 
+class Caps:
+    """At most so many items of one value in a list: `{"category": 2}` for two of each category.
+
+    Args:
+        catalogue: for the values.
+        limits: column → items of one value at most; `category` or a text attribute.
+        items: int32[n] the candidates.
+
+    Items without a value are never too many.
+
+    Raises:
+        UsageError: a column cannot be capped.
+    """
+
+    def __init__(
+        self, catalogue: Catalogue, limits: Mapping[str, int], items: npt.NDArray[np.int32]
+    ) -> None:
+        self._codes = [_codes_to_cap(catalogue, column)[items] for column in limits]
+        self._limits = list(limits.values())
+        self._taken: list[dict[int, int]] = [{} for _ in limits]
+        self.open = np.ones(len(items), bool)
+        """bool[n]: candidates that may still be taken."""
+
+    def take(self, row: int) -> None:
+        """Candidate `row` enters the list."""
+        for codes, limit, taken in zip(self._codes, self._limits, self._taken, strict=True):
+            code = int(codes[row])
+            if code < 0:
+                continue
+            taken[code] = taken.get(code, 0) + 1
+            if taken[code] >= limit:
+                self.open &= codes != code
+
+    def first(self, order: npt.NDArray[np.int64], k: int) -> npt.NDArray[np.int64]:
+        """The first k candidates of an order, int64[≤ k], that the caps leave room for."""
+        chosen: list[int] = []
+        for row in order.tolist():
+            if len(chosen) == k:
+                break
+            if self.open[row]:
+                chosen.append(row)
+                self.take(row)
+        return np.array(chosen, np.int64)
+
+
+def _codes_to_cap(catalogue: Catalogue, column: str) -> npt.NDArray[np.int32]:
+    if column == c.CATEGORY or column in catalogue.categorical_names:
+        return catalogue.categorical(column)
+    raise UsageError(
+        "the cap names a column that items cannot be counted by",
+        where=f"caps.{column}",
+        found=column,
+        expected="one of " + ", ".join((c.CATEGORY, *catalogue.categorical_names)),
+    )
+
+
 def diversify(
-    score: npt.NDArray[np.float64], vectors: Floats, k: int, dial: float
+    score: npt.NDArray[np.float64],
+    vectors: Floats,
+    k: int,
+    dial: float,
+    caps: Caps | None = None,
 ) -> npt.NDArray[np.int64]:
     """Order of the first k candidates, int64[≤ k], likeness to those above held against each.
 
@@ -79,11 +140,12 @@ def diversify(
         vectors: float32[n, d] unit vectors; a row of NaN is like nothing.
         k: items wanted.
         dial: 0 … 1.
+        caps: over the same candidates; fresh.
     """
     order = np.argsort(-score, kind="stable")
     if dial <= 0 or len(order) < 2:
-        return order[:k]
-    head = order[: max(DIVERSE_HEAD, k)]
+        return order[:k] if caps is None else caps.first(order, k)
+    head = order[: max(DIVERSE_HEAD, k)] if caps is None else order
     relevance = score[head] - score[head].mean()
     relevance = relevance / max(float(relevance.std()), 1e-9)
     directions = np.nan_to_num(vectors[head])
@@ -91,10 +153,15 @@ def diversify(
     left = np.ones(len(head), bool)
     chosen: list[int] = []
     for _ in range(min(k, len(head))):
-        value = np.where(left, (1.0 - dial) * relevance - dial * likeness, -np.inf)
+        free = left if caps is None else left & caps.open[head]
+        if not free.any():
+            break
+        value = np.where(free, (1.0 - dial) * relevance - dial * likeness, -np.inf)
         best = int(np.argmax(value))
         chosen.append(best)
         left[best] = False
+        if caps is not None:
+            caps.take(int(head[best]))
         likeness = np.maximum(likeness, directions @ directions[best])
     return head[np.array(chosen, np.int64)]
 

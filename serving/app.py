@@ -3,7 +3,8 @@
 One worker is one event loop, and engines run on it: ranking and folding never overlap, so an
 answer sees whole records and one version. Requests yield once after they are counted; those that
 arrived together are then all counted before the first is ranked, and what exceeds `max_queue` is
-refused at once instead of waiting.
+refused at once instead of waiting. Calls that wait for the log are counted apart, so that a log
+that hangs fills no place of a ranking call.
 """
 
 import asyncio
@@ -54,6 +55,7 @@ class Route(NamedTuple):
     path: str
     scope: str | None
     is_api: bool
+    crowd: str
     handler: Handler
     latency: Any
 
@@ -78,7 +80,7 @@ class App:
         keys = self.settings.keys_file
         self._keys = KeyRing(keys) if keys is not None else None
         self._tasks: list[asyncio.Task[None]] = []
-        self._in_flight = 0
+        self._in_flight = {"reads": 0, "writes": 0}
         self._routes: dict[str, dict[str, Route]] = {}
         self._patterns: list[tuple[list[str], dict[str, Route]]] = []
         self._pages: dict[str, Response] = {}
@@ -109,6 +111,7 @@ class App:
         self._tasks = [
             asyncio.create_task(self.versions.watch()),
             asyncio.create_task(self.versions.follower.follow(settings.log_poll)),
+            asyncio.create_task(self.versions.follower.keep_encoding(settings.log_poll)),
         ]
 
     async def stop(self) -> None:
@@ -131,6 +134,7 @@ class App:
                 operation.path,
                 operation.scope,
                 operation.is_api,
+                "writes" if operation.writes else "reads",
                 getattr(self._handlers, operation.name),
                 metrics.LATENCY.labels(route=operation.path),
             )
@@ -232,10 +236,10 @@ class App:
         self._authorise(route, request)
         if not route.is_api:
             return await route.handler(request)
-        if self._in_flight >= self.settings.max_queue:
+        if self._in_flight[route.crowd] >= self.settings.max_queue:
             metrics.OVERLOAD.inc()
             raise unavailable("Too many requests are being answered; try again shortly.")
-        self._in_flight += 1
+        self._in_flight[route.crowd] += 1
         try:
             await asyncio.sleep(0)
             async with asyncio.timeout(
@@ -246,7 +250,7 @@ class App:
             detail = "Not done within the time budget. Events may be repeated with their event_id."
             raise unavailable(detail) from None
         finally:
-            self._in_flight -= 1
+            self._in_flight[route.crowd] -= 1
 
     # who asks
 

@@ -1,7 +1,7 @@
 """What stands behind the API: one released model with its online state.
 
 The service knows only these protocols. An engine is called on one thread (the worker's event
-loop), except `prepare`, which runs beside it.
+loop), except `prepare`, `encode_new` and `search`, which run beside it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from recsys.asking import Answer, Ask
 from recsys.eventlog import LogRecord
 
-__all__ = ["Answer", "Ask", "Engine", "EngineProvider", "Preparing", "Searchable"]
+__all__ = ["Answer", "Ask", "Encoding", "Engine", "EngineProvider", "Preparing", "Searchable"]
 
 
 class Engine(Protocol):
@@ -53,7 +53,7 @@ class Engine(Protocol):
 
 
 class Searchable(Protocol):
-    """An engine that can look through its catalogue; the demonstration page uses it."""
+    """An engine that can look through its catalogue, on another thread."""
 
     def search(self, query: str, limit: int) -> list[str]:
         """Ids of items whose text matches, best first; an empty query gives some items."""
@@ -65,6 +65,14 @@ class Preparing(Protocol):
 
     def prepare(self, items: Sequence[Mapping[str, Any]]) -> None:
         """Encode the texts of new items into the engine's cache; thread-safe."""
+        ...
+
+
+class Encoding(Protocol):
+    """An engine that encodes the texts of posted items beside `answer`, on another thread."""
+
+    def encode_new(self, limit: int = ...) -> int:
+        """Encode up to `limit` of the items that wait; how many still wait."""
         ...
 
 

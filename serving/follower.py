@@ -7,15 +7,18 @@ replay all reach the same state.
 import asyncio
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import cast
 
 from recsys.eventlog import EventLog, LogRecord
 from serving import metrics
 from serving.clock import Clock
-from serving.engine import Engine
+from serving.engine import Encoding, Engine
 from serving.logs import log
 
 BATCH = 1000
 """Records folded before the event loop gets a turn (assumed; a fold of one is microseconds)."""
+PAUSE = 10.0
+"""Seconds before texts are tried again that could not be encoded."""
 
 
 @dataclass(eq=False)
@@ -57,6 +60,23 @@ class Follower:
                     metrics.STATE_LAG.set(0)
                     return
                 await asyncio.sleep(0)
+
+    async def encode_new(self) -> None:
+        """Have the texts of posted items encoded, a few at a time, so that recall finds them by text."""
+        for live in list(self._engines()):
+            if hasattr(live.engine, "encode_new"):
+                while await asyncio.to_thread(cast(Encoding, live.engine).encode_new):
+                    pass
+
+    async def keep_encoding(self, seconds: float) -> None:
+        """Encode what was posted every few moments; until cancelled."""
+        while True:
+            await asyncio.sleep(seconds)
+            try:
+                await self.encode_new()
+            except Exception as error:
+                log("error", "new_items_not_encoded", error=repr(error)[:200])
+                await asyncio.sleep(PAUSE)
 
     async def follow(self, seconds: float) -> None:
         """Catch up every few moments, for what other workers wrote; until cancelled."""

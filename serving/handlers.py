@@ -1,7 +1,7 @@
 """What each operation does. Decoding, limits and errors are the app's; ranking is `Ranking`'s."""
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from datetime import datetime
 from typing import Any, Protocol, cast
@@ -89,6 +89,7 @@ class Handlers:
             filters=asked.filters,
             exclude=asked.exclude,
             diversity=asked.diversity,
+            caps=self._caps(asked),
             explain=min(k, self._explained(asked.explain)),
             keep_seen=asked.keep_seen,
             context=asked.context,
@@ -124,6 +125,12 @@ class Handlers:
         if "replay" not in request.scopes:
             raise Problem(403, "`as_of` needs a key with the scope `replay`.")
         return api.to_microseconds(as_of)
+
+    def _caps(self, asked: api.RecommendRequest) -> Mapping[str, int]:
+        """The request's caps, or the service's where it names none."""
+        if asked.caps is msgspec.UNSET:
+            return self._settings.caps
+        return {name: _whole_number(most, f"caps.{name}") for name, most in asked.caps.items()}
 
     def _explained(self, explain: bool | float) -> int:
         if explain is True:
@@ -229,7 +236,7 @@ class Handlers:
         engine = self._versions.champion()
         if not hasattr(engine, "search"):
             return Response.of(api.ItemList(items=[]))
-        found = cast(Searchable, engine).search(text, limit)
+        found = await asyncio.to_thread(cast(Searchable, engine).search, text, limit)
         views = [(item_id, engine.item(item_id)) for item_id in found]
         return Response.of(
             api.ItemList(items=[_view(item_id, row) for item_id, row in views if row is not None])

@@ -44,6 +44,9 @@ SHADOW = Histogram(
     buckets=(0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0),
     registry=_registry,
 )
+SHADOW_SECONDS = Histogram(
+    "recsys_shadow_seconds", "One list of the shadow", buckets=_FINE, registry=_registry
+)
 LIVE: dict[str, Any] = {"multiprocess_mode": "livesum", "registry": _registry}
 IN_FLIGHT = Gauge("recsys_in_flight", "Requests being answered", **LIVE)
 IMPRESSIONS_WAITING = Gauge("recsys_impressions_waiting", "Not yet in the log", **LIVE)

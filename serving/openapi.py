@@ -23,7 +23,9 @@ def document(settings: Settings, secured: bool) -> dict[str, Any]:
     for name in ("RankRequest", "RecommendRequest"):
         _keep_objects_small(components[name])
         components[name]["properties"]["explain"]["anyOf"][1]["type"] = "integer"
-    components["RecommendRequest"]["properties"]["k"]["type"] = "integer"
+    recommend = components["RecommendRequest"]["properties"]
+    recommend["k"]["type"] = "integer"
+    recommend["caps"]["additionalProperties"]["type"] = "integer"
     paths: dict[str, Any] = {}
     for op in OPERATIONS:
         paths.setdefault(op.path, {})[op.method.lower()] = _operation(op, by_type, secured)

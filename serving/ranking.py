@@ -13,6 +13,7 @@ import msgspec
 
 from data_schemas import columns as c
 from data_schemas.api import Experiment, RankedItem, RankedList, Reasons
+from data_schemas.errors import UsageError
 from recsys.eventlog import ImpressionBuffer
 from recsys.eventlog.export import FEATURES, KNOWN_POSITION
 from serving import metrics, tracing
@@ -20,7 +21,9 @@ from serving.engine import Answer, Ask, Engine
 from serving.experiments import explore, team_draft, user_share
 from serving.fallback import cold_answer
 from serving.logs import log
+from serving.problems import Problem, unavailable
 from serving.settings import Settings
+from serving.shadow import Differences
 from serving.texts import TextBatcher
 from serving.versions import Versions
 
@@ -40,6 +43,7 @@ class Ranking:
     ) -> None:
         self._versions, self._impressions, self._settings = versions, impressions, settings
         self._texts = TextBatcher()
+        self._differences = Differences(settings.shadow)
         self._rng = rng or random.Random()
 
     async def answer(
@@ -51,11 +55,14 @@ class Ranking:
             Problem: the version does not exist, or nothing is loaded.
         """
         engine, experiment = await self._choose(ask, version, replay)
-        late = [] if await self._encoded(engine, ask) else ["text_encoder_late"]
+        encoded = await self._encoded(engine, ask)
+        if replay and not encoded:
+            raise unavailable("The texts were not encoded in time; a replay is exact or fails.")
         if experiment is not None and experiment.arm == "interleaved":
             return self._interleaved(ask, engine, experiment, surface)
         answer = self._asked(engine, ask, replay)
-        answer.degraded = late + answer.degraded
+        if not encoded and "text_encoder_late" not in answer.degraded:
+            answer.degraded = ["text_encoder_late", *answer.degraded]
         if self._settings.shadow is not None and not replay:
             asyncio.get_running_loop().call_soon(self._shadow, ask, answer.item_ids)
         return self._finish(ask, engine, answer, experiment, surface, replay, None)
@@ -70,10 +77,12 @@ class Ranking:
         champion = self._versions.champion()
         if settings.ab is not None:
             challenger, share = settings.ab
+            engine = self._versions.open_version(challenger)
+            if engine is None or engine is champion:
+                # Nobody is in an arm whose version is not there yet, or has won meanwhile.
+                return champion, None
             if user_share(ask.user_id, f"ab:{challenger}") < share:
-                engine = self._versions.open_version(challenger)
-                if engine is not None:
-                    return engine, Experiment(name="ab", arm="challenger")
+                return engine, Experiment(name="ab", arm="challenger")
             return champion, Experiment(name="ab", arm="champion")
         if settings.interleave and self._versions.open_version(settings.interleave):
             return champion, Experiment(name="interleave", arm="interleaved")
@@ -89,13 +98,26 @@ class Ranking:
         """The engine's answer; a popular list where it fails or the time was spent in waiting.
 
         A replay is exact or fails.
+
+        Raises:
+            Problem: a filter or a cap names a column that items do not have (422).
         """
+        try:
+            return self._answered(engine, ask, replay)
+        except UsageError as error:
+            place = f"$.{error.where}" if error.where else "$"
+            detail = f"{error.what}: {error.found!r}; expected {error.expected}"
+            raise Problem(422, detail[:2000], [(place, str(error.found))]) from None
+
+    def _answered(self, engine: Engine, ask: Ask, replay: bool) -> Answer:
         if replay:
             return engine.answer(ask)
         if ask.deadline is not None and time.monotonic() > ask.deadline:
             return cold_answer(engine, self._versions.cold_list(engine), ask, "ranking_late")
         try:
             return engine.answer(ask)
+        except UsageError:
+            raise
         except Exception as error:
             log("error", "ranking_failed", version=engine.version, error=repr(error)[:300])
             return cold_answer(engine, self._versions.cold_list(engine), ask, "ranking_failed")
@@ -105,13 +127,14 @@ class Ranking:
         engine = self._versions.open_version(str(self._settings.shadow))
         if engine is None or not shown:
             return
+        began = time.perf_counter()
         try:
-            other = engine.answer(replace(ask, explain=0, deadline=None))
+            # The deadline is that of the answer already given; new texts were encoded for it.
+            other = engine.answer(replace(ask, explain=0, deadline=float("inf")))
         except Exception as error:
             log("warning", "shadow_failed", version=self._settings.shadow, error=repr(error)[:200])
             return
-        first = set(shown[:10])
-        metrics.SHADOW.observe(len(first & set(other.item_ids[:10])) / len(first))
+        self._differences.add(shown, other.item_ids, time.perf_counter() - began)
 
     def _interleaved(
         self, ask: Ask, champion: Engine, experiment: Experiment, surface: str | None

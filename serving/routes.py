@@ -40,6 +40,11 @@ class Operation:
     """An example body."""
 
     @property
+    def writes(self) -> bool:
+        """Whether the call waits for the durable log."""
+        return self.scope == "events" or self.method in ("PUT", "DELETE")
+
+    @property
     def is_api(self) -> bool:
         """Whether admission control and the time budget apply."""
         return self.path.startswith("/v1/")

@@ -10,6 +10,7 @@ import os
 import shutil
 import signal
 import socket
+import ssl
 import tempfile
 import threading
 import time
@@ -57,8 +58,8 @@ def bind(endpoint: Endpoint, has_keys: bool) -> socket.socket:
     """A bound and listening socket.
 
     Raises:
-        UsageError: the host is not loopback and there are no keys, half of a TLS pair is missing,
-            or the port is taken.
+        UsageError: the host is not loopback and there are no keys, half of a TLS pair is missing or
+            cannot be read, or the port is taken.
     """
     if not has_keys and not is_loopback(endpoint.host):
         raise UsageError(
@@ -73,6 +74,8 @@ def bind(endpoint: Endpoint, has_keys: bool) -> socket.socket:
         raise UsageError(
             "TLS needs a certificate and its private key", where="--tls-cert, --tls-key"
         )
+    if endpoint.certificate is not None and endpoint.private_key is not None:
+        _check_pair(endpoint.certificate, endpoint.private_key)
     family = socket.AF_INET6 if ":" in endpoint.host else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_STREAM)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -90,6 +93,21 @@ def bind(endpoint: Endpoint, has_keys: bool) -> socket.socket:
         ) from None
     sock.set_inheritable(True)
     return sock
+
+
+def _check_pair(certificate: Path, private_key: Path) -> None:
+    """Now, by the parent: a worker that cannot read them would be started over and over."""
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(
+            certificate, private_key, password=lambda: ""
+        )
+    except (OSError, ssl.SSLError) as error:
+        raise UsageError(
+            "the certificate or its private key cannot be read",
+            where=f"--tls-cert {certificate}, --tls-key {private_key}",
+            found=str(error),
+            expected="two PEM files that belong together, the key without a passphrase",
+        ) from None
 
 
 def address(sock: socket.socket, endpoint: Endpoint) -> str:

@@ -1,6 +1,7 @@
 """Everything the service can be told, in one frozen value."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 
@@ -17,6 +18,8 @@ class Settings:
     """Requests in flight before further ones are answered 503."""
     explain_items: int = 10
     """Items explained when a request says `explain: true`."""
+    caps: Mapping[str, int] = field(default_factory=dict)
+    """Column → items of one value at most in a recommended list, where a request names none."""
     explore_share: float = 0.0
     """Share of lists in which one neighbouring pair is swapped at random."""
     parity_share: float = 0.01

@@ -1,5 +1,12 @@
 """A small world with two tastes, and every source of it fitted once."""
 
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+from pathlib import Path
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -231,3 +238,57 @@ def tiny_model(tmp_path_factory):
     )
     BertModel(config, add_pooling_layer=False).save_pretrained(folder)
     return folder
+
+
+def server_programs():
+    """The folder of PostgreSQL's programs, or None."""
+    found = shutil.which("pg_ctl")
+    if found:
+        return Path(found).parent
+    folders = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+    return folders[-1] if folders else None
+
+
+class Server:
+    """A PostgreSQL server on a free port; root hands it to the user `postgres`."""
+
+    def __init__(self, folder):
+        self.data = folder / "data"
+        self.folder, self.programs = folder, server_programs()
+        with socket.socket() as sock:
+            sock.bind(("127.0.0.1", 0))
+            self.port = sock.getsockname()[1]
+        self.uri = f"postgresql://postgres@127.0.0.1:{self.port}/postgres"
+        if os.getuid() == 0:
+            shutil.chown(folder, "postgres")
+        self._run("initdb", "-D", str(self.data), "-A", "trust", "-U", "postgres", "--no-sync")
+
+    def _run(self, program, *arguments):
+        command = [str(self.programs / program), *arguments]
+        if os.getuid() == 0:
+            command = ["runuser", "-u", "postgres", "--", *command]
+        subprocess.run(command, check=True, cwd=self.folder, stdout=subprocess.DEVNULL)
+
+    def start(self):
+        options = f"-p {self.port} -k {self.folder} -c listen_addresses=127.0.0.1"
+        log = str(self.folder / "server.log")
+        self._run("pg_ctl", "-D", str(self.data), "-o", options, "-l", log, "-w", "start")
+
+    def stop(self):
+        self._run("pg_ctl", "-D", str(self.data), "-m", "immediate", "-w", "stop")
+
+
+@pytest.fixture(scope="session")
+def postgres():
+    """A running server in a folder of its own; a test that stops it starts it again."""
+    if server_programs() is None:
+        pytest.skip("no PostgreSQL server programs are installed")
+    if os.getuid() == 0 and shutil.which("runuser") is None:
+        pytest.skip("PostgreSQL does not run as root, and there is no runuser")
+    pytest.importorskip("psycopg", reason="the [postgres] extra is not installed")
+    # Not below pytest's folders, which are closed to other users than root.
+    with tempfile.TemporaryDirectory(prefix="recsys-postgres-") as folder:
+        server = Server(Path(folder))
+        server.start()
+        yield server
+        server.stop()

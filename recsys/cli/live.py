@@ -51,7 +51,10 @@ def resolve(registry: Registry, model: str | None) -> int:
 
 
 def open_runtime(config: RecsysConfig, model: str | None = None) -> "Runtime":
-    """A version (the champion for None) over the newest state."""
+    """A version (the champion for None) over the newest state.
+
+    A few items newer than the version are encoded here; `encode_new` does the others.
+    """
     from recsys.ranking import Runtime
 
     registry = Registry(config)

@@ -3,13 +3,16 @@
 import argparse
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data_schemas import columns as c
-from data_schemas.config import RecsysConfig, load_config
+from data_schemas.config import load_config
 from data_schemas.errors import ExitCode, UsageError
+from recsys.asking import Ask
 from recsys.cli.live import open_runtime
+from recsys.cli.users import read_users
 
 if TYPE_CHECKING:
     from recsys.ranking import Runtime
@@ -31,7 +34,9 @@ def run_recommend(args: argparse.Namespace) -> int:
     out = Path(args.out)
     if not out.resolve().parent.is_dir():
         raise UsageError("the folder of the output does not exist", where="--out", found=out.parent)
-    users = read_users(Path(args.users)) if args.users else all_users(config)
+    if out.is_dir():
+        raise UsageError("the output is a folder", where="--out", found=out, expected="a file")
+    asked = read_users(Path(args.users)) if args.users else None
     schema = pa.schema(
         [
             (c.USER_ID, pa.string()),
@@ -41,14 +46,19 @@ def run_recommend(args: argparse.Namespace) -> int:
     )
     aside = out.with_name(f".{out.name}.{os.getpid()}.part")
     runtime = open_runtime(config, args.model)
-    now = end_of_data(runtime)
+    while runtime.encode_new():
+        pass
+    known = runtime.state.user_ids()
+    users = known if asked is None else asked
+    caps = config.serving.caps
+    ask = Ask("", end_of_data(runtime), k=args.k, keep_seen=args.keep_seen, caps=caps)
     try:
         with (
             pq.ParquetWriter(aside, schema) as writer,
             Reporter().task("recommend", len(users)) as task,
         ):
             for chunk in _chunks(users):
-                rows = [one_list(runtime, user, args.k, now, args.keep_seen) for user in chunk]
+                rows = [one_list(runtime, ask, user) for user in chunk]
                 writer.write_table(pa.Table.from_pylist(rows, schema))
                 task.advance(len(chunk))
         with aside.open("rb") as file:
@@ -57,14 +67,14 @@ def run_recommend(args: argparse.Namespace) -> int:
     finally:
         aside.unlink(missing_ok=True)
     print(f"{len(users):,} lists of up to {args.k} items by version {runtime.version}: {out}")
+    if new := len(set(users) - set(known)):
+        print(f"{new:,} of these users are unknown: theirs are the lists of somebody new")
     return ExitCode.DONE
 
 
-def one_list(runtime: "Runtime", user: str, k: int, now: int, keep_seen: bool) -> dict[str, Any]:
-    """One row of the output."""
-    from recsys.asking import Ask
-
-    answer = runtime.answer(Ask(user, now, k=k, keep_seen=keep_seen))
+def one_list(runtime: "Runtime", ask: Ask, user: str) -> dict[str, Any]:
+    """One row of the output: what is asked for everybody, for one user."""
+    answer = runtime.answer(replace(ask, user_id=user))
     return {c.USER_ID: user, c.ITEM_IDS: answer.item_ids, c.SCORES: answer.scores}
 
 
@@ -76,39 +86,3 @@ def end_of_data(runtime: "Runtime") -> int:
 def _chunks(users: Sequence[str]) -> Iterator[Sequence[str]]:
     for start in range(0, len(users), CHUNK):
         yield users[start : start + CHUNK]
-
-
-def all_users(config: RecsysConfig) -> list[str]:
-    """Every user of the newest state, sorted."""
-    from features.state import OnlineState
-    from recsys.cli.live import state_folder
-
-    return OnlineState.open(state_folder(config)).user_ids()
-
-
-def read_users(file: Path) -> list[str]:
-    """User ids of a Parquet file (column user_id), a CSV with that header, or one id per line.
-
-    Raises:
-        UsageError: the file is missing or has no such column.
-    """
-    if not file.is_file():
-        raise UsageError("there is no such file", where="--users", found=str(file))
-    if file.suffix == ".parquet":
-        import pyarrow.parquet as pq
-
-        names = pq.read_schema(file).names
-        if c.USER_ID not in names:
-            raise UsageError(
-                f"column '{c.USER_ID}' is missing",
-                where=str(file),
-                found=", ".join(names),
-                expected=c.USER_ID,
-            )
-        column = pq.read_table(file, columns=[c.USER_ID])[c.USER_ID].to_pylist()
-        return [str(user) for user in dict.fromkeys(column) if user is not None]
-    lines = [line.strip() for line in file.read_text(encoding="utf-8").splitlines()]
-    if lines and c.USER_ID in lines[0].split(","):
-        place = lines[0].split(",").index(c.USER_ID)
-        lines = [line.split(",")[place].strip() for line in lines[1:] if line]
-    return [user for user in dict.fromkeys(lines) if user]

@@ -154,6 +154,7 @@ def make_settings(config: "RecsysConfig", args: argparse.Namespace) -> "Settings
         max_candidates=serving.max_candidates,
         max_queue=serving.max_queue,
         explain_items=serving.explain_items,
+        caps=serving.caps,
         explore_share=serving.explore_share,
         parity_share=serving.parity_share,
         clock=config.clock,

@@ -32,8 +32,9 @@ RANK: Final = 32
 UNFITTED: Final = -(2**62)
 _MINUTE: Final = 60 * SECOND
 
-Neighbours = Callable[[Floats, int], Ints]
-"""(user vector float32 [d], how many) → item indices, nearest first; an index for large catalogues."""
+Neighbours = Callable[[Floats, int, Mask], Ints]
+"""(user vector float32 [d], how many, blocked uint8 [>= n]) → indices of items that are not blocked,
+nearest first; an index for large catalogues."""
 
 
 def grade_place(grade: npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:
@@ -320,8 +321,7 @@ class InterestSource:
         extra = np.arange(m, self.n_items, dtype=np.int32)
         extra = extra[blocked[m : self.n_items] == 0] if len(extra) else extra
         if self.neighbours is not None:
-            found = self.neighbours(vector, limit + int(blocked[:m].sum()))
-            found = found[blocked[found] == 0][:limit]
+            found = self.neighbours(vector, limit, blocked)
             return np.concatenate([found.astype(np.int32), extra])
         assert self.codes is not None
         near = np.empty(m, np.float32)

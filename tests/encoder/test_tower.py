@@ -6,6 +6,7 @@ import pytest
 from data_schemas.errors import RecsysError
 from features.interactions import DAY, EMPTY_HISTORY, History
 from features.protocols import RecallSource, ScoreSource
+from recsys.encoder.index import open_index, write_index
 from recsys.encoder.tower import InterestSource, Tower, age_place, grade_place
 
 D, N = 16, 300
@@ -146,8 +147,9 @@ def test_appended_items_are_scored_and_recalled(source, rng):
 
 
 def test_an_index_may_stand_in_for_the_scan(source, folder):
-    def nearest(vector, count):
-        return np.argsort(-(source.vectors @ vector), kind="stable")[:count]
+    def nearest(vector, count, blocked):
+        order = np.argsort(-(source.vectors @ vector), kind="stable")
+        return order[blocked[order] == 0][:count]
 
     indexed = InterestSource.open(folder, source.vectors, 0, neighbours=nearest)
     history, blocked = a_history([4, 9]), np.zeros(N, np.uint8)
@@ -193,3 +195,27 @@ def test_a_damaged_tower_is_refused(folder, rng):
     (folder / "tower.safetensors").write_bytes(b"half")
     with pytest.raises(RecsysError, match="user tower cannot be read"):
         InterestSource.open(folder, unit(rng, 5), 0)
+
+
+def test_a_large_catalogues_index_is_written_once_and_filters_inside_the_search(
+    source, tmp_path, monkeypatch
+):
+    write_index(tmp_path, source.vectors)
+    assert open_index(tmp_path, N) is None
+    monkeypatch.setattr("recsys.encoder.index.LISTS_FROM", N)
+    write_index(tmp_path, source.vectors)
+    search = open_index(tmp_path, N)
+    blocked = np.zeros(N, np.uint8)
+    blocked[::2] = 1
+    near = source.vectors @ source.vectors[7]
+    near[::2] = -2
+    assert search(source.vectors[7], 5, blocked).tolist() == np.argsort(-near)[:5].tolist()
+
+
+def test_a_tower_follows_its_event_types_by_name(rng):
+    tower = random_tower(rng, places=4, kinds=2)
+    moved = tower.aligned(["click", "view"], ["view", "share", "click"], 6)
+    click, view, unknown = tower.kind_bias
+    assert moved.kind_bias.tolist() == [view, unknown, click, unknown]
+    assert moved.position_bias.tolist() == [*tower.position_bias, *[tower.position_bias[-1]] * 2]
+    assert np.array_equal(moved.project, tower.project)

@@ -143,7 +143,9 @@ class FakeProvider:
 @asynccontextmanager
 async def running(path, provider=None, **settings):
     """(client, app) of a started service over a log at `path`."""
-    settings = {"champion_poll": 0.02, "log_poll": 0.02, "clock": "end_of_data", **settings}
+    given = {"champion_poll": 0.02, "log_poll": 0.02, "clock": "end_of_data"}
+    # No answer is to depend on how slow the machine is.
+    settings = {**given, "timeout_ms": 60_000, **settings}
     app = App(
         provider or FakeProvider(), lambda: EventLog.open(path / "log.sqlite"), Settings(**settings)
     )

@@ -1,6 +1,6 @@
 """A service of several workers over the fake engine, as a program of its own.
 
-python service_program.py LOG CHAMPION_FILE WORKERS
+python service_program.py LOG CHAMPION_FILE WORKERS [CERTIFICATE KEY]
 """
 
 import sys
@@ -16,19 +16,20 @@ from serving.settings import Settings
 SETTINGS = Settings(champion_poll=0.1, log_poll=0.1, drain_seconds=5)
 
 
-def work(log, champion, sock):
+def work(log, champion, sock, endpoint):
     app = App(FakeProvider(file=Path(champion)), lambda: EventLog.open(log), SETTINGS)
-    run_worker(app, sock, Endpoint(port=0))
+    run_worker(app, sock, endpoint)
 
 
-def main(log, champion, workers):
-    with bind(Endpoint(port=0), has_keys=False) as sock:
-        announce(address(sock, Endpoint()), workers)
+def main(log, champion, workers, *pair):
+    endpoint = Endpoint("127.0.0.1", 0, *map(Path, pair))
+    with bind(endpoint, has_keys=False) as sock:
+        announce(address(sock, endpoint), workers)
         if workers == 1:
-            work(log, champion, sock)
+            work(log, champion, sock, endpoint)
             return 0
-        return supervise(work, (log, champion, sock), workers)
+        return supervise(work, (log, champion, sock, endpoint), workers)
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1], sys.argv[2], int(sys.argv[3])))
+    sys.exit(main(sys.argv[1], sys.argv[2], int(sys.argv[3]), *sys.argv[4:]))

@@ -3,30 +3,36 @@
 import json
 import re
 import signal
+import ssl
 import subprocess
 import sys
 import threading
 import time
 from collections import Counter
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
 from pathlib import Path
 
 import httpx
 import psutil
 import pytest
 
+from data_schemas.errors import UsageError
 from recsys.client import ApiError, Client
 from recsys.eventlog import EventLog
+from serving.server import Endpoint, bind
 
 PROGRAM = Path(__file__).with_name("service_program.py")
 
 
 class Service:
-    def __init__(self, folder, workers):
-        self.log, self.champion = folder / "log.sqlite", folder / "champion.json"
+    def __init__(self, folder, workers, log=None, tls=()):
+        self.log, self.champion = log or folder / "log.sqlite", folder / "champion.json"
         self.promote("1")
         root = str(Path(__file__).parents[2])
         command = [sys.executable, str(PROGRAM), str(self.log), str(self.champion), str(workers)]
+        command += map(str, tls)
         with (folder / "stderr.txt").open("wb") as errors:
             self.process = subprocess.Popen(
                 command,
@@ -37,7 +43,14 @@ class Service:
                 env={"PYTHONPATH": root, "PATH": "/usr/bin:/bin"},
             )
         assert self.process.stdout is not None
-        self.url = re.search(r"http://\S+", self.process.stdout.readline())[0]
+        self.url = re.search(r"https?://\S+", self.process.stdout.readline())[0]
+        trusted = ssl.create_default_context(cafile=str(tls[0])) if tls else False
+        self.http = httpx.Client(base_url=self.url, verify=trusted, timeout=10)
+
+    def close(self):
+        """Close what this side holds; the process ends by a signal."""
+        self.http.close()
+        self.process.stdout.close()
 
     def promote(self, version):
         aside = self.champion.with_suffix(".tmp")
@@ -51,7 +64,7 @@ class Service:
         until = time.monotonic() + seconds
         while time.monotonic() < until:
             try:
-                if httpx.get(self.url + "/readyz", timeout=2).status_code == 200:
+                if self.http.get("/readyz", timeout=2).status_code == 200:
                     return
             except httpx.TransportError:
                 pass
@@ -67,26 +80,30 @@ def is_worker(process):
 
 
 @contextmanager
-def service(folder, workers):
-    running = Service(folder, workers)
+def service(folder, workers, **more):
+    running = Service(folder, workers, **more)
     try:
         running.wait_ready()
         yield running
     finally:
         running.process.send_signal(signal.SIGTERM)
         code = running.process.wait(30)
-        running.process.stdout.close()
+        running.close()
         assert code == 0, (folder / "stderr.txt").read_text()[-2000:]
 
 
 class Load:
-    """Threads that post events and rank until stopped."""
+    """Threads that post events, and others that rank, until stopped."""
 
-    def __init__(self, url, threads=3):
-        self.accepted, self.versions, self.errors = [], Counter(), []
+    def __init__(self, url, retries=4):
+        self.accepted, self.refused = [], []
+        self.versions, self.errors = Counter(), []
         self._stop = threading.Event()
-        self._url = url
-        self._threads = [threading.Thread(target=self._run, args=(n,)) for n in range(threads)]
+        self._url, self._retries = url, retries
+        work = [self._post, self._rank]
+        self._threads = [
+            threading.Thread(target=self._run, args=(work[n % 2], n)) for n in range(4)
+        ]
 
     def __enter__(self):
         for thread in self._threads:
@@ -98,18 +115,25 @@ class Load:
         for thread in self._threads:
             thread.join()
 
-    def _run(self, name):
-        with Client(self._url, retries=4, timeout=10) as client:
+    def _run(self, work, name):
+        with Client(self._url, retries=self._retries, timeout=10) as client:
             n = 0
             while not self._stop.is_set():
                 n += 1
-                event_id = f"{name}-{n}"
-                try:
-                    client.event(f"u{name}", "1", "click", event_id=event_id)
-                    self.accepted.append(event_id)
-                    self.versions[client.rank(f"u{name}", ["1", "2"]).model_version] += 1
-                except ApiError as error:
-                    self.errors.append(error)
+                work(client, f"u{name}", f"{name}-{n}")
+
+    def _post(self, client, user, event_id):
+        try:
+            client.event(user, "1", "click", event_id=event_id)
+            self.accepted.append(event_id)
+        except ApiError as error:
+            self.refused.append(error)
+
+    def _rank(self, client, user, _):
+        try:
+            self.versions[client.rank(user, ["1", "2"]).model_version] += 1
+        except ApiError as error:
+            self.errors.append(error)
 
 
 def wait_for(condition, seconds=60):
@@ -133,11 +157,48 @@ def test_a_killed_worker_loses_no_accepted_event_and_is_replaced(tmp_path):
             wait_for(lambda: load.versions["2"] > 50)
         assert set(load.versions) == {"1", "2"}
         # A connection cut in the middle is repeated by the client: no call failed for good.
-        assert not load.errors
+        assert not load.errors + load.refused
         with EventLog.open(running.log) as log:
             kept = [r.payload["event_id"] for r in log.read(0, 10**6) if r.kind == "event"]
         assert len(kept) == len(set(kept))
         assert set(load.accepted) <= set(kept)
+
+
+@pytest.mark.postgres
+def test_postgresql_away_for_ten_seconds_refuses_events_and_nothing_else(tmp_path, postgres):
+    with service(tmp_path, workers=2, log=postgres.uri) as running:
+        with Load(running.url, retries=0) as load:
+            wait_for(lambda: len(load.accepted) > 50)
+            postgres.stop()
+            try:
+                away = time.monotonic() + 10
+                wait_for(lambda: load.refused)
+                ranked = sum(load.versions.values())
+                wait_for(lambda: sum(load.versions.values()) > ranked + 50)
+                time.sleep(max(0.0, away - time.monotonic()))
+            finally:
+                postgres.start()
+            before = len(load.accepted)
+            wait_for(lambda: len(load.accepted) > before + 50)
+            running.promote("2")
+            wait_for(lambda: load.versions["2"] > 20)
+        # Ranking never failed; an event was refused only with the words that say so.
+        assert not load.errors
+        assert {error.status for error in load.refused} == {503}
+        assert all("nothing of this call was accepted" in error.what for error in load.refused)
+        wait_for(lambda: impressions_waiting(running) == 0)
+        with EventLog.open(postgres.uri) as log:
+            records = log.read(0, 10**6)
+        kept = [r.payload["event_id"] for r in records if r.kind == "event"]
+        assert len(kept) == len(set(kept))
+        assert set(load.accepted) <= set(kept)
+        shown = Counter(r.payload["model_version"] for r in records if r.kind == "impression")
+        assert shown == load.versions
+
+
+def impressions_waiting(running):
+    counters = running.http.get("/metrics").text
+    return float(re.search(r"recsys_impressions_waiting (\S+)", counters)[1])
 
 
 def test_every_worker_sees_an_event_within_a_second(tmp_path):
@@ -163,7 +224,7 @@ def test_workers_of_a_killed_parent_stop(tmp_path):
     workers = running.workers()
     running.process.kill()
     running.process.wait()
-    running.process.stdout.close()
+    running.close()
     gone, alive = psutil.wait_procs(workers, timeout=20)
     assert (len(gone), alive) == (2, [])
 
@@ -175,7 +236,55 @@ def test_a_single_worker_stops_in_order(tmp_path, number):
     answer = httpx.post(running.url + "/v1/recommend", json={"user_id": "u"})
     running.process.send_signal(number)
     assert running.process.wait(20) == 0
-    running.process.stdout.close()
+    running.close()
     with EventLog.open(running.log) as log:
         impressions = [r.payload for r in log.read(0) if r.kind == "impression"]
     assert [shown["impression_id"] for shown in impressions] == [answer.json()["impression_id"]]
+
+
+def test_tls_by_file(tmp_path, fakes):
+    certificate, key = self_signed(tmp_path)
+    with pytest.raises(UsageError, match="private key"):
+        bind(Endpoint(port=0, certificate=certificate), has_keys=False)
+    for pair in ((certificate, tmp_path / "none.pem"), (key, key)):
+        with pytest.raises(UsageError, match="certificate or its private key"):
+            bind(Endpoint("127.0.0.1", 0, *pair), has_keys=False)
+    with service(tmp_path, workers=1, tls=(certificate, key)) as running:
+        assert running.url.startswith("https://")
+        ask = {"user_id": "u", "items": ["1", "2"]}
+        assert running.http.post("/v1/rank", json=ask).status_code == 200
+        with pytest.raises(httpx.ConnectError, match="CERTIFICATE"):
+            httpx.get(running.url + "/healthz")
+
+
+def self_signed(folder):
+    """(certificate, private key) of 127.0.0.1, as PEM files."""
+    x509 = pytest.importorskip("cryptography.x509")
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
+    now = datetime.now(UTC)
+    here = x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))])
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(here, critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    files = folder / "cert.pem", folder / "key.pem"
+    files[0].write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    files[1].write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+    )
+    return files

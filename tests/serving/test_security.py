@@ -2,7 +2,9 @@
 
 import asyncio
 import socket
+import threading
 import time
+from urllib.parse import quote
 
 import pytest
 import yaml
@@ -279,6 +281,71 @@ def test_an_unreachable_log_refuses_events_and_goes_on_ranking(serve, monkeypatc
             assert (await client.post("/v1/rank", json=ASK)).status_code == 200
             monkeypatch.undo()
             assert (await client.post("/v1/events", json=event)).status_code == 200
+
+    run(scenario)
+
+
+def test_events_that_wait_for_the_log_take_no_place_of_a_ranking_call(serve, monkeypatch):
+    async def scenario():
+        async with serve(max_queue=3) as (client, app):
+            release = threading.Event()
+            commit = app._log._commit
+
+            def hang(writes):
+                release.wait(30)
+                return commit(writes)
+
+            monkeypatch.setattr(app._log, "_commit", hang)
+            event = {"user_id": "u", "item_id": "1", "event_type": "click"}
+            posts = [asyncio.create_task(client.post("/v1/events", json=event)) for _ in range(5)]
+            await asyncio.sleep(0.1)
+            assert (await client.post("/v1/rank", json=ASK)).status_code == 200
+            release.set()
+            statuses = sorted([(await post).status_code for post in posts])
+            assert statuses == [200, 200, 200, 503, 503]
+
+    run(scenario)
+
+
+def test_a_filter_or_cap_on_nothing_is_refused_by_name(serve, fakes):
+    provider, engine = fakes
+
+    class Strict(engine):
+        def answer(self, ask):
+            if "colour" in ask.filters:
+                where = "filters.colour"
+                raise UsageError("no such column", where=where, found="colour", expected="tags")
+            return super().answer(ask)
+
+    provider = provider()
+    provider.load = lambda version: Strict("1")
+
+    async def scenario():
+        async with serve(provider) as (client, _):
+            body = {"user_id": "u", "filters": {"colour": "red"}}
+            answer = await client.post("/v1/recommend", json=body)
+            assert answer.status_code == 422
+            assert answer.json()["errors"][0]["pointer"] == "$.filters.colour"
+            half = await client.post("/v1/recommend", json={"user_id": "u", "caps": {"a": 1.5}})
+            assert (half.status_code, "caps.a" in half.text) == (422, True)
+
+    run(scenario)
+
+
+def test_bodies_of_all_sorts_meet_a_limit(serve):
+    async def scenario():
+        async with serve() as (client, _):
+            headers = {"content-type": "application/json"}
+            big = b'{"user_id": "u", "items": ["' + b"x" * 10_000_000 + b'"]}'
+            assert (await client.post("/v1/rank", content=big, headers=headers)).status_code == 413
+            many = {"user_id": "u", "items": [str(i) for i in range(100_000)]}
+            answer = await client.post("/v1/rank", json=many)
+            assert (answer.status_code, "at most 2000" in answer.text) == (422, True)
+            sql = "'; DROP TABLE log; --"
+            event = {"user_id": sql, "item_id": "1", "event_type": sql}
+            assert (await client.post("/v1/events", json=event)).status_code == 200
+            stored = (await client.get("/v1/users/" + quote(sql, safe=""))).json()
+            assert [e["event_type"] for e in stored["events"]] == [sql]
 
     run(scenario)
 

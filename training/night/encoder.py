@@ -7,12 +7,18 @@ from typing import Any
 
 import numpy as np
 
+from data_schemas.errors import RecsysError, UsageError
 from features.interactions import DAY, Floats
 from recsys.encoder.encode import encode_items
-from recsys.encoder.tower import InterestSource
-from recsys.files import atomic_write, hash_json
-from recsys.stages import StageResult
-from training.finetune import fit_encoder
+from recsys.encoder.index import FOLDER as INDEX
+from recsys.encoder.index import open_index, write_index
+from recsys.encoder.manifest import EncoderManifest
+from recsys.encoder.tower import TOWER, TOWER_JSON, InterestSource, Tower
+from recsys.files import atomic_write, hash_json, link_tree
+from recsys.registry import Registry
+from recsys.stages import StageResult, code_version
+from training.finetune import fit_encoder, refit_tower, too_little
+from training.night import ageing
 from training.night.context import Night
 from training.night.inputs import Inputs
 
@@ -40,7 +46,15 @@ class Encoded:
 
     def source(self) -> InterestSource:
         """The fine-tuned encoder with its user tower, as a source."""
-        return InterestSource.open(self.folder, self.vectors(), self.fit_until)
+        vectors = self.vectors()
+        index = open_index(self.vectors_stage.path, len(vectors))
+        return InterestSource.open(self.folder, vectors, self.fit_until, neighbours=index)
+
+    @property
+    def index(self) -> Path | None:
+        """Folder of the search index over the vectors, where they are many."""
+        folder = self.vectors_stage.path / INDEX
+        return folder if folder.is_dir() else None
 
 
 def refresh(night: Night, inputs: Inputs) -> Encoded:
@@ -104,15 +118,141 @@ def _fit(night: Night, inputs: Inputs, until: int, out: Path) -> dict[str, Any]:
     return {"manifest": manifest}
 
 
-def encode(night: Night, inputs: Inputs, encoder: StageResult) -> StageResult:
-    """Vectors of all items; only texts that are new or changed go through the model."""
+def _champions(night: Night, registry: Registry, until: int) -> Path | None:
+    """The champion's encoder, where tonight's may start from it."""
+    try:
+        version = registry.champion()
+        if version is None:
+            return None
+        folder = registry.local_path(version) / FOLDER
+        manifest = EncoderManifest.read(folder)
+    except RecsysError as problem:
+        night.reporter.warn(
+            f"encoder: starts afresh, the champion's cannot be read: {problem.what}"
+        )
+        return None
+    if manifest.base_model != night.config.encoder.model:
+        return None
+    if not manifest.learned.get("fine_tuned") or manifest.fit_until > until:
+        return None
+    return folder
+
+
+def _checkpoints(night: Night, inputs: Inputs, identity: dict[str, Any]) -> Path:
+    """Where a killed fit of exactly this finds its last state; those of others are removed."""
+    place = night.workspace.cache / CHECKPOINTS
+    name = hash_json([identity, hash_json(inputs.texts), code_version(CODE)])[:16]
+    for other in place.glob("*"):
+        if other.name != name:
+            shutil.rmtree(other, ignore_errors=True)
+    return place / name
+
+
+def _shown(inputs: Inputs, until: int) -> Any:
+    """Lists shown before a time, as the fit reads them; None without impressions."""
+    from training.finetune.examples import Shown
+
+    lists = inputs.tables.impressions
+    if lists is None or not len(lists):
+        return None
+    last = int(np.searchsorted(lists.time, until))
+    first = int(np.searchsorted(lists.offsets, lists.offsets[last] - SHOWN_AT_MOST))
+    low, high = lists.offsets[first], lists.offsets[last]
+    return Shown(
+        lists.user[first:last],
+        lists.time[first:last],
+        lists.offsets[first : last + 1] - low,
+        lists.item[low:high],
+    )
+
+
+@contextlib.contextmanager
+def _watched(night: Night) -> Iterator[tuple[Callable[..., None], Callable[..., None]]]:
+    """Callbacks of a fit that show its progress and, where wished, write TensorBoard's files."""
+    board = _tensorboard(night) if night.config.encoder.tensorboard else None
+    with night.reporter.task("encoder") as task:
+        done = {"encode": 0}
+
+        def progress(phase: str, now: int, of: int) -> None:
+            task.advance(now - done[phase], note=f"of {of:,} texts read once")
+            done[phase] = now
+
+        def on_metrics(values: dict[str, float], step: int) -> None:
+            for name, value in values.items():
+                if board is not None:
+                    board.add_scalar(name, value, step)
+                if "loss" in name and "valid" not in name:
+                    task.advance(1, note=f"step {step}, loss {value:.3f}")
+
+        try:
+            yield on_metrics, progress
+        finally:
+            if board is not None:
+                board.close()
+
+
+def _tensorboard(night: Night) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise UsageError(
+            "TensorBoard is not installed",
+            where="encoder.tensorboard",
+            expected="the package tensorboard",
+            fix="install recsys[tensorboard], or set encoder.tensorboard: false",
+        ) from None
+    return SummaryWriter(str(night.workspace.path / "tensorboard"))
+
+
+def _say_what_it_learned(night: Night, registry: Registry, stage: StageResult) -> None:
+    """What tuning gave, in lines of the log and as curves of a run in MLflow."""
+    learned = stage.facts["manifest"]["learned"]
+    if not learned.get("fine_tuned"):
+        return
+    for row in learned["compared"]:
+        night.reporter.say(f"encoder: {row['name']}: validation nDCG {row['ndcg']:.4f}")
+    layers = learned["layers"]
+    if night.config.encoder.freeze != "head" and not layers["tuned"]:
+        night.reporter.warn(
+            f"encoder: the language model's own layers are as they were: {layers['steps']} steps of "
+            f"tuning them did not raise the validation nDCG of {layers['ndcg_before']:.4f}"
+        )
+    curves = {
+        "encoder_loss": list(enumerate(learned["losses"], 1)),
+        "encoder_valid_ndcg": [(int(v["step"]), v["ndcg"]) for v in learned["validations"]],
+    }
+    try:
+        registry.log_curves("encoder", curves)
+    except RecsysError as problem:
+        night.reporter.warn(f"encoder: its curves are not in MLflow: {problem.what}")
+
+
+def encode(night: Night, inputs: Inputs, encoder: StageResult, until: int) -> StageResult:
+    """Vectors of all items, and the tower fitted again over them; only texts that are new or changed
+    go through the model."""
+    tower = _tower_identity(inputs, encoder, until)
 
     def action(out: Path) -> dict[str, Any]:
-        vectors, counts = encode_items(
-            encoder.path / FOLDER, inputs.texts, night.workspace.cache / "vectors"
+        with night.reporter.task("encoding items") as task:
+            done = [0]
+
+            def progress(now: int, of: int) -> None:
+                task.advance(now - done[0], note=f"of {of:,}")
+                done[0] = now
+
+            vectors, counts = encode_items(
+                encoder.path / FOLDER,
+                inputs.texts,
+                night.workspace.cache / "vectors",
+                progress=progress,
+                out=out / "vectors.npy",
+            )
+        night.reporter.say(
+            f"vectors: {counts.encoded:,} texts encoded, {counts.from_cache:,} from the cache, "
+            f"{counts.truncated:,} of the encoded cut to {night.config.encoder.max_tokens} tokens"
         )
-        np.save(out / "vectors.npy", vectors)
-        return {
+        write_index(out, vectors)
+        facts: dict[str, Any] = {
             "encoded": counts.encoded,
             "from_cache": counts.from_cache,
             "truncated": counts.truncated,

@@ -1,0 +1,44 @@
+"""The search index over item vectors: inverted lists beside them, for catalogues too large to scan.
+
+Built once with the vectors and read by the night and the service alike, so that both find the same
+items. Chosen over usearch, faiss and hnswlib because it is all of these at once: deterministic,
+mapped into memory and shared by workers, and filtered inside the search (see `collaborative.dense`).
+"""
+
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from features.interactions import Floats, Ints
+from features.protocols import Mask
+from recsys.collaborative.dense import LISTS_FROM, InvertedLists, scan
+from recsys.encoder.tower import Neighbours
+
+FOLDER: Final = "lists"
+SEED: Final = 1
+
+
+def write_index(folder: Path, vectors: Floats) -> None:
+    """Build the index over vectors float32[n, d] into `folder`/lists; nothing where they are few."""
+    if len(vectors) < LISTS_FROM:
+        return
+    place = folder / FOLDER
+    place.mkdir()
+    for name, array in InvertedLists.build(np.asarray(vectors), SEED).arrays().items():
+        np.save(place / f"{name}.npy", array)
+
+
+def open_index(folder: Path, n_items: int) -> Neighbours | None:
+    """The index that `write_index` left in `folder`, memory-mapped; None where it left none."""
+    # Plain views: numpy's memmap class costs a Python call on every slice.
+    arrays = {f.stem: np.asarray(np.load(f, "r")) for f in (folder / FOLDER).glob("*.npy")}
+    lists = InvertedLists.of(arrays)
+    if lists is None:
+        return None
+    known = np.ones(n_items, np.uint8)
+
+    def find(vector: Floats, limit: int, blocked: Mask) -> Ints:
+        return scan(lists.rows, vector, known, blocked, limit, lists).items
+
+    return find

@@ -1,0 +1,44 @@
+"""One small release, made once."""
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+
+from data_schemas.config import load_config
+from recsys.registry import Registry
+from training.nightly import run_night
+
+USERS = 40
+CONFIG = """
+data: {{items: data/items.parquet, events: data/events.parquet}}
+clock: end_of_data
+budget_minutes: 0.5
+windows: {{cuts: 1}}
+encoder: {{model: {model}, max_steps: 2, epochs: 1, max_tokens: 16}}
+sources: {{use: [item_item, text, popular, recent], tune: false, depth: 60, candidates: 40}}
+ranker: {{trees: 20, seeds: 1}}
+evaluation: {{bootstrap: 50, examples: 1}}
+"""
+
+
+@pytest.fixture(scope="session")
+def released(tmp_path_factory, tiny_model):
+    """A workspace with a small release; tests may add to its log, not change its state."""
+    from recsys.bundled import lay_out_movies
+
+    folder = tmp_path_factory.mktemp("released")
+    lay_out_movies(folder)
+    events = pq.read_table(folder / "data" / "events.parquet")
+    users = sorted(set(events["user_id"].to_pylist()))[:USERS]
+    events = events.filter(pc.is_in(events["user_id"], pa.array(users)))
+    items = pq.read_table(folder / "data" / "items.parquet")
+    items = items.filter(pc.is_in(items["item_id"], pc.unique(events["item_id"])))
+    pq.write_table(events, folder / "data" / "events.parquet")
+    pq.write_table(items, folder / "data" / "items.parquet")
+    (folder / "recsys.yaml").write_text(CONFIG.format(model=tiny_model), encoding="utf-8")
+    config = load_config(folder / "recsys.yaml")
+    night = run_night(config)
+    # Whether so little data passes the gate is not the question here.
+    Registry(config).promote(night.version, "test")
+    return folder
