@@ -2,10 +2,13 @@
 
 import argparse
 import json
+import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -13,6 +16,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from data_schemas.config import load_config
 from data_schemas.errors import RecsysError
@@ -33,10 +38,33 @@ def run_demo(args: argparse.Namespace) -> int:
     print(f"bundled data and a commented config are in {folder}/")
     result = run_night(load_config(config_file))
     say(result)
-    with service(config_file) as address:
+    with apart(config_file) as beside, service(beside) as address:
         show_call(address)
-    print(f"\nserve it yourself:  recsys serve -c {config_file}")
+    print(
+        f"\nserve it yourself:  {_own_name()} serve -c {config_file}\n"
+        "and send it the same calls, to http://127.0.0.1:8080"
+    )
     return exit_code(result)
+
+
+def _own_name() -> str:
+    """The command as this shell finds it."""
+    return "recsys" if shutil.which("recsys") else sys.argv[0]
+
+
+@contextmanager
+def apart(config_file: Path) -> Iterator[Path]:
+    """A config of the same workspace whose log is thrown away: the demonstration's own calls are
+    nobody's behaviour, and a second run has nothing new to learn."""
+    settings = yaml.safe_load(config_file.read_text(encoding="utf-8"))
+    beside = config_file.with_name(f".{config_file.stem}.{os.getpid()}.yaml")
+    with tempfile.TemporaryDirectory(prefix="recsys-demo-") as folder:
+        settings["serving"] = (settings.get("serving") or {}) | {"log": f"{folder}/log.sqlite"}
+        try:
+            beside.write_text(yaml.safe_dump(settings), encoding="utf-8")
+            yield beside
+        finally:
+            beside.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from data_schemas.config import RecsysConfig, load_config
 from data_schemas.errors import ExitCode, UsageError
 from features.interactions import DAY
+from recsys.cli.rivals import differences
 
 if TYPE_CHECKING:
     from recsys.notify import Outcome
@@ -107,6 +108,7 @@ def say(result: "NightResult") -> None:
     if result.unchanged:
         print("everything is unchanged since the last night")
     print(table(result.metrics))
+    print("\n".join(["", *differences(result.report)]))
     decision = result.decision
     assert decision is not None
     verb = {

@@ -7,7 +7,7 @@ Nothing of a user is stored: the vector is made from the history at the moment o
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Final, NamedTuple, Self
@@ -123,6 +123,22 @@ class Tower:
     def places(self) -> int:
         """History items attended to."""
         return len(self.position_bias)
+
+    def aligned(self, known: Sequence[str], kinds: Sequence[str], places: int) -> Self:
+        """The same tower for other numbers of event types and another length of history.
+
+        `known` are the event types in this tower's numbering, `kinds` those in the new one; a type
+        that it did not know is treated as unknown types are, and a place further back than it
+        looked as its last one.
+        """
+        old = {name: code for code, name in enumerate(known) if code < len(self.kind_bias) - 1}
+        codes = [old.get(name, -1) for name in kinds]
+        place = np.minimum(np.arange(places), self.places - 1)
+        return replace(
+            self,
+            kind_bias=self.kind_bias[[*codes, -1]],
+            position_bias=self.position_bias[place],
+        )
 
     def bias_and_gate(self, history: History, now: int) -> tuple[Floats, Floats]:
         """Attention bias and gate, float32 [h] each, of a history of at most N events."""

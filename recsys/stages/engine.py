@@ -85,6 +85,8 @@ class StageRunner:
         self.dry_run = dry_run
         self.results: list[StageResult] = []
         self._reporter = reporter if reporter is not None else Reporter()
+        self._met: dict[StageId, None] = {}
+        """Stages and keys of this run so far, in order."""
         self._run = run or f"{datetime.now(UTC):%Y%m%dT%H%M%S.%f}"
 
     @property
@@ -135,7 +137,8 @@ class StageRunner:
         kept, damage = _kept(path)
         if kept is not None:
             result = _from_marker(name, key, path, kept)
-            self._reporter.say(f"{name}: unchanged ({key[:8]})")
+            if (name, key) not in self._met:
+                self._reporter.say(f"{name}: unchanged ({key[:8]})")
         else:
             reason = damage or self._why(identity, path)
             result = StageResult(name, key, path, {}, skipped=False, reason=reason)
@@ -211,10 +214,14 @@ class StageRunner:
         return in_words(changed) or "its output is no longer kept"
 
     def _remember(self, result: StageResult) -> None:
+        """Keep the result; a night asks for the same sources at many cuts, which is said once."""
         self.results.append(result)
+        stage: StageId = (result.name, result.key)
+        if stage in self._met:
+            return
+        self._met[stage] = None
         if not self.dry_run:
-            used: list[StageId] = [(r.name, r.key) for r in self.results]
-            self.workspace.record_use(self._run, used)
+            self.workspace.record_use(self._run, list(self._met))
 
 
 def _comparable(identity: Mapping[str, Any]) -> dict[str, Any]:

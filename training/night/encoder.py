@@ -1,7 +1,15 @@
-"""Refreshing the encoder when it is due, and encoding what changed."""
+"""Refreshing the encoder when it is due, encoding what changed, and watching how it ages.
 
+Between two refreshes the encoder's weights and the vectors stay; the user tower is fitted again over
+them each night, and kept where it is better.
+"""
+
+import contextlib
 import json
-from dataclasses import dataclass
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +33,15 @@ from training.night.inputs import Inputs
 CODE = ("recsys.encoder", "training.finetune")
 POINTER = "encoder.json"
 FOLDER = "encoder"
+CHECKPOINTS = "encoder-checkpoints"
+MORE_EVENTS = 0.1
+"""Growth of the events after which an encoder is due where timestamps carry order only, so that days
+since the last refresh cannot be counted (assumed)."""
+SHOWN_AT_MOST = 20_000_000
+"""Items of shown lists that a fit looks at, the latest: matching them to events takes some 100 bytes
+each."""
+TOWER_SHARE = 0.15
+"""Share of the encoder's time that fitting the tower again may take."""
 
 
 @dataclass(frozen=True)
@@ -33,11 +50,19 @@ class Encoded:
 
     stage: StageResult
     vectors_stage: StageResult
-    fit_until: int
+    encoder_until: int
+    """The encoder has seen events strictly before this."""
 
     @property
     def folder(self) -> Path:
-        return self.stage.path / FOLDER
+        """The encoder's folder, with the tower of the latest fit that was better."""
+        refitted = self.vectors_stage.path / FOLDER
+        return refitted if refitted.is_dir() else self.stage.path / FOLDER
+
+    @property
+    def fit_until(self) -> int:
+        """Encoder and tower have seen events strictly before this."""
+        return int(self.vectors_stage.facts.get("tower", {}).get("until", self.encoder_until))
 
     def vectors(self) -> Floats:
         """float32[N,d], memory-mapped."""
@@ -61,60 +86,123 @@ def refresh(night: Night, inputs: Inputs) -> Encoded:
     """The encoder of this night, at hand or new, and the vectors of all items under it.
 
     A new one is due when there is none, its config changed, `refresh_days` of data have come since
-    it was fitted, or it has seen events that the ranker's rows must not know.
+    it was fitted, it has seen events that the ranker's rows must not know, or what it says has
+    become clearly worse (see `training.night.ageing`). It starts from the champion's weights.
     """
-    pointer = night.workspace.cache / POINTER
-    identity, why = _identity(night, inputs, pointer)
+    pointer, registry = night.workspace.cache / POINTER, Registry(night.config)
+    new = _new_identity(inputs, night)
+    kept, why = _kept_identity(night, inputs, pointer, new)
     night.reporter.say(f"encoder: {why}")
+    if kept is None:
+        return _renewed(night, inputs, registry, pointer, new)
+    encoded = _encoded(night, inputs, registry, kept)
+    if night.runner.dry_run:
+        return encoded
+    worn = ageing.measure(night, inputs, encoded.vectors_stage, encoded.source(), kept["until"])
+    if worn is None or hash_json(kept) == hash_json(new):
+        return encoded
+    night.reporter.say(f"encoder: due after all, {worn}")
+    return _renewed(night, inputs, registry, pointer, new)
+
+
+def _renewed(
+    night: Night, inputs: Inputs, registry: Registry, pointer: Path, identity: dict[str, Any]
+) -> Encoded:
+    """A new encoder, remembered as the one at hand."""
+    encoded = _encoded(night, inputs, registry, identity)
+    if not night.runner.dry_run:
+        atomic_write(pointer, json.dumps(identity))
+        ageing.measure(night, inputs, encoded.vectors_stage, encoded.source(), identity["until"])
+    return encoded
+
+
+def _encoded(night: Night, inputs: Inputs, registry: Registry, identity: dict[str, Any]) -> Encoded:
+    """The encoder of an identity, and all vectors under it."""
     until = int(identity["until"])
     stage = night.runner.run(
         "encoder",
         identity,
-        lambda out: _fit(night, inputs, until, out),
+        lambda out: _fit(night, inputs, registry, identity, out),
         code=CODE,
         personal=False,
     )
-    if not night.runner.dry_run:
-        atomic_write(pointer, json.dumps(identity))
-    return Encoded(stage, encode(night, inputs, stage), until)
+    if not stage.skipped and not night.runner.dry_run:
+        _say_what_it_learned(night, registry, stage)
+    return Encoded(stage, encode(night, inputs, stage, until), until)
 
 
-def _identity(night: Night, inputs: Inputs, pointer: Path) -> tuple[dict[str, Any], str]:
-    """What decides the encoder: the identity at hand while it is not due, else a new one."""
-    new = {
-        "until": inputs.windows.encoder_until,
+def _new_identity(inputs: Inputs, night: Night) -> dict[str, Any]:
+    """What decides an encoder fitted tonight."""
+    until = inputs.windows.encoder_until
+    return {
+        "until": until,
         "end": inputs.windows.end,
         "items": inputs.n_items,
+        "events": int((inputs.interactions.time < until).sum()),
         "encoder": night.section("encoder"),
         "budget_minutes": night.config.budget_minutes,
         "seed": night.config.seed,
     }
+
+
+def _kept_identity(
+    night: Night, inputs: Inputs, pointer: Path, new: dict[str, Any]
+) -> tuple[dict[str, Any] | None, str]:
+    """The identity of the encoder at hand, None where a new one is due; and why."""
     try:
         kept: dict[str, Any] = json.loads(pointer.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return new, "due, there is none yet"
+        return None, "due, there is none yet"
     if hash_json(kept["encoder"]) != hash_json(new["encoder"]):
-        return new, "due, its config changed"
+        return None, "due, its config changed"
     if kept["until"] > inputs.windows.encoder_until:
-        return new, "due, the one at hand has seen events of the ranker's windows"
+        return None, "due, the one at hand has seen events of the ranker's windows"
+    days = night.config.encoder.refresh_days
     age = (inputs.windows.end - kept["end"]) / DAY
-    if not 0 <= age < max(night.config.encoder.refresh_days, 1e-9):
-        return new, f"due, {age:.1f} days of data since the last refresh"
-    return kept, f"not due, {age:.1f} of {night.config.encoder.refresh_days:g} days of data"
+    if not 0 <= age < max(days, 1e-9):
+        return None, f"due, {age:.1f} days of data since the last refresh"
+    if inputs.windows.scheme == "ordinal":
+        more = new["events"] / max(kept.get("events", 0), 1) - 1
+        if more >= MORE_EVENTS:
+            return None, f"due, {more:.0%} more events (timestamps carry order only)"
+        return kept, f"not due, {max(more, 0):.0%} of {MORE_EVENTS:.0%} more events"
+    return kept, f"not due, {age:.1f} of {days:g} days of data"
 
 
-def _fit(night: Night, inputs: Inputs, until: int, out: Path) -> dict[str, Any]:
-    manifest = fit_encoder(
-        inputs.interactions.before(until),
-        inputs.texts,
-        night.config.encoder,
-        fit_until=until,
-        out_dir=out / FOLDER,
-        seed=night.config.seed,
-        budget_seconds=night.budget("encoder"),
-        checkpoint_dir=night.workspace.cache / "encoder-checkpoints",
-        vector_cache=night.workspace.cache / "vectors",
-    )
+def _fit(
+    night: Night, inputs: Inputs, registry: Registry, identity: dict[str, Any], out: Path
+) -> dict[str, Any]:
+    until = int(identity["until"])
+    previous = _champions(night, registry, until)
+    if previous is not None:
+        night.reporter.say("encoder: starts from the champion's weights, and beside it afresh")
+    config = night.config.encoder
+    with _watched(night) as (on_metrics, progress):
+        fit = partial(
+            fit_encoder,
+            inputs.interactions.before(until),
+            inputs.texts,
+            fit_until=until,
+            out_dir=out / FOLDER,
+            seed=night.config.seed,
+            budget_seconds=night.budget("encoder"),
+            shown=_shown(inputs, until),
+            previous=previous,
+            checkpoint_dir=_checkpoints(night, inputs, identity),
+            vector_cache=night.workspace.cache / "vectors",
+            on_metrics=on_metrics,
+            progress=progress,
+        )
+        try:
+            manifest = fit(config=config)
+        except RecsysError as problem:
+            if not too_little(problem):
+                raise
+            night.alarm(
+                f"the encoder is used as it came: {problem.found}, {problem.expected} are needed to "
+                "tune it"
+            )
+            manifest = fit(config=config.model_copy(update={"fine_tune": False}))
     return {"manifest": manifest}
 
 
@@ -257,12 +345,70 @@ def encode(night: Night, inputs: Inputs, encoder: StageResult, until: int) -> St
             "from_cache": counts.from_cache,
             "truncated": counts.truncated,
         }
+        if tower is not None:
+            facts["tower"] = _follow(night, inputs, encoder.path / FOLDER, out, until)
+        return facts
 
     texts = None if night.runner.dry_run else hash_json(inputs.texts)
     return night.runner.run(
         "vectors",
-        {"encoder": encoder.key, "texts": texts},
+        {"encoder": encoder.key, "texts": texts} | ({} if tower is None else {"tower": tower}),
         action,
         code=CODE,
         personal=False,
     )
+
+
+def _tower_identity(inputs: Inputs, encoder: StageResult, until: int) -> dict[str, Any] | None:
+    """What decides tonight's tower; None where the encoder's own is as new and as wide."""
+    manifest = encoder.facts.get("manifest", {})
+    now, kinds = inputs.windows.encoder_until, list(inputs.interactions.kinds)
+    tuned = manifest.get("learned", {}).get("fine_tuned", False)
+    if (now <= until or not tuned) and kinds == manifest.get("kinds", kinds):
+        return None
+    return {"until": now, "kinds": kinds, "events": inputs.key}
+
+
+def _follow(night: Night, inputs: Inputs, encoder: Path, out: Path, until: int) -> dict[str, Any]:
+    """Write the encoder with tonight's tower into `out`: its event types in tonight's numbering, and
+    fitted to the events that have come since, where that is better."""
+    manifest = EncoderManifest.read(encoder)
+    config, now = night.config.encoder, inputs.windows.encoder_until
+    tower = Tower.load(encoder).aligned(
+        manifest.kinds, inputs.interactions.kinds, config.history_length
+    )
+    facts: dict[str, Any] = {"until": until, "kept": False}
+    if now > until and manifest.learned.get("fine_tuned"):
+        found = refit_tower(
+            inputs.interactions.before(now),
+            np.load(out / "vectors.npy", mmap_mode="c"),
+            config,
+            tower,
+            fit_until=now,
+            since=until,
+            seed=night.config.seed,
+            seconds=night.budget("encoder") * TOWER_SHARE,
+            shown=_shown(inputs, now),
+        )
+        tower = found.tower
+        facts = {
+            "until": now if found.kept else until,
+            "kept": found.kept,
+            "ndcg_before": found.before,
+            "ndcg_after": found.after,
+            "steps": found.steps,
+        }
+        verdict = "kept" if found.kept else "not better, the one before stays"
+        night.reporter.say(
+            f"user tower: fitted again over the same vectors, validation nDCG {found.before:.4f} → "
+            f"{found.after:.4f}, {verdict}"
+        )
+    link_tree(encoder, out / FOLDER)
+    # The files are the encoder's own, linked: they are replaced, never written into.
+    for name in (TOWER, TOWER_JSON, "manifest.json"):
+        (out / FOLDER / name).unlink()
+    tower.save(out / FOLDER)
+    replace(manifest, fit_until=facts["until"], kinds=list(inputs.interactions.kinds)).write(
+        out / FOLDER
+    )
+    return facts
