@@ -13,6 +13,7 @@ from recsys.bundle import open_bundle
 from recsys.evaluation.context import Check
 from recsys.evaluation.drift import Drift
 from recsys.evaluation.evaluation import Evaluation
+from recsys.evaluation.kept import write_lists
 from recsys.evaluation.lists import RankedLists
 from recsys.evaluation.page import write_report
 from recsys.files import atomic_write, folder_bytes, hash_json, human_bytes
@@ -119,6 +120,7 @@ def decide_and_register(
         [*checks, *leakage.leak_hints(rows, tested)],
         shift, drifted, trial.parity, decision,
     )  # fmt: skip
+    _keep_lists(inputs, tested, systems[0], rival, page)
     version = _register(night, registry, bundle, evaluation, decision, page)
     publish_state(night, state)
     if decision.promoted and registry.champion() != version:
@@ -130,6 +132,19 @@ def decide_and_register(
         for name, found in evaluation.systems.items()
     }
     return NightResult(version, decision, page, metrics, False, [])
+
+
+def _keep_lists(
+    inputs: Inputs, tested: Measured, own: RankedLists, rival: Rival | None, page: Path
+) -> None:
+    """Tonight's lists and the champion's, beside the page: what versions are compared by."""
+    write_lists(
+        page.parent,
+        evaluate.truth_of(tested.moments),
+        evaluate.past_items(inputs.interactions, tested.moments),
+        [own, *([rival.lists] if rival and rival.lists else [])],
+        inputs.interactions.user_ids,
+    )
 
 
 def _bytes_of(registry: Registry, rival: Rival | None) -> int | None:
