@@ -4,9 +4,12 @@ Unknown keys are refused with the nearest known name; paths are relative to the 
 The smallest useful file is `data: {items: data/items.parquet, events: data/events.parquet}`.
 """
 
+import copy
 import difflib
+import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -297,8 +300,12 @@ class RecsysConfig(Section):
         return self.path(self.workspace)
 
 
+ENVIRONMENT: Final = "RECSYS__"
+"""Variables that begin so are settings: RECSYS__SECTION__KEY."""
+
+
 def load_config(path: Path | str) -> RecsysConfig:
-    """Read and check recsys.yaml.
+    """Read and check recsys.yaml, then what the environment says instead (`RECSYS__SERVING__LOG`).
 
     Raises:
         UsageError: the file is missing, is not YAML, or holds an unknown key or a wrong value.
@@ -331,7 +338,43 @@ def load_config(path: Path | str) -> RecsysConfig:
             found=type(raw).__name__,
             expected="a mapping such as `data: {items: …, events: …}`",
         )
+    raw = with_environment(raw, os.environ)
     return parse_config(raw, folder=file.resolve().parent, name=str(file))
+
+
+def with_environment(raw: Mapping[str, Any], environment: Mapping[str, str]) -> dict[str, Any]:
+    """The settings with those of `RECSYS__…` variables in their place; values are read as YAML.
+
+    >>> with_environment({"seed": 1}, {"RECSYS__SERVING__WORKERS": "4"})
+    {'seed': 1, 'serving': {'workers': 4}}
+
+    Raises:
+        UsageError: a value is not YAML, or lies below a setting that is no section.
+    """
+    settings = copy.deepcopy(dict(raw))
+    for variable in sorted(environment):
+        if not variable.startswith(ENVIRONMENT):
+            continue
+        *sections, key = variable.removeprefix(ENVIRONMENT).lower().split("__")
+        place = settings
+        for section in sections:
+            if place.get(section) is None:
+                place[section] = {}
+            place = place[section]
+            if not isinstance(place, dict):
+                raise UsageError(
+                    "the variable names a key of a setting that is no section",
+                    where=variable,
+                    found=section,
+                    expected=f"{ENVIRONMENT}SECTION__KEY",
+                )
+        try:
+            place[key] = yaml.safe_load(environment[variable])
+        except yaml.YAMLError:
+            raise UsageError(
+                "the variable's value is not valid YAML", where=variable, expected="a value"
+            ) from None
+    return settings
 
 
 def parse_config(raw: dict[str, Any], folder: Path, name: str = "config") -> RecsysConfig:

@@ -35,6 +35,7 @@ SENTENCES: Final[Mapping[str, Mapping[str, str]]] = {
         "attributes": "It has properties you often choose.",
         "context": "It fits the current situation.",
         "user": "It fits how you use this service.",
+        "nothing": "It fits about as well as the others in this list.",
     },
     "zh": {
         "text": "它的介绍与您最近浏览的内容相符。",
@@ -46,6 +47,7 @@ SENTENCES: Final[Mapping[str, Mapping[str, str]]] = {
         "attributes": "它具有您经常选择的特征。",
         "context": "它符合当前的情境。",
         "user": "它符合您的使用习惯。",
+        "nothing": "它与此列表中的其他内容同样适合您。",
     },
 }
 """Language → family → sentence; `text_of` where a history item is near."""
@@ -158,11 +160,11 @@ def nearest(
 
 
 def sentence(families: Mapping[str, float], near: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """The leading positive family in words, by language."""
-    leading = next((name for name, share in families.items() if share > 0), "counters")
+    """The leading positive family in words, by language; `families` from the largest share."""
+    leading = next((name for name, share in families.items() if share > 0), "nothing")
     key = "text_of" if leading == "text" and near else leading
     title = near[0][c.TITLE] if near else ""
     return {
-        language: texts.get(key, texts["counters"]).format(title=title)
+        language: texts.get(key, texts["nothing"]).format(title=title)
         for language, texts in SENTENCES.items()
     }

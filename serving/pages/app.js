@@ -148,7 +148,7 @@ async function search() {
     titles.set(item.item_id, item.title || item.item_id);
     const row = element("li");
     row.append(element("span", "title", item.title || item.item_id));
-    const facts = [item.category, ...(item.tags || [])].filter(Boolean).join(", ");
+    const facts = [...new Set([item.category, ...(item.tags || [])].filter(Boolean))].join(", ");
     row.append(element("div", "meta", facts), buttons(item.item_id));
     return row;
   }));

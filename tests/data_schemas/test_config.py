@@ -93,3 +93,22 @@ def test_own_types_extend_or_replace_the_defaults():
     assert extended.types["click"] == (2, 1)
     alone = parse_config(SMALLEST | {"events": types | {"replace_defaults": True}}, Path("/x"))
     assert set(alone.events.meaning().types) == {"buy"}
+
+
+def test_the_environment_is_read_over_the_file(tmp_path, monkeypatch):
+    file = tmp_path / "recsys.yaml"
+    file.write_text("data: {items: i.parquet, events: e.parquet}\nserving: {workers: 2}\n")
+    monkeypatch.setenv("RECSYS__SERVING__LOG", "postgresql://user@host/db")
+    monkeypatch.setenv("RECSYS__SERVING__CORS_ORIGINS", "[https://a.example]")
+    monkeypatch.setenv("RECSYS__SEED", "11")
+    config = load_config(file)
+    assert (config.serving.workers, config.seed) == (2, 11)
+    assert config.serving.log == "postgresql://user@host/db"
+    assert config.serving.cors_origins == ("https://a.example",)
+    monkeypatch.setenv("RECSYS__SERVING__WORKRES", "3")
+    with pytest.raises(UsageError, match="workres"):
+        load_config(file)
+    monkeypatch.delenv("RECSYS__SERVING__WORKRES")
+    monkeypatch.setenv("RECSYS__SEED__X", "3")
+    with pytest.raises(UsageError, match="no section"):
+        load_config(file)
