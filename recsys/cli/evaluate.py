@@ -2,24 +2,29 @@
 
 import argparse
 import shutil
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
-from data_schemas import columns as c
 from data_schemas.config import RecsysConfig, load_config
 from data_schemas.errors import DataRefused, ExitCode, RecsysError, UsageError
+from data_schemas.tables import RULES
 from recsys.cli.live import open_runtime, resolve
 
 if TYPE_CHECKING:
-    from recsys.evaluation.lists import RankedLists, Truth
+    from recsys.cli.held_out import HeldOut, Shown
+    from recsys.cli.judged import Humble, Questions
+    from recsys.evaluation.context import Check, Example, OffPolicyFacts, PositionBias
+    from recsys.evaluation.evaluation import Evaluation
+    from recsys.evaluation.lists import RankedLists
     from recsys.ranking import Runtime
 
-LIST_LENGTH = 100
-REQUIRED = (c.USER_ID, c.ITEM_ID, c.EVENT_TYPE, c.TIMESTAMP)
+MAIN = "recsys"
+EXAMPLE_ITEMS = 8
+FROZEN_STAGE = "frozen-encoder"
 
 
 def run_evaluate(args: argparse.Namespace) -> int:
@@ -28,9 +33,36 @@ def run_evaluate(args: argparse.Namespace) -> int:
     out = Path(args.out)
     if out.exists() and not out.is_dir():
         raise UsageError("the output is not a folder", where="--out", found=str(out))
+    protocol = _protocol(args)
     if args.events is None:
         return _own_report(config, args.model, out)
-    return _on_events(config, args.model, Path(args.events), out)
+    return _on_events(config, args.model, args.events, args.impressions, protocol, out)
+
+
+def _protocol(args: argparse.Namespace) -> str:
+    """The protocol asked for; impressions where they are given.
+
+    Raises:
+        UsageError: the protocol and the files do not fit together.
+    """
+    from recsys.cli.judged import IMPRESSIONS, WINDOW
+
+    given = args.protocol or (IMPRESSIONS if args.impressions else WINDOW)
+    if args.events is None and (args.protocol or args.impressions):
+        raise UsageError(
+            "there are no events to judge by",
+            where="--events",
+            found="none",
+            expected="--events FILE beside --protocol and --impressions",
+        )
+    if (given == IMPRESSIONS) != bool(args.impressions):
+        raise UsageError(
+            "the protocol does not fit the files",
+            where="--protocol",
+            found=f"{given}, {'with' if args.impressions else 'without'} --impressions",
+            expected=f"--impressions FILE with --protocol {IMPRESSIONS}, and with no other",
+        )
+    return str(given)
 
 
 def _own_report(config: RecsysConfig, model: str | None, out: Path) -> int:
@@ -58,182 +90,333 @@ def _own_report(config: RecsysConfig, model: str | None, out: Path) -> int:
     return ExitCode.DONE
 
 
-@dataclass(frozen=True)
-class Held:
-    """Events that happened after a model, coded: one row per usable event."""
+def _on_events(
+    config: RecsysConfig, model: str | None, place: str, lists: str | None, protocol: str, out: Path
+) -> int:
+    """Lists of a release, judged by what later events say that users did next.
 
-    user: npt.NDArray[np.object_]
-    item: npt.NDArray[np.int32]
-    grade: npt.NDArray[np.int8]
-    time: npt.NDArray[np.int64]
-    unknown_items: int
-
-
-def _on_events(config: RecsysConfig, model: str | None, file: Path, out: Path) -> int:
-    """Lists as of the end of the model's data, judged by what the events say users did next."""
-    from recsys.evaluation.context import Check, ReportContext
-    from recsys.evaluation.page import verdict, write_report
-    from recsys.evaluation.report import evaluate_lists
-    from recsys.evaluation.segments import by_activity, by_item_popularity
+    The page is written whatever was found. A leak is exit code 4; a baseline that could not be
+    fitted, or a model that answered nobody, is 1; data that cannot be used is 3.
+    """
+    from recsys.cli.held_out import read_events, read_shown
+    from recsys.evaluation.page import alarms, verdict, write_report
+    from recsys.ranking import ENCODE_AT_ONCE
 
     runtime = open_runtime(config, model)
-    held = read_events(file, runtime)
-    users, truth = _truth(runtime, held)
-    systems = _lists(runtime, users)
-    popularity = _popularity(runtime)
-    history = np.array([len(runtime.state.history(u, 2**62).item) for u in users])
-    fitted = int(runtime.bundle.manifest["data_window"][1])
-    early = int((held.time < fitted).sum())
-    check = Check(
-        "the events lie after the model's data",
-        early == 0,
-        f"{early:,} of {len(held.time):,} events lie before the end of what the model was fitted on",
+    while runtime.encode_new(ENCODE_AT_ONCE):
+        pass
+    try:
+        held = read_events(place, runtime)
+        shown = read_shown(lists, runtime) if lists else None
+        judged = judge(config, runtime, held, shown, protocol)
+    except DataRefused as error:
+        _write_nothing(runtime, config, place, str(error), out)
+        raise
+    context = _context(config, runtime, place, held, judged)
+    page = write_report(judged.evaluation, context, out)
+    print(verdict(judged.evaluation))
+    for alarm in alarms(judged.evaluation, context):
+        print(f"alarm: {alarm}")
+    print(f"report: {page}")
+    return judged.exit_code
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A release judged by later events."""
+
+    questions: "Questions"
+    evaluation: "Evaluation"
+    humble: "Humble"
+    lists: "RankedLists"
+    checks: "list[Check]"
+    off_policy: "OffPolicyFacts | None" = None
+    position_bias: "PositionBias | None" = None
+    said: Sequence[str] = ()
+
+    @property
+    def silent(self) -> bool:
+        """Whether the model answered nobody."""
+        return not (self.lists.items >= 0).any()
+
+    @property
+    def exit_code(self) -> ExitCode:
+        if not all(check.passed for check in self.checks):
+            return ExitCode.PROMOTION_REFUSED
+        nothing = (
+            self.silent or not self.evaluation.systems[MAIN][self.evaluation.main_metric].users
+        )
+        return ExitCode.FAILED if self.humble.failed or nothing else ExitCode.DONE
+
+
+def judge(
+    config: RecsysConfig,
+    runtime: "Runtime",
+    held: "HeldOut",
+    shown: "Shown | None",
+    protocol: str,
+) -> Judged:
+    """Ask the release and the baselines, and measure them."""
+    from recsys.cli import judged as asked
+
+    limit, seed = config.evaluation.max_users, config.seed
+    checks = leak_checks(runtime, held, shown)
+    questions = asked.questions_of(protocol, runtime, held, shown, limit, seed)
+    frozen = asked.frozen_source(
+        config.workspace_path / "stages" / FROZEN_STAGE, runtime.state.catalogue.n_items
     )
-    evaluation = evaluate_lists(
-        truth,
+    humble = asked.humble_lists(runtime, questions, frozen)
+    own = asked.lists_of_release(runtime, questions, MAIN)
+    evaluation = measured(config, runtime, questions, [own, *humble.lists], MAIN, humble.popularity)
+    if questions.shown is None:
+        return Judged(questions, evaluation, humble, own, checks)
+    choices, bias, said = of_shown(runtime, questions, held, own, config)
+    return Judged(questions, evaluation, humble, own, checks, choices, bias, said)
+
+
+def measured(
+    config: RecsysConfig,
+    runtime: "Runtime",
+    questions: "Questions",
+    systems: "Sequence[RankedLists]",
+    main: str,
+    popularity: Any,
+) -> "Evaluation":
+    """All metrics of some systems' answers."""
+    from recsys.cli.judged import segments_of
+    from recsys.evaluation.report import evaluate_lists
+
+    catalogue, vectors = runtime.state.catalogue, runtime.bundle.vectors()
+    shown = questions.shown
+    return evaluate_lists(
+        questions.truth,
         systems,
-        main="recsys",
+        main=main,
         ks=config.evaluation.k,
-        segments={
-            "users": by_activity(history),
-            "items": by_item_popularity(truth, popularity),
-        },
-        catalogue_size=runtime.state.catalogue.n_items,
+        segments=segments_of(runtime, questions, popularity, config.evaluation.segments),
+        catalogue_size=catalogue.n_items,
         item_popularity=popularity,
-        item_vectors=None,
+        item_vectors=None if vectors is None else np.asarray(vectors),
+        item_category=catalogue.category_codes if len(catalogue.category_names) > 1 else None,
+        past_items=questions.past,
+        sampled_candidates=None if shown is None else int(np.median(np.diff(shown.offsets))),
         seed=config.seed,
         resamples=config.evaluation.bootstrap,
     )
-    context = ReportContext(
-        title=f"{config.name} version {runtime.version} on {file.name}",
-        model_version=runtime.version,
-        data={"events": str(file), "events on unknown items": held.unknown_items},
-        leak_checks=[check],
-        caveats=("Lists are those of the end of the model's data, whenever a user came back.",),
-    )
-    page = write_report(evaluation, context, out)
-    print(verdict(evaluation))
-    print(f"report: {page}")
-    if not check.passed:
-        print(f"leak: {check.name}: {check.detail}")
-        return ExitCode.PROMOTION_REFUSED
-    return ExitCode.DONE
 
 
-def read_events(file: Path, runtime: "Runtime") -> Held:
-    """Positive events of a Parquet file.
+def leak_checks(runtime: "Runtime", held: "HeldOut", shown: "Shown | None") -> "list[Check]":
+    """Whether the model can have known what it is judged by."""
+    from recsys.cli.judged import data_end, seen_events
+    from recsys.evaluation.context import Check, day_and_time
 
-    Raises:
-        UsageError: there is no such file.
-        DataRefused: it is not Parquet, lacks a column, has times without a zone, or no row of it
-            can be used.
-    """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+    end = data_end(runtime)
+    early, known = int((held.events.time < end).sum()), seen_events(runtime, held)
+    checks = [
+        Check(
+            "the events lie after the model's data",
+            early == 0,
+            f"{early:,} of {len(held.events):,} events lie before {day_and_time(end)}, the end of what "
+            f"version {runtime.version} was fitted on",
+        ),
+        Check(
+            "the model has not learnt from the events",
+            known == 0,
+            f"{known:,} of {len(held.events):,} events are among those it was fitted on",
+        ),
+    ]
+    if shown is not None:
+        before = int((shown.time < end).sum())
+        text = f"{before:,} of {len(shown):,} lists were shown before {day_and_time(end)}"
+        checks.append(Check("the lists were shown after the model's data", before == 0, text))
+    return checks
 
-    if not file.is_file():
-        raise UsageError("there is no such file", where="--events", found=str(file))
+
+def of_shown(
+    runtime: "Runtime",
+    questions: "Questions",
+    held: "HeldOut",
+    own: "RankedLists",
+    config: RecsysConfig,
+) -> "tuple[OffPolicyFacts | None, PositionBias | None, list[str]]":
+    """What shown lists tell beyond the metrics: off-policy estimates and position bias, or why not."""
+    from recsys.evaluation.context import OffPolicyFacts
+    from recsys.evaluation.off_policy import off_policy
+    from recsys.evaluation.shown import ShownLists, acted_on, bias_of_lists, choices_of_lists
+
+    shown = questions.shown
+    assert shown is not None
+    place = {str(u): code for code, u in enumerate(held.events.user_ids)}
+    unknown = len(place)
+    user = np.array([place.get(u, unknown + n) for n, u in enumerate(questions.users)], np.int64)
+    lists = ShownLists(shown.offsets, shown.items, user, shown.time, shown.propensity)
+    said: list[str] = []
+    bias = None
     try:
-        table = pq.read_table(file)
-    except pa.ArrowInvalid as error:
-        raise DataRefused(
-            "this is not a Parquet file", where=str(file), found=str(error)[:200]
-        ) from None
-    missing = [name for name in REQUIRED if name not in table.column_names]
-    if missing:
-        raise DataRefused(
-            f"column '{missing[0]}' is missing",
-            where=str(file),
-            found=", ".join(table.column_names),
-            expected=", ".join(REQUIRED),
+        bias = bias_of_lists(lists, held.events, seed=config.seed)
+    except DataRefused as error:
+        said.append(f"Position bias: {error}")
+    log = choices_of_lists(lists, acted_on(lists, held.events), _scores(own, lists), config.seed)
+    if not len(log.user):
+        said.append(
+            "Off-policy estimates need the chances with which lists were chosen; none were logged "
+            "that say how likely another first item was."
         )
-    kind = table[c.TIMESTAMP].type
-    if not pa.types.is_timestamp(kind) or kind.tz is None:
-        raise DataRefused(
-            "timestamps need a time zone",
-            where=f"{file}: {c.TIMESTAMP}",
-            found=str(kind),
-            expected="timestamp with zone UTC",
-            fix="convert them, for example with pandas' dt.tz_localize('UTC')",
-        )
-    return _usable(table, runtime, file)
+        return None, bias, said
+    found = off_policy(log, resamples=config.evaluation.bootstrap, seed=config.seed)
+    return OffPolicyFacts.of(found, len(log.user), "the first shown item was acted on"), bias, said
 
 
-def _usable(table: Any, runtime: "Runtime", file: Path) -> Held:
-    import pyarrow as pa
+def _scores(own: "RankedLists", lists: Any) -> Any:
+    """float64[n]: the model's order of each shown item, the higher the better."""
+    out = np.full(len(lists.items), -np.inf)
+    for g in range(len(lists)):
+        rows = slice(int(lists.offsets[g]), int(lists.offsets[g + 1]))
+        rank = {int(i): r for r, i in enumerate(own.items[g]) if i >= 0}
+        out[rows] = [-float(rank.get(int(i), len(rank))) for i in lists.items[rows]]
+    return out
 
-    item = runtime.state.catalogue.indices_of(table[c.ITEM_ID].cast(pa.large_string()))
-    names, kind = np.unique(
-        np.array(table[c.EVENT_TYPE].to_pylist(), dtype=str), return_inverse=True
+
+def _context(
+    config: RecsysConfig, runtime: "Runtime", place: str, held: "HeldOut", judged: Judged
+) -> Any:
+    from recsys.cli.judged import data_end
+    from recsys.evaluation.context import ReportContext, day_and_time
+
+    times, humble = held.events.time, judged.humble
+    alarms = [
+        f"The baseline “{name}” could not be made: {why}" for name, why in humble.failed.items()
+    ]
+    if judged.silent:
+        alarms.append("The model has no candidate for anybody: every list is empty.")
+    return ReportContext(
+        title=f"{config.name} version {runtime.version} on {Path(place).name}",
+        created_at=_now(),
+        model_version=runtime.version,
+        data={
+            "events": f"{place}: {len(held.events):,}",
+            "users": f"{held.events.n_users:,}",
+            "time": f"{day_and_time(int(times.min()))} to {day_and_time(int(times.max()))}",
+            **_left_out(held.rejected),
+        },
+        split={
+            "protocol": judged.questions.protocol,
+            "the model knows events before": day_and_time(data_end(runtime)),
+            "lists are asked for at": _moments(judged.questions),
+        },
+        release={"what is measured": f"the release itself, version {runtime.version}"},
+        leak_checks=judged.checks,
+        alarms=alarms,
+        warnings=[*_unknown(held), *judged.questions.said, *judged.said],
+        failed_systems={**humble.absent, **humble.failed},
+        examples=_examples(runtime, judged, config.evaluation.examples, config.seed),
+        position_bias=judged.position_bias,
+        off_policy=judged.off_policy,
+        caveats=(
+            "Sources and baselines see what was known before the first question; one that has "
+            "nothing to say, for a new user say, is filled up with popular items.",
+        ),
     )
-    value = (
-        table[c.VALUE].cast(pa.float64()).to_numpy(zero_copy_only=False)
-        if c.VALUE in table.column_names
-        else np.full(len(item), np.nan)
-    )
-    _, grade = runtime.state.meaning.of([str(n) for n in names], kind, value)
-    time = table[c.TIMESTAMP].cast(pa.timestamp("us", "UTC")).cast(pa.int64()).to_numpy()
-    user = np.array(table[c.USER_ID].cast(pa.string()).to_pylist(), dtype=object)
-    keep = (item >= 0) & (grade > 0)
-    if not keep.any():
-        raise DataRefused(
-            "no event of the evaluation window can be used",
-            where=str(file),
-            found=f"{len(item):,} rows, {(item < 0).sum():,} on unknown items, "
-            f"{(grade <= 0).sum():,} not positive",
-            expected="positive events on known items",
-        )
-    return Held(user[keep], item[keep], grade[keep], time[keep], int((item < 0).sum()))
 
 
-def _truth(runtime: "Runtime", held: Held) -> tuple[list[str], "Truth"]:
-    """Users and what each newly acted on; items acted on before are not relevant again."""
-    from recsys.evaluation.lists import Truth
-
-    users, group = np.unique(held.user.astype(str), return_inverse=True)
-    now = runtime.state.last_time() + 1
-    fresh = np.ones(len(group), bool)
-    order = np.argsort(group, kind="stable")
-    edges = np.searchsorted(group[order], np.arange(len(users) + 1))
-    for number, user in enumerate(users):
-        mine = order[edges[number] : edges[number + 1]]
-        fresh[mine] = ~np.isin(held.item[mine], runtime.state.history(str(user), now).item)
-    count = len(users)
-    truth = Truth.of(
-        group[fresh],
-        held.item[fresh],
-        held.grade[fresh],
-        np.arange(count),
-        np.full(count, now, np.int64),
-    )
-    return [str(u) for u in users], truth
+def _left_out(rejected: Mapping[str, int]) -> dict[str, object]:
+    return {f"rows left out: {RULES[rule].says}": n for rule, n in rejected.items()}
 
 
-def _lists(runtime: "Runtime", users: list[str]) -> "list[RankedLists]":
-    """Ours, and each source of the release alone."""
+def _unknown(held: "HeldOut") -> list[str]:
+    if not held.unknown:
+        return []
+    return [
+        f"{held.unknown:,} of {len(held.events):,} events are on items that the model has never heard "
+        "of; they count as misses, under cold_items."
+    ]
+
+
+def _moments(questions: "Questions") -> str:
+    from recsys.evaluation.context import day_and_time
+
+    first, last = int(questions.now.min()), int(questions.now.max())
+    if first == last:
+        return day_and_time(first)
+    return f"each question's own time, {day_and_time(first)} to {day_and_time(last)}"
+
+
+def _now() -> int:
+    import time
+
+    return time.time_ns() // 1000
+
+
+def _examples(runtime: "Runtime", judged: Judged, count: int, seed: int) -> "list[Example]":
+    """Real answers with their reasons, users drawn at random among those with a truth."""
     from recsys.asking import Ask
-    from recsys.evaluation.lists import RankedLists
-    from recsys.progress import Reporter
+    from recsys.evaluation.context import Example, ExampleItem
 
-    now = runtime.state.last_time() + 1
-    catalogue = runtime.state.catalogue
-    ours: list[tuple[Any, Any]] = []
-    alone: dict[str, list[tuple[Any, Any]]] = {name: [] for name in runtime.recall.proposing}
-    with Reporter().task("evaluate", len(users)) as task:
-        for user in users:
-            answer = runtime.answer(Ask(user, now, k=LIST_LENGTH))
-            ours.append((catalogue.indices_of(answer.item_ids), answer.scores))
-            history = runtime.state.history(user, now)
-            blocked = catalogue.blocked.copy()
-            blocked[history.item] = 1
-            for name, source in runtime.recall.proposing.items():
-                found = source.recall(history, LIST_LENGTH, now, blocked)
-                alone[name].append((found.items, found.scores))
-            task.advance()
-    made = [RankedLists.of("recsys", ours, LIST_LENGTH)]
-    return made + [RankedLists.of(name, lists, LIST_LENGTH) for name, lists in alone.items()]
+    questions, catalogue = judged.questions, runtime.state.catalogue
+    truth = questions.truth
+    useful = np.flatnonzero(np.diff(truth.offsets) > 0)
+    out: list[Example] = []
+    for group in np.random.default_rng(seed).permutation(useful)[:count].tolist():
+        relevant = truth.items[truth.offsets[group] : truth.offsets[group + 1]].tolist()
+        user, now = questions.users[group], int(questions.now[group])
+        listed = [int(i) for i in judged.lists.items[group][:EXAMPLE_ITEMS] if i >= 0]
+        ask = Ask(user, now, items=[catalogue.id_of(i) for i in listed], explain=len(listed))
+        answer = runtime.answer(ask)
+        reasons = {
+            name: str(reason["sentence"])
+            for name, reason in zip(answer.item_ids, answer.reasons or [], strict=False)
+        }
+        items = [
+            ExampleItem(
+                catalogue.title(item),
+                float(judged.lists.scores[group][place]),
+                tuple(filter(None, [reasons.get(catalogue.id_of(item), "")])),
+                item in relevant,
+            )
+            for place, item in enumerate(listed)
+        ]
+        past = runtime.state.history(user, now).item[::-1][:EXAMPLE_ITEMS]
+        missed = [
+            catalogue.title(i) if i < catalogue.n_items else "an item the model does not know"
+            for i in relevant
+            if i not in listed
+        ]
+        out.append(
+            Example(
+                f"user {len(out) + 1}",
+                [catalogue.title(int(i)) for i in past],
+                items,
+                missed[:EXAMPLE_ITEMS],
+            )
+        )
+    return out
 
 
-def _popularity(runtime: "Runtime") -> npt.NDArray[np.int64]:
-    """int64[N]: events of each item so far."""
-    return runtime.state.item_totals()
+def _write_nothing(
+    runtime: "Runtime", config: RecsysConfig, place: str, why: str, out: Path
+) -> None:
+    """The page of an evaluation in which nothing could be measured; it says why."""
+    from recsys.evaluation.context import ReportContext
+    from recsys.evaluation.lists import RankedLists, Truth
+    from recsys.evaluation.page import write_report
+    from recsys.evaluation.report import evaluate_lists
+
+    none = np.empty(0, np.int32)
+    n_items = runtime.state.catalogue.n_items
+    evaluation = evaluate_lists(
+        Truth.of(none, none, none, none, none.astype(np.int64)),
+        [RankedLists.of(MAIN, [], 1)],
+        main=MAIN,
+        ks=config.evaluation.k,
+        catalogue_size=n_items,
+        item_popularity=np.zeros(n_items),
+        resamples=1,
+    )
+    context = ReportContext(
+        title=f"{config.name} version {runtime.version} on {Path(place).name}",
+        created_at=_now(),
+        model_version=runtime.version,
+        data={"events": place},
+        alarms=[f"Nothing could be measured: {why}"],
+    )
+    write_report(evaluation, context, out)

@@ -22,12 +22,30 @@ def add_parsers(subparsers: Any) -> None:
 
     train = subparsers.add_parser("train", help="a single step of the night")
     train.add_argument("step", choices=("encoder", "collaborative", "ranker"))
-    train.add_argument("--probe", action="store_true", help="compare encoders on this data")
+    train.add_argument(
+        "--probe", action="store_true", help="encoder: compare models and strategies on this data"
+    )
+    train.add_argument(
+        "--models", metavar="A,B", help="with --probe: names or folders (default: the config's own)"
+    )
+    train.add_argument(
+        "--strategies", metavar="A,B", help="with --probe: of head, last_n, lora, full"
+    )
+    train.add_argument(
+        "--search", type=float, metavar="MINUTES", help="encoder: search its rates for so long"
+    )
     train.set_defaults(run=_train)
 
     evaluate = subparsers.add_parser("evaluate", help="report on a registered model")
     evaluate.add_argument("--model", metavar="models:/NAME/VERSION", help="default: the champion")
     evaluate.add_argument("--events", metavar="FILE", help="events that happened after the model")
+    evaluate.add_argument("--impressions", metavar="FILE", help="lists shown after the model")
+    evaluate.add_argument(
+        "--protocol",
+        choices=("window", "leave-last-out", "impressions"),
+        help="what is asked of the events: all that users did next (window, the default), each "
+        "user's last event at its own time, or each shown list ranked again",
+    )
     evaluate.add_argument("--out", required=True, metavar="DIR", help="folder of the report")
     evaluate.set_defaults(run=_evaluate)
 

@@ -5,7 +5,10 @@ import json
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from recsys.cli.paired import Differences
+    from pathlib import Path
+
+    from data_schemas.config import RecsysConfig
+    from recsys.evaluation.compare import Comparison
     from recsys.registry import Registry, Version
 
 HEADLINE = ("ndcg@10", "recall@10", "recall@100", "mrr", "auc")
@@ -24,9 +27,15 @@ def add_parsers(subparsers: Any) -> None:
     show.add_argument("version", nargs="?", metavar="VERSION", help="number or alias")
     show.set_defaults(run=_show)
 
-    compare = verbs.add_parser("compare", help="two versions, by what their nights measured")
+    compare = verbs.add_parser("compare", help="two versions on the same rows, as a page")
     compare.add_argument("first", metavar="VERSION")
     compare.add_argument("second", nargs="?", metavar="VERSION", help="default: the champion")
+    compare.add_argument(
+        "--events", metavar="FILE", help="events after both; else what both nights judged"
+    )
+    compare.add_argument(
+        "--out", metavar="DIR", help="folder of the page; default: in the workspace's reports"
+    )
     compare.set_defaults(run=_compare)
 
     promote = verbs.add_parser("promote", help="make a version the champion")
@@ -151,51 +160,99 @@ def _show(args: argparse.Namespace) -> int:
 
 
 def _compare(args: argparse.Namespace) -> int:
-    """Two versions: paired on the lists both nights judged, else what each night measured."""
-    registry = _registry(args)
+    """Two versions on the same rows as a page; where there are none, what each night measured."""
+    from data_schemas.config import load_config
+    from recsys.cli import compare
+    from recsys.registry import Registry
+
+    config = load_config(args.config)
+    registry = Registry(config)
     first, second = (
         registry.show(registry.resolve(name)) for name in (args.first, args.second or "champion")
     )
-    paired = _paired(first, second)
+    rows = (
+        compare.on_events(config, first.version, second.version, args.events)
+        if args.events
+        else compare.on_kept_lists(first, second)
+    )
+    if rows is None:
+        _print_apart(args, first, second)
+        return 0
+    from recsys.cli.live import open_runtime
+
+    out = _compare_folder(config, args.out, first.version, second.version)
+    runtime = open_runtime(config, f"models:/{config.name}/{first.version}")
+    comparison = compare.compare(config, runtime, rows, out)
+    page = out / "compare.html"
+    if args.json:
+        paired = compare.as_json(comparison, rows, page)
+        _print_json(_side_by_side(first, second) | {"paired": paired})
+        return compare.exit_code(rows)
+    _print_comparison(comparison, rows.how)
+    for leak in rows.leaks:
+        print(f"leak: {leak}")
+    print(f"page: {page}")
+    return compare.exit_code(rows)
+
+
+def _compare_folder(config: "RecsysConfig", out: str | None, first: int, second: int) -> "Path":
+    from pathlib import Path
+
+    from data_schemas.errors import UsageError
+
+    if out is None:
+        return config.workspace_path / "reports" / f"compare-{first}-{second}"
+    if Path(out).exists() and not Path(out).is_dir():
+        raise UsageError("the output is not a folder", where="--out", found=out)
+    return Path(out)
+
+
+def _print_comparison(comparison: "Comparison", how: str) -> None:
+    from recsys.evaluation.page import verdict
+
+    e, moved = comparison.evaluation, comparison.evaluation.differences[comparison.older]
+    print(f"On {how}, with 95 % intervals by user:")
+    rows = [["metric", comparison.older, e.main, "difference", "interval", "verdict"]]
+    for name, d in moved.items():
+        i = d.interval
+        values = [_number(e.systems[s][name].value) for s in (comparison.older, e.main)]
+        interval = f"[{_signed(i.low)}, {_signed(i.high)}]"
+        rows.append([name, *values, _signed(i.value), interval, d.verdict])
+    _print_table(rows)
+    print(
+        f"\n{verdict(e)}\n{comparison.gained:,} lists got better, {comparison.lost:,} worse, "
+        f"{comparison.unchanged:,} stayed as they were."
+    )
+
+
+def _side_by_side(first: "Version", second: "Version") -> dict[str, Any]:
+    """What each night measured, where both measured it."""
     rows = {
         name: (value, second.metrics[name])
         for name, value in first.metrics.items()
         if isinstance(value, int | float) and isinstance(second.metrics.get(name), int | float)
     }
+    return {"versions": [first.version, second.version], "metrics": rows}
+
+
+def _print_apart(args: argparse.Namespace, first: "Version", second: "Version") -> None:
+    """Two versions that no list was asked of both: their own nights' figures, not to be compared."""
+    found = _side_by_side(first, second)
     if args.json:
-        versions = [first.version, second.version]
-        _print_json({"versions": versions, "metrics": rows, "paired": paired})
-        return 0
-    if not rows:
+        _print_json(found | {"paired": {}})
+        return
+    if not found["metrics"]:
         print("The two versions have no metric in common; see their reports.")
-        return 0
+        return
     table = [["metric", f"version {first.version}", f"version {second.version}", "difference"]]
-    for name, (a, b) in rows.items():
+    for name, (a, b) in found["metrics"].items():
         table.append([name, _number(float(a)), _number(float(b)), f"{a - b:+.4f}"])
     _print_table(table)
-    print()
-    if not paired:
-        print("Each was measured on its own night's lists; none were judged by both.")
-        return 0
-    groups = max(int(entry["groups"] or 0) for entry in paired.values())
-    print(f"On the {groups:,} lists that both nights judged, version {first.version} minus")
-    print(f"version {second.version}, with 95 % intervals by user:")
-    rows_paired = [
-        [name, _signed(e["difference"]), f"[{_signed(e['low'])}, {_signed(e['high'])}]"]
-        for name, e in paired.items()
-    ]
-    _print_table(rows_paired)
-    return 0
-
-
-def _paired(first: "Version", second: "Version") -> "Differences":
-    from pathlib import Path
-
-    from recsys.cli.paired import paired_differences
-
-    if not first.report or not second.report:
-        return {}
-    return paired_differences(Path(first.report), Path(second.report), seed=0)
+    print(
+        "\nEach was measured on its own night's lists; none were judged by both, so the differences\n"
+        "say little. Give events that came after both: recsys models compare "
+        f"{first.version} {second.version} --events FILE"
+    )
 
 
 def _signed(value: float | None) -> str:

@@ -9,6 +9,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import NamedTuple
 
+from recsys.evaluation.off_policy import OffPolicy
+from recsys.evaluation.uncertainty import Interval
+
 Facts = Mapping[str, object]
 """Label → value, shown as a two-column table in the order given."""
 
@@ -110,6 +113,34 @@ class PositionBias:
     method: str
 
 
+@dataclass(frozen=True)
+class OffPolicyFacts:
+    """What another first item would have earned, or why nothing is said."""
+
+    reward: str
+    """What counts as earned, in words."""
+    choices: int
+    logged: float
+    """Mean reward of what was shown."""
+    estimates: Mapping[str, Interval]
+    effective: float
+    clipped: float
+    refused: str | None
+
+    @classmethod
+    def of(cls, found: OffPolicy, choices: int, reward: str) -> "OffPolicyFacts":
+        """An estimate with its reward in words."""
+        return cls(
+            reward,
+            choices,
+            found.logged,
+            found.estimates,
+            found.effective,
+            found.clipped,
+            found.refused,
+        )
+
+
 @dataclass(frozen=True, kw_only=True)
 class ReportContext:
     """Everything the page shows that is not computed from the lists."""
@@ -131,6 +162,8 @@ class ReportContext:
     """Minutes given to each part of the night."""
     learning_curves: Sequence[Mapping[str, float]] | None = None
     """Encoder: step, loss, and optionally val (validation nDCG)."""
+    encoder: Facts | None = None
+    """What tuning the encoder gave beside its alternatives, and how its quality has aged."""
     ranker: RankerFacts | None = None
     sources: Sequence[SourceFact | tuple[object, ...]] | None = None
     gate: GateDecision | None = None
@@ -146,6 +179,7 @@ class ReportContext:
     """System that should have been compared with → why it could not be."""
     examples: Sequence[Example] | None = None
     position_bias: PositionBias | None = None
+    off_policy: OffPolicyFacts | None = None
     caveats: Sequence[str] = ()
 
 

@@ -193,7 +193,7 @@ def render_comparison(
         verdict=verdict(e),
         plots={
             "k": [_curve_plot(e, metric) for metric in e.curves],
-            "segments": [_segment_plot(e, part, rows) for part, rows in e.segments.items()],
+            "segments": [_segment_plot(e, part, rows) for part, rows in e.segments.items() if rows],
             "days": _day_plots(e),
         },
         depth=min(e.ks),
@@ -255,7 +255,9 @@ def _plots(evaluation: Evaluation, context: ReportContext) -> dict[str, list[Plo
     return {
         "k": [_curve_plot(evaluation, metric) for metric in evaluation.curves],
         "segments": [
-            _segment_plot(evaluation, part, rows) for part, rows in evaluation.segments.items()
+            _segment_plot(evaluation, part, rows)
+            for part, rows in evaluation.segments.items()
+            if rows
         ],
         "days": _day_plots(evaluation),
         "scores": _score_plots(evaluation),
@@ -427,6 +429,7 @@ def _missing(context: ReportContext) -> list[str]:
         "drift": context.drift,
         "example lists": context.examples,
         "position bias": context.position_bias,
+        "off-policy estimates": context.off_policy,
     }
     return [name for name, part in parts.items() if part is None]
 

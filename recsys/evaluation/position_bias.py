@@ -187,7 +187,7 @@ def _method(shown: Shown, places: int) -> tuple[str, Callable[[Doubles], Doubles
             found=f"{len(shown.place):,} shown rows and no click",
             expected="some clicks on shown items",
         )
-    if enough_swaps(shown, places):
+    if shown.swapped_with is not None and enough_swaps(shown, places):
         rows = int((shown.swapped_with >= 0).sum())
         return f"randomised swaps of neighbours ({rows:,} rows)", _swaps(shown, places)
     moved = shown.take(_moved(shown))

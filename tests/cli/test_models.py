@@ -1,11 +1,11 @@
 import json
 import shutil
+from types import SimpleNamespace
 
-import pyarrow as pa
-import pyarrow.parquet as pq
+import numpy as np
 import pytest
 
-from recsys.cli.paired import paired_differences
+from recsys.cli.compare import on_kept_lists
 from recsys.registry import Registry
 from recsys.registry.versions import Change, Version
 
@@ -95,27 +95,48 @@ def test_an_unknown_version_lists_those_there_are(recsys, registered):
     assert "2, 1" in err
 
 
-def write_report(folder, ndcg, times):
+def kept(folder, users, answers, rival=None):
+    """A report's folder with the lists of a night: one list per user, each wants item 1."""
+    from recsys.evaluation.evaluation import PastItems
+    from recsys.evaluation.kept import write_lists
+    from recsys.evaluation.lists import RankedLists, Truth
+
     folder.mkdir()
-    (folder / "report.json").write_text(json.dumps({"evaluation": {"main": "ranker"}}))
-    table = {
-        "user": list(range(len(times))),
-        "time": times,
-        "ranker/ndcg@10": ndcg,
-        "popular/ndcg@10": [0.0] * len(times),
-    }
-    pq.write_table(pa.table(table), folder / "report.parquet")
-    return folder
+    n = len(users)
+    ids, code = np.unique(np.array(users, object), return_inverse=True)
+    truth = Truth.of(np.arange(n), np.ones(n, int), np.ones(n, int), code, np.full(n, 1_000_000))
+    past = PastItems(np.zeros(n + 1, np.int64), np.empty(0, np.int32))
+    lists = [RankedLists.of("recsys", [(a, [0.0] * len(a)) for a in answers], 3)]
+    if rival:
+        name = f"champion (version {rival[0]})"
+        lists.append(RankedLists.of(name, [(a, [0.0] * len(a)) for a in rival[1]], 3))
+    write_lists(folder, truth, past, lists, ids)
+    return folder / "report.html"
 
 
-def test_differences_are_paired_on_the_lists_both_nights_judged(tmp_path):
-    first = write_report(tmp_path / "a", [0.5] * 20, list(range(20)))
-    second = write_report(tmp_path / "b", [0.25] * 19 + [0.0], [*range(19), 99])
-    found = paired_differences(first, second / "report.html", seed=1)
-    # Every list but the last is common, and 0.25 better.
-    assert found == {
-        "ndcg@10": {"difference": 0.25, "low": 0.25, "high": 0.25, "groups": 19, "users": 19}
-    }
-    far = write_report(tmp_path / "c", [0.5], [77])
-    assert paired_differences(first, far, seed=1) == {}
-    assert paired_differences(first, tmp_path / "gone", seed=1) == {}
+def version_of(number, report):
+    tags = {"recsys.report": str(report)}
+    return SimpleNamespace(version=number, report=str(report), tags=tags)
+
+
+def test_versions_are_compared_on_the_lists_both_nights_judged(tmp_path):
+    users = [f"u{n}" for n in range(9)]
+    first = kept(tmp_path / "a", users, [[1, 2, 3]] * 9)
+    # Another night with other people in it: the same person has another number there.
+    second = kept(tmp_path / "b", ["a new one", *users[1:]], [[2, 1, 3]] * 8 + [[3, 2]])
+    rows = on_kept_lists(version_of(2, first), version_of(1, second))
+    assert rows.questions.users == users[1:]
+    assert rows.first.name == "version 2"
+    assert rows.first.items.tolist() == [[1, 2, 3]] * 8
+    assert rows.second.items.tolist() == [[2, 1, 3]] * 7 + [[3, 2, -1]]
+    assert "8 lists both nights judged" in rows.how
+
+
+def test_a_night_knows_its_champions_lists(tmp_path):
+    night = kept(tmp_path / "a", ["x", "y"], [[1, 2]] * 2, rival=(7, [[2, 1]] * 2))
+    rows = on_kept_lists(version_of(8, night), version_of(7, tmp_path / "gone"))
+    assert rows.first.items.tolist() == [[1, 2]] * 2
+    assert rows.second.items.tolist() == [[2, 1]] * 2
+    turned = on_kept_lists(version_of(7, tmp_path / "gone"), version_of(8, night))
+    assert turned.first.items.tolist() == [[2, 1]] * 2
+    assert on_kept_lists(version_of(8, night), version_of(6, tmp_path / "gone")) is None

@@ -18,6 +18,8 @@ from recsys.evaluation.report import (
     Example,
     ExampleItem,
     GateDecision,
+    Interval,
+    OffPolicyFacts,
     PastItems,
     PositionBias,
     RankerFacts,
@@ -101,6 +103,9 @@ def full_context() -> ReportContext:
             )
         ],
         position_bias=PositionBias([1.0, 0.5], [1.0, 0.4], [1.0, 0.6], "swaps"),
+        off_policy=OffPolicyFacts(
+            "a click", 900, 0.2, {"snips": Interval(0.31, 0.2, 0.4, 9, 9)}, 340.0, 0.01, None
+        ),
         caveats=["One city only."],
     )
 
@@ -310,6 +315,17 @@ def test_runs_of_one_stage_are_one_row(evaluation: Evaluation) -> None:
     assert "als 3.5 s 300 MB 3.0 MB 2 runs, 1 unchanged, earlier output used" in page
     assert "ranker 4.0 s — — —" in page
     assert "together 7.5 s" in page
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_off_policy_estimates_or_their_refusal_are_shown(evaluation: Evaluation) -> None:
+    given = Page(render(evaluation, full_context())).words
+    assert "As logged: 0.2000 , over 900 choices" in given or "As logged: 0.2000, over 900" in given
+    assert "snips 0.3100 0.2000 – 0.4000" in given
+    refused = OffPolicyFacts("a click", 900, 0.2, {}, 3.0, 0.0, "only 3 effective choices")
+    words = Page(render(evaluation, ReportContext(off_policy=refused))).words
+    assert "No estimate is given: only 3 effective choices" in words
+    assert "snips" not in words
 
 
 @pytest.mark.usefixtures("undrawn")

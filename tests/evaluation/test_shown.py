@@ -105,7 +105,7 @@ def test_the_bias_is_recovered_from_lists_and_events(generated) -> None:
 
 def test_the_value_of_another_order_is_estimated_from_the_log(generated) -> None:
     """Showing the shown item of highest affinity first earns what the world says it earns."""
-    lists, events, affinity, world = generated
+    lists, events, affinity, _ = generated
     log = choices_of_lists(lists, acted_on(lists, events), affinity)
     found = off_policy(log, resamples=300)
     assert found.refused is None
