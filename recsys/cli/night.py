@@ -170,7 +170,9 @@ def run_train(args: argparse.Namespace) -> int:
         night = Night(config, workspace, StageRunner(workspace, reporter), reporter)
         data = inputs.split(night, inputs.validate(night, inputs.drain(night)))
         if args.step == "encoder" and args.probe:
-            return _probe(night, data)
+            return _probe(night, data, args)
+        if args.step == "encoder" and args.search is not None:
+            return _search(night, data, args.search)
         encoded = encoder.refresh(night, data)
         if args.step == "encoder":
             return _done(encoded.folder, encoded.stage.facts)
@@ -195,9 +197,18 @@ def _done(path: Any, facts: Mapping[str, Any]) -> int:
     return ExitCode.DONE
 
 
-def _probe(night: Any, data: Any) -> int:
+def _probe(night: Any, data: Any, args: argparse.Namespace) -> int:
     from training.finetune.probe import probe
 
+    strategies = _listed(args.strategies) or ("head", "last_n")
+    known = ("head", "last_n", "lora", "full")
+    if wrong := [name for name in strategies if name not in known]:
+        raise UsageError(
+            "there is no such freeze strategy",
+            where="--strategies",
+            found=", ".join(wrong),
+            expected="some of " + ", ".join(known),
+        )
     until = data.windows.encoder_until
     found = probe(
         data.interactions.before(until),
@@ -206,6 +217,48 @@ def _probe(night: Any, data: Any) -> int:
         fit_until=until,
         seed=night.config.seed,
         seconds_each=night.budget("encoder") / 2,
+        models=_listed(args.models),
+        strategies=strategies,
+        on_row=lambda row: night.reporter.say(f"probe: {row.model}, {row.freeze} done"),
     )
     print(found.render())
+    return ExitCode.DONE
+
+
+def _listed(text: str | None) -> tuple[str, ...]:
+    """The names of a comma-separated argument."""
+    return tuple(name.strip() for name in (text or "").split(",") if name.strip())
+
+
+def _search(night: Any, data: Any, minutes: float) -> int:
+    """Search the encoder's rates; an interrupted search goes on when it is asked for again."""
+    from recsys.registry import Registry
+    from training.finetune.search import search
+
+    if minutes <= 0:
+        raise UsageError(
+            "a search needs time", where="--search", found=minutes, expected="minutes above 0"
+        )
+    trials: list[tuple[int, float]] = []
+
+    def on_trial(number: int, value: float, settings: dict[str, Any]) -> None:
+        trials.append((number, value))
+        shown = ", ".join(f"{name} {chosen:.2g}" for name, chosen in settings.items())
+        night.reporter.say(f"search: trial {number}: validation nDCG {value:.4f} with {shown}")
+
+    until = data.windows.encoder_until
+    best, value = search(
+        data.interactions.before(until),
+        data.texts,
+        night.config.encoder,
+        fit_until=until,
+        seed=night.config.seed,
+        seconds=minutes * 60,
+        storage=night.workspace.cache / "encoder-search.db",
+        on_trial=on_trial,
+    )
+    Registry(night.config).log_curves("encoder-search", {"search_valid_ndcg": trials})
+    print(f"best validation nDCG {value:.4f}; in recsys.yaml:\n\nencoder:")
+    for name in ("learning_rate", "head_learning_rate", "logq"):
+        print(f"  {name}: {getattr(best, name):.3g}")
     return ExitCode.DONE

@@ -9,7 +9,7 @@ import fcntl
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -23,7 +23,9 @@ KEY_BYTES: Final = 16
 KEPT_VERSIONS: Final = 2
 """Folders of encoder versions that stay: the one in use and the one before, for a rollback."""
 
-Keys = npt.NDArray[np.void]
+ROWS_AT_ONCE: Final = 65_536
+
+Keys = npt.NDArray[np.bytes_]
 
 
 def text_keys(texts: Sequence[str]) -> Keys:
@@ -32,7 +34,7 @@ def text_keys(texts: Sequence[str]) -> Keys:
         hashlib.blake2b(t.encode("utf-8", "surrogatepass"), digest_size=KEY_BYTES).digest()
         for t in texts
     )
-    return np.frombuffer(digest, dtype=f"V{KEY_BYTES}")
+    return np.frombuffer(digest, dtype=f"S{KEY_BYTES}")
 
 
 class VectorCache:
@@ -41,7 +43,9 @@ class VectorCache:
     def __init__(self, folder: Path, dimension: int) -> None:
         self.folder = folder
         self.dimension = dimension
-        self._rows: dict[bytes, int] = {}
+        self._count = 0
+        self._sorted: Keys = np.empty(0, f"S{KEY_BYTES}")
+        self._row_of: npt.NDArray[np.int64] = np.empty(0, np.int64)
         folder.mkdir(parents=True, exist_ok=True)
         os.utime(folder)
 
@@ -71,15 +75,25 @@ class VectorCache:
         )
         os.truncate(self._keys, rows * KEY_BYTES)
         os.truncate(self._vectors, rows * row_bytes)
-        content = self._keys.read_bytes()
-        self._rows = {content[i * KEY_BYTES : (i + 1) * KEY_BYTES]: i for i in range(rows)}
+        self._index(rows)
+
+    def _index(self, rows: int) -> None:
+        """Sort the keys of the first rows: 24 bytes per text, where a dict takes some 150."""
+        keys = np.fromfile(self._keys, f"S{KEY_BYTES}", rows)
+        self._row_of = np.argsort(keys, kind="stable")
+        self._sorted, self._count = keys[self._row_of], rows
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return self._count
 
     def find(self, keys: Keys) -> npt.NDArray[np.int64]:
         """Row of each key, -1 where unknown."""
-        return np.array([self._rows.get(key.tobytes(), -1) for key in keys], np.int64)
+        if self._count > len(self._sorted):
+            self._index(self._count)
+        if not self._count:
+            return np.full(len(keys), -1, np.int64)
+        place = np.minimum(np.searchsorted(self._sorted, keys), self._count - 1)
+        return np.where(self._sorted[place] == keys, self._row_of[place], -1)
 
     def read(self, rows: npt.NDArray[np.int64]) -> Floats:
         """Vectors float32 [n, d] of known rows."""
@@ -88,6 +102,17 @@ class VectorCache:
         stored = np.memmap(self._vectors, np.float32, "r").reshape(-1, self.dimension)
         return np.asarray(stored[rows])
 
+    def write(self, rows: npt.NDArray[np.int64], file: Path) -> Floats:
+        """Vectors of known rows into a .npy file, a part at a time; returns them memory-mapped."""
+        shape = (len(rows), self.dimension)
+        target = np.lib.format.open_memmap(file, "w+", np.float32, shape)
+        for start in range(0, len(rows), ROWS_AT_ONCE):
+            target[start : start + ROWS_AT_ONCE] = self.read(rows[start : start + ROWS_AT_ONCE])
+        target.flush()
+        del target
+        vectors: Floats = np.load(file, mmap_mode="r")
+        return vectors
+
     def append(self, keys: Keys, vectors: Floats) -> None:
         """Add vectors float32 [n, d] under their keys; durable when this returns."""
         for file, data in ((self._vectors, vectors), (self._keys, keys)):
@@ -95,8 +120,7 @@ class VectorCache:
                 stream.write(np.ascontiguousarray(data).tobytes())
                 stream.flush()
                 os.fsync(stream.fileno())
-        start = len(self._rows)
-        self._rows |= {key.tobytes(): start + i for i, key in enumerate(keys)}
+        self._count += len(keys)
 
     def collect(self, keys: Keys) -> int:
         """Drop texts no longer used once they are most of the cache; returns how many went.
@@ -106,21 +130,32 @@ class VectorCache:
         """
         rows = np.unique(self.find(keys))
         rows = rows[rows >= 0]
-        stale = len(self._rows) - len(rows)
+        stale = len(self) - len(rows)
         if stale <= max(len(rows), 1000):
             return 0
-        content = np.frombuffer(self._keys.read_bytes(), dtype=f"V{KEY_BYTES}")[rows]
-        kept = self.read(rows)
+        content = np.fromfile(self._keys, f"S{KEY_BYTES}")[rows]
+        parts = (
+            self.read(rows[start : start + ROWS_AT_ONCE]).tobytes()
+            for start in range(0, len(rows), ROWS_AT_ONCE)
+        )
+        vectors_aside = _write_aside(self._vectors, parts)
+        keys_aside = _write_aside(self._keys, [content.tobytes()])
         self._keys.unlink()
-        for file, data in ((self._vectors, kept.tobytes()), (self._keys, content.tobytes())):
-            aside = file.with_suffix(".new")
-            with aside.open("wb") as stream:
-                stream.write(data)
-                stream.flush()
-                os.fsync(stream.fileno())
-            aside.rename(file)
-        self._rows = {key.tobytes(): i for i, key in enumerate(content)}
+        vectors_aside.rename(self._vectors)
+        keys_aside.rename(self._keys)
+        self._index(len(rows))
         return stale
+
+
+def _write_aside(file: Path, parts: Iterable[bytes]) -> Path:
+    """A durable file beside another, to be renamed over it."""
+    aside = file.with_suffix(".new")
+    with aside.open("wb") as stream:
+        for part in parts:
+            stream.write(part)
+        stream.flush()
+        os.fsync(stream.fileno())
+    return aside
 
 
 def collect_versions(cache_dir: Path, current: Path) -> int:

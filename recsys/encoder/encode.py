@@ -1,6 +1,12 @@
-"""Vectors of a catalogue's texts: only what is new is encoded, the rest comes from the cache."""
+"""Vectors of a catalogue's texts: only what is new is encoded, the rest comes from the cache.
 
-from collections.abc import Callable, Sequence
+Memory does not grow with the catalogue's vectors: parts of it are tokenised, encoded and stored one
+after the other, and what is asked for goes from the cache into a file. While the model works on one
+part, the next is tokenised.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -41,8 +47,11 @@ def encode_items(
     *,
     progress: Progress | None = None,
     max_tokens: int | None = None,
+    out: Path | None = None,
 ) -> tuple[Floats, EncodeCounts]:
     """Unit vectors float32 [n, d] of n texts, in their order.
+
+    With `out`, a .npy file that they are written to, they come back memory-mapped from it.
 
     With `cache_dir`, each finished part is stored under the text's hash and the encoder's
     version, so a killed run goes on where it was and an unchanged text is never encoded twice.
@@ -55,7 +64,10 @@ def encode_items(
     if max_tokens is not None:
         manifest = replace(manifest, max_tokens=min(max_tokens, manifest.max_tokens))
     if cache_dir is None:
-        return _encode_uncached(encoder_dir, manifest, texts, progress)
+        vectors, counts = _encode_uncached(encoder_dir, manifest, texts, progress)
+        if out is not None:
+            np.save(out, vectors)
+        return vectors, counts
     cache = VectorCache(cache_dir / manifest.cache_name, manifest.dimension)
     keys = text_keys(texts)
     with cache.locked():
@@ -63,17 +75,17 @@ def encode_items(
         missing = _first_of_each(keys, rows)
         truncated = _fill(encoder_dir, manifest, cache, texts, missing, progress)
         cache.collect(keys)
-        vectors = cache.read(cache.find(keys))
+        rows = cache.find(keys)
+        vectors = cache.read(rows) if out is None else cache.write(rows, out)
     collect_versions(cache_dir, cache.folder)
     return vectors, EncodeCounts(len(missing), len(texts) - len(missing), truncated)
 
 
 def _first_of_each(keys: Keys, rows: Places) -> Places:
     """First place of each distinct key that has no row yet."""
-    first: dict[bytes, int] = {}
-    for place in np.flatnonzero(rows < 0):
-        first.setdefault(keys[place].tobytes(), int(place))
-    return np.fromiter(first.values(), np.int64, len(first))
+    unknown = np.flatnonzero(rows < 0)
+    _, first = np.unique(keys[unknown], return_index=True)
+    return unknown[np.sort(first)]
 
 
 def _fill(
@@ -88,17 +100,36 @@ def _fill(
     if not len(missing):
         return 0
     encoder = TextEncoder.open(encoder_dir, max_tokens=manifest.max_tokens)
-    # Texts of like length together, so that a part pads little; the longest first.
-    order = missing[np.argsort([-len(texts[i]) for i in missing], kind="stable")]
     truncated = 0
-    for start in range(0, len(order), TEXTS_AT_ONCE):
-        part = [texts[i] for i in order[start : start + TEXTS_AT_ONCE]]
-        vectors, cut = encoder.encode_counted(part)
-        cache.append(text_keys(part), vectors)
+    for places, vectors, cut in _parts(encoder, texts, missing, progress):
+        cache.append(text_keys([texts[i] for i in places]), vectors)
         truncated += cut
-        if progress:
-            progress(min(start + TEXTS_AT_ONCE, len(order)), len(order))
     return truncated
+
+
+def _parts(
+    encoder: TextEncoder, texts: Sequence[str], places: Places, progress: Progress | None
+) -> Iterator[tuple[Places, Floats, int]]:
+    """(places, their vectors, how many were cut) of one part of the texts after the other.
+
+    Texts of like length come together, so that a part pads little; the longest first, so that what
+    does not fit into memory is known at once.
+    """
+    order = places[np.argsort([-len(texts[i]) for i in places], kind="stable")]
+    parts = [order[i : i + TEXTS_AT_ONCE] for i in range(0, len(order), TEXTS_AT_ONCE)]
+    done = 0
+    with ThreadPoolExecutor(1, thread_name_prefix="tokenise") as ahead:
+        waiting = [ahead.submit(encoder.tokenizer, [texts[i] for i in part]) for part in parts[:1]]
+        for number, part in enumerate(parts):
+            tokens, cut = waiting.pop().result()
+            waiting += [
+                ahead.submit(encoder.tokenizer, [texts[i] for i in later])
+                for later in parts[number + 1 : number + 2]
+            ]
+            yield part, encoder.model(tokens), sum(cut)
+            done += len(part)
+            if progress:
+                progress(done, len(order))
 
 
 def _encode_uncached(
@@ -111,13 +142,9 @@ def _encode_uncached(
     distinct = list(dict.fromkeys(texts))
     place = {text: i for i, text in enumerate(distinct)}
     vectors = np.empty((len(distinct), encoder.dimension), np.float32)
-    order = np.argsort([-len(t) for t in distinct], kind="stable")
     truncated = 0
-    for start in range(0, len(order), TEXTS_AT_ONCE):
-        rows = order[start : start + TEXTS_AT_ONCE]
-        vectors[rows], cut = encoder.encode_counted([distinct[r] for r in rows])
+    for rows, found, cut in _parts(encoder, distinct, np.arange(len(distinct)), progress):
+        vectors[rows] = found
         truncated += cut
-        if progress:
-            progress(min(start + TEXTS_AT_ONCE, len(order)), len(order))
     counts = EncodeCounts(len(distinct), len(texts) - len(distinct), truncated)
     return vectors[[place[t] for t in texts]], counts

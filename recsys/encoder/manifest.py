@@ -43,6 +43,8 @@ class EncoderManifest:
     texts: int = 0
     learned: dict[str, Any] = field(default_factory=dict)
     """How the fit went: steps, curves, validation, seconds."""
+    kinds: list[str] = field(default_factory=list)
+    """Event types in the order in which the tower numbers them."""
     format: int = FORMAT
 
     @property

@@ -1,19 +1,23 @@
-"""Text to vector without PyTorch: the tuned encoder's exported model on ONNX Runtime.
+"""Text to vector without PyTorch: the tuned encoder's exported model on ONNX Runtime or OpenVINO.
 
 The nightly encoding of the catalogue and text sent inline with a request go through this one class,
 so that both have the same precision. Where the exported model does not agree with the tuned
 weights on the user's own texts (the manifest says so), the weights run in PyTorch instead.
 
-Chosen by measurement (AVX2, one core, MiniLM-L6, texts of 12 / 98 tokens, texts per second):
-PyTorch 149 / 25, ONNX Runtime fp32 153 / 29, int8 273 / 43, OpenVINO fp32 170 / 30, OpenVINO int8
-133–158 / 26–28.
+OpenVINO takes the same file where it is installed and the processor computes in bfloat16 (AVX-512
+BF16, AMX): some 1.5 times as fast there at a cosine of .9999 and above. On a processor with AVX2 alone
+it gains a tenth at most, so ONNX Runtime stays. Whether its vectors agree is checked where it runs,
+on texts that the fit has put aside. Figures: `docs/encoder.md`, `benchmarks/encode.py`.
 """
 
+import importlib.util
+import logging
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +26,13 @@ from data_schemas.errors import RecsysError
 from features.interactions import Floats
 from recsys.encoder.manifest import EncoderManifest
 from recsys.encoder.tokens import TextTokenizer
+
+log = logging.getLogger(__name__)
+
+CHECK: Final = "check.npz"
+"""Token ids of a few of the user's own texts, and their vectors by the tuned weights in float32."""
+MIN_COSINE: Final = 0.9999
+"""Least cosine, over a sample of the user's own texts, for a float32 or bfloat16 model to be used."""
 
 Model = Callable[[Sequence[Sequence[int]]], Floats]
 """Token sequences of n texts → unit vectors float32 [n, d]."""
@@ -49,7 +60,7 @@ class TextEncoder:
         limit = min(max_tokens or manifest.max_tokens, manifest.max_tokens)
         tokenizer = TextTokenizer.open(folder, limit)
         if manifest.inference is not None and not _on_gpu():
-            model = onnx_model(folder / manifest.inference, tokenizer.pad, manifest.dimension)
+            model = cpu_model(folder, manifest, tokenizer.pad)
         else:
             model = _torch_model(folder, tokenizer.pad)
         return cls(manifest, tokenizer, model)
@@ -85,6 +96,77 @@ def threads() -> int:
     return int(asked) if asked.isdigit() and int(asked) > 0 else int(cores or 1)
 
 
+def cpu_model(folder: Path, manifest: EncoderManifest, pad: int) -> Model:
+    """The exported model on the runtime that this processor is fast with.
+
+    Raises:
+        RecsysError: the file cannot be read.
+    """
+    assert manifest.inference is not None
+    file = folder / manifest.inference
+    # The checks' texts are the fit's; an encoder folder without them is left to ONNX Runtime.
+    if manifest.precision == "float32" and (folder / CHECK).is_file() and openvino_pays():
+        model = openvino_model(file, pad, manifest.dimension)
+        least = agreement(model, folder / CHECK)
+        if least >= MIN_COSINE:
+            return model
+        log.warning("OpenVINO disagrees with the encoder (least cosine %.5f); not used", least)
+    return onnx_model(file, pad, manifest.dimension)
+
+
+def openvino_pays() -> bool:
+    """Whether OpenVINO is installed and this processor computes in bfloat16."""
+    if importlib.util.find_spec("openvino") is None:
+        return False
+    import openvino
+
+    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+def openvino_model(file: Path, pad: int, dimension: int) -> Model:
+    """An exported model in OpenVINO as a function from tokens to vectors.
+
+    Raises:
+        RecsysError: OpenVINO cannot read the file.
+    """
+    import openvino
+
+    settings = {"INFERENCE_NUM_THREADS": threads(), "PERFORMANCE_HINT": "LATENCY"}
+    try:
+        compiled = openvino.Core().compile_model(str(file), "CPU", settings)
+    except RuntimeError as error:
+        raise _unreadable(file, error) from None
+    # A request of its own for each call: one may serve several threads.
+    return _batched(
+        lambda ids, mask: compiled.create_infer_request().infer(
+            {"input_ids": ids, "attention_mask": mask}
+        )[0],
+        pad,
+        dimension,
+    )
+
+
+def agreement(model: Model, check: Path) -> float:
+    """Least cosine of a model with the vectors put aside by the fit; 0 where they cannot be read."""
+    try:
+        with np.load(check) as kept:
+            ids, offsets, wanted = kept["ids"], kept["offsets"], kept["vectors"]
+        found = model([ids[a:b] for a, b in pairwise(offsets)])
+    except (OSError, ValueError, KeyError, RuntimeError):
+        return 0.0
+    return float((found * wanted).sum(1).min())
+
+
+def _unreadable(file: Path, error: Exception) -> RecsysError:
+    return RecsysError(
+        "the encoder's inference model cannot be read",
+        where=str(file),
+        found=(str(error).splitlines() or [type(error).__name__])[0][:300],
+        expected="the file that the fit wrote",
+        fix="train the encoder again, or restore the bundle",
+    )
+
+
 def onnx_model(file: Path, pad: int, dimension: int) -> Model:
     """An exported model as a function from tokens to vectors.
 
@@ -102,20 +184,22 @@ def onnx_model(file: Path, pad: int, dimension: int) -> Model:
             str(file), options, providers=["CPUExecutionProvider"]
         )
     except Exception as error:  # ONNX Runtime's errors share no base but Exception
-        raise RecsysError(
-            "the encoder's inference model cannot be read",
-            where=str(file),
-            found=str(error).splitlines()[0][:300],
-            expected="the file that the fit wrote",
-            fix="train the encoder again, or restore the bundle",
-        ) from None
+        raise _unreadable(file, error) from None
+    return _batched(
+        lambda ids, mask: session.run(None, {"input_ids": ids, "attention_mask": mask})[0],
+        pad,
+        dimension,
+    )
+
+
+def _batched(call: Callable[[Any, Any], Any], pad: int, dimension: int) -> Model:
+    """A call on (ids, mask) int64 [B, L] as a function from token sequences of any lengths."""
 
     def run(tokens: Sequence[Sequence[int]]) -> Floats:
         vectors = np.empty((len(tokens), dimension), np.float32)
         lengths = np.array([len(t) for t in tokens])
         for rows in batches_by_length(lengths, TOKENS_AT_ONCE):
-            ids, mask = pad_tokens([tokens[r] for r in rows], pad)
-            vectors[rows] = session.run(None, {"input_ids": ids, "attention_mask": mask})[0]
+            vectors[rows] = call(*pad_tokens([tokens[r] for r in rows], pad))
         return vectors
 
     return run

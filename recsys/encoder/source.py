@@ -214,21 +214,34 @@ def _check_sum(file: Path, expected: str) -> None:
         )
 
 
+_POOLINGS: Final = {
+    "cls": "cls",
+    "cls_token": "cls",
+    "mean": "mean",
+    "mean_tokens": "mean",
+    "max_tokens": "max",
+    "mean_sqrt_len_tokens": "mean over root",
+    "weightedmean_tokens": "weighted mean",
+    "lasttoken": "last token",
+}
+"""How sentence-transformers names a pooling, as a word or as a flag, and what we call it."""
+
+
 def pooling_of(folder: Path) -> str:
     """`mean` or `cls`, by the model's own sentence-transformers settings; mean when it has none."""
     settings = folder / "1_Pooling" / CONFIG
     if not settings.is_file():
         return "mean"
     content = read_json(settings)
-    mode = content.get("pooling_mode")
-    if content.get("pooling_mode_cls_token") or mode == "cls":
-        return "cls"
-    if content.get("pooling_mode_mean_tokens", True) or mode == "mean":
-        return "mean"
+    flags = {k.removeprefix("pooling_mode_") for k, v in content.items() if v is True}
+    modes = flags & _POOLINGS.keys() or {str(content.get("pooling_mode", "mean"))}
+    known = {_POOLINGS.get(mode, "") for mode in modes}
+    if len(known) == 1 and known <= {"cls", "mean"}:
+        return known.pop()
     raise RecsysError(
         "the encoder's pooling is not supported",
         where=str(settings),
-        found=", ".join(k for k, v in content.items() if v is True) or mode,
+        found=" and ".join(sorted(modes)),
         expected="mean or cls pooling",
         fix="choose another model, or correct its pooling settings",
     )

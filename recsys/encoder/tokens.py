@@ -1,15 +1,63 @@
 """Texts to token ids, with the model's own fast tokenizer and without transformers."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
+import numpy as np
+
+from features.interactions import Ints, Longs
 from recsys.encoder.source import CONFIG, open_tokenizer, read_json
 
 CHARACTERS_PER_TOKEN = 16
 """No text needs more characters than this to fill a token (assumed; generous for any script)."""
+
+
+TEXTS_AT_ONCE = 4096
+"""Texts tokenised together: their Python lists of ids are a hundred times larger than arrays."""
+
+
+@dataclass(frozen=True)
+class Ragged(Sequence[Ints]):
+    """Token ids of n texts in one array: text i's are flat[offsets[i]:offsets[i+1]]."""
+
+    flat: Ints
+    offsets: Longs
+
+    @classmethod
+    def of(cls, parts: Sequence[Sequence[int]]) -> Self:
+        """From a sequence of ids per text."""
+        lengths = np.fromiter(map(len, parts), np.int64, len(parts))
+        flat = np.fromiter((t for part in parts for t in part), np.int32, int(lengths.sum()))
+        return cls(flat, np.concatenate([[0], np.cumsum(lengths)]))
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, place: Any) -> Any:
+        """Ids int32 [L] of one text."""
+        low, high = self.offsets[place], self.offsets[place + 1]
+        return self.flat[low:high]
+
+    def __iter__(self) -> Iterator[Ints]:
+        return (self[i] for i in range(len(self)))
+
+    @property
+    def lengths(self) -> Longs:
+        """int64 [n]."""
+        return np.diff(self.offsets)
+
+    def cut(self, most: int) -> Self:
+        """The same texts with at most so many tokens each; the last token, which ends a text, stays."""
+        lengths = np.minimum(self.lengths, most)
+        offsets = np.concatenate([[0], np.cumsum(lengths)])
+        owner = np.repeat(np.arange(len(self)), lengths)
+        place = np.arange(int(offsets[-1])) - offsets[owner]
+        last = place == lengths[owner] - 1
+        source = np.where(last, self.offsets[owner + 1] - 1, self.offsets[owner] + place)
+        return type(self)(self.flat[source], offsets)
 
 
 @dataclass(frozen=True)
@@ -50,10 +98,21 @@ class TextTokenizer:
         ]
         return [e.ids for e in encodings], cut
 
-    def unknown_texts(self, tokens: Sequence[Sequence[int]]) -> int:
+    def all_of(self, texts: Sequence[str]) -> tuple[Ragged, int]:
+        """Token ids of a whole catalogue, and how many of its texts were cut."""
+        flat, lengths, cut = [np.empty(0, np.int32)], [np.zeros(1, np.int64)], 0
+        for start in range(0, len(texts), TEXTS_AT_ONCE):
+            ids, long = self(texts[start : start + TEXTS_AT_ONCE])
+            part = Ragged.of(ids)
+            flat.append(part.flat)
+            lengths.append(part.lengths)
+            cut += sum(long)
+        return Ragged(np.concatenate(flat), np.cumsum(np.concatenate(lengths))), cut
+
+    def unknown_texts(self, tokens: Ragged) -> int:
         """Texts of whose tokens the model does not know the half: another language or script."""
         if self.unknown is None:
             return 0
-        return sum(
-            2 * sum(t == self.unknown for t in ids) > max(len(ids) - 2, 0) for ids in tokens if ids
-        )
+        foreign = np.concatenate([[0], np.cumsum(tokens.flat == self.unknown)])
+        foreign = foreign[tokens.offsets[1:]] - foreign[tokens.offsets[:-1]]
+        return int(((tokens.lengths > 0) & (2 * foreign > np.maximum(tokens.lengths - 2, 0))).sum())

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -173,12 +174,21 @@ def encode_with_torch(
 ) -> Floats:
     """Unit vectors float32 [n, d] of n token sequences."""
     lengths = np.array([len(t) for t in tokens])
-    vectors = np.empty((len(tokens), encoder.dimension), np.float32)
+    vectors = torch.empty(len(tokens), encoder.dimension, device=device)
     encoder.to(device).eval()
     autocast = device.type == "cuda" and torch.cuda.is_bf16_supported()
     for rows in batches_by_length(lengths, budget * (16 if device.type == "cuda" else 1)):
-        ids, mask = pad_tokens([tokens[r] for r in rows], pad)
+        ids, mask = (_to(array, device) for array in pad_tokens([tokens[r] for r in rows], pad))
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=autocast):
-            out = encoder(torch.from_numpy(ids).to(device), torch.from_numpy(mask).to(device))
-        vectors[rows] = out.float().cpu().numpy()
-    return vectors
+            vectors[torch.from_numpy(rows).to(device)] = encoder(ids, mask).float()
+    # Read once at the end: until then the host only queues work for a GPU.
+    found: Floats = vectors.cpu().numpy()
+    return found
+
+
+def _to(array: npt.NDArray[np.int64], device: torch.device) -> Tensor:
+    """The array on a device; to a GPU from pinned memory, so that the copy runs beside its work."""
+    tensor = torch.from_numpy(array)
+    if device.type != "cuda":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)

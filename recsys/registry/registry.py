@@ -20,7 +20,7 @@ import sqlite3
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import cached_property
@@ -319,6 +319,29 @@ class Registry:
             raise
         return int(version.version)
 
+    def log_curves(self, kind: str, curves: Mapping[str, Sequence[tuple[int, float]]]) -> None:
+        """Keep the curves of a fit, (step, value) by name, as a run of their own.
+
+        Raises:
+            RegistryError: the registry does not answer.
+        """
+        from mlflow.entities import Metric
+
+        with self._asked(f"logging the curves of the {kind}"):
+            run = self._client.create_run(
+                self._experiment_id,
+                tags={KIND_TAG: kind, WORKSPACE_TAG: str(self.workspace.path)},
+            )
+            now = int(time.time() * 1000)
+            points = [
+                Metric(_metric_name(name), float(value), now, step)
+                for name, curve in curves.items()
+                for step, value in curve
+            ]
+            for low in range(0, len(points), 1000):
+                self._client.log_batch(run.info.run_id, points[low : low + 1000])
+            self._client.set_terminated(run.info.run_id, "FINISHED")
+
     def _offer(self, known: Version) -> None:
         """Finish a registration that was cut short before its version became the challenger."""
         if not known.aliases and known == self.list()[0] and not self._was_champion(known.version):
@@ -425,6 +448,21 @@ class Registry:
                     self._bury(entry.run_id, entry.source.removesuffix(f"/{_MODEL}"))
         return [entry.version for entry in old]
 
+    def drop_reports(self) -> int:
+        """Delete the copies of reports that a remote store keeps beside the versions; how many
+        versions there are. Those in a folder are the caller's to clean file by file."""
+        remote = [v for v in self.list() if _as_path(v.source) is None]
+        if remote:
+            with self._asked("deleting reports"):
+                from mlflow.store.artifact.artifact_repository_registry import (
+                    get_artifact_repository,
+                )
+
+                for entry in remote:
+                    root = entry.source.removesuffix(f"/{_MODEL}")
+                    get_artifact_repository(root).delete_artifacts("report")
+        return len(remote)
+
     def digests_in_use(self) -> set[str]:
         """Digests of the versions with an alias; their local copies are kept."""
         return {v.digest for v in self.list() if v.aliases}
@@ -448,21 +486,6 @@ class Registry:
     def _client(self) -> Any:
         quiet_mlflow()
         if not self.embedded:
-    def drop_reports(self) -> int:
-        """Delete the copies of reports that a remote store keeps beside the versions; how many
-        versions there are. Those in a folder are the caller's to clean file by file."""
-        remote = [v for v in self.list() if _as_path(v.source) is None]
-        if remote:
-            with self._asked("deleting reports"):
-                from mlflow.store.artifact.artifact_repository_registry import (
-                    get_artifact_repository,
-                )
-
-                for entry in remote:
-                    root = entry.source.removesuffix(f"/{_MODEL}")
-                    get_artifact_repository(root).delete_artifacts("report")
-        return len(remote)
-
             _knock(self.uri)
         from mlflow.tracking import MlflowClient
 

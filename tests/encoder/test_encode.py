@@ -11,6 +11,7 @@ from data_schemas.config import EncoderConfig
 from data_schemas.errors import RecsysError
 from features.interactions import Interactions
 from recsys.encoder import encode as encode_module
+from recsys.encoder import runtime
 from recsys.encoder.cache import VectorCache, text_keys
 from recsys.encoder.encode import encode_items
 from recsys.encoder.manifest import EncoderManifest
@@ -61,6 +62,114 @@ def test_the_exported_model_agrees_with_the_weights(folder):
         ItemEncoder.open(folder), tokens, encoder.tokenizer.pad, __import__("torch").device("cpu")
     )
     np.testing.assert_allclose(encoder.encode(TEXTS), wanted, atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def small(tiny_model, tmp_path_factory):
+    """The same encoder, asked for in 8 bits."""
+
+    def make(name, least):
+        out = tmp_path_factory.mktemp(name) / "out"
+        config = EncoderConfig(
+            model=str(tiny_model), fine_tune=False, max_tokens=16, inference="int8"
+        )
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("recsys.encoder.export.MIN_MEAN_COSINE", least)
+            fit_encoder(
+                nothing(len(TEXTS)),
+                TEXTS,
+                config,
+                fit_until=5,
+                out_dir=out,
+                seed=0,
+                budget_seconds=None,
+            )
+        return out
+
+    return make
+
+
+def test_eight_bits_serve_where_they_agree(folder, small):
+    out = small("agreeing", 0.95)
+    manifest = EncoderManifest.read(out)
+    assert manifest.precision == "int8"
+    assert manifest.inference == "inference-int8.onnx"
+    assert not (out / "inference.onnx").exists()
+    assert 0.95 <= manifest.agreement["mean"] < 1
+    assert manifest.cache_name != EncoderManifest.read(folder).cache_name
+    cosine = (TextEncoder.open(out).encode(TEXTS) * TextEncoder.open(folder).encode(TEXTS)).sum(1)
+    assert cosine.mean() > 0.95
+
+
+def test_eight_bits_that_disagree_give_way_to_float32(small, caplog):
+    out = small("disagreeing", 1.1)
+    manifest = EncoderManifest.read(out)
+    assert manifest.precision == "float32"
+    assert manifest.inference == "inference.onnx"
+    assert not (out / "inference-int8.onnx").exists()
+    assert "8 bits disagrees" in caplog.text
+
+
+class FakeOpenVino:
+    """OpenVINO as far as it is asked, computing with ONNX Runtime, off by `error`."""
+
+    def __init__(self, capabilities, error=0.0):
+        self.capabilities, self.error = capabilities, error
+
+    def Core(self):
+        return self
+
+    def get_property(self, device, name):
+        assert (device, name) == ("CPU", "OPTIMIZATION_CAPABILITIES")
+        return self.capabilities
+
+    def compile_model(self, file, device, settings):
+        import onnxruntime
+
+        self.session = onnxruntime.InferenceSession(file)
+        return self
+
+    def create_infer_request(self):
+        return self
+
+    def infer(self, feed):
+        vectors = self.session.run(None, feed)[0]
+        return [vectors + self.error * np.arange(vectors.shape[1])]
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "error", "used"),
+    [(["FP32", "BF16"], 0.0, True), (["FP32", "BF16"], 0.1, False), (["FP32"], 0.0, False)],
+)
+def test_openvino_serves_where_it_is_fast_and_agrees(
+    folder, monkeypatch, capabilities, error, used
+):
+    fake = FakeOpenVino(capabilities, error)
+    monkeypatch.setitem(sys.modules, "openvino", fake)
+    found = runtime.importlib.util.find_spec
+    monkeypatch.setattr(
+        runtime.importlib.util,
+        "find_spec",
+        lambda name: True if name == "openvino" else found(name),
+    )
+    opened = []
+    onnx = runtime.onnx_model
+    monkeypatch.setattr(runtime, "onnx_model", lambda *a: opened.append(a) or onnx(*a))
+    vectors = TextEncoder.open(folder).encode(TEXTS)
+    assert bool(opened) != used
+    assert hasattr(fake, "session") == (capabilities == ["FP32", "BF16"])
+    monkeypatch.undo()
+    np.testing.assert_allclose(vectors, TextEncoder.open(folder).encode(TEXTS), atol=1e-5)
+
+
+def test_vectors_written_to_a_file_are_the_same(folder, tmp_path, monkeypatch):
+    wanted, _ = encode_items(folder, TEXTS, None)
+    monkeypatch.setattr("recsys.encoder.cache.ROWS_AT_ONCE", 4)
+    mapped, counts = encode_items(folder, TEXTS, tmp_path / "cache", out=tmp_path / "v.npy")
+    assert isinstance(mapped, np.memmap)
+    assert counts.encoded == 9
+    np.testing.assert_allclose(mapped, wanted, atol=1e-5)
+    assert np.array_equal(np.load(tmp_path / "v.npy"), mapped)
 
 
 def test_without_the_exported_model_the_weights_serve(folder, tmp_path):

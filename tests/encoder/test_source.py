@@ -64,8 +64,27 @@ def test_pooling_follows_the_models_settings(model):
     (model / "1_Pooling").mkdir()
     (model / "1_Pooling" / "config.json").write_text('{"pooling_mode_cls_token": true}')
     assert pooling_of(model) == "cls"
-    (model / "1_Pooling" / "config.json").write_text(
-        '{"pooling_mode_mean_tokens": false, "pooling_mode_max_tokens": true}'
-    )
-    with pytest.raises(RecsysError, match="pooling is not supported"):
-        pooling_of(model)
+
+
+@pytest.mark.parametrize(
+    ("settings", "wanted"),
+    [
+        ("{}", "mean"),
+        ('{"pooling_mode": "cls"}', "cls"),
+        ('{"pooling_mode": "mean", "include_prompt": true}', "mean"),
+        ('{"pooling_mode_cls_token": false, "pooling_mode_mean_tokens": true}', "mean"),
+        ('{"pooling_mode_mean_tokens": false, "pooling_mode_max_tokens": true}', "max_tokens"),
+        ('{"pooling_mode": "max"}', "max"),
+        ('{"pooling_mode": "lasttoken"}', "lasttoken"),
+        ('{"pooling_mode_lasttoken": true}', "lasttoken"),
+        ('{"pooling_mode_cls_token": true, "pooling_mode_mean_tokens": true}', "and mean_tokens"),
+    ],
+)
+def test_no_pooling_is_taken_for_another(model, settings, wanted):
+    (model / "1_Pooling").mkdir()
+    (model / "1_Pooling" / "config.json").write_text(settings)
+    if wanted in ("cls", "mean"):
+        assert pooling_of(model) == wanted
+    else:
+        with pytest.raises(RecsysError, match=f"pooling is not supported(.|\n)*{wanted}"):
+            pooling_of(model)

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import shutil
 
 import numpy as np
@@ -12,7 +13,9 @@ from data_schemas.errors import DataRefused, RecsysError, UsageError
 from recsys.encoder.encode import encode_items
 from recsys.encoder.tower import InterestSource, Tower
 from training.finetune import fit_encoder
+from training.finetune.examples import Shown
 from training.finetune.loop import Trainer
+from training.finetune.states import SCRATCH, scratch_folder
 
 
 @pytest.fixture
@@ -224,11 +227,103 @@ def test_patience_ends_a_fit(fit, settings):
     assert "no better validation" in learned["learned"]["stopped"]
 
 
-def test_a_warm_start_goes_on_from_the_last_encoder(fit, settings, tmp_path):
-    first = fit(settings(head_steps=40), "first")["learned"]
-    second = fit(settings(head_steps=3, max_steps=1), "second", previous=tmp_path / "first")
-    assert second["learned"]["start_ndcg"] == pytest.approx(first["best_ndcg"], abs=1e-4)
+@pytest.mark.parametrize("freeze", ["last_n", "full"])
+def test_a_warm_start_goes_on_from_the_last_encoder(fit, settings, tmp_path, freeze):
+    first = fit(settings(head_steps=40, freeze=freeze), "first")["learned"]
     assert first["best_ndcg"] > first["start_ndcg"]
+    assert [row["name"] for row in first["compared"]] == ["no tuning", "cold start, tuned"]
+    changed = settings(head_steps=3, max_steps=1, freeze=freeze)
+    second = fit(changed, "second", previous=tmp_path / "first")["learned"]
+    rows = {row["name"]: row["ndcg"] for row in second["compared"]}
+    assert rows["last encoder, not tuned again"] == pytest.approx(first["best_ndcg"], abs=1e-4)
+    assert rows["no tuning"] == pytest.approx(first["start_ndcg"], abs=1e-6)
+    assert second["best_ndcg"] == max(rows.values())
+    assert second["start"] == "warm"
+    # Whichever start wins, what is written is what was validated.
+    again = fit(settings(head_steps=1, max_steps=1), "third", previous=tmp_path / "second")
+    rows = {row["name"]: row["ndcg"] for row in again["learned"]["compared"]}
+    assert rows["last encoder, not tuned again"] == pytest.approx(second["best_ndcg"], abs=1e-3)
+
+
+def test_a_warm_start_gone_astray_loses_to_a_cold_one(fit, settings, tmp_path):
+    fit(settings(), "first")
+    from safetensors.numpy import load_file, save_file
+
+    broken = tmp_path / "first" / "2_Dense" / "model.safetensors"
+    noise = np.random.default_rng(0).normal(size=load_file(broken)["linear.weight"].shape)
+    noise[1:] = 0  # every text gets nearly the same vector
+    save_file({"linear.weight": noise.astype(np.float32)}, broken)
+    learned = fit(settings(), "second", previous=tmp_path / "first")["learned"]
+    assert learned["start"] == "cold"
+    assert learned["best_ndcg"] == max(row["ndcg"] for row in learned["compared"])
+
+
+def test_the_manifest_says_what_tuning_the_layers_gave(fit, settings, tiny_model, tmp_path):
+    layers = fit(settings())["learned"]["layers"]
+    before, after = weights(tiny_model), weights(tmp_path / "out")
+    changed = any(not np.array_equal(after[name], before[name]) for name in after)
+    assert layers["steps"] > 0
+    assert layers["tuned"] == changed
+
+
+@pytest.mark.parametrize("freeze", ["last_n", "head"])
+def test_own_negatives_are_learned_from(fit, settings, behaviour, texts, freeze):
+    """Lists of the user's own kind with one item of another: a shown list tells them apart."""
+    rng = np.random.default_rng(0)
+    items = np.stack([behaviour.item, rng.integers(0, 64, len(behaviour))], 1)
+    shown = Shown(
+        behaviour.user,
+        behaviour.time - 5,
+        np.arange(0, 2 * len(behaviour) + 1, 2),
+        items.ravel().astype(np.int32),
+    )
+    learned = fit(settings(freeze=freeze), shown=shown)["learned"]
+    assert learned["examples_with_shown_negatives"] > 0.8 * learned["examples"]
+    plain = fit(settings(freeze=freeze), "plain")["learned"]
+    assert plain["examples_with_shown_negatives"] == 0
+    assert learned["losses"][0] > plain["losses"][0]  # one more choice to make
+    assert all(math.isfinite(loss) for loss in learned["losses"])
+
+
+def test_items_that_recall_ranks_high_become_negatives(fit, settings, monkeypatch):
+    found = []
+    mine = Trainer._mine
+
+    def kept(self, which, rng):
+        items = mine(self, which, rng)
+        found.append((self.sampler.train, which, items))
+        return items
+
+    monkeypatch.setattr(Trainer, "_mine", kept)
+    fit(settings(hard_negatives=3))
+    assert found
+    for train, which, items in found:
+        events, offsets = train.histories.events, train.histories.offsets
+        user = np.searchsorted(offsets, train.row[which], "right") - 1
+        assert (items >= 0).any()
+        for place, owner in enumerate(user):
+            acted = set(events.item[offsets[owner] : offsets[owner + 1]].tolist())
+            assert not acted & set(items[place].tolist())
+
+
+def test_activations_of_killed_fits_are_removed(tmp_path):
+    gone = tmp_path / f"{SCRATCH}{2**22 + 1}"  # beyond the kernel's largest process id
+    alive = tmp_path / f"{SCRATCH}{os.getpid()}"
+    for folder in (gone, alive):
+        folder.mkdir()
+    assert scratch_folder(tmp_path) == alive
+    assert alive.exists()
+    assert not gone.exists()
+
+
+def test_a_disk_without_room_keeps_no_activations(fit, settings, monkeypatch):
+    whole = fit(settings(dropout=0.0), "whole")["learned"]
+    monkeypatch.setattr("training.finetune.states.MEMORY_BYTES", 0)
+    monkeypatch.setattr("training.finetune.states.free_bytes", lambda path: 1000)
+    learned = fit(settings(dropout=0.0), "tight")["learned"]
+    assert whole["activations_cached"]
+    assert not learned["activations_cached"]
+    np.testing.assert_allclose(learned["losses"], whole["losses"], rtol=5e-3)
 
 
 def test_without_fine_tuning_the_base_model_serves(fit, settings, tiny_model, tmp_path):

@@ -10,7 +10,7 @@ from recsys.encoder.tower import InterestSource, Tower
 from training.finetune.calibrate import platt
 from training.finetune.examples import make_examples
 from training.finetune.loop import _mask_seen
-from training.finetune.objective import binary, candidate_logits, sampled_softmax
+from training.finetune.objective import binary, candidate_logits, own_softmax, sampled_softmax
 from training.finetune.tower_model import TensorBatch, UserTower
 
 
@@ -33,6 +33,24 @@ def test_binary_weighs_negatives_like_the_positive():
     logits = torch.tensor([[0.0, 0.0, -math.inf]])
     loss = binary(logits, torch.tensor([0]), torch.tensor([2.0]))
     assert float(loss) == pytest.approx(2 * math.log(2), rel=1e-6)
+
+
+def test_own_negatives_are_a_choice_of_one_list():
+    users = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]])
+    vectors = torch.eye(2)
+    own = torch.tensor([[1, 1], [0, -1], [-1, -1]])
+    loss = own_softmax(
+        users,
+        vectors,
+        torch.tensor([0, 0, 1]),
+        own,
+        own >= 0,
+        torch.tensor(math.log(2.0)),
+        torch.tensor([1.0, 3.0, 9.0]),
+    )
+    # Two negatives at 0 against 2; one at 0 against 0; the third has none and takes no part.
+    first, second = math.log(1 + 2 * math.exp(-2)), math.log(2)
+    assert float(loss) == pytest.approx((first + 3 * second) / 4, rel=1e-6)
 
 
 def test_items_of_the_history_are_not_offered():

@@ -1,7 +1,12 @@
 """Probe and search."""
 
+import argparse
+from types import SimpleNamespace
+
 import pytest
 
+from data_schemas.errors import UsageError
+from recsys.cli import night as commands
 from training.finetune.probe import Probe, ProbeRow, _recommend, probe
 from training.finetune.search import search
 
@@ -53,3 +58,61 @@ def test_search_is_never_worse_and_goes_on(behaviour, texts, settings, tmp_path)
     _, again = search(behaviour, texts, config, **(arguments | {"seconds": 1.0}))
     assert again >= value
     assert trials[-1][0] > 0
+
+
+@pytest.fixture
+def asked(behaviour, texts, settings, tmp_path, monkeypatch):
+    """What the commands hand to probe and search, which are not run."""
+    seen = {"curves": []}
+
+    def probed(interactions, given, config, **arguments):
+        seen.update(arguments)
+        arguments["on_row"](row(0.3, 100))
+        return Probe((row(0.3, 100),), 0)
+
+    def searched(interactions, given, config, **arguments):
+        seen.update(arguments)
+        arguments["on_trial"](0, 0.25, {"learning_rate": 1e-4})
+        return config.model_copy(update={"learning_rate": 1e-4}), 0.25
+
+    monkeypatch.setattr("training.finetune.probe.probe", probed)
+    monkeypatch.setattr("training.finetune.search.search", searched)
+    monkeypatch.setattr(
+        "recsys.registry.Registry",
+        lambda config: SimpleNamespace(log_curves=lambda *a: seen["curves"].append(a)),
+    )
+    night = SimpleNamespace(
+        config=SimpleNamespace(encoder=settings(), seed=1),
+        budget=lambda part: 100.0,
+        reporter=SimpleNamespace(say=lambda text: seen.setdefault("said", text)),
+        workspace=SimpleNamespace(cache=tmp_path),
+    )
+    until = int(behaviour.time.max())
+    data = SimpleNamespace(
+        windows=SimpleNamespace(encoder_until=until), interactions=behaviour, texts=texts
+    )
+    return night, data, seen
+
+
+def test_the_command_compares_the_named_models_and_strategies(asked, capsys):
+    night, data, seen = asked
+    args = argparse.Namespace(models="default, ./mine", strategies="head,lora")
+    assert commands._probe(night, data, args) == 0
+    assert seen["models"] == ("default", "./mine")
+    assert seen["strategies"] == ("head", "lora")
+    assert "recommended" in capsys.readouterr().out
+    assert commands._probe(night, data, argparse.Namespace(models=None, strategies=None)) == 0
+    assert seen["models"] == ()
+    with pytest.raises(UsageError, match=r"no such freeze strategy(.|\n)*thaw"):
+        commands._probe(night, data, argparse.Namespace(models=None, strategies="head,thaw"))
+
+
+def test_the_command_searches_so_many_minutes_and_tracks_it(asked, capsys, tmp_path):
+    night, data, seen = asked
+    assert commands._search(night, data, 2.0) == 0
+    assert seen["seconds"] == 120
+    assert seen["storage"].parent == tmp_path
+    assert seen["curves"] == [("encoder-search", {"search_valid_ndcg": [(0, 0.25)]})]
+    assert "learning_rate: 0.0001" in capsys.readouterr().out
+    with pytest.raises(UsageError, match="needs time"):
+        commands._search(night, data, 0.0)

@@ -305,3 +305,14 @@ os._exit(9)
     assert three._store.path.with_name("mlflow.db-journal").exists()
     assert three.champion() == 3
     assert three.rollback() == 2
+
+
+def test_curves_of_a_fit_are_a_run_of_their_own(registry):
+    registry.log_curves("encoder", {"encoder_loss": [(1, 0.5), (2, 0.25)]})
+    client = registry._client
+    (run,) = client.search_runs([registry._experiment_id])
+    assert run.info.status == "FINISHED"
+    assert run.data.tags["recsys.kind"] == "encoder"
+    history = client.get_metric_history(run.info.run_id, "encoder_loss")
+    assert [(m.step, m.value) for m in history] == [(1, 0.5), (2, 0.25)]
+    assert registry.list() == []

@@ -5,10 +5,15 @@ Importing this package does not import PyTorch; calling it does.
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from data_schemas.config import EncoderConfig
-from features.interactions import Interactions
+from features.interactions import Floats, Interactions
+from recsys.encoder.tower import Tower
+
+if TYPE_CHECKING:
+    from training.finetune.examples import Shown
+    from training.finetune.refit import Refit
 
 
 def fit_encoder(
@@ -20,6 +25,7 @@ def fit_encoder(
     out_dir: Path,
     seed: int,
     budget_seconds: float | None,
+    shown: "Shown | None" = None,
     previous: Path | None = None,
     checkpoint_dir: Path | None = None,
     vector_cache: Path | None = None,
@@ -37,9 +43,45 @@ def fit_encoder(
         out_dir=out_dir,
         seed=seed,
         budget_seconds=budget_seconds,
+        shown=shown,
         previous=previous,
         checkpoint_dir=checkpoint_dir,
         vector_cache=vector_cache,
         on_metrics=on_metrics,
         progress=progress,
+    )
+
+
+def too_little(error: Exception) -> bool:
+    """Whether a fit refused because there is too little behaviour to learn from."""
+    from training.finetune.examples import TooLittle
+
+    return isinstance(error, TooLittle)
+
+
+def refit_tower(
+    interactions: Interactions,
+    vectors: Floats,
+    config: EncoderConfig,
+    start: Tower,
+    *,
+    fit_until: int,
+    since: int,
+    seed: int,
+    seconds: float,
+    shown: "Shown | None" = None,
+) -> "Refit":
+    """Fit the user tower alone over item vectors as they are; see `training.finetune.refit`."""
+    from training.finetune.refit import refit_tower as refit
+
+    return refit(
+        interactions,
+        vectors,
+        config,
+        start,
+        fit_until=fit_until,
+        since=since,
+        seed=seed,
+        seconds=seconds,
+        shown=shown,
     )

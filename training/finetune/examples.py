@@ -1,8 +1,10 @@
 """What the encoder learns from: (history as of t, the item acted on at t), never later than asked.
 
-Shapes: E events, Q examples (queries), B examples of a step, N history places.
+Shapes: E events, Q examples (queries), B examples of a step, N history places, K negatives of an
+example's own.
 """
 
+import hashlib
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -10,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from data_schemas.errors import DataRefused
-from features.interactions import Floats, Histories, Interactions, Longs
+from features.interactions import SECOND, Floats, Histories, Interactions, Longs
 from recsys.encoder.tower import age_place, grade_place
 
 USER_CAP = 100
@@ -23,6 +25,31 @@ VALIDATION_EXAMPLES = 600
 """Examples of the validation users wanted; with few users, several of the last of each count."""
 EXAMPLES_OF_ONE = 20
 """Validation examples of one user at most."""
+WEAK_SHARE = 1 / 3
+"""Share of the draws that behaviour without a grade (a view) may have (assumed): it is by far the most
+numerous, and says the least."""
+OWN_NEGATIVES = 8
+"""Items of a shown list that an example is held against at most."""
+
+
+SOON = 30 * 60 * SECOND
+"""Longest time from a list to what followed it (the usual end of a session)."""
+
+
+class Shown(NamedTuple):
+    """G lists shown to users; list g held items offsets[g]:offsets[g+1]."""
+
+    user: npt.NDArray[np.int32]
+    """[G]: code of the user, -1 for one without events."""
+    time: Longs
+    """[G], µs."""
+    offsets: Longs
+    item: npt.NDArray[np.int32]
+    """-1 for an item that the vocabulary does not know."""
+
+
+class TooLittle(DataRefused):
+    """There is too little behaviour to tune on; the encoder can still be used as it is."""
 
 
 class Batch(NamedTuple):
@@ -44,6 +71,25 @@ class Batch(NamedTuple):
 
 
 @dataclass(frozen=True)
+class Unclicked:
+    """Shown and not acted on, by row of a histories table: row r's are offsets[r]:offsets[r+1]."""
+
+    offsets: Longs
+    items: npt.NDArray[np.int32]
+
+    def of(self, rows: Longs, rng: np.random.Generator) -> npt.NDArray[np.int64]:
+        """[B, K]: K of each row's items drawn with repetition; -1 for rows without any."""
+        low, high = self.offsets[rows], self.offsets[rows + 1]
+        drawn = low[:, None] + (
+            rng.random((len(rows), OWN_NEGATIVES)) * (high - low)[:, None]
+        ).astype(np.int64)
+        there = (high > low)[:, None] & np.ones_like(drawn, bool)
+        own = np.full(drawn.shape, -1, np.int64)
+        own[there] = self.items[drawn[there]]
+        return own
+
+
+@dataclass(frozen=True)
 class Examples:
     """All examples of a fit: rows of a histories table that are positive and have a past."""
 
@@ -56,6 +102,8 @@ class Examples:
     places: int
     n_kinds: int
     n_items: int
+    unclicked: Unclicked | None = None
+    """None without impressions."""
 
     def __len__(self) -> int:
         return len(self.row)
@@ -75,7 +123,22 @@ class Examples:
             self.places,
             self.n_kinds,
             self.n_items,
+            self.unclicked,
         )
+
+    def own(
+        self, which: npt.NDArray[np.integer], rng: np.random.Generator
+    ) -> npt.NDArray[np.int64]:
+        """[B, K]: items shown beside each example's target and not acted on; -1 where absent."""
+        if self.unclicked is None:
+            return np.empty((len(which), 0), np.int64)
+        return self.unclicked.of(self.row[which], rng)
+
+    def with_own(self) -> int:
+        """Examples beside whose target something was shown that was not acted on."""
+        if self.unclicked is None:
+            return 0
+        return int((np.diff(self.unclicked.offsets)[self.row] > 0).sum())
 
     def batch(self, which: npt.NDArray[np.integer]) -> Batch:
         """The arrays of B examples."""
@@ -115,14 +178,23 @@ class Split(NamedTuple):
         return np.unique(self.train.histories.events.item).astype(np.int64)
 
 
-def make_examples(interactions: Interactions, *, fit_until: int, places: int, seed: int) -> Split:
+def make_examples(
+    interactions: Interactions,
+    *,
+    fit_until: int,
+    places: int,
+    seed: int,
+    shown: Shown | None = None,
+) -> Split:
     """Examples of events up to `fit_until`; validation users are kept apart wholly.
 
-    An example is an event with a positive grade by a user who acted on something before: its
-    history is strictly before it.
+    An example is an event by a user who did something before, with a positive grade or, weakly, of
+    a type without one (a view); its history is strictly before it. Neutral ratings and dislikes
+    are history, never targets. With `shown` lists an example knows what stood beside its target.
 
     Raises:
-        DataRefused: an event lies after fit_until (a leak), or fewer than 50 examples remain.
+        DataRefused: an event lies after fit_until (a leak).
+        TooLittle: fewer than 50 examples remain.
     """
     if len(interactions) and int(interactions.time.max()) > fit_until:
         raise DataRefused(
@@ -143,15 +215,17 @@ def make_examples(interactions: Interactions, *, fit_until: int, places: int, se
         fresh[1:] = (owner[1:] != owner[:-1]) | (events.time[1:] != events.time[:-1])
     end = np.maximum.accumulate(np.where(fresh, row, 0))
     latest = offsets[owner + 1] - row <= USER_CAP
-    keep = (events.grade > 0) & (end > start) & latest
-    if keep.sum() < 50:
-        raise DataRefused(
+    usable = (end > start) & latest
+    graded = usable & (events.grade > 0)
+    if graded.sum() < 50:
+        raise TooLittle(
             "there is too little behaviour to tune the encoder on",
             where="events up to fit_until",
-            found=f"{int(keep.sum())} positive events of users with an earlier event",
+            found=f"{int(graded.sum())} positive events of users with an earlier event",
             expected="at least 50",
             fix="give more events, or set encoder.fine_tune: false",
         )
+    keep = graded | (usable & _weak(interactions))
     every = Examples(
         histories,
         row[keep],
@@ -160,17 +234,79 @@ def make_examples(interactions: Interactions, *, fit_until: int, places: int, se
         places,
         len(interactions.kinds),
         interactions.n_items,
+        None if shown is None else match_shown(interactions, shown),
     )
-    return _split(every, owner[keep], seed)
+    return _split(every, owner[keep], interactions.user_ids, seed)
 
 
-def _split(every: Examples, owner: npt.NDArray[np.int64], seed: int) -> Split:
-    """Put some users aside; their last examples validate, and none of theirs is trained on."""
-    rng = np.random.default_rng([seed, 1])
-    users = np.unique(owner)
+def _weak(interactions: Interactions) -> npt.NDArray[np.bool_]:
+    """[E], in the order of the histories table: behaviour without a grade that is no star rating."""
+    order = np.argsort(interactions.user, kind="stable")
+    plain = np.isnan(interactions.value) & (interactions.grade == 0) & (interactions.weight > 0)
+    weak: npt.NDArray[np.bool_] = plain[order]
+    return weak
+
+
+def match_shown(interactions: Interactions, shown: Shown) -> Unclicked:
+    """What stood beside each event's item in the latest list its user saw before it, at most `SOON`
+    earlier; items the user acted on at any time of the fit are no negatives."""
+    n = np.int64(interactions.n_items)
+    order = np.argsort(interactions.user, kind="stable")
+    user, time = interactions.user[order].astype(np.int64), interactions.time[order]
+    pair = user * n + interactions.item[order]
+    row, owner = _lists_before(pair, time, n, shown)
+    sizes = shown.offsets[owner + 1] - shown.offsets[owner]
+    row = np.repeat(row, sizes)
+    first = np.repeat(np.cumsum(sizes) - sizes, sizes)
+    listed = shown.item[
+        np.repeat(shown.offsets[owner], sizes) + np.arange(len(row)) - first
+    ].astype(np.int32)
+    beside = ~np.isin(user[row] * n + listed, np.unique(pair))
+    counts = np.bincount(row[beside], minlength=len(pair))
+    return Unclicked(np.concatenate([[0], np.cumsum(counts)]), listed[beside])
+
+
+def _lists_before(pair: Longs, time: Longs, n: np.int64, shown: Shown) -> tuple[Longs, Longs]:
+    """(event, list) for each event that follows a list with its item within `SOON`, by event.
+
+    pair [E] is user × n + item of the events, time [E] theirs.
+    """
+    owner = np.repeat(np.arange(len(shown.user)), np.diff(shown.offsets))
+    told = shown.user[owner].astype(np.int64) * n + shown.item
+    known = shown.item >= 0
+    told, owner = told[known], owner[known]
+    # Lists and events in one order by (pair, time), a list before an event of the same moment.
+    pairs = np.concatenate([told, pair])
+    times = np.concatenate([shown.time[owner], time])
+    event = np.arange(len(pairs)) >= len(told)
+    order = np.lexsort((event, times, pairs))
+    latest = np.maximum.accumulate(np.where(event[order], -1, np.arange(len(order))))
+    place = np.flatnonzero(event[order] & (latest >= 0))
+    source, row = order[latest[place]], order[place] - len(told)
+    near = (pairs[source] == pair[row]) & (time[row] - times[source] <= SOON)
+    row, chosen = row[near], owner[source[near]]
+    by_event = np.argsort(row, kind="stable")
+    return row[by_event], chosen[by_event]
+
+
+def _split(
+    every: Examples, owner: npt.NDArray[np.int64], user_ids: npt.NDArray[np.object_], seed: int
+) -> Split:
+    """Put some users aside; their last graded examples validate, and none of theirs is trained on.
+
+    A hash of seed and user id decides, so that the next refresh, which starts from these weights,
+    keeps the same users aside: otherwise it would be judged by users it has learned from.
+    """
+    graded = every.histories.events.grade[every.row] > 0
+    users = np.unique(owner[graded])
     count = min(VALIDATION_USERS, max(20, int(VALIDATION_SHARE * len(users))), len(users) // 2)
-    held = np.isin(owner, rng.choice(users, max(1, count), replace=False))
-    places = np.flatnonzero(held)
+    lot = [
+        hashlib.blake2b(f"{seed} {user_ids[user]}".encode(), digest_size=8).digest()
+        for user in users
+    ]
+    drawn = users[np.argsort(lot, kind="stable")[: max(1, count)]]
+    held = np.isin(owner, drawn)
+    places = np.flatnonzero(held & graded)
     each = min(EXAMPLES_OF_ONE, -(-VALIDATION_EXAMPLES // max(1, count)))
     # Place of an example among its user's, counted from the last.
     ends = np.searchsorted(owner[places], owner[places], "right")

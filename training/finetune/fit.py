@@ -2,6 +2,10 @@
 
 The steps, in order: open the base model, make examples, run the frozen layers once, warm up head
 and tower, tune the top layers with them, calibrate, export, write aside and rename.
+
+With an encoder of an earlier fit at hand there are two starts, that one's weights (warm) and the base
+model (cold). Both are tuned on the same examples, over the same frozen activations, and judged by
+the same validation users; the better one is kept.
 """
 
 import hashlib
@@ -9,11 +13,12 @@ import json
 import logging
 import os
 import shutil
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -25,22 +30,30 @@ from recsys.encoder.cache import VectorCache, text_keys
 from recsys.encoder.export import write_inference
 from recsys.encoder.manifest import EncoderManifest
 from recsys.encoder.source import CONFIG, TOKENIZER, WEIGHTS, file_sha256, resolve_model
-from recsys.encoder.tokens import TextTokenizer
+from recsys.encoder.tokens import Ragged, TextTokenizer
 from recsys.encoder.torch_model import HEAD_FOLDER, ItemEncoder, best_device
 from recsys.encoder.tower import UNFITTED, Tower
 from training.finetune.calibrate import calibrate
 from training.finetune.checkpoint import Checkpoints
 from training.finetune.distributed import Group
-from training.finetune.examples import Split, make_examples
+from training.finetune.examples import Shown, Split, make_examples
 from training.finetune.freeze import compile_layers, frozen_layers, merge_lora, set_trainable
 from training.finetune.loop import Learner, Metrics, Trainer
-from training.finetune.states import ItemStates
+from training.finetune.states import ItemStates, scratch_folder
 from training.finetune.tower_model import UserTower
 
 log = logging.getLogger(__name__)
 
-HEAD, LAYERS = "head", "layers"
-"""The two phases of a fit."""
+Progress = Callable[[str, int, int], None]
+"""Called with (phase, done, all)."""
+
+HEAD, LAYERS, DONE = "head", "layers", "done"
+"""The two phases of a fit, and what follows."""
+COLD, WARM = "cold", "warm"
+WARM_SHARE = 0.6
+"""Share of the tuning time for the warm start (assumed); the cold start has the rest. Without the
+latter nobody would notice that the weights handed on from week to week had gone astray."""
+CHECKPOINTS = {COLD: "last", WARM: "last-warm"}
 HEAD_SHARE = 0.25
 """Share of the time after preparation that the first phase may take (assumed)."""
 PREPARE_SHARE = 0.35
@@ -58,18 +71,21 @@ def fit_encoder(
     out_dir: Path,
     seed: int,
     budget_seconds: float | None,
+    shown: Shown | None = None,
     previous: Path | None = None,
     checkpoint_dir: Path | None = None,
     vector_cache: Path | None = None,
     on_metrics: Metrics | None = None,
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Fit on events up to `fit_until` and write the encoder folder `out_dir`.
 
     Args:
         interactions: events, none later than fit_until (µs UTC).
         texts: text of each item of the vocabulary, [n_items].
-        previous: an encoder folder to start from instead of the base model (warm start).
+        shown: lists that users saw, for negatives; later ones than fit_until are not looked at.
+        previous: an encoder folder of an earlier fit: its weights are the warm start, its events are
+            replayed beside the new ones, and the base model is tuned besides for comparison.
         checkpoint_dir: where a killed run finds its last state; removed at the end.
         vector_cache: the cache folder later given to `encode_items`; what the fit has computed of
             the items' vectors is put there, so that they are not encoded again.
@@ -87,18 +103,17 @@ def fit_encoder(
     began = time.monotonic()
     deadline = None if budget_seconds is None else began + budget_seconds
     group = Group()
-    base = previous if previous is not None else resolve_model(config.model)
-    encoder = ItemEncoder.open(base)
+    base = resolve_model(config.model)
     tokenizer = TextTokenizer.open(base, config.max_tokens)
-    tokens, cut = tokenizer(list(texts))
+    tokens, cut = tokenizer.all_of(texts)
     _warn_unknown(tokenizer, tokens)
-    work = _Work(
-        config, fit_until, seed, encoder, tokens, tokenizer.pad, base, previous is not None
-    )
+    encoder = ItemEncoder.open(base)
+    work = _Work(config, fit_until, seed, encoder, tokens, tokenizer.pad, base, previous)
+    work.kinds = interactions.kinds
     if not config.fine_tune:
         kinds = len(interactions.kinds)
         tower = Tower.plain(encoder.dimension, config.history_length, kinds)
-        manifest = _write(work, out_dir, tower, {"fine_tuned": False}, sum(cut), UNFITTED)
+        manifest = _write(work, out_dir, tower, {"fine_tuned": False}, cut, UNFITTED)
         return asdict(manifest)
     if len(texts) != interactions.n_items:
         raise DataRefused(
@@ -108,19 +123,18 @@ def fit_encoder(
             expected=f"{interactions.n_items}, one per item of the vocabulary",
         )
     split = make_examples(
-        interactions, fit_until=fit_until, places=config.history_length, seed=seed
+        interactions, fit_until=fit_until, places=config.history_length, seed=seed, shown=shown
     )
-    trainer, tower = _train(
-        work, split, interactions, group, deadline, checkpoint_dir, on_metrics, progress
-    )
-    learned = _learned(trainer, split, time.monotonic() - began)
+    race, tower = _train(work, split, group, deadline, checkpoint_dir, on_metrics, progress)
+    learned = _learned(race, split, time.monotonic() - began)
     if group.first:
-        manifest = _write(work, out_dir, tower, learned, sum(cut), fit_until)
+        manifest = _write(work, out_dir, tower, learned, cut, fit_until)
         if vector_cache is not None:
-            _fill_cache(manifest, trainer.states, texts, vector_cache)
-    trainer.states.close()
+            _fill_cache(manifest, race.best.trainer.states, texts, vector_cache)
+    race.best.trainer.states.close()
     group.wait()
-    trainer.checkpoints.clear()
+    for run in race.runs:
+        run.trainer.checkpoints.clear()
     return asdict(manifest) if group.first else learned
 
 
@@ -130,11 +144,13 @@ def _fill_cache(
     """Store the vectors of the items whose frozen activations are at hand: a third of the work."""
     if not (states.whole and states.was_cached) or manifest.inference is None:
         return
+    if manifest.precision != "float32":
+        return  # the vectors of one release have one precision
     with VectorCache(cache_dir / manifest.cache_name, manifest.dimension).locked() as cache:
         for rows, vectors in states.final_vectors():
             keys = text_keys([texts[r] for r in rows])
-            first = sorted({key.tobytes(): i for i, key in enumerate(keys)}.values())
-            new = np.array([i for i in first if cache.find(keys[i : i + 1])[0] < 0], np.int64)
+            _, first = np.unique(keys, return_index=True)
+            new = first[cache.find(keys[first]) < 0]
             cache.append(keys[new], vectors[new])
 
 
@@ -147,25 +163,50 @@ class _Work:
         fit_until: int,
         seed: int,
         encoder: ItemEncoder,
-        tokens: Sequence[Sequence[int]],
+        tokens: Ragged,
         pad: int,
         base: Path,
-        warm: bool,
+        previous: Path | None,
     ) -> None:
         self.config, self.fit_until, self.seed = config, fit_until, seed
-        self.encoder, self.tokens, self.pad, self.base, self.warm = encoder, tokens, pad, base, warm
+        self.encoder, self.tokens, self.pad, self.base = encoder, tokens, pad, base
+        self.previous = previous
+        self.kinds: tuple[str, ...] = ()
+
+    @property
+    def starts(self) -> list[tuple[str, Path]]:
+        """(name, folder of the weights) of each start."""
+        cold = [(COLD, self.base)]
+        return cold if self.previous is None else [(WARM, self.previous), *cold]
 
     def fingerprint(self, split: Split) -> str:
         """Changes with anything that would make a checkpoint continue another fit."""
         digest = hashlib.sha256(self.config.model_dump_json().encode())
-        digest.update(f"{self.seed} {self.fit_until} {file_sha256(self.base / WEIGHTS)}".encode())
+        digest.update(f"{self.seed} {self.fit_until}".encode())
+        for _, folder in self.starts:
+            digest.update(file_sha256(folder / WEIGHTS).encode())
         digest.update(split.train.row.tobytes() + split.train.target.tobytes())
-        for ids in self.tokens:
-            digest.update(np.asarray(ids, np.int32).tobytes())
+        digest.update(self.tokens.flat.tobytes() + self.tokens.offsets.tobytes())
         return digest.hexdigest()[:16]
 
 
-def _warn_unknown(tokenizer: TextTokenizer, tokens: Sequence[Sequence[int]]) -> None:
+class _Run(NamedTuple):
+    """One start, tuned."""
+
+    start: str
+    trainer: Trainer
+    encoder: ItemEncoder
+    seconds: float
+
+
+class _Race(NamedTuple):
+    """All starts, and the one whose validation is best."""
+
+    runs: list[_Run]
+    best: _Run
+
+
+def _warn_unknown(tokenizer: TextTokenizer, tokens: Ragged) -> None:
     unknown = tokenizer.unknown_texts(tokens)
     if unknown:
         log.warning(
@@ -179,83 +220,128 @@ def _warn_unknown(tokenizer: TextTokenizer, tokens: Sequence[Sequence[int]]) -> 
 def _train(
     work: _Work,
     split: Split,
-    interactions: Interactions,
     group: Group,
     deadline: float | None,
     checkpoint_dir: Path | None,
     on_metrics: Metrics | None,
-    progress: Callable[[str, int, int], None] | None,
-) -> tuple[Trainer, Tower]:
-    """Both phases; returns the trainer with the best weights in place, and the calibrated tower."""
+    progress: Progress | None,
+) -> tuple[_Race, Tower]:
+    """Tune each start; the best one's weights are in place at the end, its tower calibrated."""
     config = work.config
     device = group.device or best_device()
-    start = (
-        Tower.load(work.base)
-        if work.warm
-        else Tower.plain(work.encoder.dimension, config.history_length, len(interactions.kinds))
-    )
     set_trainable(work.encoder, config)
-    if config.compile:
-        compile_layers(work.encoder, on=True)
-    learner = Learner(work.encoder, UserTower(start)).to(device)
-    autocast = (
-        config.precision != "float32" and device.type == "cuda" and torch.cuda.is_bf16_supported()
-    )
-    scratch = (checkpoint_dir or Path(os.environ.get("TMPDIR", "/tmp"))) / f"states-{os.getpid()}"
     states = ItemStates(
-        work.encoder,
+        work.encoder.to(device),
         work.tokens,
         work.pad,
         frozen_layers(work.encoder, config),
         device,
-        scratch,
-        autocast,
+        scratch_folder(checkpoint_dir or Path(tempfile.gettempdir())),
+        config.precision != "float32" and device.type == "cuda" and torch.cuda.is_bf16_supported(),
     )
+    fingerprint = work.fingerprint(split)
+    runs: list[_Run] = []
     try:
         if deadline is not None:
             states.fit_into((deadline - time.monotonic()) * PREPARE_SHARE, split.items)
         states.prepare(
             split.items, None if progress is None else lambda d, n: progress("encode", d, n)
         )
-        checkpoints = Checkpoints(
-            None if checkpoint_dir is None else checkpoint_dir / "last",
-            work.fingerprint(split),
-            write=group.first,
-        )
-        trainer = Trainer(
-            learner,
-            states,
-            split,
-            config,
-            seed=work.seed,
-            checkpoints=checkpoints,
-            group=group,
-            on_metrics=on_metrics,
-        )
-        _run_phases(trainer, config, deadline, warm=work.warm)
-        checkpoints.restore_best(learner)
-        trainer.refresh_valid()
-        tower = learner.tower.freeze_to(calibrate(trainer))
+        for start, folder in work.starts:
+            checkpoints = Checkpoints(
+                None if checkpoint_dir is None else checkpoint_dir / CHECKPOINTS[start],
+                fingerprint,
+                write=group.first,
+            )
+            left = None if deadline is None else deadline - time.monotonic() - CLOSING_SECONDS
+            if left is not None and start == WARM:
+                left *= WARM_SHARE
+            runs.append(
+                _tune(work, split, states, start, folder, checkpoints, group, left, on_metrics)
+            )
+        best = max(runs, key=lambda run: run.trainer.progress.best)
+        best.trainer.checkpoints.restore_best(best.trainer.learner)
+        if states.encoder is not best.encoder:
+            states.take(best.encoder)
+            states.prepare(split.items)
+        best.trainer.refresh_valid()
+        tower = best.trainer.learner.tower.freeze_to(calibrate(best.trainer))
     except BaseException:
         states.close()
         raise
-    return trainer, tower
+    work.encoder = best.encoder
+    return _Race(runs, best), tower
+
+
+def _tune(
+    work: _Work,
+    split: Split,
+    states: ItemStates,
+    start: str,
+    folder: Path,
+    checkpoints: Checkpoints,
+    group: Group,
+    seconds: float | None,
+    on_metrics: Metrics | None,
+) -> _Run:
+    """Both phases from one start; `states` goes on with its encoder."""
+    began = time.monotonic()
+    config = work.config
+    encoder, since = work.encoder, None
+    tower = Tower.plain(encoder.dimension, config.history_length, len(work.kinds))
+    if start == WARM:
+        kept = EncoderManifest.read(folder)
+        tower = Tower.load(folder).aligned(kept.kinds, work.kinds, config.history_length)
+        since = kept.fit_until
+        encoder = ItemEncoder.open(folder)
+        set_trainable(encoder, config)
+    if states.encoder is not encoder:
+        states.take(encoder)
+        states.prepare(split.items)
+    if config.compile:
+        compile_layers(encoder, on=True)
+    trainer = Trainer(
+        Learner(encoder, UserTower(tower)).to(states.device),
+        states,
+        split,
+        config,
+        seed=work.seed,
+        checkpoints=checkpoints,
+        group=group,
+        on_metrics=None
+        if on_metrics is None
+        else lambda values, step: on_metrics(_named(values, start), step),
+        since=since,
+    )
+    _run_phases(trainer, config, began, seconds, warm=start == WARM)
+    checkpoints.save(trainer, DONE)
+    return _Run(start, trainer, encoder, time.monotonic() - began)
+
+
+def _named(values: dict[str, float], start: str) -> dict[str, float]:
+    """Metrics of a warm start under names of their own."""
+    return values if start == COLD else {f"{name}_{start}": v for name, v in values.items()}
 
 
 def _run_phases(
-    trainer: Trainer, config: EncoderConfig, deadline: float | None, *, warm: bool
+    trainer: Trainer, config: EncoderConfig, began: float, seconds: float | None, *, warm: bool
 ) -> None:
-    """Head and tower first, over frozen vectors; then the layers join."""
+    """Head and tower first, over frozen vectors; then the layers join. `seconds` from `began` on,
+    a time of `time.monotonic()`, are what the start may take."""
     now = time.monotonic()
-    left = None if deadline is None else max(1.0, deadline - now - CLOSING_SECONDS)
+    left = None if seconds is None else max(1.0, began + seconds - now)
     phase = trainer.checkpoints.phase()
     if phase is not None:
         trainer.checkpoints.restore(trainer)
+    if phase == DONE:
+        return
     steps = config.head_steps if config.freeze != "head" else config.head_steps * config.epochs
     if phase in (None, HEAD):
         if trainer.progress.step == 0:
             trainer.check(HEAD)
-            if not warm:
+            if warm:
+                trainer.fit_scale()
+            else:
                 trainer.start_head()
         share = 1.0 if config.freeze == "head" else HEAD_SHARE
         trainer.run(
@@ -276,13 +362,15 @@ def _run_phases(
     )
 
 
-def _learned(trainer: Trainer, split: Split, seconds: float) -> dict[str, Any]:
+def _learned(race: _Race, split: Split, seconds: float) -> dict[str, Any]:
+    trainer = race.best.trainer
     p = trainer.progress
     start = p.validations[0]
     best = max(p.validations, key=lambda check: check["ndcg"])
     return {
         "fine_tuned": True,
         "examples": len(split.train),
+        "examples_with_shown_negatives": split.train.with_own(),
         "steps": p.step,
         "best_step": p.best_step,
         "validation_examples": len(split.valid),
@@ -290,12 +378,41 @@ def _learned(trainer: Trainer, split: Split, seconds: float) -> dict[str, Any]:
         "best_ndcg10": best["ndcg10"],
         "start_ndcg": start["ndcg"],
         "start_ndcg10": start["ndcg10"],
+        "start": race.best.start,
+        "compared": _compared(race),
+        "layers": {
+            "steps": p.step - p.layers_from if p.layers_from >= 0 else 0,
+            "ndcg_before": p.head_best if p.layers_from >= 0 else p.best,
+            "tuned": 0 <= p.layers_from < p.best_step,
+        },
         "stopped": p.stopped or "all steps done",
         "seconds": round(seconds, 1),
         "losses": [round(x, 5) for x in p.losses],
         "validations": p.validations,
         "activations_cached": trainer.states.was_cached,
     }
+
+
+def _compared(race: _Race) -> list[dict[str, Any]]:
+    """Validation of no tuning, of the last encoder as it was, and of each start, tuned."""
+    rows = []
+    for run in race.runs:
+        checks = run.trainer.progress.validations
+        untouched = "no tuning" if run.start == COLD else "last encoder, not tuned again"
+        best = max(checks, key=lambda check: check["ndcg"])
+        for name, check, seconds in (
+            (untouched, checks[0], 0.0),
+            (f"{run.start} start, tuned", best, run.seconds),
+        ):
+            rows.append(
+                {
+                    "name": name,
+                    "ndcg": check["ndcg"],
+                    "ndcg10": check["ndcg10"],
+                    "seconds": round(seconds, 1),
+                }
+            )
+    return rows
 
 
 def _write(
@@ -317,7 +434,7 @@ def _write(
     encoder.save(aside)
     _copy_settings(work, aside)
     tower.save(aside)
-    inference, agreement = write_inference(encoder, aside, work.tokens, work.pad)
+    served = write_inference(encoder, aside, work.tokens, work.pad, work.config.inference)
     manifest = EncoderManifest(
         version=_version(aside),
         fit_until=fit_until,
@@ -327,12 +444,13 @@ def _write(
         pooling=encoder.pooling,
         max_tokens=work.config.max_tokens,
         template=work.config.template,
-        precision="float32",
-        inference=inference,
-        agreement=agreement,
+        precision=served.precision,
+        inference=served.file,
+        agreement=served.agreement,
         truncated=truncated,
         texts=len(work.tokens),
         learned=learned,
+        kinds=list(work.kinds),
     )
     manifest.write(aside)
     for file in aside.rglob("*"):

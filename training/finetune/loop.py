@@ -26,8 +26,8 @@ from data_schemas.config import EncoderConfig
 from recsys.encoder.torch_model import ItemEncoder
 from training.finetune.checkpoint import Checkpoints
 from training.finetune.distributed import Group
-from training.finetune.examples import Batch, Examples, Split
-from training.finetune.objective import binary, candidate_logits, sampled_softmax
+from training.finetune.examples import WEAK_SHARE, Batch, Examples, Split
+from training.finetune.objective import binary, candidate_logits, own_softmax, sampled_softmax
 from training.finetune.start import linear_start
 from training.finetune.states import ItemStates
 from training.finetune.tower_model import TensorBatch, UserTower
@@ -48,6 +48,18 @@ SCALES = (3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 13.0, 16.0, 20.0, 26.0, 32.0)
 KEPT_TOKENS = 16_384
 """Tokens of a step's items up to which their chunks' graphs are kept for the backward pass; beyond,
 chunks run twice, so that memory stays that of one chunk (16,384 tokens of two layers: 1 GB)."""
+NEW_SHARE, MOST_REPEATS = 0.5, 5.0
+"""Share of the draws that goes to what a warm start has not seen, and how many times as often as the
+rest it may be drawn at most (both assumed)."""
+MINED_EXAMPLES = 128
+"""Examples of a step whose high-ranked items are looked up in the bank."""
+MINED_RANKS = (5, 50)
+"""Ranks of the items mined: above, too many are what the user wants and has not met yet (assumed;
+the range is that of Xiong et al., *Approximate Nearest Neighbor Negative Contrastive Learning*,
+ICLR 2021, scaled to catalogues of thousands)."""
+OWN_WEIGHT = 0.5
+"""Weight of the loss over an example's own negatives beside that over the step's candidates
+(assumed)."""
 CLIP = 1.0
 """Largest norm of the gradient of the encoder, and of head and tower (usual for fine-tuning)."""
 
@@ -76,7 +88,13 @@ class StepPlan:
     items: npt.NDArray[np.int64]
     """All distinct items of the step, ascending."""
     candidates: npt.NDArray[np.int64]
-    """Places in `items` that stand to choice."""
+    """Places in `items` that stand to choice for every example."""
+    own: npt.NDArray[np.int64]
+    """[B, K]: items that an example's target is held against besides; -1 where absent."""
+
+
+Miner = Callable[[npt.NDArray[np.int64], np.random.Generator], npt.NDArray[np.int64]]
+"""(examples [m]) → items [m, H] that recall ranks high for them, not acted on; -1 where absent."""
 
 
 @dataclass
@@ -89,6 +107,8 @@ class Sampler:
     negatives: int
     step_tokens: int
     lengths: npt.NDArray[np.int64]
+    since: int | None = None
+    """Events after this (µs) are new to the weights that a warm start begins with."""
     probability: npt.NDArray[np.float64] = field(init=False)
     """[Q]: of an example to be drawn; items are capped by the root of their frequency."""
     item_q: npt.NDArray[np.float64] = field(init=False)
@@ -97,7 +117,7 @@ class Sampler:
     def __post_init__(self) -> None:
         target = self.train.target
         count = np.bincount(target, minlength=self.train.n_items)
-        weight = 1.0 / np.sqrt(count[target])
+        weight = self._shares(1.0 / np.sqrt(count[target]))
         self.probability = weight / weight.sum()
         drawn = np.bincount(target, self.probability, minlength=self.train.n_items)
         self.item_q = np.maximum(drawn, 1e-9)
@@ -106,26 +126,57 @@ class Sampler:
         self._by_item = np.argsort(target, kind="stable")
         self._item_start = np.concatenate([[0], np.cumsum(count)])
 
+    def _shares(self, weight: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """Weights of the draws [Q] with ungraded behaviour held down and new behaviour raised.
+
+        What the weights have learned from already is replayed beside what is new, so that they do
+        not forget it; a few new events are not repeated without end.
+        """
+        events, row = self.train.histories.events, self.train.row
+        weak = events.grade[row] <= 0
+        if weak.any():
+            ceiling = WEAK_SHARE / (1 - WEAK_SHARE) * weight[~weak].sum() / weight[weak].sum()
+            weight = np.where(weak, min(1.0, ceiling) * weight, weight)
+        if self.since is not None:
+            new = events.time[row] > self.since
+            if new.any() and not new.all():
+                floor = NEW_SHARE / (1 - NEW_SHARE) * weight[~new].sum() / weight[new].sum()
+                weight = np.where(new, np.clip(floor, 1.0, MOST_REPEATS) * weight, weight)
+        return weight
+
     def _draw(self, rng: np.random.Generator, count: int) -> npt.NDArray[np.int64]:
         at: npt.NDArray[np.int64] = np.searchsorted(
             self._cumulative, rng.random(count) * self._cumulative[-1]
         )
         return np.minimum(at, len(self.train) - 1)
 
-    def plan(self, step: int, *, encode: bool) -> StepPlan:
+    def plan(self, step: int, *, encode: bool, mine: Miner | None = None) -> StepPlan:
         """The step's examples, items to encode, and candidates."""
         rng = np.random.default_rng([self.seed, 2, step])
         which = self._draw(rng, self.batch_size)
+        own = self._own(rng, which, mine)
         encoded = np.empty(0, np.int64)
         if encode:
-            encoded = self._items_to_encode(which)
-            which = self._examples_of(rng, encoded)
+            encoded = self._items_to_encode(which, own)
+            which, own = self._examples_of(rng, encoded, which, own)
         batch = self.train.batch(which)
         # Beside items encoded anew, those of the bank would stand out by their age alone, and the
         # layers would learn to tell old from new; so either all candidates are new or none is.
         candidates = encoded if encode else np.union1d(batch.target, self._negatives(rng))
-        items = np.unique(np.concatenate([candidates, batch.item[batch.item >= 0]]))
-        return StepPlan(batch, encoded, items, np.searchsorted(items, candidates))
+        items = np.unique(np.concatenate([candidates, batch.item[batch.item >= 0], own[own >= 0]]))
+        return StepPlan(batch, encoded, items, np.searchsorted(items, candidates), own)
+
+    def _own(
+        self, rng: np.random.Generator, which: npt.NDArray[np.int64], mine: Miner | None
+    ) -> npt.NDArray[np.int64]:
+        """[B, K]: what was shown beside the targets and what recall ranks high for some of them."""
+        shown = self.train.own(which, rng)
+        if mine is None:
+            return shown
+        found = mine(which[:MINED_EXAMPLES], rng)
+        mined = np.full((len(which), found.shape[1]), -1, np.int64)
+        mined[: len(found)] = found
+        return np.concatenate([shown, mined], 1)
 
     def _negatives(self, rng: np.random.Generator) -> npt.NDArray[np.int64]:
         """Items drawn like targets are."""
@@ -133,28 +184,51 @@ class Sampler:
         drawn: npt.NDArray[np.int64] = np.searchsorted(self._item_cumulative, level)
         return np.minimum(drawn, self.train.n_items - 1)
 
-    def _items_to_encode(self, which: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        """Targets and last history items of examples, as many as the step's tokens allow."""
+    def _items_to_encode(
+        self, which: npt.NDArray[np.int64], own: npt.NDArray[np.int64]
+    ) -> npt.NDArray[np.int64]:
+        """Targets and last history items of examples, as many as the step's tokens allow; the first
+        of them, up to half of the tokens, with their own negatives."""
         events = self.train.histories.events
         pairs = np.stack(
             [events.item[self.train.row[which]], events.item[self.train.end[which] - 1]], 1
+        ).astype(np.int64)
+        first = self._within(np.concatenate([pairs, own], 1), self.step_tokens // 2)
+        if not (own >= 0).any():
+            first = first[:0]
+        return np.sort(
+            self._within(np.concatenate([first, pairs.ravel()]), self.step_tokens, least=2)
         )
-        flat = pairs.ravel().astype(np.int64)
-        _, first = np.unique(flat, return_index=True)
-        order = flat[np.sort(first)]
-        fits = np.cumsum(self.lengths[order]) <= self.step_tokens
-        return np.sort(order[: max(2, int(fits.sum()))])
+
+    def _within(
+        self, items: npt.NDArray[np.int64], tokens: int, least: int = 0
+    ) -> npt.NDArray[np.int64]:
+        """The first distinct items whose texts together hold at most so many tokens."""
+        flat = items[items >= 0]
+        _, place = np.unique(flat, return_index=True)
+        order = flat[np.sort(place)]
+        fits = np.cumsum(self.lengths[order]) <= tokens
+        return order[: max(least, int(fits.sum()))]
 
     def _examples_of(
-        self, rng: np.random.Generator, items: npt.NDArray[np.int64]
-    ) -> npt.NDArray[np.int64]:
-        """Examples whose target is among `items`, each item as likely as any."""
+        self,
+        rng: np.random.Generator,
+        items: npt.NDArray[np.int64],
+        drawn: npt.NDArray[np.int64],
+        own: npt.NDArray[np.int64],
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Examples whose target is among `items`, each item as likely as any, behind those drawn
+        whose own negatives are too; with the own negatives [B, K] that are among `items`."""
+        own = np.where(np.isin(own, items), own, -1)
+        whole = (own >= 0).any(1) & np.isin(self.train.target[drawn], items)
         low, high = self._item_start[items], self._item_start[items + 1]
         items, low, high = (a[high > low] for a in (items, low, high))
-        picked = rng.integers(0, len(items), self.batch_size)
-        return self._by_item[
-            low[picked] + (rng.random(self.batch_size) * (high - low)[picked]).astype(np.int64)
+        picked = rng.integers(0, len(items), self.batch_size - int(whole.sum()))
+        others = self._by_item[
+            low[picked] + (rng.random(len(picked)) * (high - low)[picked]).astype(np.int64)
         ]
+        nothing = np.full((len(others), own.shape[1]), -1, np.int64)
+        return np.concatenate([drawn[whole], others]), np.concatenate([own[whole], nothing])
 
 
 @dataclass
@@ -171,6 +245,8 @@ class Progress:
     validations: list[dict[str, float]] = field(default_factory=list)
     layers_from: int = -1
     """Step at which the encoder's layers joined; -1 before."""
+    head_best: float = -1.0
+    """Best validation before the layers joined."""
     failed: bool = False
     """Whether the loss was lost."""
     stopped: str = ""
@@ -190,6 +266,7 @@ class Trainer:
         checkpoints: Checkpoints,
         group: Group,
         on_metrics: Metrics | None,
+        since: int | None = None,
     ) -> None:
         self.learner, self.states, self.split, self.config = learner, states, split, config
         self.seed, self.group, self.on_metrics = seed, group, on_metrics
@@ -203,7 +280,9 @@ class Trainer:
             config.negatives,
             config.step_tokens,
             states.lengths,
+            since,
         )
+        self._known = split.items
         self.log_q = torch.from_numpy(np.log(self.sampler.item_q)).float().to(self.device)
         self.optimizer = torch.optim.AdamW(_parameter_groups(learner, config), eps=ADAM_EPS)
         self._rates = [g["lr"] for g in self.optimizer.param_groups]
@@ -218,7 +297,8 @@ class Trainer:
         `done` is the finished share of the run, for the learning rate.
         """
         torch.manual_seed(self.seed * 1_000_003 + number)
-        plan = self.sampler.plan(number, encode=encode)
+        mine = self._mine if self.config.hard_negatives else None
+        plan = self.sampler.plan(number, encode=encode, mine=mine)
         self.learner.train()
         self._set_rates(done, JOINT if encode else 1.0)
         self.optimizer.zero_grad(set_to_none=True)
@@ -283,7 +363,42 @@ class Trainer:
         place = torch.searchsorted(candidates, batch.target)
         logits = _mask_seen(logits, batch.item, candidates, place)
         lossf = sampled_softmax if self.config.loss == "sampled_softmax" else binary
-        return lossf(logits, place, batch.strength)
+        loss = lossf(logits, place, batch.strength)
+        if not (plan.own >= 0).any():
+            return loss
+        own = torch.from_numpy(np.searchsorted(plan.items, plan.own)).to(self.device)
+        there = torch.from_numpy(plan.own >= 0).to(self.device)
+        against = own_softmax(
+            users, vectors, batch.target, own, there, self.learner.scale, batch.strength
+        )
+        return loss + OWN_WEIGHT * against
+
+    @torch.no_grad()
+    def _mine(
+        self, which: npt.NDArray[np.int64], rng: np.random.Generator
+    ) -> npt.NDArray[np.int64]:
+        """[m, H]: items that the tower ranks high for examples and their users never acted on.
+
+        All items with an event stand to choice, as the bank knows them.
+        """
+        self.learner.eval()
+        train, items = self.sampler.train, self._known
+        batch = train.batch(which)
+        rows = torch.from_numpy(items).to(self.device)
+        vectors = self.learner.encoder.finish(self.states.bank[rows])
+        users, _ = self._users(batch, items, vectors)
+        highest = min(MINED_RANKS[1], len(items))
+        top = torch.topk(users @ vectors.T, highest, dim=1).indices.cpu().numpy()
+        top = items[top[:, min(MINED_RANKS[0], highest - 1) :]]
+        events, offsets = train.histories.events, train.histories.offsets
+        owner = np.searchsorted(offsets, train.row[which], "right") - 1
+        found = np.full((len(which), self.config.hard_negatives), -1, np.int64)
+        for place, user in enumerate(owner):
+            acted = events.item[offsets[user] : offsets[user + 1]]
+            left = top[place][~np.isin(top[place], acted)]
+            chosen = rng.permutation(len(left))[: self.config.hard_negatives]
+            found[place, : len(chosen)] = left[chosen]
+        return found
 
     def _users(
         self, batch: Batch, items: npt.NDArray[np.int64], vectors: Tensor
@@ -441,14 +556,14 @@ class Trainer:
         if weight is not None:
             with torch.no_grad():
                 self.learner.encoder.head.weight.copy_(torch.from_numpy(weight))
-            self._fit_scale()
+            self.fit_scale()
             self.check("head")
             if self.progress.waited:
                 self.checkpoints.restore_best(self.learner)
                 self.progress.waited = 0
 
     @torch.no_grad()
-    def _fit_scale(self) -> None:
+    def fit_scale(self) -> None:
         """Set the temperature to what suits the vectors best, on the first step's examples.
 
         Left wrong, it would be the head and the tower that the first steps bend to make up for it.
@@ -467,6 +582,7 @@ class Trainer:
             self.checkpoints.restore_best(self.learner)
             self.optimizer.state.clear()
             self.progress.layers_from, self.progress.waited = self.progress.step, 0
+            self.progress.head_best = self.progress.best
             self.progress.stopped = ""
 
     def check(self, phase: str, *, encode: bool = False) -> None:

@@ -6,6 +6,9 @@ Shapes: B examples, C candidate items of the step, d dimensions.
   Accelerate Training of a Neural Probabilistic Language Model*, 2008; in-batch form with item
   frequencies: Yi et al., *Sampling-Bias-Corrected Neural Modeling for Large Corpus Item
   Recommendations*, RecSys 2019.
+- Softmax over an example's own negatives (shown beside the target and not acted on, or ranked high
+  by recall): the conditional logit of D. McFadden, *Conditional Logit Analysis of Qualitative Choice
+  Behavior*, 1974. The list is given, not sampled, so there is nothing to correct.
 - Binary cross-entropy over the same candidates, each example's negatives weighing as much
   together as its positive.
 """
@@ -40,3 +43,26 @@ def binary(logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
     others = (each * (valid & ~hit)).sum(1) / (valid & ~hit).sum(1).clamp(min=1)
     positive = (each * hit).sum(1)
     return ((positive + others) * weight).sum() / weight.sum()
+
+
+def own_softmax(
+    users: Tensor,
+    vectors: Tensor,
+    target: Tensor,
+    own: Tensor,
+    there: Tensor,
+    scale: Tensor,
+    weight: Tensor,
+) -> Tensor:
+    """Weighted mean cross-entropy of each target against its own negatives.
+
+    users [B, d]; vectors [n, d]; target [B] and own [B, K] are rows of `vectors`; there [B, K] says
+    which negatives exist. Examples without any take no part.
+    """
+    rows = torch.cat([target[:, None], own.masked_fill(~there, 0)], 1)
+    logits = torch.einsum("bd,bkd->bk", users, vectors[rows]) * scale.exp()
+    blank = torch.zeros_like(target[:, None], dtype=torch.bool)
+    logits = logits.masked_fill(torch.cat([blank, ~there], 1), -torch.inf)
+    weight = weight * there.any(1)
+    each = F.cross_entropy(logits, torch.zeros_like(target), reduction="none")
+    return (each * weight).sum() / weight.sum().clamp(min=1e-9)

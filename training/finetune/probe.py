@@ -3,7 +3,7 @@
 import shutil
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -84,6 +84,7 @@ def probe(
     seconds_each: float,
     models: Sequence[str] = (),
     strategies: Sequence[str] = ("head", "last_n"),
+    on_row: Callable[[ProbeRow], None] | None = None,
 ) -> Probe:
     """Fit each model with each freeze strategy for `seconds_each` and compare them.
 
@@ -97,6 +98,8 @@ def probe(
                 update={"model": model, "freeze": freeze, "fine_tune": True}
             )
             rows.append(_row(interactions, texts, candidate, fit_until, seed, seconds_each))
+            if on_row is not None:
+                on_row(rows[-1])
     return Probe(tuple(rows), _recommend(rows))
 
 

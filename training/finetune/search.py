@@ -9,6 +9,7 @@ from typing import Any
 
 from data_schemas.config import EncoderConfig
 from features.interactions import Interactions
+from recsys.files import hash_json
 from training.finetune.fit import fit_encoder
 
 STUDY = "encoder"
@@ -16,6 +17,12 @@ RATES = {"learning_rate": (3e-6, 3e-4), "head_learning_rate": (1e-4, 5e-3)}
 """Ranges of the rates (assumed); the config's own value widens its range."""
 LEAST_TRIALS = 4
 """Trials that the time is divided for at least (assumed)."""
+
+
+def _comparable(config: EncoderConfig, fit_until: int, n_items: int) -> str:
+    """Names what trials must have in common to be held against each other."""
+    fixed = config.model_dump(mode="json", exclude={*RATES, "logq"})
+    return hash_json([fixed, fit_until, n_items])[:12]
 
 
 def search(
@@ -32,14 +39,14 @@ def search(
     """The settings with the best validation nDCG found in `seconds`, and that nDCG.
 
     The first trial is the config as it is, so that the answer is never worse on validation. With
-    `storage` (an SQLite file) a later search goes on from the trials of earlier ones. `on_trial`
-    is called with (trial, nDCG, settings), for tracking.
+    `storage` (an SQLite file) a later search of the same data and settings goes on from the trials of
+    earlier ones. `on_trial` is called with (trial, nDCG, settings), for tracking.
     """
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(
-        study_name=STUDY,
+        study_name=f"{STUDY}-{_comparable(config, fit_until, len(texts))}",
         direction="maximize",
         storage=None if storage is None else f"sqlite:///{storage}",
         load_if_exists=True,

@@ -16,21 +16,25 @@ Shapes: n items, L tokens, H hidden units.
 # PyTorch is checked as Any: its classes and decorators carry no types here.
 
 import logging
+import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import psutil
 import torch
 from torch import Tensor
 
 from features.interactions import Floats
 from recsys.encoder.runtime import batches_by_length, pad_tokens
+from recsys.encoder.tokens import Ragged
 from recsys.encoder.torch_model import ItemEncoder
+from recsys.files import free_bytes
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +45,8 @@ DISK_BYTES = 40_000_000_000
 CHUNK_TOKENS = 4096
 """Padded tokens that go through the model together (measured: larger is not faster on a CPU)."""
 
+SCRATCH = "recsys-states-"
+"""Start of the names of folders for activations; the process id follows."""
 SHORTEST_CUT = 12
 """Tokens that a text keeps however short the budget (assumed: a title's worth)."""
 PROBE_TOKENS = 1500
@@ -54,7 +60,7 @@ class ItemStates:
     """Tokens of n items and what the frozen layers make of them."""
 
     encoder: ItemEncoder
-    tokens: Sequence[Sequence[int]]
+    tokens: Ragged
     pad: int
     below: int
     """Frozen layers, whose output is kept."""
@@ -78,22 +84,34 @@ class ItemStates:
 
     def _lay_out(self) -> None:
         """Room for the activations of the tokens."""
-        self.lengths = np.array([len(t) for t in self.tokens], np.int64)
-        self._start = np.concatenate([[0], np.cumsum(self.lengths)])
+        self.lengths, self._start = self.tokens.lengths, self.tokens.offsets
         hidden = self.encoder.dimension
         self._ready = np.zeros(len(self.tokens), bool)
         self.bank = torch.zeros(len(self.tokens), hidden, device=self.device)
-        size = int(self._start[-1]) * hidden * 2
-        if self.encoder.can_split and self.below > 0 and size <= DISK_BYTES:
-            shape = (int(self._start[-1]), hidden)
-            if size <= MEMORY_BYTES:
-                self._flat = np.empty(shape, np.float16)
-            else:
-                self.scratch.mkdir(parents=True, exist_ok=True)
-                self._flat = np.memmap(
-                    self.scratch / "activations.f16", np.float16, "w+", shape=shape
-                )
-            self.was_cached = True
+        self._flat = None
+        if self.encoder.can_split and self.below > 0:
+            self._flat = self._room((int(self._start[-1]), hidden))
+        self.was_cached = self._flat is not None
+
+    def _room(self, shape: tuple[int, int]) -> npt.NDArray[Any] | None:
+        """Room for activations float16 of this shape: memory, a file, or None."""
+        size = shape[0] * shape[1] * 2
+        if size <= MEMORY_BYTES:
+            return np.empty(shape, np.float16)
+        self.scratch.mkdir(parents=True, exist_ok=True)
+        # The file starts as a hole; a disk that fills while it is written kills the process.
+        if size > min(DISK_BYTES, free_bytes(self.scratch) // 2):
+            log.info("no room to keep %d MB of activations: frozen layers run anew", size >> 20)
+            return None
+        return np.memmap(self.scratch / "activations.f16", np.float16, "w+", shape=shape)
+
+    def take(self, encoder: ItemEncoder) -> None:
+        """Go on with another encoder of the same architecture. What the frozen layers gave stays
+        where they are the same; the bank is made anew by `prepare`."""
+        same = _same_below(self.encoder, encoder, self.below)
+        self.encoder = encoder.to(self.device)
+        if not same:
+            self._ready[:] = False
 
     def fit_into(self, seconds: float, items: Rows) -> None:
         """Cut the texts so that running `items` through the model once takes about `seconds`."""
@@ -107,7 +125,7 @@ class ItemStates:
         if cut == int(self.lengths.max()):
             return
         log.info("texts are cut to %d tokens while tuning, to keep within the time budget", cut)
-        self.tokens = [t if len(t) <= cut else [*t[: cut - 1], t[-1]] for t in self.tokens]
+        self.tokens = self.tokens.cut(cut)
         self.whole = False
         self._lay_out()
 
@@ -127,23 +145,29 @@ class ItemStates:
 
     @torch.no_grad()
     def prepare(self, items: Rows, progress: Callable[[int, int], None] | None = None) -> None:
-        """Run items once: fills activations and bank."""
+        """Fill the bank for some items, and keep the activations of those not at hand."""
         self.encoder.eval()
         done = 0
         for rows in (items[chunk] for chunk in self.chunks(items)):
-            ids, mask = self._inputs(rows)
-            with self._precision():
-                if self._flat is not None:
-                    hidden = self.encoder.lower(ids, mask, self.below)
-                    self._keep(rows, hidden)
-                    pooled = self.encoder.upper(hidden, mask, self.below)
-                else:
-                    pooled = self.encoder.pooled(ids, mask)
+            pooled = self.pooled(rows) if self._at_hand(rows) else self._run_whole(rows)
             self.bank[torch.from_numpy(rows).to(self.device)] = pooled.float()
             self._ready[rows] = True
             done += len(rows)
             if progress:
                 progress(done, len(items))
+
+    def _at_hand(self, rows: Rows) -> bool:
+        return self._flat is not None and bool(self._ready[rows].all())
+
+    def _run_whole(self, rows: Rows) -> Tensor:
+        """Pooled states [B, H] of items through all layers; keeps what the frozen ones give."""
+        ids, mask = self._inputs(rows)
+        with self._precision():
+            if self._flat is None:
+                return self.encoder.pooled(ids, mask)
+            hidden = self.encoder.lower(ids, mask, self.below)
+            self._keep(rows, hidden)
+            return self.encoder.upper(hidden, mask, self.below)
 
     def _precision(self) -> Any:
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.autocast)
@@ -211,3 +235,29 @@ class ItemStates:
         """Drop the activations and their file."""
         self._flat = None
         shutil.rmtree(self.scratch, ignore_errors=True)
+
+
+def _same_below(one: ItemEncoder, other: ItemEncoder, below: int) -> bool:
+    """Whether embeddings and the first `below` layers hold the same weights."""
+    if not (one.can_split and other.can_split):
+        return False
+
+    def frozen(encoder: ItemEncoder) -> dict[str, Tensor]:
+        backbone: Any = encoder.backbone
+        parts = [backbone.embeddings, *backbone.encoder.layer[:below]]
+        return {f"{i}.{n}": p for i, part in enumerate(parts) for n, p in part.state_dict().items()}
+
+    mine, theirs = frozen(one), frozen(other)
+    return mine.keys() == theirs.keys() and all(
+        mine[n].shape == theirs[n].shape and torch.equal(mine[n].cpu(), theirs[n].cpu())
+        for n in mine
+    )
+
+
+def scratch_folder(parent: Path) -> Path:
+    """A folder of this process for activations; those that killed processes left are removed."""
+    for old in parent.glob(f"{SCRATCH}*"):
+        owner = old.name.removeprefix(SCRATCH)
+        if owner.isdigit() and not psutil.pid_exists(int(owner)):
+            shutil.rmtree(old, ignore_errors=True)
+    return parent / f"{SCRATCH}{os.getpid()}"

@@ -19,6 +19,7 @@ from data_schemas.errors import DataRefused, RecsysError
 from recsys.asking import Ask
 from recsys.bundle import Bundle, BundleRefused, open_bundle
 from recsys.encoder.encode import encode_items
+from recsys.encoder.tower import TOWER
 from recsys.evaluation.lists import RankedLists
 from recsys.files import DiskFull, hash_json
 from recsys.ranking import Runtime
@@ -130,7 +131,8 @@ def _with_recipe(night: Night, bundle: Bundle) -> Night:
 
 def _encoder_of(night: Night, inputs: Inputs, encoded: Encoded, bundle: Bundle) -> Encoded:
     """Tonight's encoder where it is the champion's too, else the bundle's over tonight's items."""
-    if bundle.facts["stages"].get("encoder") == encoded.stage.key:
+    same = bundle.facts["stages"].get("encoder") == encoded.stage.key
+    if same and _same_tower(bundle.path / "encoder", encoded.folder):
         return encoded
     until = int(bundle.fit_until["encoder"])
     if until > inputs.windows.encoder_until:
@@ -155,6 +157,11 @@ def _encoder_of(night: Night, inputs: Inputs, encoded: Encoded, bundle: Bundle) 
         personal=False,
     )
     return _KeptEncoder(encoded.stage, vectors, until, bundle.path)
+
+
+def _same_tower(one: Path, other: Path) -> bool:
+    """Whether two encoder folders hold the same user tower."""
+    return (one / TOWER).read_bytes() == (other / TOWER).read_bytes()
 
 
 def _by_an_old_bundle(

@@ -22,6 +22,7 @@ from recsys.evaluation.lists import RankedLists
 from recsys.ranker import Ranker
 from recsys.stages import StageResult
 from training.groups import history_reader
+from training.night import ageing
 from training.night.context import SHARES, Night
 from training.night.encoder import Encoded
 from training.night.gate import Decision
@@ -31,6 +32,8 @@ from training.night.sources import Recipe
 
 SHAP_ROWS = 2000
 """Rows whose contributions make the summary by family."""
+AGES_SHOWN = 14
+"""Latest measurements of the encoder's quality on the page."""
 EXAMPLE_ITEMS = 8
 EXAMPLE_HISTORY = 8
 
@@ -170,6 +173,7 @@ def context(
         ],
         budget={k: v * night.config.budget_minutes for k, v in SHARES.items()},
         learning_curves=learning_curves(encoded),
+        encoder=encoder_facts(night, encoded),
         ranker=ranker_facts(rankers, rows, ranker),
         sources=source_facts(recipe),
         gate=GateDecision(
@@ -205,6 +209,30 @@ def learning_curves(encoded: Encoded) -> list[dict[str, float]]:
         if 1 <= step <= len(points):
             points[step - 1]["val"] = float(found["ndcg"])
     return points
+
+
+def encoder_facts(night: Night, encoded: Encoded) -> dict[str, object]:
+    """Validation of no tuning, warm and cold start; what the tower gained; quality by age."""
+    learned = encoded.stage.facts["manifest"].get("learned", {})
+    facts: dict[str, object] = {}
+    for row in learned.get("compared", []):
+        facts[f"validation nDCG, {row['name']}"] = f"{row['ndcg']:.4f} in {row['seconds']:.0f} s"
+    if layers := learned.get("layers"):
+        gained = "kept" if layers["tuned"] else "not better: the layers stay as they were"
+        facts["steps of the language model's layers"] = f"{layers['steps']}, {gained}"
+    if tower := encoded.vectors_stage.facts.get("tower", {}).get("steps"):
+        found = encoded.vectors_stage.facts["tower"]
+        verdict = "kept" if found["kept"] else "not better, not kept"
+        facts["user tower, fitted again tonight"] = (
+            f"validation nDCG {found['ndcg_before']:.4f} → {found['ndcg_after']:.4f} "
+            f"in {tower} steps, {verdict}"
+        )
+    for record in ageing.remembered(night)[-AGES_SHOWN:]:
+        facts[f"nDCG on new behaviour, night of {_day(record['end'])}"] = (
+            f"{record['ndcg']:.4f} [{record['low']:.4f}, {record['high']:.4f}], encoder "
+            f"{record['age_days']:.1f} days old, {record['new_items']:.0%} on items new to it"
+        )
+    return facts
 
 
 def data_facts(inputs: Inputs) -> dict[str, object]:
