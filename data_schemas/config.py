@@ -129,8 +129,12 @@ class EncoderConfig(Section):
     fine_tune: bool = True
     """Off: the pre-trained encoder is used as it is."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    inference: Literal["float32", "int8"] = "float32"
+    """Precision of the vectors on a CPU; `int8` only where its vectors agree on your own texts."""
     gradient_checkpointing: bool = False
     compile: bool = False
+    tensorboard: bool = False
+    """Whether curves also go to TensorBoard's files in the workspace (needs the package)."""
 
 
 class SourcesConfig(Section):
