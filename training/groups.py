@@ -33,6 +33,23 @@ class CandidateTable:
     grade: npt.NDArray[np.int8]
     """int8[R]; 0 where not acted on."""
 
+    def to_learn_from(self) -> "CandidateTable":
+        """The same groups, those without a positive emptied: they teach a ranker nothing, and what
+        recall missed is counted by the moments, not here."""
+        sizes = self.offsets[1:] - self.offsets[:-1]
+        rows = np.repeat(self.has_positive(), sizes)
+        return CandidateTable(
+            np.concatenate([[0], np.cumsum(np.where(self.has_positive(), sizes, 0))]),
+            self.items[rows],
+            {name: values[rows] for name, values in self.signals.items()},
+            self.grade[rows],
+        )
+
+    def has_positive(self) -> npt.NDArray[np.bool_]:
+        """bool[M]: groups in which recall found something that was acted on."""
+        group = np.repeat(np.arange(len(self.offsets) - 1), self.offsets[1:] - self.offsets[:-1])
+        return np.bincount(group[self.grade > 0], minlength=len(self.offsets) - 1) > 0
+
     @classmethod
     def join(cls, parts: "list[CandidateTable]") -> "CandidateTable":
         """Tables of several cuts, one after the other; a signal missing in one is NaN there."""

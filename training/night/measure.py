@@ -12,7 +12,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -36,6 +36,11 @@ NO_LABEL = -(2**62)
 """End of a label window (µs) in which nothing lies."""
 FEW_EVENTS = 3
 """A user with at most this many events is new."""
+MOMENTS_PER_GROUP = 5
+"""Moments looked at, at most, for each group to learn from (recall finds one positive in two or
+three: measured)."""
+CHUNK = 4096
+"""Moments whose candidates are held at once while looking."""
 
 
 @dataclass(frozen=True)
@@ -101,16 +106,21 @@ def measure(
     limit = (
         night.config.ranker.max_groups if role == "ranker" else night.config.evaluation.max_users
     )
+    drawn = MOMENTS_PER_GROUP * limit if role == "ranker" else limit
 
     def action(out: Path) -> dict[str, Any]:
         parts = []
         for number, cut in enumerate(cuts):
             moments = moments_at(inputs.interactions, cut, labels_until[cut])
-            moments = moments.sample(max(1, limit // len(cuts)), seed + number)
+            moments = moments.sample(max(1, drawn // len(cuts)), seed + number)
             sources = fits[cut].load(encoded)
-            parts.append(
-                _collect_cut(night, inputs, recipe, view, moments, sources, practised, seed)
-            )
+            if practised is None:
+                parts.append(_collect_cut(night, inputs, recipe, view, moments, sources))
+            else:
+                most = max(1, limit // len(cuts))
+                parts += _collect_to_learn(
+                    night, inputs, recipe, view, moments, sources, practised, seed, most
+                )
         return _write(out, night, inputs, view, parts)
 
     stage = night.runner.run(
@@ -138,14 +148,46 @@ def measure(
     return stage, None if night.runner.dry_run and not stage.skipped else read(stage.path)
 
 
-@dataclass(frozen=True)
-class _Part:
-    """One cut's moments and candidates, with what each moment may see."""
+class _Part(NamedTuple):
+    """Some of a cut's moments and candidates, with what each moment may see."""
 
     moments: Moments
     table: CandidateTable
     lengths: npt.NDArray[np.int64]
     """int64[M]: history length a moment is limited to; -1 for the whole."""
+
+
+def _collect_to_learn(
+    night: Night,
+    inputs: Inputs,
+    recipe: Recipe,
+    view: Interactions,
+    moments: Moments,
+    sources: Mapping[str, RecallSource],
+    practised: Practice,
+    seed: int,
+    most: int,
+) -> list[_Part]:
+    """Moments in random order until `most` of them hold a positive that recall found.
+
+    Where recall finds one of three, three times the moments are looked at for as much to learn; the
+    rows of the others are let go at once, so that memory is that of what is learned from.
+    """
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(len(moments))
+    parts: list[_Part] = []
+    found = 0
+    for start in range(0, max(1, len(order)), CHUNK):  # once even without a moment
+        chunk = moments.take(np.sort(order[start : start + CHUNK]))
+        lengths = np.full(len(chunk), -1, np.int64)
+        chosen = rng.random(len(chunk)) < practised.new_users
+        lengths[chosen] = rng.integers(0, FEW_EVENTS + 1, int(chosen.sum()))
+        part = _collect_cut(night, inputs, recipe, view, chunk, sources, lengths)
+        found += int(part.table.has_positive().sum())
+        parts.append(part._replace(table=part.table.to_learn_from()))
+        if found >= most:
+            break
+    return parts
 
 
 def _collect_cut(
@@ -155,14 +197,10 @@ def _collect_cut(
     view: Interactions,
     moments: Moments,
     sources: Mapping[str, RecallSource],
-    practised: Practice | None,
-    seed: int,
+    lengths: npt.NDArray[np.int64] | None = None,
 ) -> _Part:
-    lengths = np.full(len(moments), -1, np.int64)
-    if practised is not None:
-        rng = np.random.default_rng(seed)
-        chosen = rng.random(len(moments)) < practised.new_users
-        lengths[chosen] = rng.integers(0, FEW_EVENTS + 1, int(chosen.sum()))
+    if lengths is None:
+        lengths = np.full(len(moments), -1, np.int64)
     table = collect(
         moments,
         history_reader(view.histories(), moments, lengths),
@@ -216,16 +254,12 @@ def _write(
     )
     np.savez(out / "signals.npz", **dict[str, Any](table.signals))
     (out / "features.json").write_text(json.dumps(feature_set.to_json()), encoding="utf-8")
-    found = np.add.reduceat(
-        np.append(table.grade > 0, False), np.minimum(table.offsets[:-1], len(table.grade))
-    )
-    wanted = moments.offsets[1:] - moments.offsets[:-1]
     return {
         "moments": len(moments),
         "users": len(np.unique(moments.user)),
         "rows": len(table.items),
         "features": x.shape[1],
-        "positives_found": float(found.sum() / max(1, wanted.sum())),
+        "positives_found": float((table.grade > 0).sum() / max(1, len(moments.relevant))),
     }
 
 

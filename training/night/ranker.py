@@ -21,7 +21,7 @@ ABLATIONS = {
 }
 """Name on the page → feature families left out. Candidates stay the same; the ranker is refitted."""
 ABLATION_GROUPS = 2000
-"""Groups an ablation is fitted on at most. Where the full ranker learnt from more, one with all
+"""Groups with a positive that an ablation is fitted on at most. Where the full ranker learnt from more, one with all
 features on the same groups stands beside them, so that a part is not praised for the groups."""
 WHOLE = "all features, fewer groups"
 
@@ -33,7 +33,8 @@ def fit(night: Night, measured: Measured | None, upstream: StageResult) -> Stage
         assert measured is not None
         groups = measured.groups()
         ranker = _fit_into(out / "full", night, groups, measured.features.columns)
-        small = groups if len(groups) <= ABLATION_GROUPS else _sample(groups, night.config.seed)
+        few = len(groups.with_positive()) <= ABLATION_GROUPS
+        small = groups if few else _sample(groups, night.config.seed)
         kept: dict[str, list[str]] = {}
         if len(small) < len(groups):
             kept[WHOLE] = list(measured.features.columns)
@@ -91,7 +92,9 @@ def _only(groups: Groups, measured: Measured, columns: Sequence[str]) -> Groups:
 
 
 def _sample(groups: Groups, seed: int) -> Groups:
-    chosen = np.random.default_rng(seed).permutation(len(groups))[:ABLATION_GROUPS]
+    share = len(groups.with_positive()) / len(groups)
+    count = round(ABLATION_GROUPS / max(share, 1e-9))
+    chosen = np.random.default_rng(seed).permutation(len(groups))[:count]
     return groups.take(np.sort(chosen).astype(np.int64))
 
 

@@ -21,10 +21,12 @@ from recsys.recall.candidates import RecallStage
 from recsys.recall.registry import load_source
 from recsys.stages import StageResult
 from training.groups import history_reader
+from training.night import warm
 from training.night.context import Night
 from training.night.encoder import Encoded
 from training.night.inputs import Inputs
 from training.sources.fit import applicable_sources, fit_sources
+from training.sources.sequence import batch_size
 from training.sources.tune import Label, tune_sources
 from training.windows import Moments, Windows, moments_at
 
@@ -36,14 +38,16 @@ CODE = (
     "training.sources",
 )
 TEXT = "text"
-TUNING_MOMENTS = 1500
-"""Moments whose labels choose the dials (assumed: enough to tell dials a tenth apart)."""
+TUNING_MOMENTS = 3000
+"""Moments whose labels choose the dials (one in fifteen is a hit among the first ten, so that their
+nDCG@10 has a standard error of .004: enough to tell dials a tenth apart)."""
 RETUNE_DAYS = 7.0
 """Days of data after which remembered dials are tried again (assumed: the encoder's cadence)."""
 POINTER = "recipe.json"
 SEQUENCE = "sequence"
-SEQUENCE_SECONDS = 1e-4
-"""Seconds per positive event and epoch on two cores (measured: 33 s for 27,000 events × 12)."""
+SEQUENCE_STEP = (0.07, 1.2e-5)
+"""Seconds of a training step on two cores, at least and for each position in it (measured: 0.08 s
+with 675 positions, 0.12 s with 4,096)."""
 SEQUENCE_SHARE = 0.6
 """Share of the sources' budget that the sequence model may take (assumed)."""
 FITS_OF_A_NIGHT = 4
@@ -161,11 +165,13 @@ def _choose(night: Night, inputs: Inputs, encoded: Encoded) -> Recipe:
 def sequence_epochs(events: Interactions, budget: float) -> int:
     """Epochs of the sequence model that its share of the budget allows; 0 when too few.
 
-    Its cost is proportional to events × epochs, so the number is found without a clock and is the
-    same on every machine.
+    What an epoch costs follows from the number of events, so the number is found without a clock
+    and is the same on every machine.
     """
-    positives = max(1, int((events.weight > 0).sum()))
-    allowed = SEQUENCE_SHARE * budget / FITS_OF_A_NIGHT / (positives * SEQUENCE_SECONDS)
+    batch, batches = batch_size(max(1, int((events.weight > 0).sum())))
+    least, each = SEQUENCE_STEP
+    epoch = batches * (least + each * batch)
+    allowed = SEQUENCE_SHARE * budget / FITS_OF_A_NIGHT / epoch
     return 0 if allowed < LEAST_EPOCHS else int(min(allowed, MOST_EPOCHS))
 
 
@@ -288,32 +294,73 @@ def _fit_one(
 ) -> StageResult:
     """One source on the events of `view` strictly before a time."""
 
+    end, dials = inputs.windows.end, recipe.dials[name]
+    start = warm.start_of(night, name, dials, practised, cut, end)
+
     def action(out: Path) -> dict[str, Any]:
+        earlier = warm.opened(night, start)
         fitted = fit_sources(
             view.before(cut),
             source_inputs(inputs, encoded),
-            {name: recipe.dials[name]},
+            {name: dials},
             seed=night.config.seed,
             workers=night.workers,
+            previous=None if earlier is None else {name: earlier},
         )
         (out / name).mkdir()
         fitted[name].save(out / name)
-        return {"cut": cut}
+        return {"cut": cut, "warm": earlier is not None}
 
-    return night.runner.run(
+    stage = night.runner.run(
         f"source-{name}",
         {
             "tables": inputs.key,
             "cut": cut,
             "practised": practised,
             "vectors": encoded.vectors_stage.key,
-            "dials": recipe.dials[name],
+            "dials": dials,
             "seed": night.config.seed,
+            "start": None if start is None else start.key,
         },
         action,
         code=CODE,
         personal=False,
     )
+    warm.remember(night, name, dials, practised, cut, end, start, stage.key)
+    return stage
+
+
+def warm_start_facts(
+    night: Night, inputs: Inputs, encoded: Encoded, recipe: Recipe, moments: Moments
+) -> dict[str, object]:
+    """On a night of fits from scratch: what starting warm would have cost or gained, by source.
+
+    Measured at the last tested cut, on its moments.
+    """
+    found: dict[str, object] = {}
+    cut = inputs.windows.test[-1]
+    at_cut = moments.take(np.flatnonzero(moments.now == cut))
+    events = inputs.interactions.before(cut)
+    for name in set(recipe.dials) & set(warm.WARM):
+        at = fit_times(inputs.windows, recipe, cut)[name]
+        stage = _fit_one(night, inputs, encoded, recipe, name, inputs.interactions, at, False)
+        if stage.facts.get("warm"):
+            found[f"{name}, tonight"] = "warm, from an earlier night's weights"
+            continue
+        said = warm.compared(
+            night,
+            name,
+            recipe.dials[name],
+            load_source(stage.path / name),
+            stage.seconds,
+            events if at == cut else inputs.interactions.before(at),
+            source_inputs(inputs, encoded),
+            at_cut,
+            at,
+            inputs.windows.end,
+        )
+        found[f"{name}, tonight"] = "from scratch" + (f"; {said}" if said else "")
+    return found
 
 
 def recall_stage(night: Night, recipe: Recipe, sources: Mapping[str, RecallSource]) -> RecallStage:

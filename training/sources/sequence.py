@@ -118,6 +118,12 @@ def _fit(
     )
 
 
+def batch_size(positions: int) -> tuple[int, float]:
+    """Positions of a batch, and batches of an epoch, for that many predicted positions in all."""
+    size = min(POSITIONS_PER_BATCH, max(64, positions // BATCHES_PER_EPOCH))
+    return size, positions / size
+
+
 class Negatives:
     """Shared negatives of a batch, with the logarithm of how often each is expected."""
 
@@ -140,7 +146,7 @@ class Sequences:
     def __init__(self, item: Ints, weight: Floats, start: Longs, size: Longs) -> None:
         self.item, self.weight, self.start, self.size = item, weight, start, size
         self.positions = int((size - 1).sum())
-        self.per_batch = min(POSITIONS_PER_BATCH, max(64, self.positions // BATCHES_PER_EPOCH))
+        self.per_batch, _ = batch_size(self.positions)
 
     @classmethod
     def of(cls, interactions: Interactions, length: int) -> "Sequences":

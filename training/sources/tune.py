@@ -14,9 +14,10 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from features.interactions import History, Interactions, Ints
-from features.protocols import RecallSource
+from features.protocols import Mask, RecallSource
 from recsys.collaborative.base import SourceInputs
 from recsys.recall.registry import FITTABLE, source_class
+from training.groups import blocking, for_each
 from training.sources.fit import fit_one
 from training.sources.fusion import Doubles, Lists, Quality, better, choose_weights, judged
 
@@ -177,6 +178,7 @@ class Bench:
         self._latest: list[Ints] = []
         self.owner = np.repeat(np.arange(len(labels)), [len(row.relevant) for row in labels])
         self.sizes = np.array([len(row.relevant) for row in labels], np.float64)
+        self._nothing_blocked: Mask = np.zeros(interactions.n_items, np.uint8)
 
     def fit(self, name: str, dials: Mapping[str, float]) -> tuple[RecallSource, float]:
         """A fitted source, and how many seconds it took."""
@@ -192,17 +194,23 @@ class Bench:
 
     def ranks(self, source: RecallSource) -> Doubles:
         """1-based rank of every label's relevant items in the source's list, inf where missing."""
-        blocked = np.zeros(self.interactions.n_items, np.uint8)
-        latest, ranks = [], []
-        for label in self.labels:
+        n_items = self.interactions.n_items
+        latest: list[Ints] = [np.empty(0, np.int32)] * len(self.labels)
+
+        def one(place: int, blocked: Mask) -> None:
+            label = self.labels[place]
             # what a vocabulary has gained since is no item of this fit
-            seen = label.history.item[label.history.item < len(blocked)]
-            blocked[seen] = 1
-            found = source.recall(label.history, self.depth, label.now, blocked).items
-            blocked[seen] = 0
-            latest.append(found)
-            ranks += [_rank(found, item) for item in label.relevant]
+            seen = label.history.item[label.history.item < n_items]
+            with blocking(blocked, seen, self._nothing_blocked):
+                latest[place] = source.recall(label.history, self.depth, label.now, blocked).items
+
+        for_each(len(self.labels), one, self._nothing_blocked, self.workers)
         self._latest = latest
+        ranks = [
+            _rank(found, item)
+            for label, found in zip(self.labels, latest, strict=True)
+            for item in label.relevant
+        ]
         return np.array(ranks, np.float64)
 
     def quality_of(self, ranks: Doubles) -> Quality:
