@@ -1,13 +1,16 @@
-"""Events per second of the complete point-in-time table of counters, and its memory.
+"""Events per second of the point-in-time table, and its memory.
 
-For every event a row is made that holds what was known of its item and category before it: counts
-by event type and window, a rate and a trend. Each size runs in a process of its own, so that its
-peak of memory is its own.
+*Counters*: for every event a row is made that holds what was known of its item and category before
+it: counts by event type and window, a rate and a trend. *Whole*: the default set with everything
+else a ranker reads (histories, recency, overlap, attributes, time), for lists of 100 candidates. Each
+size runs in a process of its own, so that its peak of memory is its own; the first rows, which load
+and compile, are not counted.
 
-    python benchmarks/features.py [--millions 1 5 20] [--feast]
+    python benchmarks/features.py [--millions 1 5 20] [--sql] [--whole] [--feast [PYTHON]]
 
-With `--feast`, Feast's `get_historical_features` joins the same hourly counters to a sample of the
-same rows in the same run, installed into a virtual environment of its own under a temporary folder.
+With `--sql` DuckDB counts the same rows by SQL. With `--feast`, Feast's `get_historical_features`
+joins the same hourly counters to a sample of the same rows in the same run, by the interpreter
+given, or in a virtual environment made for it under a temporary folder.
 """
 
 import argparse
@@ -20,7 +23,9 @@ import sys
 import tempfile
 import time
 import venv
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 # This script has the name of the package it measures. Python looks for imports beside a script
 # first, so the folder is taken off the path, and a neighbour's `import features` is sent on.
@@ -34,6 +39,7 @@ else:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    from data_schemas.config import FeaturesConfig
     from features.catalogue import Catalogue
     from features.feature_set import FeatureSet
     from features.interactions import DAY, HOUR, Interactions
@@ -44,6 +50,8 @@ else:
     from features.trial import START
 
 TYPES = ("view", "click", "purchase")
+LIST = 100
+"""Candidates of a list, for the whole table."""
 FEAST_ROWS = 100_000
 
 
@@ -57,12 +65,15 @@ def world(n: int) -> "tuple[Interactions, Catalogue]":
         {
             "item_id": [f"item-{i}" for i in range(n_items)],
             "category": [f"category-{i % 50}" for i in range(n_items)],
+            "tags": [[f"tag-{i % 40}", f"tag-{i % 77}"] for i in range(n_items)],
+            "price": rng.random(n_items),
         }
     )
     kind = rng.choice(3, n, p=[0.8, 0.15, 0.05]).astype(np.int16)
     none = np.empty(n, np.float32)
+    n_users = max(1000, n // 50)
     events = Interactions(
-        np.zeros(n, np.int32),
+        rng.integers(0, n_users, n).astype(np.int32),
         item,
         kind,
         time_,
@@ -70,7 +81,7 @@ def world(n: int) -> "tuple[Interactions, Catalogue]":
         none,
         np.zeros(n, np.int8),
         np.arange(n),
-        np.array(["user"], object),
+        np.array([f"user-{u}" for u in range(n_users)], object),
         TYPES,
         n_items,
     )
@@ -102,16 +113,40 @@ def rows_of(events: "Interactions") -> "Rows":
     )
 
 
-def measure(millions: float) -> dict[str, float]:
+def lists_of(events: "Interactions", n_lists: int) -> "Rows":
+    """Lists of 100 candidates for the users of some events, just before them."""
+    rng = np.random.default_rng(11)
+    at = np.sort(rng.integers(0, len(events), n_lists))
+    return Rows(
+        np.arange(n_lists + 1) * LIST,
+        events.user[at],
+        events.time[at],
+        np.broadcast_to(np.int64(ANY_POSITION), n_lists),
+        events.item[rng.integers(0, len(events), n_lists * LIST)],
+        {},
+        events.histories(),
+    )
+
+
+def measure(millions: float, kind: str) -> dict[str, float]:
+    """One table of `kind` (arrays, duckdb or whole) over so many events, after a small one."""
     events, catalogue = world(int(millions * 1e6))
-    rows, features = rows_of(events), counters()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    if kind == "whole":
+        features = FeatureSet.default(catalogue, TYPES, (), FeaturesConfig())
+        rows, few = lists_of(events, len(events) // LIST), lists_of(events, 10)
+    else:
+        features, rows = counters(), rows_of(events)
+        few = rows_of(events.where(np.arange(len(events)) < 1000))
+    inputs = BatchInputs(events, catalogue, backend="duckdb" if kind == "duckdb" else "arrays")
+    features.batch(few, replace(inputs, interactions=events.where(events.time < few.now[-1])))
     started, cpu = time.perf_counter(), time.process_time()
-    table = features.batch(rows, BatchInputs(events, catalogue, bucket="hour"))
+    table = features.batch(rows, inputs)
     seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
     return {
         "millions": millions,
         "columns": table.shape[1],
+        "rows": table.shape[0],
         "seconds": seconds,
         "cpu_seconds": cpu,
         "peak_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6,
@@ -142,31 +177,38 @@ view = FeatureView(name="counts", entities=[item], ttl=timedelta(days=400),
                    source=FileSource(path=f"{folder}/cells.parquet", timestamp_field="event_timestamp"))
 store.apply([item, view])
 rows = pd.read_parquet(f"{folder}/rows.parquet")
-started = time.perf_counter()
+started, cpu = time.perf_counter(), time.process_time()
 found = store.get_historical_features(rows, [f"counts:{n}" for n in names]).to_df()
-print(json.dumps({"seconds": time.perf_counter() - started, "rows": len(found)}))
+cpu = time.process_time() - cpu
+found = found.sort_values(["event_timestamp", "item"], kind="stable")
+print(json.dumps({"seconds": time.perf_counter() - started, "cpu_seconds": cpu, "rows": len(found),
+                  "sums": [int(found[n].sum()) for n in names]}))
 '''
 
 
-def feast() -> dict[str, float]:
-    """Feast and we on the same 100,000 rows: the item counters of an hour joined as of a time."""
+def feast(python: str) -> dict[str, Any]:
+    """Feast and we on the same rows: the item counters of an hour joined as of a time."""
     events, catalogue = world(FEAST_ROWS)
     features = FeatureSet([WindowCount("item", "", w) for w in (DAY, 7 * DAY, 0)])
-    started = time.perf_counter()
-    features.batch(rows_of(events), BatchInputs(events, catalogue))
-    ours = time.perf_counter() - started
+    rows, inputs = rows_of(events), BatchInputs(events, catalogue)
+    features.batch(rows, inputs)
+    started, cpu = time.perf_counter(), time.process_time()
+    ours = features.batch(rows, inputs)
+    seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         _write_for_feast(folder, events, catalogue, features)
-        venv.create(folder / "venv", with_pip=True)
-        python = folder / "venv" / "bin" / "python"
-        subprocess.run([python, "-m", "pip", "install", "-q", "feast"], check=True)
+        if not python:
+            venv.create(folder / "venv", with_pip=True)
+            python = str(folder / "venv" / "bin" / "python")
+            subprocess.run([python, "-m", "pip", "install", "-q", "feast"], check=True)
         (folder / "peer.py").write_text(FEAST)
         done = subprocess.run(
             [python, folder / "peer.py", folder], check=True, capture_output=True, text=True
         )
     theirs = json.loads(done.stdout.strip().splitlines()[-1])
-    return {"ours": ours, "feast": theirs["seconds"], "rows": theirs["rows"]}
+    assert theirs["sums"] == ours.astype(np.int64).sum(axis=0).tolist(), "they joined the same"
+    return {"seconds": seconds, "cpu_seconds": cpu, "theirs": theirs, "rows": theirs["rows"]}
 
 
 def _write_for_feast(
@@ -196,34 +238,50 @@ def _write_for_feast(
     pq.write_table(pa.table(rows), folder / "rows.parquet")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--millions", type=float, nargs="+", default=[1, 5, 20])
-    parser.add_argument("--feast", action="store_true")
-    parser.add_argument("--one", type=float, help=argparse.SUPPRESS)
-    args = parser.parse_args()
-    if args.one is not None:
-        print(json.dumps(measure(args.one)))
-        return
-    print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
-    print("million events   seconds   events/s   cpu seconds   peak GB   per event vs first")
+def table(kind: str, sizes: list[float]) -> None:
+    """Print one kind of table at several sizes, each in a process of its own."""
+    print(f"{kind}: million events   columns   wall s   CPU s   events/CPU s   peak GB   per event")
     first = None
-    for millions in args.millions:
-        command = [sys.executable, __file__, "--one", str(millions)]
+    for millions in sizes:
+        command = [sys.executable, __file__, "--one", str(millions), "--kind", kind]
         environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
-        done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
+        done = subprocess.run(
+            command, check=True, stdout=subprocess.PIPE, text=True, env=environment
+        )
         found = json.loads(done.stdout)
         each = found["cpu_seconds"] / millions
         first = first or each
         print(
-            f"{millions:>14g} {found['seconds']:>9.1f} {millions * 1e6 / found['seconds']:>10,.0f}"
-            f" {found['cpu_seconds']:>13.1f} {found['peak_gb']:>9.2f} {each / first:>20.2f}"
+            f"{millions:>{len(kind) + 16}g} {found['columns']:>9} {found['seconds']:>8.1f}"
+            f" {found['cpu_seconds']:>7.2f} {millions * 1e6 / found['cpu_seconds']:>14,.0f}"
+            f" {found['peak_gb']:>9.2f} {each / first:>11.2f}"
         )
-    if args.feast:
-        found = feast()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--millions", type=float, nargs="*", default=[1, 5, 20])
+    parser.add_argument("--sql", action="store_true", help="count by SQL in DuckDB, too")
+    parser.add_argument("--whole", action="store_true", help="the whole default set, too")
+    parser.add_argument("--feast", nargs="?", const="", metavar="PYTHON", help="beside Feast")
+    parser.add_argument("--one", type=float, help=argparse.SUPPRESS)
+    parser.add_argument("--kind", default="arrays", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.one is not None:
+        print(json.dumps(measure(args.one, args.kind)))
+        return
+    print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
+    for kind in ("arrays", *(["duckdb"] if args.sql else []), *(["whole"] if args.whole else [])):
+        if args.millions:
+            table(kind, args.millions)
+    if args.feast is not None:
+        found = feast(args.feast)
+        theirs = found["theirs"]
         print(
-            f"{found['rows']:,} rows, 3 counters: ours {found['ours']:.2f} s (with the counting), "
-            f"Feast's join alone {found['feast']:.2f} s, ratio {found['feast'] / found['ours']:.1f}"
+            f"{found['rows']:,} rows, 3 counters, CPU s (wall s): ours with the counting "
+            f"{found['cpu_seconds']:.3f} ({found['seconds']:.3f}), Feast's join alone "
+            f"{theirs['cpu_seconds']:.2f} ({theirs['seconds']:.2f}), ratio "
+            f"{theirs['cpu_seconds'] / found['cpu_seconds']:.0f}"
         )
 
 

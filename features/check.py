@@ -11,8 +11,10 @@ from typing import Any, Final
 import numpy as np
 
 from data_schemas.columns import ITEM_ID
-from data_schemas.errors import RecsysError
-from features.feature_set import FeatureSet
+from data_schemas.config import FeaturesConfig
+from data_schemas.errors import RecsysError, UsageError
+from features.clock import BUCKETS, window_buckets, window_us
+from features.feature_set import FeatureSet, own_feature
 from features.interactions import Floats, Longs
 from features.kinds import KINDS
 from features.kinds.base import Feature
@@ -21,6 +23,8 @@ from features.parity import LIMIT, relative
 from features.trial import TYPES, Trial
 
 WORLDS: Final = 3
+ITEMS_TRIED: Final = 40
+"""Real items that the random worlds are made of."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,29 @@ def check(
         for name, problem in problems.items():
             found.setdefault(name, Finding(name, problem))
     return list(found.values())
+
+
+def require_sound(
+    config: FeaturesConfig, *, types: Sequence[str], table: Any = None, worlds: int = 1
+) -> None:
+    """Refuse settings that a night would stumble over hours later: windows that are not whole
+    buckets, classes that cannot be loaded, readings of one's own that differ or see the future.
+
+    Raises:
+        UsageError: the first of these.
+    """
+    for name in config.windows:
+        window_buckets(window_us(name), BUCKETS[config.bucket])
+    own = [own_feature(name) for name in config.own]
+    found = check(own, types=types, table=table, bucket=config.bucket, worlds=worlds) if own else []
+    if found:
+        raise UsageError(
+            "a feature of your own must not be used",
+            where="features.own",
+            found=f"{found[0].column}: {found[0].problem}",
+            expected="the same value in batch and online, and nothing of the future",
+            fix="correct it until `recsys features check` passes, or take it out",
+        )
 
 
 def _readable(

@@ -77,6 +77,7 @@ def _run(night: Night, registry: Registry) -> NightResult:
     tables = inputs.validate(night, drained)
     if night.runner.dry_run and not tables.skipped:
         return publish.planned(night, "what follows depends on the tables")
+    inputs.require_sound_features(night, tables)
     parity.check(night, drained, registry)
     data = inputs.split(night, tables)
 

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -10,8 +11,6 @@ if TYPE_CHECKING:
 
 VOCABULARY = "items.parquet"
 """Every item of the workspace, below `tables/`."""
-ITEMS_TRIED = 40
-"""Real items that the random worlds of a check are made of."""
 
 
 def add_parsers(subparsers: Any) -> None:
@@ -87,10 +86,15 @@ def _items(config: "RecsysConfig") -> Any:
     """Arrow table of some of the workspace's items; made-up ones before the first night."""
     import pyarrow.parquet as pq
 
+    from features.check import ITEMS_TRIED
     from features.trial import N_ITEMS, item_table
 
-    file = config.workspace_path / "tables" / VOCABULARY
+    file = _vocabulary(config)
     return pq.read_table(file).slice(0, ITEMS_TRIED) if file.is_file() else item_table(N_ITEMS)
+
+
+def _vocabulary(config: "RecsysConfig") -> Path:
+    return config.workspace_path / "tables" / VOCABULARY
 
 
 def _facts(features: "FeatureSet", gain: dict[str, float]) -> list[dict[str, Any]]:
@@ -119,6 +123,8 @@ def _check(args: argparse.Namespace) -> int:
 
     config = load_config(args.config)
     own = [own_feature(name) for name in config.features.own]
+    if own and not _vocabulary(config).is_file():
+        print("no night has run yet: tried on made-up items, which lack columns of your own")
     features = _planned(config).features
     found = check(
         features,

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from data_schemas.config import FeaturesConfig
+from data_schemas.errors import UsageError
 from features.catalogue import Catalogue
-from features.check import check
+from features.check import check, require_sound
 from features.feature_set import FeatureSet
 from features.kinds.base import Feature, HistoryFeature, shared
 from features.leaks import FutureUse
@@ -68,6 +69,23 @@ def test_a_feature_that_fails_is_named_and_others_are_still_tried():
     found = check([Failing(), FutureUse(), TitleLength()], worlds=1)
     assert {f.column for f in found} == {"own.failing", "planted.future"}
     assert "ZeroDivisionError: oh" in found[0].problem
+
+
+@pytest.mark.parametrize("name", ["Skewed", "Failing"])
+def test_a_night_refuses_a_feature_that_is_not_sound(name):
+    config = FeaturesConfig(own=(f"{__name__}:TitleLength", f"{__name__}:{name}"))
+    with pytest.raises(UsageError) as caught:
+        require_sound(config, types=TYPES)
+    assert f"own.{name.lower()}" in caught.value.render()
+
+
+def test_a_night_takes_sound_features():
+    require_sound(FeaturesConfig(own=(f"{__name__}:TitleLength",)), types=TYPES)
+
+
+def test_a_night_refuses_a_window_shorter_than_a_bucket_at_once():
+    with pytest.raises(UsageError, match="not a whole number of buckets"):
+        require_sound(FeaturesConfig(bucket="day", windows=("6h",)), types=TYPES)
 
 
 def test_own_features_join_the_default_set():

@@ -13,6 +13,7 @@ from data_schemas.config import RecsysConfig
 from data_schemas.errors import UsageError
 from data_schemas.meaning import EventMeaning
 from data_schemas.tables import TABLES as TABLE_SPECS
+from features.check import ITEMS_TRIED, require_sound
 from features.impressions import Impressions
 from features.interactions import Interactions
 from features.users import UserTable
@@ -209,6 +210,19 @@ def _keep_vocabulary(workspace: Workspace, tables: Path) -> None:
     part = kept.with_name(f".{kept.name}.part")
     shutil.copyfile(new, part)
     part.replace(kept)
+
+
+def require_sound_features(night: Night, stage: StageResult) -> None:
+    """Try windows and features of one's own on real items, before anything expensive is done.
+
+    Raises:
+        UsageError: one cannot be used; the first wrong row is shown.
+    """
+    import pyarrow.parquet as pq
+
+    config = night.config
+    items = pq.read_table(stage.path / TABLES / VOCABULARY).slice(0, ITEMS_TRIED)
+    require_sound(config.features, types=tuple(config.events.meaning().types), table=items)
 
 
 def user_table(tables: Tables) -> UserTable | None:
