@@ -144,6 +144,19 @@ class SourcesConfig(Section):
     """Fixed dials by source; those absent are tuned."""
     tune: bool = True
     """Whether dials are chosen on an internal out-of-time window."""
+    full_refit: Literal[
+        "always",
+        "monday",
+        "tuesday",
+        "wednesday",
+        "thursday",
+        "friday",
+        "saturday",
+        "sunday",
+        "never",
+    ] = "sunday"
+    """When fits that could go on from an earlier night's weights start from scratch: every night, in
+    the first night whose data reaches into that weekday (UTC), or never."""
     depth: Positive = 300
     """Items each source may propose."""
     candidates: Positive = 200
@@ -254,9 +267,9 @@ class NotifyConfig(Section):
     """http(s) address that is sent a JSON note when a night ends."""
     on: tuple[Literal["promoted", "challenger", "refused", "failed"], ...] = (
         "promoted",
+        "challenger",
         "refused",
         "failed",
-        "challenger",
     )
     """Outcomes worth a note."""
 

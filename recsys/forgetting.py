@@ -39,6 +39,7 @@ TOMBSTONES = "forgotten.json"
 SIMULATED = "backtest"
 """Folder of `recsys backtest`'s own workspace within the workspace."""
 SIMULATION_PLAN = "plan.json"
+WARM_FITS = "warm.json"
 STATE_MARKER = "state.json"
 LOG_FILE = "log.sqlite"
 REPORT_SUFFIXES = frozenset({".html", ".json", ".csv", ".parquet"})
@@ -245,6 +246,8 @@ def _from_stages(workspace: Workspace, receipt: Receipt) -> None:
             continue
         freed += remove(output)
         names.add(output.parent.name)
+    # What learned from the person is not gone on from: the next fits start from scratch.
+    (workspace.cache / WARM_FITS).unlink(missing_ok=True)
     if names:
         receipt.add(
             f"stages/ ({', '.join(sorted(names))})",

@@ -35,6 +35,8 @@ from recsys.collaborative.dense import LISTS_FROM, InvertedLists, scan
 from recsys.collaborative.kernels import Marks
 
 LEAST_FACTORS: Final = 4
+WARM_SHARE: Final = 1 / 3
+"""Share of the iterations when starting from an earlier fit."""
 ITEMS_PER_FACTOR: Final = 4
 """More factors than a quarter of the items memorise the events instead of explaining them."""
 
@@ -80,11 +82,13 @@ class Als(FittableSource):
         *,
         seed: int,
         workers: int,
+        previous: "Als | None" = None,
     ) -> Self:
-        """Fit item factors from scratch and whiten them."""
+        """Fit item factors, from scratch or from an earlier fit's, and whiten them."""
         chosen = resolve_dials(cls.name, cls.DIALS, dials)
         scale = weight_scale(interactions)
-        factors = fit_factors(interactions, chosen, scale, seed, workers)
+        earlier = None if previous is None else previous.white
+        factors = fit_factors(interactions, chosen, scale, seed, workers, earlier)
         white = whitened(factors, chosen["regularization"])
         known = (support(interactions) > 0).astype(np.uint8)
         lists = InvertedLists.build(white, seed) if len(known) >= LISTS_FROM else None
@@ -143,9 +147,19 @@ class Als(FittableSource):
 
 
 def fit_factors(
-    interactions: Interactions, dials: Mapping[str, float], scale: float, seed: int, workers: int
+    interactions: Interactions,
+    dials: Mapping[str, float],
+    scale: float,
+    seed: int,
+    workers: int,
+    white: Floats | None = None,
 ) -> Floats:
-    """Item factors, float32[N, f], of a fresh `implicit` CPU model."""
+    """Item factors, float32[N, f], of a fresh `implicit` CPU model.
+
+    With `white` (whitened factors of an earlier fit, a prefix of the items) a third of the
+    iterations start from there. Whitening changed the basis, not the space the factors span, and
+    the first half step, which solves the users, only needs the space.
+    """
     from implicit.cpu.als import AlternatingLeastSquares
     from scipy.sparse import csr_matrix
     from threadpoolctl import threadpool_limits
@@ -156,6 +170,7 @@ def fit_factors(
     width = max(1, min(int(dials["factors"]), max(LEAST_FACTORS, met // ITEMS_PER_FACTOR)))
     if not len(events):
         return np.zeros((interactions.n_items, width), np.float32)
+    start = None if white is None or white.shape[1] != width else white
     confidence = (events.weight / scale).astype(np.float32)
     matrix = csr_matrix((confidence, (events.user, events.item)), shape=shape)
     # implicit threads over rows itself; a threaded BLAS under it is ten times slower
@@ -167,15 +182,28 @@ def fit_factors(
             dtype=np.float32,
             use_native=True,
             use_cg=True,
-            iterations=max(1, int(dials["iterations"])),
+            iterations=max(1, int(dials["iterations"] * (1.0 if start is None else WARM_SHARE))),
             calculate_training_loss=False,
             num_threads=workers,
             random_state=seed,
         )
+        if start is not None:
+            model.item_factors = _unwhitened(start, interactions.n_items, seed)
         model.fit(matrix, show_progress=False)
     factors = np.asarray(model.item_factors, np.float32)
     assert factors.shape == (interactions.n_items, width), factors.shape
     return factors
+
+
+def _unwhitened(white: Floats, n_items: int, seed: int) -> Floats:
+    """Starting factors float32[N, f] of a usual size; items that are new start small and random."""
+    width = white.shape[1]
+    start = np.random.default_rng(seed).normal(scale=0.01, size=(n_items, width))
+    known = min(len(white), n_items)
+    met = np.linalg.norm(white[:known], axis=1) > 0
+    size = float(np.sqrt(max(1, met.sum()) / width))
+    start[:known][met] = white[:known][met] * size
+    return np.ascontiguousarray(start, np.float32)
 
 
 def whitened(factors: Floats, regularization: float) -> Floats:

@@ -28,7 +28,7 @@ from training.night.guardrails import guardrails
 from training.night.inputs import Inputs
 from training.night.measure import Measured
 from training.night.release import publish_state
-from training.night.sources import Recipe
+from training.night.sources import Recipe, warm_start_facts
 from training.night.trial import try_release
 
 if TYPE_CHECKING:
@@ -114,6 +114,7 @@ def decide_and_register(
         "evaluated models fitted on events before": "each test cut",
         "released models fitted on events before": report._day(inputs.windows.end),
         **trial.facts(),
+        **warm_start_facts(night, inputs, encoded, recipe, tested.moments),
     }
     page = _report(
         night, inputs, encoded, recipe, rows, tested, rankers, lists, systems[0], evaluation,

@@ -12,6 +12,7 @@ import numpy as np
 
 from features.interactions import DAY, Interactions
 from features.protocols import RecallSource
+from recsys.collaborative.als import Als
 from recsys.collaborative.base import SourceInputs
 from recsys.collaborative.ease import BYTES_PER_CELL
 from recsys.recall.registry import FITTABLE, source_class
@@ -182,4 +183,7 @@ def fit_one(
         return fit_sequence(
             interactions, inputs, dials, seed=seed, workers=workers, previous=earlier
         )
+    if name == Als.name:
+        start = previous if isinstance(previous, Als) else None
+        return Als.fit(interactions, inputs, dials, seed=seed, workers=workers, previous=start)
     return source_class(name).fit(interactions, inputs, dials, seed=seed, workers=workers)

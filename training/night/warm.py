@@ -1,0 +1,183 @@
+"""Where tonight's fits start from: the same source as an earlier night fitted it.
+
+A fit at a cut may only start from one whose events lay before that cut too, with the same dials and
+the same items practised as unknown; the choice is written down when it is made, so an interrupted
+or repeated night makes the same. From time to time (`sources.full_refit`) all start from scratch,
+and that night measures what starting warm would have cost or gained.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from features.interactions import Interactions
+from features.protocols import RecallSource
+from recsys.collaborative.base import SourceInputs
+from recsys.files import atomic_write, hash_json
+from recsys.forgetting import WARM_FITS
+from recsys.recall.registry import load_source
+from training.groups import history_reader
+from training.night.context import Night
+from training.sources.fit import fit_sources
+from training.windows import Moments
+
+WARM = ("als", "sequence")
+"""Sources that can go on from earlier weights."""
+ENDS_KEPT = 3
+"""Nights whose fits are remembered, as their outputs are."""
+CHECKED_MOMENTS = 500
+CHECKED_K = 100
+DAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A finished fit that later ones may start from."""
+
+    source: str
+    practised: bool
+    dials: str
+    """Hash of the dials."""
+    cut: int
+    """It saw events strictly before this (µs)."""
+    end: int
+    """End of its night's data."""
+    since: int
+    """End of the data of the last fit from scratch in its line."""
+    key: str
+    """Of its stage output."""
+
+
+def start_of(
+    night: Night, name: str, dials: Mapping[str, float], practised: bool, cut: int, end: int
+) -> Fit | None:
+    """The earlier night's fit that a fit as of `cut` starts from; None to start from scratch."""
+    if name not in WARM or night.config.sources.full_refit == "always":
+        return None
+    found = _nearest(night, name, dials, practised, cut, end)
+    return None if found is None or refit_due(night, found.since, end) else found
+
+
+def _nearest(
+    night: Night, name: str, dials: Mapping[str, float], practised: bool, cut: int, end: int
+) -> Fit | None:
+    like = (name, practised, hash_json(dict(dials)))
+    fits = [
+        fit
+        for fit in _read(night)
+        if (fit.source, fit.practised, fit.dials) == like and fit.cut <= cut and fit.end < end
+    ]
+    return max(fits, key=lambda fit: (fit.cut, fit.end), default=None)
+
+
+def refit_due(night: Night, since: int, end: int) -> bool:
+    """Whether the configured weekday has begun (UTC) since the last fit from scratch."""
+    wanted = night.config.sources.full_refit
+    if wanted not in DAYS:
+        return wanted == "always"
+    last = datetime.fromtimestamp(since / 1e6, UTC)
+    days = (DAYS.index(wanted) - last.weekday() - 1) % 7 + 1
+    due = (last + timedelta(days=days)).replace(hour=0, minute=0, second=0, microsecond=0)
+    return datetime.fromtimestamp(end / 1e6, UTC) > due
+
+
+def remember(
+    night: Night,
+    name: str,
+    dials: Mapping[str, float],
+    practised: bool,
+    cut: int,
+    end: int,
+    started: Fit | None,
+    key: str,
+) -> None:
+    """Let later nights start from a fit of tonight."""
+    if name not in WARM or night.runner.dry_run:
+        return
+    since = started.since if started else end
+    fit = Fit(name, practised, hash_json(dict(dials)), cut, end, since, key)
+    fits = [f for f in _read(night) if f.key != key]
+    ends = sorted({f.end for f in [*fits, fit]})[-ENDS_KEPT:]
+    kept = [asdict(f) for f in [*fits, fit] if f.end in ends]
+    atomic_write(_pointer(night), json.dumps(kept))
+
+
+def _pointer(night: Night) -> Path:
+    return night.workspace.cache / WARM_FITS
+
+
+def _read(night: Night) -> list[Fit]:
+    try:
+        return [Fit(**entry) for entry in json.loads(_pointer(night).read_text(encoding="utf-8"))]
+    except (OSError, ValueError, TypeError):
+        return []
+
+
+def opened(night: Night, fit: Fit | None) -> RecallSource | None:
+    """The earlier source; None where there is none or its output is no longer kept."""
+    if fit is None:
+        return None
+    folder = night.workspace.stages / f"source-{fit.source}" / fit.key / fit.source
+    return load_source(folder) if folder.is_dir() else None
+
+
+def compared(
+    night: Night,
+    name: str,
+    dials: Mapping[str, float],
+    cold: RecallSource,
+    cold_seconds: float,
+    events: Interactions,
+    inputs: SourceInputs,
+    moments: Moments,
+    cut: int,
+    end: int,
+) -> str | None:
+    """What starting warm would have cost or gained at a tested cut, in words.
+
+    None unless this is a night that starts from scratch although it need not.
+
+    Args:
+        cold: tonight's fit of events before `cut`; `events` are those.
+        moments: the test moments at `cut`.
+    """
+    start = _nearest(night, name, dials, False, cut, end)
+    earlier = opened(night, start)
+    if earlier is None or not len(moments):
+        return None
+    began = perf_counter()
+    warm = fit_sources(
+        events,
+        inputs,
+        {name: dials},
+        seed=night.config.seed,
+        workers=night.workers,
+        previous={name: earlier},
+    )[name]
+    seconds = perf_counter() - began
+    sample = moments.sample(CHECKED_MOMENTS, night.config.seed)
+    lists = [recall_of(source, sample, events) for source in (cold, warm)]
+    return (
+        f"recall@{CHECKED_K} {lists[0]:.4f} from scratch in {cold_seconds:.1f} s, "
+        f"{lists[1]:.4f} warm in {seconds:.1f} s"
+    )
+
+
+def recall_of(source: RecallSource, moments: Moments, events: Interactions) -> float:
+    """Mean recall@100 of a source alone at some moments."""
+    read = history_reader(events.histories(), moments)
+    found = []
+    for m in range(len(moments)):
+        history = read(m)
+        blocked: Any = np.zeros(events.n_items, np.uint8)
+        blocked[history.item] = 1
+        wanted = moments.relevant[moments.offsets[m] : moments.offsets[m + 1]]
+        listed = source.recall(history, CHECKED_K, int(moments.now[m]), blocked).items
+        found.append(float(np.isin(wanted, listed).mean()))
+    return float(np.mean(found))
