@@ -572,16 +572,23 @@ def as_attribute(column: Any) -> Floats | Codes | None:
     if pa.types.is_boolean(kind):
         column, kind = column.cast(pa.int8()), pa.int8()
     if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind):
-        numbers: Floats = column.cast(pa.float64()).fill_null(np.nan).to_numpy().astype(np.float32)
-        return numbers
+        return in_range(column.cast(pa.float64()).fill_null(np.nan).to_numpy())
     if pa.types.is_string(kind) or pa.types.is_large_string(kind):
         codes = _encode(column)
         return codes if len(codes.names) <= MAX_VALUES else None
     return None
 
 
+def in_range(numbers: npt.NDArray[np.float64]) -> Floats:
+    """float32[N]; what a float32 cannot hold is not known: an infinity would rule every mean."""
+    with np.errstate(over="ignore"):
+        small = numbers.astype(np.float32)
+    small[np.isinf(small)] = np.nan
+    return small
+
+
 def _number(value: Any) -> float:
-    return float("nan") if value is None else float(value)
+    return float("nan") if value is None else float(in_range(np.array([value], np.float64))[0])
 
 
 def _string(value: Any) -> str | None:

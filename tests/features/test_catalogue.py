@@ -156,3 +156,11 @@ def test_text_columns_of_many_values_are_no_attributes():
     catalogue = Catalogue.from_table(table)
     assert catalogue.numeric_names == ("flag",)
     assert catalogue.categorical_names == ("maker",)
+
+
+def test_numbers_beyond_float32_are_not_known():
+    table = pa.table({"item_id": ["a", "b", "c"], "price": [1e300, -1e39, 2.5]})
+    catalogue = Catalogue.from_table(table)
+    np.testing.assert_array_equal(catalogue.numeric("price"), [np.nan, np.nan, 2.5])
+    catalogue.update(2, {"price": 1e300})
+    assert np.isnan(catalogue.numeric("price")[2])

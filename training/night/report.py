@@ -24,6 +24,7 @@ from recsys.stages import StageResult
 from training.groups import history_reader
 from training.night import ageing
 from training.night.context import SHARES, Night
+from training.night.debias import bias_of
 from training.night.encoder import Encoded
 from training.night.gate import Decision
 from training.night.inputs import Inputs
@@ -81,6 +82,8 @@ def _reasons(
 ) -> dict[int, tuple[str, ...]]:
     """The two feature families that lift each shown item most above the mean of its list."""
     low, high = tested.table.offsets[moment : moment + 2]
+    if low == high:
+        return {}
     x = np.ascontiguousarray(tested.x[low:high])
     added = ranker.contributions(x)
     added = added - added.mean(axis=0)
@@ -114,6 +117,7 @@ def ranker_facts(rankers: StageResult, rows: Measured | None, ranker: Ranker) ->
         mean = np.abs(ranker.contributions(sample)).mean(axis=0)
         for name, value in zip(rows.features.columns, mean, strict=True):
             shap[families[name]] = shap.get(families[name], 0.0) + float(value)
+    facts["position of the labels"] = rankers.facts["position"]["why"]
     flat = {k: v if not isinstance(v, dict | list) else str(v) for k, v in facts.items()}
     return RankerFacts(flat, parts, importance, shap)
 
@@ -193,6 +197,7 @@ def context(
         examples=examples(
             inputs, tested, lists, ranker, night.config.evaluation.examples, night.config.seed
         ),
+        position_bias=bias_of(rankers.facts["position"]),
         caveats=CAVEATS,
     )
 
