@@ -1,6 +1,7 @@
 """The encoder's nights on the small world: when it is due, what it starts from, how it ages."""
 
 import json
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from data_schemas.config import EncoderConfig, load_config
+from data_schemas.errors import UsageError
 from features.interactions import DAY
 from recsys.encoder.manifest import EncoderManifest
 from recsys.encoder.tower import Tower
@@ -222,6 +224,27 @@ def test_without_tuning_the_night_goes_on(world):
     encoded = world.refresh()
     assert not world.heard("user tower")
     assert EncoderManifest.read(encoded.folder).kinds == ["purchase", "click"]
+
+
+def test_curves_go_to_tensorboard_where_it_is_installed(tmp_path, monkeypatch):
+    config = SimpleNamespace(encoder=EncoderConfig(tensorboard=True))
+    night = SimpleNamespace(
+        config=config,
+        reporter=Reporter(quiet=True),
+        workspace=SimpleNamespace(path=tmp_path),
+    )
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(UsageError, match="TensorBoard is not installed"), encoder._watched(night):
+        pass
+    seen = []
+    board = SimpleNamespace(add_scalar=lambda *a: seen.append(a), close=lambda: seen.append("end"))
+    monkeypatch.setitem(
+        sys.modules, "torch.utils.tensorboard", SimpleNamespace(SummaryWriter=lambda folder: board)
+    )
+    with encoder._watched(night) as (on_metrics, progress):
+        progress("encode", 3, 10)
+        on_metrics({"encoder_loss": 0.5, "encoder_valid_ndcg": 0.2}, 7)
+    assert seen == [("encoder_loss", 0.5, 7), ("encoder_valid_ndcg", 0.2, 7), "end"]
 
 
 def windows(scheme, end, until=0):

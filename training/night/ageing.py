@@ -109,7 +109,7 @@ def quality(inputs: Inputs, source: InterestSource, until: int, seed: int) -> di
     met[events.item[events.time < until]] = True
     new = 1 - met[moments.relevant].mean() if len(moments.relevant) else 0.0
     value = float(np.mean(gains)) if gains else 0.0
-    error = 1.96 * float(np.std(gains)) / max(len(gains), 1) ** 0.5
+    error = 1.96 * float(np.std(gains)) / len(gains) ** 0.5 if gains else 0.0
     return {
         "moments": len(gains),
         "ndcg": value,
