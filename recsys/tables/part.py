@@ -298,6 +298,10 @@ class Part:
         )
         shown = "".join("\n              " + say_example(e) for e in self.examples()[:6])
         worst = max(self.rejected, key=lambda rule: self.rejected[rule])
+        if worst == "unknown_item":
+            ids = self.engine.rows(f"SELECT {c.ITEM_ID} FROM vocabulary LIMIT {EXAMPLES}")
+            known = ", ".join(repr(str(row[0])[:SHOWN_CHARACTERS]) for row in ids)
+            shown += f"\n              while ids of the items table look like {known}"
         return DataRefused(
             f"{total:,} of {self.files.rows:,} rows of the {self.table.name} table break a rule",
             where=self.files.where,

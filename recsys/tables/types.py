@@ -82,7 +82,7 @@ _ACCEPTED: Mapping[Kind, tuple[str, ...]] = {
     Kind.TIME: ("timestamp with zone", "date", "null"),
     Kind.NUMBER: ("float", "integer", "null"),
     Kind.BOOL: ("bool", "null"),
-    Kind.IDS: ("list<string>", "list<binary>", "list<integer>", "list<null>"),
+    Kind.IDS: ("list<string>", "list<binary>", "list<integer>", "list<null>", "null"),
     Kind.NUMBERS: ("list<float>", "list<integer>", "list<null>", "null"),
 }
 

@@ -172,6 +172,27 @@ def test_too_many_rows_break_rules(desk):
     assert "row 2" in message
 
 
+def test_unknown_items_are_shown_beside_known_ones(desk):
+    desk.items(item_id=[1, 2, 3, 4])
+    desk.events(item_id=["001"] * 8)
+    refused(desk, "unknown_item: 8", "item_id = '001'", "look like '1', '2', '3'")
+
+
+def test_lists_that_are_all_null(desk):
+    desk.items()
+    desk.events()
+    rows = {
+        "impression_id": ["p"],
+        "user_id": ["u"],
+        "timestamp": pa.array([NOON], pa.timestamp("us", "UTC")),
+        "item_ids": pa.nulls(1),
+    }
+    desk.write("shown.parquet", rows)
+    refused(desk, "empty throughout", "`item_ids`", impressions="shown.parquet")
+    desk.write("shown.parquet", pa.table(rows).slice(0, 0))
+    assert desk.ingest(impressions="shown.parquet")["events"] == 8
+
+
 def test_all_events_set_aside(desk):
     desk.items()
     desk.events(item_id=["x"] * 8)
