@@ -265,6 +265,7 @@ def _plots(evaluation: Evaluation, context: ReportContext) -> dict[str, list[Plo
         "learning": _learning_plots(context),
         "ranker": _ranker_plots(context),
         "position": _position_plots(context),
+        "drift": _drift_plots(context),
     }
 
 
@@ -371,6 +372,26 @@ def _ranker_plots(context: ReportContext) -> list[Plot]:
 
 
 def _position_plots(context: ReportContext) -> list[Plot]:
+DRIFT_BARS = 14
+"""Findings drawn, those nearest to or furthest beyond their limit."""
+
+
+def _drift_plots(context: ReportContext) -> list[Plot]:
+    """How far the data moved, in multiples of the limit that warns."""
+    rows = [
+        (str(row["what"]), float(str(row["value"])) / float(str(row["limit"])), str(row["level"]))
+        for row in context.drift or ()
+        if row.get("measure") in ("PSI", "change of share") and float(str(row.get("limit", 0))) > 0
+    ]
+    rows = sorted(rows, key=lambda row: -row[1])[:DRIFT_BARS]
+    if not rows:
+        return []
+    beyond = sum(share >= 1 for _, share, _ in rows)
+    alt = f"{rows[0][0]} moved most, {rows[0][1]:.1f} times its limit; {beyond} are beyond theirs."
+    bars, levels = [(what, share) for what, share, _ in rows], [level for *_, level in rows]
+    return [plots.bar_plot("Drift", alt, bars, "multiples of the limit that warns", levels)]
+
+
     bias = context.position_bias
     if bias is None or not len(bias.examination):
         return []
