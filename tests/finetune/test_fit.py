@@ -194,6 +194,29 @@ def test_out_of_memory_halves_the_chunk_and_keeps_the_loss(fit, settings, monkey
     np.testing.assert_allclose(small, whole, rtol=2e-3)
 
 
+def test_an_item_is_encoded_once_a_step_however_many_histories_it_is_in(fit, settings, monkeypatch):
+    from training.finetune.states import ItemStates
+
+    steps, pooled, step = [], ItemStates.pooled, Trainer.step
+
+    def counted(self, items):
+        if torch.is_grad_enabled():
+            steps[-1].extend(items.tolist())
+        return pooled(self, items)
+
+    def begin(self, number, done, *, encode):
+        steps.append([])
+        return step(self, number, done, encode=encode)
+
+    monkeypatch.setattr(ItemStates, "pooled", counted)
+    monkeypatch.setattr(Trainer, "step", begin)
+    monkeypatch.setattr("training.finetune.states.CHUNK_TOKENS", 32)
+    fit(settings(batch_size=256))
+    tuned = [items for items in steps if items]
+    assert tuned
+    assert all(len(items) == len(set(items)) <= 64 < 256 for items in tuned)
+
+
 def test_chunks_that_are_computed_twice_give_the_same_gradients(fit, settings, monkeypatch):
     config = settings(dropout=0.0)
     whole = fit(config, "whole")["learned"]["losses"]
