@@ -12,7 +12,7 @@ import numpy as np
 
 from data_schemas.columns import ITEM_ID
 from data_schemas.config import FeaturesConfig
-from data_schemas.errors import RecsysError, UsageError
+from data_schemas.errors import ExitCode, RecsysError, UsageError
 from features.clock import BUCKETS, window_buckets, window_us
 from features.feature_set import FeatureSet, own_feature
 from features.interactions import Floats, Longs
@@ -80,6 +80,7 @@ def require_sound(
             found=f"{found[0].column}: {found[0].problem}",
             expected="the same value in batch and online, and nothing of the future",
             fix="correct it until `recsys features check` passes, or take it out",
+            code=ExitCode.PROMOTION_REFUSED,  # as `recsys features check` says it
         )
 
 
