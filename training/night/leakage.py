@@ -49,7 +49,7 @@ def leak_checks(
     # Fits see events strictly before their `fit_until`: the last one seen lies just before it.
     last_seen = {"encoder": encoded.fit_until - 1}
     if windows.ranker:
-        last_seen["ranker's labels"] = windows.label_end(windows.ranker[-1]) - 1
+        last_seen["ranker, by its labels,"] = windows.label_end(windows.ranker[-1]) - 1
     found = leaks.fitted_before(last_seen, first, "the test window")
     found += _sources(inputs, tested, lists)
     if rows is not None and len(rows.moments):
