@@ -174,6 +174,8 @@ class RankerConfig(Section):
     """Optuna's budget; 0 keeps the settings above."""
     max_groups: Positive = 10_000
     """Ranking groups at most; a random sample beyond."""
+    debias: bool = True
+    """Where impressions tell how likely a place is to be looked at, labels weigh by it."""
 
 
 class EvaluationConfig(Section):

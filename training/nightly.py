@@ -90,7 +90,7 @@ def _run(night: Night, registry: Registry) -> NightResult:
 
     training_groups, training_rows = measure.measure(night, data, encoded, recipe, "ranker")
     test_groups, test_rows = measure.measure(night, data, encoded, recipe, "test")
-    rankers = ranker.fit(night, training_rows, training_groups)
+    rankers = ranker.fit(night, data, training_rows, training_groups)
     if night.runner.dry_run and not (rankers.skipped and test_groups.skipped):
         return publish.planned(night, "what follows depends on the ranker")
     lists = evaluate.make_lists(night, data, encoded, recipe, test_groups, test_rows, rankers)

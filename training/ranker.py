@@ -40,6 +40,8 @@ class Groups:
     """int32[G]: whose group it is; validation holds out users."""
     relevant: npt.NDArray[np.int32]
     """int32[G]: positives of the moment, found by recall or not (the metric's denominator)."""
+    weight: npt.NDArray[np.float32] | None = None
+    """float32[R]: what each label is worth (see `night.debias`); None where all count the same."""
 
     def __len__(self) -> int:
         return len(self.user)
@@ -56,6 +58,7 @@ class Groups:
             np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64),
             self.user[groups],
             self.relevant[groups],
+            None if self.weight is None else self.weight[rows],
         )
 
     def with_positive(self) -> npt.NDArray[np.int64]:
@@ -177,9 +180,12 @@ def _fit_linear(train: Groups, valid: Groups, seed: int) -> tuple[LinearPart, fl
 
 
 def _targets(groups: Groups) -> Matrix:
-    """A group's weight of one, shared by its positives in proportion to their grade."""
+    """A group's weight of one, shared by its positives in proportion to their grade, each share
+    worth its label's weight."""
     positive = np.maximum(groups.grade, 0).astype(np.float64)
     total = np.add.reduceat(positive, groups.offsets[:-1])
+    if groups.weight is not None:
+        positive *= groups.weight
     sizes = groups.offsets[1:] - groups.offsets[:-1]
     shares: Matrix = (positive / np.repeat(np.maximum(total, 1e-9), sizes)).astype(np.float32)
     return shares
@@ -204,6 +210,7 @@ def _sample_negatives(groups: Groups, keep: int, seed: int) -> Groups:
         np.concatenate([[0], np.cumsum(kept)]).astype(np.int64),
         groups.user,
         groups.relevant,
+        None if groups.weight is None else groups.weight[rows],
     )
 
 
@@ -284,6 +291,7 @@ def _boost(
         return lightgbm.Dataset(
             groups.x,
             label=np.maximum(groups.grade, 0),
+            weight=groups.weight,
             group=groups.offsets[1:] - groups.offsets[:-1],
             init_score=init,
             feature_name=list(names),

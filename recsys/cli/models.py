@@ -212,7 +212,8 @@ def _print_comparison(comparison: "Comparison", how: str) -> None:
 
     e, moved = comparison.evaluation, comparison.evaluation.differences[comparison.older]
     print(f"On {how}, with 95 % intervals by user:")
-    rows = [["metric", comparison.older, e.main, "difference", "interval", "verdict"]]
+    label = f"{e.main} − {comparison.older}"
+    rows = [["metric", comparison.older, e.main, label, "interval", "verdict"]]
     for name, d in moved.items():
         i = d.interval
         values = [_number(e.systems[s][name].value) for s in (comparison.older, e.main)]

@@ -185,7 +185,7 @@ def run_train(args: argparse.Namespace) -> int:
                 print(f"{name}: {stage.path / name}")
             return ExitCode.DONE
         groups, rows = measure.measure(night, data, encoded, recipe, "ranker")
-        rankers = ranker.fit(night, rows, groups)
+        rankers = ranker.fit(night, data, rows, groups)
         return _done(rankers.path / "full", rankers.facts["ranker"])
 
 

@@ -271,7 +271,7 @@ def _plots(evaluation: Evaluation, context: ReportContext) -> dict[str, list[Plo
 
 def _curve_plot(e: Evaluation, metric: str) -> Plot:
     at = e.curve_ks[-1]
-    ends = ", ".join(f"{n} {_number(v[-1].value)}" for n, v in e.curves[metric].items())
+    ends = ", ".join(f"{n} {_number(e.curves[metric][n][-1].value)}" for n in _front(e))
     return plots.line_plot(
         f"{metric} by list length",
         f"{metric} at k from {e.curve_ks[0]} to {at}; at {at}: {ends}.",
@@ -327,7 +327,8 @@ def _score_plots(e: Evaluation) -> list[Plot]:
 def _popularity_plots(e: Evaluation) -> list[Plot]:
     if not e.exposure:
         return []
-    top = ", ".join(f"{name} {share[0]:.0%}" for name, share in e.exposure.items())
+    known = [n for n in (HISTORY, *_front(e)) if n in e.exposure]
+    top = ", ".join(f"{name} {e.exposure[name][0]:.0%}" for name in known)
     return [
         plots.share_plot(
             "Who gets shown",
@@ -371,7 +372,6 @@ def _ranker_plots(context: ReportContext) -> list[Plot]:
     return found
 
 
-def _position_plots(context: ReportContext) -> list[Plot]:
 DRIFT_BARS = 14
 """Findings drawn, those nearest to or furthest beyond their limit."""
 
@@ -392,6 +392,7 @@ def _drift_plots(context: ReportContext) -> list[Plot]:
     return [plots.bar_plot("Drift", alt, bars, "multiples of the limit that warns", levels)]
 
 
+def _position_plots(context: ReportContext) -> list[Plot]:
     bias = context.position_bias
     if bias is None or not len(bias.examination):
         return []

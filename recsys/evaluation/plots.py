@@ -185,6 +185,7 @@ def learning_plot(title: str, alt: str, rows: Sequence[Mapping[str, float]]) -> 
             other.spines["right"].set_visible(True)
             other.plot(*zip(*checks, strict=True), label="validation nDCG", markersize=4, **second)
             other.set_ylabel("validation nDCG")
+            other.ticklabel_format(axis="y", useOffset=False)
 
     return _figure(title, alt, draw)
 

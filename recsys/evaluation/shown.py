@@ -31,8 +31,8 @@ EXPLORED = 0.5
 """A chance from here on belongs to a list that is the same but for rare swaps."""
 LONGEST = 12
 """Places of a list whose orders are all gone through: 4,096 sets."""
-LEAST_EXAMINED = 0.1
-"""Examination below which a click counts no heavier: a few late clicks must not decide."""
+LEAST_EXAMINED = 0.2
+"""Examination below which a click counts no heavier: a few late clicks must not decide (assumed)."""
 REWARD_BANDS = 10
 
 

@@ -142,7 +142,7 @@ def test_a_late_click_weighs_as_many_as_its_place_hid() -> None:
     user, item = np.array([2, 2, 2, 3]), np.array([5, 6, 9, 5])
     begin, end = np.full(4, 9 * HOUR), np.full(4, 20 * HOUR)
     found = label_weights(lists, events, bias, user, item, (begin, end))
-    # Place 2: 1/0.5; place 3: no more than 1/0.1; item 9 and user 3 were shown nothing.
-    np.testing.assert_allclose(found, [2.0, 10.0, 1.0, 1.0])
+    # Place 2: 1/0.5; place 3: no more than 1/0.2; item 9 and user 3 were shown nothing.
+    np.testing.assert_allclose(found, [2.0, 5.0, 1.0, 1.0])
     later = label_weights(lists, events, bias, user, item, (begin + 2 * HOUR, end))
     np.testing.assert_allclose(later, 1.0)

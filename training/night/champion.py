@@ -106,7 +106,7 @@ def _refitted(
     recipe = Recipe.parse(bundle.facts["recipe"])
     groups, rows = measure.measure(side, inputs, kept, recipe, "ranker")
     _, tested = measure.measure(side, inputs, kept, recipe, "test")
-    rankers = ranker.fit(side, rows, groups)
+    rankers = ranker.fit(side, inputs, rows, groups)
     assert tested is not None
     score = ranker.score(rankers.path, "full", tested)
     items, scores = top_k(score, tested.table.items, tested.table.offsets, evaluate.LIST_LENGTH)

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,19 @@ import numpy as np
 from recsys.ranker import Ranker
 from recsys.stages import StageResult
 from training.night.context import Night
+from training.night.debias import debias
+from training.night.inputs import Inputs
 from training.night.measure import Measured
 from training.ranker import Groups, fit_ranker
 
-CODE = ("training.ranker", "training.night.ranker", "recsys.ranker")
+CODE = (
+    "training.ranker",
+    "training.night.ranker",
+    "training.night.debias",
+    "recsys.evaluation.position_bias",
+    "recsys.evaluation.shown",
+    "recsys.ranker",
+)
 ABLATIONS = {
     "without text": ("text",),
     "without collaborative": ("collaborative",),
@@ -26,12 +36,15 @@ features on the same groups stands beside them, so that a part is not praised fo
 WHOLE = "all features, fewer groups"
 
 
-def fit(night: Night, measured: Measured | None, upstream: StageResult) -> StageResult:
+def fit(
+    night: Night, inputs: Inputs, measured: Measured | None, upstream: StageResult
+) -> StageResult:
     """The ranker, and one more per ablation, each in its own folder."""
 
     def action(out: Path) -> dict[str, Any]:
         assert measured is not None
-        groups = measured.groups()
+        unbiased = debias(night, inputs, measured)
+        groups = replace(measured.groups(), weight=unbiased.weight)
         ranker = _fit_into(out / "full", night, groups, measured.features.columns)
         few = len(groups.with_positive()) <= ABLATION_GROUPS
         small = groups if few else _sample(groups, night.config.seed)
@@ -48,7 +61,12 @@ def fit(night: Night, measured: Measured | None, upstream: StageResult) -> Stage
             if 0 < len(columns) < len(measured.features.columns):
                 kept[name] = columns
                 _fit_into(_folder(out, name), night, _only(small, measured, columns), columns)
-        return {"ranker": ranker.facts, "gain": ranker.gain(), "ablations": kept}
+        return {
+            "ranker": ranker.facts,
+            "gain": ranker.gain(),
+            "ablations": kept,
+            "position": unbiased.facts(),
+        }
 
     return night.runner.run(
         "ranker",
@@ -88,6 +106,7 @@ def _only(groups: Groups, measured: Measured, columns: Sequence[str]) -> Groups:
         groups.offsets,
         groups.user,
         groups.relevant,
+        groups.weight,
     )
 
 

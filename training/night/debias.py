@@ -1,0 +1,86 @@
+"""Place in a list and what was clicked there: estimated on shown lists, used in the ranker's labels.
+
+An item acted on at a late place had little chance to be looked at; its label weighs as much as the
+chance it had (inverse propensity, Joachims et al. 2017). Only lists and events before the first
+tested cut are read.
+
+Shapes: R candidate rows of M moments.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from data_schemas.errors import DataRefused
+from features.interactions import Floats
+from recsys.evaluation.context import PositionBias
+from recsys.evaluation.shown import ShownLists, bias_of_lists, label_weights
+from training.night.context import Night
+from training.night.inputs import Inputs
+from training.night.measure import Measured
+
+MOST_LISTS = 200_000
+"""Latest lists that the bias is estimated on (assumed: more change nothing in its second place)."""
+
+
+@dataclass(frozen=True)
+class Debiased:
+    """The bias, and what each row's label is worth by it."""
+
+    weight: Floats | None
+    """float32[R]; None where every label counts the same."""
+    bias: PositionBias | None
+    why: str
+    """How the bias was estimated and used, or why it was not."""
+
+    def facts(self) -> dict[str, Any]:
+        """For the stage; `bias_of` reads it back."""
+        bias = None if self.bias is None else vars(self.bias)
+        return {"why": self.why, "bias": bias}
+
+
+def bias_of(facts: dict[str, Any]) -> PositionBias | None:
+    """The bias out of a stage's facts."""
+    return None if facts["bias"] is None else PositionBias(**facts["bias"])
+
+
+def debias(night: Night, inputs: Inputs, measured: Measured) -> Debiased:
+    """Weights of the ranker's labels; all the same, with the reason, where no bias can be known."""
+    shown = inputs.tables.impressions
+    if shown is None or not len(shown):
+        return Debiased(None, None, "there are no impressions")
+    until = inputs.windows.test[0]
+    lists = ShownLists(shown.offsets, shown.item, shown.user, shown.time, shown.propensity)
+    before = np.flatnonzero(lists.time < until)[-MOST_LISTS:]
+    events = inputs.interactions.before(until)
+    lists = lists.take(before)
+    try:
+        bias = bias_of_lists(lists, events, seed=night.config.seed)
+    except DataRefused as error:
+        return Debiased(None, None, str(error))
+    if not np.isfinite(bias.examination).all():
+        return Debiased(None, None, "some place was never acted on")
+    if not night.config.ranker.debias:
+        return Debiased(None, bias, "ranker.debias is off: labels count the same at every place")
+    weight = _of_rows(inputs, measured, lists, events, bias)
+    moved = int((weight != 1).sum())
+    return Debiased(
+        weight, bias, f"{moved:,} of {int((measured.table.grade > 0).sum()):,} labels are weighted"
+    )
+
+
+def _of_rows(
+    inputs: Inputs, measured: Measured, lists: ShownLists, events: Any, bias: PositionBias
+) -> Floats:
+    table, moments = measured.table, measured.moments
+    rows = np.flatnonzero(table.grade > 0)
+    moment = np.searchsorted(table.offsets, rows, "right") - 1
+    begin = moments.now[moment]
+    ends = {int(cut): inputs.windows.label_end(int(cut)) for cut in np.unique(begin)}
+    end = np.array([ends[int(t)] for t in begin], np.int64)
+    weight = np.ones(len(table.items), np.float32)
+    weight[rows] = label_weights(
+        lists, events, bias, moments.user[moment], table.items[rows], (begin, end)
+    )
+    return weight
