@@ -9,7 +9,6 @@ from functools import lru_cache
 from typing import Any, Final, Protocol
 
 import ibis
-import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
@@ -98,12 +97,11 @@ class PySpark:
         )
 
     def put(self, name: str, columns: Columns) -> None:
-        frame = pa.table(dict(columns)).to_pandas()
-        self._session.createDataFrame(frame).createOrReplaceTempView(name)
+        self._session.createDataFrame(pa.table(dict(columns))).createOrReplaceTempView(name)
 
     def run(self, query: Query, columns: tuple[Column, ...]) -> dict[str, npt.NDArray[Any]]:
-        frame = self._session.sql(sql_of(query, columns, "pyspark")).toPandas()
-        return {name: np.asarray(frame[name]) for name in frame.columns}
+        found = self._session.sql(sql_of(query, columns, "pyspark")).toArrow()
+        return {name: found[name].to_numpy() for name in found.column_names}
 
     def close(self) -> None:
         # The session is the process's own and costs seconds to start: it is left to others.

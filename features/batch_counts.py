@@ -97,22 +97,58 @@ def _read_entity(
     columns = [_column(count, inputs) for count in counts]
     usable = [i for i, column in enumerate(columns) if column is not None]
     wanted = [column for column in columns if column is not None]
-    if not wanted:
-        return {count: np.zeros(len(rows), np.int32) for count in counts}
-    events, asked = _events(entity, inputs), _asked(entity, rows, inputs)
     result = {count: np.zeros(len(rows), np.int32) for count in counts}
+    if not wanted:
+        return result
+    items, bucket, bound, place = _distinct_rows(entity, rows, inputs)
+    events, asked = _events(entity, inputs), _asked(entity, items, bucket, bound, inputs)
     if backend is None:
-        counted = count_windows(events, asked, wanted, len(rows))
-        return result | {counts[i]: values for i, values in zip(usable, counted, strict=True)}
-    row = asked.row
-    for part, seen in _parts(asked.entity, events.entity, len(wanted), inputs.memory_mb):
-        found = _part_counts(asked.where(part), events.where(seen), wanted, backend)
-        for i, values in zip(usable, found, strict=True):
-            if entity == ENTITY_TAG:
-                np.add.at(result[counts[i]], row[part], values)  # a row's tags add up
-            else:
-                result[counts[i]][row[part]] = values
+        counted = count_windows(events, asked, wanted, len(items))
+    else:
+        counted = _by_sql(entity, events, asked, wanted, len(items), backend, inputs.memory_mb)
+    for i, values in zip(usable, counted, strict=True):
+        result[counts[i]] = values if place is None else values[place]
     return result
+
+
+def _distinct_rows(
+    entity: str, rows: Rows, inputs: BatchInputs
+) -> tuple[Ints, Longs, Longs | None, npt.NDArray[np.int64] | None]:
+    """(items, buckets, position bounds or none, which of these each row is or none).
+
+    A row asks for each of its item's tags; lists of one moment share items, so that counting for
+    each (item, bucket) once saves most of it.
+    """
+    bucket = rows.per_row(rows.now // inputs.bucket_us)
+    if (rows.position != ANY_POSITION).any():
+        return rows.items, bucket, rows.per_row(rows.position), None
+    if entity != ENTITY_TAG or not len(bucket):
+        return rows.items, bucket, None, None
+    low = int(bucket.min())
+    span = int(bucket.max()) - low + 1
+    key, place = np.unique(rows.items.astype(np.int64) * span + (bucket - low), return_inverse=True)
+    return (key // span).astype(np.int32), key % span + low, None, place
+
+
+def _by_sql(
+    entity: str,
+    events: Counted,
+    asked: Asked,
+    wanted: list[Column],
+    n_rows: int,
+    backend: Backend,
+    memory_mb: int,
+) -> npt.NDArray[np.int32]:
+    """int32[C, R] as `count_windows`, part by part."""
+    out, row = np.zeros((len(wanted), n_rows), np.int32), asked.row
+    for part, seen in _parts(asked.entity, events.entity, len(wanted), memory_mb):
+        found = _part_counts(asked.where(part), events.where(seen), wanted, backend)
+        for values, target in zip(found, out, strict=True):
+            if entity == ENTITY_TAG:
+                np.add.at(target, row[part], values)  # a row's tags add up
+            else:
+                target[row[part]] = values
+    return out
 
 
 def _column(count: Count, inputs: BatchInputs) -> Column | None:
@@ -144,19 +180,18 @@ def _events(entity: str, inputs: BatchInputs) -> Counted:
     return every if known.all() else every.where(known)
 
 
-def _asked(entity: str, rows: Rows, inputs: BatchInputs) -> Asked:
-    """The (entity, bucket) pairs that all rows ask for."""
-    bucket = rows.per_row(rows.now // inputs.bucket_us)
-    bounded = (rows.position != ANY_POSITION).any()
-    bound = rows.per_row(rows.position) if bounded else None
+def _asked(
+    entity: str, items: Ints, bucket: Longs, bound: Longs | None, inputs: BatchInputs
+) -> Asked:
+    """The (entity, bucket) pairs that rows of these items and buckets ask for."""
     if entity == ENTITY_TAG:
-        row, codes = tag_rows(inputs.catalogue, rows.items)
+        row, codes = tag_rows(inputs.catalogue, items)
     else:
-        codes = entity_codes(inputs.catalogue, entity, rows.items)
-        every = codes >= 0
-        if every.all():
+        codes = entity_codes(inputs.catalogue, entity, items)
+        known = codes >= 0
+        if known.all():
             return Asked(np.arange(len(codes)), codes, bucket, bound)
-        row = np.flatnonzero(every)
+        row = np.flatnonzero(known)
         codes = codes[row]
     return Asked(row, codes, bucket[row], None if bound is None else bound[row])
 

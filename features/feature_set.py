@@ -200,7 +200,9 @@ class FeatureSet:
         return cls(
             [
                 *(signal_feature(name) for name in signal_columns),
-                *_counters(tuple(kinds)[:MAX_TYPES], widths, impressions),
+                *_counters(
+                    tuple(kinds)[:MAX_TYPES], widths, impressions, bool(catalogue.tag_names)
+                ),
                 *_of_user(tuple(kinds)[:MAX_TYPES], widths, resolution),
                 *_of_item(catalogue, resolution),
                 *_user_attributes(users),
@@ -221,14 +223,18 @@ def _widths(config: FeaturesConfig, resolution: str) -> tuple[int, ...]:
     return tuple(widths)
 
 
-def _counters(kinds: tuple[str, ...], widths: tuple[int, ...], impressions: bool) -> list[Feature]:
+def _counters(
+    kinds: tuple[str, ...], widths: tuple[int, ...], impressions: bool, tags: bool
+) -> list[Feature]:
     every = (*widths, UNBOUNDED)
     types = ("",) if len(kinds) < 2 else ("", *kinds)
     chosen: list[Feature] = [WindowCount("item", t, w) for t in types for w in every]
     chosen += [WindowCount("category", "", w) for w in every]
+    longest = widths[-1] if widths else UNBOUNDED
+    if tags:
+        chosen += [WindowCount("tag", "", w) for w in (longest, UNBOUNDED)]
     if len(widths) > 1:
         chosen.append(Trend("", widths[0], widths[-1]))
-    longest = widths[-1] if widths else UNBOUNDED
     if impressions:
         chosen += [WindowCount("shown", "", w) for w in every]
         chosen += [SmoothedRate(t, "", w) for t in kinds for w in (longest, UNBOUNDED)]

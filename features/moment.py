@@ -10,9 +10,10 @@ from typing import Any, Final, NamedTuple, Protocol
 import numpy as np
 
 from features.catalogue import Catalogue
+from features.compiled import compiled
 from features.counters import Kinds
 from features.interactions import Floats, History, Ints, Longs
-from features.state import CounterView, OnlineState, tag_rows
+from features.state import CounterView, OnlineState
 
 ENTITY_ITEM: Final = "item"
 ENTITY_CATEGORY: Final = "category"
@@ -148,10 +149,40 @@ class OnlineCounts:
         if entity != ENTITY_TAG:
             codes = entity_codes(catalogue, entity, self._items)
             return self._view.read(entity, codes, kinds, plan.widths_us)
-        rows, tags = tag_rows(catalogue, self._items)
-        out = np.zeros((len(self._items), len(kinds) + 1, len(plan.widths_us)), np.int64)
-        np.add.at(out, rows, self._view.read(entity, tags, kinds, plan.widths_us))
+        # Items share tags, so each tag is read once.
+        start, stop, pool = catalogue.tag_ranges
+        place = np.full(len(catalogue.tag_names), -1, np.int32)
+        tags = distinct_tags(start, stop, pool, self._items, place)
+        counts = self._view.read(entity, tags, kinds, plan.widths_us)
+        out = np.zeros((len(self._items), *counts.shape[1:]), np.int64)
+        add_tags(start, stop, pool, self._items, place, counts, out)
         return out
+
+
+@compiled
+def distinct_tags(start: Longs, stop: Longs, pool: Ints, items: Ints, place: Ints) -> Ints:
+    """int32[t]: the tags of n items, each once; `place` int32[tags] (all -1) gets where each is."""
+    size = 0
+    for item in items:
+        for at in range(start[item], stop[item]):
+            if place[pool[at]] < 0:
+                place[pool[at]] = size
+                size += 1
+    tags = np.empty(size, np.int32)
+    for tag in range(len(place)):
+        if place[tag] >= 0:
+            tags[place[tag]] = tag
+    return tags
+
+
+@compiled
+def add_tags(
+    start: Longs, stop: Longs, pool: Ints, items: Ints, place: Ints, counts: Longs, out: Longs
+) -> None:
+    """Add to out[n, …] the counts[t, …] of each item's tags."""
+    for i in range(len(items)):
+        for at in range(start[items[i]], stop[items[i]]):
+            out[i] += counts[place[pool[at]]]
 
 
 def entity_codes(catalogue: Catalogue, entity: str, items: Ints) -> Ints:

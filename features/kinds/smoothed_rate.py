@@ -23,7 +23,7 @@ class SmoothedRate(CounterFeature):
     """Event type of the denominator; empty for appearances in lists (`shown`)."""
     window_us: int
     prior: float = 0.05
-    """Rate assumed before anything is seen (fitted on the data by the default set)."""
+    """Rate assumed before anything is seen."""
     strength: float = 20.0
     """Opportunities that the prior is worth."""
 

@@ -38,7 +38,6 @@ def every_kind(trial: Trial, bucket: str = "hour") -> FeatureSet:
         catalogue, TYPES, SIGNALS, config, users=trial.users, impressions=True
     )
     more = [
-        WindowCount("tag", "", 0),
         WindowCount("tag", "click", 3 * DAY),
         WindowCount("item", "never", DAY),
         Context("slot"),
