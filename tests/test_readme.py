@@ -7,9 +7,11 @@ import pytest
 import yaml
 
 from data_schemas.config import parse_config
+from data_schemas.tables import RULES, TABLES, WARNINGS
 from recsys.cli.main import build_parser
 
 README = Path(__file__).parents[1] / "README.md"
+DATA = README.parent / "docs" / "data.md"
 
 
 def blocks(kind):
@@ -38,3 +40,9 @@ def test_every_command_named_parses():
     assert len(lines) >= 5
     for words in lines:
         assert parser.parse_args(words).run is not None
+
+
+def test_the_page_on_tables_names_every_column_rule_and_warning():
+    named = set(re.findall(r"`([^`\n]+)`", DATA.read_text(encoding="utf-8")))
+    columns = {column for table in TABLES.values() for column in table.names}
+    assert columns | set(RULES) | set(WARNINGS) <= named
