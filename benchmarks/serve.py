@@ -4,23 +4,26 @@
     python benchmarks/serve.py --only ours,fastapi --seconds 3
     python benchmarks/serve.py --workspace demo/recsys.yaml      `recsys serve` on a real release
 
-The fixture is 300 trees of 31 leaves over 40 features. Peers:
+The fixture is a synthetic release (see `release.py`): 300 trees of 31 leaves over 40 features,
+10,000 items, 10,000 users with 200,000 events in the state. Peers:
 
-- `ours`: the whole service: decoding and checks, keys off, impressions logged to SQLite, metrics,
-  state followed; the engine looks 100 rows up and ranks them. `ours+why` explains ten items.
+- `ours`: the whole service over that release, everything on: a key to check, recall signals of six
+  sources, features from the live state, exploration, impressions logged to SQLite, feature rows
+  sampled for parity, metrics, state followed. `ours+why` explains ten items.
 - `empty`: our server with a handler that does nothing (the floor of the transport).
-- `fastapi`: a minimal hand-written FastAPI and pydantic app that looks rows up and predicts.
-- `mlflow`: `mlflow models serve` of the same booster; it takes the 100x40 matrix as JSON.
-- `bentoml`: a BentoML service in a virtual environment of its own (made on first use).
+- `fastapi`: a minimal hand-written FastAPI and pydantic app that looks finished feature rows up and
+  predicts.
+- `mlflow`: `mlflow models serve` of the same booster; it is sent the finished 100x40 matrix as JSON.
+- `bentoml`: a BentoML service in a virtual environment of its own (made on first use), that looks
+  finished rows up as `fastapi` does.
 
-All servers run one process and are asked over keep-alive connections on 127.0.0.1: one connection
-for latency, eight for throughput. Cores are shared with the load tool, so requests per second are
-given per second of the server's own CPU time as well. Timings of a busy machine are rough; compare
-within one run.
+The peers compute no feature; ours computes all of them. All servers run one process and are asked by
+wrk over keep-alive connections on 127.0.0.1, 200 different requests in turn: one connection for
+latency, eight for throughput. Cores are shared with the load tool, so processor time per request is
+given as well: it is what compares on a busy machine, where wall-clock times are rough.
 """
 
 import argparse
-import asyncio
 import json
 import os
 import shutil
@@ -38,106 +41,33 @@ import numpy as np
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
-TREES, LEAVES, FEATURES, ITEMS = 300, 31, 40, 10_000
-WARM_UP = 30
-"""Requests before measuring."""
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+ITEMS, USERS, EVENTS = 10_000, 10_000, 200_000
+BODIES = 200
+"""Different requests of a peer, asked in turn."""
 
 
-# --- fixture ------------------------------------------------------------------------------------
-
-
-def make_fixture(folder: Path) -> None:
-    """A booster of the stated size, and a matrix of item features."""
-    import lightgbm
-
-    rng = np.random.default_rng(7)
-    x = rng.normal(size=(ITEMS, FEATURES)).astype(np.float32)
-    y = np.clip(x @ rng.normal(size=FEATURES) / 4 + rng.normal(size=len(x)) + 1, 0, 3).astype(int)
-    data = lightgbm.Dataset(x, y, group=[100] * (ITEMS // 100))
-    options = {
-        "objective": "lambdarank",
-        "num_leaves": LEAVES,
-        "min_data_in_leaf": 5,
-        "num_threads": 1,
-        "verbose": -1,
-    }
-    booster = lightgbm.train(options, data, TREES)
-    booster.save_model(str(folder / "ranker.txt"))
-    np.save(folder / "items.npy", x)
-
-
-def bare_predict_ms(folder: Path, rows: int) -> float:
-    """Median of the predict alone, milliseconds."""
+def bare_predict_ms(folder: Path, rows: int) -> tuple[float, float]:
+    """Medians of the predict alone, milliseconds: (by the clock, of processor time)."""
     import lightgbm
 
     booster = lightgbm.Booster(model_file=str(folder / "ranker.txt"))
-    x = np.load(folder / "items.npy")[:rows]
-    times = []
+    x = np.load(folder / "rows.npy")[:rows]
+    wall, cpu = [], []
     for _ in range(300):
-        start = time.perf_counter()
+        start, used = time.perf_counter(), time.thread_time()
         booster.predict(x, num_threads=1)
-        times.append(time.perf_counter() - start)
-    return float(np.median(times)) * 1e3
+        wall.append(time.perf_counter() - start)
+        cpu.append(time.thread_time() - used)
+    return float(np.median(wall)) * 1e3, float(np.median(cpu)) * 1e3
 
 
 # --- servers, each in a process of its own -------------------------------------------------------
 
 
-class FixtureEngine:
-    """The product's engine protocol around the fixture: looks rows up, ranks, explains."""
-
-    version, log_position, data_end = "1", 0, 0
-
-    def __init__(self, folder: Path) -> None:
-        import lightgbm
-
-        self._booster = lightgbm.Booster(model_file=str(folder / "ranker.txt"))
-        self._rows = np.load(folder / "items.npy", mmap_mode="r")
-        self._index = {f"i{n}": n for n in range(len(self._rows))}
-
-    def answer(self, ask: Any) -> Any:
-        from serving.engine import Answer
-
-        names = ask.items if ask.items is not None else list(self._index)[: ask.k]
-        found = [self._index[name] for name in names if name in self._index]
-        x = self._rows[found]
-        scores = self._booster.predict(x, num_threads=1)
-        order = np.argsort(-scores, kind="stable")
-        answer = Answer([names[i] for i in order], scores[order].tolist(), features=x[order])
-        if ask.explain:
-            top = x[order[: ask.explain]]
-            shares = self._booster.predict(top, pred_contrib=True, num_threads=1)
-            answer.reasons = [
-                {"families": {"text": float(row[:20].sum()), "counters": float(row[20:-1].sum())}}
-                for row in shares
-            ]
-        return answer
-
-    def apply(self, records: Any) -> None:
-        self.log_position = records[-1].position
-
-    def similar(self, item_id: str, k: int, now: int) -> None:
-        return None
-
-    def user(self, user_id: str) -> None:
-        return None
-
-    def item(self, item_id: str) -> None:
-        return None
-
-
-class FixtureProvider:
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-
-    def poll(self) -> str:
-        return "1"
-
-    def load(self, version: str | None) -> FixtureEngine:
-        return FixtureEngine(self._folder)
-
-
 def serve_ours(folder: Path, port: int, empty: bool) -> None:
+    from release import Release
+
     from recsys.eventlog import EventLog
     from serving.app import App
     from serving.asgi import Response
@@ -146,9 +76,14 @@ def serve_ours(folder: Path, port: int, empty: bool) -> None:
 
     endpoint = Endpoint(port=port)
     app: Any = App(
-        FixtureProvider(folder),
+        Release(folder),
         lambda: EventLog.open(Path(tempfile.mkdtemp(dir=folder)) / "log.sqlite"),
-        Settings(max_queue=256),
+        Settings(
+            max_queue=256,
+            clock="end_of_data",
+            keys_file=folder / "keys.yaml",
+            explore_share=0.05,
+        ),
     )
     if empty:
         whole = app._http
@@ -170,8 +105,8 @@ def serve_fastapi(folder: Path, port: int) -> None:
     from pydantic import BaseModel
 
     booster = lightgbm.Booster(model_file=str(folder / "ranker.txt"))
-    rows = np.load(folder / "items.npy")
-    index = {f"i{n}": n for n in range(len(rows))}
+    rows = np.load(folder / "rows.npy")
+    index = {f"item-{n}": n % len(rows) for n in range(ITEMS)}
 
     class RankRequest(BaseModel):
         user_id: str
@@ -212,8 +147,8 @@ FOLDER = os.environ["FIXTURE"]
 class Ranker:
     def __init__(self):
         self.booster = lightgbm.Booster(model_file=FOLDER + "/ranker.txt")
-        self.rows = np.load(FOLDER + "/items.npy")
-        self.index = {f"i{n}": n for n in range(len(self.rows))}
+        self.rows = np.load(FOLDER + "/rows.npy")
+        self.index = {f"item-{n}": n % len(self.rows) for n in range(10_000)}
 
     @bentoml.api(route="/v1/rank")
     def rank(self, user_id: str, items: list[str]) -> dict:
@@ -226,6 +161,23 @@ class Ranker:
 # --- load -----------------------------------------------------------------------------------------
 
 
+WRK = """
+local bodies = {}
+for line in io.lines("BODIES") do bodies[#bodies + 1] = line end
+local headers = {["content-type"] = "application/json", ["x-api-key"] = "KEY"}
+local turn = 0
+request = function()
+  turn = turn % #bodies + 1
+  return wrk.format("POST", nil, headers, bodies[turn])
+end
+done = function(summary, latency, requests)
+  io.write(string.format("RESULT %f %f %d %d %f\\n", latency:percentile(50), latency:percentile(99),
+    summary.requests, summary.errors.status + summary.errors.connect + summary.errors.read
+    + summary.errors.write + summary.errors.timeout, summary.duration))
+end
+"""
+
+
 @dataclass
 class Peer:
     """A running server and how it is asked."""
@@ -235,62 +187,46 @@ class Peer:
     port: int
     path: str
     ready: str
-    body: bytes
+    bodies: list[bytes]
+    key: str = ""
 
 
-async def drive(peer: Peer, connections: int, seconds: float) -> tuple[list[float], int]:
-    """(latencies in s, failures) of keep-alive connections that ask again at once."""
-    times: list[float] = []
-    failures = 0
-    stop = time.perf_counter() + seconds
-    head = f"POST {peer.path} HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\n"
-    request = head.encode() + f"content-length: {len(peer.body)}\r\n\r\n".encode() + peer.body
-
-    async def one() -> None:
-        nonlocal failures
-        reader, writer = await asyncio.open_connection("127.0.0.1", peer.port)
-        while time.perf_counter() < stop:
-            start = time.perf_counter()
-            writer.write(request)
-            status = await read_answer(reader)
-            times.append(time.perf_counter() - start)
-            failures += status != 200
-        writer.close()
-
-    await asyncio.gather(*(one() for _ in range(connections)))
-    return times, failures
-
-
-async def read_answer(reader: asyncio.StreamReader) -> int:
-    """Status of one answer, its body read."""
-    head = (await reader.readuntil(b"\r\n\r\n")).lower()
-    if b"content-length:" in head:
-        length = int(head.split(b"content-length:")[1].split(b"\r\n")[0])
-        await reader.readexactly(length)
-    else:
-        while size := int(await reader.readline(), 16):
-            await reader.readexactly(size + 2)
-        await reader.readline()
-    return int(head.split()[1])
+def drive(peer: Peer, connections: int, seconds: float) -> dict[str, float]:
+    """wrk on keep-alive connections that ask again at once; times in ms."""
+    with tempfile.TemporaryDirectory() as place:
+        bodies, script = Path(place) / "bodies", Path(place) / "script.lua"
+        bodies.write_bytes(b"\n".join(peer.bodies) + b"\n")
+        script.write_text(WRK.replace("BODIES", str(bodies)).replace("KEY", peer.key))
+        before = cpu_seconds(peer)
+        command = ["wrk", "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s", "-s"]
+        command += [str(script), f"http://127.0.0.1:{peer.port}{peer.path}"]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        used = cpu_seconds(peer) - before
+    line = next(x for x in done.stdout.splitlines() if x.startswith("RESULT"))
+    p50, p99, requests, failed, duration = map(float, line.split()[1:])
+    return {
+        "p50": p50 / 1e3,
+        "p99": p99 / 1e3,
+        "per_second": requests / (duration / 1e6),
+        "cpu_ms": used * 1e3 / max(1.0, requests),
+        "failed": failed,
+    }
 
 
 def measure(peer: Peer, seconds: float) -> dict[str, float]:
     """Latency on one connection, throughput on eight, memory of the server's processes."""
-    asyncio.run(drive(peer, 1, seconds / 4))
-    alone, failed = asyncio.run(drive(peer, 1, seconds))
-    before = cpu_seconds(peer)
-    start = time.perf_counter()
-    many, failed_many = asyncio.run(drive(peer, 8, seconds))
-    elapsed = time.perf_counter() - start
-    used = cpu_seconds(peer) - before
+    drive(peer, 1, seconds / 4)
+    alone = drive(peer, 1, seconds)
+    many = drive(peer, 8, seconds)
     return {
-        "p50_ms": float(np.percentile(alone, 50)) * 1e3,
-        "p99_ms": float(np.percentile(alone, 99)) * 1e3,
-        "per_second": len(many) / elapsed,
-        "per_cpu_second": len(many) / max(used, 1e-9),
-        "p99_of_8_ms": float(np.percentile(many, 99)) * 1e3,
+        "p50_ms": alone["p50"],
+        "p99_ms": alone["p99"],
+        "cpu_ms": alone["cpu_ms"],
+        "per_second": many["per_second"],
+        "per_cpu_second": 1e3 / many["cpu_ms"],
+        "p99_of_8_ms": many["p99"],
         "memory_mb": memory_mb(peer),
-        "failed": failed + failed_many,
+        "failed": alone["failed"] + many["failed"],
     }
 
 
@@ -319,38 +255,44 @@ def free_port() -> int:
         return int(sock.getsockname()[1])
 
 
-def rank_body(count: int, **more: Any) -> bytes:
-    items = [f"i{n}" for n in range(count)]
-    return json.dumps({"user_id": "u", "items": items, **more}).encode()
+def rank_bodies(count: int, **more: Any) -> list[bytes]:
+    """Requests of random users for random candidates."""
+    draw = np.random.default_rng(count)
+    return [
+        json.dumps(
+            {
+                "user_id": f"user-{draw.integers(USERS)}",
+                "items": [f"item-{i}" for i in draw.choice(ITEMS, count, replace=False)],
+                **more,
+            }
+        ).encode()
+        for _ in range(BODIES)
+    ]
 
 
 def start(name: str, folder: Path, candidates: int) -> Peer:
     """Start a peer and wait until it answers."""
     port, environment = free_port(), {**os.environ, "PYTHONPATH": str(ROOT), "FIXTURE": str(folder)}
-    body, path, ready = rank_body(candidates), "/v1/rank", "/readyz"
-    me = [
-        sys.executable,
-        str(Path(__file__).resolve()),
-        "--fixture",
-        str(folder),
-        "--port",
-        str(port),
-    ]
+    bodies, path, ready = rank_bodies(candidates), "/v1/rank", "/readyz"
+    here = str(Path(__file__).resolve())
+    me = [sys.executable, here, "--fixture", str(folder), "--port", str(port)]
     if name in ("ours", "empty", "fastapi"):
         command = [*me, "--server", name]
     elif name == "ours+why":
-        command, body = [*me, "--server", "ours"], rank_body(candidates, explain=10)
+        command, bodies = [*me, "--server", "ours"], rank_bodies(candidates, explain=10)
     elif name == "mlflow":
         command = mlflow_command(folder, port)
         environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
-        rows = np.load(folder / "items.npy")[:candidates]
-        body = json.dumps({"inputs": rows.round(6).tolist()}).encode()
+        rows = np.nan_to_num(np.load(folder / "rows.npy")).round(6)
+        parts = [rows[n : n + candidates] for n in range(0, len(rows) - candidates, candidates)]
+        bodies = [json.dumps({"inputs": part.tolist()}).encode() for part in parts]
         path, ready = "/invocations", "/ping"
     else:
         command = bento_command(folder, port)
     log = (folder / f"{name}.log").open("wb")
     process = subprocess.Popen(command, stdout=log, stderr=log, env=environment, cwd=folder)
-    peer = Peer(name, process, port, path, ready, body)
+    key = (folder / "key").read_text()
+    peer = Peer(name, process, port, path, ready, bodies, key)
     wait_ready(peer)
     return peer
 
@@ -426,14 +368,14 @@ def measure_workspace(config: Path, workers: int, seconds: float) -> None:
     process = subprocess.Popen(
         command, stdout=subprocess.DEVNULL, env={**os.environ, "PYTHONPATH": str(ROOT)}
     )
-    peer = Peer("release", process, port, "/v1/rank", "/readyz", b"")
+    peer = Peer("release", process, port, "/v1/rank", "/readyz", [])
     try:
         wait_ready(peer)
         print(f"ready after {time.monotonic() - began:.1f} s with {workers} worker(s)")
         ids = catalogue_ids(port, 100)
         header()
         for name, path, body in workspace_calls(ids):
-            peer.path, peer.body = path, json.dumps(body).encode()
+            peer.path, peer.bodies = path, [json.dumps(body).encode()]
             print_row(name, measure(peer, seconds))
     finally:
         stop(peer)
@@ -460,32 +402,50 @@ def workspace_calls(ids: list[str]) -> list[tuple[str, str, dict[str, Any]]]:
 
 
 def header() -> None:
-    names = ("p50 ms", "p99 ms", "req/s", "req/cpu-s", "p99 of 8", "MB", "failed")
+    names = ("p50 ms", "p99 ms", "cpu ms", "req/s", "req/cpu-s", "p99 of 8", "MB", "failed")
     print(f"{'':24}" + "".join(f"{name:>11}" for name in names))
 
 
 def print_row(name: str, row: dict[str, float]) -> None:
-    cells = [f"{row['p50_ms']:11.2f}{row['p99_ms']:11.2f}{row['per_second']:11.0f}"]
-    cells += [f"{row['per_cpu_second']:11.0f}{row['p99_of_8_ms']:11.1f}{row['memory_mb']:11.0f}"]
-    print(f"{name:24}" + "".join(cells) + f"{row['failed']:11.0f}", flush=True)
+    cells = [f"{row['p50_ms']:11.2f}{row['p99_ms']:11.2f}{row['cpu_ms']:11.2f}"]
+    cells += [f"{row['per_second']:11.0f}{row['per_cpu_second']:11.0f}"]
+    cells += [f"{row['p99_of_8_ms']:11.1f}{row['memory_mb']:11.0f}{row['failed']:11.0f}"]
+    print(f"{name:24}" + "".join(cells), flush=True)
 
 
 def compare(folder: Path, names: list[str], seconds: float, sizes: list[int]) -> None:
-    print(
-        f"bare predict of 100 rows: {bare_predict_ms(folder, 100):.2f} ms (median, one thread)",
-        flush=True,
-    )
+    rows: dict[str, dict[str, float]] = {}
+    wall, cpu = bare_predict_ms(folder, 100)
+    print(f"bare predict of 100 rows: {wall:.2f} ms, {cpu:.2f} ms of processor time (medians)")
     header()
     for name in names:
         peer = start(name, folder, 100)
         try:
-            print_row(name, measure(peer, seconds))
-            if name == "ours":
+            rows[name] = measure(peer, seconds)
+            print_row(name, rows[name])
+            if name in ("ours", "ours+why"):
+                more = {"explain": 10} if name == "ours+why" else {}
                 for size in sizes:
-                    peer.body = rank_body(size)
-                    print_row(f"ours, {size} candidates", measure(peer, seconds / 2))
+                    peer.bodies = rank_bodies(size, **more)
+                    print_row(f"{name}, {size} candidates", measure(peer, seconds / 2))
         finally:
             stop(peer)
+    if "ours" in rows:
+        print_ratios(rows, wall, cpu)
+
+
+def print_ratios(rows: dict[str, dict[str, float]], wall: float, cpu: float) -> None:
+    ours = rows["ours"]
+    if "empty" in rows:
+        for label, key, bare in (("p50", "p50_ms", wall), ("processor time", "cpu_ms", cpu)):
+            times = (ours[key] - rows["empty"][key]) / bare
+            print(f"{label} of ours = empty handler + {times:.2f} x bare predict")
+        print(f"p99 of ours / p50 of ours: {ours['p99_ms'] / ours['p50_ms']:.2f}")
+    for name in ("fastapi", "mlflow", "bentoml"):
+        if name in rows:
+            wide = ours["per_second"] / rows[name]["per_second"]
+            deep = ours["per_cpu_second"] / rows[name]["per_cpu_second"]
+            print(f"requests per second against {name}: {wide:.1f} x; per cpu-second {deep:.1f} x")
 
 
 def main() -> None:
@@ -508,7 +468,13 @@ def main() -> None:
     else:
         folder = Path(tempfile.mkdtemp(prefix="recsys-serve-"))
         try:
-            make_fixture(folder)
+            from release import make_release
+
+            from serving.keys import add_key
+
+            make_release(folder, ITEMS, USERS, EVENTS)
+            key = add_key(folder / "keys.yaml", "benchmark", ["rank", "events"])
+            (folder / "key").write_text(key)
             sizes = [int(size) for size in args.sizes.split(",") if size]
             compare(folder, args.only.split(","), args.seconds, sizes)
         finally:

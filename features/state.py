@@ -219,8 +219,8 @@ class OnlineState:
             self.skipped["malformed"] += 1
             return
         bucket = time // self.bucket_us
-        items = [self.catalogue.index_of(i) for i in shown if isinstance(i, str)]
-        pending.shown += [(item, bucket) for item in items if item >= 0]
+        items = self.catalogue.indices_of([i for i in shown if isinstance(i, str)])
+        pending.shown += [(item, bucket) for item in items.tolist() if item >= 0]
         pending.used += 1
 
     def _take_item(self, payload: Mapping[str, Any]) -> int:

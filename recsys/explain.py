@@ -18,8 +18,8 @@ from recsys.ranker import Ranker
 
 NEAREST: Final = 3
 """History items named per explained item."""
-REFERENCES: Final = 8
-"""Rows of the list that the explained ones are compared with."""
+REFERENCES: Final = 4
+"""Rows spread over the list that the explained ones are compared with."""
 BLOCK: Final = 16
 """Rows explained between two looks at the clock."""
 ALIKE_FROM: Final = 0.3

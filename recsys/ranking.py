@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import compress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -185,7 +186,7 @@ class Runtime:
     def _answer(self, ask: Ask) -> Answer:
         steps = _Steps()
         history = self._history(ask)
-        items, unknown = self._asked_items(ask)
+        items, names, unknown = self._asked_items(ask)
         steps.done("resolve")
         with self._blocked(ask, history) as mask:
             items, signals, silent = self._recalled(ask, history, items, mask)
@@ -207,7 +208,7 @@ class Runtime:
         order = self._ordered(ask, items, score)
         steps.done("rules")
         answer = Answer(
-            [self.state.catalogue.id_of(int(i)) for i in items[order]],
+            [names[i] for i in order.tolist()] if names else self._ids_of(items[order]),
             score[order].tolist(),
             unknown,
             [*self._degraded(ask), *(f"source_failed:{name}" for name in silent)],
@@ -253,13 +254,18 @@ class Runtime:
             grade,
         )
 
-    def _asked_items(self, ask: Ask) -> tuple[Ints | None, list[str]]:
-        """Indices of the asked items and the ids nobody knows; None to recommend."""
+    def _asked_items(self, ask: Ask) -> tuple[Ints | None, list[str], list[str]]:
+        """Indices of the asked items (None to recommend), their ids, and the ids nobody knows."""
         if ask.items is None:
-            return None, []
+            return None, [], []
         found = self.state.catalogue.indices_of(list(ask.items))
-        unknown = [name for name, index in zip(ask.items, found, strict=True) if index < 0]
-        return np.ascontiguousarray(found[found >= 0]), unknown
+        known = (found >= 0).tolist()
+        names = list(compress(ask.items, known))
+        unknown = [name for name, is_known in zip(ask.items, known, strict=True) if not is_known]
+        return np.ascontiguousarray(found[found >= 0]), names, unknown
+
+    def _ids_of(self, items: Ints) -> list[str]:
+        return [self.state.catalogue.id_of(item) for item in items.tolist()]
 
     @contextmanager
     def _blocked(self, ask: Ask, history: History) -> Iterator[Mask]:
