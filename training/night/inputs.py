@@ -62,6 +62,11 @@ class Inputs:
         """One text per item, in vocabulary order."""
         return item_texts(self.tables.catalogue, self.config.encoder.template)
 
+    @cached_property
+    def texts_key(self) -> str:
+        """What identifies the texts."""
+        return hash_json(self.texts)
+
 
 def log_uri(config: RecsysConfig) -> str:
     """Where the durable log is: the configured PostgreSQL, or SQLite in the workspace."""

@@ -7,6 +7,7 @@ what is evaluated and what is released differ only in how far their data reaches
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,7 +17,7 @@ import psutil
 from features.interactions import DAY, Interactions
 from features.protocols import RecallSource
 from recsys.collaborative.base import SourceInputs
-from recsys.files import atomic_write, hash_json
+from recsys.files import atomic_write, hash_file, hash_json
 from recsys.recall.candidates import RecallStage
 from recsys.recall.registry import load_source
 from recsys.stages import StageResult
@@ -45,6 +46,8 @@ RETUNE_DAYS = 7.0
 """Days of data after which remembered dials are tried again (assumed: the encoder's cadence)."""
 POINTER = "recipe.json"
 SEQUENCE = "sequence"
+VECTORS = "vectors.npy"
+READ_TEXTS = ("bm25", "attributes")
 SEQUENCE_STEP = (0.07, 1.2e-5)
 """Seconds of a training step on two cores, at least and for each position in it (measured: 0.08 s
 with 675 positions, 0.12 s with 4,096)."""
@@ -317,7 +320,7 @@ def _fit_one(
             "tables": inputs.key,
             "cut": cut,
             "practised": practised,
-            "vectors": encoded.vectors_stage.key,
+            "reads": _also_read(name, inputs, encoded, night.runner.dry_run),
             "dials": dials,
             "seed": night.config.seed,
             "start": None if start is None else start.key,
@@ -328,6 +331,26 @@ def _fit_one(
     )
     warm.remember(night, name, dials, practised, cut, end, start, stage.key)
     return stage
+
+
+def _also_read(name: str, inputs: Inputs, encoded: Encoded, dry_run: bool) -> str | None:
+    """What decides a source besides the events: nothing, the items' texts, or their vectors.
+
+    By content: another user tower over the same vectors changes no source.
+    """
+    if name == SEQUENCE:
+        file = encoded.vectors_stage.path / VECTORS
+        if dry_run and not file.exists():
+            return encoded.vectors_stage.key
+        return _hash_of(file, file.stat().st_mtime_ns)
+    return inputs.texts_key if name in READ_TEXTS else None
+
+
+@cache
+def _hash_of(file: Path, changed_at: int) -> str:
+    """SHA-256 of a file, once per version of it."""
+    del changed_at
+    return hash_file(file)
 
 
 def warm_start_facts(
