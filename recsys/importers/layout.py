@@ -35,7 +35,9 @@ class Job:
         """
         found = self.look(*patterns)
         if not found:
-            there = sorted(p.relative_to(self.source).as_posix() for p in self.source.rglob("*.*"))
+            names = (p.relative_to(self.source) for p in self.source.rglob("*.*"))
+            # What is hidden is no part of a data set; it may be what we are writing.
+            there = sorted(n.as_posix() for n in names if not n.as_posix().startswith("."))
             raise UsageError(
                 f"a file of the {self.layout} layout is missing",
                 where=str(self.source),

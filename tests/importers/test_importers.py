@@ -266,6 +266,13 @@ def test_missing_files_are_named(tmp_path, layout, expected):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["source"]
 
 
+def test_what_is_being_written_is_no_file_of_the_data_set(tmp_path):
+    (tmp_path / "other.txt").touch()
+    with pytest.raises(UsageError) as caught:
+        import_dataset("movielens", tmp_path, tmp_path / "target")
+    assert caught.value.found == "other.txt"
+
+
 def test_missing_metadata(tmp_path):
     lines(tmp_path / "reviews.json", REVIEWS_2018)
     with pytest.raises(UsageError, match="metadata, with `meta` in its name"):
