@@ -82,6 +82,8 @@ def ndcg_by_group(
     Equal scores share their places at random in the long run; here the later row loses, rows of
     a group being in the order of fused recall.
     """
+    # A score that is not a number is no first place: every comparison with it is false.
+    score = np.where(np.isnan(score), -np.inf, score)
     out = np.zeros(len(offsets) - 1)
     for g in range(len(out)):
         low, high = offsets[g], offsets[g + 1]
