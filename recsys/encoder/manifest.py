@@ -40,6 +40,8 @@ class EncoderManifest:
     """Cosine between the inference model's vectors and the tuned ones on the user's own texts."""
     truncated: int = 0
     """Texts longer than max_tokens when it was fitted."""
+    unknown: int = 0
+    """Texts in a language or script that the tokenizer hardly knows."""
     texts: int = 0
     learned: dict[str, Any] = field(default_factory=dict)
     """How the fit went: steps, curves, validation, seconds."""

@@ -18,7 +18,7 @@ from recsys.progress import Reporter
 from recsys.registry import Registry
 from recsys.stages import StageRunner
 from recsys.workspace import Workspace
-from training.night import ageing, encoder, inputs
+from training.night import ageing, encoder, inputs, report
 from training.night.context import Night
 
 CONFIG = """
@@ -207,6 +207,26 @@ def test_what_a_killed_fit_left_does_not_stop_the_next_night(world, monkeypatch)
     fitted = world.refresh()
     assert fitted.folder.exists()
     assert not left[0].exists()
+
+
+def test_the_report_says_what_tuning_gave_and_how_it_ages(world):
+    world.refresh()
+    world.day(7)
+    night, data = world.night()
+    facts = report.encoder_facts(night, encoder.refresh(night, data))
+    assert facts["texts longer than it reads"] == "0 of 64"
+    assert facts["vectors tonight"].startswith("1 texts encoded, 64 from")
+    assert " in " in facts["validation nDCG, cold start, tuned"]
+    assert "steps of the language model's layers" in facts
+    assert "user tower, fitted again tonight" in facts
+    assert len([name for name in facts if name.startswith("nDCG on new behaviour")]) >= 1
+
+
+def test_foreign_text_is_in_the_reports_warnings(world):
+    world.texts = ["世界 人民 和平"] * 40 + world.texts[40:]
+    night, data = world.night()
+    encoder.refresh(night, data)
+    assert [line for line in night.reporter.warnings if "40 of 64 texts are in a language" in line]
 
 
 def test_too_little_behaviour_leaves_the_encoder_as_it_came(world):

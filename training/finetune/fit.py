@@ -53,6 +53,10 @@ COLD, WARM = "cold", "warm"
 WARM_SHARE = 0.6
 """Share of the tuning time for the warm start (assumed); the cold start has the rest. Without the
 latter nobody would notice that the weights handed on from week to week had gone astray."""
+UNKNOWN_TEXTS = (
+    "%d of %d texts are in a language or script this encoder hardly knows; a multilingual "
+    "encoder.model would read them"
+)
 CHECKPOINTS = {COLD: "last", WARM: "last-warm"}
 HEAD_SHARE = 0.25
 """Share of the time after preparation that the first phase may take (assumed)."""
@@ -106,10 +110,12 @@ def fit_encoder(
     base = resolve_model(config.model)
     tokenizer = TextTokenizer.open(base, config.max_tokens)
     tokens, cut = tokenizer.all_of(texts)
-    _warn_unknown(tokenizer, tokens)
     encoder = ItemEncoder.open(base)
     work = _Work(config, fit_until, seed, encoder, tokens, tokenizer.pad, base, previous)
     work.kinds = interactions.kinds
+    work.unknown = tokenizer.unknown_texts(tokens)
+    if work.unknown:
+        log.warning(UNKNOWN_TEXTS, work.unknown, len(tokens))
     if not config.fine_tune:
         kinds = len(interactions.kinds)
         tower = Tower.plain(encoder.dimension, config.history_length, kinds)
@@ -172,6 +178,7 @@ class _Work:
         self.encoder, self.tokens, self.pad, self.base = encoder, tokens, pad, base
         self.previous = previous
         self.kinds: tuple[str, ...] = ()
+        self.unknown = 0
 
     @property
     def starts(self) -> list[tuple[str, Path]]:
@@ -204,17 +211,6 @@ class _Race(NamedTuple):
 
     runs: list[_Run]
     best: _Run
-
-
-def _warn_unknown(tokenizer: TextTokenizer, tokens: Ragged) -> None:
-    unknown = tokenizer.unknown_texts(tokens)
-    if unknown:
-        log.warning(
-            "%d of %d texts are in a language or script this encoder hardly knows; "
-            "a multilingual encoder.model would read them",
-            unknown,
-            len(tokens),
-        )
 
 
 def _train(
@@ -448,6 +444,7 @@ def _write(
         inference=served.file,
         agreement=served.agreement,
         truncated=truncated,
+        unknown=work.unknown,
         texts=len(work.tokens),
         learned=learned,
         kinds=list(work.kinds),

@@ -294,7 +294,13 @@ def _tensorboard(night: Night) -> Any:
 
 def _say_what_it_learned(night: Night, registry: Registry, stage: StageResult) -> None:
     """What tuning gave, in lines of the log and as curves of a run in MLflow."""
-    learned = stage.facts["manifest"]["learned"]
+    manifest = stage.facts["manifest"]
+    if manifest["unknown"]:  # the fit has said so; the report shall too
+        night.reporter.warnings.append(
+            f"{manifest['unknown']:,} of {manifest['texts']:,} texts are in a language or script that "
+            "the encoder hardly knows; a multilingual encoder.model would read them"
+        )
+    learned = manifest["learned"]
     if not learned.get("fine_tuned"):
         return
     for row in learned["compared"]:

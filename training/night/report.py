@@ -218,8 +218,14 @@ def learning_curves(encoded: Encoded) -> list[dict[str, float]]:
 
 def encoder_facts(night: Night, encoded: Encoded) -> dict[str, object]:
     """Validation of no tuning, warm and cold start; what the tower gained; quality by age."""
-    learned = encoded.stage.facts["manifest"].get("learned", {})
-    facts: dict[str, object] = {}
+    manifest = encoded.stage.facts["manifest"]
+    learned = manifest.get("learned", {})
+    facts: dict[str, object] = {
+        "texts longer than it reads": f"{manifest['truncated']:,} of {manifest['texts']:,}",
+        "vectors tonight": "{encoded:,} texts encoded, {from_cache:,} from the cache".format(
+            **encoded.vectors_stage.facts
+        ),
+    }
     for row in learned.get("compared", []):
         facts[f"validation nDCG, {row['name']}"] = f"{row['ndcg']:.4f} in {row['seconds']:.0f} s"
     if layers := learned.get("layers"):
