@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
 VOCABULARY = "items.parquet"
 """Every item of the workspace, below `tables/`."""
+ROWS_SCANNED = 300_000
+"""Rows of the last night that are looked through for leaks, at most."""
 
 
 def add_parsers(subparsers: Any) -> None:
@@ -140,4 +142,35 @@ def _check(args: argparse.Namespace) -> int:
         f"{sound} of {len(features)} features ({len(own)} of your own) read the same in batch and "
         f"online and see nothing of the future"
     )
+    _print_suspects(config)
     return ExitCode.PROMOTION_REFUSED if found else ExitCode.DONE
+
+
+def _print_suspects(config: "RecsysConfig") -> None:
+    """Scan the rows that the last night's ranker learnt from, where a night has run. Few rows can
+    look suspicious by chance, so this says what to look at and refuses nothing."""
+    folder = _last_rows(config)
+    if folder is None:
+        return
+    import numpy as np
+
+    from features.leaks import scan
+    from training.night.measure import read
+
+    measured = read(folder)
+    last = int(np.searchsorted(measured.table.offsets, ROWS_SCANNED, "right")) - 1
+    offsets = measured.table.offsets[: max(last, 1) + 1]
+    # Groups in the order of their time: the later ones are held against the earlier.
+    rank = np.argsort(np.argsort(measured.moments.now[: len(offsets) - 1], kind="stable"))
+    rows, names = int(offsets[-1]), measured.features.columns
+    group = np.repeat(rank, np.diff(offsets))
+    suspects = scan(np.asarray(measured.x[:rows]), measured.table.grade[:rows], group, names)
+    for suspect in suspects:
+        print(f"SUSPECT  {suspect.name}\n         {suspect.why}")
+    print(f"{len(suspects)} of {len(names)} columns of the last night's {rows:,} rows look leaky")
+
+
+def _last_rows(config: "RecsysConfig") -> Path | None:
+    """Folder of the ranker's rows that were made last."""
+    made = (config.workspace_path / "stages" / "groups-ranker").glob("*/features.json")
+    return max((f.parent for f in made), key=lambda p: p.stat().st_mtime_ns, default=None)

@@ -18,6 +18,7 @@ from features.kinds.user_activity import UserActivity
 from features.parity import LIMIT
 from recsys.cli.demo import service
 from recsys.cli.live import open_runtime
+from recsys.cli.main import main
 from recsys.client import Client
 from recsys.progress import Reporter
 from recsys.registry import Registry
@@ -129,8 +130,7 @@ def test_the_day_shows_in_the_rows(folder):
     config = load_config(folder / "recsys.yaml")
     registry = Registry(config)
     bundle = parity._bundle(registry, samples[0].version)
-    columns = [f["name"] if "name" in f else f for f in bundle.features["features"]]
-    assert len(columns) == samples[0].served.features.shape[1]
+    assert len(bundle.features["features"]) == samples[0].served.features.shape[1]
     early, late = samples[3].served, samples[-3].served
     assert late.position > early.position
     assert {s.facts["recommended"] for s in samples} == {True, False}
@@ -154,10 +154,18 @@ def test_a_planted_skew_is_found_and_named(folder, monkeypatch, kind, column):
     assert "in batch " in checks[1].detail
 
 
+def test_checking_features_scans_the_rows_of_the_last_night(folder, capsys):
+    assert main(["features", "check", "-c", str(folder / "recsys.yaml"), "--worlds", "1"]) == 0
+    assert "columns of the last night's " in capsys.readouterr().out
+
+
 def test_the_next_night_reports_it(folder):
     config = load_config(folder / "recsys.yaml")
     night = run_night(config)
     report = json.loads((night.report.parent / "report.json").read_text(encoding="utf-8"))
-    names = [check[0] if isinstance(check, list) else check["name"] for check in report["context"]["parity"]]
+    names = [
+        check[0] if isinstance(check, list) else check["name"]
+        for check in report["context"]["parity"]
+    ]
     assert any("served rows" in name for name in names)
     assert not [a for a in report["alarms"] if "served" in a]

@@ -10,7 +10,9 @@ from data_schemas.errors import UsageError
 from features.catalogue import Catalogue
 from features.check import check, require_sound
 from features.feature_set import FeatureSet
+from features.interactions import DAY
 from features.kinds.base import Feature, HistoryFeature, shared
+from features.kinds.window_count import WindowCount
 from features.leaks import FutureUse
 from features.trial import TYPES, item_table
 from recsys.cli.main import main
@@ -93,6 +95,17 @@ def test_own_features_join_the_default_set():
     features = FeatureSet.default(Catalogue.from_table(item_table(3)), TYPES, (), config)
     assert features.columns[-1] == "own.title_length"
     assert FeatureSet.from_json(features.to_json()).features[-1] == TitleLength()
+
+
+def tag_clicks():
+    return WindowCount("tag", "click", 7 * DAY)
+
+
+def test_a_factory_declares_a_built_in_kind_with_arguments_of_ones_own():
+    config = FeaturesConfig(own=(f"{__name__}:tag_clicks",))
+    features = FeatureSet.default(Catalogue.from_table(item_table(3)), TYPES, (), config)
+    assert features.columns[-1] == "count.tag.click.7d"
+    assert FeatureSet.from_json(features.to_json()).features[-1] == tag_clicks()
 
 
 # -- the command ------------------------------------------------------------------------------------
