@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from data_schemas.config import RecsysConfig
 from data_schemas.errors import RecsysError
+from recsys.cli.ranked import Release
 from recsys.registry import Registry
 
 if TYPE_CHECKING:
@@ -50,13 +51,16 @@ def resolve(registry: Registry, model: str | None) -> int:
     return champion
 
 
+def find_release(config: RecsysConfig, model: str | None = None) -> Release:
+    """A version (the champion for None) and the newest state."""
+    registry = Registry(config)
+    version = resolve(registry, model)
+    return Release(registry.local_path(version), state_folder(config), str(version))
+
+
 def open_runtime(config: RecsysConfig, model: str | None = None) -> "Runtime":
     """A version (the champion for None) over the newest state.
 
     A few items newer than the version are encoded here; `encode_new` does the others.
     """
-    from recsys.ranking import Runtime
-
-    registry = Registry(config)
-    version = resolve(registry, model)
-    return Runtime.open(registry.local_path(version), state_folder(config), version=str(version))
+    return find_release(config, model).open()

@@ -2,23 +2,19 @@
 
 import argparse
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from data_schemas import columns as c
 from data_schemas.config import load_config
 from data_schemas.errors import ExitCode, UsageError
 from recsys.asking import Ask
-from recsys.cli.live import open_runtime
+from recsys.cli.live import find_release
+from recsys.cli.ranked import ranked
 from recsys.cli.users import read_users
 
 if TYPE_CHECKING:
     from recsys.ranking import Runtime
-
-CHUNK = 2000
-"""Users ranked and written at a time; bounds memory."""
 
 
 def run_recommend(args: argparse.Namespace) -> int:
@@ -45,9 +41,8 @@ def run_recommend(args: argparse.Namespace) -> int:
         ]
     )
     aside = out.with_name(f".{out.name}.{os.getpid()}.part")
-    runtime = open_runtime(config, args.model)
-    while runtime.encode_new():
-        pass
+    release = find_release(config, args.model)
+    runtime = release.open_whole()
     known = runtime.state.user_ids()
     users = known if asked is None else asked
     caps = config.serving.caps
@@ -57,10 +52,9 @@ def run_recommend(args: argparse.Namespace) -> int:
             pq.ParquetWriter(aside, schema) as writer,
             Reporter().task("recommend", len(users)) as task,
         ):
-            for chunk in _chunks(users):
-                rows = [one_list(runtime, ask, user) for user in chunk]
+            for rows in ranked(release, runtime, ask, users):
                 writer.write_table(pa.Table.from_pylist(rows, schema))
-                task.advance(len(chunk))
+                task.advance(len(rows))
         with aside.open("rb") as file:
             os.fsync(file.fileno())
         aside.replace(out)
@@ -72,17 +66,6 @@ def run_recommend(args: argparse.Namespace) -> int:
     return ExitCode.DONE
 
 
-def one_list(runtime: "Runtime", ask: Ask, user: str) -> dict[str, Any]:
-    """One row of the output: what is asked for everybody, for one user."""
-    answer = runtime.answer(replace(ask, user_id=user))
-    return {c.USER_ID: user, c.ITEM_IDS: answer.item_ids, c.SCORES: answer.scores}
-
-
 def end_of_data(runtime: "Runtime") -> int:
     """The moment just after the last event known, µs."""
     return runtime.state.last_time() + 1
-
-
-def _chunks(users: Sequence[str]) -> Iterator[Sequence[str]]:
-    for start in range(0, len(users), CHUNK):
-        yield users[start : start + CHUNK]

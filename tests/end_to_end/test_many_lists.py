@@ -1,0 +1,47 @@
+"""Lists of many users from several processes are those of one."""
+
+import os
+import signal
+
+import pytest
+
+from data_schemas.config import load_config
+from data_schemas.errors import RecsysError
+from recsys.asking import Ask
+from recsys.cli import ranked
+from recsys.cli.live import find_release
+from recsys.cli.recommend import end_of_data
+
+pytestmark = pytest.mark.filterwarnings("default")
+
+
+@pytest.fixture(scope="module")
+def release(released):
+    return find_release(load_config(released / "recsys.yaml"))
+
+
+@pytest.fixture(scope="module")
+def question(release):
+    runtime = release.open_whole()
+    return runtime, Ask("", end_of_data(runtime), k=7)
+
+
+def test_processes_give_the_rows_of_one_in_the_same_order(release, question, monkeypatch):
+    runtime, ask = question
+    monkeypatch.setattr(ranked, "CHUNK", 4)
+    users = [*runtime.state.user_ids()[:13], "nobody-knows"]
+    alone = list(ranked.ranked(release, runtime, ask, users, processes=1))
+    assert [len(rows) for rows in alone] == [4, 4, 4, 2]
+    assert [row["user_id"] for rows in alone for row in rows] == users
+    assert list(ranked.ranked(release, runtime, ask, users, processes=2)) == alone
+
+
+def test_a_process_that_is_ended_is_one_message(release, question, monkeypatch):
+    runtime, ask = question
+    monkeypatch.setattr(ranked, "_rows_here", end_this_process)
+    with pytest.raises(RecsysError, match="ended from outside"):
+        list(ranked.ranked(release, runtime, ask, ["a", "b"], processes=2))
+
+
+def end_this_process(*_):
+    os.kill(os.getpid(), signal.SIGKILL)
