@@ -12,6 +12,7 @@ from recsys.collaborative.ease import Ease, ridge_weights
 from recsys.collaborative.item_item import ItemItem, Transitions
 from recsys.collaborative.popularity import Popular, Recent
 from recsys.content.words import phrases, tokens
+from recsys.recall.registry import load_source
 from recsys.sequence.source import SequenceSource
 from training.sources.fit import fit_one
 from training.sources.sequence import Sequences, fit_sequence
@@ -131,6 +132,21 @@ def test_inverted_lists_find_what_a_scan_finds():
     np.testing.assert_array_equal(full.items, quick.items)
     np.testing.assert_array_equal(full.scores, quick.scores)
     assert sorted(lists.member.tolist()) == list(range(6000))
+
+
+@pytest.mark.parametrize("name", ["als", "sequence"])
+def test_inverted_lists_are_saved_with_their_source(name, fitted, history, tmp_path, monkeypatch):
+    plain = fitted[name]
+    vectors = plain.white if name == "als" else plain.targets
+    monkeypatch.setattr(plain, "lists", InvertedLists.build(vectors, 1))
+    plain.save(tmp_path)
+    opened = load_source(tmp_path)
+    past, free = history([0, 2, 4]), np.zeros(plain.n_items, np.uint8)
+    listed = opened.recall(past, 10, 0, free)
+    np.testing.assert_array_equal(listed.items, plain.recall(past, 10, 0, free).items)
+    monkeypatch.setattr(plain, "lists", None)
+    np.testing.assert_array_equal(listed.items, plain.recall(past, 10, 0, free).items)
+    assert sorted(opened.lists.member.tolist()) == list(range(plain.n_items))
 
 
 def test_sequence_served_is_the_sequence_trained(world, history):

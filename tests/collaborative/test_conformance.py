@@ -100,7 +100,8 @@ def test_a_limit_of_zero_is_an_empty_list(source, history):
     assert len(source.recall(history([0, 2]), 0, 0, free(40)).items) == 0
 
 
-def test_saved_and_loaded_gives_the_same_bits(source, history, tmp_path):
+def test_saved_and_loaded_gives_the_same_bits(source, history, tmp_path, monkeypatch):
+    monkeypatch.setattr(source, "fusion_weight", 0.37)
     source.save(tmp_path)
     opened = load_source(tmp_path)
     past = history([1, 3, 9, 11])
@@ -111,6 +112,8 @@ def test_saved_and_loaded_gives_the_same_bits(source, history, tmp_path):
     ):
         np.testing.assert_array_equal(mine, theirs)
     assert opened.fit_until == source.fit_until
+    assert opened.dials == source.dials
+    assert opened.fusion_weight == 0.37
     assert not any(p.suffix in (".pkl", ".pickle") for p in tmp_path.iterdir())
 
 
