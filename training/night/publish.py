@@ -106,7 +106,7 @@ def decide_and_register(
             night.served_parity,
         ),
         leaks=[f"{check.name}: {check.detail}" for check in checks if not check.passed],
-        stops=health.stops(drifted),
+        stops=[*health.stops(drifted), *_missing(lists)],
         resamples=night.config.evaluation.bootstrap,
         seed=night.config.seed,
     )
@@ -133,6 +133,12 @@ def decide_and_register(
         for name, found in evaluation.systems.items()
     }
     return NightResult(version, decision, page, metrics, False, [])
+
+
+def _missing(lists: StageResult) -> list[str]:
+    """Baselines that could not be fitted: a comparison with holes takes nobody's place."""
+    failed: Mapping[str, str] = lists.facts["failed"]
+    return [f"the baseline “{name}” could not be fitted: {why}" for name, why in failed.items()]
 
 
 def _keep_lists(
