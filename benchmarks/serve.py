@@ -62,29 +62,45 @@ def bare_predict_ms(folder: Path, rows: int) -> tuple[float, float]:
     return float(np.median(wall)) * 1e3, float(np.median(cpu)) * 1e3
 
 
+def prepare(folder: Path, items: int, users: int, events: int) -> None:
+    """A release and a key in `folder`, unless they are there."""
+    from release import make_release
+
+    from serving.keys import add_key
+
+    if (folder / "key").exists():
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    make_release(folder, items, users, events)
+    (folder / "key").write_text(add_key(folder / "keys.yaml", "benchmark", ["rank", "events"]))
+
+
 # --- servers, each in a process of its own -------------------------------------------------------
 
 
-def serve_ours(folder: Path, port: int, empty: bool) -> None:
+def service(folder: Path, log: Path) -> Any:
+    """The whole service over the release, everything on."""
     from release import Release
 
     from recsys.eventlog import EventLog
     from serving.app import App
-    from serving.asgi import Response
-    from serving.server import Endpoint, bind, run_worker
     from serving.settings import Settings
 
-    endpoint = Endpoint(port=port)
-    app: Any = App(
-        Release(folder),
-        lambda: EventLog.open(Path(tempfile.mkdtemp(dir=folder)) / "log.sqlite"),
-        Settings(
-            max_queue=256,
-            clock="end_of_data",
-            keys_file=folder / "keys.yaml",
-            explore_share=0.05,
-        ),
+    settings = Settings(
+        max_queue=256,
+        clock="end_of_data",
+        keys_file=folder / "keys.yaml",
+        explore_share=0.05,
     )
+    return App(Release(folder), lambda: EventLog.open(log), settings)
+
+
+def serve_ours(folder: Path, port: int, empty: bool) -> None:
+    from serving.asgi import Response
+    from serving.server import Endpoint, bind, run_worker
+
+    endpoint = Endpoint(port=port)
+    app = service(folder, Path(tempfile.mkdtemp(dir=folder)) / "log.sqlite")
     if empty:
         whole = app._http
 
@@ -255,14 +271,14 @@ def free_port() -> int:
         return int(sock.getsockname()[1])
 
 
-def rank_bodies(count: int, **more: Any) -> list[bytes]:
+def rank_bodies(count: int, items: int = ITEMS, users: int = USERS, **more: Any) -> list[bytes]:
     """Requests of random users for random candidates."""
     draw = np.random.default_rng(count)
     return [
         json.dumps(
             {
-                "user_id": f"user-{draw.integers(USERS)}",
-                "items": [f"item-{i}" for i in draw.choice(ITEMS, count, replace=False)],
+                "user_id": f"user-{draw.integers(users)}",
+                "items": [f"item-{i}" for i in draw.choice(items, count, replace=False)],
                 **more,
             }
         ).encode()
@@ -337,7 +353,7 @@ def bento_command(folder: Path, port: int) -> list[str]:
     return [program, "serve", "bento_service:Ranker", "--host", "127.0.0.1", "--port", str(port)]
 
 
-def wait_ready(peer: Peer, seconds: float = 90) -> None:
+def wait_ready(peer: Peer, seconds: float = 300) -> None:
     until = time.monotonic() + seconds
     while time.monotonic() < until:
         try:
@@ -452,6 +468,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--only", default="empty,ours,ours+why,fastapi,mlflow,bentoml")
     parser.add_argument("--seconds", type=float, default=5.0, help="of each measurement")
+    parser.add_argument("--release", type=Path, help="folder of the release; made there if empty")
     parser.add_argument("--sizes", default="10,500,1000", help="candidate counts for ours")
     parser.add_argument("--workspace", type=Path, help="measure `recsys serve` on this config")
     parser.add_argument("--workers", type=int, default=1)
@@ -466,19 +483,14 @@ def main() -> None:
     elif args.workspace:
         measure_workspace(args.workspace, args.workers, args.seconds)
     else:
-        folder = Path(tempfile.mkdtemp(prefix="recsys-serve-"))
+        folder = args.release or Path(tempfile.mkdtemp(prefix="recsys-serve-"))
         try:
-            from release import make_release
-
-            from serving.keys import add_key
-
-            make_release(folder, ITEMS, USERS, EVENTS)
-            key = add_key(folder / "keys.yaml", "benchmark", ["rank", "events"])
-            (folder / "key").write_text(key)
+            prepare(folder, ITEMS, USERS, EVENTS)
             sizes = [int(size) for size in args.sizes.split(",") if size]
             compare(folder, args.only.split(","), args.seconds, sizes)
         finally:
-            shutil.rmtree(folder, ignore_errors=True)
+            if args.release is None:
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 if __name__ == "__main__":

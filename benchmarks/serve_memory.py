@@ -1,93 +1,124 @@
-"""Memory of the online state, and how much of it workers share.
+"""Memory of the whole service on a large release, and how much of it workers share.
 
     python benchmarks/serve_memory.py [--users 1000000] [--items 1000000] [--events 5000000]
+                                      [--release DIR] [--workers 1,4]
 
-Builds a snapshot, opens it in 1 and in 4 processes, and reads in each what ranking 2,000 users would:
-histories, and all counters of 100 candidates. Prints the time to open, and the proportional set size
-(a page shared by n processes counts 1/n for each), so that the sum is what the machine needs.
+Makes a synthetic release (see `release.py`; kept and used again with `--release`), serves it with 1
+and with 4 workers, asks for lists of many users, and prints the time until ready, the proportional
+set size (a page shared by n processes counts 1/n for each, so that the sum is what the machine
+needs), what is private to the workers, and the time of ranking 100 candidates and of recommending.
 """
 
 import argparse
-import multiprocessing
+import json
+import shutil
+import subprocess
 import sys
 import tempfile
 import time
-from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import psutil
 
 sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve().parents[1])]
 
-from online_state import START, world  # noqa: E402
+from serve import (  # noqa: E402
+    BODIES,
+    Peer,
+    drive,
+    family,
+    free_port,
+    prepare,
+    rank_bodies,
+    service,
+    stop,
+    wait_ready,
+)
 
-from features.interactions import DAY, HOUR  # noqa: E402
-from features.state import OnlineState  # noqa: E402
-
-READS = 2000
-CANDIDATES = 100
-
-
-def worker(folder: str, users: int, seed: int, pipe: Connection) -> None:
-    """Open, read, say how long it took, and stay until told to go."""
-    began = time.perf_counter()
-    state = OnlineState.open(Path(folder))
-    opened = time.perf_counter() - began
-    rng = np.random.default_rng(seed)
-    now = START + 61 * DAY
-    kinds = np.arange(len(state.kinds), dtype=np.int16)
-    widths = np.array([DAY, 7 * DAY], np.int64)
-    for _ in range(READS):
-        state.history(f"user-{rng.integers(users)}", now)
-        items = rng.integers(0, state.catalogue.n_items, CANDIDATES).astype(np.int32)
-        state.counters(now).read("item", items, kinds, widths)
-    pipe.send(opened)
-    pipe.recv()
+SECONDS = 5
 
 
-def measure(folder: Path, users: int, workers: int, imports_mb: float) -> None:
-    context = multiprocessing.get_context("spawn")
-    running = []
-    for seed in range(workers):
-        here, there = context.Pipe()
-        process = context.Process(target=worker, args=(str(folder), users, seed, there))
-        process.start()
-        there.close()
-        running.append((process, here))
-    opened = max(pipe.recv() for _, pipe in running)
-    memory = [psutil.Process(process.pid).memory_full_info() for process, _ in running]
-    pss, uss = sum(m.pss for m in memory) / 1e6, sum(m.uss for m in memory) / 1e6
-    print(
-        f"{workers} worker(s): opened in {opened:.2f} s, {pss:,.0f} MB together, of which "
-        f"{uss:,.0f} MB not shared (an interpreter with our imports: {imports_mb:,.0f} MB)",
-        flush=True,
-    )
-    for process, pipe in running:
-        pipe.send(None)
-        process.join()
+def work(folder: Path, sock: Any, endpoint: Any) -> None:
+    """One worker."""
+    from serving.server import run_worker
+
+    run_worker(service(folder, folder / "log.sqlite"), sock, endpoint)
 
 
-def main() -> None:
+def serve(folder: Path, port: int, workers: int) -> int:
+    from serving.server import Endpoint, bind, supervise
+
+    endpoint = Endpoint(port=port)
+    with bind(endpoint, has_keys=False) as sock:
+        return supervise(work, (folder, sock, endpoint), workers)
+
+
+def measure(folder: Path, items: int, users: int, workers: int) -> None:
+    port = free_port()
+    command = [sys.executable, str(Path(__file__).resolve()), "--serve", str(port)]
+    command += ["--release", str(folder), "--workers", str(workers)]
+    began = time.monotonic()
+    process = subprocess.Popen(command)
+    key = (folder / "key").read_text()
+    peer = Peer("ours", process, port, "/v1/rank", "/readyz", [], key)
+    try:
+        wait_ready(peer, seconds=600)
+        ready = time.monotonic() - began
+        for path, bodies in (
+            ("/v1/rank", rank_bodies(100, items, users)),
+            ("/v1/recommend", recommend_bodies(users)),
+        ):
+            peer.path, peer.bodies = path, bodies
+            drive(peer, 4 * workers, SECONDS)
+            row = drive(peer, 1, SECONDS)
+            print(
+                f"  {path}: p50 {row['p50']:.1f} ms, p99 {row['p99']:.1f} ms, "
+                f"{row['cpu_ms']:.1f} ms of processor time, {row['failed']:.0f} failed"
+            )
+        memory = [p.memory_full_info() for p in family(peer)]
+        pss, uss = sum(m.pss for m in memory) / 1e6, sum(m.uss for m in memory) / 1e6
+        print(
+            f"{workers} worker(s): ready in {ready:.1f} s, {pss:,.0f} MB together, of which "
+            f"{uss:,.0f} MB not shared",
+            flush=True,
+        )
+    finally:
+        stop(peer)
+
+
+def recommend_bodies(users: int) -> list[bytes]:
+    draw = np.random.default_rng(2)
+    return [
+        json.dumps({"user_id": f"user-{draw.integers(users)}", "k": 10}).encode()
+        for _ in range(BODIES)
+    ]
+
+
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--users", type=int, default=1_000_000)
     parser.add_argument("--items", type=int, default=1_000_000)
     parser.add_argument("--events", type=int, default=5_000_000)
+    parser.add_argument("--release", type=Path, help="folder of the release; made there if empty")
+    parser.add_argument("--workers", default="1,4")
+    parser.add_argument("--serve", type=int, metavar="PORT", help=argparse.SUPPRESS)
     args = parser.parse_args()
-    imports_mb = psutil.Process().memory_full_info().uss / 1e6
-    with tempfile.TemporaryDirectory(prefix="recsys-state-") as place:
-        folder = Path(place) / "state"
-        made, catalogue = world(args.events, args.users, args.items)
-        state = OnlineState.build(
-            made, catalogue, bucket_us=HOUR, windows_us=[DAY, 7 * DAY], log_position=-1
-        )
-        state.save(folder)
-        del made, catalogue, state
+    if args.serve is not None:
+        return serve(args.release, args.serve, int(args.workers))
+    folder = args.release or Path(tempfile.mkdtemp(prefix="recsys-large-"))
+    try:
+        began = time.monotonic()
+        prepare(folder, args.items, args.users, args.events)
         size = sum(f.stat().st_size for f in folder.rglob("*") if f.is_file()) / 1e6
         print(f"{args.users:,} users, {args.items:,} items, {args.events:,} events")
-        print(f"snapshot {size:,.0f} MB on disk", flush=True)
-        for workers in (1, 4):
-            measure(folder, args.users, workers, imports_mb)
+        print(f"{size:,.0f} MB on disk, made in {time.monotonic() - began:.0f} s", flush=True)
+        for workers in args.workers.split(","):
+            measure(folder, args.items, args.users, int(workers))
+    finally:
+        if args.release is None:
+            shutil.rmtree(folder, ignore_errors=True)
+    return 0
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""OpenTelemetry traces, where the extra `[tracing]` is installed and an endpoint is configured.
+"""OpenTelemetry traces, where the extra `[otel]` is installed and an endpoint is configured.
 
 `OTEL_EXPORTER_OTLP_ENDPOINT` (or `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT`) turns it on; the standard
 `OTEL_*` variables apply. A request is a span that continues the caller's `traceparent`; the steps of
@@ -35,7 +35,7 @@ def configure(exporter: Any = None) -> bool:
     except ImportError:
         from serving.logs import log
 
-        log("warning", "tracing_not_installed", fix="pip install 'recsys[tracing]'")
+        log("warning", "tracing_not_installed", fix="pip install 'recsys[otel]'")
         return False
     provider = TracerProvider(resource=Resource.create({"service.name": "recsys"}))
     provider.add_span_processor(BatchSpanProcessor(exporter))

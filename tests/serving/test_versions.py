@@ -123,6 +123,20 @@ def test_users_stay_in_their_arm(serve):
     run(scenario)
 
 
+def test_nobody_is_in_an_arm_whose_version_is_not_there_or_has_won(serve, fakes):
+    provider = fakes[0]()
+
+    async def scenario():
+        async with serve(provider, ab=("broken", 0.5)) as (client, _):
+            for n in range(10):
+                body = (await client.post("/v1/rank", json={**ASK, "user_id": f"u{n}"})).json()
+                assert ("experiment" in body, body["model_version"]) == (False, "1")
+        async with serve(provider, ab=("1", 0.5)) as (client, _):
+            assert "experiment" not in (await client.post("/v1/rank", json=ASK)).json()
+
+    run(scenario)
+
+
 def test_interleaved_lists_name_the_team_of_each_item(serve, tmp_path):
     async def scenario():
         async with serve(interleave="2") as (client, app):
