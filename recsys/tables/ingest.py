@@ -161,7 +161,7 @@ def _nothing(table: Table, log: Source, scratch: Path) -> Source:
     """An empty table of files, for one that only the log holds."""
     empty = scratch / f"no-{table.name}.parquet"
     pq.write_table(pq.read_schema(log.files[0]).empty_table(), empty)
-    return open_source([empty], table, ["(no file)"])
+    return open_source([empty], table, ["the service's log"])
 
 
 def _forget(duck: Engine, drained: Path | None, forgotten: set[str]) -> None:

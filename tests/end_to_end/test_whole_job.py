@@ -1,7 +1,12 @@
 """The whole job on a small slice of the bundled data: a night, lists, the service, a second night."""
 
 import json
+import re
+import shlex
+import shutil
+import subprocess
 import urllib.request
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -11,7 +16,7 @@ import pytest
 
 from data_schemas.config import load_config
 from data_schemas.errors import ExitCode
-from recsys.cli.demo import service
+from recsys.cli.demo import apart, service, show_call
 from recsys.cli.main import main
 from recsys.registry import Registry
 from training.nightly import run_night
@@ -97,6 +102,17 @@ def test_language_model_is_at_work(workspace):
     assert any("text" in json.dumps(f) for f in features["features"])
 
 
+def test_the_demonstrations_own_calls_leave_nothing_to_learn(workspace, capsys):
+    folder, _ = workspace
+    with apart(folder / "recsys.yaml") as beside, service(beside) as address:
+        show_call(address)
+    shown = capsys.readouterr().out
+    assert f"curl -s {address}/v1/rank" in shown
+    assert '"impression_id"' in shown
+    assert not list((folder / "work").rglob("log.sqlite"))
+    assert not list(folder.glob(".recsys*"))
+
+
 def test_repeated_night_does_nothing(workspace):
     folder, first = workspace
     again = run_night(load_config(folder / "recsys.yaml"))
@@ -128,6 +144,13 @@ def test_recommend_writes_lists_without_seen_items(workspace, capsys):
         assert len(row["item_ids"]) == len(set(row["item_ids"])) == 20
         assert not seen[row["user_id"]] & set(row["item_ids"])
         assert np.isfinite(row["scores"]).all()
+
+
+def test_the_report_of_a_version_is_shown_again(workspace, tmp_path):
+    folder, first = workspace
+    command = ["evaluate", "-c", str(folder / "recsys.yaml"), "--out", str(tmp_path / "out")]
+    assert main(command) == ExitCode.DONE
+    assert (tmp_path / "out" / "report.html").read_bytes() == first.report.read_bytes()
 
 
 def test_what_the_service_learns_is_in_the_next_night(workspace):
@@ -191,3 +214,31 @@ def test_pyfunc_ranks_a_frame(workspace):
     scores = BundleModel(path).predict(frame)
     assert np.isfinite(scores[:4]).all()
     assert np.isnan(scores[4])
+
+
+def test_the_readmes_tour_runs_as_written(workspace, tmp_path, monkeypatch):
+    folder, _ = workspace
+    readme = Path(__file__).parents[2] / "README.md"
+    blocks = re.findall(r"```sh\n(.*?)```", readme.read_text(encoding="utf-8"), re.S)
+    (tmp_path / "shop").symlink_to(folder)
+    monkeypatch.chdir(tmp_path)
+    done = []
+    for line in "".join(blocks).splitlines():
+        command, *words = shlex.split(line, comments=True) if line.startswith("recsys ") else [""]
+        if command and words[0] != "serve":
+            assert main(words) == ExitCode.DONE, line
+            done.append(words[0])
+    assert done == ["validate", "nightly", "recommend", "models"]
+    assert pq.read_table("recs.parquet").num_rows >= USERS
+    if shutil.which("curl") is None:
+        pytest.skip("curl is not installed")
+    (call,) = (block for block in blocks if block.startswith("curl "))
+    with service(Path("shop/recsys.yaml")) as address:
+        answer = subprocess.run(
+            ["bash", "-c", call.replace("http://127.0.0.1:8080", address)],
+            capture_output=True,
+            check=True,
+        )
+    ranked = {item["item_id"]: item for item in json.loads(answer.stdout)["items"]}
+    assert set(ranked) == {"m1", "fresh"}
+    assert all(np.isfinite(item["score"]) for item in ranked.values())
