@@ -60,19 +60,14 @@ def content(folder):
     return found
 
 
-def test_killed_anywhere_it_ends_as_if_undisturbed(tmp_path):
+@pytest.mark.parametrize("kills", [8, pytest.param(KILLS, marks=pytest.mark.slow)])
+def test_killed_anywhere_it_ends_as_if_undisturbed(tmp_path, kills):
     seconds = finish(tmp_path / "calm")
     draw = random.Random(20260101)
     rough = tmp_path / "rough"
     killed = 0
-    for _ in range(8):
-        killed += (
-            kill_after(
-                rough,
-                draw.uniform(0, seconds),
-            )
-            == -signal.SIGKILL
-        )
+    for _ in range(kills):
+        killed += kill_after(rough, draw.uniform(0, seconds)) == -signal.SIGKILL
         current = rough / "work" / "current"
         if current.exists():
             open_bundle(rough / "work" / "bundles" / current.read_text())
