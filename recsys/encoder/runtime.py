@@ -37,8 +37,9 @@ MIN_COSINE: Final = 0.9999
 Model = Callable[[Sequence[Sequence[int]]], Floats]
 """Token sequences of n texts → unit vectors float32 [n, d]."""
 
-TOKENS_AT_ONCE = 4096
-"""Rows × longest length of one call of the model: bounds memory (measured: larger is not faster)."""
+TOKENS_AT_ONCE = 1024
+"""Rows × longest length of one call of the model: bounds memory, and its activations stay in the cache
+(measured beside other work: 4,096 takes 1.17 times the processor time, 512 the same)."""
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from data_schemas.errors import RecsysError
 from features.interactions import Floats
-from recsys.encoder.runtime import batches_by_length, pad_tokens
+from recsys.encoder.runtime import TOKENS_AT_ONCE, batches_by_length, pad_tokens
 from recsys.encoder.source import CONFIG, WEIGHTS, pooling_of, read_json
 
 HEAD_FOLDER = "2_Dense"
@@ -170,14 +170,14 @@ def encode_with_torch(
     tokens: Sequence[Sequence[int]],
     pad: int,
     device: torch.device,
-    budget: int = 8192,
+    budget: int = TOKENS_AT_ONCE,
 ) -> Floats:
     """Unit vectors float32 [n, d] of n token sequences."""
     lengths = np.array([len(t) for t in tokens])
     vectors = torch.empty(len(tokens), encoder.dimension, device=device)
     encoder.to(device).eval()
     autocast = device.type == "cuda" and torch.cuda.is_bf16_supported()
-    for rows in batches_by_length(lengths, budget * (16 if device.type == "cuda" else 1)):
+    for rows in batches_by_length(lengths, budget * (128 if device.type == "cuda" else 1)):
         ids, mask = (_to(array, device) for array in pad_tokens([tokens[r] for r in rows], pad))
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=autocast):
             vectors[torch.from_numpy(rows).to(device)] = encoder(ids, mask).float()
