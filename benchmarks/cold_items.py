@@ -7,6 +7,9 @@ items that were not removed. Intervals are bootstrapped over users.
 
     python benchmarks/cold_items.py DATA [--budget 300] [--users 1500] [--seed 0] [--out cold.json]
 
+`--items N` keeps the N items with the most events, and `--budget 0 --encoder '{"max_steps": 10}'` counts
+steps instead of seconds: what a busy machine can still compare.
+
 DATA holds items.parquet and events.parquet in the project's own shape. A removed item has no events
 to count; its "popularity" is the mean popularity of its words.
 """
@@ -17,6 +20,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import duckdb
@@ -63,6 +67,18 @@ def load(folder, template):
         len(items),
     )
     return texts, events
+
+
+def most_acted_on(texts, events, count):
+    """Texts and events of the `count` items with the most events."""
+    frequency = np.bincount(events.item, minlength=events.n_items)
+    top = np.argsort(-frequency)[:count]
+    place = np.full(events.n_items, -1)
+    place[top] = np.arange(len(top))
+    kept = events.where(place[events.item] >= 0)
+    return [texts[i] for i in top], replace(
+        kept, item=place[kept.item].astype(np.int32), n_items=len(top)
+    )
 
 
 def protocol(events, users, seed):
@@ -170,7 +186,9 @@ def encoders(texts, fit, arguments, folder):
     until = int(fit.time.max())
     made, learned = {}, {}
     for name, tune in (("frozen", False), ("fine-tuned", True)):
-        config = EncoderConfig(fine_tune=tune, max_tokens=arguments.max_tokens)
+        config = EncoderConfig(
+            fine_tune=tune, **({"max_tokens": arguments.max_tokens} | arguments.encoder)
+        )
         began = time.perf_counter()
         manifest = fit_encoder(
             fit,
@@ -179,7 +197,7 @@ def encoders(texts, fit, arguments, folder):
             fit_until=until,
             out_dir=folder / name,
             seed=arguments.seed,
-            budget_seconds=arguments.budget if tune else None,
+            budget_seconds=(arguments.budget or None) if tune else None,
             vector_cache=folder / "cache",
         )
         fitted = time.perf_counter() - began
@@ -205,10 +223,14 @@ def main():
     parser.add_argument("--budget", type=float, default=300.0, help="seconds of the fit")
     parser.add_argument("--users", type=int, default=1500, help="test users at most")
     parser.add_argument("--max-tokens", type=int, default=96)
+    parser.add_argument("--items", type=int, help="keep only so many items")
+    parser.add_argument("--encoder", type=json.loads, default={}, help="settings, as JSON")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     texts, events = load(arguments.data, EncoderConfig().template)
+    if arguments.items:
+        texts, events = most_acted_on(texts, events, arguments.items)
     removed, fit, cold, warm = protocol(events, arguments.users, arguments.seed)
     print(f"{removed.sum()} items removed; {len(cold)} cold and {len(warm)} warm test users")
     with tempfile.TemporaryDirectory() as scratch:
