@@ -363,7 +363,7 @@ def _examples(runtime: "Runtime", judged: Judged, count: int, seed: int) -> "lis
         ask = Ask(user, now, items=[catalogue.id_of(i) for i in listed], explain=len(listed))
         answer = runtime.answer(ask)
         reasons = {
-            name: str(reason["sentence"])
+            name: reason["sentence"]["en"]
             for name, reason in zip(answer.item_ids, answer.reasons or [], strict=False)
         }
         items = [

@@ -59,6 +59,8 @@ class Shown:
     """int32[n] in shown order."""
     propensity: Floats
     """float32[n]; NaN where none was logged."""
+    surface: npt.NDArray[np.object_]
+    """Where each list was shown, str or None [L]."""
     rejected: dict[str, int]
 
     def __len__(self) -> int:
@@ -77,6 +79,7 @@ class Shown:
             np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64),
             self.items[rows],
             self.propensity[rows],
+            self.surface[lists],
             self.rejected,
         )
 
@@ -145,7 +148,7 @@ def read_shown(place: str, runtime: "Runtime") -> Shown:
             )
         table = part.engine.arrow(
             f"SELECT {c.USER_ID}, epoch_us({c.TIMESTAMP}) AS moment, {c.ITEM_IDS},"
-            f" CAST({c.PROPENSITIES} AS FLOAT[]) AS {c.PROPENSITIES}"
+            f" CAST({c.PROPENSITIES} AS FLOAT[]) AS {c.PROPENSITIES}, {c.SURFACE}"
             f" FROM ({part.accepted}) ORDER BY moment"
         ).combine_chunks()
     lists = table[c.ITEM_IDS].combine_chunks()
@@ -161,6 +164,7 @@ def read_shown(place: str, runtime: "Runtime") -> Shown:
         np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64),
         runtime.state.catalogue.indices_of(lists.flatten().cast(pa.large_string())),
         propensity,
+        np.array(table[c.SURFACE].to_pylist(), object),
         rejected,
     )
 

@@ -13,7 +13,7 @@ Shapes: G groups (questions), N items, K places.
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -61,6 +61,8 @@ class Questions:
     past: PastItems
     shown: Shown | None = None
     """The lists to be ranked again; None where the whole catalogue is ranked."""
+    types: SegmentLabels | None = None
+    """Relevant items by the type of the event, where there are several."""
     said: list[str] = field(default_factory=list)
     """What bends the numbers, for the page."""
 
@@ -121,7 +123,9 @@ def _window(runtime: "Runtime", held: HeldOut, limit: int, seed: int) -> Questio
             f"{again:,} events are on items that their users had acted on before; they are not "
             "asked for again."
         )
-    return Questions(WINDOW, users, moments, truth, past, said=said)
+    asked_events = replace(positive, user=group.astype(np.int32)).where(asked)
+    types = segments.by_event_type(truth, asked_events)
+    return Questions(WINDOW, users, moments, truth, past, types=types, said=said)
 
 
 def _last(runtime: "Runtime", held: HeldOut, limit: int, seed: int) -> Questions:
@@ -166,7 +170,7 @@ def _impressions(
         "What was acted on depends on the place where it was shown: the order that made the log is "
         "flattered, and every other order is judged by clicks it did not get."
     )
-    return Questions(IMPRESSIONS, users, lists.time, truth, past, lists, said)
+    return Questions(IMPRESSIONS, users, lists.time, truth, past, lists, said=said)
 
 
 def fold(runtime: "Runtime", held: HeldOut) -> None:
@@ -485,6 +489,10 @@ def segments_of(
 
     if len(catalogue.category_names) > 1:
         found["category"] = of_items(catalogue.category_codes, catalogue.category_names)
+    if questions.types is not None:
+        found["event type"] = questions.types
+    if questions.shown is not None and len(set(questions.shown.surface)) > 1:
+        found["surface"] = segments.from_column(list(questions.shown.surface))
     for column in own:
         if column in catalogue.categorical_names:
             found[column] = of_items(catalogue.categorical(column), catalogue.values_of(column))

@@ -12,6 +12,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from features.interactions import Interactions
 from recsys.evaluation.lists import Longs, Truth
 
 LIGHT_UNTIL = 10
@@ -74,6 +75,23 @@ def by_item_popularity(truth: Truth, popularity: npt.NDArray[np.number]) -> Segm
     return SegmentLabels(
         ("cold_items", "tail items", "head items"), code.astype(np.int32), "relevant"
     )
+
+
+def by_event_type(truth: Truth, events: Interactions) -> SegmentLabels | None:
+    """Relevant items by the type of the user's event on them, the highest grade's where there are
+    several; None where all are of one type. `events` are those of the window, users coded as in
+    the truth."""
+    key = events.user.astype(np.int64) << 32 | events.item
+    order = np.lexsort((events.grade, key))
+    key, kind = key[order], events.kind[order]
+    wanted = truth.user[truth.group_of_item].astype(np.int64) << 32 | truth.items
+    place = np.searchsorted(key, wanted, "right") - 1
+    found = (place >= 0) & (key[np.maximum(place, 0)] == wanted) if len(key) else place >= 0
+    code = np.where(found, kind[np.maximum(place, 0)] if len(kind) else -1, -1)
+    if len(np.unique(code[found])) < 2:
+        return None
+    names = np.array([*events.kinds, None], dtype=object)
+    return from_column(list(names[code]), "relevant")
 
 
 def by_day(time: Longs) -> SegmentLabels:

@@ -97,6 +97,9 @@ def test_a_release_is_judged_by_events_that_came_later(workspace, capsys):
     assert tree["context"]["failed_systems"] == {}
     assert all(check["passed"] for check in tree["context"]["leak_checks"])
     assert tree["verdict"] in capsys.readouterr().out
+    reasons = [r for i in tree["context"]["examples"][0]["items"] for r in i["reasons"]]
+    assert reasons
+    assert all(reason[0].isupper() for reason in reasons)
 
 
 def test_items_that_the_model_never_met_are_misses(workspace):
@@ -153,6 +156,7 @@ def test_shown_lists_are_ranked_again(workspace):
             "user_id": row["user_id"],
             "timestamp": row["timestamp"] - timedelta(minutes=1),
             "item_ids": [items[n], row["item_id"], items[n + 200]],
+            "surface": "home" if n % 2 else "search",
         }
         for n, row in enumerate(rows)
     ]
@@ -164,6 +168,7 @@ def test_shown_lists_are_ranked_again(workspace):
     assert tree["evaluation"]["sampled_candidates"] == 3
     assert tree["evaluation"]["systems"]["as shown"]["mrr"]["value"] == pytest.approx(0.5, abs=0.1)
     assert any("none were logged" in w for w in tree["context"]["warnings"])
+    assert {s["label"] for s in tree["evaluation"]["segments"]["surface"]} == {"home", "search"}
 
 
 def test_the_protocol_and_the_files_must_fit(workspace, capsys):

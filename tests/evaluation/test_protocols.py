@@ -1,16 +1,19 @@
 """Leave-last-out and impressions, by hand."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from features.interactions import Interactions
 from recsys.evaluation import metrics
-from recsys.evaluation.lists import RankedLists
+from recsys.evaluation.lists import RankedLists, Truth
 from recsys.evaluation.protocols import (
     grades_of_shown,
     leave_last_out,
     of_impressions,
     ranked_candidates,
 )
+from recsys.evaluation.segments import by_event_type
 
 
 def events(*rows: tuple[int, int, int, int]) -> Interactions:
@@ -104,3 +107,17 @@ def test_what_followed_equals_a_search_row_by_row() -> None:
             end = at  # shown twice at once: the first place takes what follows
         hits = [g for u, i, t, g in rows if (u, i) == (who, item) and at <= t < end and g > 0]
         assert bool(found[n]) == bool(hits)
+
+
+def test_relevant_items_by_the_type_of_their_event() -> None:
+    past = events((0, 4, 1, 1), (0, 4, 2, 3), (1, 4, 3, 1), (1, 5, 4, 1))
+    mixed = replace(past, kind=np.array([0, 1, 0, 0], np.int16), kinds=("click", "purchase"))
+    truth = Truth.of(
+        np.array([0, 1, 1]), np.array([4, 4, 9]), np.ones(3, int), np.array([0, 1]), np.zeros(2)
+    )
+    found = by_event_type(truth, mixed)
+    assert found is not None
+    # The purchase counts for more than the click; item 9 has no event.
+    names = [None if c < 0 else found.labels[c] for c in found.code]
+    assert names == ["purchase", "click", None]
+    assert by_event_type(truth, past) is None

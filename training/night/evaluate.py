@@ -19,6 +19,7 @@ from recsys.evaluation.segments import (
     SegmentLabels,
     by_activity,
     by_day,
+    by_event_type,
     by_item_popularity,
     from_column,
 )
@@ -239,6 +240,9 @@ def segments_of(
         found["category"] = from_column(
             list(names[catalogue.category_codes[truth.items]]), "relevant"
         )
+    window = inputs.interactions.where(inputs.interactions.time >= inputs.windows.test[0])
+    if (types := by_event_type(truth, window)) is not None:
+        found["event type"] = types
     users = user_table(inputs.tables)
     for column in own:
         if column in catalogue.categorical_names:
