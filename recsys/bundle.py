@@ -117,7 +117,8 @@ class Bundle:
     def vectors(self) -> Vectors | None:
         """float32[n_items, d], memory-mapped; None without an encoder."""
         file = self.path / ITEMS / "vectors.npy"
-        return np.load(file, mmap_mode="r") if file.exists() else None
+        # A plain view: numpy's memmap class costs a Python call on every slice.
+        return np.asarray(np.load(file, mmap_mode="r")) if file.exists() else None
 
 
 def write_bundle(

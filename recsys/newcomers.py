@@ -102,6 +102,11 @@ class NewItems:
         """Texts without a vector yet, in order."""
         return list(self._waiting.values())
 
+    @property
+    def count_waiting(self) -> int:
+        """How many texts have no vector yet."""
+        return len(self._waiting)
+
     def has(self, place: int) -> bool:
         """Whether the item at a place has a vector."""
         return self._known[place]

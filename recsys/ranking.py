@@ -111,6 +111,11 @@ class Runtime:
         """The recall stage as of the items encoded so far."""
         return self._recall
 
+    @property
+    def waiting(self) -> int:
+        """New items whose text was not encoded yet, and can be."""
+        return 0 if self._texts.lost else self._new.count_waiting
+
     def encode_new(self, limit: int = ENCODE_AT_ONCE) -> int:
         """Encode the texts of up to `limit` new items, oldest first; how many still wait.
 
@@ -123,7 +128,7 @@ class Runtime:
         self._texts.encode(texts)
         with self._lock:
             self._take_vectors()
-            return 0 if self._texts.lost else len(self._new.waiting)
+            return self.waiting
 
     def prepare(self, items: Sequence[Mapping[str, Any]]) -> None:
         """Encode texts, together, ahead of the ranking that will need them; as `encode_new`."""
@@ -214,7 +219,7 @@ class Runtime:
             [*self._degraded(ask), *(f"source_failed:{name}" for name in silent)],
             features=x[order],
             snapshot=self.snapshot,
-            waiting=len(self._new.waiting),
+            waiting=self._new.count_waiting,
         )
         self._explain(ask, answer, x, items, order, history)
         steps.done("explain")

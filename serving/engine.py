@@ -71,6 +71,11 @@ class Preparing(Protocol):
 class Encoding(Protocol):
     """An engine that encodes the texts of posted items beside `answer`, on another thread."""
 
+    @property
+    def waiting(self) -> int:
+        """Items whose text was not encoded yet; costs nothing to ask."""
+        ...
+
     def encode_new(self, limit: int = ...) -> int:
         """Encode up to `limit` of the items that wait; how many still wait."""
         ...

@@ -64,7 +64,7 @@ class Follower:
     async def encode_new(self) -> None:
         """Have the texts of posted items encoded, a few at a time, so that recall finds them by text."""
         for live in list(self._engines()):
-            if hasattr(live.engine, "encode_new"):
+            if getattr(live.engine, "waiting", 0):
                 while await asyncio.to_thread(cast(Encoding, live.engine).encode_new):
                     pass
 

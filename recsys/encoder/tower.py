@@ -7,8 +7,9 @@ Nothing of a user is stored: the vector is made from the history at the moment o
 """
 
 import json
+import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Final, NamedTuple, Self
 
@@ -210,6 +211,9 @@ class InterestSource:
     neighbours: Neighbours | None = None
     name: str = "text"
     columns: tuple[str, ...] = ("score", "probability", "last", "best", "mean")
+    _kept: threading.local = field(
+        default_factory=threading.local, init=False, repr=False, compare=False
+    )
 
     @classmethod
     def open(
@@ -269,7 +273,19 @@ class InterestSource:
         return rows
 
     def _read(self, history: History, now: int) -> _User | None:
-        """The user at `now`; None where nothing is known of what they like."""
+        """The user at `now`; None where nothing is known of what they like.
+
+        The last one read in this thread is kept: recall and score ask for the same one in turn.
+        """
+        kept = getattr(self._kept, "last", None)
+        if kept is not None and kept[0] is history and kept[1] == now:
+            user: _User | None = kept[2]
+            return user
+        user = self._read_anew(history, now)
+        self._kept.last = (history, now, user)
+        return user
+
+    def _read_anew(self, history: History, now: int) -> _User | None:
         h = int(np.searchsorted(history.time, now, "left"))
         known = (history.item[:h] >= 0) & (history.item[:h] < self.n_items)
         past = _events(history, np.flatnonzero(known)[-self.tower.places :])

@@ -96,13 +96,13 @@ def test_differences_are_means_without_ids(capsys):
 
 def test_every_engine_in_service_encodes_what_waits_for_it():
     class Waiting:
-        left = 70
+        waiting = 70
 
         def encode_new(self):
-            self.left = max(0, self.left - 32)
-            return self.left
+            self.waiting = max(0, self.waiting - 32)
+            return self.waiting
 
     engines = [Live(Waiting(), 0, []), Live(object(), 0, []), Live(Waiting(), 0, [])]
     follower = Follower(None, None, lambda: engines)
     asyncio.run(follower.encode_new())
-    assert [getattr(live.engine, "left", None) for live in engines] == [0, None, 0]
+    assert [getattr(live.engine, "waiting", None) for live in engines] == [0, None, 0]
