@@ -60,6 +60,7 @@ def find_files(place: str, folder: Path, table: Table, setting: str | None = Non
     if anchored.is_file():
         return [anchored]
     if anchored.is_dir():
+        _refuse_versioned(anchored, field)
         found = [f for f in anchored.rglob("*.parquet") if f.is_file() and not _hidden(f, anchored)]
         if not found:
             raise DataRefused(
@@ -86,6 +87,23 @@ def find_files(place: str, folder: Path, table: Table, setting: str | None = Non
         fix="correct the path"
         + ("" if setting else " in the config; it is relative to the config's folder"),
     )
+
+
+def _refuse_versioned(folder: Path, field: str) -> None:
+    """Of a versioned table's files only its log says which still count; read without it, rows that
+    were changed or deleted would come back."""
+    kind = "Delta" if (folder / "_delta_log").is_dir() else None
+    if any((folder / "metadata").glob("*.metadata.json")):
+        kind = "Iceberg"
+    if kind is not None:
+        raise DataRefused(
+            f"the folder is {'an' if kind == 'Iceberg' else 'a'} {kind} table",
+            where=f"{folder} ({field})",
+            found="files that may hold rows long changed or deleted",
+            expected="plain Parquet files",
+            fix=f"export the current rows; in DuckDB COPY (FROM {kind.lower()}_scan('…'))"
+            " TO 'x.parquet'",
+        )
 
 
 def _hidden(file: Path, root: Path) -> bool:

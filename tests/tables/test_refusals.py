@@ -90,6 +90,18 @@ def test_empty_folder(desk):
     refused(desk, "holds no Parquet file", "an empty folder", events="events")
 
 
+@pytest.mark.parametrize(
+    ("beside", "kind"),
+    [("_delta_log/0.json", "a Delta table"), ("metadata/v1.metadata.json", "an Iceberg table")],
+)
+def test_folders_whose_files_are_not_all_in_use(desk, beside, kind):
+    desk.items()
+    desk.events(name="events/a.parquet")
+    (desk.root / "events" / beside).parent.mkdir()
+    (desk.root / "events" / beside).touch()
+    refused(desk, kind, "data.events", "_scan(", events="events")
+
+
 def test_glob_without_match(desk):
     desk.items()
     refused(desk, "no file matches", "day-*", error=UsageError, events="day-*.parquet")
