@@ -116,6 +116,11 @@ class Runtime:
         """New items whose text was not encoded yet, and can be."""
         return 0 if self._texts.lost else self._new.count_waiting
 
+    @property
+    def lacks_encoder(self) -> bool:
+        """Whether items came whose texts nobody can encode."""
+        return self._texts.lost and len(self._new) > 0
+
     def encode_new(self, limit: int = ENCODE_AT_ONCE) -> int:
         """Encode the texts of up to `limit` new items, oldest first; how many still wait.
 

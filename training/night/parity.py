@@ -394,6 +394,8 @@ class _World:
             self._folded += 1
             while self._runtime.encode_new():
                 pass
+        if self._runtime.lacks_encoder:
+            raise RecsysError("the release's encoder cannot be opened", found="new items to encode")
 
     def inputs(self) -> BatchInputs:
         """The tables with the log behind them, as of the items folded."""
