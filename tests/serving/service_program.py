@@ -13,7 +13,8 @@ from serving.app import App
 from serving.server import Endpoint, address, announce, bind, run_worker, supervise
 from serving.settings import Settings
 
-SETTINGS = Settings(champion_poll=0.1, log_poll=0.1, drain_seconds=5)
+# No answer is to depend on how slow the machine is.
+SETTINGS = Settings(champion_poll=0.1, log_poll=0.1, drain_seconds=5, timeout_ms=60_000)
 
 
 def work(log, champion, sock, endpoint):
