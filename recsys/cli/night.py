@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from data_schemas.config import RecsysConfig, load_config
 from data_schemas.errors import ExitCode, UsageError
-from features.interactions import DAY
 from recsys.cli.rivals import differences
 
 if TYPE_CHECKING:
@@ -25,12 +24,15 @@ SHOWN = ("ndcg@10", "recall@10", "recall@100", "mrr", "auc", "coverage@100")
 
 def run_nightly(args: argparse.Namespace) -> int:
     """The whole night; with `--until`, the nights missed before it first, in order."""
+    from training.night.catchup import missed
+
     config = load_config(args.config)
-    nights = [moment(args.until)] if args.single else missed(config, moment(args.until))
+    alone = args.single or args.dry_run
+    nights = [moment(args.until)] if alone else missed(config, moment(args.until))
     if len(nights) > 1:
         print(f"catching up: {len(nights)} nights, until " + ", ".join(map(_date, nights)))
     code = ExitCode.DONE
-    for until in nights[:1] if args.dry_run else nights:
+    for until in nights:
         code = _one_night(config, until, args.dry_run)
     return code
 
@@ -53,22 +55,6 @@ def _one_night(config: RecsysConfig, until: int | None, dry_run: bool) -> ExitCo
     if not result.unchanged:
         tell(config, result)
     return exit_code(result)
-
-
-def missed(config: RecsysConfig, until: int | None) -> list[int | None]:
-    """The nights to run up to a moment (µs): one for each midnight UTC since the data of the last
-    night ended, and the moment itself.
-
-    One night alone without `until`, in a workspace without an earlier night, and where `until`
-    lies before the last night's data.
-    """
-    from training.night.publish import last_end
-
-    end = last_end(config) if until is not None else None
-    if until is None or end is None or until <= end:
-        return [until]
-    first = (end // DAY + 1) * DAY
-    return [*range(first, until, DAY), until]
 
 
 def _date(at: int | None) -> str:

@@ -12,11 +12,12 @@ from data_schemas.errors import UsageError
 from features.interactions import DAY
 from features.state import OnlineState
 from recsys.cli.main import main
-from recsys.cli.night import missed, moment
+from recsys.cli.night import moment
 from recsys.progress import Reporter
 from recsys.stages import StageRunner
 from recsys.workspace import Workspace
 from training.night import inputs, release
+from training.night.catchup import missed
 from training.night.context import Night
 
 DAYS = 12
@@ -24,12 +25,12 @@ DAYS = 12
 
 @pytest.fixture
 def config(tmp_path):
-    """Three users act on one item a day."""
+    """Three users act on one item a day, always one that is new to them."""
     start = datetime(2026, 1, 1, 12, tzinfo=UTC)
     rows = [
         {
             "user_id": f"u{user}",
-            "item_id": f"i{(day + user) % 5}",
+            "item_id": f"i{day}",
             "event_type": "click",
             "timestamp": start.replace(day=1 + day, hour=10 + user),
         }
@@ -37,7 +38,7 @@ def config(tmp_path):
         for user in range(3)
     ]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "events.parquet")
-    items = pa.table({"item_id": [f"i{n}" for n in range(5)], "title": list("abcde")})
+    items = pa.table({"item_id": [f"i{n}" for n in range(DAYS)], "title": list("abcdefghijkl")})
     pq.write_table(items, tmp_path / "items.parquet")
     (tmp_path / "recsys.yaml").write_text("data: {items: items.parquet, events: events.parquet}\n")
     return load_config(tmp_path / "recsys.yaml")
@@ -90,14 +91,26 @@ def test_missed_nights_are_run_in_order(config):
     assert missed(config, None) == [None]
     assert missed(config, until) == [until]
     finished(config, moment("2026-01-07T15:30") + 1)
-    assert missed(config, until) == [moment(f"2026-01-{day:02}") for day in (8, 9, 10)]
-    assert missed(config, moment("2026-01-08T06:00")) == [
-        moment("2026-01-08"),
-        moment("2026-01-08T06:00"),
+    assert missed(config, until) == [moment(f"2026-01-{day:02}") for day in (9, 10)]
+    assert missed(config, moment("2026-01-09T06:00")) == [
+        moment("2026-01-09"),
+        moment("2026-01-09T06:00"),
     ]
     finished(config, until - DAY // 2)
     assert missed(config, until) == [until]
     assert missed(config, moment("2026-01-03")) == [moment("2026-01-03")]
+
+
+def test_days_without_events_are_no_nights(config):
+    """Years of silence are one night, not a thousand."""
+    finished(config, moment("2026-01-11T06:00"))
+    assert missed(config, moment("2029-01-01")) == [
+        moment("2026-01-12"),
+        moment("2026-01-13"),
+        moment("2029-01-01"),
+    ]
+    finished(config, moment("2026-02-01"))
+    assert missed(config, moment("2029-01-01")) == [moment("2029-01-01")]
 
 
 def test_the_command_runs_each_and_tells_of_each(config, monkeypatch, capsys):
@@ -113,7 +126,7 @@ def test_the_command_runs_each_and_tells_of_each(config, monkeypatch, capsys):
 
     monkeypatch.setattr(nightly, "run_night", run_night)
     monkeypatch.setattr("recsys.notify.notify", lambda c, outcome, *_: told.append(outcome))
-    finished(config, moment("2026-01-07T15:30"))
+    finished(config, moment("2026-01-07T09:00"))
     args = ["nightly", "-c", str(config.path("recsys.yaml")), "--until", "2026-01-09"]
     assert main(args) == 4
     assert ran == [moment("2026-01-08"), moment("2026-01-09")]

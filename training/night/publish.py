@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from training.nightly import NightResult
 
 REGISTERED = "registered.json"
+DECIDING = ("gate", "drift", "evaluation")
+"""Config sections that decide about a release besides what it was made of."""
 
 
 def planned(night: Night, why: str | None) -> "NightResult":
@@ -232,7 +234,7 @@ def costs(results: Sequence[StageResult]) -> dict[str, float]:
 
 
 def _identity(bundle: StageResult, state: StageResult, night: Night) -> str:
-    return hash_json([bundle.key, state.key, night.section("gate"), night.section("evaluation")])
+    return hash_json([bundle.key, state.key, *map(night.section, DECIDING)])
 
 
 def last_end(config: RecsysConfig) -> int | None:

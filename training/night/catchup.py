@@ -1,0 +1,48 @@
+"""Which nights were missed: one for each day with events since the last night's data ended."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from data_schemas import columns as c
+from data_schemas.config import RecsysConfig
+from features.interactions import DAY
+from recsys.progress import Reporter
+from recsys.stages import StageRunner
+from recsys.tables.ingest import EVENTS_FILE
+from recsys.workspace import Workspace
+from training.night import inputs
+from training.night.context import Night
+from training.night.publish import last_end
+
+
+def missed(config: RecsysConfig, until: int | None) -> list[int | None]:
+    """The nights to run up to a moment (µs), in order, the moment itself last.
+
+    One night alone without `until`, in a workspace without an earlier night, and where `until` lies
+    before the last night's data. The tables are drained and validated to see which days have
+    events; the first of the nights finds that done.
+    """
+    end = last_end(config)
+    if until is None or end is None or until <= end:
+        return [until]
+    workspace, reporter = Workspace(config.workspace_path), Reporter()
+    with workspace.lock() as note:
+        if note:
+            reporter.warn(note)
+        night = Night(config, workspace, StageRunner(workspace, reporter), reporter)
+        tables = inputs.validate(night, inputs.drain(night))
+    midnights = [
+        (day + 1) * DAY for day in days_with_events(tables.path / inputs.TABLES, end, until)
+    ]
+    return [*(midnight for midnight in midnights if midnight < until), until]
+
+
+def days_with_events(tables: Path, start: int, until: int) -> list[int]:
+    """Days since 1970 (UTC) with an event in [start, until), in order."""
+    column = pq.read_table(tables / EVENTS_FILE, columns=[c.TIMESTAMP])[c.TIMESTAMP]
+    times = column.cast(pa.int64()).to_numpy()
+    inside = times[(times >= start) & (times < until)]
+    return [int(day) for day in np.unique(inside // DAY)]
