@@ -73,7 +73,8 @@ class Encoded:
         """The fine-tuned encoder with its user tower, as a source."""
         vectors = self.vectors()
         index = open_index(self.vectors_stage.path, len(vectors))
-        return InterestSource.open(self.folder, vectors, self.fit_until, neighbours=index)
+        # a source names the last event it may have seen, which lies before `fit_until`
+        return InterestSource.open(self.folder, vectors, self.fit_until - 1, neighbours=index)
 
     @property
     def index(self) -> Path | None:
