@@ -186,9 +186,9 @@ print(json.dumps({"seconds": time.perf_counter() - started, "cpu_seconds": cpu, 
 '''
 
 
-def feast(python: str) -> dict[str, Any]:
+def feast(python: str, n_rows: int) -> dict[str, Any]:
     """Feast and we on the same rows: the item counters of an hour joined as of a time."""
-    events, catalogue = world(FEAST_ROWS)
+    events, catalogue = world(n_rows)
     features = FeatureSet([WindowCount("item", "", w) for w in (DAY, 7 * DAY, 0)])
     rows, inputs = rows_of(events), BatchInputs(events, catalogue)
     features.batch(rows, inputs)
@@ -264,6 +264,7 @@ def main() -> None:
     parser.add_argument("--sql", action="store_true", help="count by SQL in DuckDB, too")
     parser.add_argument("--whole", action="store_true", help="the whole default set, too")
     parser.add_argument("--feast", nargs="?", const="", metavar="PYTHON", help="beside Feast")
+    parser.add_argument("--feast-rows", type=int, default=FEAST_ROWS, help="rows Feast joins")
     parser.add_argument("--one", type=float, help=argparse.SUPPRESS)
     parser.add_argument("--kind", default="arrays", help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -275,7 +276,7 @@ def main() -> None:
         if args.millions:
             table(kind, args.millions)
     if args.feast is not None:
-        found = feast(args.feast)
+        found = feast(args.feast, args.feast_rows)
         theirs = found["theirs"]
         print(
             f"{found['rows']:,} rows, 3 counters, CPU s (wall s): ours with the counting "
