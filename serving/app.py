@@ -112,6 +112,7 @@ class App:
             asyncio.create_task(self.versions.watch()),
             asyncio.create_task(self.versions.follower.follow(settings.log_poll)),
             asyncio.create_task(self.versions.follower.keep_encoding(settings.log_poll)),
+            asyncio.create_task(self._keep_gauges()),
         ]
 
     async def stop(self) -> None:
@@ -123,6 +124,14 @@ class App:
         await asyncio.to_thread(self._impressions.close)
         await asyncio.to_thread(self._log.close)
         await asyncio.to_thread(tracing.shutdown)
+
+    async def _keep_gauges(self) -> None:
+        """Each worker keeps its own: /metrics is answered by any of them and adds them up."""
+        while True:
+            metrics.IN_FLIGHT.set(sum(self._in_flight.values()))
+            metrics.IMPRESSIONS_WAITING.set(len(self._impressions))
+            metrics.IMPRESSIONS_LOST.set(self._impressions.lost)
+            await asyncio.sleep(1.0)
 
     def drain(self) -> None:
         """Answer 503 on /readyz from now on, so that a balancer sends nobody here."""

@@ -312,8 +312,6 @@ class Handlers:
         return Response.of(api.Health(status="ready", model_version=version))
 
     async def metrics(self, _: Request) -> Response:
-        metrics.IMPRESSIONS_WAITING.set(len(self._impressions))
-        metrics.IMPRESSIONS_LOST.set(self._impressions.lost)
         body = await asyncio.to_thread(metrics.render)
         return Response(200, body, b"text/plain; version=0.0.4; charset=utf-8")
 

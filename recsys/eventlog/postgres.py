@@ -18,6 +18,9 @@ from recsys.eventlog.records import ERASED, Entry, LogRecord, Write
 LOCK = 0x7265_6373_7973
 """Key of the advisory lock; the letters "recsys"."""
 CONNECT_SECONDS = 3
+SILENT_SECONDS = 10
+"""After which a connection whose server's machine or network is gone counts as broken; without it a
+write would wait for the kernel's quarter of an hour."""
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS recsys_log (
@@ -63,7 +66,14 @@ class PostgresLog(EventLog):
 
     def _connect(self) -> Any:
         connection = psycopg.connect(
-            self._uri, autocommit=True, connect_timeout=CONNECT_SECONDS, application_name="recsys"
+            self._uri,
+            autocommit=True,
+            connect_timeout=CONNECT_SECONDS,
+            application_name="recsys",
+            keepalives_idle=SILENT_SECONDS,
+            keepalives_interval=1,
+            keepalives_count=3,
+            tcp_user_timeout=SILENT_SECONDS * 1000,
         )
         connection.execute("SET synchronous_commit = on")
         connection.execute("SET statement_timeout = '10s'")
