@@ -14,7 +14,7 @@ from data_schemas.errors import ExitCode
 from recsys.cli.main import main
 from training.nightly import run_night
 
-USERS = 40
+USERS, ASKED = 24, 20
 CONFIG = """
 data: {{items: data/items.parquet, events: data/events.parquet}}
 name: small
@@ -48,7 +48,7 @@ def workspace(tmp_path_factory, tiny_model):
     return folder, run_night(load_config(folder / "recsys.yaml"))
 
 
-def later_events(folder, count=30):
+def later_events(folder, count=ASKED):
     """A file of events after the end of the data: users go on with items new to them."""
     events = pq.read_table(folder / "data" / "events.parquet")
     end = max(events["timestamp"].to_pylist())
@@ -88,7 +88,7 @@ def test_a_release_is_judged_by_events_that_came_later(workspace, capsys):
     code, tree = evaluated(folder, table, "--model", f"models:/small/{first.version}")
     assert code == ExitCode.DONE
     found = tree["evaluation"]
-    assert found["users"] == 30
+    assert found["users"] == ASKED
     assert found["groups_without_truth"] == 0
     # The events are popular items, so popularity must find some and the model is told so.
     assert found["systems"]["popularity"]["recall@10"]["value"] > 0.3
@@ -141,7 +141,7 @@ def test_each_users_last_event_is_asked_at_its_own_time(workspace):
     folder, _ = workspace
     code, tree = evaluated(folder, later_events(folder), "--protocol", "leave-last-out")
     assert code == ExitCode.DONE
-    assert tree["evaluation"]["groups"] == 30
+    assert tree["evaluation"]["groups"] == ASKED
     assert tree["context"]["split"]["lists are asked for at"].startswith("each question's own time")
 
 
