@@ -135,8 +135,8 @@ def als(events: pd.DataFrame, users: list[str], given: argparse.Namespace) -> An
     shape = (len(user.categories), len(item.categories))
     matrix = csr_matrix((np.ones(len(events), np.float32), (user.codes, item.codes)), shape=shape)
     settings = {"factors": 256, "alpha": 10.0, "regularization": 0.01, "iterations": 15}
-    model = AlternatingLeastSquares(**settings, random_state=1)
-    with threadpool_limits(1, "blas"):
+    with threadpool_limits(1, "blas"):  # as implicit asks for
+        model = AlternatingLeastSquares(**settings, random_state=1)
         clock = Clock()
         model.fit(matrix, show_progress=False)
         clock.stop()
