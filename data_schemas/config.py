@@ -172,8 +172,9 @@ class RankerConfig(Section):
     """Boosters averaged."""
     search_minutes: float = Field(default=0.0, ge=0)
     """Optuna's budget; 0 keeps the settings above."""
-    max_groups: Positive = 10_000
-    """Ranking groups at most; a random sample beyond."""
+    max_groups: Positive = 20_000
+    """Ranking groups with something to learn (recall found what was acted on) at most; a random
+    sample beyond."""
     debias: bool = True
     """Where impressions tell how likely a place is to be looked at, labels weigh by it."""
 
