@@ -111,7 +111,11 @@ def test_binary_loss_runs(fit, settings):
 
 
 def test_two_fits_are_the_same(fit, settings):
-    first, second = fit(settings(dropout=0.2), "a"), fit(settings(dropout=0.2), "b")
+    """Whatever was drawn before them."""
+    torch.manual_seed(11)
+    first = fit(settings(dropout=0.2), "a")
+    torch.manual_seed(12)
+    second = fit(settings(dropout=0.2), "b")
     assert first["learned"]["losses"] == second["learned"]["losses"]
     assert first["version"] == second["version"]
 

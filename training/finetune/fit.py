@@ -225,6 +225,7 @@ def _train(
     """Tune each start; the best one's weights are in place at the end, its tower calibrated."""
     config = work.config
     device = group.device or best_device()
+    torch.manual_seed(work.seed)  # LoRA and the tower begin at random
     set_trainable(work.encoder, config)
     states = ItemStates(
         work.encoder.to(device),
@@ -283,6 +284,7 @@ def _tune(
     """Both phases from one start; `states` goes on with its encoder."""
     began = time.monotonic()
     config = work.config
+    torch.manual_seed(work.seed)
     encoder, since = work.encoder, None
     tower = Tower.plain(encoder.dimension, config.history_length, len(work.kinds))
     if start == WARM:

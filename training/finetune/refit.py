@@ -102,6 +102,7 @@ def refit_tower(
     split = make_examples(
         interactions, fit_until=fit_until, places=config.history_length, seed=seed, shown=shown
     )
+    torch.manual_seed(seed)
     settings = config.model_copy(update={"head_learning_rate": config.head_learning_rate * RATE})
     trainer = Trainer(
         Learner(cast(Any, _FixedVectors()), UserTower(start)),
