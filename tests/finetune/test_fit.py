@@ -11,6 +11,7 @@ import torch
 
 from data_schemas.errors import DataRefused, RecsysError, UsageError
 from recsys.encoder.encode import encode_items
+from recsys.encoder.torch_model import ItemEncoder
 from recsys.encoder.tower import InterestSource, Tower
 from training.finetune import fit_encoder
 from training.finetune.examples import Shown
@@ -178,6 +179,30 @@ def test_a_lost_loss_keeps_the_last_good_weights(fit, settings, monkeypatch, tmp
     assert "lower learning_rate" in learned["stopped"]
     assert learned["steps"] == 9
     assert all(np.isfinite(value).all() for value in weights(tmp_path / "out").values())
+
+
+def test_a_gradient_that_is_no_number_never_reaches_the_weights(
+    fit, settings, monkeypatch, tmp_path
+):
+    gradients = Trainer._gradients
+
+    def lost(self, plan):
+        loss = gradients(self, plan)
+        if self.progress.step >= 9:
+            self.learner.encoder.head.weight.grad.fill_(math.nan)
+        return loss
+
+    monkeypatch.setattr(Trainer, "_gradients", lost)
+    learned = fit(settings())["learned"]
+    assert "the loss became nan at step 9" in learned["stopped"]
+    assert all(np.isfinite(value).all() for value in weights(tmp_path / "out").values())
+
+
+def test_vectors_that_are_no_numbers_are_the_worst(fit, settings, monkeypatch):
+    finish = ItemEncoder.finish
+    monkeypatch.setattr(ItemEncoder, "finish", lambda self, pooled: finish(self, pooled) * math.nan)
+    learned = fit(settings(max_steps=1, head_steps=1))["learned"]
+    assert learned["best_ndcg"] == 0.0
 
 
 def test_out_of_memory_halves_the_chunk_and_keeps_the_loss(fit, settings, monkeypatch, caplog):

@@ -292,7 +292,8 @@ class Trainer:
     # -- one step -------------------------------------------------------------------------------
 
     def step(self, number: int, done: float, *, encode: bool) -> float:
-        """One optimisation step; returns its loss. NaN or infinity leaves the weights alone.
+        """One optimisation step; returns its loss. NaN or infinity, of the loss or of a gradient,
+        leaves the weights alone.
 
         `done` is the finished share of the run, for the learning rate.
         """
@@ -305,7 +306,9 @@ class Trainer:
         loss = self._gradients(plan)
         if math.isfinite(loss):
             for parameters in (self.learner.encoder.backbone.parameters(), self._top()):
-                nn.utils.clip_grad_norm_([p for p in parameters if p.grad is not None], CLIP)
+                norm = nn.utils.clip_grad_norm_([p for p in parameters if p.grad is not None], CLIP)
+                if not math.isfinite(float(norm)):
+                    return math.nan
             self.optimizer.step()
         return loss
 
@@ -461,6 +464,9 @@ class Trainer:
         rows = torch.from_numpy(items).to(self.device)
         vectors = self.learner.encoder.finish(self.states.bank[rows])
         users, tensors = self._users(batch, items, vectors)
+        if not (torch.isfinite(users).all() and torch.isfinite(vectors).all()):
+            # Comparisons with NaN are false: every target would stand first.
+            return {"ndcg": 0.0, "ndcg10": 0.0, "loss": math.nan}
         logits = candidate_logits(
             users, vectors, self.learner.scale, self.log_q[rows], self.config.logq
         )

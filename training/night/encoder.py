@@ -342,6 +342,13 @@ def encode(night: Night, inputs: Inputs, encoder: StageResult, until: int) -> St
                 progress=progress,
                 out=out / "vectors.npy",
             )
+        if not np.isfinite(vectors.sum(dtype=np.float64)):
+            raise RecsysError(
+                "the encoder gives vectors that are not numbers",
+                where=str(encoder.path / FOLDER),
+                expected="finite numbers",
+                fix="lower encoder.learning_rate, or name another encoder.model, and run it again",
+            )
         night.reporter.say(
             f"vectors: {counts.encoded:,} texts encoded, {counts.from_cache:,} from the cache, "
             f"{counts.truncated:,} of the encoded cut to {night.config.encoder.max_tokens} tokens"
