@@ -64,8 +64,6 @@ class EventsConfig(Section):
 class WindowsConfig(Section):
     scheme: Literal["auto", "time", "ordinal"] = "auto"
     """Labels after dates (`time`), each user's last events (`ordinal`), or read off the data."""
-    test_share: Share = 0.1
-    """Share of the events in the test window, at the least."""
     cuts: Positive | None = None
     """Rolling cuts of the test window, pooled; chosen from the data when absent."""
     floor_share: Share = 0.02
