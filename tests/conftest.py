@@ -5,6 +5,7 @@ import shutil
 import socket
 import subprocess
 import tempfile
+import uuid
 from pathlib import Path
 
 import numpy as np
@@ -276,6 +277,15 @@ class Server:
 
     def stop(self):
         self._run("pg_ctl", "-D", str(self.data), "-m", "immediate", "-w", "stop")
+
+    def empty(self):
+        """URI of a database of its own with nothing in it."""
+        import psycopg
+
+        name = f"empty_{uuid.uuid4().hex}"
+        with psycopg.connect(self.uri, autocommit=True) as connection:
+            connection.execute(f"CREATE DATABASE {name}")
+        return f"{self.uri.rpartition('/')[0]}/{name}"
 
 
 @pytest.fixture(scope="session")

@@ -12,12 +12,7 @@ def uri(request, tmp_path):
     """URI of an empty log, of each kind."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path / 'log.sqlite'}"
-    import psycopg
-
-    server = request.getfixturevalue("postgres")
-    with psycopg.connect(server.uri, autocommit=True) as connection:
-        connection.execute("DROP TABLE IF EXISTS recsys_log")
-    return server.uri
+    return request.getfixturevalue("postgres").empty()
 
 
 @pytest.fixture

@@ -14,11 +14,7 @@ def event(n):
 
 
 def test_no_accepted_event_is_lost_while_the_server_is_away(postgres, wait_until):
-    import psycopg
-
-    with psycopg.connect(postgres.uri, autocommit=True) as connection:
-        connection.execute("DROP TABLE IF EXISTS recsys_log")
-    log = EventLog.open(postgres.uri)
+    log = EventLog.open(postgres.empty())
     buffer = ImpressionBuffer(log, interval=0.05)
     accepted, refused, stop = [], [], threading.Event()
 

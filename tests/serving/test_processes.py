@@ -166,7 +166,8 @@ def test_a_killed_worker_loses_no_accepted_event_and_is_replaced(tmp_path):
 
 @pytest.mark.postgres
 def test_postgresql_away_for_ten_seconds_refuses_events_and_nothing_else(tmp_path, postgres):
-    with service(tmp_path, workers=2, log=postgres.uri) as running:
+    uri = postgres.empty()
+    with service(tmp_path, workers=2, log=uri) as running:
         with Load(running.url, retries=0) as load:
             wait_for(lambda: len(load.accepted) > 50)
             postgres.stop()
@@ -186,7 +187,7 @@ def test_postgresql_away_for_ten_seconds_refuses_events_and_nothing_else(tmp_pat
         assert not load.errors
         assert {error.status for error in load.refused} == {503}
         assert all("nothing of this call was accepted" in error.what for error in load.refused)
-        with EventLog.open(postgres.uri) as log:
+        with EventLog.open(uri) as log:
 
             def shown():
                 return [r.payload for r in log.read(0, 10**6) if r.kind == "impression"]
