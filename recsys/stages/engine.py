@@ -158,6 +158,12 @@ class StageRunner:
             if not resumable:
                 shutil.rmtree(part, ignore_errors=True)
             part.mkdir(parents=True, exist_ok=True)
+            # A killed write of a checkpoint left its file aside; nobody will rename it now.
+            for aside in list(part.rglob(f".*{PART}")):
+                if aside.is_dir():
+                    shutil.rmtree(aside, ignore_errors=True)
+                else:
+                    aside.unlink(missing_ok=True)
             try:
                 with Meter() as meter:
                     facts = plain(action(part) or {})
