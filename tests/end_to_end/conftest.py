@@ -22,21 +22,34 @@ evaluation: {{bootstrap: 50, examples: 1}}
 """
 
 
-@pytest.fixture(scope="session")
-def released(tmp_path_factory, tiny_model):
-    """A workspace with a small release; tests may add to its log, not change its state."""
+def laid_out(folder, count, config):
+    """(folder, users): the bundled data of the first `count` users, and a config beside it."""
     from recsys.bundled import lay_out_movies
 
-    folder = tmp_path_factory.mktemp("released")
     lay_out_movies(folder)
     events = pq.read_table(folder / "data" / "events.parquet")
-    users = sorted(set(events["user_id"].to_pylist()))[:USERS]
+    users = sorted(set(events["user_id"].to_pylist()))[:count]
     events = events.filter(pc.is_in(events["user_id"], pa.array(users)))
     items = pq.read_table(folder / "data" / "items.parquet")
     items = items.filter(pc.is_in(items["item_id"], pc.unique(events["item_id"])))
     pq.write_table(events, folder / "data" / "events.parquet")
     pq.write_table(items, folder / "data" / "items.parquet")
-    (folder / "recsys.yaml").write_text(CONFIG.format(model=tiny_model), encoding="utf-8")
+    (folder / "recsys.yaml").write_text(config, encoding="utf-8")
+    return folder, users
+
+
+@pytest.fixture(scope="session")
+def slice_of_movies():
+    """`laid_out`, for modules with a config of their own."""
+    return laid_out
+
+
+@pytest.fixture(scope="session")
+def released(tmp_path_factory, tiny_model):
+    """A workspace with a small release; tests may add to its log, not change its state."""
+    folder, _ = laid_out(
+        tmp_path_factory.mktemp("released"), USERS, CONFIG.format(model=tiny_model)
+    )
     config = load_config(folder / "recsys.yaml")
     night = run_night(config)
     # Whether so little data passes the gate is not the question here.

@@ -31,20 +31,11 @@ pytestmark = pytest.mark.filterwarnings("default")
 
 
 @pytest.fixture(scope="module")
-def workspace(tmp_path_factory, tiny_model):
+def workspace(tmp_path_factory, tiny_model, slice_of_movies):
     """A folder with a slice of the bundled data, a config, and a night done."""
-    from recsys.bundled import lay_out_movies
-
-    folder = tmp_path_factory.mktemp("judging")
-    lay_out_movies(folder)
-    events = pq.read_table(folder / "data" / "events.parquet")
-    users = sorted(set(events["user_id"].to_pylist()))[:USERS]
-    events = events.filter(pc.is_in(events["user_id"], pa.array(users)))
-    items = pq.read_table(folder / "data" / "items.parquet")
-    items = items.filter(pc.is_in(items["item_id"], pc.unique(events["item_id"])))
-    pq.write_table(events, folder / "data" / "events.parquet")
-    pq.write_table(items, folder / "data" / "items.parquet")
-    (folder / "recsys.yaml").write_text(CONFIG.format(model=tiny_model), encoding="utf-8")
+    folder, _ = slice_of_movies(
+        tmp_path_factory.mktemp("judging"), USERS, CONFIG.format(model=tiny_model)
+    )
     return folder, run_night(load_config(folder / "recsys.yaml"))
 
 

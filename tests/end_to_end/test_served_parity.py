@@ -5,9 +5,6 @@ import json
 import time
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import pytest
 
 from data_schemas.api import to_time
@@ -45,20 +42,11 @@ pytestmark = [pytest.mark.parity, pytest.mark.filterwarnings("default")]
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory, tiny_model):
+def folder(tmp_path_factory, tiny_model, slice_of_movies):
     """A workspace after its first night and an eventful day of service."""
-    from recsys.bundled import lay_out_movies
-
-    folder = tmp_path_factory.mktemp("served")
-    lay_out_movies(folder)
-    events = pq.read_table(folder / "data" / "events.parquet")
-    users = sorted(set(events["user_id"].to_pylist()))[:USERS]
-    events = events.filter(pc.is_in(events["user_id"], pa.array(users)))
-    items = pq.read_table(folder / "data" / "items.parquet")
-    items = items.filter(pc.is_in(items["item_id"], pc.unique(events["item_id"])))
-    pq.write_table(events, folder / "data" / "events.parquet")
-    pq.write_table(items, folder / "data" / "items.parquet")
-    (folder / "recsys.yaml").write_text(CONFIG.format(model=tiny_model), encoding="utf-8")
+    folder, users = slice_of_movies(
+        tmp_path_factory.mktemp("served"), USERS, CONFIG.format(model=tiny_model)
+    )
     config = load_config(folder / "recsys.yaml")
     night = run_night(config)
     # Whether so little data passes the gate is not the question here.

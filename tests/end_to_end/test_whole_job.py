@@ -9,8 +9,6 @@ import urllib.request
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
@@ -39,21 +37,11 @@ pytestmark = pytest.mark.filterwarnings("default")
 
 
 @pytest.fixture(scope="module")
-def workspace(tmp_path_factory, tiny_model):
+def workspace(tmp_path_factory, tiny_model, slice_of_movies):
     """A folder with a slice of the bundled data, a config, and the first night done."""
-    from recsys.bundled import lay_out_movies
-
-    folder = tmp_path_factory.mktemp("job")
-    lay_out_movies(folder)
-    events = pq.read_table(folder / "data" / "events.parquet")
-    users = sorted(set(events["user_id"].to_pylist()))[:USERS]
-    events = events.filter(pc.is_in(events["user_id"], pa.array(users)))
-    kept = pc.unique(events["item_id"])
-    items = pq.read_table(folder / "data" / "items.parquet")
-    items = items.filter(pc.is_in(items["item_id"], kept))
-    pq.write_table(events, folder / "data" / "events.parquet")
-    pq.write_table(items, folder / "data" / "items.parquet")
-    (folder / "recsys.yaml").write_text(CONFIG.format(model=tiny_model), encoding="utf-8")
+    folder, _ = slice_of_movies(
+        tmp_path_factory.mktemp("job"), USERS, CONFIG.format(model=tiny_model)
+    )
     first = run_night(load_config(folder / "recsys.yaml"))
     return folder, first
 
