@@ -1,10 +1,6 @@
 """The registry on PostgreSQL with an S3-compatible store, each a server started here."""
 
-import os
 import shutil
-import socket
-import subprocess
-from pathlib import Path
 
 import pytest
 
@@ -21,54 +17,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:::botocore"),
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
 ]
-
-
-class Server:
-    """PostgreSQL in a folder of its own; root hands it to the user `postgres`."""
-
-    def __init__(self, folder):
-        found = shutil.which("pg_ctl")
-        places = (
-            [Path(found).parent] if found else sorted(Path("/usr/lib/postgresql").glob("*/bin"))
-        )
-        if not places:
-            pytest.skip("no PostgreSQL server programs are installed")
-        self.programs, self.folder = places[-1], folder
-        with socket.socket() as sock:
-            sock.bind(("127.0.0.1", 0))
-            self.port = sock.getsockname()[1]
-        self.uri = f"postgresql://postgres@127.0.0.1:{self.port}/postgres"
-        if os.getuid() == 0:
-            shutil.chown(folder, "postgres")
-            for parent in [folder, *folder.parents][:-1]:
-                if parent.stat().st_uid == 0:
-                    parent.chmod(parent.stat().st_mode | 0o011)
-        self.run("initdb", "-D", f"{folder}/data", "-A", "trust", "-U", "postgres", "--no-sync")
-
-    def run(self, program, *words):
-        command = [str(self.programs / program), *words]
-        if os.getuid() == 0:
-            command = ["runuser", "-u", "postgres", "--", *command]
-        subprocess.run(command, check=True, cwd=self.folder, stdout=subprocess.DEVNULL)
-
-    def start(self):
-        options = f"-p {self.port} -k {self.folder} -c listen_addresses=127.0.0.1"
-        log = f"{self.folder}/log"
-        self.run("pg_ctl", "-D", f"{self.folder}/data", "-o", options, "-l", log, "-w", "start")
-
-    def stop(self):
-        self.run("pg_ctl", "-D", f"{self.folder}/data", "-m", "immediate", "-w", "stop")
-
-
-@pytest.fixture
-def postgres(tmp_path_factory):
-    pytest.importorskip("psycopg", reason="the [postgres] extra is not installed")
-    if os.getuid() == 0 and shutil.which("runuser") is None:
-        pytest.skip("PostgreSQL does not run as root, and there is no runuser")
-    server = Server(tmp_path_factory.mktemp("postgres"))
-    server.start()
-    yield server
-    server.stop()
 
 
 @pytest.fixture
@@ -94,7 +42,7 @@ def test_the_life_of_releases_elsewhere(postgres, store, tmp_path, make_bundle):
     config = parse_config(
         {
             "data": {"items": "i", "events": "e"},
-            "tracking": {"uri": postgres.uri, "artifacts": store},
+            "tracking": {"uri": postgres.empty(), "artifacts": store},
         },
         tmp_path,
     )
