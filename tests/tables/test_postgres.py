@@ -1,12 +1,5 @@
 """Tables of a real PostgreSQL server, read through Ibis."""
 
-import os
-import shutil
-import socket
-import subprocess
-import tempfile
-from pathlib import Path
-
 import pytest
 
 from data_schemas.errors import DataRefused, UsageError
@@ -14,44 +7,14 @@ from data_schemas.errors import DataRefused, UsageError
 pytestmark = pytest.mark.postgres
 
 
-def programs():
-    """The folder of PostgreSQL's programs, or None."""
-    found = shutil.which("pg_ctl")
-    if found:
-        return Path(found).parent
-    folders = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
-    return folders[-1] if folders else None
-
-
 @pytest.fixture(scope="module")
-def shop():
-    """URL of a database with items and events, on a server of its own."""
-    psycopg = pytest.importorskip("psycopg", reason="the [postgres] extra is not installed")
-    if programs() is None:
-        pytest.skip("no PostgreSQL server programs are installed")
-    root = os.getuid() == 0
-    if root and shutil.which("runuser") is None:
-        pytest.skip("PostgreSQL does not run as root, and there is no runuser")
-    # Not below pytest's own folder: that is closed to other users, and root hands over here.
-    folder = Path(tempfile.mkdtemp(prefix="recsys-postgres-"))
-    if root:
-        shutil.chown(folder, "postgres")
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port = sock.getsockname()[1]
+def shop(postgres):
+    """URL of a database with items and events."""
+    import psycopg
 
-    def run(program, *arguments):
-        command = [str(programs() / program), "-D", str(folder / "data"), *arguments]
-        as_postgres = ["runuser", "-u", "postgres", "--"] if root else []
-        subprocess.run(
-            as_postgres + command, check=True, cwd=folder, stdout=subprocess.DEVNULL, timeout=120
-        )
-
-    run("initdb", "-A", "trust", "-U", "postgres", "--no-sync")
-    options = f"-p {port} -k {folder} -c listen_addresses=127.0.0.1"
-    run("pg_ctl", "-o", options, "-l", str(folder / "log"), "-w", "start")
-    url = f"postgres://postgres:secret@127.0.0.1:{port}/postgres"
-    with psycopg.connect(url.replace("postgres://", "postgresql://", 1), autocommit=True) as db:
+    empty = postgres.empty()
+    url = empty.replace("postgresql://postgres@", "postgres://postgres:secret@", 1)
+    with psycopg.connect(empty, autocommit=True) as db:
         db.execute("CREATE TABLE goods (item_id text, title text, tags text[], price float8)")
         db.execute("INSERT INTO goods VALUES ('i0', 'A', '{x,y}', 1.5), ('i1', 'B', NULL, NULL)")
         db.execute(
@@ -67,9 +30,7 @@ def shop():
             "CREATE TABLE naive AS SELECT user_id, item_id, event_type,"
             " timestamp AT TIME ZONE 'UTC' AS timestamp FROM clicks"
         )
-    yield url
-    run("pg_ctl", "-m", "immediate", "-w", "stop")
-    shutil.rmtree(folder)
+    return url
 
 
 def test_tables_are_read_whole(desk, shop):
