@@ -5,7 +5,7 @@ Shapes: R rows, F features, G groups in CSR form (rows offsets[g]:offsets[g+1]).
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
@@ -164,43 +164,16 @@ def _fit_in_folds(
     workers: int,
     monotone: Mapping[str, int] | None,
 ) -> Ranker:
-    """Penalty, number of trees and whether there are any, by scores of users held out in turn."""
-    fold = _folds(groups.user, seed)
-    parts = [
-        (groups.take(np.flatnonzero(fold != f)), np.flatnonzero(fold == f)) for f in range(FOLDS)
-    ]
-    trains = [part.take(part.with_positive()) for part, _ in parts]
-    valids = [groups.take(held) for _, held in parts]
-    scores: dict[float, list[npt.NDArray[np.float64]]] = {p: [] for p in PENALTIES}
-    linears: dict[float, list[LinearPart]] = {p: [] for p in PENALTIES}
-    for train, valid in zip(trains, valids, strict=True):
-        for penalty, part in _linear_parts(train, seed):
-            linears[penalty].append(part)
-            scores[penalty].append(part.score(valid.x))
-    penalty = max(PENALTIES, key=lambda p: _pooled(valids, scores[p]))
-    quality = {"linear": _pooled(valids, scores[penalty])}
+    """What users held out in turn choose, fitted on all."""
     settings = _settings(config, seed, workers, names, monotone)
-    boosters = [
-        _boost(t, v, names, linear.score(t.x), start, settings, config.trees)
-        for t, v, linear, start in zip(
-            trains, valids, linears[penalty], scores[penalty], strict=True
-        )
-    ]
-    rounds = max(1, int(np.median([b.best_iteration for b in boosters])))
-    quality["linear+trees"] = _pooled(
-        valids,
-        [
-            start + b.predict(v.x, raw_score=True, num_iteration=rounds)
-            for b, v, start in zip(boosters, valids, scores[penalty], strict=True)
-        ],
-    )
+    choice = _choose_in_folds(_in_folds(groups, seed), names, settings, config.trees, seed)
     whole = groups.take(groups.with_positive())
-    linear = dict(_linear_parts(whole, seed))[penalty]
-    final: list[Any] = []
-    if quality["linear+trees"] > quality["linear"]:
+    linear = dict(_linear_parts(whole, seed))[choice.penalty]
+    boosters: list[Any] = []
+    if choice.trees_help:
         start = linear.score(whole.x)
-        final = [
-            _boost(whole, None, names, start, None, settings | {"seed": seed + n}, rounds)
+        boosters = [
+            _boost(whole, None, names, start, None, settings | {"seed": seed + n}, choice.rounds)
             for n in range(config.seeds)
         ]
     facts: dict[str, Any] = {
@@ -208,12 +181,65 @@ def _fit_in_folds(
         "train_groups": len(whole),
         "validation_groups": len(groups),
         "folds": FOLDS,
-        "penalty": penalty,
-        "validation_ndcg@10": quality,
+        "penalty": choice.penalty,
+        "validation_ndcg@10": choice.quality,
         "tree_settings": {k: v for k, v in settings.items() if isinstance(v, int | float)},
-        "trees": [b.num_trees() for b in final],
+        "trees": [b.num_trees() for b in boosters],
     }
-    return Ranker(tuple(names), linear, final, facts)
+    return Ranker(tuple(names), linear, boosters, facts)
+
+
+class Choice(NamedTuple):
+    """Penalty of the linear part and number of trees that were best for all folds together."""
+
+    penalty: float
+    rounds: int
+    quality: dict[str, float]
+    """Pooled nDCG@10 of the linear part, and of it with the trees."""
+
+    @property
+    def trees_help(self) -> bool:
+        return self.quality["linear+trees"] > self.quality["linear"]
+
+
+def _choose_in_folds(
+    folds: Sequence[tuple[Groups, Groups]],
+    names: Sequence[str],
+    settings: Mapping[str, Any],
+    trees: int,
+    seed: int,
+) -> Choice:
+    valids = [valid for _, valid in folds]
+    linears = [dict(_linear_parts(train, seed)) for train, _ in folds]
+    starts = {
+        penalty: [parts[penalty].score(v.x) for parts, v in zip(linears, valids, strict=True)]
+        for penalty in PENALTIES
+    }
+    penalty = max(PENALTIES, key=lambda p: _pooled(valids, starts[p]))
+    boosters = [
+        _boost(train, valid, names, parts[penalty].score(train.x), start, settings, trees)
+        for (train, valid), parts, start in zip(folds, linears, starts[penalty], strict=True)
+    ]
+    rounds = max(1, int(np.median([b.best_iteration for b in boosters])))
+    both = [
+        start + b.predict(valid.x, raw_score=True, num_iteration=rounds)
+        for b, valid, start in zip(boosters, valids, starts[penalty], strict=True)
+    ]
+    quality = {
+        "linear": _pooled(valids, starts[penalty]),
+        "linear+trees": _pooled(valids, both),
+    }
+    return Choice(penalty, rounds, quality)
+
+
+def _in_folds(groups: Groups, seed: int) -> list[tuple[Groups, Groups]]:
+    """(groups with a positive to learn from, groups of the users held out) of each fold."""
+    fold = _folds(groups.user, seed)
+    parts = [
+        (groups.take(np.flatnonzero(fold != f)), groups.take(np.flatnonzero(fold == f)))
+        for f in range(FOLDS)
+    ]
+    return [(train.take(train.with_positive()), valid) for train, valid in parts]
 
 
 def _every_fold_tells(groups: Groups, seed: int) -> bool:
