@@ -11,6 +11,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from importlib import resources
+from threading import Event
 from typing import Any, NamedTuple
 
 from recsys.eventlog import EventLog, ImpressionBuffer
@@ -79,6 +80,7 @@ class App:
         self._provider, self._open_log = provider, event_log
         keys = self.settings.keys_file
         self._keys = KeyRing(keys) if keys is not None else None
+        self._draining = Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._in_flight = {"reads": 0, "writes": 0}
         self._routes: dict[str, dict[str, Route]] = {}
@@ -106,6 +108,7 @@ class App:
             self._provider,
             settings,
             self._keys is not None,
+            self._draining,
         )
         self._bind()
         self._tasks = [
@@ -117,7 +120,7 @@ class App:
 
     async def stop(self) -> None:
         """Stop following, write the impressions that wait, close the log."""
-        self._handlers.draining = True
+        self.drain()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -135,7 +138,7 @@ class App:
 
     def drain(self) -> None:
         """Answer 503 on /readyz from now on, so that a balancer sends nobody here."""
-        self._handlers.draining = True
+        self._draining.set()
 
     def _bind(self) -> None:
         for operation in OPERATIONS:

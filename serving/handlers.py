@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from datetime import datetime
+from threading import Event
 from typing import Any, Protocol, cast
 
 import msgspec
@@ -52,12 +53,13 @@ class Handlers:
         provider: EngineProvider,
         settings: Settings,
         secured: bool,
+        draining: Event,
     ) -> None:
         self._versions, self._ranking, self._log = versions, ranking, event_log
         self._impressions, self._clock, self._provider = impressions, clock, provider
         self._settings, self._secured = settings, secured
         self._document: Response | None = None
-        self.draining = False
+        self._draining = draining
 
     # ranking
 
@@ -304,7 +306,7 @@ class Handlers:
         return Response.of(api.Health(status="alive"))
 
     async def readyz(self, _: Request) -> Response:
-        if self.draining:
+        if self._draining.is_set():
             return Response.of(api.Health(status="draining", reason="shutting down"), 503)
         if not self._versions.ready:
             return Response.of(api.Health(status="starting", reason="no model is loaded"), 503)

@@ -144,9 +144,10 @@ def run_worker(app: "App", sock: socket.socket, endpoint: Endpoint) -> None:
         stop(number, frame)
 
     server.handle_exit = drain_then_stop
-    # uvicorn raises the signal again once it has stopped in order; that is the end here.
+    # From now on, and not only from uvicorn's start on: a signal in between would be lost. uvicorn
+    # raises it again once it has stopped in order, which then changes nothing.
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.SIG_IGN)
+        signal.signal(number, drain_then_stop)
     _stop_with_parent()
     server.run(sockets=[sock])
 

@@ -231,6 +231,25 @@ def test_workers_of_a_killed_parent_stop(tmp_path):
     assert (len(gone), alive) == (2, [])
 
 
+def test_a_worker_whose_parent_dies_before_it_serves_stops(tmp_path):
+    program = (
+        "import multiprocessing, sys, types, service_program as p\n"
+        "gone = types.SimpleNamespace(join=lambda: None)\n"
+        "multiprocessing.parent_process = lambda: gone\n"
+        "sys.exit(p.main(sys.argv[1], sys.argv[2], 1))"
+    )
+    (tmp_path / "champion.json").write_text('"1"')
+    files = [str(tmp_path / name) for name in ("log.sqlite", "champion.json")]
+    path = f"{PROGRAM.parents[2]}:{PROGRAM.parent}"
+    ended = subprocess.run(
+        [sys.executable, "-c", program, *files],
+        env={"PYTHONPATH": path, "PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        timeout=60,
+    )
+    assert ended.returncode == 0, ended.stderr.decode()
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_single_worker_stops_in_order(tmp_path, number):
     running = Service(tmp_path, workers=1)
