@@ -146,6 +146,23 @@ def test_views_teach_weakly_and_never_validate(behaviour):
     assert (split.train.histories.events.grade[split.train.row] > 0).all()
 
 
+def test_nobodys_target_is_no_candidate_of_a_step_that_encodes(behaviour):
+    """Its share of the draws is nought, and the correction for that would drown all other logits."""
+    # item 64 stands first in every history, and nobody acts on it after anything else
+    item = np.where(np.arange(len(behaviour)) < 120, 64, behaviour.item).astype(np.int32)
+    behaviour = replace(behaviour, item=item, n_items=65)
+    split = make_examples(behaviour, fit_until=int(behaviour.time.max()), places=5, seed=1)
+    targets = np.unique(split.train.target)
+    sampler = Sampler(split.train, 0, 256, 8, 10**6, np.full(behaviour.n_items, 5))
+    met = False
+    for step in range(20):
+        plan = sampler.plan(step, encode=True)
+        met |= not np.isin(plan.encoded, targets).all()
+        assert np.isin(plan.items[plan.candidates], targets).all()
+        assert np.isin(plan.batch.target, plan.items[plan.candidates]).all()
+    assert met
+
+
 def test_what_is_new_to_a_warm_start_is_drawn_more_often(behaviour):
     split = make_examples(behaviour, fit_until=int(behaviour.time.max()), places=5, seed=1)
     times = split.train.histories.events.time[split.train.row]

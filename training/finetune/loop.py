@@ -124,6 +124,7 @@ class Sampler:
         self._cumulative = np.cumsum(self.probability)
         self._item_cumulative = np.cumsum(drawn)
         self._by_item = np.argsort(target, kind="stable")
+        self._target_count = count
         self._item_start = np.concatenate([[0], np.cumsum(count)])
 
     def _shares(self, weight: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -162,7 +163,13 @@ class Sampler:
         batch = self.train.batch(which)
         # Beside items encoded anew, those of the bank would stand out by their age alone, and the
         # layers would learn to tell old from new; so either all candidates are new or none is.
-        candidates = encoded if encode else np.union1d(batch.target, self._negatives(rng))
+        # Nor is an item a candidate that is nobody's target: its share of the draws is nought, so
+        # the correction for it would outweigh all others.
+        candidates = (
+            encoded[self._target_count[encoded] > 0]
+            if encode
+            else np.union1d(batch.target, self._negatives(rng))
+        )
         items = np.unique(np.concatenate([candidates, batch.item[batch.item >= 0], own[own >= 0]]))
         return StepPlan(batch, encoded, items, np.searchsorted(items, candidates), own)
 
