@@ -19,7 +19,9 @@ Example:
     (30,)
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -68,6 +70,29 @@ class Windows:
         """End of a cut's label window: the next cut, or the end of the data."""
         place = self.cuts.index(cut)
         return self.cuts[place + 1] if place + 1 < len(self.cuts) else self.end
+
+    def longer(self, end: int, times: Longs, growth: float, days: float) -> "Windows | None":
+        """The same cuts with the last window up to a later end; None where too much has come since.
+
+        Args:
+            times: of all events, ascending (µs).
+            growth: share of further events, against those from the first cut to the end as planned.
+            days: of data since then.
+        """
+        edges = np.searchsorted(times, [self.cuts[0], self.end, end])
+        planned, more = int(edges[1] - edges[0]), int(edges[2] - edges[1])
+        if end < self.end or end - self.end > days * DAY or more > growth * planned:
+            return None
+        if not more:
+            return replace(self, end=end)
+        return replace(
+            self, end=end, why=f"{self.why}; planned earlier, {more:,} events have come since"
+        )
+
+    @classmethod
+    def parse(cls, facts: Mapping[str, Any]) -> "Windows":
+        """What `facts` said."""
+        return cls(**{**facts, "cuts": tuple(facts["cuts"])})
 
     def facts(self) -> dict[str, object]:
         """For manifests and the report."""

@@ -92,12 +92,18 @@ def write_events(part: Part, path: Path) -> int:
 
 
 def make_users(engine: Engine, queries: list[str], path: Path) -> int:
-    """Number the users of some queries in the byte order of their ids; how many there are."""
-    together = " UNION ALL ".join(f"SELECT {c.USER_ID} FROM ({query})" for query in queries)
+    """Number the users of some queries in the order in which they come in; how many there are.
+
+    Those of one moment are in the byte order of their ids. So the number of a user does not change
+    with those who come later, and what was made of earlier events stays good.
+    """
+    together = " UNION ALL ".join(
+        f"SELECT {c.USER_ID}, {c.TIMESTAMP} FROM ({query})" for query in queries
+    )
     engine.run(
         f"CREATE TABLE user_vocabulary AS SELECT {c.USER_ID}, CAST(row_number() OVER"
-        f" (ORDER BY {c.USER_ID}) - 1 AS INTEGER) AS {USER_INDEX}"
-        f" FROM (SELECT DISTINCT {c.USER_ID} FROM ({together}))"
+        f" (ORDER BY min({c.TIMESTAMP}), {c.USER_ID}) - 1 AS INTEGER) AS {USER_INDEX}"
+        f" FROM ({together}) GROUP BY {c.USER_ID}"
     )
     engine.copy(f"SELECT * FROM user_vocabulary ORDER BY {USER_INDEX}", path)
     return int(engine.one("SELECT count(*) FROM user_vocabulary"))

@@ -31,31 +31,31 @@ def night(tmp_path):
     return start
 
 
-def remember(night, cut, end, key, practised=False, started=None, name="als"):
-    warm.remember(night, name, DIALS, practised, cut, end, started, key)
+def remember(night, cut, end, key, practised="", started=None, name="als", content=""):
+    warm.remember(night, name, DIALS, practised, cut, end, started, key, content)
 
 
 def test_a_fit_starts_from_the_nearest_that_saw_no_more(night):
     for cut, key in ((10, "a"), (20, "b"), (30, "c")):
         remember(night(), cut, 100, key)
-    assert warm.start_of(night(), "als", DIALS, False, 29, 101).key == "b"
-    assert warm.start_of(night(), "als", DIALS, False, 30, 101).key == "c"
-    assert warm.start_of(night(), "als", DIALS, False, 9, 101) is None
+    assert warm.start_of(night(), "als", DIALS, "", 29, 101).key == "b"
+    assert warm.start_of(night(), "als", DIALS, "", 30, 101).key == "c"
+    assert warm.start_of(night(), "als", DIALS, "", 9, 101) is None
 
 
 def test_tonights_own_fits_do_not_count_so_a_repeat_chooses_the_same(night):
     remember(night(), 10, 100, "old")
-    before = warm.start_of(night(), "als", DIALS, False, 50, 200)
+    before = warm.start_of(night(), "als", DIALS, "", 50, 200)
     remember(night(), 40, 200, "tonight", started=before)
     remember(night(), 60, 300, "later")
-    assert warm.start_of(night(), "als", DIALS, False, 50, 200) == before
+    assert warm.start_of(night(), "als", DIALS, "", 50, 200) == before
 
 
 def test_practised_fits_other_dials_and_other_sources_do_not_mix(night):
     remember(night(), 10, 100, "plain")
-    assert warm.start_of(night(), "als", DIALS, True, 50, 200) is None
-    assert warm.start_of(night(), "als", {"factors": 128.0}, False, 50, 200) is None
-    assert warm.start_of(night(), "ease", DIALS, False, 50, 200) is None
+    assert warm.start_of(night(), "als", DIALS, "some items", 50, 200) is None
+    assert warm.start_of(night(), "als", {"factors": 128.0}, "", 50, 200) is None
+    assert warm.start_of(night(), "ease", DIALS, "", 50, 200) is None
 
 
 @pytest.mark.parametrize(
@@ -72,18 +72,42 @@ def test_practised_fits_other_dials_and_other_sources_do_not_mix(night):
 )
 def test_from_scratch_when_the_weekday_has_begun(night, full_refit, end, due):
     remember(night(), 10, THURSDAY + DAY // 2 if full_refit != "always" else 1, "old")
-    found = warm.start_of(night(full_refit), "als", DIALS, False, 50, end)
+    found = warm.start_of(night(full_refit), "als", DIALS, "", 50, end)
     assert (found is None) == due
 
 
 def test_a_line_of_warm_fits_remembers_its_last_start_from_scratch(night):
     remember(night("sunday"), 10, THURSDAY, "cold")
     for day in (1, 2):
-        started = warm.start_of(night("sunday"), "als", DIALS, False, 50, THURSDAY + day * DAY)
+        started = warm.start_of(night("sunday"), "als", DIALS, "", 50, THURSDAY + day * DAY)
         remember(night("sunday"), 10, THURSDAY + day * DAY, f"warm-{day}", started=started)
-    last = warm.start_of(night("sunday"), "als", DIALS, False, 50, THURSDAY + 2 * DAY + 1)
+    last = warm.start_of(night("sunday"), "als", DIALS, "", 50, THURSDAY + 2 * DAY + 1)
     assert (last.key, last.since) == ("warm-2", THURSDAY)
-    assert warm.start_of(night("sunday"), "als", DIALS, False, 50, THURSDAY + 4 * DAY) is None
+    assert warm.start_of(night("sunday"), "als", DIALS, "", 50, THURSDAY + 4 * DAY) is None
+
+
+def test_a_fit_of_the_same_content_is_not_fitted_again(night):
+    remember(night(), 10, 100, "cold", content="a")
+    first = warm.start_of(night(), "als", DIALS, "", 20, 200, "b")
+    remember(night(), 20, 200, "warm", started=first, content="b")
+    assert warm.kept(night(), "b", 300)
+    assert not warm.kept(night(), "b", 200)
+    # the start it had, not the latest there is; and none where it had none
+    assert warm.start_of(night(), "als", DIALS, "", 20, 300, "b").key == "cold"
+    assert warm.start_of(night(), "als", DIALS, "", 10, 300, "a") is None
+    assert warm.start_of(night(), "als", DIALS, "", 20, 300, "c").key == "warm"
+    # used again tonight, it is still a start for others of tonight, as in a repeated night
+    remember(night(), 20, 300, "warm", started=first, content="b")
+    assert warm.start_of(night(), "als", DIALS, "", 20, 300, "c").key == "warm"
+
+
+def test_a_warm_fit_of_the_same_content_is_fitted_again_when_all_are(night):
+    remember(night("sunday"), 10, THURSDAY, "cold", content="a")
+    started = warm.start_of(night("sunday"), "als", DIALS, "", 20, THURSDAY + DAY, "b")
+    remember(night("sunday"), 20, THURSDAY + DAY, "warm", started=started, content="b")
+    for day, key in ((2, "cold"), (4, None)):
+        found = warm.start_of(night("sunday"), "als", DIALS, "", 20, THURSDAY + day * DAY, "b")
+        assert (found and found.key) == key
 
 
 def test_only_the_last_nights_are_remembered(night):
@@ -94,7 +118,7 @@ def test_only_the_last_nights_are_remembered(night):
 
 def test_an_output_no_longer_kept_is_a_start_from_scratch(night):
     remember(night(), 10, 100, "gone")
-    start = warm.start_of(night(), "als", DIALS, False, 50, 200)
+    start = warm.start_of(night(), "als", DIALS, "", 50, 200)
     assert start is not None
     assert warm.opened(night(), start) is None
 

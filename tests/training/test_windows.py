@@ -1,5 +1,6 @@
 """Where the past is cut, and what is refused before any work is done."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 from data_schemas.config import WindowsConfig
 from data_schemas.errors import DataRefused
 from features.interactions import DAY
-from training.windows import plan_windows
+from training.windows import Windows, plan_windows
 
 
 def planned(interactions):
@@ -49,3 +50,24 @@ def test_dislikes_alone_are_refused(interactions_of):
     users, items = [0, 1] * 10, list(range(20))
     with pytest.raises(DataRefused, match="no event is positive"):
         planned(at_days(interactions_of(users, items, [-1] * 20), np.arange(20) // 2))
+
+
+def test_cuts_stay_while_little_has_come_since():
+    times = np.arange(0, 120)
+    windows = Windows("time", "by date", (20, 60, 80), 100, 2)
+    longer = windows.longer(105, times, growth=0.1, days=1)
+    assert (longer.cuts, longer.first_test) == (windows.cuts, 2)
+    assert longer.label_end(60) == 80
+    assert longer.label_end(80) == 105
+    assert "5 events have come since" in longer.why
+    assert windows.longer(100, times, growth=0.1, days=1) == windows
+    assert windows.longer(108, times, growth=0.1, days=1) is not None
+    assert windows.longer(109, times, growth=0.1, days=1) is None  # 9 against 80
+    assert windows.longer(99, times, growth=0.1, days=1) is None  # a night of the past
+    late = 100 + 2 * DAY
+    assert windows.longer(late, np.append(times[:100], late - 1), growth=0.1, days=1) is None
+
+
+def test_windows_are_read_as_they_were_written():
+    windows = Windows("time", "by date", (20, 60, 80), 100, 2)
+    assert Windows.parse(json.loads(json.dumps(windows.facts()))) == windows

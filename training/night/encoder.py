@@ -380,7 +380,7 @@ def _tower_identity(inputs: Inputs, encoder: StageResult, until: int) -> dict[st
     tuned = manifest.get("learned", {}).get("fine_tuned", False)
     if (now <= until or not tuned) and kinds == manifest.get("kinds", kinds):
         return None
-    return {"until": now, "kinds": kinds, "events": inputs.key}
+    return {"until": now, "kinds": kinds, "known": inputs.key_before(now)}
 
 
 def _follow(night: Night, inputs: Inputs, encoder: Path, out: Path, until: int) -> dict[str, Any]:

@@ -1,5 +1,7 @@
 """Draining the service's log, validating the tables, and planning the windows."""
 
+import hashlib
+import json
 import shutil
 import time
 from dataclasses import dataclass, replace
@@ -8,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from data_schemas.config import RecsysConfig
 from data_schemas.errors import UsageError
@@ -19,9 +22,9 @@ from features.interactions import Interactions
 from features.users import UserTable
 from recsys.encoder.text import item_texts
 from recsys.eventlog import EventLog
-from recsys.files import hash_file, hash_json
+from recsys.files import atomic_write, hash_file, hash_json
 from recsys.stages import StageResult
-from recsys.tables.ingest import ingest
+from recsys.tables.ingest import ITEMS_FILE, USERS_FILE, ingest
 from recsys.tables.load import Tables, load_tables, read_summary
 from recsys.tables.report import findings
 from recsys.tables.sources import find_files
@@ -29,8 +32,14 @@ from recsys.workspace import Workspace
 from training.night.context import Night
 from training.windows import Windows, plan_windows
 
-VOCABULARY = "items.parquet"
+VOCABULARY = ITEMS_FILE
 TABLES = "tables"
+Column = npt.NDArray[Any]
+PLAN = "windows.json"
+PLAN_GROWTH, PLAN_DAYS = 0.1, 7.0
+"""Share of further events, against those since the first cut, and days of data, up to which the cuts
+of an earlier night are kept (assumed: a tenth moves no cut by more than its own window, and a week is
+the encoder's cadence)."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +67,43 @@ class Inputs:
         return self.interactions.n_items
 
     @cached_property
+    def _keys(self) -> dict[int, str]:
+        return {}
+
+    def key_before(self, now: int) -> str:
+        """What identifies everything known strictly before a time: events, lists shown, catalogue,
+        users' attributes. Later events do not change it, so what was made of it stays good."""
+        if now not in self._keys:
+            digest = hashlib.blake2b(digest_size=16)
+            names, columns = _events_before(self.interactions, now)
+            digest.update(json.dumps([self._attributes_key, names]).encode())
+            for column in (*columns, *self._shown_before(now)):
+                digest.update(column.data)
+            self._keys[now] = digest.hexdigest()
+        return self._keys[now]
+
+    def _shown_before(self, now: int) -> list[Column]:
+        shown = self.tables.impressions
+        if shown is None:
+            return []
+        lists = int(np.searchsorted(shown.time, now))
+        rows = shown.offsets[lists]
+        return [
+            shown.user[:lists],
+            shown.time[:lists],
+            shown.offsets[: lists + 1],
+            shown.item[:rows],
+            shown.propensity[:rows],
+        ]
+
+    @cached_property
+    def _attributes_key(self) -> str:
+        """What identifies items and users apart from what they did."""
+        folder = self.stage.path / TABLES
+        files = [folder / name for name in (ITEMS_FILE, USERS_FILE)]
+        return hash_json([hash_file(file) if file.exists() else None for file in files])
+
+    @cached_property
     def texts(self) -> list[str]:
         """One text per item, in vocabulary order."""
         return item_texts(self.tables.catalogue, self.config.encoder.template)
@@ -66,6 +112,25 @@ class Inputs:
     def texts_key(self) -> str:
         """What identifies the texts."""
         return hash_json(self.texts)
+
+
+def _events_before(events: Interactions, now: int) -> tuple[list[str], list[Column]]:
+    """The names of users and types, and the columns, of all events strictly before a time."""
+    count = int(np.searchsorted(events.time, now))
+    columns = [
+        column[:count]
+        for column in (
+            events.user,
+            events.item,
+            events.kind,
+            events.time,
+            events.value,
+            events.weight,
+            events.grade,
+        )
+    ]
+    users = events.user_ids[: int(columns[0].max(initial=-1)) + 1]
+    return [*users, *events.kinds], columns
 
 
 def log_uri(config: RecsysConfig) -> str:
@@ -154,13 +219,30 @@ def split(night: Night, stage: StageResult) -> Inputs:
     known = interactions
     if night.until is not None:
         interactions = interactions.before(night.until)
-    windows = plan_windows(
-        interactions,
-        night.config.windows,
-        ordinal_until=tables.resolution.ordinal_until,
-    )
+    windows = _planned(night, interactions, tables.resolution.ordinal_until)
     night.reporter.say(f"split: {windows.why}")
     return Inputs(stage, tables, interactions, known, meaning, windows, night.config)
+
+
+def _planned(night: Night, events: Interactions, ordinal_until: int | None) -> Windows:
+    """Tonight's windows: those of an earlier night, the last one longer, while little has come since.
+
+    What is fitted or collected as of a cut that stays is found again and costs nothing.
+    """
+    wishes, pointer = night.section("windows"), night.workspace.cache / PLAN
+    windows = plan_windows(events, night.config.windows, ordinal_until=ordinal_until)
+    try:
+        plan = json.loads(pointer.read_text(encoding="utf-8"))
+        kept = Windows.parse(plan["windows"])
+    except (OSError, ValueError, KeyError, TypeError):
+        plan, kept = {}, windows
+    if plan.get("wishes") == wishes and kept.scheme == windows.scheme == "time":
+        longer = kept.longer(windows.end, events.time, PLAN_GROWTH, PLAN_DAYS)
+        if longer is not None:
+            return longer
+    if not night.runner.dry_run:
+        atomic_write(pointer, json.dumps({"wishes": wishes, "windows": windows.facts()}))
+    return windows
 
 
 def _check_segments(tables: Tables, config: RecsysConfig) -> None:

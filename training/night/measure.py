@@ -21,6 +21,7 @@ from features.feature_set import FeatureSet
 from features.interactions import Floats, Interactions
 from features.protocols import RecallSource
 from features.rows import ANY_POSITION, BatchInputs, Rows
+from recsys.files import hash_json
 from recsys.stages import StageResult
 from training.groups import CandidateTable, collect, history_reader
 from training.night.context import Night
@@ -47,6 +48,7 @@ CHUNK = 4096
 class Practice:
     """What the ranker's windows pretend not to know."""
 
+    key: str
     cold: npt.NDArray[np.bool_]
     """bool[N]: items whose events before a cut are left out."""
     new_users: float
@@ -72,12 +74,17 @@ class Measured:
 
 
 def practice(inputs: Inputs, floor: float, seed: int) -> Practice:
-    """Which items and how many users the ranker's windows treat as new."""
-    events = np.bincount(inputs.interactions.item, minlength=inputs.n_items)
-    of_user = np.bincount(inputs.interactions.user, minlength=inputs.interactions.n_users)
+    """Which items and how many users the ranker's windows treat as new.
+
+    Decided by what was known before the test, so that it stays while the windows do.
+    """
+    known = inputs.interactions.before(inputs.windows.test[0])
+    events = np.bincount(known.item, minlength=inputs.n_items)
+    of_user = np.bincount(known.user)
     items = float(np.clip((events == 0).mean(), floor, PRACTISED_AT_MOST)) if len(events) else 0.0
     users = float(np.clip((of_user <= FEW_EVENTS).mean(), floor, PRACTISED_AT_MOST))
-    return Practice(np.random.default_rng(seed).random(inputs.n_items) < items, users)
+    cold = np.random.default_rng(seed).random(inputs.n_items) < items
+    return Practice(hash_json([np.flatnonzero(cold).tolist(), users]), cold, users)
 
 
 def measure(
@@ -99,9 +106,9 @@ def measure(
     view = inputs.interactions
     if practised is not None:
         view = view.where(~practised.cold[view.item])
+    key = "" if practised is None else practised.key
     fits = {
-        cut: fit_as_of(night, inputs, encoded, recipe, view, cut, practised=practised is not None)
-        for cut in cuts
+        cut: fit_as_of(night, inputs, encoded, recipe, view, cut, practised=key) for cut in cuts
     }
     limit = (
         night.config.ranker.max_groups if role == "ranker" else night.config.evaluation.max_users
@@ -126,8 +133,11 @@ def measure(
     stage = night.runner.run(
         f"groups-{role}",
         {
-            "tables": inputs.key,
-            "windows": inputs.windows.facts(),
+            "known": inputs.key_before(max(labels_until.values())),
+            "kinds": inputs.interactions.kinds,
+            "resolution": _resolution(inputs),
+            "labels": {str(cut): until for cut, until in labels_until.items()},
+            "practised": key,
             "fits": {str(c): f.key for c, f in fits.items()},
             "encoder": encoded.vectors_stage.key,
             "recipe": recipe.identity(),

@@ -28,9 +28,7 @@ NOT_IN_A_BUNDLE = {"workspace", "data", "serving", "tracking", "notify"}
 
 def refit(night: Night, inputs: Inputs, encoded: Encoded, recipe: Recipe) -> Fitted:
     """Sources of the same recipe fitted on everything: what is released."""
-    return fit_as_of(
-        night, inputs, encoded, recipe, inputs.interactions, inputs.windows.end, practised=False
-    )
+    return fit_as_of(night, inputs, encoded, recipe, inputs.interactions, inputs.windows.end)
 
 
 def snapshot(night: Night, inputs: Inputs, position: int) -> StageResult:

@@ -225,13 +225,13 @@ def fit_as_of(
     view: Interactions,
     cut: int,
     *,
-    practised: bool = False,
+    practised: str = "",
 ) -> Fitted:
     """The recipe's sources as of a cut, fitted on events of `view` strictly before it.
 
     An expensive source is not fitted at every cut: the latest fit at or before the cut is used,
-    which knows less than it might, never more. `practised` says that some items' events were taken
-    out of `view` (see `night.measure`).
+    which knows less than it might, never more. `practised` names the items whose events were taken
+    out of `view` (see `night.measure`); empty where none were.
     """
     stages = {
         name: _fit_one(night, inputs, encoded, recipe, name, view, at, practised)
@@ -293,12 +293,14 @@ def _fit_one(
     name: str,
     view: Interactions,
     cut: int,
-    practised: bool,
+    practised: str,
 ) -> StageResult:
     """One source on the events of `view` strictly before a time."""
 
     end, dials = inputs.windows.end, recipe.dials[name]
-    start = warm.start_of(night, name, dials, practised, cut, end)
+    content = _content(night, inputs, encoded, recipe, name, cut, practised)
+    identity = hash_json(content)
+    start = warm.start_of(night, name, dials, practised, cut, end, identity)
 
     def action(out: Path) -> dict[str, Any]:
         earlier = warm.opened(night, start)
@@ -316,21 +318,33 @@ def _fit_one(
 
     stage = night.runner.run(
         f"source-{name}",
-        {
-            "tables": inputs.key,
-            "cut": cut,
-            "practised": practised,
-            "reads": _also_read(name, inputs, encoded, night.runner.dry_run),
-            "dials": dials,
-            "seed": night.config.seed,
-            "start": None if start is None else start.key,
-        },
+        content | {"start": None if start is None else start.key},
         action,
         code=CODE,
         personal=False,
     )
-    warm.remember(night, name, dials, practised, cut, end, start, stage.key)
+    warm.remember(night, name, dials, practised, cut, end, start, stage.key, identity)
     return stage
+
+
+def _content(
+    night: Night,
+    inputs: Inputs,
+    encoded: Encoded,
+    recipe: Recipe,
+    name: str,
+    cut: int,
+    practised: str,
+) -> dict[str, Any]:
+    """What decides a fit, its start apart."""
+    return {
+        "known": inputs.key_before(cut),
+        "cut": cut,
+        "practised": practised,
+        "reads": _also_read(name, inputs, encoded, night.runner.dry_run),
+        "dials": recipe.dials[name],
+        "seed": night.config.seed,
+    }
 
 
 def _also_read(name: str, inputs: Inputs, encoded: Encoded, dry_run: bool) -> str | None:
@@ -366,7 +380,11 @@ def warm_start_facts(
     events = inputs.interactions.before(cut)
     for name in set(recipe.dials) & set(warm.WARM):
         at = fit_times(inputs.windows, recipe, cut)[name]
-        stage = _fit_one(night, inputs, encoded, recipe, name, inputs.interactions, at, False)
+        stage = _fit_one(night, inputs, encoded, recipe, name, inputs.interactions, at, "")
+        content = _content(night, inputs, encoded, recipe, name, at, "")
+        if warm.kept(night, hash_json(content), inputs.windows.end):
+            found[f"{name}, tonight"] = "as an earlier night fitted it: the same events"
+            continue
         if stage.facts.get("warm"):
             found[f"{name}, tonight"] = "warm, from an earlier night's weights"
             continue

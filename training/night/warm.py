@@ -8,7 +8,7 @@ and that night measures what starting warm would have cost or gained.
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from time import perf_counter
@@ -41,39 +41,68 @@ class Fit:
     """A finished fit that later ones may start from."""
 
     source: str
-    practised: bool
+    practised: str
     dials: str
     """Hash of the dials."""
     cut: int
     """It saw events strictly before this (µs)."""
+    made: int
+    """End of the data of the night that made it."""
     end: int
-    """End of its night's data."""
+    """End of the data of the latest night that used it."""
     since: int
     """End of the data of the last fit from scratch in its line."""
     key: str
     """Of its stage output."""
+    start: str | None = None
+    """Key of the output it started from; None where from scratch."""
+    content: str = ""
+    """What it was made from, its start apart."""
 
 
 def start_of(
-    night: Night, name: str, dials: Mapping[str, float], practised: bool, cut: int, end: int
+    night: Night,
+    name: str,
+    dials: Mapping[str, float],
+    practised: str,
+    cut: int,
+    end: int,
+    content: str = "",
 ) -> Fit | None:
-    """The earlier night's fit that a fit as of `cut` starts from; None to start from scratch."""
+    """The earlier night's fit that a fit as of `cut` starts from; None to start from scratch.
+
+    One of the same content is not fitted again: it has the start that it had.
+    """
     if name not in WARM or night.config.sources.full_refit == "always":
         return None
+    same = _same(night, content)
+    if same is not None and (same.start is None or not refit_due(night, same.since, end)):
+        return None if same.start is None else replace(same, key=same.start)
     found = _nearest(night, name, dials, practised, cut, end)
     return None if found is None or refit_due(night, found.since, end) else found
 
 
+def _same(night: Night, content: str) -> Fit | None:
+    same = [fit for fit in _read(night) if content and fit.content == content]
+    return max(same, key=lambda fit: fit.made, default=None)
+
+
+def kept(night: Night, content: str, end: int) -> bool:
+    """Whether a fit of this content is at hand from before the night that ends then."""
+    same = _same(night, content)
+    return same is not None and same.made < end
+
+
 def _nearest(
-    night: Night, name: str, dials: Mapping[str, float], practised: bool, cut: int, end: int
+    night: Night, name: str, dials: Mapping[str, float], practised: str, cut: int, end: int
 ) -> Fit | None:
     like = (name, practised, hash_json(dict(dials)))
     fits = [
         fit
         for fit in _read(night)
-        if (fit.source, fit.practised, fit.dials) == like and fit.cut <= cut and fit.end < end
+        if (fit.source, fit.practised, fit.dials) == like and fit.cut <= cut and fit.made < end
     ]
-    return max(fits, key=lambda fit: (fit.cut, fit.end), default=None)
+    return max(fits, key=lambda fit: (fit.cut, fit.made), default=None)
 
 
 def refit_due(night: Night, since: int, end: int) -> bool:
@@ -91,18 +120,31 @@ def remember(
     night: Night,
     name: str,
     dials: Mapping[str, float],
-    practised: bool,
+    practised: str,
     cut: int,
     end: int,
     started: Fit | None,
     key: str,
+    content: str = "",
 ) -> None:
     """Let later nights start from a fit of tonight."""
     if name not in WARM or night.runner.dry_run:
         return
-    since = started.since if started else end
-    fit = Fit(name, practised, hash_json(dict(dials)), cut, end, since, key)
-    fits = [f for f in _read(night) if f.key != key]
+    earlier = _read(night)
+    made = min([f.made for f in earlier if f.key == key], default=end)
+    fit = Fit(
+        source=name,
+        practised=practised,
+        dials=hash_json(dict(dials)),
+        cut=cut,
+        made=made,
+        end=end,
+        since=started.since if started else made,
+        key=key,
+        start=started.key if started else None,
+        content=content,
+    )
+    fits = [f for f in earlier if f.key != key]
     ends = sorted({f.end for f in [*fits, fit]})[-ENDS_KEPT:]
     kept = [asdict(f) for f in [*fits, fit] if f.end in ends]
     atomic_write(_pointer(night), json.dumps(kept))
@@ -147,7 +189,7 @@ def compared(
         cold: tonight's fit of events before `cut`; `events` are those.
         moments: the test moments at `cut`.
     """
-    start = _nearest(night, name, dials, False, cut, end)
+    start = _nearest(night, name, dials, "", cut, end)
     earlier = opened(night, start)
     if earlier is None or not len(moments):
         return None
