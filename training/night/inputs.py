@@ -236,7 +236,7 @@ def _planned(night: Night, events: Interactions, ordinal_until: int | None) -> W
         kept = Windows.parse(plan["windows"])
     except (OSError, ValueError, KeyError, TypeError):
         plan, kept = {}, windows
-    if plan.get("wishes") == wishes and kept.scheme == windows.scheme == "time":
+    if plan.get("wishes") == wishes and kept.scheme == windows.scheme:
         longer = kept.longer(windows.end, events.time, PLAN_GROWTH, PLAN_DAYS)
         if longer is not None:
             return longer
