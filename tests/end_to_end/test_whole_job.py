@@ -69,6 +69,7 @@ def test_first_night_registers_a_champion_with_a_report(workspace):
     assert registry.champion() == first.version
     page = first.report.read_text(encoding="utf-8")
     assert "popularity" in page
+    assert "model not yet numbered: it is registered when this page is written" in page
     assert "http://" not in page.replace("http://www.w3.org", "")
     for system in (
         "recsys",
