@@ -189,10 +189,11 @@ def test_a_version_without_its_tags_is_not_one(registry, make_bundle):
 
 def test_old_versions_are_collected_but_never_one_in_use(three, make_bundle):
     three.promote(1, "back to the start")
-    three.register(make_bundle(4.0))
+    three.register(make_bundle(4.0), report_dir="reports/20260104T030000")
     assert three.collect(keep=1) == [2]
     assert [v.version for v in three.list()] == [4, 3, 1]
     assert three.digests_in_use() == {v.digest for v in three.list()}
+    assert three.reports_in_use() == {"20260104T030000"}
     assert len(list(three._store.path.parent.rglob("MLmodel"))) == 3
 
 

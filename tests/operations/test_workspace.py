@@ -162,6 +162,18 @@ def test_collection_keeps_the_current_snapshot_and_the_one_before(workspace):
     assert sorted(os.listdir(workspace.state)) == ["before", "current.json", "new"]
 
 
+def test_collection_keeps_the_newest_reports_and_those_of_versions_in_use(workspace):
+    nights = [f"202601{day:02}T030000" for day in range(1, 31)]
+    for name in [*nights, "my-own"]:
+        (workspace.reports / name).mkdir()
+    (workspace.reports / "backtest.html").write_text("a page")
+    workspace.collect()
+    assert len(os.listdir(workspace.reports)) == 32
+    workspace.collect(reports={nights[0]})
+    kept = [nights[0], *nights[-module.KEEP_REPORTS :], "backtest.html", "my-own"]
+    assert sorted(os.listdir(workspace.reports)) == kept
+
+
 def test_usage_adds_up(workspace):
     output(workspace, "als", "a", 100)
     (workspace.cache / "x").write_bytes(b"y" * 50)
