@@ -1,6 +1,7 @@
 """Keys, hosts, origins, overload, and answers when parts fail."""
 
 import asyncio
+import os
 import socket
 import threading
 import time
@@ -80,6 +81,20 @@ def test_keys_are_exchanged_without_a_restart(keys, monkeypatch):
     assert ring.scopes(ops_key) is not None
     for nonsense in ("", "rk_", "rk__", "x_y_z", "rk_ü_é"):
         assert ring.scopes(nonsense) is None
+
+
+def test_a_key_file_replaced_by_one_of_its_size_and_time_is_read(keys, monkeypatch):
+    file, app_key, ops_key = keys
+    ring = KeyRing(file)
+    monkeypatch.setattr("serving.keys.RELOAD_SECONDS", 0.0)
+    other = file.with_name("other.yaml")
+    other.write_text(file.read_text().replace(app_key.split("_")[1], "0" * 8))
+    times = file.stat()
+    os.utime(other, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert other.stat().st_size == times.st_size
+    other.replace(file)
+    assert ring.scopes(app_key) is None
+    assert ring.scopes(ops_key) is not None
 
 
 def test_a_key_expires(keys):
