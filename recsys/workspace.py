@@ -37,12 +37,16 @@ SILENT_SECONDS = 300.0
 """A lock of another machine or container without a sign of life for this long is stale."""
 KEEP_NIGHTS = 3
 """Runs whose stage outputs are kept, at the least."""
+KEEP_REPORTS = 14
+"""Nights whose report folders are kept, at the least: as many as the registry keeps versions."""
 ORPHAN_SECONDS = 24 * 3600.0
 """Age after which something half-written is taken for an orphan where no lock protects it."""
 
 CURRENT = "current.json"
 """In `state/`: names the snapshot to start from."""
 
+_NIGHT = re.compile(r"\d{8}T\d{6}")
+"""Name of a night's folder in `reports/`; what else lies there is not ours to remove."""
 _WRITER = re.compile(r"\.(\d+)-[0-9a-f]+\.part$")
 """The process in the name of what `recsys.files` writes aside."""
 
@@ -274,13 +278,16 @@ class Workspace:
         *,
         pinned: Collection[StageId] = (),
         digests: Collection[str] | None = None,
+        reports: Collection[str] | None = None,
     ) -> int:
         """Remove what nothing needs; call it holding the lock. Returns the bytes freed.
 
         The rule: a stage output stays while one of the last `keep_nights` runs used it or it is
         `pinned` (outputs that champion and previous were made from); a local bundle copy stays
         while its digest is among `digests` (versions in use; all stay when None); the current
-        state snapshot and the one before it stay; whatever was left half-written goes.
+        state snapshot and the one before it stay; a night's report folder stays while it is one of
+        the newest KEEP_REPORTS or its name is among `reports` (those of versions with an alias; all
+        stay when None); whatever was left half-written goes.
         """
         kept = self.used_by(keep_nights) | {(name.split("#")[0], key) for name, key in pinned}
         freed = 0
@@ -294,8 +301,8 @@ class Workspace:
             freed += remove(bundle)
             for note in self.bundles.glob(f"{bundle.name}.*json"):
                 note.unlink(missing_ok=True)
-        for snapshot in self._old_snapshots():
-            freed += remove(snapshot)
+        for old in [*self._old_snapshots(), *self._old_reports(reports)]:
+            freed += remove(old)
         for file in sorted(self.uses.glob("*.json"))[: -keep_nights or None]:
             file.unlink(missing_ok=True)
         return freed + sum(remove(p) for p in self._orphans())
@@ -310,6 +317,13 @@ class Workspace:
             p for p in _folders(self.state) if p.name != current and not p.name.endswith(PART)
         ]
         return sorted(others, key=lambda p: -p.stat().st_mtime_ns)[1:]
+
+    def _old_reports(self, kept: Collection[str] | None) -> list[Path]:
+        """Report folders of nights but the newest and those to be kept; their names are times."""
+        if kept is None:
+            return []
+        nights = [p for p in _folders(self.reports) if _NIGHT.fullmatch(p.name)]
+        return [p for p in nights[:-KEEP_REPORTS] if p.name not in kept]
 
     def _orphans(self) -> list[Path]:
         """Half-written things at the levels where we write aside, whose writer is gone.

@@ -46,8 +46,9 @@ class KeyRing:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._keys = read_keys(path)
+        # The stamp first: a change between the two is then read again, not missed.
         self._stamp = _stamp(path)
+        self._keys = read_keys(path)
         self._looked = time.monotonic()
 
     def scopes(self, presented: str) -> frozenset[str] | None:
@@ -176,9 +177,10 @@ def _digest(salt: bytes, secret: str) -> bytes:
     return hashlib.sha256(salt + secret.encode()).digest()
 
 
-def _stamp(path: Path) -> tuple[int, int] | None:
+def _stamp(path: Path) -> tuple[int, int, int] | None:
+    """Changes with the file, also when it is replaced by one of its size within a clock's tick."""
     try:
         stat = path.stat()
     except OSError:
         return None
-    return stat.st_mtime_ns, stat.st_size
+    return stat.st_ino, stat.st_mtime_ns, stat.st_size

@@ -15,7 +15,8 @@ from data_schemas import columns as c
 from data_schemas.api import Experiment, RankedItem, RankedList, Reasons
 from data_schemas.errors import UsageError
 from recsys.eventlog import ImpressionBuffer
-from recsys.eventlog.export import FEATURES, KNOWN_POSITION
+from recsys.eventlog.export import FEATURES
+from recsys.eventlog.records import KNOWN_POSITION
 from serving import metrics, tracing
 from serving.engine import Answer, Ask, Engine
 from serving.experiments import explore, team_draft, user_share

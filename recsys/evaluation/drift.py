@@ -42,6 +42,22 @@ class Drift(NamedTuple):
     level: Level
     detail: str
 
+    def in_words(self) -> str:
+        """The finding as one line."""
+        value, limit = in_digits(self.value), in_digits(self.limit)
+        return f"{self.what}: {self.measure} {value}, limit {limit} ({self.detail})"
+
+
+def in_digits(value: float, digits: int = 3) -> str:
+    """A number in so many significant digits, whole ones with thousands, never with an exponent.
+
+    >>> in_digits(1132.6), in_digits(3.0), in_digits(0.00012345)
+    ('1,133', '3', '0.000123')
+    """
+    if abs(value) >= 1000:
+        return f"{value:,.0f}"
+    return np.format_float_positional(value, precision=digits, fractional=False, trim="-")
+
 
 SMOOTH = 0.5
 """Added to every bin's count, so that an empty bin is finite."""
@@ -97,7 +113,7 @@ def numbers(
     inside = np.linspace(0, 1, bins + 1)[1:-1] if len(known) else np.empty(0)
     edges = np.unique(np.quantile(known, inside)) if len(known) else inside
     before, after = _binned(reference, edges), _binned(current, edges)
-    inner = [f"{e:.4g}" for e in edges]
+    inner = [in_digits(e, 4) for e in edges]
     names = [f"{a} to {b}" for a, b in zip(["lowest", *inner], [*inner, "highest"], strict=True)]
     return _judged(what, before, after, [*names, "missing"], limits)
 

@@ -18,6 +18,7 @@ from recsys.evaluation.context import (
     StageCost,
     day_and_time,
 )
+from recsys.evaluation.drift import in_digits
 from recsys.evaluation.evaluation import (
     AHEAD,
     BEHIND,
@@ -221,6 +222,7 @@ def template(name: str) -> Any:
         "chance": _chance,
         "moment": day_and_time,
         "fact": _fact,
+        "digits": _digits,
         "drawn": Markup,
         "bytes": _bytes,
         "seconds": _seconds,
@@ -578,6 +580,11 @@ def _fact(value: object) -> str:
     if isinstance(value, list | tuple | set | frozenset):
         return ", ".join(_fact(v) for v in value)
     return str(value)
+
+
+def _digits(value: object) -> str:
+    """A value of the drift table: numbers in three significant digits."""
+    return in_digits(value) if isinstance(value, float) else _fact(value)
 
 
 def _bytes(value: int | None) -> str:

@@ -18,7 +18,16 @@ import msgspec
 
 from data_schemas import columns as c
 from data_schemas.errors import RecsysError, UsageError
-from recsys.eventlog.records import EVENT, FORGET, IMPRESSION, ITEM, Entry, LogRecord, Write
+from recsys.eventlog.records import (
+    EVENT,
+    FORGET,
+    IMPRESSION,
+    ITEM,
+    Entry,
+    LogRecord,
+    Tombstone,
+    Write,
+)
 
 MAX_GROUP = 4096
 """Records of one transaction at most (assumed; bounds the time a commit takes)."""
@@ -112,7 +121,10 @@ class EventLog(ABC):
         return self.submit([item_write(item)]).result()[0].position
 
     def append_impressions(self, impressions: Sequence[Mapping[str, Any]]) -> list[int]:
-        """Write what was shown; give the positions."""
+        """Write what was shown; give the positions.
+
+        A list made before its person was forgotten, in another process's buffer say, is left out.
+        """
         writes = [impression_write(shown) for shown in impressions]
         return [entry.position for entry in self.submit(writes).result()]
 
@@ -186,6 +198,27 @@ class EventLog(ABC):
     @abstractmethod
     def _release(self) -> None:
         """Close connections."""
+
+    @abstractmethod
+    def _insert(self, write: Write) -> Entry:
+        """Write one record within a transaction, or find the one of its key."""
+
+    @abstractmethod
+    def _tombstone(self, user_id: str) -> Tombstone | None:
+        """When a person was last forgotten; read within a transaction, so none is missed."""
+
+    def _insert_all(self, writes: Sequence[Write]) -> list[Entry]:
+        """Write records within a transaction, but lists of persons forgotten since."""
+        return [self._refused(write) or self._insert(write) for write in writes]
+
+    def _refused(self, write: Write) -> Entry | None:
+        """The entry of a list that is not written, because its person was forgotten since."""
+        if write.kind != IMPRESSION or write.user_id is None:
+            return None
+        stone = self._tombstone(write.user_id)
+        if stone is None or not stone.covers(write.payload):
+            return None
+        return Entry(stone.position, False)
 
     # group commit
 
@@ -291,4 +324,4 @@ def impression_write(shown: Mapping[str, Any]) -> Write:
 
 def forget_write(user_id: str, received_at: int) -> Write:
     """The tombstone of a forgotten user."""
-    return Write(FORGET, {c.USER_ID: user_id}, received_at)
+    return Write(FORGET, {c.USER_ID: user_id}, received_at, user_id=user_id)

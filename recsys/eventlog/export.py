@@ -12,15 +12,21 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_schemas import columns as c
-from recsys.eventlog.records import EVENT, FORGET, IMPRESSION, ITEM, LogRecord
+from recsys.eventlog.records import (
+    EVENT,
+    FORGET,
+    IMPRESSION,
+    ITEM,
+    KNOWN_POSITION,
+    LogRecord,
+    Tombstone,
+)
 
 if TYPE_CHECKING:
     from recsys.eventlog.base import EventLog
 
 CHUNK = 20_000
 """Records read and written at a time; bounds memory."""
-KNOWN_POSITION = "known_position"
-"""Log position up to which the state had been folded when a list was ranked."""
 FEATURES = "features"
 """Feature rows of a served list as JSON, on the sample that is logged for parity."""
 _TIME = pa.timestamp("us", tz="UTC")
@@ -77,7 +83,7 @@ def export(log: "EventLog", after: int, until: int, out_dir: Path) -> dict[str, 
     }
     items: list[dict[str, Any]] = []
     try:
-        for chunk in _chunks(log, after, until):
+        for chunk in _without_late_lists(_chunks(log, after, until)):
             for kind, sink in sinks.items():
                 sink.write([_row(record) for record in chunk if record.kind == kind])
             items += [_row(record) for record in chunk if record.kind == ITEM]
@@ -105,6 +111,23 @@ def _chunks(log: "EventLog", after: int, until: int) -> Iterator[list[LogRecord]
             return
         after = chunk[-1].position
         yield chunk
+
+
+def _without_late_lists(chunks: Iterator[list[LogRecord]]) -> Iterator[list[LogRecord]]:
+    """Leave out lists that reached the log behind the wish of their person to be forgotten, though
+    they were made before it. The log refuses them by itself; one that others wrote may hold some."""
+    forgotten: dict[str, Tombstone] = {}
+    for chunk in chunks:
+        kept = []
+        for record in chunk:
+            if record.kind == FORGET:
+                forgotten[record.payload[c.USER_ID]] = Tombstone(
+                    record.position, record.received_at
+                )
+            stone = forgotten.get(record.payload.get(c.USER_ID, ""))
+            if record.kind != IMPRESSION or stone is None or not stone.covers(record.payload):
+                kept.append(record)
+        yield kept
 
 
 def _row(record: LogRecord) -> dict[str, Any]:

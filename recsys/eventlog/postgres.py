@@ -13,7 +13,7 @@ import psycopg
 
 from data_schemas.errors import RecsysError
 from recsys.eventlog.base import EventLog, LogUnavailable, decode, encode, forget_write
-from recsys.eventlog.records import ERASED, Entry, LogRecord, Write
+from recsys.eventlog.records import ERASED, FORGET, Entry, LogRecord, Tombstone, Write
 
 LOCK = 0x7265_6373_7973
 """Key of the advisory lock; the letters "recsys"."""
@@ -32,10 +32,16 @@ CREATE TABLE IF NOT EXISTS recsys_log (
     payload TEXT NOT NULL
 );
 CREATE INDEX IF NOT EXISTS recsys_log_by_user ON recsys_log(user_id) WHERE user_id IS NOT NULL;
+CREATE INDEX IF NOT EXISTS recsys_log_forgotten ON recsys_log(user_id, position)
+    WHERE kind = 'forget';
 """
 _INSERT = (
     "INSERT INTO recsys_log(kind, key, user_id, received_at, payload) "
     "VALUES (%s, %s, %s, %s, %s) ON CONFLICT (key) DO NOTHING RETURNING position"
+)
+_TOMBSTONE = (
+    "SELECT position, received_at FROM recsys_log WHERE user_id = %s AND kind = 'forget' "
+    "ORDER BY position DESC LIMIT 1"
 )
 T = TypeVar("T")
 
@@ -112,7 +118,7 @@ class PostgresLog(EventLog):
     # writing
 
     def _commit(self, writes: Sequence[Write]) -> list[Entry]:
-        return self._transaction(lambda: [self._insert(write) for write in writes])
+        return self._transaction(lambda: self._insert_all(writes))
 
     def _insert(self, write: Write) -> Entry:
         row = self._write.execute(
@@ -126,12 +132,16 @@ class PostgresLog(EventLog):
         ).fetchone()
         return Entry(int(found[0]), False)
 
+    def _tombstone(self, user_id: str) -> Tombstone | None:
+        found = self._write.execute(_TOMBSTONE, (user_id,)).fetchone()
+        return None if found is None else Tombstone(*found)
+
     def _erase(self, user_id: str, received_at: int) -> Entry:
         def run() -> Entry:
             self._write.execute(
                 "UPDATE recsys_log SET kind = %s, payload = '{}', user_id = NULL "
-                "WHERE user_id = %s",
-                (ERASED, user_id),
+                "WHERE user_id = %s AND kind <> %s",
+                (ERASED, user_id, FORGET),
             )
             return self._insert(forget_write(user_id, received_at))
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from data_schemas.errors import UsageError
 from recsys.eventlog.base import EventLog, decode, encode, forget_write
-from recsys.eventlog.records import ERASED, Entry, LogRecord, Write
+from recsys.eventlog.records import ERASED, FORGET, Entry, LogRecord, Tombstone, Write
 
 BUSY_SECONDS = 10.0
 """How long a transaction waits for another process's."""
@@ -26,10 +26,17 @@ CREATE TABLE IF NOT EXISTS log (
     payload TEXT NOT NULL
 ) STRICT;
 CREATE INDEX IF NOT EXISTS log_by_user ON log(user_id) WHERE user_id IS NOT NULL;
+CREATE INDEX IF NOT EXISTS log_forgotten ON log(user_id, position) WHERE kind = 'forget';
 """
 _INSERT = (
     "INSERT INTO log(kind, key, user_id, received_at, payload) VALUES (?, ?, ?, ?, ?) "
     "ON CONFLICT(key) DO NOTHING"
+)
+
+
+_TOMBSTONE = (
+    "SELECT position, received_at FROM log WHERE user_id = ? AND kind = 'forget' "
+    "ORDER BY position DESC LIMIT 1"
 )
 
 
@@ -84,7 +91,7 @@ class SqliteLog(EventLog):
         return int(row[0]) if row and row[0] is not None else 0
 
     def _commit(self, writes: Sequence[Write]) -> list[Entry]:
-        return self._transaction(lambda: [self._insert(write) for write in writes])
+        return self._transaction(lambda: self._insert_all(writes))
 
     def _insert(self, write: Write) -> Entry:
         cursor = self._write.execute(
@@ -99,11 +106,16 @@ class SqliteLog(EventLog):
         ).fetchone()
         return Entry(int(found[0]), False)
 
+    def _tombstone(self, user_id: str) -> Tombstone | None:
+        found = self._write.execute(_TOMBSTONE, (user_id,)).fetchone()
+        return None if found is None else Tombstone(*found)
+
     def _erase(self, user_id: str, received_at: int) -> Entry:
         def run() -> list[Entry]:
             self._write.execute(
-                "UPDATE log SET kind = ?, payload = '{}', user_id = NULL WHERE user_id = ?",
-                (ERASED, user_id),
+                "UPDATE log SET kind = ?, payload = '{}', user_id = NULL "
+                "WHERE user_id = ? AND kind <> ?",
+                (ERASED, user_id, FORGET),
             )
             return [self._insert(forget_write(user_id, received_at))]
 

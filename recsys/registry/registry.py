@@ -467,6 +467,10 @@ class Registry:
         """Digests of the versions with an alias; their local copies are kept."""
         return {v.digest for v in self.list() if v.aliases}
 
+    def reports_in_use(self) -> set[str]:
+        """Names of the report folders of the versions with an alias; they are kept."""
+        return {Path(v.report).name for v in self.list() if v.aliases and v.report}
+
     def check(self) -> str:
         """Ask the registry for anything; returns what it is.
 

@@ -1,8 +1,9 @@
 """Events: checked row by row, repeats set aside, ordered by time and by when they became known.
 
 Position of a row: rows of files are numbered 0.. in the order (timestamp, file, row); a row of the
-log with log position p has position F + p, F being the number of accepted rows of files
-(`positions.log_base` in the summary). An event that stands in both keeps the log's row, because
+log with log position p has position F + p. F (`positions.log_base` in the summary) is one for events
+and impressions, the number of accepted rows of files in the longer of the two tables: positions of
+both then compare as the log's do, and a row of a file lies before every row of the log. An event that stands in both keeps the log's row, because
 the log knows when it was received.
 """
 
@@ -64,8 +65,8 @@ def _rule(now: int) -> str:
     )
 
 
-def write_events(part: Part, path: Path) -> int:
-    """Write the accepted events sorted by (timestamp, position); how many come from files.
+def write_events(part: Part, path: Path, log_base: int) -> None:
+    """Write the accepted events sorted by (timestamp, position).
 
     Needs the tables `vocabulary` and `user_vocabulary`.
     """
@@ -80,15 +81,25 @@ def write_events(part: Part, path: Path) -> int:
         f" ORDER BY {LOG}, {c.TIMESTAMP}, {FILE}, {ROW}"
     )
     engine.run(f"DROP TABLE {part.rows}")
-    from_files = int(engine.one(f"SELECT count(*) FROM events_sorted WHERE {LOG} = 0"))
-    numbered = (
-        f"SELECT * EXCLUDE ({LOG}, {PLACE}), CASE WHEN {LOG} = 1 THEN {from_files} + {PLACE}"
-        f" ELSE rowid END AS {c.POSITION} FROM events_sorted"
+    engine.copy(numbered(engine, "events_sorted", log_base), path)
+
+
+def from_files(part: Part) -> int:
+    """How many accepted rows of a table come from files."""
+    return int(part.engine.one(f"SELECT count(*) FROM ({part.accepted}) WHERE {LOG} = 0"))
+
+
+def numbered(engine: Engine, table: str, log_base: int) -> str:
+    """Query of a table's rows with their positions, in the order (timestamp, position).
+
+    The table holds the rows of files first, in their order.
+    """
+    query = (
+        f"SELECT * EXCLUDE ({LOG}, {PLACE}), CASE WHEN {LOG} = 1 THEN {log_base} + {PLACE}"
+        f" ELSE rowid END AS {c.POSITION} FROM {table}"
     )
-    has_log = from_files < int(engine.one("SELECT count(*) FROM events_sorted"))
-    order = f" ORDER BY {c.TIMESTAMP}, {c.POSITION}" if has_log else ""
-    engine.copy(numbered + order, path)
-    return from_files
+    has_log = bool(engine.one(f"SELECT count(*) FROM {table} WHERE {LOG} = 1"))
+    return query + (f" ORDER BY {c.TIMESTAMP}, {c.POSITION}" if has_log else "")
 
 
 def make_users(engine: Engine, queries: list[str], path: Path) -> int:

@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 from data_schemas import columns as c
 from data_schemas.tables import ITEM_INDICES, USER_INDEX
 from recsys.tables.engine import name
+from recsys.tables.events import numbered
 from recsys.tables.items import attribute_columns, keep_attributes
 from recsys.tables.part import BROKEN, LOG, PLACE, Part, blank
 from recsys.tables.sources import FILE, ROW
@@ -41,10 +42,10 @@ def stage_impressions(part: Part, now: int) -> int:
     return int(part.engine.one(f"SELECT count(*) FROM ({part.accepted})"))
 
 
-def write_impressions(part: Part, path: Path, item_ids: pa.Array) -> None:
+def write_impressions(part: Part, path: Path, item_ids: pa.Array, log_base: int) -> None:
     """Write the accepted impressions sorted by (timestamp, position), items as indices too.
 
-    Rows of files are numbered as events are; `item_ids` is the vocabulary in order.
+    Rows are numbered as events are, on the same base; `item_ids` is the vocabulary in order.
     """
     engine = part.engine
     engine.run(
@@ -54,15 +55,8 @@ def write_impressions(part: Part, path: Path, item_ids: pa.Array) -> None:
         f" FROM ({part.accepted}) JOIN user_vocabulary u USING ({c.USER_ID})"
         f" ORDER BY {LOG}, {c.TIMESTAMP}, {FILE}, {ROW}"
     )
-    from_files = int(engine.one(f"SELECT count(*) FROM impressions_sorted WHERE {LOG} = 0"))
-    has_log = from_files < int(engine.one("SELECT count(*) FROM impressions_sorted"))
     unmapped = part.scratch / "impressions_sorted.parquet"
-    engine.copy(
-        f"SELECT * EXCLUDE ({LOG}, {PLACE}), CASE WHEN {LOG} = 1 THEN {from_files} + {PLACE}"
-        f" ELSE rowid END AS {c.POSITION} FROM impressions_sorted"
-        + (f" ORDER BY {c.TIMESTAMP}, {c.POSITION}" if has_log else ""),
-        unmapped,
-    )
+    engine.copy(numbered(engine, "impressions_sorted", log_base), unmapped)
     _map_items(unmapped, path, item_ids)
     unmapped.unlink()
 

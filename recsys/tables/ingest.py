@@ -33,7 +33,7 @@ from data_schemas.meaning import NEGATIVE_UNTIL, POSITIVE_FROM
 from data_schemas.tables import EVENTS, IMPRESSIONS, ITEMS, SCHEMA_VERSION, USER_INDEX, USERS, Table
 from recsys.files import atomic_folder, write_json
 from recsys.tables.engine import Engine, engine, quote
-from recsys.tables.events import make_users, stage_events, write_events
+from recsys.tables.events import from_files, make_users, stage_events, write_events
 from recsys.tables.impressions import (
     stage_impressions,
     stage_users,
@@ -217,23 +217,25 @@ def _write(
         impressions.settle(set_aside, limit)
         summaries["impressions"] = impressions.summary(accepted["impressions"])
         users_of.append(impressions.accepted)
+    log_base = max(from_files(part) for part in (events, impressions) if part is not None)
     users = make_users(duck, users_of, out / USER_VOCABULARY_FILE)
     if impressions is not None:
         ids = vocabulary_ids(out / ITEMS_FILE)
-        write_impressions(impressions, out / IMPRESSIONS_FILE, ids)
+        write_impressions(impressions, out / IMPRESSIONS_FILE, ids, log_base)
     if "users" in parts:
         accepted["users"] = stage_users(parts["users"])
         parts["users"].settle(set_aside, limit)
         summaries["users"] = parts["users"].summary(accepted["users"])
         write_users(parts["users"], out / USERS_FILE)
-    from_files = write_events(events, out / EVENTS_FILE)
+    positions = {"files": from_files(events), "log_base": log_base}
+    write_events(events, out / EVENTS_FILE, log_base)
     return {
         "schema_version": SCHEMA_VERSION,
         "tables": summaries,
         "items": accepted["items"],
         "users": users,
         "events": accepted["events"],
-        "positions": {"files": from_files, "log_base": from_files},
+        "positions": positions,
         "item_attributes": items.attributes,
         "user_attributes": parts["users"].attributes if "users" in parts else [],
         **_describe(duck, config, out / EVENTS_FILE),

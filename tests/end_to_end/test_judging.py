@@ -18,9 +18,9 @@ USERS, ASKED = 24, 20
 CONFIG = """
 data: {{items: data/items.parquet, events: data/events.parquet}}
 name: small
-budget_minutes: 0.3
+budget_minutes: 10
 windows: {{cuts: 1}}
-encoder: {{model: {model}, max_steps: 2, epochs: 1, max_tokens: 16}}
+encoder: {{model: {model}, head_steps: 6, max_steps: 2, epochs: 1, max_tokens: 16}}
 sources: {{use: [item_item, recent], tune: false, depth: 40, candidates: 30}}
 ranker: {{trees: 5, seeds: 1}}
 evaluation: {{bootstrap: 50, examples: 1}}

@@ -29,9 +29,9 @@ USERS, LISTS = 40, 12
 CONFIG = """
 data: {{items: data/items.parquet, events: data/events.parquet}}
 clock: end_of_data
-budget_minutes: 0.5
+budget_minutes: 10
 windows: {{cuts: 1}}
-encoder: {{model: {model}, max_steps: 2, epochs: 1, max_tokens: 16}}
+encoder: {{model: {model}, head_steps: 6, max_steps: 2, epochs: 1, max_tokens: 16}}
 sources: {{use: [item_item, text, popular, recent], tune: false, depth: 60, candidates: 40}}
 ranker: {{trees: 20, seeds: 1}}
 evaluation: {{bootstrap: 50, examples: 1}}

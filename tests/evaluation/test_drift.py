@@ -73,3 +73,13 @@ def test_shares_and_words() -> None:
 def test_the_worst_comes_first() -> None:
     rows = [drift.share("a", 0, 0.01), drift.share("b", 0, 0.9), drift.share("c", 0, 0.2)]
     assert [r["what"] for r in drift.summary(rows)] == ["b", "c", "a"]
+
+
+def test_a_finding_in_words_has_no_exponents() -> None:
+    row = drift.Drift("age of the newest event", "days", 1130.4, 3.0, "warn", "late")
+    assert row.in_words() == "age of the newest event: days 1,130, limit 3 (late)"
+    assert drift.in_digits(999.96) == "1000"
+    assert drift.in_digits(0.0000123) == "0.0000123"
+    assert drift.in_digits(0.0) == "0"
+    dear = drift.numbers("feature price", np.arange(2e6), np.arange(1e6))
+    assert "e+" not in dear.detail

@@ -25,7 +25,7 @@ def log(uri):
 def wait_until():
     """Poll a condition for some seconds."""
 
-    def wait(condition, seconds=20.0):
+    def wait(condition, seconds=120.0):
         until = time.monotonic() + seconds
         while not condition():
             assert time.monotonic() < until, "did not happen in time"

@@ -82,6 +82,37 @@ def test_a_forgotten_user_leaves_a_tombstone_and_nothing_else(log):
     assert len(log.read(0)) == 2
 
 
+def test_a_list_made_before_its_person_was_forgotten_is_not_written(uri):
+    """It waited in the buffer of another worker, which did not know of the wish yet."""
+    with EventLog.open(uri) as log, EventLog.open(uri) as other:
+        before = log.append_events([event(user="gone")])[0]
+        buffer = ImpressionBuffer(other, interval=600)
+        buffer.add({**shown("late", user="gone"), "known_position": before})
+        buffer.add({**shown("kept"), "known_position": before})
+        tombstone = log.forget_user("gone", received_at=99)
+        buffer.close()
+        # Of lists that do not say what they knew, the time decides.
+        timed = [shown("early", user="gone"), {**shown("new", user="gone"), "timestamp": 100}]
+        assert other.append_impressions(timed)[0] == tombstone
+        other.append_impressions([{**shown("again", user="gone"), "known_position": tombstone}])
+        lists = [r.payload["impression_id"] for r in log.read(0) if r.kind == "impression"]
+        assert lists == ["kept", "new", "again"]
+        assert log.forget_user("gone", received_at=199) > tombstone
+        assert [r.kind for r in log.read(0)] == ["forget", "impression", "forget"]
+
+
+def test_a_late_list_that_others_wrote_is_left_out_of_the_export(log, tmp_path, monkeypatch):
+    log.append_events([event(user="gone")])
+    tombstone = log.forget_user("gone", received_at=99)
+    monkeypatch.setattr(log, "_tombstone", lambda user_id: None)
+    late = {**shown("late", user="gone"), "known_position": tombstone - 1}
+    log.append_impressions([late, {**shown("new", user="gone"), "known_position": tombstone}])
+    counts = log.export(0, log.last_position(), tmp_path / "out")
+    assert (counts["impressions"], counts["forgets"]) == (1, 1)
+    lists = pq.read_table(tmp_path / "out" / "impressions.parquet").to_pylist()
+    assert [row["impression_id"] for row in lists] == ["new"]
+
+
 def test_concurrent_writers_get_distinct_positions_and_a_follower_misses_nothing(uri):
     """Two processes' worth of logs write while a third follows by position alone."""
     logs = [EventLog.open(uri) for _ in range(3)]

@@ -20,7 +20,7 @@ CONFIG = """
 data: {{items: data/items.parquet, events: data/events, users: data/users.parquet}}
 workspace: {workspace}
 clock: end_of_data
-budget_minutes: 0.5
+budget_minutes: 10
 windows: {{cuts: 2}}
 encoder: {{model: {model}, fine_tune: false, max_tokens: 16}}
 sources: {{use: [item_item, popular], tune: false, depth: 80, candidates: 60}}

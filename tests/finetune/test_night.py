@@ -23,7 +23,7 @@ from training.night.context import Night
 
 CONFIG = """
 data: {{items: items.parquet, events: events.parquet, impressions: impressions.parquet}}
-budget_minutes: 2
+budget_minutes: 60
 windows: {{cuts: 1}}
 encoder:
   {{model: {model}, last_n: 1, batch_size: 64, step_tokens: 128, negatives: 32, head_steps: 6,

@@ -189,10 +189,11 @@ def test_a_version_without_its_tags_is_not_one(registry, make_bundle):
 
 def test_old_versions_are_collected_but_never_one_in_use(three, make_bundle):
     three.promote(1, "back to the start")
-    three.register(make_bundle(4.0))
+    three.register(make_bundle(4.0), report_dir="reports/20260104T030000")
     assert three.collect(keep=1) == [2]
     assert [v.version for v in three.list()] == [4, 3, 1]
     assert three.digests_in_use() == {v.digest for v in three.list()}
+    assert three.reports_in_use() == {"20260104T030000"}
     assert len(list(three._store.path.parent.rglob("MLmodel"))) == 3
 
 
@@ -253,7 +254,7 @@ assert registry.local_path(3).is_dir()
 assert registry.rollback() == 2
 assert not any(m.split(".")[0] in ("mlflow", "torch", "pandas", "sqlalchemy") for m in sys.modules)
 """
-    subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=300)
 
 
 def test_the_model_is_a_plain_pyfunc(three, monkeypatch):
@@ -301,7 +302,7 @@ for i in range(2000):
     base.execute("insert into junk values (?)", ("x" * 1000,))
 os._exit(9)
 """
-    subprocess.run([sys.executable, "-c", script], check=False, timeout=60)
+    subprocess.run([sys.executable, "-c", script], check=False, timeout=300)
     assert three._store.path.with_name("mlflow.db-journal").exists()
     assert three.champion() == 3
     assert three.rollback() == 2

@@ -93,7 +93,7 @@ def test_a_holder_shows_life(workspace, monkeypatch):
     monkeypatch.setattr(module, "BEAT_SECONDS", 0.01)
     with workspace.lock():
         os.utime(workspace.lock_file, (1, 1))
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while workspace.lock_file.stat().st_mtime < 2 and time.monotonic() < deadline:
             time.sleep(0.01)
         assert workspace.lock_file.stat().st_mtime > 2
@@ -160,6 +160,18 @@ def test_collection_keeps_the_current_snapshot_and_the_one_before(workspace):
     (workspace.state / "current.json").write_text('{"snapshot": "new"}')
     workspace.collect()
     assert sorted(os.listdir(workspace.state)) == ["before", "current.json", "new"]
+
+
+def test_collection_keeps_the_newest_reports_and_those_of_versions_in_use(workspace):
+    nights = [f"202601{day:02}T030000" for day in range(1, 31)]
+    for name in [*nights, "my-own"]:
+        (workspace.reports / name).mkdir()
+    (workspace.reports / "backtest.html").write_text("a page")
+    workspace.collect()
+    assert len(os.listdir(workspace.reports)) == 32
+    workspace.collect(reports={nights[0]})
+    kept = [nights[0], *nights[-module.KEEP_REPORTS :], "backtest.html", "my-own"]
+    assert sorted(os.listdir(workspace.reports)) == kept
 
 
 def test_usage_adds_up(workspace):

@@ -19,6 +19,8 @@ from serving.engine import Answer
 from serving.server import Endpoint, address, bind
 from serving.settings import Settings
 
+PATIENCE = 120.0
+"""Seconds after which what should have come is missed, on however slow a machine."""
 DATA_END = 1_700_000_000_000_000
 CATALOGUE = {str(i): {"item_id": str(i), "title": f"Film {i}", "tags": ["a"]} for i in range(30)}
 CATALOGUE["7"]["title"] = "<script>document.title='hacked'</script>"
@@ -116,7 +118,7 @@ class FakeProvider:
 
     def __init__(self, champion="1", file=None):
         self._champion, self._file = champion, file
-        self.loads = []
+        self.loads, self.polls = [], 0
 
     @property
     def champion(self):
@@ -127,6 +129,7 @@ class FakeProvider:
         self._champion = version
 
     def poll(self):
+        self.polls += 1
         return self.champion
 
     def load(self, version):
@@ -140,9 +143,21 @@ class FakeProvider:
         return ["3", "2", "1"]
 
 
+async def happened(condition):
+    """Come back when a condition holds.
+
+    Raises:
+        AssertionError: it did not within PATIENCE.
+    """
+    until = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < until, "did not happen in time"
+        await asyncio.sleep(0.005)
+
+
 @asynccontextmanager
-async def running(path, provider=None, **settings):
-    """(client, app) of a started service over a log at `path`."""
+async def running(path, provider=None, with_model=True, **settings):
+    """(client, app) of a started service over a log at `path`, once it has its model."""
     given = {"champion_poll": 0.02, "log_poll": 0.02, "clock": "end_of_data"}
     # No answer is to depend on how slow the machine is.
     settings = {**given, "timeout_ms": 60_000, **settings}
@@ -150,10 +165,8 @@ async def running(path, provider=None, **settings):
         provider or FakeProvider(), lambda: EventLog.open(path / "log.sqlite"), Settings(**settings)
     )
     await app.start()
-    for _ in range(500):
-        if app.versions.ready:
-            break
-        await asyncio.sleep(0.005)
+    if with_model:
+        await happened(lambda: app.versions.ready)
     transport = httpx.ASGITransport(app=app)
     async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
         yield client, app
@@ -163,7 +176,13 @@ async def running(path, provider=None, **settings):
 @pytest.fixture
 def serve(tmp_path):
     """Start a service: `async with serve(provider, **settings) as (client, app)`."""
-    return lambda provider=None, **settings: running(tmp_path, provider, **settings)
+    return lambda provider=None, **more: running(tmp_path, provider, **more)
+
+
+@pytest.fixture
+def eventually():
+    """Wait for a condition: `await eventually(lambda: …)`."""
+    return happened
 
 
 @pytest.fixture
@@ -185,13 +204,15 @@ class LiveServer:
 
     def __enter__(self):
         self._thread.start()
-        until = time.monotonic() + 20
+        until = time.monotonic() + PATIENCE
         while time.monotonic() < until:
             try:
-                if httpx.get(self.url + "/readyz").status_code == 200:
+                if httpx.get(self.url + "/readyz", timeout=10).status_code == 200:
                     return self
             except httpx.TransportError:
-                time.sleep(0.02)
+                pass
+            time.sleep(0.02)
+        self.__exit__()
         raise AssertionError("the service did not become ready")
 
     def __exit__(self, *_):
@@ -205,7 +226,8 @@ def live(tmp_path):
     """Start a real server: `with live(provider, **settings) as server`."""
 
     def start(provider=None, **settings):
-        settings = {"champion_poll": 0.05, "log_poll": 0.05, "clock": "end_of_data", **settings}
+        given = {"champion_poll": 0.05, "log_poll": 0.05, "clock": "end_of_data"}
+        settings = {**given, "timeout_ms": 60_000, **settings}
         log = tmp_path / "log.sqlite"
         return LiveServer(
             App(provider or FakeProvider(), lambda: EventLog.open(log), Settings(**settings))

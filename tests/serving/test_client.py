@@ -12,7 +12,7 @@ from recsys.client.policy import pause
 
 def test_both_clients_do_everything(live):
     async def awaited(url):
-        async with AsyncClient(url) as client:
+        async with AsyncClient(url, timeout=60) as client:
             ranked = await client.recommend("v", k=3)
             await client.event("v", ranked.items[0].item_id, "click")
             await client.events([EventIn(user_id="v", item_id="2", event_type="view")])
@@ -26,7 +26,7 @@ def test_both_clients_do_everything(live):
             await client.forget_user("v")
             assert await client.ready()
 
-    with live() as server, Client(server.url) as client:
+    with live() as server, Client(server.url, timeout=60) as client:
         ranked = client.rank("u", ["1", NewItem(item_id="x y/z", title="T")], explain=1)
         assert {item.item_id for item in ranked.items} == {"1", "x y/z"}
         assert ranked.items[0].reasons is not None

@@ -51,7 +51,7 @@ class Page:
             process = opening.enter_context(subprocess.Popen(command, stdout=errors, stderr=errors))
             opening.callback(process.terminate)
             port = self._port(folder / "profile" / "DevToolsActivePort")
-            connection = client.connect(self._target(port, url), max_size=None)
+            connection = client.connect(self._target(port, url), max_size=None, open_timeout=60)
             self._socket = opening.enter_context(connection)
             self._open = opening.pop_all()
         self._number = 0
@@ -60,7 +60,7 @@ class Page:
         self.call("Log.enable")
 
     def _port(self, file):
-        until = time.monotonic() + 60
+        until = time.monotonic() + 120
         while time.monotonic() < until:
             if file.exists() and file.read_text().strip():
                 return file.read_text().split()[0]
@@ -68,9 +68,9 @@ class Page:
         raise AssertionError("Chromium did not start")
 
     def _target(self, port, url):
-        until = time.monotonic() + 60
+        until = time.monotonic() + 120
         while time.monotonic() < until:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/json", timeout=10) as answer:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/json", timeout=60) as answer:
                 for target in json.load(answer):
                     if target["type"] == "page" and target["url"].startswith(url):
                         return target["webSocketDebuggerUrl"]
@@ -81,7 +81,7 @@ class Page:
         self._number += 1
         self._socket.send(json.dumps({"id": self._number, "method": method, "params": parameters}))
         while True:
-            message = json.loads(self._socket.recv(timeout=60))
+            message = json.loads(self._socket.recv(timeout=120))
             if message.get("method") == "Runtime.exceptionThrown":
                 self.problems.append(message["params"]["exceptionDetails"])
             entry = message.get("params", {}).get("entry", {})
@@ -95,7 +95,7 @@ class Page:
         assert "exceptionDetails" not in answer, answer
         return answer["result"].get("value")
 
-    def wait(self, script, seconds=30):
+    def wait(self, script, seconds=120):
         until = time.monotonic() + seconds
         while not self.run(script):
             assert time.monotonic() < until, (

@@ -24,6 +24,6 @@ def test_the_service_keeps_to_its_document(live, tmp_path):
             "--no-color",
         ]
         done = subprocess.run(
-            command, capture_output=True, text=True, cwd=tmp_path, timeout=300, check=False
+            command, capture_output=True, text=True, cwd=tmp_path, timeout=900, check=False
         )
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]

@@ -1,6 +1,7 @@
 """Keys, hosts, origins, overload, and answers when parts fail."""
 
 import asyncio
+import os
 import socket
 import threading
 import time
@@ -80,6 +81,20 @@ def test_keys_are_exchanged_without_a_restart(keys, monkeypatch):
     assert ring.scopes(ops_key) is not None
     for nonsense in ("", "rk_", "rk__", "x_y_z", "rk_ü_é"):
         assert ring.scopes(nonsense) is None
+
+
+def test_a_key_file_replaced_by_one_of_its_size_and_time_is_read(keys, monkeypatch):
+    file, app_key, ops_key = keys
+    ring = KeyRing(file)
+    monkeypatch.setattr("serving.keys.RELOAD_SECONDS", 0.0)
+    other = file.with_name("other.yaml")
+    other.write_text(file.read_text().replace(app_key.split("_")[1], "0" * 8))
+    times = file.stat()
+    os.utime(other, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert other.stat().st_size == times.st_size
+    other.replace(file)
+    assert ring.scopes(app_key) is None
+    assert ring.scopes(ops_key) is not None
 
 
 def test_a_key_expires(keys):
@@ -243,7 +258,7 @@ def test_without_a_model_the_service_says_it_is_not_ready(serve, fakes):
     provider.load = fail
 
     async def scenario():
-        async with serve(provider) as (client, _):
+        async with serve(provider, with_model=False) as (client, _):
             assert (await client.get("/healthz")).status_code == 200
             ready = await client.get("/readyz")
             assert (ready.status_code, ready.json()["status"]) == (503, "starting")
@@ -285,20 +300,22 @@ def test_an_unreachable_log_refuses_events_and_goes_on_ranking(serve, monkeypatc
     run(scenario)
 
 
-def test_events_that_wait_for_the_log_take_no_place_of_a_ranking_call(serve, monkeypatch):
+def test_events_that_wait_for_the_log_take_no_place_of_a_ranking_call(
+    serve, monkeypatch, eventually
+):
     async def scenario():
         async with serve(max_queue=3) as (client, app):
             release = threading.Event()
             commit = app._log._commit
 
             def hang(writes):
-                release.wait(30)
+                release.wait(60)
                 return commit(writes)
 
             monkeypatch.setattr(app._log, "_commit", hang)
             event = {"user_id": "u", "item_id": "1", "event_type": "click"}
             posts = [asyncio.create_task(client.post("/v1/events", json=event)) for _ in range(5)]
-            await asyncio.sleep(0.1)
+            await eventually(lambda: sum(post.done() for post in posts) == 2)
             assert (await client.post("/v1/rank", json=ASK)).status_code == 200
             release.set()
             statuses = sorted([(await post).status_code for post in posts])
@@ -353,7 +370,7 @@ def test_bodies_of_all_sorts_meet_a_limit(serve):
 def test_a_body_that_trickles_in_is_given_up(live):
     with live(body_timeout=0.3) as server:
         host, port = server.url.removeprefix("http://").split(":")
-        with socket.create_connection((host, int(port)), timeout=10) as raw:
+        with socket.create_connection((host, int(port)), timeout=60) as raw:
             raw.sendall(
                 b"POST /v1/rank HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
                 b"content-length: 100\r\n\r\n{"

@@ -483,7 +483,24 @@ def test_impressions_of_the_log_alone(desk):
     }
     summary = desk.ingest(drained=drain(desk, impressions=shown))
     assert summary["tables"]["impressions"]["accepted"] == 1
-    assert desk.rows("impressions.parquet")[0]["position"] == 17
+    base = summary["positions"]["log_base"]
+    assert desk.rows("impressions.parquet")[0]["position"] == base + 17
+
+
+def test_positions_of_events_and_impressions_compare_as_those_of_the_log(desk):
+    """Whichever table has more rows of files, they lie before the log's."""
+    desk.items()
+    desk.events(2)
+    shown = {"user_id": ["u0"] * 5, "timestamp": times(*range(5)), "item_ids": [["i1"]] * 5}
+    desk.write("impressions.parquet", {"impression_id": list("abcde"), **shown})
+    late = {name: values[:1] for name, values in shown.items()}
+    late |= {"impression_id": ["p"], "received_at": times(9), "position": [3]}
+    drained = drain(desk, log_events(1, position=[2]), impressions=late)
+    summary = desk.ingest(drained=drained, impressions="impressions.parquet")
+    assert summary["positions"] == {"files": 2, "log_base": 5}
+    events, lists = desk.rows("events.parquet"), desk.rows("impressions.parquet")
+    assert sorted(row["position"] for row in events) == [0, 1, 5 + 2]
+    assert sorted(row["position"] for row in lists) == [0, 1, 2, 3, 4, 5 + 3]
 
 
 def test_users(desk):

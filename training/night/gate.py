@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from data_schemas.config import GateConfig
 from recsys.evaluation import metrics
+from recsys.evaluation.drift import in_digits
 from recsys.evaluation.lists import RankedLists, Truth
 from recsys.evaluation.metrics import Judged
 from recsys.evaluation.segments import SegmentLabels
@@ -63,7 +64,8 @@ class Guardrail:
 
     @property
     def detail(self) -> str:
-        return f"{self.found:.4g}, limit {'≥' if self.at_least else '≤'} {self.limit:.4g}"
+        sign = "≥" if self.at_least else "≤"
+        return f"{in_digits(self.found, 4)}, limit {sign} {in_digits(self.limit, 4)}"
 
 
 @dataclass(frozen=True)

@@ -216,16 +216,12 @@ def of_scores(
 
 def stops(found: Sequence[Drift]) -> list[str]:
     """Findings that refuse promotion, in words."""
-    return [_in_words(row) for row in found if row.level == "stop"]
+    return [row.in_words() for row in found if row.level == "stop"]
 
 
 def warnings(found: Sequence[Drift]) -> list[str]:
     """Findings on the data that somebody should look at; features and scores stay in the table."""
     quiet = ("feature ", "scores")
     return [
-        _in_words(row) for row in found if row.level == "warn" and not row.what.startswith(quiet)
+        row.in_words() for row in found if row.level == "warn" and not row.what.startswith(quiet)
     ]
-
-
-def _in_words(row: Drift) -> str:
-    return f"{row.what}: {row.measure} {row.value:.3g}, limit {row.limit:.3g} ({row.detail})"

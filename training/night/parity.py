@@ -50,8 +50,8 @@ from features.state import LogRecord, OnlineState
 from recsys.asking import Ask
 from recsys.bundle import Bundle, open_bundle
 from recsys.evaluation.context import Check
-from recsys.eventlog.export import FEATURES, KNOWN_POSITION
-from recsys.eventlog.records import ITEM
+from recsys.eventlog.export import FEATURES
+from recsys.eventlog.records import ITEM, KNOWN_POSITION
 from recsys.registry import Registry
 from recsys.stages import StageResult
 from recsys.stages.engine import MARKER
@@ -410,6 +410,9 @@ class _World:
 
     def _impressions(self) -> Impressions | None:
         before = self.base.inputs.impressions
+        if before is not None:
+            # Lists of the tables were known to everybody, however they are numbered.
+            before = before.always_known()
         if not len(self._shown):
             return before
         position = pc.add(self._shown[c.POSITION], self.base.log_base)
@@ -417,8 +420,7 @@ class _World:
         later = Impressions.from_table(
             self._shown.set_column(place, c.POSITION, position), self.catalogue
         )
-        # Lists of the tables were known to everybody, however they are numbered.
-        return later if before is None else before.always_known().joined(later)
+        return later if before is None else before.joined(later)
 
 
 def _behind(file: Path, position: int) -> Any:

@@ -169,7 +169,11 @@ def _bytes_of(registry: Registry, rival: Rival | None) -> int | None:
 def _collect(night: Night, registry: Registry) -> None:
     """Remove what nothing needs, and say what the disk holds."""
     registry.collect()
-    freed = night.workspace.collect(pinned=_pinned(registry), digests=registry.digests_in_use())
+    freed = night.workspace.collect(
+        pinned=_pinned(registry),
+        digests=registry.digests_in_use(),
+        reports=registry.reports_in_use(),
+    )
     usage = night.workspace.usage()
     total = usage.pop("total")
     largest = ", ".join(f"{name} {human_bytes(size)}" for name, size in list(usage.items())[:4])

@@ -35,6 +35,8 @@ SHAP_ROWS = 2000
 """Rows whose contributions make the summary by family."""
 AGES_SHOWN = 14
 """Latest measurements of the encoder's quality on the page."""
+UNNUMBERED = "not yet numbered: it is registered when this page is written"
+"""In place of the version, which the registry gives only to a model whose report is whole."""
 EXAMPLE_ITEMS = 8
 EXAMPLE_HISTORY = 8
 
@@ -167,6 +169,7 @@ def context(
     return ReportContext(
         title=f"{night.config.name}: night of {time.strftime('%Y-%m-%d', time.gmtime())}",
         created_at=time.time_ns() // 1000,
+        model_version=UNNUMBERED,
         data=data_facts(inputs),
         split=split_facts(inputs, encoded, tested),
         release=release,
