@@ -137,8 +137,8 @@ def fit_ranker(
     if few and config.search_minutes == 0 and _every_fold_tells(groups, seed):
         return _fit_in_folds(groups, names, config, seed, workers, monotone)
     held = _held_out(groups.user, validation_share, seed)
-    train, valid = groups.take(np.flatnonzero(~held)), groups.take(np.flatnonzero(held))
-    train = train.take(train.with_positive())
+    told = groups.with_positive()
+    train, valid = groups.take(told[~held[told]]), groups.take(np.flatnonzero(held))
     if not len(train):
         return _no_label_ranker(names)
     linear, penalty, linear_ndcg = _fit_linear(train, valid, seed)
@@ -235,11 +235,11 @@ def _choose_in_folds(
 def _in_folds(groups: Groups, seed: int) -> list[tuple[Groups, Groups]]:
     """(groups with a positive to learn from, groups of the users held out) of each fold."""
     fold = _folds(groups.user, seed)
-    parts = [
-        (groups.take(np.flatnonzero(fold != f)), groups.take(np.flatnonzero(fold == f)))
+    told = groups.with_positive()
+    return [
+        (groups.take(told[fold[told] != f]), groups.take(np.flatnonzero(fold == f)))
         for f in range(FOLDS)
     ]
-    return [(train.take(train.with_positive()), valid) for train, valid in parts]
 
 
 def _every_fold_tells(groups: Groups, seed: int) -> bool:

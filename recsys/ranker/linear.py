@@ -22,6 +22,7 @@ import numpy.typing as npt
 Matrix = npt.NDArray[np.float32]
 Offsets = npt.NDArray[np.int64]
 
+SCORED_ROWS = 65_536
 CLIP = 6.0
 """Standardised values are clipped here (measured: keeps one wild counter from ruling a list)."""
 
@@ -167,8 +168,12 @@ class LinearPart:
         return cls(design, np.asarray(found.x, np.float64))
 
     def score(self, x: Matrix) -> npt.NDArray[np.float64]:
-        """float64[R] of float32[R,F]."""
-        return self.design.apply(x).astype(np.float64) @ self.weights
+        """float64[R] of float32[R,F]; `SCORED_ROWS` at a time, so that memory is that of the result."""
+        out = np.empty(len(x))
+        for low in range(0, len(x), SCORED_ROWS):
+            rows = slice(low, low + SCORED_ROWS)
+            out[rows] = self.design.apply(x[rows]).astype(np.float64) @ self.weights
+        return out
 
     def contributions(self, x: Matrix) -> npt.NDArray[np.float64]:
         """float64[R,F]: each feature's share of the score, its missing indicator included."""

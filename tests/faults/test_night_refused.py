@@ -1,20 +1,25 @@
-"""The real night on generated data: a registry that stops answering in the middle, and a candidate
-made worse on purpose. The champion serves on, and the next run finishes."""
+"""The real night on generated data: a registry that stops answering in the middle, a candidate made
+worse on purpose, and planted leaks. The champion serves on, and the next run finishes."""
 
 import io
+import re
 
 import numpy as np
 import pytest
 
 from data_schemas.config import load_config
+from features.kinds.recency import Recency
+from features.leaks import FutureUse
 from recsys.cli.main import main
 from recsys.generator.settings import Settings
 from recsys.generator.write import generate
 from recsys.progress import Reporter
 from recsys.registry import Registry, RegistryError
-from training.night import ranker
+from training import nightly
+from training.night import ranker, sources
 from training.night.gate import REJECT
 from training.nightly import run_night
+from training.windows import Windows
 
 CONFIG = """
 data: {{items: data/items.parquet, events: data/events, users: data/users.parquet}}
@@ -93,3 +98,50 @@ def test_shuffled_labels_are_rejected_and_an_absent_registry_costs_no_stage(
     assert "not worse than the champion" in registry.show(second.version).tags["reasons"]
     assert "not worse than the champion" in second.report.read_text(encoding="utf-8")
     assert main(["nightly", "-c", str(world / "recsys.yaml")]) == 4
+
+
+def future_count_as_a_feature(monkeypatch):
+    monkeypatch.setattr(Recency, "batch", FutureUse.batch)
+    return r"features? .*recency"
+
+
+def events_of_the_test_in_training(monkeypatch):
+    """Sources are fitted on all events, whatever the cut."""
+    whole = []
+    split, fit = nightly.inputs.split, sources.fit_sources
+
+    def remembered(*given):
+        whole.append(split(*given))
+        return whole[-1]
+
+    def greedy(events, *given, **more):
+        return fit(whole[-1].interactions, *given, **more)
+
+    monkeypatch.setattr(nightly.inputs, "split", remembered)
+    monkeypatch.setattr(sources, "fit_sources", greedy)
+    return r"test events? "
+
+
+def model_of_later_rows(monkeypatch):
+    """The encoder is fitted on everything up to the end of the data."""
+    monkeypatch.setattr(Windows, "encoder_until", property(lambda windows: windows.end))
+    return r"encoder"
+
+
+@pytest.mark.parametrize(
+    "plant", [future_count_as_a_feature, events_of_the_test_in_training, model_of_later_rows]
+)
+def test_a_planted_leak_is_named_on_the_first_screen_and_refused(
+    config_of, monkeypatch, world, plant
+):
+    name = plant(monkeypatch)
+    config_of(plant.__name__)
+    tuned = "fine_tune: true, head_steps: 2, max_steps: 1"
+    text = (world / "recsys.yaml").read_text(encoding="utf-8").replace("fine_tune: false", tuned)
+    (world / "recsys.yaml").write_text(text, encoding="utf-8")
+    assert main(["nightly", "-c", str(world / "recsys.yaml")]) == 4
+    config = load_config(world / "recsys.yaml")
+    assert Registry(config).champion() is None
+    page = max(config.workspace_path.glob("reports/*/report.html")).read_text(encoding="utf-8")
+    first_screen = page[: page.index("<table")]
+    assert re.search(f"leak.*{name}", first_screen, re.IGNORECASE | re.DOTALL), first_screen[-3000:]

@@ -297,11 +297,10 @@ def read(folder: Path) -> Measured:
     moments = Moments(
         held["user"], held["now"], held["offsets"], held["relevant"], held["moment_grade"]
     )
-    signals = np.load(folder / "signals.npz")
     table = CandidateTable(
         held["row_offsets"],
         held["items"],
-        {n: signals[n] for n in signals.files},
+        np.load(folder / "signals.npz"),  # read one by one, as they are asked for
         held["row_grade"],
     )
     features = FeatureSet.from_json(
