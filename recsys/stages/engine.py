@@ -166,7 +166,7 @@ class StageRunner:
                     aside.unlink(missing_ok=True)
             try:
                 with Meter() as meter:
-                    facts = plain(action(part) or {})
+                    facts = _as_read_again(action(part) or {})
                 result = replace(
                     plan,
                     facts=facts,
@@ -228,6 +228,13 @@ class StageRunner:
         self._met[stage] = None
         if not self.dry_run:
             self.workspace.record_use(self._run, list(self._met))
+
+
+def _as_read_again(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Facts as later nights find them in the marker, in its order of keys: whether a stage ran or was
+    found must make no difference to what follows."""
+    again: dict[str, Any] = json.loads(json.dumps(plain(facts), sort_keys=True))
+    return again
 
 
 def _comparable(identity: Mapping[str, Any]) -> dict[str, Any]:

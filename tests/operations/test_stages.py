@@ -54,6 +54,13 @@ def test_a_repeated_stage_is_skipped_with_its_facts(night):
     assert (second.path / "data").read_text() == "x"
 
 
+def test_facts_have_one_order_whether_the_stage_ran_or_was_found(night):
+    facts = {"b": {"z": 1, "a": (2, 3)}, "a": 1}
+    for _ in range(2):
+        found = night().run("toy", {"x": 1}, lambda out: facts).facts
+        assert json.dumps(found) == '{"a": 1, "b": {"a": [2, 3], "z": 1}}'
+
+
 def test_a_changed_input_redoes_the_stage_and_says_which(night, said):
     action = Action()
     night().run("als", {"config": {"factors": 8, "seed": 1}, "tables": "a"}, action)
