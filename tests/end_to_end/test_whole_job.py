@@ -1,5 +1,6 @@
 """The whole job on a small slice of the bundled data: a night, lists, the service, a second night."""
 
+import io
 import json
 import re
 import shlex
@@ -16,6 +17,7 @@ from data_schemas.config import load_config
 from data_schemas.errors import ExitCode
 from recsys.cli.demo import apart, service, show_call
 from recsys.cli.main import main
+from recsys.progress import Reporter
 from recsys.registry import Registry
 from training.nightly import run_night
 
@@ -190,6 +192,24 @@ def test_what_the_service_learns_is_in_the_next_night(workspace):
     assert second.version != first.version
     bundle = Registry(config).local_path(second.version)
     assert json.loads((bundle / "manifest.json").read_text())["n_items"] == len(items)
+
+
+def test_a_further_event_leaves_what_was_made_of_earlier_ones(workspace):
+    folder, _ = workspace
+    config = load_config(folder / "recsys.yaml")
+    event = {"user_id": "newcomer", "item_id": "m1", "event_type": "rating", "value": 5}
+    with service(folder / "recsys.yaml") as address:
+        call(f"{address}/v1/events", event)
+    before = Registry(config).champion()
+    said = io.StringIO()
+    third = run_night(config, reporter=Reporter(said))
+    assert third.version > before
+    for stage in ("encoder", "vectors", "groups-ranker", "ranker"):
+        assert f"{stage}: unchanged" in said.getvalue()
+    for stage in ("groups-test", "lists", "bundle"):
+        assert f"{stage}: running" in said.getvalue()
+    bundle = Registry(config).local_path(third.version)
+    assert json.loads((bundle / "manifest.json").read_text())["data_window"]
 
 
 def test_pyfunc_ranks_a_frame(workspace):

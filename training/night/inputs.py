@@ -76,7 +76,8 @@ class Inputs:
         if now not in self._keys:
             digest = hashlib.blake2b(digest_size=16)
             names, columns = _events_before(self.interactions, now)
-            digest.update(json.dumps([self._attributes_key, names]).encode())
+            recorded = self.tables.impressions is not None
+            digest.update(json.dumps([self._attributes_key, recorded, names]).encode())
             for column in (*columns, *self._shown_before(now)):
                 digest.update(column.data)
             self._keys[now] = digest.hexdigest()
