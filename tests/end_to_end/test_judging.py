@@ -2,16 +2,20 @@
 
 import json
 import shutil
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
+from data_schemas.api import to_microseconds
 from data_schemas.config import load_config
 from data_schemas.errors import ExitCode
+from recsys.cli import judged
+from recsys.cli.demo import service
 from recsys.cli.main import main
+from recsys.client import Client
 from training.nightly import run_night
 
 USERS, ASKED = 24, 20
@@ -61,6 +65,10 @@ def later_events(folder, count=ASKED):
         "timestamp": pa.array([t for _, _, t in rows], pa.timestamp("us", "UTC")),
     }
     return pa.table(table)
+
+
+def from_microseconds(time):
+    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=time)
 
 
 def evaluated(folder, table, *more):
@@ -172,3 +180,40 @@ def test_the_protocol_and_the_files_must_fit(workspace, capsys):
     code, tree = evaluated(folder, later_events(folder), "--model", "models:/small/99")
     assert code == ExitCode.USAGE
     assert "no such model version" in capsys.readouterr().err
+
+
+@pytest.mark.parity
+def test_replayed_over_http_the_moments_get_the_scores_of_the_evaluation(workspace, monkeypatch):
+    """The events come in one by one, each moment is asked when the service knows what came before."""
+    folder, _ = workspace
+    table = later_events(folder).sort_by("timestamp")
+    asked = {}
+    answer = judged.lists_of_release
+
+    def remembered(runtime, questions, name):
+        lists = answer(runtime, questions, name)
+        ids = [
+            [runtime.state.catalogue.id_of(int(i)) for i in row if i >= 0] for row in lists.items
+        ]
+        for user, now, row, scores in zip(
+            questions.users, questions.now, ids, lists.scores, strict=True
+        ):
+            asked[int(now), user] = dict(zip(row, scores.tolist(), strict=False))
+        return lists
+
+    monkeypatch.setattr(judged, "lists_of_release", remembered)
+    evaluated(folder, table, "--protocol", "leave-last-out")
+    assert len(asked) == ASKED
+    moments = sorted(asked)
+    with service(folder / "recsys.yaml") as address, Client(address, timeout=60) as client:
+        for event in table.to_pylist():
+            at = event.pop("timestamp").astimezone(UTC)
+            for now, user in [moment for moment in moments if moment[0] <= to_microseconds(at)]:
+                moments.remove((now, user))
+                found = client.recommend(user, 100, as_of=from_microseconds(now))
+                expected = asked[now, user]
+                assert {i.item_id for i in found.items} == set(expected)
+                for item in found.items:
+                    assert item.score == pytest.approx(expected[item.item_id], rel=1e-6)
+            client.event(**event, timestamp=at)
+    assert not moments
