@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from data_schemas.columns import ITEM_IDS, POSITION, TIMESTAMP
 from features.catalogue import Catalogue
-from features.interactions import Ints, Longs
+from features.interactions import Bools, Ints, Longs
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,12 @@ class Impressions:
     def always_known(self) -> "Impressions":
         """The same lists, known from the beginning."""
         return replace(self, position=np.full(len(self), -1, np.int64))
+
+    def without(self, hidden: Bools) -> "Impressions":
+        """The same lists, as though some items (bool[N]) had never been shown."""
+        kept = ~hidden[self.items]
+        left = np.concatenate([[0], np.cumsum(kept)]).astype(np.int64)
+        return replace(self, offsets=left[self.offsets], items=self.items[kept])
 
     def joined(self, later: "Impressions") -> "Impressions":
         """Both tables' lists in the order of their time."""

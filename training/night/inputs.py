@@ -18,6 +18,7 @@ from features.impressions import Impressions
 from features.interactions import Interactions
 from features.users import UserTable
 from recsys.encoder.text import item_texts
+from recsys.evaluation.shown import ShownLists
 from recsys.eventlog import EventLog
 from recsys.files import hash_file, hash_json
 from recsys.stages import StageResult
@@ -241,6 +242,14 @@ def shown_lists(tables: Tables) -> Impressions | None:
     if shown is None:
         return None
     return Impressions(shown.time, shown.position, shown.offsets, shown.item)
+
+
+def lists_of_users(tables: Tables) -> ShownLists | None:
+    """What was shown to whom, as the bias of places and the ranker's groups read it."""
+    shown = tables.impressions
+    if shown is None:
+        return None
+    return ShownLists(shown.offsets, shown.item, shown.user, shown.time, shown.propensity)
 
 
 def summary(inputs: Inputs) -> dict[str, Any]:
