@@ -3,6 +3,7 @@
 Shapes: G impressions (lists), S shown items of all lists together.
 """
 
+import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -88,3 +89,19 @@ class Impressions:
         offsets = np.zeros(len(time) + 1, np.int64)
         np.cumsum(np.bincount(owner, minlength=len(time)), out=offsets[1:])
         return cls(time[order], position[order], offsets, items[placed])
+
+
+def request_context(text: str | None) -> dict[str, str | float]:
+    """What a request said of its own situation, as a list's `context` keeps it: the words and numbers
+    of a JSON object, nothing where it is none.
+
+    >>> request_context('{"device": "phone", "basket": [1, 2]}')
+    {'device': 'phone'}
+    """
+    try:
+        content = json.loads(text or "{}")
+    except ValueError:
+        return {}
+    if not isinstance(content, dict):
+        return {}
+    return {name: said for name, said in content.items() if isinstance(said, str | int | float)}

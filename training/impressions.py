@@ -29,6 +29,8 @@ class ShownGroups:
     """int64[G+1] into the rows."""
     items: Ints
     """int32[R]"""
+    lists: Longs
+    """int64[G]: which of the lists each group is."""
 
     def __len__(self) -> int:
         return len(self.moments)
@@ -44,6 +46,7 @@ class ShownGroups:
             self.moments.take(chosen),
             np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64),
             self.items[rows],
+            self.lists[chosen],
         )
 
     def between(self, begin: int, end: int) -> "ShownGroups":
@@ -88,6 +91,7 @@ def groups_of_lists(lists: ShownLists, events: Interactions, unavailable: Mask) 
         ),
         _edges(shown[teaches]),
         item[kept],
+        np.flatnonzero(teaches),
     )
 
 

@@ -1,12 +1,15 @@
 """A small night's groups over generated data with impressions, and over the same without them."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from data_schemas.config import load_config
+from features.kinds.context import Context
 from recsys.generator.settings import Settings
 from recsys.generator.write import generate
 from recsys.progress import Reporter
@@ -21,6 +24,7 @@ data: {{items: data/items.parquet, events: data/events, impressions: data/impres
 workspace: work-{name}
 clock: end_of_data
 windows: {{cuts: 2}}
+features: {{own: ["{own}"]}}
 sources: {{depth: 40, candidates: 30}}
 ranker: {{trees: 5, seeds: 1}}
 """
@@ -30,12 +34,30 @@ pytestmark = pytest.mark.filterwarnings("default")
 """LightGBM warns of its own parts here; our warnings are errors elsewhere."""
 
 
+@dataclass(frozen=True)
+class Device(Context):
+    """What the request says of its device."""
+
+    name: str = "device"
+    values: tuple[str, ...] = ("desk", "phone")
+
+
+def told_by_phone(place):
+    """Let every third list's request have said that it came from a phone, the others from a desk."""
+    for file in sorted((place / "data" / "impressions").rglob("*.parquet")):
+        table = pq.read_table(file)
+        said = [
+            '{"device": "phone"}' if n % 3 == 0 else '{"device": "desk"}' for n in range(len(table))
+        ]
+        pq.write_table(table.append_column("context", pa.array(said)), file)
+
+
 class Job:
     """A night up to its ranker, without an encoder."""
 
     def __init__(self, folder, name, silent, impressions=True):
         file = folder / f"{name}.yaml"
-        file.write_text(CONFIG.format(name=name), encoding="utf-8")
+        file.write_text(CONFIG.format(name=name, own=f"{__name__}:Device"), encoding="utf-8")
         config = load_config(file)
         workspace = Workspace(config.workspace_path)
         reporter = Reporter(quiet=True)
@@ -64,6 +86,7 @@ def folder(tmp_path_factory):
     place = tmp_path_factory.mktemp("shown") / "generated"
     settings = Settings.of(users=150, items=80, days=14, lists_per_user=1.0)
     generate(settings, place, Reporter(quiet=True))
+    told_by_phone(place)
     return place
 
 
@@ -113,6 +136,14 @@ def test_a_lists_time_is_its_own(job):
     day = 24 * 3600 * 1_000_000
     np.testing.assert_allclose(hours[first] / 24, job.rows.moments.now[job.rows.shown] % day / day)
     assert len(np.unique(job.column("time.of_week")[per_row])) > 1
+
+
+def test_what_a_request_said_is_known_of_its_list(job):
+    """A cut says nothing; a list's request said one of two things."""
+    per_row = np.repeat(job.rows.shown, np.diff(job.rows.table.offsets))
+    device = job.column("context.device")
+    assert np.isnan(device[~per_row]).all()
+    assert set(device[per_row].tolist()) == {0.0, 1.0}
 
 
 def test_a_list_does_not_know_what_was_done_with_it(job):

@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from features.feature_set import FeatureSet
+from features.impressions import request_context
 from features.interactions import Floats, Interactions
 from features.protocols import RecallSource
 from features.rows import ANY_POSITION, BatchInputs, Rows
@@ -180,8 +181,8 @@ class _Part(NamedTuple):
     table: CandidateTable
     lengths: npt.NDArray[np.int64]
     """int64[M]: history length a moment is limited to; -1 for the whole."""
-    shown: bool = False
-    """Whether the candidates are lists that were shown."""
+    said: list[dict[str, Any]] | None = None
+    """[M] the request's context of each, where the candidates are lists that were shown."""
 
 
 def shown_groups(inputs: Inputs) -> ShownGroups | None:
@@ -196,7 +197,8 @@ def shown_groups(inputs: Inputs) -> ShownGroups | None:
     inside = np.flatnonzero((lists.time >= begin) & (lists.time < end))
     events = inputs.interactions
     events = events.where((events.time >= begin) & (events.time < end))
-    return groups_of_lists(lists.take(inside), events, inputs.tables.catalogue.blocked)
+    groups = groups_of_lists(lists.take(inside), events, inputs.tables.catalogue.blocked)
+    return replace(groups, lists=inside[groups.lists])
 
 
 def _most_beside(parts: list[_Part]) -> int:
@@ -265,7 +267,10 @@ def _collect_shown(
         inputs.tables.catalogue.blocked.copy(),
         workers=night.workers,
     )
-    return _Part(lists.moments, table, lengths, shown=True)
+    shown = inputs.tables.impressions
+    assert shown is not None
+    said = [request_context(text) for text in shown.context[lists.lists]]
+    return _Part(lists.moments, table, lengths, said)
 
 
 def _collect_cut(
@@ -296,7 +301,8 @@ def _write(
     moments = Moments.join([p.moments for p in parts])
     table = CandidateTable.join([p.table for p in parts])
     lengths = np.concatenate([p.lengths for p in parts])
-    shown = np.concatenate([np.full(len(p.moments), p.shown) for p in parts])
+    shown = np.concatenate([np.full(len(p.moments), p.said is not None) for p in parts])
+    said = [said for p in parts for said in (p.said or [{}] * len(p.moments))]
     feature_set = FeatureSet.default(
         inputs.tables.catalogue,
         inputs.interactions.kinds,
@@ -316,6 +322,7 @@ def _write(
         items=table.items,
         signals=table.signals,
         history_of=history_reader(known.interactions.histories(), moments, lengths),
+        context=_columns(said),
     )
     x = feature_set.batch(rows, known)
     np.save(out / "x.npy", x)
@@ -342,6 +349,16 @@ def _write(
         "features": x.shape[1],
         "positives_found": float((table.grade > 0).sum() / max(1, len(moments.relevant))),
     }
+
+
+def _columns(said: list[dict[str, Any]]) -> dict[str, npt.NDArray[np.object_]]:
+    """By name object[M], None where a moment's request did not say it."""
+    names = sorted({name for one in said for name in one})
+    found: dict[str, npt.NDArray[np.object_]] = {}
+    for name in names:
+        found[name] = np.empty(len(said), object)
+        found[name][:] = [one.get(name) for one in said]
+    return found
 
 
 def batch_inputs(night: Night, inputs: Inputs, view: Interactions) -> BatchInputs:
