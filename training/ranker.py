@@ -47,6 +47,8 @@ class Groups:
     """int32[G]: positives of the moment, found by recall or not (the metric's denominator)."""
     weight: npt.NDArray[np.float32] | None = None
     """float32[R]: what each label is worth (see `night.debias`); None where all count the same."""
+    shown: npt.NDArray[np.bool_] | None = None
+    """bool[G]: groups that are shown lists and not recall's; None where none is."""
 
     def __len__(self) -> int:
         return len(self.user)
@@ -64,7 +66,20 @@ class Groups:
             self.user[groups],
             self.relevant[groups],
             None if self.weight is None else self.weight[rows],
+            None if self.shown is None else self.shown[groups],
         )
+
+    def for_linear(self) -> "Groups":
+        """What the linear part learns from: recall's groups, where there are any.
+
+        One set of weights cannot hold both: among what recall finds, what tends to be shown is
+        acted on, among what was shown that says nothing. A quarter of lists beside recall's groups
+        took the rank correlation with the true taste from .59 to .49 on generated data, and the
+        trees, which can tell the two apart, gain by them (measured).
+        """
+        if self.shown is None or self.shown.all():
+            return self
+        return self.take(np.flatnonzero(~self.shown))
 
     def with_positive(self) -> npt.NDArray[np.int64]:
         """Indices of groups in which recall found at least one positive."""
@@ -297,7 +312,7 @@ def _fit_linear(train: Groups, valid: Groups, seed: int) -> tuple[LinearPart, fl
 
 def _linear_parts(train: Groups, seed: int) -> Iterator[tuple[float, LinearPart]]:
     """(penalty, part) over the grid, the strongest penalty first; each starts from the one before."""
-    sample = _sample_negatives(train, NEGATIVES_PER_GROUP, seed)
+    sample = _sample_negatives(train.for_linear(), NEGATIVES_PER_GROUP, seed)
     target = _targets(sample)
     part: LinearPart | None = None
     for penalty in sorted(PENALTIES, reverse=True):
@@ -337,6 +352,7 @@ def _sample_negatives(groups: Groups, keep: int, seed: int) -> Groups:
         groups.user,
         groups.relevant,
         None if groups.weight is None else groups.weight[rows],
+        groups.shown,
     )
 
 

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from data_schemas.config import RankerConfig
 from features.interactions import DAY, Interactions
 from recsys.evaluation.context import PositionBias
 from recsys.evaluation.shown import ShownLists
@@ -13,6 +14,7 @@ from training.groups import CandidateTable, collect_shown, history_reader
 from training.impressions import best_grades, groups_of_lists
 from training.night import debias
 from training.night.measure import Measured
+from training.ranker import Groups, fit_ranker
 from training.windows import Moments
 
 N_ITEMS = 10
@@ -184,3 +186,31 @@ def test_a_label_of_a_list_weighs_by_its_place_in_that_very_list(measured):
     weight = debias._of_rows(inputs, measured, lists, events, bias)
     # The moment of recall takes the first list of its window in which the item was acted on.
     assert weight.tolist() == [2, 1, 2, 1, 1, 1]
+
+
+def test_the_linear_part_learns_from_recalls_groups_only():
+    """Shown lists that say the contrary change nothing in it."""
+    rng = np.random.default_rng(3)
+    x = rng.normal(size=(60 * 4, 1)).astype(np.float32)
+    grade = np.zeros(len(x), np.int8)
+    for g in range(60):
+        rows = slice(4 * g, 4 * g + 4)
+        best = x[rows, 0].argmax() if g < 30 else x[rows, 0].argmin()
+        grade[4 * g + best] = 1
+    shown = np.arange(60) >= 30
+    groups = Groups(
+        x, grade, np.arange(0, 241, 4), np.arange(60, dtype=np.int32), np.ones(60, np.int32),
+        shown=shown,
+    )  # fmt: skip
+    assert groups.take(np.array([29, 30])).shown.tolist() == [False, True]
+    assert len(groups.for_linear()) == 30
+    ranker = fit_ranker(groups, ["taste"], RankerConfig(), seed=1, workers=1)
+    assert ranker.score(np.array([[1.0], [0.0]], np.float32)).argmax() == 0
+
+
+def test_where_nothing_but_lists_is_left_the_linear_part_learns_from_them():
+    groups = Groups(
+        np.zeros((2, 1), np.float32), np.array([1, 0], np.int8), np.array([0, 2]),
+        np.zeros(1, np.int32), np.ones(1, np.int32), shown=np.array([True]),
+    )  # fmt: skip
+    assert groups.for_linear() is groups

@@ -77,7 +77,10 @@ class Measured:
     def groups(self) -> Groups:
         """For fitting or scoring a ranker."""
         relevant = (self.moments.offsets[1:] - self.moments.offsets[:-1]).astype(np.int32)
-        return Groups(self.x, self.table.grade, self.table.offsets, self.moments.user, relevant)
+        shown = self.shown if self.shown.any() else None
+        return Groups(
+            self.x, self.table.grade, self.table.offsets, self.moments.user, relevant, shown=shown
+        )
 
 
 def practice(inputs: Inputs, floor: float, seed: int) -> Practice:

@@ -111,14 +111,7 @@ def _fit_into(folder: Path, night: Night, groups: Groups, columns: Sequence[str]
 def _only(groups: Groups, measured: Measured, columns: Sequence[str]) -> Groups:
     """The same groups with some of their features."""
     place = [measured.features.columns.index(c) for c in columns]
-    return Groups(
-        np.ascontiguousarray(groups.x[:, place]),
-        groups.grade,
-        groups.offsets,
-        groups.user,
-        groups.relevant,
-        groups.weight,
-    )
+    return replace(groups, x=np.ascontiguousarray(groups.x[:, place]))
 
 
 def _sample(groups: Groups, seed: int) -> Groups:
