@@ -129,7 +129,16 @@ def ndcg_by_group(
 
 def ndcg(groups: Groups, score: npt.NDArray[np.float64], k: int = 10) -> float:
     """Mean nDCG@k over the groups that have a positive anywhere."""
-    return float(np.nanmean(ndcg_by_group(score, groups.grade, groups.offsets, groups.relevant, k)))
+    return float(np.nanmean(_judged(groups, score, k)))
+
+
+def _judged(groups: Groups, score: npt.NDArray[np.float64], k: int) -> npt.NDArray[np.float64]:
+    """nDCG@k of recall's groups, where there are any, as the test judges: a list of ten has another
+    scale, and its clicks follow the places."""
+    found: npt.NDArray[np.float64] = ndcg_by_group(
+        score, groups.grade, groups.offsets, groups.relevant, k
+    )
+    return found if groups.shown is None or groups.shown.all() else found[~groups.shown]
 
 
 def fit_ranker(
@@ -273,10 +282,7 @@ def _folds(user: npt.NDArray[np.int32], seed: int) -> npt.NDArray[np.int64]:
 
 def _pooled(valids: Sequence[Groups], scores: Sequence[npt.NDArray[np.float64]]) -> float:
     """Mean nDCG@10 over the groups of all folds."""
-    found = [
-        ndcg_by_group(score, valid.grade, valid.offsets, valid.relevant, 10)
-        for valid, score in zip(valids, scores, strict=True)
-    ]
+    found = [_judged(valid, score, 10) for valid, score in zip(valids, scores, strict=True)]
     return float(np.nanmean(np.concatenate(found)))
 
 

@@ -14,7 +14,7 @@ from training.groups import CandidateTable, collect_shown, history_reader
 from training.impressions import best_grades, groups_of_lists
 from training.night import debias
 from training.night.measure import Measured
-from training.ranker import Groups, fit_ranker
+from training.ranker import Groups, fit_ranker, ndcg
 from training.windows import Moments
 
 N_ITEMS = 10
@@ -214,3 +214,13 @@ def test_where_nothing_but_lists_is_left_the_linear_part_learns_from_them():
         np.zeros(1, np.int32), np.ones(1, np.int32), shown=np.array([True]),
     )  # fmt: skip
     assert groups.for_linear() is groups
+
+
+def test_a_ranker_is_judged_by_recalls_groups():
+    groups = Groups(
+        np.zeros((4, 1), np.float32), np.array([1, 0, 0, 1], np.int8), np.array([0, 2, 4]),
+        np.arange(2, dtype=np.int32), np.ones(2, np.int32), shown=np.array([False, True]),
+    )  # fmt: skip
+    assert ndcg(groups, np.array([2.0, 1.0, 2.0, 1.0])) == 1
+    assert ndcg(groups, np.array([1.0, 2.0, 1.0, 2.0])) == pytest.approx(1 / np.log2(3))
+    assert ndcg(groups.take(np.array([1])), np.array([1.0, 2.0])) == 1
