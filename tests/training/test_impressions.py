@@ -1,5 +1,6 @@
 """Groups out of shown lists: what is a group, what it knows, and what a place is worth in it."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,7 +15,7 @@ from training.groups import CandidateTable, collect_shown, history_reader
 from training.impressions import best_grades, groups_of_lists
 from training.night import debias
 from training.night.measure import Measured
-from training.ranker import Groups, fit_ranker, ndcg
+from training.ranker import Groups, _folds, _held_out, fit_ranker, ndcg
 from training.windows import Moments
 
 N_ITEMS = 10
@@ -203,7 +204,7 @@ def test_the_linear_part_learns_from_recalls_groups_only():
         shown=shown,
     )  # fmt: skip
     assert groups.take(np.array([29, 30])).shown.tolist() == [False, True]
-    assert len(groups.for_linear()) == 30
+    assert len(groups.of_recall()) == 30
     ranker = fit_ranker(groups, ["taste"], RankerConfig(), seed=1, workers=1)
     assert ranker.score(np.array([[1.0], [0.0]], np.float32)).argmax() == 0
 
@@ -213,7 +214,7 @@ def test_where_nothing_but_lists_is_left_the_linear_part_learns_from_them():
         np.zeros((2, 1), np.float32), np.array([1, 0], np.int8), np.array([0, 2]),
         np.zeros(1, np.int32), np.ones(1, np.int32), shown=np.array([True]),
     )  # fmt: skip
-    assert groups.for_linear() is groups
+    assert groups.of_recall() is groups
 
 
 def test_a_ranker_is_judged_by_recalls_groups():
@@ -224,3 +225,23 @@ def test_a_ranker_is_judged_by_recalls_groups():
     assert ndcg(groups, np.array([2.0, 1.0, 2.0, 1.0])) == 1
     assert ndcg(groups, np.array([1.0, 2.0, 1.0, 2.0])) == pytest.approx(1 / np.log2(3))
     assert ndcg(groups.take(np.array([1])), np.array([1.0, 2.0])) == 1
+
+
+def test_shown_lists_do_not_change_who_judges_nor_the_linear_part():
+    rng = np.random.default_rng(5)
+    x = rng.normal(size=(80 * 3, 2)).astype(np.float32)
+    grade = np.tile(np.array([1, 0, 0], np.int8), 80)
+    user = np.r_[rng.integers(0, 20, 40), rng.integers(10, 40, 40)].astype(np.int32)
+    both = Groups(
+        x, grade, np.arange(0, 241, 3), user, np.ones(80, np.int32), shown=np.arange(80) >= 40
+    )
+    alone = replace(both.take(np.arange(40)), shown=None)
+    assert _held_out(both, 0.2, 1)[:40].tolist() == _held_out(alone, 0.2, 1).tolist()
+    folds = _folds(both, 1)
+    assert folds[:40].tolist() == _folds(alone, 1).tolist()
+    assert (folds[user >= 20] == -1).all()
+    found = [
+        fit_ranker(groups, ["a", "b"], RankerConfig(), seed=1, workers=1).linear.score(x)
+        for groups in (both, alone)
+    ]
+    np.testing.assert_array_equal(*found)
