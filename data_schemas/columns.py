@@ -29,6 +29,8 @@ ITEM_IDS: Final = "item_ids"
 PROPENSITIES: Final = "propensities"
 MODEL_VERSION: Final = "model_version"
 SURFACE: Final = "surface"
+CONTEXT: Final = "context"
+"""What the request said of its own situation, a JSON object."""
 
 # what we write
 SCORES: Final = "scores"

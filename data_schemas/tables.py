@@ -102,6 +102,7 @@ IMPRESSIONS: Final = Table(
         Column(c.PROPENSITIES, Kind.NUMBERS),
         Column(c.MODEL_VERSION, Kind.TEXT),
         Column(c.SURFACE, Kind.TEXT),
+        Column(c.CONTEXT, Kind.TEXT),
     ),
 )
 USERS: Final = Table("users", (Column(c.USER_ID, Kind.ID, required=True),), extras=True)

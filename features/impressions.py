@@ -3,6 +3,7 @@
 Shapes: G impressions (lists), S shown items of all lists together.
 """
 
+import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import pyarrow.parquet as pq
 
 from data_schemas.columns import ITEM_IDS, POSITION, TIMESTAMP
 from features.catalogue import Catalogue
-from features.interactions import Ints, Longs
+from features.interactions import Bools, Ints, Longs
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,12 @@ class Impressions:
     def always_known(self) -> "Impressions":
         """The same lists, known from the beginning."""
         return replace(self, position=np.full(len(self), -1, np.int64))
+
+    def without(self, hidden: Bools) -> "Impressions":
+        """The same lists, as though some items (bool[N]) had never been shown."""
+        kept = ~hidden[self.items]
+        left = np.concatenate([[0], np.cumsum(kept)]).astype(np.int64)
+        return replace(self, offsets=left[self.offsets], items=self.items[kept])
 
     def joined(self, later: "Impressions") -> "Impressions":
         """Both tables' lists in the order of their time."""
@@ -82,3 +89,19 @@ class Impressions:
         offsets = np.zeros(len(time) + 1, np.int64)
         np.cumsum(np.bincount(owner, minlength=len(time)), out=offsets[1:])
         return cls(time[order], position[order], offsets, items[placed])
+
+
+def request_context(text: str | None) -> dict[str, str | float]:
+    """What a request said of its own situation, as a list's `context` keeps it: the words and numbers
+    of a JSON object, nothing where it is none.
+
+    >>> request_context('{"device": "phone", "basket": [1, 2]}')
+    {'device': 'phone'}
+    """
+    try:
+        content = json.loads(text or "{}")
+    except ValueError:
+        return {}
+    if not isinstance(content, dict):
+        return {}
+    return {name: said for name, said in content.items() if isinstance(said, str | int | float)}

@@ -216,6 +216,7 @@ class Ranking:
             c.SCORES: [answer.scores[i] for i in order],
             c.MODEL_VERSION: ranked.model_version,
             c.SURFACE: surface,
+            c.CONTEXT: _encode(dict(ask.context)).decode() if ask.context else None,
             KNOWN_POSITION: engine.log_position,
         }
         if teams is not None:

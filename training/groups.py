@@ -1,7 +1,10 @@
 """Ranking groups for training and evaluation, made by the same recall at the same depth as serving.
 
-Shapes: M moments, R rows (candidates of all moments). A positive is among the candidates only if
-recall found it; what it missed still counts in every metric's denominator.
+A moment's candidates are what recall offers then, as `/v1/recommend` ranks them, or what was shown,
+as `/v1/rank` ranks it.
+
+Shapes: M moments, R rows (candidates of all moments). Among recall's candidates a positive is only
+if recall found it; what it missed still counts in every metric's denominator.
 """
 
 import threading
@@ -15,6 +18,7 @@ import numpy.typing as npt
 from features.interactions import EMPTY_HISTORY, Floats, Histories, History, Ints, Longs
 from features.protocols import Mask, RecallSource
 from recsys.recall.candidates import RecallStage
+from training.impressions import ShownGroups
 from training.windows import Moments
 
 HistoryOf = Callable[[int], History]
@@ -124,6 +128,33 @@ def collect(
         {name: values[rows] for name, values in signals.items()},
         label(moments, offsets, flat),
     )
+
+
+def collect_shown(
+    shown: ShownGroups,
+    history_of: HistoryOf,
+    stage: RecallStage,
+    unavailable: Mask,
+    *,
+    workers: int,
+) -> CandidateTable:
+    """Ask the sources of every moment about the items that were shown then.
+
+    As for items given to `/v1/rank`, ranks are those of the lists that recall would make, and what
+    the user acted on before takes part: a list may show it again.
+    """
+    signals = {name: np.full(len(shown.items), np.nan, np.float32) for name in stage.signal_columns}
+
+    def one(moment: int, allowed: Mask) -> None:
+        rows = slice(shown.offsets[moment], shown.offsets[moment + 1])
+        now = int(shown.moments.now[moment])
+        found = stage.signals_for(history_of(moment), shown.items[rows], now, allowed)
+        for name, values in found.items():
+            signals[name][rows] = values
+
+    for_each(len(shown), one, unavailable, workers)
+    grade = label(shown.moments, shown.offsets, shown.items)
+    return CandidateTable(shown.offsets, shown.items, signals, grade)
 
 
 class blocking:

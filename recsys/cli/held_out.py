@@ -61,6 +61,8 @@ class Shown:
     """float32[n]; NaN where none was logged."""
     surface: npt.NDArray[np.object_]
     """Where each list was shown, str or None [L]."""
+    context: npt.NDArray[np.object_]
+    """What the request said, JSON or None [L]."""
     rejected: dict[str, int]
 
     def __len__(self) -> int:
@@ -80,6 +82,7 @@ class Shown:
             self.items[rows],
             self.propensity[rows],
             self.surface[lists],
+            self.context[lists],
             self.rejected,
         )
 
@@ -148,7 +151,8 @@ def read_shown(place: str, runtime: "Runtime") -> Shown:
             )
         table = part.engine.arrow(
             f"SELECT {c.USER_ID}, epoch_us({c.TIMESTAMP}) AS moment, {c.ITEM_IDS},"
-            f" CAST({c.PROPENSITIES} AS FLOAT[]) AS {c.PROPENSITIES}, {c.SURFACE}"
+            f" CAST({c.PROPENSITIES} AS FLOAT[]) AS {c.PROPENSITIES}, {c.SURFACE},"
+            f" {c.CONTEXT}"
             f" FROM ({part.accepted}) ORDER BY moment"
         ).combine_chunks()
     lists = table[c.ITEM_IDS].combine_chunks()
@@ -165,6 +169,7 @@ def read_shown(place: str, runtime: "Runtime") -> Shown:
         runtime.state.catalogue.indices_of(lists.flatten().cast(pa.large_string())),
         propensity,
         np.array(table[c.SURFACE].to_pylist(), object),
+        np.array(table[c.CONTEXT].to_pylist(), object),
         rejected,
     )
 

@@ -23,6 +23,7 @@ import numpy.typing as npt
 
 from data_schemas import columns as c
 from data_schemas.errors import DataRefused
+from features.impressions import request_context
 from features.interactions import DAY, History, Interactions, Ints, Longs
 from recsys.asking import Ask
 from recsys.cli.held_out import HeldOut, Shown
@@ -316,6 +317,7 @@ def lists_of_release(runtime: "Runtime", questions: Questions, name: str) -> Ran
                 int(questions.now[group]),
                 k=LIST_LENGTH,
                 items=_asked(runtime, questions, group),
+                context=_said(questions, group),
             )
             answer = runtime.answer(ask)
             scored.append((catalogue.indices_of(answer.item_ids), answer.scores))
@@ -329,6 +331,12 @@ def _asked(runtime: "Runtime", questions: Questions, group: int) -> list[str] | 
     lists = questions.shown
     shown = lists.items[lists.offsets[group] : lists.offsets[group + 1]]
     return [runtime.state.catalogue.id_of(int(i)) for i in dict.fromkeys(shown.tolist())]
+
+
+def _said(questions: Questions, group: int) -> dict[str, str | float]:
+    """What the request said when a list was shown; nothing where no list is asked about."""
+    lists = questions.shown
+    return {} if lists is None else request_context(lists.context[group])
 
 
 def length_of(questions: Questions) -> int:

@@ -53,6 +53,7 @@ _IMPRESSIONS = pa.schema(
         (c.SCORES, pa.list_(pa.float64())),
         (c.MODEL_VERSION, pa.string()),
         (c.SURFACE, pa.string()),
+        (c.CONTEXT, pa.string()),
         (KNOWN_POSITION, pa.int64()),
         (FEATURES, pa.string()),
         *_TAIL,

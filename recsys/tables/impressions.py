@@ -51,7 +51,7 @@ def write_impressions(part: Part, path: Path, item_ids: pa.Array, log_base: int)
     engine.run(
         f"CREATE TABLE impressions_sorted AS SELECT {LOG}, {PLACE}, {c.IMPRESSION_ID},"
         f" {c.USER_ID}, u.{USER_INDEX}, {c.TIMESTAMP}, {c.ITEM_IDS},"
-        f" CAST({c.PROPENSITIES} AS FLOAT[]) AS {c.PROPENSITIES}, {c.MODEL_VERSION}, {c.SURFACE}"
+        f" CAST({c.PROPENSITIES} AS FLOAT[]) AS {c.PROPENSITIES}, {c.MODEL_VERSION}, {c.SURFACE}, {c.CONTEXT}"
         f" FROM ({part.accepted}) JOIN user_vocabulary u USING ({c.USER_ID})"
         f" ORDER BY {LOG}, {c.TIMESTAMP}, {FILE}, {ROW}"
     )

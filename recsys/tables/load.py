@@ -45,6 +45,8 @@ class Impressions:
     """Item indices in shown order."""
     propensity: Floats
     """Probability of the item's place; NaN where the list has none."""
+    context: npt.NDArray[np.object_]
+    """str[M]: what the request said of its own situation, a JSON object; None where it said nothing."""
 
     def __len__(self) -> int:
         return len(self.user)
@@ -189,6 +191,7 @@ def _codes(column: pa.ChunkedArray, codes: dict[str, int]) -> npt.NDArray[np.int
 
 def _impressions(file: Path) -> Impressions:
     columns = [c.IMPRESSION_ID, USER_INDEX, c.TIMESTAMP, c.POSITION, ITEM_INDICES, c.PROPENSITIES]
+    columns.append(c.CONTEXT)
     table = pq.read_table(file, columns=columns).combine_chunks()
     lengths = np.concatenate(
         [np.diff(chunk.offsets.to_numpy()) for chunk in table[ITEM_INDICES].chunks]
@@ -207,6 +210,7 @@ def _impressions(file: Path) -> Impressions:
         offsets=offsets,
         item=_flat(table[ITEM_INDICES], pa.int32()).astype(np.int32),
         propensity=propensity,
+        context=table[c.CONTEXT].to_numpy(),
     )
 
 

@@ -21,7 +21,7 @@ def required(table):
 def test_columns_are_those_of_the_contract():
     assert ITEMS.names == c.ITEM_STANDARD
     assert EVENTS.names == c.EVENT_STANDARD
-    assert IMPRESSIONS.names == (*c.IMPRESSION_STANDARD, c.SURFACE)
+    assert IMPRESSIONS.names == (*c.IMPRESSION_STANDARD, c.SURFACE, c.CONTEXT)
     assert list(TABLES) == ["items", "events", "impressions", "users"]
 
 

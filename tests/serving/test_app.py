@@ -186,6 +186,7 @@ def test_impressions_reach_the_log_with_what_was_shown(serve, tmp_path):
     async def scenario():
         async with serve(explore_share=1.0, parity_share=1.0) as (client, app):
             ask = {"user_id": "u", "items": ["1", "2", "3"], "surface": "home"}
+            ask["context"] = {"device": "phone"}
             answer = (await client.post("/v1/rank", json=ask)).json()
             replayed = {**ask, "as_of": "2023-01-01T00:00:00Z"}
             assert (await client.post("/v1/rank", json=replayed)).status_code == 200
@@ -200,6 +201,7 @@ def test_impressions_reach_the_log_with_what_was_shown(serve, tmp_path):
         assert shown["item_ids"] == [i["item_id"] for i in answer["items"]]
         assert sorted(shown["propensities"])[:2] == [0.5, 0.5]
         assert shown["surface"] == "home"
+        assert json.loads(shown["context"]) == {"device": "phone"}
         assert json.loads(shown["features"])["columns"] == 3
 
     run(scenario)

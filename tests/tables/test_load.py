@@ -108,6 +108,7 @@ def test_impressions(desk):
             "timestamp": times(2, 1, 3),
             "item_ids": [["i1", "i0"], ["i3"], ["i2", "i2", "i1"]],
             "propensities": pa.array([[0.5, 0.25], None, [1.0, 0.5, 0.1]], pa.list_(pa.float64())),
+            "context": ['{"device": "phone"}', None, ""],
         },
     )
     tables = load(desk, impressions="impressions.parquet")
@@ -119,6 +120,7 @@ def test_impressions(desk):
     assert shown.items_of(1).tolist() == [1, 0]
     np.testing.assert_allclose(shown.propensity, [np.nan, 0.5, 0.25, 1.0, 0.5, 0.1], rtol=1e-6)
     assert shown.position.tolist() == [0, 1, 2]
+    assert shown.context.tolist() == [None, '{"device": "phone"}', ""]
     assert len(shown) == 3
 
 

@@ -26,7 +26,7 @@ def groups():
 
 
 def test_a_users_groups_are_in_one_fold(groups):
-    fold = ranker._folds(groups.user, seed=3)
+    fold = ranker._folds(groups, seed=3)
     assert set(fold) == set(range(FOLDS))
     assert all(len(set(fold[groups.user == user])) == 1 for user in set(groups.user))
 

@@ -44,7 +44,8 @@ def measured_with(events, feature):
         {}, history_reader(events.histories(), moments),
     )  # fmt: skip
     table = CandidateTable(offsets, items, {}, np.zeros(len(items), np.int8))
-    return Measured(moments, table, features.batch(rows, inputs), features, moments.now), inputs
+    shown = np.zeros(len(moments), bool)
+    return Measured(moments, table, features.batch(rows, inputs), features, shown), inputs
 
 
 def test_a_source_that_saw_the_window_is_named_with_its_test_events(events):

@@ -17,7 +17,7 @@ from features.interactions import Floats
 from recsys.evaluation.context import PositionBias
 from recsys.evaluation.shown import ShownLists, bias_of_lists, label_weights
 from training.night.context import Night
-from training.night.inputs import Inputs
+from training.night.inputs import Inputs, lists_of_users
 from training.night.measure import Measured
 
 MOST_LISTS = 200_000
@@ -47,11 +47,10 @@ def bias_of(facts: dict[str, Any]) -> PositionBias | None:
 
 def debias(night: Night, inputs: Inputs, measured: Measured) -> Debiased:
     """Weights of the ranker's labels; all the same, with the reason, where no bias can be known."""
-    shown = inputs.tables.impressions
-    if shown is None or not len(shown):
+    lists = lists_of_users(inputs.tables)
+    if lists is None or not len(lists):
         return Debiased(None, None, "there are no impressions")
     until = inputs.windows.test[0]
-    lists = ShownLists(shown.offsets, shown.item, shown.user, shown.time, shown.propensity)
     before = np.flatnonzero(lists.time < until)[-MOST_LISTS:]
     events = inputs.interactions.before(until)
     lists = lists.take(before)
@@ -73,14 +72,21 @@ def debias(night: Night, inputs: Inputs, measured: Measured) -> Debiased:
 def _of_rows(
     inputs: Inputs, measured: Measured, lists: ShownLists, events: Any, bias: PositionBias
 ) -> Floats:
+    """float32[R]. A label of a moment of recall takes the place where the item was shown in the
+    label's window, one of a shown list the place in that very list."""
     table, moments = measured.table, measured.moments
     rows = np.flatnonzero(table.grade > 0)
     moment = np.searchsorted(table.offsets, rows, "right") - 1
-    begin = moments.now[moment]
-    ends = {int(cut): inputs.windows.label_end(int(cut)) for cut in np.unique(begin)}
-    end = np.array([ends[int(t)] for t in begin], np.int64)
+    end = moments.now + 1
+    recalled = np.flatnonzero(~measured.shown)
+    end[recalled] = [inputs.windows.label_end(int(cut)) for cut in moments.now[recalled]]
     weight = np.ones(len(table.items), np.float32)
     weight[rows] = label_weights(
-        lists, events, bias, moments.user[moment], table.items[rows], (begin, end)
+        lists,
+        events,
+        bias,
+        moments.user[moment],
+        table.items[rows],
+        (moments.now[moment], end[moment]),
     )
     return weight

@@ -21,6 +21,7 @@ from features.impressions import Impressions
 from features.interactions import Interactions
 from features.users import UserTable
 from recsys.encoder.text import item_texts
+from recsys.evaluation.shown import ShownLists
 from recsys.eventlog import EventLog
 from recsys.files import atomic_write, hash_file, hash_json
 from recsys.stages import StageResult
@@ -76,20 +77,22 @@ class Inputs:
         if now not in self._keys:
             digest = hashlib.blake2b(digest_size=16)
             names, columns = _events_before(self.interactions, now)
-            recorded = self.tables.impressions is not None
-            digest.update(json.dumps([self._attributes_key, recorded, names]).encode())
-            for column in (*columns, *self._shown_before(now)):
+            said, shown = self._shown_before(now)
+            digest.update(json.dumps([self._attributes_key, names, said]).encode())
+            for column in (*columns, *shown):
                 digest.update(column.data)
             self._keys[now] = digest.hexdigest()
         return self._keys[now]
 
-    def _shown_before(self, now: int) -> list[Column]:
+    def _shown_before(self, now: int) -> tuple[list[str | None] | None, list[Column]]:
+        """What requests said and the other columns of the lists shown before a time; (None, none)
+        where lists are not recorded at all, which is not the same as that none was shown yet."""
         shown = self.tables.impressions
         if shown is None:
-            return []
+            return None, []
         lists = int(np.searchsorted(shown.time, now))
         rows = shown.offsets[lists]
-        return [
+        return shown.context[:lists].tolist(), [
             shown.user[:lists],
             shown.time[:lists],
             shown.offsets[: lists + 1],
@@ -324,6 +327,14 @@ def shown_lists(tables: Tables) -> Impressions | None:
     if shown is None:
         return None
     return Impressions(shown.time, shown.position, shown.offsets, shown.item)
+
+
+def lists_of_users(tables: Tables) -> ShownLists | None:
+    """What was shown to whom, as the bias of places and the ranker's groups read it."""
+    shown = tables.impressions
+    if shown is None:
+        return None
+    return ShownLists(shown.offsets, shown.item, shown.user, shown.time, shown.propensity)
 
 
 def summary(inputs: Inputs) -> dict[str, Any]:

@@ -56,8 +56,9 @@ def leak_checks(
         found += leaks.fitted_before(
             {"encoder": encoded.fit_until - 1}, int(rows.moments.now.min()), "the ranker's rows"
         )
-        if len(rows.groups().with_positive()) >= ENOUGH_GROUPS:
-            found.append(leaks.single_features(*sampled(rows), rows.features.columns))
+        x, grade, group = sampled(rows)
+        if len(np.unique(group[grade > 0])) >= ENOUGH_GROUPS:
+            found.append(leaks.single_features(x, grade, group, rows.features.columns))
     found.append(_blind_to_the_future(night, inputs, tested))
     return found
 
@@ -66,16 +67,27 @@ def leak_hints(rows: Measured | None, tested: Measured) -> list[Check]:
     """Signs of a leak that chance can give too where groups are few: alarms, not refusals."""
     if rows is None or not len(rows.moments) or not len(tested.moments):
         return []
-    return [leaks.no_collapse(sampled(rows), sampled(tested), rows.features.columns)]
+    found = [leaks.no_collapse(sampled(rows), sampled(tested), rows.features.columns)]
+    x, grade, group = sampled(rows, shown=True)
+    if len(np.unique(group[grade > 0])) >= ENOUGH_GROUPS:
+        check = leaks.single_features(x, grade, group, rows.features.columns)
+        found.append(check._replace(name=f"{check.name} among what was shown"))
+    return found
 
 
-def sampled(measured: Measured) -> tuple[Any, Any, Any]:
-    """(x, y, groups) of the first groups up to LEAK_ROWS rows."""
+def sampled(measured: Measured, *, shown: bool = False) -> tuple[Any, Any, Any]:
+    """(x, y, groups) of the first groups up to LEAK_ROWS rows: recall's, or lists that were shown.
+
+    The two are never mixed: a feature may well be stronger among what somebody chose to show.
+    """
+    first_shown = int((~measured.shown).sum())
     offsets = measured.table.offsets
-    last = int(np.searchsorted(offsets, LEAK_ROWS, "right")) - 1
-    rows = int(offsets[max(last, 1)]) if len(offsets) > 1 else 0
-    group = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))[:rows]
-    return np.asarray(measured.x[:rows]), measured.table.grade[:rows], group
+    edges = offsets[first_shown:] if shown else offsets[: first_shown + 1]
+    last = int(np.searchsorted(edges, edges[0] + LEAK_ROWS, "right")) - 1
+    last = min(max(last, 1), len(edges) - 1)
+    rows = slice(int(edges[0]), int(edges[last]))
+    group = np.repeat(np.arange(last), np.diff(edges[: last + 1]))
+    return np.asarray(measured.x[rows]), measured.table.grade[rows], group
 
 
 def _sources(inputs: Inputs, tested: Measured, lists: StageResult) -> list[Check]:

@@ -5,12 +5,15 @@ ever acted on them (their earlier events are taken out of fits, histories and co
 of the users as though they were new. Without this, a night whose window holds no cold item teaches
 the trees that cold means never. The test windows are left as they are.
 
+Where impressions are recorded, lists that were shown in the ranker's windows are groups too, beside
+those of recall: only they hold what was offered and left, and moments at all hours.
+
 Shapes: M moments, R candidate rows, F features.
 """
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,15 +21,17 @@ import numpy as np
 import numpy.typing as npt
 
 from features.feature_set import FeatureSet
+from features.impressions import request_context
 from features.interactions import Floats, Interactions
 from features.protocols import RecallSource
 from features.rows import ANY_POSITION, BatchInputs, Rows
 from recsys.files import hash_json
 from recsys.stages import StageResult
-from training.groups import CandidateTable, collect, history_reader
+from training.groups import CandidateTable, collect, collect_shown, history_reader
+from training.impressions import ShownGroups, groups_of_lists
 from training.night.context import Night
 from training.night.encoder import Encoded
-from training.night.inputs import Inputs, shown_lists, user_table
+from training.night.inputs import Inputs, lists_of_users, shown_lists, user_table
 from training.night.sources import Recipe, fit_as_of, recall_stage
 from training.ranker import Groups
 from training.windows import Moments, moments_at
@@ -40,6 +45,9 @@ FEW_EVENTS = 3
 MOMENTS_PER_GROUP = 5
 """Moments looked at, at most, for each group to learn from (recall finds one positive in two or
 three: measured)."""
+SHOWN_SHARE = 0.5
+"""Largest share of shown lists among the groups to learn from (assumed): a list holds what some
+policy chose to show, and what is served is ranked out of recall, which holds what nobody was shown."""
 CHUNK = 4096
 """Moments whose candidates are held at once while looking."""
 
@@ -64,13 +72,17 @@ class Measured:
     x: Floats
     """float32[R,F], memory-mapped."""
     features: FeatureSet
-    cut_of: npt.NDArray[np.int64]
-    """int64[M]: the cut each moment belongs to."""
+    shown: npt.NDArray[np.bool_]
+    """bool[M]: moments at which a list was shown, whose items are the candidates; the others are at
+    a cut, with recall's. They come last."""
 
     def groups(self) -> Groups:
         """For fitting or scoring a ranker."""
         relevant = (self.moments.offsets[1:] - self.moments.offsets[:-1]).astype(np.int32)
-        return Groups(self.x, self.table.grade, self.table.offsets, self.moments.user, relevant)
+        shown = self.shown if self.shown.any() else None
+        return Groups(
+            self.x, self.table.grade, self.table.offsets, self.moments.user, relevant, shown=shown
+        )
 
 
 def practice(inputs: Inputs, floor: float, seed: int) -> Practice:
@@ -116,19 +128,33 @@ def measure(
     drawn = MOMENTS_PER_GROUP * limit if role == "ranker" else limit
 
     def action(out: Path) -> dict[str, Any]:
-        parts = []
+        parts: list[_Part] = []
+        lists: list[_Part] = []
+        shown = shown_groups(inputs) if practised is not None else None
         for number, cut in enumerate(cuts):
             moments = moments_at(inputs.interactions, cut, labels_until[cut])
             moments = moments.sample(max(1, drawn // len(cuts)), seed + number)
             sources = fits[cut].load(encoded)
             if practised is None:
                 parts.append(_collect_cut(night, inputs, recipe, view, moments, sources))
-            else:
-                most = max(1, limit // len(cuts))
-                parts += _collect_to_learn(
-                    night, inputs, recipe, view, moments, sources, practised, seed, most
+                continue
+            most = max(1, limit // len(cuts))
+            at_cut = None if shown is None else shown.between(cut, labels_until[cut])
+            room = 0 if at_cut is None else min(len(at_cut), int(SHOWN_SHARE * most))
+            found = _collect_to_learn(
+                night, inputs, recipe, view, moments, sources, practised, seed, most - room
+            )
+            parts += found
+            if at_cut is not None:
+                rng = np.random.default_rng([seed, number])
+                beside = at_cut.sample(min(room, _most_beside(found)), rng)
+                lists.append(
+                    _collect_shown(night, inputs, recipe, view, beside, sources, practised, rng)
                 )
-        return _write(out, night, inputs, view, parts)
+        known = batch_inputs(night, inputs, view)
+        if practised is not None and known.impressions is not None:
+            known = replace(known, impressions=known.impressions.without(practised.cold))
+        return _write(out, night, inputs, known, [*parts, *lists])
 
     stage = night.runner.run(
         f"groups-{role}",
@@ -149,9 +175,12 @@ def measure(
         action,
         code=(
             "training.groups",
+            "training.impressions",
             "training.night.measure",
             "training.windows",
             "features",
+            "recsys.evaluation.protocols",
+            "recsys.evaluation.shown",
             "recsys.recall",
         ),
     )
@@ -165,6 +194,40 @@ class _Part(NamedTuple):
     table: CandidateTable
     lengths: npt.NDArray[np.int64]
     """int64[M]: history length a moment is limited to; -1 for the whole."""
+    said: list[dict[str, Any]] | None = None
+    """[M] the request's context of each, where the candidates are lists that were shown."""
+
+
+def shown_groups(inputs: Inputs) -> ShownGroups | None:
+    """Lists of the ranker's windows that teach something; None where none was recorded.
+
+    What was done with them is read from events before the first tested cut only.
+    """
+    lists, windows = lists_of_users(inputs.tables), inputs.windows
+    if lists is None or not windows.ranker:
+        return None
+    begin, end = windows.ranker[0], windows.test[0]
+    inside = np.flatnonzero((lists.time >= begin) & (lists.time < end))
+    events = inputs.interactions
+    events = events.where((events.time >= begin) & (events.time < end))
+    groups = groups_of_lists(lists.take(inside), events, inputs.tables.catalogue.blocked)
+    return replace(groups, lists=inside[groups.lists])
+
+
+def _most_beside(parts: list[_Part]) -> int:
+    """Shown lists at most beside some groups of recall, so that their share is kept."""
+    found = sum(int(part.table.has_positive().sum()) for part in parts)
+    return int(found * SHOWN_SHARE / (1 - SHOWN_SHARE))
+
+
+def _practised_lengths(
+    count: int, practised: Practice, rng: np.random.Generator
+) -> npt.NDArray[np.int64]:
+    """int64[count]: how many of the last events each moment sees, -1 for all of them."""
+    lengths = np.full(count, -1, np.int64)
+    chosen = rng.random(count) < practised.new_users
+    lengths[chosen] = rng.integers(0, FEW_EVENTS + 1, int(chosen.sum()))
+    return lengths
 
 
 def _collect_to_learn(
@@ -189,15 +252,38 @@ def _collect_to_learn(
     found = 0
     for start in range(0, max(1, len(order)), CHUNK):  # once even without a moment
         chunk = moments.take(np.sort(order[start : start + CHUNK]))
-        lengths = np.full(len(chunk), -1, np.int64)
-        chosen = rng.random(len(chunk)) < practised.new_users
-        lengths[chosen] = rng.integers(0, FEW_EVENTS + 1, int(chosen.sum()))
+        lengths = _practised_lengths(len(chunk), practised, rng)
         part = _collect_cut(night, inputs, recipe, view, chunk, sources, lengths)
         found += int(part.table.has_positive().sum())
         parts.append(part._replace(table=part.table.to_learn_from()))
         if found >= most:
             break
     return parts
+
+
+def _collect_shown(
+    night: Night,
+    inputs: Inputs,
+    recipe: Recipe,
+    view: Interactions,
+    lists: ShownGroups,
+    sources: Mapping[str, RecallSource],
+    practised: Practice,
+    rng: np.random.Generator,
+) -> _Part:
+    """Lists of a cut's window with what its sources say of their items at the time of each."""
+    lengths = _practised_lengths(len(lists), practised, rng)
+    table = collect_shown(
+        lists,
+        history_reader(view.histories(), lists.moments, lengths),
+        recall_stage(night, recipe, sources),
+        inputs.tables.catalogue.blocked.copy(),
+        workers=night.workers,
+    )
+    shown = inputs.tables.impressions
+    assert shown is not None
+    said = [request_context(text) for text in shown.context[lists.lists]]
+    return _Part(lists.moments, table, lengths, said)
 
 
 def _collect_cut(
@@ -223,11 +309,13 @@ def _collect_cut(
 
 
 def _write(
-    out: Path, night: Night, inputs: Inputs, view: Interactions, parts: list[_Part]
+    out: Path, night: Night, inputs: Inputs, known: BatchInputs, parts: list[_Part]
 ) -> dict[str, Any]:
     moments = Moments.join([p.moments for p in parts])
     table = CandidateTable.join([p.table for p in parts])
     lengths = np.concatenate([p.lengths for p in parts])
+    shown = np.concatenate([np.full(len(p.moments), p.said is not None) for p in parts])
+    said = [said for p in parts for said in (p.said or [{}] * len(p.moments))]
     feature_set = FeatureSet.default(
         inputs.tables.catalogue,
         inputs.interactions.kinds,
@@ -246,9 +334,10 @@ def _write(
         position=np.full(len(moments), ANY_POSITION, np.int64),
         items=table.items,
         signals=table.signals,
-        history_of=history_reader(view.histories(), moments, lengths),
+        history_of=history_reader(known.interactions.histories(), moments, lengths),
+        context=_columns(said),
     )
-    x = feature_set.batch(rows, batch_inputs(night, inputs, view))
+    x = feature_set.batch(rows, known)
     np.save(out / "x.npy", x)
     np.savez(
         out / "moments.npz",
@@ -261,16 +350,28 @@ def _write(
         items=table.items,
         row_grade=table.grade,
         lengths=lengths,
+        shown=shown,
     )
     np.savez(out / "signals.npz", **dict[str, Any](table.signals))
     (out / "features.json").write_text(json.dumps(feature_set.to_json()), encoding="utf-8")
     return {
         "moments": len(moments),
+        "shown lists": int(shown.sum()),
         "users": len(np.unique(moments.user)),
         "rows": len(table.items),
         "features": x.shape[1],
         "positives_found": float((table.grade > 0).sum() / max(1, len(moments.relevant))),
     }
+
+
+def _columns(said: list[dict[str, Any]]) -> dict[str, npt.NDArray[np.object_]]:
+    """By name object[M], None where a moment's request did not say it."""
+    names = sorted({name for one in said for name in one})
+    found: dict[str, npt.NDArray[np.object_]] = {}
+    for name in names:
+        found[name] = np.empty(len(said), object)
+        found[name][:] = [one.get(name) for one in said]
+    return found
 
 
 def batch_inputs(night: Night, inputs: Inputs, view: Interactions) -> BatchInputs:
@@ -306,4 +407,5 @@ def read(folder: Path) -> Measured:
     features = FeatureSet.from_json(
         json.loads((folder / "features.json").read_text(encoding="utf-8"))
     )
-    return Measured(moments, table, np.load(folder / "x.npy", mmap_mode="r"), features, moments.now)
+    x = np.load(folder / "x.npy", mmap_mode="r")
+    return Measured(moments, table, x, features, held["shown"])

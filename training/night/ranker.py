@@ -45,6 +45,8 @@ def fit(
         assert measured is not None
         unbiased = debias(night, inputs, measured)
         groups = replace(measured.groups(), weight=unbiased.weight)
+        learned = learned_from(measured)
+        night.reporter.say(f"ranker: {learned}")
         ranker = _fit_into(out / "full", night, groups, measured.features.columns)
         few = len(groups.with_positive()) <= ABLATION_GROUPS
         small = groups if few else _sample(groups, night.config.seed)
@@ -65,6 +67,7 @@ def fit(
             "ranker": ranker.facts,
             "gain": ranker.gain(),
             "ablations": kept,
+            "learned from": learned,
             "position": unbiased.facts(),
         }
 
@@ -75,6 +78,14 @@ def fit(
         code=CODE,
         personal=False,
     )
+
+
+def learned_from(measured: Measured) -> str:
+    """How many groups with a positive there are, and how many of them are impressions, in words."""
+    groups = measured.groups().with_positive()
+    said = f"{len(groups):,} groups"
+    shown = int(measured.shown[groups].sum())
+    return f"{said}, {shown:,} of them impressions" if measured.shown.any() else said
 
 
 def _folder(place: Path, name: str) -> Path:
@@ -100,14 +111,7 @@ def _fit_into(folder: Path, night: Night, groups: Groups, columns: Sequence[str]
 def _only(groups: Groups, measured: Measured, columns: Sequence[str]) -> Groups:
     """The same groups with some of their features."""
     place = [measured.features.columns.index(c) for c in columns]
-    return Groups(
-        np.ascontiguousarray(groups.x[:, place]),
-        groups.grade,
-        groups.offsets,
-        groups.user,
-        groups.relevant,
-        groups.weight,
-    )
+    return replace(groups, x=np.ascontiguousarray(groups.x[:, place]))
 
 
 def _sample(groups: Groups, seed: int) -> Groups:

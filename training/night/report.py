@@ -119,6 +119,7 @@ def ranker_facts(rankers: StageResult, rows: Measured | None, ranker: Ranker) ->
         mean = np.abs(ranker.contributions(sample)).mean(axis=0)
         for name, value in zip(rows.features.columns, mean, strict=True):
             shap[families[name]] = shap.get(families[name], 0.0) + float(value)
+    facts["learned from"] = rankers.facts["learned from"]
     facts["position of the labels"] = rankers.facts["position"]["why"]
     flat = {k: v if not isinstance(v, dict | list) else str(v) for k, v in facts.items()}
     return RankerFacts(flat, parts, importance, shap)
