@@ -245,3 +245,21 @@ def test_shown_lists_do_not_change_who_judges_nor_the_linear_part():
         for groups in (both, alone)
     ]
     np.testing.assert_array_equal(*found)
+
+
+def test_lists_that_say_the_contrary_are_not_kept():
+    """The ranker is then the one of recall's groups, tree for tree."""
+    rng = np.random.default_rng(6)
+    x = rng.normal(size=(300 * 4, 1)).astype(np.float32)
+    rows = np.where(np.arange(300)[:, None] < 150, x.reshape(300, 4), -x.reshape(300, 4))
+    grade = (rows == rows.max(axis=1, keepdims=True)).astype(np.int8).ravel()
+    both = Groups(
+        x, grade, np.arange(0, 1201, 4), np.arange(300, dtype=np.int32), np.ones(300, np.int32),
+        shown=np.arange(300) >= 150,
+    )  # fmt: skip
+    alone = replace(both.take(np.arange(150)), shown=None)
+    settings = RankerConfig(trees=5, seeds=1)
+    found = [fit_ranker(g, ["taste"], settings, seed=1, workers=1) for g in (both, alone)]
+    assert found[0].facts["shown lists"].startswith("not kept")
+    assert "shown lists" not in found[1].facts
+    np.testing.assert_array_equal(found[0].score(x), found[1].score(x))

@@ -48,6 +48,8 @@ def fit(
         learned = learned_from(measured)
         night.reporter.say(f"ranker: {learned}")
         ranker = _fit_into(out / "full", night, groups, measured.features.columns)
+        if said := ranker.facts.get("shown lists"):
+            night.reporter.say(f"ranker: impressions {said}")
         few = len(groups.with_positive()) <= ABLATION_GROUPS
         small = groups if few else _sample(groups, night.config.seed)
         kept: dict[str, list[str]] = {}
