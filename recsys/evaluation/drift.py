@@ -131,6 +131,12 @@ def share(
     return Drift(what, "change of share", change, limits.share_warn, level, detail)
 
 
+def rise(what: str, reference: float, current: float, limits: Limits = USUAL) -> Drift:
+    """Change of a share of which only a rise can stop: a fall is at most worth a look."""
+    found = share(what, reference, current, limits)
+    return found._replace(level="warn") if current < reference and found.level == "stop" else found
+
+
 def vocabulary(
     what: str,
     reference: Sequence[str],

@@ -23,7 +23,7 @@ def make(time, user, item, kind, n_items=1000):
         np.ones(n, np.float32),
         np.ones(n, np.int8),
         np.arange(n),
-        np.array([f"u{u}" for u in range(500)], object),
+        np.array([f"u{u}" for u in range(max(500, max(user) + 1))], object),
         ("view", "click"),
         n_items,
     )
@@ -37,10 +37,11 @@ class Data:
             category_names = ("a", "b")
             category_codes = np.arange(1000) % 2
 
-    def __init__(self, events, texts=()):
+    def __init__(self, events, texts=(), scheme="time"):
         self.interactions, self.texts = events, texts
         self.n_items = events.n_items
-        self.windows = type("Windows", (), {"end": int(events.time.max()) + 1})
+        end = int(events.time.max()) + 1
+        self.windows = type("Windows", (), {"end": end, "scheme": scheme})
 
 
 def steady(n=40_000, late_kind=None, late_item=None, seed=1):
@@ -95,6 +96,20 @@ def test_items_nobody_knew_are_held_against_the_usual_share():
     item = np.where(np.arange(len(events)) % 2, np.arange(len(events)) // 45, events.item)
     usual = findings(make(events.time, events.user, item, events.kind))
     assert usual["events on items nobody acted on before"].level == "ok"
+
+
+def test_fewer_new_users_than_usual_warn_and_more_stop():
+    """Data that keeps users with a least number of events has hardly a new one at its end."""
+    events = steady()
+    late = events.time >= 36 * DAY
+    place = np.arange(len(events))
+    for new, level in (~late, "warn"), (late, "stop"):
+        user = np.where(new & (place % 2 > 0), 1000 + place, events.user)
+        changed = make(events.time, user, events.item, events.kind)
+        assert findings(changed)["events of users never seen before"].level == level
+    periods = Periods.of(changed, 36 * DAY)
+    ordinal = health.of_events(periods, Data(changed, scheme="ordinal"), LIMITS)
+    assert "events of users never seen before" not in {row.what for row in ordinal}
 
 
 @pytest.mark.parametrize(("kept", "level"), [(1.0, "ok"), (0.4, "warn"), (0.05, "stop")])

@@ -117,13 +117,15 @@ def of_events(periods: Periods, inputs: Inputs, limits: Limits) -> list[Drift]:
                 "categories acted on", codes[past.item], codes[now.item], labels, periods, limits
             )
         )
-    for what, field, size in (
-        ("events on items nobody acted on before", "item", inputs.n_items),
-        ("events of users never seen before", "user", inputs.interactions.n_users),
-    ):
+    whats = [("events on items nobody acted on before", "item", inputs.n_items)]
+    if inputs.windows.scheme != "ordinal":  # histories that end together begin with nobody new
+        whats.append(("events of users never seen before", "user", inputs.interactions.n_users))
+    for what, field, size in whats:
+        # More that is new than usual is what changed identifiers look like. Less is also what data
+        # looks like that keeps users with a least number of events.
         usual = _share_new(getattr(older, field), getattr(past, field), size)
         known = np.concatenate([getattr(older, field), getattr(past, field)])
-        found.append(drift.share(what, usual, _share_new(known, getattr(now, field), size), limits))
+        found.append(drift.rise(what, usual, _share_new(known, getattr(now, field), size), limits))
     return found
 
 
