@@ -168,9 +168,11 @@ def fit_ranker(
     without = fitted(alone)
     before, after = _validated(without), _validated(ranker)
     kept = ranker if after > before else without
-    said = "kept" if after > before else "not kept"
-    said += f": validation nDCG@10 {after:.4f} with them, {before:.4f} without"
-    return Ranker(kept.features, kept.linear, kept.boosters, {**kept.facts, "shown lists": said})
+    facts = {
+        "shown lists kept": after > before,
+        "shown lists": f"validation nDCG@10 {after:.4f} with them, {before:.4f} without",
+    }
+    return Ranker(kept.features, kept.linear, kept.boosters, {**kept.facts, **facts})
 
 
 def _validated(ranker: Ranker) -> float:

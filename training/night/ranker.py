@@ -48,8 +48,12 @@ def fit(
         learned = learned_from(measured)
         night.reporter.say(f"ranker: {learned}")
         ranker = _fit_into(out / "full", night, groups, measured.features.columns)
-        if said := ranker.facts.get("shown lists"):
-            night.reporter.say(f"ranker: impressions {said}")
+        if "shown lists" in ranker.facts:
+            kept_lists = ranker.facts["shown lists kept"]
+            said = f"impressions {'kept' if kept_lists else 'not kept'}"
+            night.reporter.say(f"ranker: {said}: {ranker.facts['shown lists']}")
+            # What an ablation is held against learnt from no more than it does.
+            groups = groups if kept_lists else groups.of_recall()
         few = len(groups.with_positive()) <= ABLATION_GROUPS
         small = groups if few else _sample(groups, night.config.seed)
         kept: dict[str, list[str]] = {}
