@@ -9,7 +9,6 @@ Shapes: N items, d width, T positions of a batch of S sequences of length L, m n
 """
 
 import logging
-import os
 from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from time import perf_counter
@@ -17,6 +16,7 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
+import psutil
 
 from features.interactions import Floats, Interactions, Ints, Longs
 from recsys.collaborative.base import (
@@ -43,6 +43,8 @@ MOST_IDS: Final = 200_000
 MOST_SECONDS: Final = 300.0
 """Wall time of a fit; the learning rate falls to its end within it, whatever the machine does. A fit
 that ends before is the same on every run."""
+LOOK_SECONDS, BUSY_PERCENT = 0.3, 60.0
+"""How long to look at what the processors do, and their share of work above which they are busy."""
 WARM_EPOCH_SHARE: Final = 0.34
 """Share of the epochs that a fit needs when it continues from an earlier one (assumed)."""
 SAMPLING_POWER: Final = 0.75
@@ -80,10 +82,11 @@ def idle_threads(workers: int) -> int:
     """Threads to train with: one where other work already fills the processors.
 
     Threads that wait for one another in every operation lose more to a busy machine than they
-    gain: ten times slower with two threads on two loaded cores (measured).
+    gain: ten times slower with two threads on two loaded cores (measured). This process stands still
+    while it looks, so what it sees is others' work; the load average would count its own.
     """
-    busy = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
-    return 1 if busy > (os.cpu_count() or 1) else max(1, workers)
+    seen = psutil.cpu_times_percent(interval=LOOK_SECONDS)
+    return 1 if seen.user + seen.system > BUSY_PERCENT else max(1, workers)
 
 
 def _fit(
