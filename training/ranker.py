@@ -27,8 +27,6 @@ FOLDED_GROUPS = 1500
 held-out groups, whether trees help is a matter of chance: two nights on the same 460 groups took
 93 trees and none (measured)."""
 FOLDS = 5
-ROWS_PER_THREAD = 100_000
-"""Rows that pay for one more thread: on 77,000 rows two took half as long again as one (measured)."""
 MIN_GROUPS_FOR_TREES = 100
 """With fewer training groups the trees are not tried (assumed)."""
 
@@ -492,15 +490,13 @@ def _boost(
         )
 
     data = table(train, start)
-    threads = min(settings["num_threads"], 1 + len(train.x) // ROWS_PER_THREAD)
-    settings = {**settings, "num_threads": threads}
     if valid is None:
-        return lightgbm.train(settings, data, num_boost_round=trees)
+        return lightgbm.train(dict(settings), data, num_boost_round=trees)
     keep = valid.with_positive()
     rows = np.isin(np.repeat(np.arange(len(valid)), valid.offsets[1:] - valid.offsets[:-1]), keep)
     held = table(valid.take(keep), None if valid_start is None else valid_start[rows], data)
     return lightgbm.train(
-        settings,
+        dict(settings),
         data,
         num_boost_round=trees,
         valid_sets=[held],
