@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from data_schemas.config import load_config
-from features.kinds.recency import Recency
+from features.feature_set import FeatureSet
 from features.leaks import FutureUse
 from recsys.cli.main import main
 from recsys.generator.settings import Settings
@@ -101,8 +101,15 @@ def test_shuffled_labels_are_rejected_and_an_absent_registry_costs_no_stage(
 
 
 def future_count_as_a_feature(monkeypatch):
-    monkeypatch.setattr(Recency, "batch", FutureUse.batch)
-    return r"features? .*recency"
+    batch = FeatureSet.batch
+
+    def peeking(features, rows, inputs):
+        out = batch(features, rows, inputs)
+        out[:, features.columns.index("age.item")] = FutureUse().batch(rows, inputs)
+        return out
+
+    monkeypatch.setattr(FeatureSet, "batch", peeking)
+    return r"age\.item"
 
 
 def events_of_the_test_in_training(monkeypatch):
