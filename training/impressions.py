@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from features.grouped import chosen_groups
 from features.interactions import Interactions, Ints, Longs
 from features.protocols import Mask
 from recsys.evaluation.lists import RELEVANT_FROM
@@ -37,17 +38,8 @@ class ShownGroups:
 
     def take(self, chosen: npt.NDArray[np.int64]) -> "ShownGroups":
         """The named groups (int[k])."""
-        sizes = np.diff(self.offsets)[chosen]
-        rows = np.concatenate(
-            [np.arange(self.offsets[g], self.offsets[g + 1]) for g in chosen]
-            or [np.empty(0, np.int64)]
-        ).astype(np.int64)
-        return ShownGroups(
-            self.moments.take(chosen),
-            np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64),
-            self.items[rows],
-            self.lists[chosen],
-        )
+        offsets, rows = chosen_groups(self.offsets, chosen)
+        return ShownGroups(self.moments.take(chosen), offsets, self.items[rows], self.lists[chosen])
 
     def between(self, begin: int, end: int) -> "ShownGroups":
         """The groups of a window [begin, end)."""

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from data_schemas.config import RankerConfig
+from features.grouped import chosen_groups
 from recsys.ranker import Ranker
 from recsys.ranker.linear import LinearPart, Matrix, Offsets
 
@@ -55,14 +56,11 @@ class Groups:
 
     def take(self, groups: npt.NDArray[np.int64]) -> "Groups":
         """The named groups (int[n]), rows copied."""
-        rows = np.concatenate(
-            [np.arange(self.offsets[g], self.offsets[g + 1]) for g in groups] or [np.empty(0, int)]
-        ).astype(np.int64)
-        sizes = (self.offsets[1:] - self.offsets[:-1])[groups]
+        offsets, rows = chosen_groups(self.offsets, groups)
         return Groups(
             self.x[rows],
             self.grade[rows],
-            np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64),
+            offsets,
             self.user[groups],
             self.relevant[groups],
             None if self.weight is None else self.weight[rows],

@@ -28,6 +28,7 @@ import numpy.typing as npt
 
 from data_schemas.config import WindowsConfig
 from data_schemas.errors import DataRefused
+from features.grouped import chosen_groups
 from features.interactions import DAY, Interactions, Ints, Longs
 
 REGION_SHARES = (0.1, 0.2, 0.35, 0.6)
@@ -121,15 +122,11 @@ class Moments:
 
     def take(self, chosen: npt.NDArray[np.int64]) -> "Moments":
         """The named moments (int[n])."""
-        sizes = (self.offsets[1:] - self.offsets[:-1])[chosen]
-        rows = np.concatenate(
-            [np.arange(self.offsets[m], self.offsets[m + 1]) for m in chosen]
-            or [np.empty(0, np.int64)]
-        ).astype(np.int64)
+        offsets, rows = chosen_groups(self.offsets, chosen)
         return Moments(
             self.user[chosen],
             self.now[chosen],
-            np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64),
+            offsets,
             self.relevant[rows],
             self.grade[rows],
         )

@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 from data_schemas import columns as c
 from data_schemas.errors import DataRefused
 from data_schemas.tables import EVENTS, IMPRESSIONS, Table
+from features.grouped import chosen_groups
 from features.interactions import Floats, Interactions, Ints, Longs
 
 if TYPE_CHECKING:
@@ -70,15 +71,11 @@ class Shown:
 
     def take(self, lists: npt.NDArray[np.integer]) -> "Shown":
         """Some of the lists."""
-        sizes = np.diff(self.offsets)[lists]
-        rows = np.concatenate(
-            [np.arange(self.offsets[g], self.offsets[g + 1]) for g in lists]
-            or [np.empty(0, np.int64)]
-        ).astype(np.int64)
+        offsets, rows = chosen_groups(self.offsets, lists)
         return Shown(
             self.user[lists],
             self.time[lists],
-            np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64),
+            offsets,
             self.items[rows],
             self.propensity[rows],
             self.surface[lists],

@@ -23,6 +23,7 @@ import numpy.typing as npt
 
 from data_schemas import columns as c
 from data_schemas.errors import DataRefused
+from features.grouped import chosen_groups
 from features.impressions import request_context
 from features.interactions import DAY, History, Interactions, Ints, Longs
 from recsys.asking import Ask
@@ -262,12 +263,9 @@ def _contains(past: PastItems, group: Longs, item: Ints) -> npt.NDArray[np.bool_
 
 
 def _taken(truth: Truth, groups: Longs) -> Truth:
-    sizes = np.diff(truth.offsets)[groups]
-    rows = np.concatenate(
-        [np.arange(truth.offsets[g], truth.offsets[g + 1]) for g in groups]
-    ).astype(np.int64)
+    offsets, rows = chosen_groups(truth.offsets, groups)
     return Truth(
-        np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64),
+        offsets,
         truth.items[rows],
         truth.grades[rows],
         truth.user[groups],
@@ -276,9 +274,8 @@ def _taken(truth: Truth, groups: Longs) -> Truth:
 
 
 def _taken_past(past: PastItems, groups: Longs) -> PastItems:
-    parts = [past.items[past.offsets[g] : past.offsets[g + 1]] for g in groups]
-    offsets = np.concatenate([[0], np.cumsum([len(p) for p in parts])]).astype(np.int64)
-    return PastItems(offsets, np.concatenate(parts).astype(np.int32))
+    offsets, rows = chosen_groups(past.offsets, groups)
+    return PastItems(offsets, past.items[rows])
 
 
 def _joined(runtime: "Runtime", users: Sequence[str], until: int = FOREVER) -> Interactions:

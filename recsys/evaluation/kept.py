@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_schemas import columns as c
+from features.grouped import chosen_groups
 from recsys.evaluation.evaluation import PastItems
 from recsys.evaluation.lists import PADDING, RankedLists, Truth
 
@@ -35,8 +36,8 @@ class KeptLists:
 
     def take(self, groups: npt.NDArray[np.integer]) -> "KeptLists":
         """Some of the lists, in the order given."""
-        offsets, rows = _rows(self.truth.offsets, groups)
-        past_offsets, past_rows = _rows(self.past.offsets, groups)
+        offsets, rows = chosen_groups(self.truth.offsets, groups)
+        past_offsets, past_rows = chosen_groups(self.past.offsets, groups)
         truth = Truth(
             offsets,
             self.truth.items[rows],
@@ -129,14 +130,3 @@ def _listed(name: str, column: Any) -> RankedLists:
     table[held] = items
     scores = np.where(held, -np.arange(length, dtype=np.float32)[None, :], -np.inf)
     return RankedLists(name, table, scores.astype(np.float32))
-
-
-def _rows(
-    offsets: npt.NDArray[np.int64], groups: npt.NDArray[np.integer]
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """(new offsets, rows) of some groups of a CSR table."""
-    sizes = np.diff(offsets)[groups]
-    rows = np.concatenate(
-        [np.arange(offsets[g], offsets[g + 1]) for g in groups] or [np.empty(0, np.int64)]
-    ).astype(np.int64)
-    return np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64), rows

@@ -10,6 +10,7 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
+from features.grouped import chosen_groups
 from features.interactions import Interactions
 from recsys.evaluation.context import PositionBias
 from recsys.evaluation.lists import Doubles, Floats, Ints, Longs
@@ -60,12 +61,7 @@ class ShownLists:
 
     def take(self, lists: npt.NDArray[np.integer]) -> "ShownLists":
         """Some of the lists."""
-        sizes = np.diff(self.offsets)[lists]
-        rows = np.concatenate(
-            [np.arange(self.offsets[g], self.offsets[g + 1]) for g in lists]
-            or [np.empty(0, np.int64)]
-        ).astype(np.int64)
-        offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+        offsets, rows = chosen_groups(self.offsets, lists)
         return ShownLists(
             offsets, self.items[rows], self.user[lists], self.time[lists], self.propensity[rows]
         )

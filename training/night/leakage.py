@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from features.grouped import chosen_groups
 from features.impressions import Impressions
 from features.interactions import Floats
 from features.rows import ANY_POSITION, BatchInputs, Rows
@@ -132,13 +133,9 @@ def _blind_to_the_future(night: Night, inputs: Inputs, tested: Measured) -> Chec
 def _rows(inputs: Inputs, tested: Measured, chosen: Any) -> tuple[Floats, Rows]:
     """Features as they were measured (float32[r, F]) and the rows to read them from again."""
     table, moments = tested.table, tested.moments.take(chosen)
-    places = np.concatenate(
-        [np.arange(table.offsets[m], table.offsets[m + 1]) for m in chosen]
-        or [np.empty(0, np.int64)]
-    ).astype(np.int64)
-    sizes = np.diff(table.offsets)[chosen]
+    offsets, places = chosen_groups(table.offsets, chosen)
     rows = Rows(
-        offsets=np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64),
+        offsets=offsets,
         user=moments.user,
         now=moments.now,
         position=np.full(len(moments), ANY_POSITION, np.int64),
