@@ -15,7 +15,7 @@ from recsys.encoder.torch_model import ItemEncoder
 from recsys.encoder.tower import InterestSource, Tower
 from training.finetune import fit_encoder
 from training.finetune.examples import Shown
-from training.finetune.loop import Trainer
+from training.finetune.loop import Progress, Trainer
 from training.finetune.states import SCRATCH, scratch_folder
 
 
@@ -316,6 +316,43 @@ def test_the_manifest_says_what_tuning_the_layers_gave(fit, settings, tiny_model
     changed = any(not np.array_equal(after[name], before[name]) for name in after)
     assert layers["steps"] > 0
     assert layers["tuned"] == changed
+
+
+def progress_with_layers(last, kept):
+    """A trainer whose layers joined at step 10 and were validated at step 20."""
+    trainer = Trainer.__new__(Trainer)
+    trainer.progress = Progress(step=20, best_step=8, layers_from=10, kept=kept)
+    trainer._last = last
+    return trainer
+
+
+@pytest.mark.parametrize(
+    ("gains", "losses", "pay"),
+    [
+        ([0.5, 0.1, 0.3, 0.3], [1.0, 1.0, 1.0, 1.0], True),  # no difference in nDCG, likelier
+        ([0.5, 0.1, 0.3, 0.3], [3.0, 3.0, 3.0, 3.0], False),  # no difference in nDCG, less likely
+        ([0.4, 0.0, 0.2, 0.2], [1.0, 1.0, 1.0, 1.0], False),  # lower for every example
+        ([0.9, 0.0, 0.1, 0.1], [1.0, 1.0, 1.0, 1.0], True),  # lower for most, by less than chance
+    ],
+)
+def test_likelihood_decides_about_layers_where_ndcg_cannot_tell(gains, losses, pay):
+    kept = [[0.5, 0.1, 0.3, 0.3], [2.0, 2.0, 2.0, 2.0]]
+    assert progress_with_layers([gains, losses], kept)._layers_pay() == pay
+
+
+def test_only_layers_just_tuned_are_kept_at_no_higher_ndcg():
+    trainer = progress_with_layers([[0.5], [1.0]], [[0.5], [2.0]])
+    assert trainer._layers_pay()
+    trainer.progress.best_step = 15  # layers are kept already: nDCG decides among them
+    assert not trainer._layers_pay()
+    trainer.progress.layers_from = -1  # the head's phase
+    assert not trainer._layers_pay()
+
+
+def test_validation_loss_is_that_of_all_its_items(fit, settings):
+    """Uniform scores over n items have the loss log n; nothing is corrected where nothing is drawn."""
+    learned = fit(settings())["learned"]
+    assert all(0 < check["loss"] < np.log(64) + 1 for check in learned["validations"])
 
 
 @pytest.mark.parametrize("freeze", ["last_n", "head"])

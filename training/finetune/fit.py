@@ -364,7 +364,7 @@ def _learned(race: _Race, split: Split, seconds: float) -> dict[str, Any]:
     trainer = race.best.trainer
     p = trainer.progress
     start = p.validations[0]
-    best = max(p.validations, key=lambda check: check["ndcg"])
+    best = p.check_kept()
     return {
         "fine_tuned": True,
         "examples": len(split.train),
@@ -395,12 +395,11 @@ def _compared(race: _Race) -> list[dict[str, Any]]:
     """Validation of no tuning, of the last encoder as it was, and of each start, tuned."""
     rows = []
     for run in race.runs:
-        checks = run.trainer.progress.validations
+        progress = run.trainer.progress
         untouched = "no tuning" if run.start == COLD else "last encoder, not tuned again"
-        best = max(checks, key=lambda check: check["ndcg"])
         for name, check, seconds in (
-            (untouched, checks[0], 0.0),
-            (f"{run.start} start, tuned", best, run.seconds),
+            (untouched, progress.validations[0], 0.0),
+            (f"{run.start} start, tuned", progress.check_kept(), run.seconds),
         ):
             rows.append(
                 {

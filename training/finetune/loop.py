@@ -254,9 +254,16 @@ class Progress:
     """Step at which the encoder's layers joined; -1 before."""
     head_best: float = -1.0
     """Best validation before the layers joined."""
+    kept: list[list[float]] = field(default_factory=list)
+    """Gains and losses of the validation examples under the weights that are kept, [2][V]."""
     failed: bool = False
     """Whether the loss was lost."""
     stopped: str = ""
+
+    def check_kept(self) -> dict[str, float]:
+        """The validation of the weights that are kept."""
+        kept = (self.best_step, self.best)
+        return next(check for check in self.validations if (check["step"], check["ndcg"]) == kept)
 
 
 class Trainer:
@@ -295,6 +302,8 @@ class Trainer:
         self._rates = [g["lr"] for g in self.optimizer.param_groups]
         self._valid_items = self._validation_items()
         self._check_seconds = self._checked = 0.0
+        self._last: list[list[float]] = []
+        """Gains and losses of the validation examples at the last validation, [2][V]."""
 
     # -- one step -------------------------------------------------------------------------------
 
@@ -473,20 +482,25 @@ class Trainer:
         users, tensors = self._users(batch, items, vectors)
         if not (torch.isfinite(users).all() and torch.isfinite(vectors).all()):
             # Comparisons with NaN are false: every target would stand first.
+            self._last = []
             return {"ndcg": 0.0, "ndcg10": 0.0, "loss": math.nan}
-        logits = candidate_logits(
-            users, vectors, self.learner.scale, self.log_q[rows], self.config.logq
-        )
-        everything = torch.arange(len(items), device=self.device)
-        logits = _mask_seen(logits, tensors.item, everything, tensors.target)
-        loss = float(sampled_softmax(logits, tensors.target, tensors.strength))
         scores = users @ vectors.T
+        everything = torch.arange(len(items), device=self.device)
         scores = _mask_seen(scores, tensors.item, everything, tensors.target)
+        # These items are given, not drawn for the step: there is nothing to correct.
+        losses = nn.functional.cross_entropy(
+            scores * self.learner.scale.exp(), tensors.target, reduction="none"
+        )
         own = scores.gather(1, tensors.target[:, None])
         rank = (scores > own).sum(1) + ((scores == own).sum(1) - 1) * 0.5
         gain = 1.0 / torch.log2(rank + 2.0)
         top = torch.where(rank < 10, gain, torch.zeros_like(gain))
-        return {"ndcg": float(gain.mean()), "ndcg10": float(top.mean()), "loss": loss}
+        self._last = [[round(x, 6) for x in t.tolist()] for t in (gain, losses)]
+        return {
+            "ndcg": float(gain.mean()),
+            "ndcg10": float(top.mean()),
+            "loss": float(losses.mean()),
+        }
 
     @torch.no_grad()
     def score_validation(
@@ -615,12 +629,24 @@ class Trainer:
             result["ndcg"],
             result["ndcg10"],
         )
-        if result["ndcg"] > p.best:
+        if result["ndcg"] > p.best or self._layers_pay():
             p.best, p.best_step, p.waited = result["ndcg"], p.step, 0
+            p.kept = self._last
             self.checkpoints.keep_best(self.learner)
         else:
             p.waited += 1
         self.checkpoints.save(self, phase)
+
+    def _layers_pay(self) -> bool:
+        """Whether layers just tuned replace the best of the head's phase although the nDCG is no
+        higher: where it is lower by less than its standard error (paired, over the validation
+        examples) it cannot tell, and the likelihood, which is less a matter of chance, decides."""
+        p = self.progress
+        if not 0 <= p.layers_from < p.step or p.best_step > p.layers_from or not self._last:
+            return False
+        gain, loss = (np.subtract(new, old) for new, old in zip(self._last, p.kept, strict=True))
+        within = gain.mean() >= -gain.std() / math.sqrt(len(gain))
+        return bool(within and loss.mean() < 0)
 
     def _check_pays(self, deadline: float | None) -> bool:
         """Whether a validation now keeps to its share of a limited time; always without a limit."""

@@ -310,7 +310,8 @@ def _say_what_it_learned(night: Night, registry: Registry, stage: StageResult) -
     if night.config.encoder.freeze != "head" and not layers["tuned"]:
         night.reporter.warn(
             f"encoder: the language model's own layers are as they were: {layers['steps']} steps of "
-            f"tuning them did not raise the validation nDCG of {layers['ndcg_before']:.4f}"
+            f"tuning them raised neither the validation nDCG of {layers['ndcg_before']:.4f} nor, at an "
+            "nDCG that cannot be told from it, the likelihood"
         )
     curves = {
         "encoder_loss": list(enumerate(learned["losses"], 1)),
