@@ -30,6 +30,8 @@ from serving.versions import Versions
 
 Handler = Callable[[Request], Awaitable[Response]]
 SLOW_SECONDS = 1.0
+JOIN_SECONDS = 60.0
+"""How long a worker that joins others waits for its model: without it, it can at least say so."""
 _ALL_SCOPES = frozenset(SCOPES)
 _PAGE_HEADERS: Headers = [
     (
@@ -86,6 +88,9 @@ class App:
         self._routes: dict[str, dict[str, Route]] = {}
         self._patterns: list[tuple[list[str], dict[str, Route]]] = []
         self._pages: dict[str, Response] = {}
+        self.joins = False
+        """Whether other workers answer on the same port already: then this one takes no request
+        before its model is loaded, or JOIN_SECONDS have passed."""
 
     # life
 
@@ -117,6 +122,13 @@ class App:
             asyncio.create_task(self.versions.follower.keep_encoding(settings.log_poll)),
             asyncio.create_task(self._keep_gauges()),
         ]
+        if self.joins:
+            await self._until_ready(JOIN_SECONDS)
+
+    async def _until_ready(self, seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while not self.versions.ready and not self._draining.is_set() and time.monotonic() < end:
+            await asyncio.sleep(0.05)
 
     async def stop(self) -> None:
         """Stop following, write the impressions that wait, close the log."""

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from serving.app import App
 
 BACKLOG = 2048
+JOINS = "RECSYS_WORKER_JOINS"
+"""Set in the environment of a worker that takes the place of one that died."""
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
 
 
@@ -149,6 +151,7 @@ def run_worker(app: "App", sock: socket.socket, endpoint: Endpoint) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, drain_then_stop)
     _stop_with_parent()
+    app.joins = JOINS in os.environ
     server.run(sockets=[sock])
 
 
@@ -206,9 +209,15 @@ class _Supervisor:
     def _stop(self, *_: object) -> None:
         self._stopping = True
 
-    def _start(self) -> BaseProcess:
+    def _start(self, *, joins: bool = False) -> BaseProcess:
+        """`joins`: others are serving already, so that it takes no request before it can answer."""
         worker = self._context.Process(target=self._target, args=self._args)
-        worker.start()
+        if joins:
+            os.environ[JOINS] = "1"
+        try:
+            worker.start()
+        finally:
+            os.environ.pop(JOINS, None)
         return worker
 
     def _replace_dead(self) -> None:
@@ -220,7 +229,7 @@ class _Supervisor:
             log("error", "worker_died", pid=worker.pid, exitcode=worker.exitcode)
             multiprocess.mark_process_dead(worker.pid)
             time.sleep(0.5)
-            self._workers[place] = self._start()
+            self._workers[place] = self._start(joins=True)
 
 
 def announce(url: str, workers: int) -> None:

@@ -1,9 +1,12 @@
 """A service of several workers over the fake engine, as a program of its own.
 
 python service_program.py LOG CHAMPION_FILE WORKERS [CERTIFICATE KEY]
+
+With a file `slow` beside the champion's, a model takes two seconds to open.
 """
 
 import sys
+import time
 from pathlib import Path
 
 from conftest import FakeProvider
@@ -17,8 +20,15 @@ from serving.settings import Settings
 SETTINGS = Settings(champion_poll=0.1, log_poll=0.1, drain_seconds=5, timeout_ms=60_000)
 
 
+class Provider(FakeProvider):
+    def load(self, version):
+        if (self._file.parent / "slow").exists():
+            time.sleep(2)
+        return super().load(version)
+
+
 def work(log, champion, sock, endpoint):
-    app = App(FakeProvider(file=Path(champion)), lambda: EventLog.open(log), SETTINGS)
+    app = App(Provider(file=Path(champion)), lambda: EventLog.open(log), SETTINGS)
     run_worker(app, sock, endpoint)
 
 

@@ -166,6 +166,20 @@ def test_a_killed_worker_loses_no_accepted_event_and_is_replaced(tmp_path):
         assert set(load.accepted) <= set(kept)
 
 
+def test_a_replaced_worker_takes_no_request_before_its_model_is_loaded(tmp_path):
+    """Its model takes two seconds to open; without another try, nobody is told to come back later."""
+    (tmp_path / "slow").touch()
+    with service(tmp_path, workers=2) as running, Load(running.url, retries=0) as load:
+        wait_for(lambda: len(load.answers) > 50)
+        running.workers()[0].kill()
+        loaded = running.errors.read_text().count('"champion"')
+        wait_for(lambda: running.errors.read_text().count('"champion"') > loaded)
+        before = len(load.answers)
+        wait_for(lambda: len(load.answers) > before + 50)
+    # A connection cut in the middle has no status.
+    assert 503 not in {error.status for error in load.errors + load.refused}
+
+
 @pytest.mark.postgres
 def test_postgresql_away_for_ten_seconds_refuses_events_and_nothing_else(tmp_path, postgres):
     uri = postgres.empty()
