@@ -46,6 +46,9 @@ _PAIR_OVERHEAD = 6
 """Bytes of working memory per byte of a part's result (measured on DuckDB 1.4 to 2.0)."""
 LEAST_PART = 1000
 """Asked pairs of a part at the least, however little memory there is."""
+BLOCK = 65_536
+"""Rows whose values are worked out at once: what all features make of them stays in the cache, and
+the cost of a row does not grow with their number (20 million: +29% a row without, measured)."""
 
 
 def read_counters(
@@ -66,24 +69,26 @@ def read_counters(
     finally:
         if backend is not None:
             backend.close()
-    counts = _BatchCounts(tables, rows, inputs)
-    for feature, place in zip(features, places, strict=True):
-        out[:, place] = feature.read(counts)
+    for start in range(0, len(out), BLOCK):
+        block = slice(start, start + BLOCK)
+        counts = _BatchCounts(tables, rows.items[block], block, inputs)
+        for feature, place in zip(features, places, strict=True):
+            out[block, place] = feature.read(counts)
 
 
 class _BatchCounts:
-    """Counts of all rows, by what they count."""
+    """Counts of a block of rows, by what they count."""
 
     def __init__(
-        self, tables: dict[str, dict[Count, Ints]], rows: Rows, inputs: BatchInputs
+        self, tables: dict[str, dict[Count, Ints]], items: Ints, block: slice, inputs: BatchInputs
     ) -> None:
-        self._tables, self._rows, self._inputs = tables, rows, inputs
+        self._tables, self._items, self._block, self._inputs = tables, items, block, inputs
 
     def of(self, count: Count) -> Longs:
-        return self._tables[count.entity][count].astype(np.int64)
+        return self._tables[count.entity][count][self._block].astype(np.int64)
 
     def known(self, entity: str) -> Longs:
-        return known_entities(self._inputs.catalogue, entity, self._rows.items)
+        return known_entities(self._inputs.catalogue, entity, self._items)
 
 
 def _distinct(needs: Sequence[Count], entity: str) -> list[Count]:
