@@ -59,20 +59,47 @@ def read_counters(
     out: Floats,
 ) -> None:
     """Fill out[:, places[i]] (float32[R, F]) with feature i's values for all rows."""
-    needs = [need for feature in features for need in feature.needs]
     backend = None if inputs.backend == ARRAYS else open_backend(inputs.backend, inputs.memory_mb)
     try:
-        tables = {
-            entity: _read_entity(entity, _distinct(needs, entity), rows, inputs, backend)
-            for entity in sorted({need.entity for need in needs})
-        }
+        for together in _apart([{need.entity for need in f.needs} for f in features]):
+            some = [(features[i], places[i]) for i in together]
+            needs = list(dict.fromkeys(need for feature, _ in some for need in feature.needs))
+            tables = {
+                entity: _read_entity(
+                    entity, [n for n in needs if n.entity == entity], rows, inputs, backend
+                )
+                for entity in sorted({need.entity for need in needs})
+            }
+            _work_out(some, tables, rows, inputs, out)
     finally:
         if backend is not None:
             backend.close()
+
+
+def _apart(entities: Sequence[set[str]]) -> list[list[int]]:
+    """Places of features in lots that share no sort of entity, so that the counts of one lot need
+    not be held while those of another are made."""
+    lots: list[tuple[set[str], list[int]]] = []
+    for place, wanted in enumerate(entities):
+        sharing = [lot for lot in lots if lot[0] & wanted]
+        lots = [lot for lot in lots if not lot[0] & wanted]
+        members = sorted([place, *(i for _, others in sharing for i in others)])
+        lots.append((wanted.union(*(lot[0] for lot in sharing)), members))
+    return [members for _, members in lots]
+
+
+def _work_out(
+    features: Sequence[tuple[CounterFeature, int]],
+    tables: dict[str, dict[Count, Ints]],
+    rows: Rows,
+    inputs: BatchInputs,
+    out: Floats,
+) -> None:
+    """Fill the features' columns of `out`, block by block."""
     for start in range(0, len(out), BLOCK):
         block = slice(start, start + BLOCK)
         counts = _BatchCounts(tables, rows.items[block], block, inputs)
-        for feature, place in zip(features, places, strict=True):
+        for feature, place in features:
             out[block, place] = feature.read(counts)
 
 
@@ -89,10 +116,6 @@ class _BatchCounts:
 
     def known(self, entity: str) -> Longs:
         return known_entities(self._inputs.catalogue, entity, self._items)
-
-
-def _distinct(needs: Sequence[Count], entity: str) -> list[Count]:
-    return list(dict.fromkeys(need for need in needs if need.entity == entity))
 
 
 def _read_entity(
