@@ -126,8 +126,9 @@ def main():
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         results = {
-            "ours": ours(texts, fit, arguments, folder),
+            # first, since it needs packages that the product does not
             "sentence-transformers": peer(texts, next_pairs(fit), arguments, folder),
+            "ours": ours(texts, fit, arguments, folder),
         }
         for name, (vectors, speed) in results.items():
             plain = folder / f"plain-{name}"
