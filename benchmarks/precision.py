@@ -47,7 +47,13 @@ def main():
     tokens, _ = encoder.tokenizer(texts)
     full, seconds = vectors_of(encoder.model, tokens)
     print(f"float32: {len(texts) / seconds:.1f} texts/s")
-    every, found = np.arange(len(texts), dtype=np.int32), {}
+    every = np.arange(len(texts), dtype=np.int32)
+
+    def ndcg(vectors):
+        source = InterestSource.open(arguments.encoder, vectors, manifest.fit_until)
+        return metrics(ranks(interest(source), tests, every))["ndcg@10"]
+
+    base, found = ndcg(full), {}
     with tempfile.TemporaryDirectory() as scratch:
         for keep_wide in (False, True):
             file = Path(scratch) / INT8
@@ -60,11 +66,7 @@ def main():
                 f"int8, wide in float32 {keep_wide}: {len(texts) / seconds:.1f} texts/s", end=", "
             )
             print(f"mean cosine {cosine:.4f} (used from {MIN_MEAN_COSINE})")
-            for name, vectors in (("float32", full), (f"int8, wide {keep_wide}", small)):
-                if name not in found:
-                    source = InterestSource.open(arguments.encoder, vectors, manifest.fit_until)
-                    found[name] = metrics(ranks(interest(source), tests, every))["ndcg@10"]
-    base = found.pop("float32")
+            found[f"int8, wide {keep_wide}"] = ndcg(small)
     print(f"{len(tests)} users, float32 nDCG@10 {base.mean():.4f}")
     for name, values in found.items():
         mean, low, high = interval(values - base)
