@@ -131,14 +131,10 @@ class StageRunner:
         Raises:
             DiskFull: nothing half-written remains.
         """
-        identity = {"inputs": plain(inputs), "code": code_version(code)}
-        key = hash_json({"stage": name, "format": FORMAT, **identity})[:KEY_LENGTH]
-        path = self.workspace.path / "stages" / name / key
+        identity, key, path = self._place(name, inputs, code)
         kept, damage = _kept(path)
         if kept is not None:
-            result = _from_marker(name, key, path, kept)
-            if (name, key) not in self._met:
-                self._reporter.say(f"{name}: unchanged ({key[:8]})")
+            result = self._found(name, key, path, kept)
         else:
             reason = damage or self._why(identity, path)
             result = StageResult(name, key, path, {}, skipped=False, reason=reason)
@@ -149,6 +145,31 @@ class StageRunner:
                 result = self._do(result, identity | {"personal": personal}, action, resumable)
         self._remember(result)
         return result
+
+    def find(
+        self, name: str, inputs: Mapping[str, Any], *, code: Sequence[str | Path] = ()
+    ) -> StageResult | None:
+        """The kept output of these inputs and code, which this run then uses; None without one."""
+        _, key, path = self._place(name, inputs, code)
+        kept, _ = _kept(path)
+        if kept is None:
+            return None
+        result = self._found(name, key, path, kept)
+        self._remember(result)
+        return result
+
+    def _place(
+        self, name: str, inputs: Mapping[str, Any], code: Sequence[str | Path]
+    ) -> tuple[dict[str, Any], str, Path]:
+        """(identity, key, folder) of a stage's output."""
+        identity = {"inputs": plain(inputs), "code": code_version(code)}
+        key = hash_json({"stage": name, "format": FORMAT, **identity})[:KEY_LENGTH]
+        return identity, key, self.workspace.path / "stages" / name / key
+
+    def _found(self, name: str, key: str, path: Path, marker: dict[str, Any]) -> StageResult:
+        if (name, key) not in self._met:
+            self._reporter.say(f"{name}: unchanged ({key[:8]})")
+        return _from_marker(name, key, path, marker)
 
     def _do(
         self, plan: StageResult, identity: dict[str, Any], action: Action, resumable: bool

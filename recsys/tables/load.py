@@ -51,6 +51,21 @@ class Impressions:
     def __len__(self) -> int:
         return len(self.user)
 
+    def before(self, now: int) -> "Impressions":
+        """The lists shown strictly before a time (µs)."""
+        lists = int(np.searchsorted(self.time, now))
+        rows = int(self.offsets[lists])
+        return Impressions(
+            self.impression_id[:lists],
+            self.user[:lists],
+            self.time[:lists],
+            self.position[:lists],
+            self.offsets[: lists + 1],
+            self.item[:rows],
+            self.propensity[:rows],
+            self.context[:lists],
+        )
+
     def items_of(self, m: int) -> Ints:
         """Items of list m, in shown order."""
         return self.item[self.offsets[m] : self.offsets[m + 1]]
@@ -77,16 +92,21 @@ def load_tables(folder: Path, config: RecsysConfig) -> Tables:
     """
     summary = read_summary(folder)
     resolution = Resolution(**summary["resolution"])
-    users = folder / USERS_FILE
     shown = folder / IMPRESSIONS_FILE
     return Tables(
         catalogue=Catalogue.from_parquet(folder / ITEMS_FILE),
         interactions=_interactions(folder, config, int(summary["items"])),
         impressions=_impressions(shown) if shown.exists() else None,
-        users=pq.read_table(users) if users.exists() else None,
+        users=read_users(folder),
         summary=summary,
         resolution=resolution,
     )
+
+
+def read_users(folder: Path) -> pa.Table | None:
+    """Attributes of users as ingested; None where there are none."""
+    file = folder / USERS_FILE
+    return pq.read_table(file) if file.exists() else None
 
 
 def read_summary(folder: Path) -> dict[str, Any]:

@@ -149,13 +149,7 @@ def test_what_the_service_learns_is_in_the_next_night(workspace):
     folder, first = workspace
     config = load_config(folder / "recsys.yaml")
     with service(folder / "recsys.yaml") as address:
-        put = urllib.request.Request(
-            f"{address}/v1/items/fresh",
-            json.dumps({"title": "A heist on the moon", "tags": ["Crime"]}).encode(),
-            {"Content-Type": "application/json"},
-            method="PUT",
-        )
-        urllib.request.urlopen(put, timeout=60).close()
+        put_item(address, "fresh", title="A heist on the moon", tags=["Crime"])
         ranked = call(
             f"{address}/v1/rank",
             {
@@ -194,22 +188,63 @@ def test_what_the_service_learns_is_in_the_next_night(workspace):
     assert json.loads((bundle / "manifest.json").read_text())["n_items"] == len(items)
 
 
+def put_item(address, item_id, **fields):
+    request = urllib.request.Request(
+        f"{address}/v1/items/{item_id}",
+        json.dumps(fields).encode(),
+        {"Content-Type": "application/json"},
+        method="PUT",
+    )
+    urllib.request.urlopen(request, timeout=60).close()
+
+
+def further_night(folder):
+    """(version, what it said) of a night that promotes."""
+    config = load_config(folder / "recsys.yaml")
+    before = Registry(config).champion()
+    said = io.StringIO()
+    version = run_night(config, reporter=Reporter(said)).version
+    assert version > before
+    return version, said.getvalue()
+
+
 def test_a_further_event_leaves_what_was_made_of_earlier_ones(workspace):
     folder, _ = workspace
-    config = load_config(folder / "recsys.yaml")
     event = {"user_id": "newcomer", "item_id": "m1", "event_type": "rating", "value": 5}
     with service(folder / "recsys.yaml") as address:
         call(f"{address}/v1/events", event)
-    before = Registry(config).champion()
-    said = io.StringIO()
-    third = run_night(config, reporter=Reporter(said))
-    assert third.version > before
+    version, said = further_night(folder)
     for stage in ("encoder", "vectors", "groups-ranker", "ranker"):
-        assert f"{stage}: unchanged" in said.getvalue()
+        assert f"{stage}: unchanged" in said
     for stage in ("groups-test", "lists", "bundle"):
-        assert f"{stage}: running" in said.getvalue()
-    bundle = Registry(config).local_path(third.version)
+        assert f"{stage}: running" in said
+    bundle = Registry(load_config(folder / "recsys.yaml")).local_path(version)
     assert json.loads((bundle / "manifest.json").read_text())["data_window"]
+
+
+def test_new_and_changed_items_leave_what_the_ranker_learned_from(workspace):
+    folder, _ = workspace
+    known = pq.read_table(folder / "data" / "items.parquet")["item_id"][0].as_py()
+    with service(folder / "recsys.yaml") as address:
+        put_item(address, "newest", title="A heist under the sea", tags=["Crime"])
+        put_item(address, known, title="Another title")
+        call(
+            f"{address}/v1/events",
+            {"user_id": "newcomer", "item_id": "newest", "event_type": "rating", "value": 5},
+        )
+    before = tables_of(folder)
+    version, said = further_night(folder)
+    assert tables_of(folder) != before
+    assert re.search(r"the ranker's windows keep the [\d,]+ items", said)
+    for stage in ("encoder", "planned", "groups-ranker", "ranker"):
+        assert f"{stage}: unchanged" in said
+        assert f"Z {stage}: running" not in said
+    for stage in ("vectors", "groups-test", "lists", "bundle"):
+        assert f"{stage}: running" in said
+    items = pq.read_table(tables_of(folder) / "items.parquet")["item_id"].to_pylist()
+    assert "newest" in items
+    bundle = Registry(load_config(folder / "recsys.yaml")).local_path(version)
+    assert json.loads((bundle / "manifest.json").read_text())["n_items"] == len(items)
 
 
 def test_pyfunc_ranks_a_frame(workspace):

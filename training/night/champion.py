@@ -21,7 +21,7 @@ from recsys.bundle import Bundle, BundleRefused, open_bundle
 from recsys.encoder.encode import encode_items
 from recsys.encoder.tower import TOWER
 from recsys.evaluation.lists import RankedLists
-from recsys.files import DiskFull, hash_json
+from recsys.files import DiskFull
 from recsys.ranking import Runtime
 from recsys.registry import Registry, RegistryError
 from recsys.stages import StageResult
@@ -43,13 +43,18 @@ NOT_THE_RECIPES_FAULT = (DiskFull, RegistryError, DataRefused)
 
 @dataclass(frozen=True)
 class _KeptEncoder(Encoded):
-    """An encoder out of a bundle."""
+    """An encoder out of a bundle, whose vectors are its own stage."""
 
-    bundle: Path = Path()
+    bundle: Bundle | None = None
 
     @property
     def folder(self) -> Path:
-        return self.bundle / "encoder"
+        assert self.bundle is not None
+        return self.bundle.path / "encoder"
+
+    def over(self, night: Night, inputs: Inputs) -> Encoded:
+        assert self.bundle is not None
+        return replace(self, vectors_stage=_vectors_by(night, self.bundle, inputs))
 
 
 def lists_of_champion(
@@ -142,21 +147,25 @@ def _encoder_of(night: Night, inputs: Inputs, encoded: Encoded, bundle: Bundle) 
             found=until,
             expected=f"fitted before {inputs.windows.encoder_until}",
         )
-    folder = bundle.path / "encoder"
+    return _KeptEncoder(encoded.stage, _vectors_by(night, bundle, inputs), until, bundle)
+
+
+def _vectors_by(night: Night, bundle: Bundle, inputs: Inputs) -> StageResult:
+    """Vectors of all items by a bundle's encoder."""
 
     def action(out: Path) -> dict[str, Any]:
-        vectors, counts = encode_items(folder, inputs.texts, night.workspace.cache / "vectors")
+        cache = night.workspace.cache / "vectors"
+        vectors, counts = encode_items(bundle.path / "encoder", inputs.texts, cache)
         np.save(out / "vectors.npy", vectors)
         return {"encoded": counts.encoded, "from_cache": counts.from_cache}
 
-    vectors = night.runner.run(
+    return night.runner.run(
         "vectors",
-        {"encoder": bundle.digest, "texts": hash_json(inputs.texts)},
+        {"encoder": bundle.digest, "texts": inputs.texts_key},
         action,
         code=("recsys.encoder",),
         personal=False,
     )
-    return _KeptEncoder(encoded.stage, vectors, until, bundle.path)
 
 
 def _same_tower(one: Path, other: Path) -> bool:

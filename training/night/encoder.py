@@ -76,6 +76,10 @@ class Encoded:
         # a source names the last event it may have seen, which lies before `fit_until`
         return InterestSource.open(self.folder, vectors, self.fit_until - 1, neighbours=index)
 
+    def over(self, night: Night, inputs: Inputs) -> "Encoded":
+        """The same encoder over the items of other inputs."""
+        return replace(self, vectors_stage=encode(night, inputs, self.stage, self.encoder_until))
+
     @property
     def index(self) -> Path | None:
         """Folder of the search index over the vectors, where they are many."""
@@ -364,7 +368,7 @@ def encode(night: Night, inputs: Inputs, encoder: StageResult, until: int) -> St
             facts["tower"] = _follow(night, inputs, encoder.path / FOLDER, out, until)
         return facts
 
-    texts = None if night.runner.dry_run else hash_json(inputs.texts)
+    texts = None if night.runner.dry_run else inputs.texts_key
     return night.runner.run(
         "vectors",
         {"encoder": encoder.key, "texts": texts} | ({} if tower is None else {"tower": tower}),

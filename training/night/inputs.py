@@ -23,24 +23,20 @@ from features.users import UserTable
 from recsys.encoder.text import item_texts
 from recsys.evaluation.shown import ShownLists
 from recsys.eventlog import EventLog
-from recsys.files import atomic_write, hash_file, hash_json
+from recsys.files import hash_file, hash_json
 from recsys.stages import StageResult
 from recsys.tables.ingest import ITEMS_FILE, USERS_FILE, ingest
 from recsys.tables.load import Tables, load_tables, read_summary
 from recsys.tables.report import findings
 from recsys.tables.sources import find_files
 from recsys.workspace import Workspace
+from training.night import planned
 from training.night.context import Night
-from training.windows import Windows, plan_windows
+from training.windows import Windows
 
 VOCABULARY = ITEMS_FILE
 TABLES = "tables"
 Column = npt.NDArray[Any]
-PLAN = "windows.json"
-PLAN_GROWTH, PLAN_DAYS = 0.1, 7.0
-"""Share of further events, against those since the first cut, and days of data, up to which the cuts
-of an earlier night are kept (assumed: a tenth moves no cut by more than its own window, and a week is
-the encoder's cadence)."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +54,13 @@ class Inputs:
     """What those events mean, and those that a service will see after them."""
     windows: Windows
     config: RecsysConfig
+    earlier: "Inputs | None" = None
+    """The same up to the first tested cut, over the items and users as they were when the windows were
+    planned: what the ranker's windows are learned from. None where nothing has changed since."""
+
+    @property
+    def tables_folder(self) -> Path:
+        return self.stage.path / TABLES
 
     @property
     def key(self) -> str:
@@ -90,21 +93,19 @@ class Inputs:
         shown = self.tables.impressions
         if shown is None:
             return None, []
-        lists = int(np.searchsorted(shown.time, now))
-        rows = shown.offsets[lists]
-        return shown.context[:lists].tolist(), [
-            shown.user[:lists],
-            shown.time[:lists],
-            shown.offsets[: lists + 1],
-            shown.item[:rows],
-            shown.propensity[:rows],
+        early = shown.before(now)
+        return early.context.tolist(), [
+            early.user,
+            early.time,
+            early.offsets,
+            early.item,
+            early.propensity,
         ]
 
     @cached_property
     def _attributes_key(self) -> str:
         """What identifies items and users apart from what they did."""
-        folder = self.stage.path / TABLES
-        files = [folder / name for name in (ITEMS_FILE, USERS_FILE)]
+        files = [self.tables_folder / name for name in (ITEMS_FILE, USERS_FILE)]
         return hash_json([hash_file(file) if file.exists() else None for file in files])
 
     @cached_property
@@ -223,30 +224,10 @@ def split(night: Night, stage: StageResult) -> Inputs:
     known = interactions
     if night.until is not None:
         interactions = interactions.before(night.until)
-    windows = _planned(night, interactions, tables.resolution.ordinal_until)
-    night.reporter.say(f"split: {windows.why}")
-    return Inputs(stage, tables, interactions, known, meaning, windows, night.config)
-
-
-def _planned(night: Night, events: Interactions, ordinal_until: int | None) -> Windows:
-    """Tonight's windows: those of an earlier night, the last one longer, while little has come since.
-
-    What is fitted or collected as of a cut that stays is found again and costs nothing.
-    """
-    wishes, pointer = night.section("windows"), night.workspace.cache / PLAN
-    windows = plan_windows(events, night.config.windows, ordinal_until=ordinal_until)
-    try:
-        plan = json.loads(pointer.read_text(encoding="utf-8"))
-        kept = Windows.parse(plan["windows"])
-    except (OSError, ValueError, KeyError, TypeError):
-        plan, kept = {}, windows
-    if plan.get("wishes") == wishes and kept.scheme == windows.scheme:
-        longer = kept.longer(windows.end, events.time, PLAN_GROWTH, PLAN_DAYS)
-        if longer is not None:
-            return longer
-    if not night.runner.dry_run:
-        atomic_write(pointer, json.dumps({"wishes": wishes, "windows": windows.facts()}))
-    return windows
+    plan = planned.windows_of(night, interactions, tables.resolution.ordinal_until)
+    night.reporter.say(f"split: {plan.windows.why}")
+    inputs = Inputs(stage, tables, interactions, known, meaning, plan.windows, night.config)
+    return replace(inputs, earlier=planned.attributes_of_plan(night, inputs, plan))
 
 
 def _check_segments(tables: Tables, config: RecsysConfig) -> None:

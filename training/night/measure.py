@@ -107,6 +107,8 @@ def measure(
     Where only the test has a window, the ranker's role has no moment: its groups are empty, but
     with the same signals and features.
     """
+    if role == "ranker" and (earlier := inputs.earlier) is not None:
+        inputs, encoded = earlier, encoded.over(night, earlier)
     windows = inputs.windows
     cuts = windows.ranker if role == "ranker" else windows.test
     labels_until = {cut: windows.label_end(cut) for cut in cuts} or {windows.cuts[0]: NO_LABEL}
