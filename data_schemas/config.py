@@ -83,7 +83,7 @@ class FeaturesConfig(Section):
 
 class EncoderConfig(Section):
     model: str = "default"
-    """`default` (bundled MiniLM-L6), a Hugging Face name, or a local directory."""
+    """`default` (bundled MiniLM-L6), a Hugging Face name, or a local directory (relative to the YAML)."""
     template: str = "{title}. {tags}. {category}. {description}"
     """Text of an item; a part that is empty drops out with its punctuation."""
     max_tokens: int = Field(default=96, ge=8, le=8192)
@@ -401,6 +401,10 @@ def parse_config(raw: dict[str, Any], folder: Path, name: str = "config") -> Rec
         config = RecsysConfig.model_validate(raw)
     except ValidationError as error:
         raise _explain(error, name) from None
+    beside = folder / config.encoder.model
+    if config.encoder.model != "default" and beside.is_dir():
+        encoder = config.encoder.model_copy(update={"model": str(beside.resolve())})
+        config = config.model_copy(update={"encoder": encoder})
     object.__setattr__(config, "_folder", folder)
     return config
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from data_schemas.config import RecsysConfig
+from recsys.encoder.source import require_local
 from recsys.progress import Reporter
 from recsys.registry import Registry
 from recsys.stages import StageRunner
@@ -73,6 +74,7 @@ def run_night(
 
 
 def _run(night: Night, registry: Registry) -> NightResult:
+    require_local(night.config.encoder.model)
     drained = inputs.drain(night)
     tables = inputs.validate(night, drained)
     if night.runner.dry_run and not tables.skipped:

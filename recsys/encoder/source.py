@@ -44,6 +44,22 @@ def resolve_model(name: str) -> Path:
     return folder
 
 
+def require_local(name: str) -> None:
+    """Refuse at once a model that has to lie on this machine and does not; hub names wait for their use.
+
+    Raises:
+        UsageError, RecsysError: as `resolve_model` does.
+    """
+    if name == DEFAULT_MODEL:
+        check_model(_default_folder())
+    elif _looks_like_path(name) or Path(name).expanduser().is_dir():
+        resolve_model(name)
+
+
+def _looks_like_path(name: str) -> bool:
+    return name.startswith((".", "/", "~")) or name.count("/") > 1
+
+
 def _default_folder() -> Path:
     spec = importlib.util.find_spec(DEFAULT_PACKAGE)
     if spec is None or not spec.submodule_search_locations:
@@ -58,8 +74,7 @@ def _default_folder() -> Path:
 
 def _download(name: str) -> Path:
     """A snapshot of a model of the Hugging Face hub; a path that does not exist ends here too."""
-    looks_like_path = name.startswith((".", "/", "~")) or name.count("/") > 1
-    if not looks_like_path:
+    if not _looks_like_path(name):
         from huggingface_hub import snapshot_download
         from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
 

@@ -86,6 +86,13 @@ def test_no_file_and_a_folder(tmp_path):
         load_config(tmp_path)
 
 
+def test_a_model_beside_the_file_is_found_from_anywhere(tmp_path):
+    (tmp_path / "mine").mkdir()
+    given = {"encoder": {"model": "mine"}}
+    assert parse_config(SMALLEST | given, tmp_path).encoder.model == str(tmp_path / "mine")
+    assert parse_config(SMALLEST | given, tmp_path / "mine").encoder.model == "mine"
+
+
 def test_own_types_extend_or_replace_the_defaults():
     types = {"types": {"buy": {"weight": 7, "grade": 3}}}
     extended = parse_config(SMALLEST | {"events": types}, Path("/x")).events.meaning()

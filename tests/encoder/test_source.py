@@ -6,7 +6,13 @@ import shutil
 import pytest
 
 from data_schemas.errors import RecsysError, UsageError
-from recsys.encoder.source import check_model, pooling_of, resolve_model, tensor_shapes
+from recsys.encoder.source import (
+    check_model,
+    pooling_of,
+    require_local,
+    resolve_model,
+    tensor_shapes,
+)
 
 
 @pytest.fixture
@@ -88,3 +94,10 @@ def test_no_pooling_is_taken_for_another(model, settings, wanted):
     else:
         with pytest.raises(RecsysError, match=f"pooling is not supported(.|\n)*{wanted}"):
             pooling_of(model)
+
+
+def test_a_folder_that_is_not_there_is_refused_early_and_a_hub_name_waits(tmp_path):
+    require_local("default")
+    require_local("sentence-transformers/all-MiniLM-L6-v2")
+    with pytest.raises(UsageError, match="cannot be found"):
+        require_local(str(tmp_path / "no" / "model"))
