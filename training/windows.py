@@ -227,7 +227,7 @@ def _time_windows(
     def cut(share: float, count: int) -> tuple[tuple[int, ...], int]:
         start = max(int(times[int(len(times) * (1 - share))]), floor + 1)
         cuts = _spread(times, start, count)
-        return cuts, _count_returning(interactions, cuts, end)
+        return cuts, count_returning(interactions, cuts, end)
 
     for share in REGION_SHARES:
         cuts, moments = cut(share, counts[0])
@@ -247,7 +247,7 @@ def _spread(times: Longs, start: int, count: int) -> tuple[int, ...]:
     return tuple(int(t) for t in np.unique(region[places])) if len(region) else (int(times[-1]),)
 
 
-def _count_returning(interactions: Interactions, cuts: tuple[int, ...], end: int) -> int:
+def count_returning(interactions: Interactions, cuts: tuple[int, ...], end: int) -> int:
     """Moments of users with a history and a positive in the window, over all cuts."""
     first = np.full(interactions.n_users, np.iinfo(np.int64).max)
     np.minimum.at(first, interactions.user, interactions.time)

@@ -24,7 +24,7 @@ import numpy.typing as npt
 
 from data_schemas.config import NotifyConfig, RecsysConfig, TrackingConfig, load_config
 from data_schemas.errors import ExitCode, UsageError
-from features.interactions import DAY
+from features.interactions import DAY, Interactions
 from recsys.forgetting import SIMULATED as FOLDER
 from recsys.forgetting import SIMULATION_PLAN as PLAN
 
@@ -32,6 +32,11 @@ K = 10
 WEEK = 7
 FRESH, STALE, WEEKLY = "nightly", "a night late", "weekly"
 RESAMPLES = 1000
+LEAST_LISTS = 10
+"""Lists to judge wanted for each night, on average (assumed: 140 of 14 nights have an interval of some
+.05 nDCG@10)."""
+SHARES = (0.2, 0.35, 0.5)
+"""Shares of the events, from the end, over which nights are spread where days hold too few."""
 
 Doubles = npt.NDArray[np.float64]
 
@@ -46,7 +51,7 @@ class NightQuality:
     gate: str
     """`promote`, `challenger` or `reject`."""
     reason: str
-    """The gate's first reason."""
+    """The gate's first reason against it, or how it compared."""
     users: int
     ndcg: float | None
     """Mean nDCG@10 of the champion after this night, on the following window."""
@@ -65,7 +70,8 @@ def run_backtest(args: argparse.Namespace) -> int:
         raise UsageError("there must be a night", where="--nights", found=args.nights)
     config = load_config(args.config)
     reporter = Reporter()
-    cuts = plan_cuts(config, args.nights)
+    cuts, why = plan_cuts(config, args.nights)
+    reporter.say(f"backtest: {why}")
     place = config.workspace_path / FOLDER
     nights = _begin(config, place, cuts)
     for number, (cut, end) in enumerate(pairwise(cuts)):
@@ -76,53 +82,63 @@ def run_backtest(args: argparse.Namespace) -> int:
         nights.append(simulate(config, number, cut, end, weekly, reporter))
         _keep(place, config, cuts, nights)
     differences = compare(place, nights)
-    out = write(config, nights, differences)
+    out = write(config, why, nights, differences)
     print(table(nights))
     print("\n".join(conclusions(differences)))
     print(f"report: {out}")
     return ExitCode.DONE
 
 
-def plan_cuts(config: RecsysConfig, nights: int) -> list[int]:
-    """N + 1 moments (µs): night n trains before cut n and is judged until cut n + 1.
+def plan_cuts(config: RecsysConfig, nights: int) -> tuple[list[int], str]:
+    """(N + 1 moments in µs, why these): night n trains before cut n and is judged until cut n + 1.
 
-    Days where the data has enough of them at its end; otherwise equal shares of the last fifth of
-    the events, because most days of a small or old data set have no event at all.
+    The last days where enough users come back in them; otherwise equal shares of the latest events
+    that hold enough, because most days of a small or old data set have hardly anybody to judge.
 
     Raises:
         UsageError: the data has fewer moments than nights.
     """
-    times = _times(config)
-    end = int(times[-1]) + 1
+    from training.windows import count_returning
+
+    events = _events(config)
+    end = int(events.time[-1]) + 1
+    wanted = LEAST_LISTS * nights
     daily = [end - DAY * n for n in range(nights, -1, -1)]
-    if (times >= daily[0]).sum() >= 20 * nights:
-        return daily
-    region = times[int(len(times) * 0.8) :]
-    places = np.linspace(0, len(region) - 1, nights + 1).astype(int)
-    cuts = sorted({int(t) for t in region[places[:-1]]})
-    if len(cuts) < nights:
-        raise UsageError(
-            "the data has too few moments for so many nights",
-            where="--nights",
-            found=nights,
-            expected=f"at most {len(cuts)}",
-        )
-    return [*cuts, end]
+    lists = count_returning(events, tuple(daily[:-1]), end)
+    if lists >= wanted:
+        return daily, f"the last {nights} days, {lists:,} lists to judge"
+    few = f"the last {nights} days have {lists:,} lists to judge"
+    for share in SHARES:
+        region = events.time[int(len(events) * (1 - share)) :]
+        places = np.linspace(0, len(region) - 1, nights + 1).astype(int)
+        cuts = sorted({int(t) for t in region[places[:-1]]})
+        lists = count_returning(events, tuple(cuts), end)
+        if len(cuts) == nights and (lists >= wanted or share == SHARES[-1]):
+            said = f"equal shares of the last {share:.0%} of the events, {lists:,} lists to judge"
+            return [*cuts, end], f"{said} ({few})"
+    raise UsageError(
+        "the data has too few moments for so many nights",
+        where="--nights",
+        found=nights,
+        expected=f"at most {len(cuts)}",
+    )
 
 
-def _times(config: RecsysConfig) -> npt.NDArray[np.int64]:
-    """Sorted times of all accepted events, µs."""
+def _events(config: RecsysConfig) -> Interactions:
+    """All accepted events in the order of time, graded as a night grades them."""
     import tempfile
 
     from recsys.forgetting import forgotten
     from recsys.tables.ingest import ingest
     from recsys.tables.load import load_tables
     from recsys.workspace import Workspace
+    from training.night.inputs import graded
 
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place) / "tables"
         ingest(config, folder, forgotten=forgotten(Workspace(config.workspace_path)))
-        return np.sort(load_tables(folder, config).interactions.time)
+        loaded = load_tables(folder, config).interactions
+        return graded(loaded, config.events.meaning())[0]
 
 
 def elsewhere(config: RecsysConfig) -> RecsysConfig:
@@ -213,13 +229,20 @@ def simulate(
         cut=cut,
         version=champion,
         gate=decision.action,
-        reason=decision.reasons[0],
+        reason=telling(decision.reasons),
         users=len(np.unique(users)),
         ndcg=_mean(columns[FRESH]),
         stale=_mean(columns[STALE]),
         weekly=_mean(columns[WEEKLY]),
         seconds=round(seconds, 1),
     )
+
+
+def telling(reasons: Sequence[str]) -> str:
+    """The gate's reason that says most: the first that did not pass, else the comparison overall."""
+    against = (r for r in reasons if not r.startswith("passed"))
+    overall = (r for r in reasons if "(overall)" in r)
+    return next(against, next(overall, reasons[0]))
 
 
 def _mean(values: Doubles) -> float | None:
@@ -342,6 +365,7 @@ def table(nights: Sequence[NightQuality]) -> str:
 
 def write(
     config: RecsysConfig,
+    why: str,
     nights: Sequence[NightQuality],
     differences: Mapping[str, Mapping[str, Any]],
 ) -> Path:
@@ -350,14 +374,17 @@ def write(
 
     out = config.workspace_path / "reports"
     out.mkdir(parents=True, exist_ok=True)
-    tree = {"nights": [asdict(n) for n in nights], "differences": differences}
+    tree = {"windows": why, "nights": [asdict(n) for n in nights], "differences": differences}
     atomic_write(out / "backtest.json", json.dumps(tree, indent=1))
-    atomic_write(out / "backtest.html", page(config.name, nights, differences))
+    atomic_write(out / "backtest.html", page(config.name, why, nights, differences))
     return out / "backtest.html"
 
 
 def page(
-    name: str, nights: Sequence[NightQuality], differences: Mapping[str, Mapping[str, Any]]
+    name: str,
+    why: str,
+    nights: Sequence[NightQuality],
+    differences: Mapping[str, Mapping[str, Any]],
 ) -> str:
     """The report as text."""
     from recsys.evaluation.page import template
@@ -382,6 +409,6 @@ def page(
         for n in nights
     ]
     text: str = template("backtest.html.j2").render(
-        name=name, rows=rows, said=conclusions(differences), plot=plot, k=K
+        name=name, why=why, rows=rows, said=conclusions(differences), plot=plot, k=K
     )
     return text

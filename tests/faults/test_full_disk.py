@@ -121,3 +121,32 @@ def test_a_limit_on_file_sizes_is_an_error_too(tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, former)
         signal.signal(signal.SIGXFSZ, ignored)
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.slow
+def test_the_real_night_stops_and_goes_on_when_there_is_more_room(
+    small_disk, tmp_path, tiny_model, real_night
+):
+    """The workspace on a disk that grows by a half after each refusal: it fills up at many places."""
+    calm = real_night.lay_out(tmp_path / "calm", tiny_model)
+    _, said = (child := real_night.night(calm)).communicate(timeout=1800)
+    assert child.returncode == 0, said
+    config = real_night.lay_out(small_disk / "rough", tiny_model)
+    size, refused = SIZE, []
+    while True:
+        _, said = (child := real_night.night(config)).communicate(timeout=1800)
+        real_night.champion_of(config)
+        assert not half_written(small_disk)
+        assert not (config.parent / "work" / "lock.json").exists()
+        if child.returncode == 0:
+            break
+        assert child.returncode == 1, said
+        message = said[said.rindex("error: ") :]
+        assert "Traceback" not in said
+        assert "full" in message or "free" in message, message
+        refused.append(message.splitlines()[0])
+        size = size * 3 // 2
+        again = ["mount", "-o", f"remount,size={size}", str(small_disk)]
+        subprocess.run(again, check=True)
+    assert len(refused) >= 3
+    assert real_night.champion_of(config).digest == real_night.champion_of(calm).digest

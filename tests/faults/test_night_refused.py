@@ -2,6 +2,7 @@
 worse on purpose, and planted leaks. The champion serves on, and the next run finishes."""
 
 import io
+import json
 import re
 
 import numpy as np
@@ -16,7 +17,7 @@ from recsys.generator.write import generate
 from recsys.progress import Reporter
 from recsys.registry import Registry, RegistryError
 from training import nightly
-from training.night import ranker, sources
+from training.night import evaluate, ranker, sources
 from training.night.gate import REJECT
 from training.nightly import run_night
 from training.windows import Windows
@@ -98,6 +99,41 @@ def test_shuffled_labels_are_rejected_and_an_absent_registry_costs_no_stage(
     assert "not worse than the champion" in registry.show(second.version).tags["reasons"]
     assert "not worse than the champion" in second.report.read_text(encoding="utf-8")
     assert main(["nightly", "-c", str(world / "recsys.yaml")]) == 4
+
+
+def test_better_for_many_and_worse_for_new_users_is_refused_by_that_segment(config_of, monkeypatch):
+    first = run_night(config_of("segments"), reporter=Reporter(quiet=True))
+    assert first.decision.promoted
+    score, make_lists, seen = ranker.score, evaluate.make_lists, []
+
+    def remembered(night, inputs, *given):
+        seen.append(inputs.interactions)
+        return make_lists(night, inputs, *given)
+
+    def partial(path, name, measured):
+        """Tonight's recipe finds what users with a history want, and nothing of what new ones do."""
+        found = score(path, name, measured)
+        facts = json.loads((path / "stage.json").read_text(encoding="utf-8"))
+        if facts["inputs"]["ranker"]["trees"] != 31:
+            return found
+        moments, events = measured.moments, seen[-1]
+        known = [
+            ((events.user == user) & (events.time < now)).any()
+            for user, now in zip(moments.user, moments.now, strict=True)
+        ]
+        sign = np.repeat(np.where(known, 100.0, -100.0), np.diff(measured.table.offsets))
+        return found + sign * (measured.table.grade > 0)
+
+    worse = config_of("segments", trees=31)
+    monkeypatch.setattr(evaluate, "make_lists", remembered)
+    monkeypatch.setattr(ranker, "score", partial)
+    second = run_night(worse, reporter=Reporter(quiet=True))
+    assert second.decision.action == REJECT
+    assert second.decision.reasons[0].startswith("FAILED: not worse than the champion (new_users)")
+    overall = next(r for r in second.decision.rules if "(overall)" in r.name)
+    assert overall.passed
+    assert "difference +" in overall.detail
+    assert Registry(worse).champion() == first.version
 
 
 def future_count_as_a_feature(monkeypatch):

@@ -7,7 +7,7 @@ import pytest
 
 from data_schemas.config import parse_config
 from data_schemas.errors import UsageError
-from features.interactions import DAY
+from features.interactions import DAY, Interactions
 from recsys.cli import backtest
 from recsys.cli.backtest import NightQuality, compare, conclusions, elsewhere, plan_cuts, table
 from recsys.registry import Registry
@@ -36,19 +36,50 @@ def test_nothing_is_promoted_where_it_would_serve(config):
     assert simulated.workspace_path == config.workspace_path / "backtest"
 
 
-def test_cuts_are_days_or_equal_shares(config, monkeypatch):
-    dense = np.sort(np.random.default_rng(1).integers(0, 40 * DAY, 4000))
-    monkeypatch.setattr(backtest, "_times", lambda _: dense)
-    assert np.diff(plan_cuts(config, 14)).tolist() == [DAY] * 14
-    sparse = np.arange(100) * 30 * DAY
-    monkeypatch.setattr(backtest, "_times", lambda _: sparse)
-    cuts = plan_cuts(config, 4)
-    assert cuts[-1] == sparse[-1] + 1
-    assert len(cuts) == 5
-    assert cuts[0] >= sparse[79]
-    monkeypatch.setattr(backtest, "_times", lambda _: np.array([1, 1, 1, 2]))
+def events_at(times, users):
+    """One positive event at each time, on an item of its own, users in turn."""
+    count = len(times)
+    return Interactions(
+        (np.arange(count) % users).astype(np.int32),
+        np.arange(count, dtype=np.int32),
+        np.zeros(count, np.int16),
+        np.asarray(times, np.int64),
+        np.full(count, np.nan, np.float32),
+        np.ones(count, np.float32),
+        np.ones(count, np.int8),
+        np.arange(count),
+        np.array([f"u{n}" for n in range(users)], object),
+        ("click",),
+        count,
+    )
+
+
+def test_cuts_are_days_or_equal_shares_that_hold_enough_lists(config, monkeypatch):
+    def planned(times, users, nights):
+        monkeypatch.setattr(backtest, "_events", lambda _: events_at(np.sort(times), users))
+        return plan_cuts(config, nights)
+
+    cuts, why = planned(np.random.default_rng(1).integers(0, 40 * DAY, 4000), 50, 14)
+    assert np.diff(cuts).tolist() == [DAY] * 14
+    assert "the last 14 days, " in why
+    sparse = np.arange(400) * 30 * DAY
+    cuts, why = planned(sparse, 50, 4)
+    assert (cuts[-1], len(cuts)) == (sparse[-1] + 1, 5)
+    assert cuts[0] == sparse[320]
+    assert why.startswith("equal shares of the last 20% of the events, 80 lists to judge")
+    assert "(the last 4 days have 1 lists to judge)" in why
+    cuts, why = planned(sparse, 5, 4)
+    assert cuts[0] == sparse[200]
+    assert "last 50%" in why
     with pytest.raises(UsageError, match="too few moments"):
-        plan_cuts(config, 3)
+        planned([1, 1, 1, 2], 2, 3)
+
+
+def test_the_reason_is_what_spoke_against_or_how_it_compared():
+    passed = ["passed: no leak", "passed: not worse than the champion (overall): difference +0.1"]
+    assert backtest.telling(passed) == passed[1]
+    assert backtest.telling([*passed, "FAILED: coverage"]) == "FAILED: coverage"
+    assert backtest.telling(passed[:1]) == passed[0]
 
 
 def test_each_way_is_paired_over_its_nights(tmp_path):
@@ -91,7 +122,7 @@ def test_every_seventh_version_stands_for_a_weekly_retraining(config, monkeypatc
         return quality(cut, number + 1)
 
     monkeypatch.setattr(backtest, "load_config", lambda _: config)
-    monkeypatch.setattr(backtest, "plan_cuts", lambda c, n: list(range(n + 1)))
+    monkeypatch.setattr(backtest, "plan_cuts", lambda c, n: (list(range(n + 1)), "so"))
     monkeypatch.setattr(backtest, "simulate", simulate)
     monkeypatch.setattr(backtest, "compare", lambda *_: {})
     assert backtest.run_backtest(SimpleNamespace(nights=9, config="c")) == 0
@@ -100,8 +131,9 @@ def test_every_seventh_version_stands_for_a_weekly_retraining(config, monkeypatc
 
 def test_the_page_and_the_table(config):
     nights = [quality(DAY, 1), quality(2 * DAY, None, None)]
-    page = backtest.page("name <b>", nights, {})
+    page = backtest.page("name <b>", "the last <i>", nights, {})
     assert "name &lt;b&gt;" in page
+    assert "until the next: the last &lt;i&gt;." in page
     assert "1970-01-02 00:00" in page
     assert "<svg" in page
     assert table(nights).count("\n") == 2
