@@ -95,3 +95,39 @@ def test_one_item_for_everybody_is_refused_before_any_work(laid, capsys):
     said = capsys.readouterr().err
     assert "nothing can be tested" in said
     assert "encoder: running" not in said
+
+
+def named(count):
+    return {"item_id": [f"i{k}" for k in range(count)], "title": [f"word{k}" for k in range(count)]}
+
+
+def test_users_with_one_event_each(laid):
+    draw = np.random.default_rng(1)
+    events = [(user, int(draw.integers(20)), user // 4) for user in range(60)]
+    folder = laid(named(20), events)
+    assert night(folder) == ExitCode.DONE
+    assert {len(row["item_ids"]) for row in lists(folder)} == {5}
+
+
+def test_every_event_on_one_of_many_items(laid):
+    folder = laid(named(20), [(user, 7, user // 4) for user in range(60)])
+    assert night(folder) == ExitCode.DONE
+    rows = lists(folder)
+    assert len(rows) == 60
+    assert all("i7" not in row["item_ids"] for row in rows), "everybody has had it"
+
+
+def test_nothing_but_dislikes_is_refused_before_any_work(laid, capsys):
+    draw = np.random.default_rng(2)
+    folder = laid(
+        named(20), [(user, int(draw.integers(20)), d) for user in range(9) for d in range(4)]
+    )
+    events = pq.read_table(folder / "events.parquet")
+    kind = pa.array(["rating"] * len(events))
+    events = events.set_column(events.schema.get_field_index("event_type"), "event_type", kind)
+    events = events.append_column("value", pa.array([1.0] * len(events)))
+    pq.write_table(events, folder / "events.parquet")
+    assert night(folder) == ExitCode.DATA_REFUSED
+    said = capsys.readouterr().err
+    assert "no event is positive" in said
+    assert "encoder: running" not in said

@@ -42,7 +42,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]
 def world(tmp_path_factory):
     """600 users, 150 items, 12 days."""
     folder = tmp_path_factory.mktemp("refused") / "world"
-    generate(Settings(600, 150, 12, lists_per_user=1.0), folder, Reporter(quiet=True))
+    generate(
+        Settings(600, 150, 12, lists_per_user=1.0, early_users=0.4), folder, Reporter(quiet=True)
+    )
     return folder
 
 
@@ -128,7 +130,7 @@ def test_better_for_many_and_worse_for_new_users_is_refused_by_that_segment(conf
     monkeypatch.setattr(evaluate, "make_lists", remembered)
     monkeypatch.setattr(ranker, "score", partial)
     second = run_night(worse, reporter=Reporter(quiet=True))
-    assert second.decision.action == REJECT
+    assert second.decision.action == REJECT, second.decision.reasons
     assert second.decision.reasons[0].startswith("FAILED: not worse than the champion (new_users)")
     overall = next(r for r in second.decision.rules if "(overall)" in r.name)
     assert overall.passed

@@ -1,0 +1,66 @@
+"""The real night on a slice of `movies`, as a process of its own."""
+
+import subprocess
+import sys
+from importlib import resources
+from types import SimpleNamespace
+
+import duckdb
+import pytest
+
+from data_schemas.config import load_config
+from recsys.bundle import open_bundle
+from recsys.registry import Registry
+
+USERS = 120
+CONFIG = """
+data: {{items: items.parquet, events: events.parquet}}
+clock: end_of_data
+encoder: {{model: {model}, max_steps: 5, epochs: 1, max_tokens: 32}}
+evaluation: {{bootstrap: 100}}
+sources: {{tune: false}}
+"""
+
+
+def lay_out(folder, model):
+    """A slice of `movies` with a recsys.yaml."""
+    folder.mkdir()
+    movies = resources.files("recsys") / "bundled" / "movies"
+    with duckdb.connect() as duck:
+        duck.execute(
+            f"create table e as select * from '{movies}/events.parquet' where user_id in (select "
+            f"user_id from '{movies}/events.parquet' group by 1 having count(*) > 20 "
+            f"order by user_id limit {USERS})"
+        )
+        duck.execute("create table top as select item_id from e group by 1 having count(*) >= 4")
+        duck.execute(
+            "copy (select * from e where item_id in (from top) order by timestamp, user_id, item_id)"
+            f" to '{folder}/events.parquet'"
+        )
+        duck.execute(
+            f"copy (select * from '{movies}/items.parquet' where item_id in (from top) "
+            f"order by item_id) to '{folder}/items.parquet'"
+        )
+    (folder / "recsys.yaml").write_text(CONFIG.format(model=model))
+    return folder / "recsys.yaml"
+
+
+def night(config):
+    return subprocess.Popen(
+        [sys.executable, "-m", "recsys", "nightly", "-c", str(config)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def champion_of(config):
+    registry = Registry(load_config(config))
+    version = registry.champion()
+    return None if version is None else open_bundle(registry.local_path(version))
+
+
+@pytest.fixture
+def real_night():
+    """lay_out(folder, model) → config file; night(config) → process; champion_of(config) → bundle."""
+    return SimpleNamespace(lay_out=lay_out, night=night, champion_of=champion_of)
