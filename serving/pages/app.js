@@ -14,11 +14,18 @@ function element(tag, className, text) {
   return node;
 }
 
-async function call(method, path, body) {
+const pause = (seconds) => new Promise((done) => setTimeout(done, 1000 * seconds));
+
+async function call(method, path, body, tries = 5) {
   const headers = {};
   if (body !== undefined) headers["content-type"] = "application/json";
   if ($("key").value) headers.authorization = "Bearer " + $("key").value;
   const answer = await fetch(path, { method, headers, body: body === undefined ? undefined : JSON.stringify(body) });
+  // A version that is being opened, or a service at its limit, asks for a moment.
+  if (answer.status === 503 && tries > 1) {
+    await pause(Math.min(Number(answer.headers.get("retry-after")) || 1, 5));
+    return call(method, path, body, tries - 1);
+  }
   const content = await answer.json().catch(() => ({}));
   if (!answer.ok) throw Object.assign(new Error(content.detail || answer.statusText), { status: answer.status });
   return content;

@@ -113,24 +113,23 @@ def test_better_for_many_and_worse_for_new_users_is_refused_by_that_segment(conf
         return make_lists(night, inputs, *given)
 
     def partial(path, name, measured):
-        """Tonight's recipe finds what users with a history want, and nothing of what new ones do."""
+        """The champion's recipe knows what new users want, tonight's what those with a history do."""
         found = score(path, name, measured)
         facts = json.loads((path / "stage.json").read_text(encoding="utf-8"))
-        if facts["inputs"]["ranker"]["trees"] != 31:
-            return found
+        tonight = facts["inputs"]["ranker"]["trees"] == 31
         moments, events = measured.moments, seen[-1]
         known = [
             ((events.user == user) & (events.time < now)).any()
             for user, now in zip(moments.user, moments.now, strict=True)
         ]
-        sign = np.repeat(np.where(known, 100.0, -100.0), np.diff(measured.table.offsets))
-        return found + sign * (measured.table.grade > 0)
+        helped = np.repeat(np.array(known) == tonight, np.diff(measured.table.offsets))
+        return found + 100.0 * (helped & (measured.table.grade > 0))
 
     worse = config_of("segments", trees=31)
     monkeypatch.setattr(evaluate, "make_lists", remembered)
     monkeypatch.setattr(ranker, "score", partial)
     second = run_night(worse, reporter=Reporter(quiet=True))
-    assert second.decision.action == REJECT, second.decision.reasons
+    assert second.decision.action == REJECT, "\n".join(second.decision.reasons)
     assert second.decision.reasons[0].startswith("FAILED: not worse than the champion (new_users)")
     overall = next(r for r in second.decision.rules if "(overall)" in r.name)
     assert overall.passed

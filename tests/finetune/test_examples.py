@@ -7,7 +7,7 @@ import pytest
 
 from data_schemas.errors import DataRefused
 from features.interactions import DAY
-from training.finetune.examples import WEAK_SHARE, Shown, make_examples, match_shown
+from training.finetune.examples import WEAK_SHARE, Shown, fewer_users, make_examples, match_shown
 from training.finetune.loop import MOST_REPEATS, NEW_SHARE, Sampler
 
 MINUTE = 60 * 1_000_000
@@ -189,3 +189,16 @@ def test_the_same_users_validate_at_the_next_refresh(behaviour):
     later = users(behaviour)
     assert not later[1] & known[0] or len(later[1] & known[0]) <= len(later[1]) - len(known[1])
     assert len(later[1] & known[1]) >= 0.7 * len(known[1])
+
+
+def test_fewer_users_name_at_most_so_many_items_and_more_only_add_to_them(behaviour):
+    world, before = behaviour, set()
+    named = len(np.unique(world.item))
+    for items in (named // 4, named // 2, named - 1):
+        kept = fewer_users(world, items, seed=1)
+        assert len(np.unique(kept.item)) <= items
+        users = set(kept.user.tolist())
+        assert before <= users
+        assert len(kept) == np.isin(world.user, list(users)).sum(), "whole users"
+        before = users
+    assert fewer_users(world, named, seed=1) is world

@@ -264,7 +264,7 @@ def test_a_budget_is_kept(fit, settings):
 
 def test_a_short_budget_cuts_the_texts(fit, settings, monkeypatch, caplog, tmp_path):
     monkeypatch.setattr(
-        "training.finetune.states.ItemStates._tokens_per_second", lambda self, items: 4.0
+        "training.finetune.states.ItemStates.tokens_per_second", lambda self, items: 4.0
     )
     caplog.set_level("INFO")
     monkeypatch.setattr("training.finetune.states.SHORTEST_CUT", 3)
@@ -272,6 +272,18 @@ def test_a_short_budget_cuts_the_texts(fit, settings, monkeypatch, caplog, tmp_p
     assert "cut to 3 tokens while tuning" in caplog.text
     assert manifest["truncated"] == 0  # in use, texts are whole
     assert not (tmp_path / "vectors").exists()  # vectors of cut texts are of no use
+
+
+def test_too_many_texts_for_the_budget_are_those_of_fewer_users(fit, settings, monkeypatch):
+    monkeypatch.setattr(
+        "training.finetune.states.ItemStates.tokens_per_second", lambda self, items: 4.0
+    )
+    monkeypatch.setattr("training.finetune.fit.LEAST_TEXTS", 60)
+    few = fit(settings(max_steps=1), "few", budget_seconds=60.0)["learned"]
+    assert 0 < few["users_learned_from"] < few["users"]
+    whole = fit(settings(max_steps=1), "whole")["learned"]
+    assert whole["users_learned_from"] == whole["users"] == few["users"]
+    assert few["examples"] < whole["examples"]
 
 
 def test_patience_ends_a_fit(fit, settings):

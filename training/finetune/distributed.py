@@ -77,6 +77,16 @@ class Group:
         dist.all_reduce(answer, dist.ReduceOp.MAX)
         return bool(int(answer))
 
+    def least(self, value: float) -> float:
+        """The smallest of all processes' values."""
+        if self.size == 1:
+            return value
+        answer = torch.tensor([value], dtype=torch.float64)
+        if dist.get_backend() == "nccl":
+            answer = answer.cuda()
+        dist.all_reduce(answer, dist.ReduceOp.MIN)
+        return float(answer)
+
     def wait(self) -> None:
         """Wait until every process is here."""
         if self.size > 1:

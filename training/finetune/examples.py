@@ -177,6 +177,11 @@ class Split(NamedTuple):
         """All items that an example names, ascending."""
         return np.unique(self.train.histories.events.item).astype(np.int64)
 
+    @property
+    def users(self) -> int:
+        """Users with an event."""
+        return int(np.count_nonzero(np.diff(self.train.histories.offsets)))
+
 
 def make_examples(
     interactions: Interactions,
@@ -237,6 +242,26 @@ def make_examples(
         None if shown is None else match_shown(interactions, shown),
     )
     return _split(every, owner[keep], interactions.user_ids, seed)
+
+
+def fewer_users(interactions: Interactions, items: int, seed: int) -> Interactions:
+    """The events of as many users as name at most so many items together; all where they do.
+
+    Whole users, by the lot that also draws the validation users: those come first.
+    """
+    if len(np.unique(interactions.item)) <= items:
+        return interactions
+    place = np.empty(interactions.n_users, np.int64)
+    place[np.argsort(_lot(interactions.user_ids, seed), kind="stable")] = np.arange(len(place))
+    turn = place[interactions.user]
+    first = np.full(interactions.n_items, np.iinfo(np.int64).max)
+    np.minimum.at(first, interactions.item, turn)
+    return interactions.where(turn < np.sort(first)[items])
+
+
+def _lot(user_ids: npt.NDArray[np.object_], seed: int) -> list[bytes]:
+    """A lot for each user that stays the same from fit to fit."""
+    return [hashlib.blake2b(f"{seed} {user}".encode(), digest_size=8).digest() for user in user_ids]
 
 
 def _weak(interactions: Interactions) -> npt.NDArray[np.bool_]:
@@ -300,10 +325,7 @@ def _split(
     graded = every.histories.events.grade[every.row] > 0
     users = np.unique(owner[graded])
     count = min(VALIDATION_USERS, max(20, int(VALIDATION_SHARE * len(users))), len(users) // 2)
-    lot = [
-        hashlib.blake2b(f"{seed} {user_ids[user]}".encode(), digest_size=8).digest()
-        for user in users
-    ]
+    lot = _lot(user_ids[users], seed)
     drawn = users[np.argsort(lot, kind="stable")[: max(1, count)]]
     held = np.isin(owner, drawn)
     places = np.flatnonzero(held & graded)

@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,13 +34,14 @@ from recsys.encoder.source import CONFIG, TOKENIZER, WEIGHTS, file_sha256, resol
 from recsys.encoder.tokens import Ragged, TextTokenizer
 from recsys.encoder.torch_model import HEAD_FOLDER, ItemEncoder, best_device
 from recsys.encoder.tower import UNFITTED, Tower
+from recsys.files import atomic_write
 from training.finetune.calibrate import calibrate
 from training.finetune.checkpoint import Checkpoints
 from training.finetune.distributed import Group
-from training.finetune.examples import Shown, Split, make_examples
+from training.finetune.examples import Shown, Split, fewer_users, make_examples
 from training.finetune.freeze import compile_layers, frozen_layers, merge_lora, set_trainable
 from training.finetune.loop import Learner, Metrics, Trainer
-from training.finetune.states import ItemStates, scratch_folder
+from training.finetune.states import SHORTEST_CUT, ItemStates, scratch_folder
 from training.finetune.tower_model import UserTower
 
 log = logging.getLogger(__name__)
@@ -58,6 +60,9 @@ UNKNOWN_TEXTS = (
     "encoder.model would read them"
 )
 CHECKPOINTS = {COLD: "last", WARM: "last-warm"}
+TOKENS_ALLOWED = "tokens-allowed.json"
+LEAST_TEXTS = 5000
+"""Texts that a fit reads however short its budget (assumed: fewer teach a language model nothing)."""
 HEAD_SHARE = 0.25
 """Share of the time after preparation that the first phase may take (assumed)."""
 PREPARE_SHARE = 0.35
@@ -128,11 +133,15 @@ def fit_encoder(
             found=f"{len(texts)} texts",
             expected=f"{interactions.n_items}, one per item of the vocabulary",
         )
-    split = make_examples(
-        interactions, fit_until=fit_until, places=config.history_length, seed=seed, shown=shown
+    examples = partial(
+        make_examples, fit_until=fit_until, places=config.history_length, seed=seed, shown=shown
     )
-    race, tower = _train(work, split, group, deadline, checkpoint_dir, on_metrics, progress)
+    race, split, tower = _train(
+        work, interactions, examples, group, deadline, checkpoint_dir, on_metrics, progress
+    )
     learned = _learned(race, split, time.monotonic() - began)
+    learned["users"] = len(np.unique(interactions.user))
+    learned["users_learned_from"] = split.users
     if group.first:
         manifest = _write(work, out_dir, tower, learned, cut, fit_until)
         if vector_cache is not None:
@@ -141,6 +150,8 @@ def fit_encoder(
     group.wait()
     for run in race.runs:
         run.trainer.checkpoints.clear()
+    if checkpoint_dir is not None:
+        (checkpoint_dir / TOKENS_ALLOWED).unlink(missing_ok=True)
     return asdict(manifest) if group.first else learned
 
 
@@ -215,13 +226,14 @@ class _Race(NamedTuple):
 
 def _train(
     work: _Work,
-    split: Split,
+    interactions: Interactions,
+    examples: Callable[[Interactions], Split],
     group: Group,
     deadline: float | None,
     checkpoint_dir: Path | None,
     on_metrics: Metrics | None,
     progress: Progress | None,
-) -> tuple[_Race, Tower]:
+) -> tuple[_Race, Split, Tower]:
     """Tune each start; the best one's weights are in place at the end, its tower calibrated."""
     config = work.config
     device = group.device or best_device()
@@ -236,11 +248,18 @@ def _train(
         scratch_folder(checkpoint_dir or Path(tempfile.gettempdir())),
         config.precision != "float32" and device.type == "cuda" and torch.cuda.is_bf16_supported(),
     )
-    fingerprint = work.fingerprint(split)
     runs: list[_Run] = []
     try:
+        allowed = None
         if deadline is not None:
-            states.fit_into((deadline - time.monotonic()) * PREPARE_SHARE, split.items)
+            seconds = (deadline - time.monotonic()) * PREPARE_SHARE
+            allowed = _allowed_tokens(states, interactions, seconds, group, checkpoint_dir)
+            most = max(LEAST_TEXTS, allowed // SHORTEST_CUT)
+            interactions = fewer_users(interactions, most, work.seed)
+        split = examples(interactions)
+        fingerprint = work.fingerprint(split)
+        if allowed is not None:
+            states.fit_into(allowed, split.items)
         states.prepare(
             split.items, None if progress is None else lambda d, n: progress("encode", d, n)
         )
@@ -267,7 +286,27 @@ def _train(
         states.close()
         raise
     work.encoder = best.encoder
-    return _Race(runs, best), tower
+    return _Race(runs, best), split, tower
+
+
+def _allowed_tokens(
+    states: ItemStates,
+    interactions: Interactions,
+    seconds: float,
+    group: Group,
+    checkpoint_dir: Path | None,
+) -> int:
+    """Tokens that go through the model once in some seconds; a fit that goes on after a kill is held
+    to what was measured at first, so that it learns from the same."""
+    file = None if checkpoint_dir is None else checkpoint_dir / TOKENS_ALLOWED
+    if file is not None and file.exists():
+        return int(json.loads(file.read_text(encoding="utf-8")))
+    items = np.unique(interactions.item).astype(np.int64)
+    speed = states.tokens_per_second(items) if len(items) else 0.0
+    allowed = int(group.least(seconds * speed))
+    if file is not None and group.first:
+        atomic_write(file, json.dumps(allowed))
+    return allowed
 
 
 def _tune(

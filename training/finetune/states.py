@@ -7,7 +7,8 @@ it (Wang et al., *Cross-Batch Memory for Embedding Learning*, CVPR 2020: under s
 rates such states drift slowly).
 
 A fit's budget may be too short to run every text whole through the frozen layers; texts are then
-cut for the fit alone, as little as the budget asks (what an item is comes first in its text).
+cut for the fit alone, as little as the budget asks (what an item is comes first in its text), and where
+even their beginnings are too many, fewer users' items are read.
 
 Shapes: n items, L tokens, H hidden units.
 """
@@ -117,11 +118,9 @@ class ItemStates:
         if not same:
             self._ready[:] = False
 
-    def fit_into(self, seconds: float, items: Rows) -> None:
-        """Cut the texts so that running `items` through the model once takes about `seconds`."""
-        total = int(self.lengths[items].sum())
-        allowed = seconds * self._tokens_per_second(items)
-        if total <= allowed:
+    def fit_into(self, allowed: float, items: Rows) -> None:
+        """Cut the texts so that `items` have about `allowed` tokens together."""
+        if int(self.lengths[items].sum()) <= allowed:
             return
         cut = int(self.lengths.max())
         while cut > SHORTEST_CUT and np.minimum(self.lengths[items], cut).sum() > allowed:
@@ -134,7 +133,7 @@ class ItemStates:
         self._lay_out()
 
     @torch.no_grad()
-    def _tokens_per_second(self, items: Rows) -> float:
+    def tokens_per_second(self, items: Rows) -> float:
         """Speed of the whole model on texts of middling length."""
         self.encoder.eval()
         order = items[np.argsort(self.lengths[items], kind="stable")]
