@@ -116,7 +116,9 @@ class RecallStage:
 
     def _fuse(self, lists: Mapping[str, Recalled], n_items: int, limit: int) -> Recalled:
         voting = [(self.weights[name], found.items) for name, found in lists.items()]
-        voting = [(weight, items) for weight, items in voting if weight > 0 and len(items)]
+        chosen = [(weight, items) for weight, items in voting if weight > 0 and len(items)]
+        # Somebody new has no list but what is popular, which may weigh nothing where others speak.
+        voting = chosen or [(1.0, items) for _, items in voting if len(items)]
         size = min(limit, sum(len(items) for _, items in voting))
         items, scores = np.empty(size, np.int32), np.empty(size, np.float32)
         if size:

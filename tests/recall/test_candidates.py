@@ -105,6 +105,21 @@ def test_nobody_gets_an_empty_list(past, fitted, history):
     assert stage.candidates(history(past), 0, all_but_one).items.tolist() == [39]
 
 
+def test_somebody_new_gets_what_is_popular_though_it_weighs_nothing(fitted, history, nobody):
+    weights = dict.fromkeys(fitted, 1.0) | {"popular": 0.0}
+    sources = {name: fitted[name] for name in ("popular", "item_item", "als")}
+    stage = RecallStage(sources, 20, 5, weights={name: weights[name] for name in sources})
+    blocked = np.zeros(fitted["popular"].n_items, np.uint8)
+    new = stage.candidates(nobody, 0, blocked)
+    alone = fitted["popular"].recall(nobody, 5, 0, blocked).items
+    np.testing.assert_array_equal(new.items, alone)
+    assert np.isfinite(new.signals["fused.score"]).all()
+    somebody = history([0, 2, 4])
+    known = stage.candidates(somebody, 10**15, blocked).items
+    without = RecallStage({n: fitted[n] for n in ("item_item", "als")}, 20, 5)
+    np.testing.assert_array_equal(known, without.candidates(somebody, 10**15, blocked).items)
+
+
 def test_threads_do_not_disturb_one_another(fitted, history):
     stage = RecallStage(fitted, 20, 15)
     pasts = [history([i % 38, (i * 7) % 38, (i * 11) % 38]) for i in range(200)]
