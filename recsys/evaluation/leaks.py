@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from features.leaks import group_auc
 from recsys.evaluation.context import Check, day_and_time
 from recsys.evaluation.lists import Doubles, Longs, Truth
 
@@ -147,9 +148,10 @@ def shuffled_labels(
     """
     rng = np.random.default_rng(seed)
     found = np.empty(repeats)
+    relevant, place = held_out_y >= 1, np.unique(held_out_groups, return_inverse=True)[1]
     for repeat in range(repeats):
         score = np.asarray(fit_and_score(rng.permutation(y)), np.float64)
-        found[repeat] = group_auc(score, held_out_y, held_out_groups)
+        found[repeat] = group_auc(score, relevant, place)
     luck = 2.5 * float(found.std(ddof=1)) / np.sqrt(repeats)
     off = abs(float(found.mean()) - 0.5)
     return Check(
@@ -163,35 +165,13 @@ def feature_strength(x: Matrix, y: Whole, groups: Whole) -> Doubles:
     """float64[F]: within-group AUC of each feature alone, in its better direction, or of its
     presence; 0.5 where it says nothing."""
     strength = np.full(x.shape[1], 0.5)
+    relevant, place = np.asarray(y) >= 1, np.unique(groups, return_inverse=True)[1]
     for f in range(x.shape[1]):
         column = np.asarray(x[:, f], np.float64)
         known = np.isfinite(column)
         low = column[known].min() - 1.0 if known.any() else 0.0
-        found = [group_auc(np.where(known, column, low), y, groups)]
+        found = [group_auc(np.where(known, column, low), relevant, place)]
         if not known.all():
-            found.append(group_auc(known.astype(np.float64), y, groups))
-        strength[f] = max([max(v, 1.0 - v) for v in found if np.isfinite(v)], default=0.5)
+            found.append(group_auc(known.astype(np.float64), relevant, place))
+        strength[f] = max(max(v, 1.0 - v) for v in found)
     return strength
-
-
-def group_auc(score: Doubles, y: Whole, groups: Whole) -> float:
-    """Mean AUC over groups holding both kinds of label, each pair counted once; ties are half.
-
-    NaN when no group holds both kinds.
-    """
-    place = np.unique(groups, return_inverse=True)[1]
-    order = np.lexsort((score, place))
-    group, ranked = place[order], score[order]
-    positive = (y[order] >= 1).astype(np.float64)
-    starts = np.searchsorted(group, np.arange(place.max(initial=-1) + 1))
-    fresh = np.ones(len(group), bool)
-    fresh[1:] = (group[1:] != group[:-1]) | (ranked[1:] != ranked[:-1])
-    run = np.cumsum(fresh) - 1
-    first = np.nonzero(fresh)[0]
-    mean_rank = (first + np.append(first[1:], len(group)) - 1) / 2.0
-    rank = mean_rank[run] - starts[group]
-    positives = np.bincount(group, weights=positive)
-    negatives = np.bincount(group) - positives
-    total = np.bincount(group, weights=rank * positive) - positives * (positives - 1) / 2.0
-    pairs = (positives * negatives).sum()
-    return float(total.sum() / pairs) if pairs else float("nan")

@@ -18,23 +18,6 @@ def rows(seed: int, n: int = 2000) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return x, y, np.arange(n) // 10
 
 
-def test_group_auc_equals_scikit_learn_within_one_group() -> None:
-    from sklearn.metrics import roc_auc_score
-
-    rng = np.random.default_rng(2)
-    y, score = rng.integers(0, 2, 60), rng.integers(0, 8, 60).astype(float)
-    assert leaks.group_auc(score, y, np.zeros(60, int)) == pytest.approx(roc_auc_score(y, score))
-
-
-def test_group_auc_compares_only_within_groups() -> None:
-    y = np.array([1, 0, 1, 0])
-    groups = np.array([0, 0, 1, 1])
-    assert leaks.group_auc(np.array([2.0, 1.0, 9.0, 8.0]), y, groups) == 1.0
-    assert leaks.group_auc(np.array([2.0, 1.0, 5.0, 8.0]), y, groups) == 0.5
-    assert leaks.group_auc(np.array([1.0, 1.0, 5.0, 8.0]), y, groups) == 0.25
-    assert np.isnan(leaks.group_auc(np.array([1.0, 2.0]), np.array([1, 1]), np.zeros(2, int)))
-
-
 def test_honest_features_pass() -> None:
     check = leaks.single_features(*rows(1), NAMES)
     assert check.passed

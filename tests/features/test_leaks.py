@@ -70,3 +70,20 @@ def test_group_auc_counts_pairs_inside_groups():
 
 def test_group_auc_without_pairs_is_one_half():
     assert group_auc(np.zeros(2, np.float32), np.ones(2, bool), np.zeros(2, int)) == 0.5
+
+
+def test_group_auc_equals_scikit_learn_within_one_group():
+    from sklearn.metrics import roc_auc_score
+
+    rng = np.random.default_rng(2)
+    y, score = rng.integers(0, 2, 60), rng.integers(0, 8, 60).astype(float)
+    assert group_auc(score, y == 1, np.zeros(60, int)) == pytest.approx(roc_auc_score(y, score))
+
+
+def test_group_auc_compares_only_within_groups():
+    y = np.array([1, 0, 1, 0])
+    groups = np.array([0, 0, 1, 1])
+    assert group_auc(np.array([2.0, 1.0, 9.0, 8.0]), y == 1, groups) == 1.0
+    assert group_auc(np.array([2.0, 1.0, 5.0, 8.0]), y == 1, groups) == 0.5
+    assert group_auc(np.array([1.0, 1.0, 5.0, 8.0]), y == 1, groups) == 0.25
+    assert group_auc(np.array([1.0, 2.0]), np.ones(2, bool), np.zeros(2, int)) == 0.5
