@@ -162,7 +162,9 @@ def _standard_error(y: npt.NDArray[np.bool_], place: npt.NDArray[np.int64]) -> f
     return 1.0 / np.sqrt(12.0 * useful) if useful else np.inf
 
 
-def group_auc(score: Floats, y: npt.NDArray[np.bool_], place: npt.NDArray[np.int64]) -> float:
+def group_auc(
+    score: npt.NDArray[np.floating], y: npt.NDArray[np.bool_], place: npt.NDArray[np.int64]
+) -> float:
     """Share of (relevant, other) pairs of a group in the right order, over all groups; ties and
     rows of no value against each other count half; 0.5 where there is no pair."""
     low = np.nanmin(score, initial=0.0) - 1.0
