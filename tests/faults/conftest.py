@@ -13,10 +13,12 @@ from recsys.bundle import open_bundle
 from recsys.registry import Registry
 
 USERS = 120
+# No budget binds: what a clock decides differs from run to run on any machine.
 CONFIG = """
 data: {{items: items.parquet, events: events.parquet}}
 clock: end_of_data
 encoder: {{model: {model}, max_steps: 5, epochs: 1, max_tokens: 32}}
+budget_minutes: 600
 evaluation: {{bootstrap: 100}}
 sources: {{tune: false}}
 """
