@@ -286,6 +286,17 @@ def test_too_many_texts_for_the_budget_are_those_of_fewer_users(fit, settings, m
     assert few["examples"] < whole["examples"]
 
 
+def test_the_same_fit_gives_the_same_numbers(fit, settings, tmp_path):
+    whole = settings(dropout=0.1, max_steps=3)
+    names = ("one", "two")
+    losses = [fit(whole, name)["learned"]["losses"] for name in names]
+    assert losses[0] == losses[1]
+    for file in ("model.safetensors", "tower.safetensors"):
+        one, two = ((tmp_path / name / file).read_bytes() for name in names)
+        assert one == two
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
 def test_patience_ends_a_fit(fit, settings):
     learned = fit(settings(head_learning_rate=1e-9, learning_rate=1e-9, head_steps=60, patience=2))
     assert "no better validation" in learned["learned"]["stopped"]

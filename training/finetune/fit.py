@@ -43,6 +43,7 @@ from training.finetune.freeze import compile_layers, frozen_layers, merge_lora, 
 from training.finetune.loop import Learner, Metrics, Trainer
 from training.finetune.states import SHORTEST_CUT, ItemStates, scratch_folder
 from training.finetune.tower_model import UserTower
+from training.repeatable import repeatable
 
 log = logging.getLogger(__name__)
 
@@ -71,6 +72,7 @@ CLOSING_SECONDS = 10.0
 """Part of the budget kept for calibration, export and writing (measured: 5-10 s)."""
 
 
+@repeatable()
 def fit_encoder(
     interactions: Interactions,
     texts: Sequence[str],

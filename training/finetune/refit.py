@@ -28,6 +28,7 @@ from training.finetune.distributed import Group
 from training.finetune.examples import Shown, make_examples
 from training.finetune.loop import Learner, Trainer
 from training.finetune.tower_model import UserTower
+from training.repeatable import repeatable
 
 STEPS = 200
 """Steps at most (assumed; early stopping ends most fits before)."""
@@ -77,6 +78,7 @@ class _FixedStates:
         return self.bank.device
 
 
+@repeatable()
 def refit_tower(
     interactions: Interactions,
     vectors: Floats,

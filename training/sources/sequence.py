@@ -29,6 +29,7 @@ from recsys.collaborative.base import (
 )
 from recsys.collaborative.dense import LISTS_FROM, InvertedLists
 from recsys.sequence.source import SequenceSource
+from training.repeatable import repeatable
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +72,7 @@ def fit_sequence(
     threads = torch.get_num_threads()
     torch.set_num_threads(idle_threads(workers))
     try:
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), repeatable():
             torch.manual_seed(seed)
             return _fit(interactions, inputs, chosen, seed, previous)
     finally:
