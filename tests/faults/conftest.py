@@ -67,7 +67,18 @@ def champion_of(config):
     return None if version is None else open_bundle(registry.local_path(version))
 
 
+def content_of(config):
+    """File → SHA-256 of the champion's parts. The manifests hold seconds and are left out."""
+    parts = champion_of(config).manifest["parts"].values()
+    files = {name: entry["sha256"] for part in parts for name, entry in part["files"].items()}
+    del files["encoder/manifest.json"]
+    return files
+
+
 @pytest.fixture
 def real_night():
-    """lay_out(folder, model) → config file; night(config) → process; champion_of(config) → bundle."""
-    return SimpleNamespace(lay_out=lay_out, night=night, champion_of=champion_of)
+    """lay_out(folder, model) → config file; of it: night → process, champion_of → bundle, content_of →
+    file and checksum."""
+    return SimpleNamespace(
+        lay_out=lay_out, night=night, champion_of=champion_of, content_of=content_of
+    )
