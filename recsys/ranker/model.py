@@ -6,6 +6,7 @@ is offered with the names of its columns and is refused when they differ from th
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import numpy.typing as npt
 
 from data_schemas.errors import RecsysError
 from recsys.ranker.linear import LinearPart, Matrix
+from recsys.ranker.trees import FastTrees
 
 LINEAR_FILE = "linear.json"
 TREES_FILE = "ranker.txt"
@@ -38,10 +40,16 @@ class Ranker:
         total = self.linear.score(x) if self.linear else np.zeros(len(x))
         if self.boosters and len(x):
             trees = sum(
-                np.asarray(b.predict(x, raw_score=True, num_threads=1)) for b in self.boosters
+                np.asarray(b.predict(x, raw_score=True, num_threads=1)) if t is None else t.score(x)
+                for t, b in zip(self._trees, self.boosters, strict=True)
             )
             total = total + trees / len(self.boosters)
         return total
+
+    @cached_property
+    def _trees(self) -> list[FastTrees | None]:
+        """The boosters' trees as bits; None for those that LightGBM itself must score."""
+        return [FastTrees.of(booster) for booster in self.boosters]
 
     def contributions(self, x: Matrix) -> npt.NDArray[np.float64]:
         """float64[R,F]: what each feature adds to the score (TreeSHAP of the trees + linear).
