@@ -46,7 +46,7 @@ def test_the_night_killed_anywhere_ends_as_if_undisturbed(tmp_path, tiny_model, 
 
     registry = Registry(load_config(rough))
     assert killed >= 1
-    assert real_night.content_of(rough) == real_night.content_of(calm)
+    assert real_night.same_release(rough, calm)
     assert [v.version for v in registry.list()] == [1]
     assert len(list((tmp_path / "rough").rglob("MLmodel"))) == 1
     assert not list((tmp_path / "rough" / "work").rglob("*.part"))
