@@ -13,7 +13,6 @@ import argparse
 import json
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +27,7 @@ from recsys.progress import Reporter
 from recsys.stages import StageRunner
 from recsys.workspace import Workspace
 from training.groups import top_k
-from training.night import encoder, inputs, measure, sources
+from training.night import encoder, inputs, measure, ranker, sources
 from training.night.context import Night
 from training.night.evaluate import truth_of
 from training.ranker import fit_ranker
@@ -47,14 +46,14 @@ def without_source(recipe, name):
 
 def quality(night, train, test, columns):
     """(nDCG@10 by moment, share of relevant items among the candidates)."""
-    place = [train.features.columns.index(c) for c in columns]
-    groups = train.groups()
-    groups = replace(groups, x=np.ascontiguousarray(groups.x[:, place]))
-    ranker = fit_ranker(
-        groups, columns, night.config.ranker, seed=night.config.seed, workers=night.workers
+    fitted = fit_ranker(
+        ranker.only(train.groups(), train, columns),
+        columns,
+        night.config.ranker,
+        seed=night.config.seed,
+        workers=night.workers,
     )
-    place = [test.features.columns.index(c) for c in ranker.features]
-    score = ranker.score(np.ascontiguousarray(np.asarray(test.x)[:, place]))
+    score = ranker.scored(fitted, test)
     lists = RankedLists("variant", *top_k(score, test.table.items, test.table.offsets, K))
     found = float((test.table.grade > 0).sum() / max(1, len(test.moments.relevant)))
     return ndcg(judge(truth_of(test.moments), lists), K), found

@@ -17,9 +17,7 @@ items.parquet and events.parquet; a TO that is there already is judged again by 
 
 import argparse
 import json
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -28,18 +26,19 @@ import pyarrow.parquet as pq
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.second_night import nightly
 from data_schemas import columns as c
 from data_schemas.config import load_config
 from features.interactions import History
 from recsys.asking import Ask
 from recsys.cli.live import state_folder
 from recsys.collaborative.base import SourceInputs
+from recsys.evaluation.uncertainty import bootstrap
 from recsys.ranking import Runtime
 from recsys.registry import Registry
 from recsys.tables.load import load_tables
 from training.sources.fit import fit_one
 
-ROOT = Path(__file__).resolve().parents[1]
 SENT = (0, 1, 3, 5)
 
 
@@ -66,13 +65,6 @@ def lay_out(data, to, seed, minutes):
         f"budget_minutes: {minutes:g}\nname: cold\nclock: end_of_data\n"
     )
     return events, cold, new
-
-
-def night(to):
-    command = [sys.executable, "-m", "recsys", "nightly", "-c", str(to / "recsys.yaml")]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    if done.returncode not in (0, 4):
-        sys.exit(done.stdout + done.stderr)
 
 
 class Baseline:
@@ -117,15 +109,6 @@ def place(listed, wanted):
     return listed.index(wanted) + 1 if wanted in listed else np.inf
 
 
-def interval(values, seed=0):
-    """mean [low, high] by a bootstrap over users."""
-    values = np.asarray(values, float)
-    draw = np.random.default_rng(seed)
-    means = values[draw.integers(0, len(values), (2000, len(values)))].mean(axis=1)
-    low, high = np.percentile(means, [2.5, 97.5])
-    return f"{values.mean():.4f} [{low:.4f}, {high:.4f}]", float(values.mean())
-
-
 def histories(events):
     """User → events as requests send them, in order."""
     found = {}
@@ -158,9 +141,7 @@ def main():
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     events, cold, new = lay_out(given.data, given.to, given.seed, given.minutes)
-    began = time.perf_counter()
-    night(given.to)
-    print(f"night: {time.perf_counter() - began:.0f} s", flush=True)
+    print(f"night: {nightly(given.to)[0]:.0f} s", flush=True)
     config = load_config(given.to / "recsys.yaml")
     registry = Registry(config)
     version = registry.champion()
@@ -178,9 +159,11 @@ def main():
         return [users[i] for i in draw.permutation(len(users))[: given.users]]
 
     def say(title, values):
-        text, mean = interval(values)
-        result[title] = mean
-        print(f"  {title:44s}{text}", flush=True)
+        one_each = np.arange(len(values), dtype=np.int32)
+        columns = np.asarray(values, float)[:, None]
+        found = bootstrap(columns, one_each, resamples=2000, seed=0).interval(0)
+        result[title] = found.value
+        print(f"  {title:44s}{found.value:.4f} [{found.low:.4f}, {found.high:.4f}]", flush=True)
 
     last_on_cold = [
         u for u, e in of_user.items()

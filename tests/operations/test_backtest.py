@@ -1,5 +1,6 @@
 """The backtest's own arithmetic, and that it touches nothing that serves."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 
 from data_schemas.config import parse_config
 from data_schemas.errors import UsageError
-from features.interactions import DAY, Interactions
+from features.interactions import DAY
 from recsys.cli import backtest
 from recsys.cli.backtest import NightQuality, compare, conclusions, elsewhere, plan_cuts, table
 from recsys.registry import Registry
@@ -36,27 +37,13 @@ def test_nothing_is_promoted_where_it_would_serve(config):
     assert simulated.workspace_path == config.workspace_path / "backtest"
 
 
-def events_at(times, users):
-    """One positive event at each time, on an item of its own, users in turn."""
-    count = len(times)
-    return Interactions(
-        (np.arange(count) % users).astype(np.int32),
-        np.arange(count, dtype=np.int32),
-        np.zeros(count, np.int16),
-        np.asarray(times, np.int64),
-        np.full(count, np.nan, np.float32),
-        np.ones(count, np.float32),
-        np.ones(count, np.int8),
-        np.arange(count),
-        np.array([f"u{n}" for n in range(users)], object),
-        ("click",),
-        count,
-    )
-
-
-def test_cuts_are_days_or_equal_shares_that_hold_enough_lists(config, monkeypatch):
+def test_cuts_are_days_or_equal_shares_that_hold_enough_lists(config, monkeypatch, interactions_of):
     def planned(times, users, nights):
-        monkeypatch.setattr(backtest, "_events", lambda _: events_at(np.sort(times), users))
+        """Of one event at each time, on an item of its own, users in turn."""
+        each = np.arange(len(times))
+        events = interactions_of(each % users, each, n_items=len(times))
+        events = replace(events, time=np.sort(times).astype(np.int64))
+        monkeypatch.setattr(backtest, "_events", lambda _: events)
         return plan_cuts(config, nights)
 
     cuts, why = planned(np.random.default_rng(1).integers(0, 40 * DAY, 4000), 50, 14)

@@ -106,9 +106,8 @@ def test_nobody_gets_an_empty_list(past, fitted, history):
 
 
 def test_somebody_new_gets_what_is_popular_though_it_weighs_nothing(fitted, history, nobody):
-    weights = dict.fromkeys(fitted, 1.0) | {"popular": 0.0}
     sources = {name: fitted[name] for name in ("popular", "item_item", "als")}
-    stage = RecallStage(sources, 20, 5, weights={name: weights[name] for name in sources})
+    stage = RecallStage(sources, 20, 5, weights={"popular": 0.0})
     blocked = np.zeros(fitted["popular"].n_items, np.uint8)
     new = stage.candidates(nobody, 0, blocked)
     alone = fitted["popular"].recall(nobody, 5, 0, blocked).items

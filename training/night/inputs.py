@@ -103,10 +103,15 @@ class Inputs:
         ]
 
     @cached_property
-    def _attributes_key(self) -> str:
-        """What identifies items and users apart from what they did."""
+    def attributes(self) -> dict[str, str]:
+        """SHA-256 by file of what is known of items and, where there is any, of users apart from what
+        they did."""
         files = [self.tables_folder / name for name in (ITEMS_FILE, USERS_FILE)]
-        return hash_json([hash_file(file) if file.exists() else None for file in files])
+        return {file.name: hash_file(file) for file in files if file.exists()}
+
+    @cached_property
+    def _attributes_key(self) -> str:
+        return hash_json([self.attributes.get(name) for name in (ITEMS_FILE, USERS_FILE)])
 
     @cached_property
     def texts(self) -> list[str]:

@@ -18,7 +18,7 @@ from features.catalogue import Catalogue
 from features.feature_set import FeatureSet
 from features.interactions import Interactions
 from features.users import UserTable
-from recsys.files import atomic_write, hash_file, link_or_copy
+from recsys.files import atomic_write, link_or_copy
 from recsys.tables.ingest import ITEMS_FILE, USERS_FILE
 from recsys.tables.load import Tables, read_users
 from training.night.context import Night
@@ -64,9 +64,7 @@ def windows_of(night: Night, events: Interactions, ordinal_until: int | None) ->
 def attributes_of_plan(night: Night, inputs: "Inputs", plan: Plan) -> "Inputs | None":
     """The inputs up to the first tested cut, over the items and users of the night that planned the
     windows; None where these are tonight's, which are then kept for the nights to come."""
-    folder = inputs.tables_folder
-    files = [f for f in (folder / ITEMS_FILE, folder / USERS_FILE) if f.exists()]
-    tonight = {file.name: hash_file(file) for file in files}
+    folder, tonight = inputs.tables_folder, inputs.attributes
     kept = plan.record.get("attributes", tonight)
     if kept != tonight:
         stage = night.runner.find(STAGE, kept)
@@ -81,11 +79,10 @@ def attributes_of_plan(night: Night, inputs: "Inputs", plan: Plan) -> "Inputs | 
 
     def keep(out: Path) -> None:
         (out / folder.name).mkdir()
-        for file in files:
-            link_or_copy(file, out / folder.name / file.name)
+        for name in tonight:
+            link_or_copy(folder / name, out / folder.name / name)
 
-    personal = (folder / USERS_FILE) in files
-    night.runner.run(STAGE, tonight, keep, personal=personal)
+    night.runner.run(STAGE, tonight, keep, personal=USERS_FILE in tonight)
     if not night.runner.dry_run:
         pointer = night.workspace.cache / POINTER
         atomic_write(pointer, json.dumps({**plan.record, "attributes": tonight}))

@@ -68,7 +68,7 @@ def fit(
             ]
             if 0 < len(columns) < len(measured.features.columns):
                 kept[name] = columns
-                _fit_into(_folder(out, name), night, _only(small, measured, columns), columns)
+                _fit_into(_folder(out, name), night, only(small, measured, columns), columns)
         return {
             "ranker": ranker.facts,
             "gain": ranker.gain(),
@@ -114,7 +114,7 @@ def _fit_into(folder: Path, night: Night, groups: Groups, columns: Sequence[str]
     return ranker
 
 
-def _only(groups: Groups, measured: Measured, columns: Sequence[str]) -> Groups:
+def only(groups: Groups, measured: Measured, columns: Sequence[str]) -> Groups:
     """The same groups with some of their features."""
     place = [measured.features.columns.index(c) for c in columns]
     return replace(groups, x=np.ascontiguousarray(groups.x[:, place]))
@@ -129,7 +129,11 @@ def _sample(groups: Groups, seed: int) -> Groups:
 
 def score(stage_path: Path, name: str, measured: Measured) -> np.ndarray[Any, np.dtype[np.float64]]:
     """float64[R]: scores of all rows by the full ranker (`full`) or an ablation's."""
-    ranker = Ranker.load(_folder(stage_path, name))
+    return scored(Ranker.load(_folder(stage_path, name)), measured)
+
+
+def scored(ranker: Ranker, measured: Measured) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """float64[R]: scores of all rows, whose features are found by name."""
     place = [measured.features.columns.index(c) for c in ranker.features]
     out = np.empty(len(measured.x))
     for low in range(0, len(out), 500_000):
