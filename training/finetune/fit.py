@@ -302,10 +302,12 @@ def _allowed_tokens(
     to what was measured at first, so that it learns from the same."""
     file = None if checkpoint_dir is None else checkpoint_dir / TOKENS_ALLOWED
     if file is not None and file.exists():
-        return int(json.loads(file.read_text(encoding="utf-8")))
-    items = np.unique(interactions.item).astype(np.int64)
-    speed = states.tokens_per_second(items) if len(items) else 0.0
-    allowed = int(group.least(seconds * speed))
+        mine = float(json.loads(file.read_text(encoding="utf-8")))
+    else:
+        items = np.unique(interactions.item).astype(np.int64)
+        mine = seconds * states.tokens_per_second(items) if len(items) else 0.0
+    # All processes must ask, also where only some of them find the file.
+    allowed = int(group.least(mine))
     if file is not None and group.first:
         atomic_write(file, json.dumps(allowed))
     return allowed
