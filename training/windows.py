@@ -277,9 +277,11 @@ def moments_at(interactions: Interactions, cut: int, label_end: int) -> Moments:
     inside = (interactions.time >= cut) & (interactions.time < label_end) & (interactions.grade > 0)
     user, item = interactions.user[inside], interactions.item[inside]
     grade = interactions.grade[inside]
-    before = interactions.time < cut
+    theirs = np.zeros(interactions.n_users, bool)
+    theirs[user] = True
+    before = (interactions.time < cut) & theirs[interactions.user]
     n = np.int64(interactions.n_items)
-    seen = np.unique(interactions.user[before] * n + interactions.item[before])
+    seen = interactions.user[before] * n + interactions.item[before]
     pair = user * n + item
     fresh = ~np.isin(pair, seen)
     pair, grade = pair[fresh], grade[fresh]

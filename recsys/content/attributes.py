@@ -21,7 +21,12 @@ from recsys.collaborative.base import (
     resolve_dials,
     weight_scale,
 )
-from recsys.collaborative.neighbours import NeighbourSource, product_rows
+from recsys.collaborative.neighbours import (
+    NeighbourSource,
+    heaviest,
+    kept_of_each,
+    product_rows,
+)
 from recsys.content.words import Csr, coded, phrases, transposed
 
 Doubles = npt.NDArray[np.float64]
@@ -69,7 +74,7 @@ class Attributes(NeighbourSource):
             with_values(rows, keeping[rows[1]]),
             shares_within(rows, liking, len(names)),
             np.ones(n_items, np.float32),
-            KEPT_COMPANIONS,
+            kept_of_each(n_items, KEPT_COMPANIONS),
             workers,
         )
         return cls(
@@ -106,11 +111,13 @@ def with_values(rows: Csr, value: Floats | Doubles) -> Csr:
 
 
 def shares_within(rows: Csr, liking: Doubles, n_attributes: int) -> Csr:
-    """Attribute × item: an item's share of the liking of all items with the attribute."""
+    """Attribute × item: an item's share of the liking of all items with the attribute, for the most
+    liked where very many have it."""
     offsets, column, _ = rows
     row = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
     total = np.bincount(column, liking[row], minlength=n_attributes)
-    return transposed(with_values(rows, liking[row] / total[column]), n_attributes)
+    shares = with_values(rows, liking[row] / total[column])
+    return transposed(heaviest(shares, liking[row], n_attributes), n_attributes)
 
 
 def kept_rate(interactions: Interactions, rows: Csr, n_attributes: int) -> Floats:

@@ -19,7 +19,12 @@ from recsys.collaborative.base import (
     resolve_dials,
     weight_scale,
 )
-from recsys.collaborative.neighbours import NeighbourSource, product_rows
+from recsys.collaborative.neighbours import (
+    NeighbourSource,
+    heaviest,
+    kept_of_each,
+    product_rows,
+)
 from recsys.content.words import Csr, coded, tokens, transposed
 
 KEPT_MATCHES: Final = 200
@@ -59,7 +64,10 @@ class Bm25(NeighbourSource):
         n_terms = int(documents[1].max()) + 1 if len(documents[1]) else 0
         events = np.bincount(interactions.item[interactions.weight > 0], minlength=n_items)
         lift = ((1.0 + events) ** chosen["popularity"]).astype(np.float32)
-        rows = product_rows(queries, transposed(documents, n_terms), lift, KEPT_MATCHES, workers)
+        row = np.repeat(np.arange(n_items), np.diff(documents[0]))
+        postings = transposed(heaviest(documents, documents[2] * lift[row], n_terms), n_terms)
+        kept = kept_of_each(n_items, KEPT_MATCHES)
+        rows = product_rows(queries, postings, lift, kept, workers)
         return cls(
             *rows,
             known=(np.diff(documents[0]) > 0).astype(np.uint8),

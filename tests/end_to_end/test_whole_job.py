@@ -107,7 +107,10 @@ def test_the_demonstrations_own_calls_leave_nothing_to_learn(workspace, capsys):
 
 def test_repeated_night_does_nothing(workspace):
     folder, first = workspace
-    again = run_night(load_config(folder / "recsys.yaml"))
+    config = load_config(folder / "recsys.yaml")
+    foreseen = run_night(config, dry_run=True)
+    assert foreseen.unchanged, foreseen.lines
+    again = run_night(config)
     assert again.unchanged
     assert again.version == first.version
 

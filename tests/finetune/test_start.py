@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from training.finetune import start
 from training.finetune.start import co_actions, linear_start
 
 
@@ -35,11 +36,24 @@ def test_items_acted_on_together_lie_together(behaviour):
         same = (kind[:, None] == kind) & ~np.eye(64, dtype=bool)
         return near[same].mean() - near[kind[:, None] != kind].mean()
 
-    head = linear_start(vectors, behaviour.histories())
+    head = linear_start(vectors, np.arange(64), behaviour.histories())
     assert head.dtype == np.float32
     assert margin(vectors @ head.T) > 1.5 * margin(vectors)
 
 
 def test_without_pairs_there_is_no_start(interactions_of):
     events = interactions_of([0, 1], [5, 2])
-    assert linear_start(np.eye(10, dtype=np.float32), events.histories()) is None
+    assert linear_start(np.eye(10, dtype=np.float32), np.arange(10), events.histories()) is None
+
+
+def test_items_without_an_event_make_no_difference(behaviour, monkeypatch):
+    """Only items with events are given, and in chunks: the same start as over the whole catalogue."""
+    histories = behaviour.histories()
+    items = np.unique(histories.events.item).astype(np.int64)
+    wide = np.random.default_rng(0).normal(size=(len(items) + 50, 12)).astype(np.float32)
+    wide /= np.linalg.norm(wide, axis=1, keepdims=True)
+    whole = linear_start(wide, np.arange(len(wide)), histories)
+    monkeypatch.setattr(start, "CHUNK", 7)
+    np.testing.assert_allclose(
+        linear_start(wide[items], items, histories), whole, rtol=1e-4, atol=1e-5
+    )

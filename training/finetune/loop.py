@@ -578,8 +578,10 @@ class Trainer:
 
     def start_head(self) -> None:
         """Set the head to its closed-form start, and validate it; the better of the two is kept."""
-        frozen = nn.functional.normalize(self.states.bank, dim=-1).cpu().numpy()
-        weight = linear_start(frozen, self.split.train.histories)
+        items = self._known
+        bank = self.states.bank[torch.from_numpy(items).to(self.device)]
+        frozen = nn.functional.normalize(bank, dim=-1).cpu().numpy()
+        weight = linear_start(frozen, items, self.split.train.histories)
         if weight is not None:
             with torch.no_grad():
                 self.learner.encoder.head.weight.copy_(torch.from_numpy(weight))

@@ -6,14 +6,14 @@ matrix that the covariances give in closed form (the canonical correlations of H
 *Relations Between Two Sets of Variates*, 1936). Its square root is the head: seconds of work for
 what takes gradient descent hundreds of steps.
 
-Shapes: n items, H units, p pairs.
+Shapes: n items, m of them with an event, H units.
 """
 
 import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from features.interactions import Floats, Histories
+from features.interactions import Floats, Histories, Longs
 
 WINDOW = 7
 """Events between the two of a pair, at most (assumed)."""
@@ -25,6 +25,9 @@ RIDGE = 0.02
 """Share of the mean variance added to every direction (measured on `games`)."""
 POWER = 0.4
 """Exponent of the correlations: a half would be the model's own; less is better (measured)."""
+
+CHUNK = 65_536
+"""Items whose covariances are added up together."""
 
 Matrix = npt.NDArray[np.float64]
 
@@ -44,19 +47,18 @@ def co_actions(histories: Histories, n_items: int) -> sparse.csr_matrix:
     return total + total.T
 
 
-def linear_start(vectors: Floats, histories: Histories) -> Floats | None:
-    """Head weight float32 [H, H] for frozen unit vectors [n, H]; None without any pair."""
-    pairs = co_actions(histories, len(vectors))
+def linear_start(vectors: Floats, items: Longs, histories: Histories) -> Floats | None:
+    """Head weight float32 [H, H] for frozen unit vectors [m, H] of `items` [m], ascending, among which
+    all items of the histories are; None without any pair."""
+    pairs = co_actions(histories, int(items[-1]) + 1)[items][:, items]
     degree = np.asarray(pairs.sum(axis=1)).ravel()
     if not degree.any():
         return None
     damp = np.where(degree > 0, np.maximum(degree, 1e-12) ** -POPULARITY, 0.0)
     pairs = sparse.diags(damp) @ pairs @ sparse.diags(damp)
-    pairs = pairs / pairs.sum()
+    pairs = (pairs / pairs.sum()).tocsr()
     share = np.asarray(pairs.sum(axis=1)).ravel()
-    x = vectors.astype(np.float64)
-    own = (x * share[:, None]).T @ x
-    cross = x.T @ (pairs @ x)
+    own, cross = _covariances(vectors, share, pairs.astype(np.float32))
     width = len(own)
     values, basis = np.linalg.eigh(own + RIDGE * np.trace(own) / width * np.eye(width))
     whiten = (basis / np.sqrt(np.maximum(values, 1e-12))) @ basis.T
@@ -65,3 +67,16 @@ def linear_start(vectors: Floats, histories: Histories) -> Floats | None:
     # The scale is free, since vectors are normalised behind the head; keep lengths near one.
     scaled: Floats = (head / np.sqrt((head**2).sum() / width)).astype(np.float32)
     return scaled
+
+
+def _covariances(vectors: Floats, share: Matrix, pairs: sparse.csr_matrix) -> tuple[Matrix, Matrix]:
+    """(of items with themselves, of pairs), each [H, H]. A chunk of items at a time: a million items
+    in double precision, thrice, would be more memory than the rest of a night."""
+    width = vectors.shape[1]
+    own, cross = np.zeros((width, width)), np.zeros((width, width))
+    for start in range(0, len(vectors), CHUNK):
+        chunk = slice(start, start + CHUNK)
+        x = vectors[chunk].astype(np.float64)
+        own += (x * share[chunk, None]).T @ x
+        cross += x.T @ (pairs[chunk] @ vectors)
+    return own, cross

@@ -368,10 +368,10 @@ def encode(night: Night, inputs: Inputs, encoder: StageResult, until: int) -> St
             facts["tower"] = _follow(night, inputs, encoder.path / FOLDER, out, until)
         return facts
 
-    texts = None if night.runner.dry_run else inputs.texts_key
     return night.runner.run(
         "vectors",
-        {"encoder": encoder.key, "texts": texts} | ({} if tower is None else {"tower": tower}),
+        {"encoder": encoder.key, "texts": inputs.texts_key}
+        | ({} if tower is None else {"tower": tower}),
         action,
         code=CODE,
         personal=False,

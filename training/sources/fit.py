@@ -91,7 +91,7 @@ def is_ordinal(interactions: Interactions) -> bool:
 
 
 def _no_clock(interactions: Interactions, inputs: SourceInputs) -> str | None:
-    if len(np.unique(interactions.time)) < 2:
+    if not len(interactions) or interactions.time.min() == interactions.time.max():
         return "all events have the same time: recent would equal popular"
     return None
 
@@ -102,7 +102,7 @@ def _no_pairs(interactions: Interactions) -> str | None:
     counts = np.bincount(users) if len(users) else np.zeros(1, np.int64)
     if counts.max(initial=0) < 2:
         return "no user has two positive events: nothing goes together"
-    if len(np.unique(interactions.item[liked])) < 2:
+    if np.count_nonzero(np.bincount(interactions.item[liked])) < 2:
         return "all positive events are of one item"
     return None
 
@@ -125,7 +125,7 @@ def _no_room_for_ease(
 
 def _no_sequences(interactions: Interactions) -> str | None:
     liked = interactions.weight > 0
-    pairs = int(liked.sum()) - len(np.unique(interactions.user[liked]))
+    pairs = int(liked.sum()) - np.count_nonzero(np.bincount(interactions.user[liked]))
     if pairs < SEQUENCE_LEAST_PAIRS:
         return f"{pairs} consecutive events are too few, at least {SEQUENCE_LEAST_PAIRS} needed"
     return None
