@@ -106,15 +106,15 @@ def plan_cuts(config: RecsysConfig, nights: int) -> tuple[list[int], str]:
     daily = [end - DAY * n for n in range(nights, -1, -1)]
     lists = count_returning(events, tuple(daily[:-1]), end)
     if lists >= wanted:
-        return daily, f"the last {nights} days, {lists:,} lists to judge"
-    few = f"the last {nights} days have {lists:,} lists to judge"
+        return daily, f"the last {nights} days, {lists:,} lists of returning users to judge"
+    few = f"the last {nights} days have {lists:,} lists of returning users to judge"
     for share in SHARES:
         region = events.time[int(len(events) * (1 - share)) :]
         places = np.linspace(0, len(region) - 1, nights + 1).astype(int)
         cuts = sorted({int(t) for t in region[places[:-1]]})
         lists = count_returning(events, tuple(cuts), end)
         if len(cuts) == nights and (lists >= wanted or share == SHARES[-1]):
-            said = f"equal shares of the last {share:.0%} of the events, {lists:,} lists to judge"
+            said = f"equal shares of the last {share:.0%} of the events, {lists:,} lists of returning users to judge"
             return [*cuts, end], f"{said} ({few})"
     raise UsageError(
         "the data has too few moments for so many nights",

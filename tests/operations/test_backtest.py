@@ -53,8 +53,10 @@ def test_cuts_are_days_or_equal_shares_that_hold_enough_lists(config, monkeypatc
     cuts, why = planned(sparse, 50, 4)
     assert (cuts[-1], len(cuts)) == (sparse[-1] + 1, 5)
     assert cuts[0] == sparse[320]
-    assert why.startswith("equal shares of the last 20% of the events, 80 lists to judge")
-    assert "(the last 4 days have 1 lists to judge)" in why
+    assert why.startswith(
+        "equal shares of the last 20% of the events, 80 lists of returning users to judge"
+    )
+    assert "(the last 4 days have 1 lists of returning users to judge)" in why
     cuts, why = planned(sparse, 5, 4)
     assert cuts[0] == sparse[200]
     assert "last 50%" in why
