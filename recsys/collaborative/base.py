@@ -140,14 +140,9 @@ def support(interactions: Interactions) -> Ints:
 
 def in_chunks(work: Callable[[int, int], None], n: int, workers: int, size: int = 4096) -> None:
     """Run work(first, until) over 0..n in threads; each chunk writes only its own rows."""
-    starts = range(0, n, size)
     with ThreadPoolExecutor(max_workers=max(1, workers)) as pool:
-        try:
-            for future in [pool.submit(work, s, min(n, s + size)) for s in starts]:
-                future.result()
-        except BaseException:  # one that fails, or Ctrl-C: what has not begun is not waited for
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+        for _ in pool.map(lambda first: work(first, min(n, first + size)), range(0, n, size)):
+            pass
 
 
 # ---------------------------------------------------------------------------- scratch

@@ -24,7 +24,7 @@ from recsys.collaborative.base import (
     support,
     weight_scale,
 )
-from recsys.collaborative.neighbours import NeighbourSource, Rows, kept_of_each
+from recsys.collaborative.neighbours import NeighbourSource, Rows
 
 KEPT_NEIGHBOURS = 300
 """Neighbours kept per item: longer rows change no list of 300 on `games` noticeably."""
@@ -132,7 +132,7 @@ def count_pairs(
     mass = np.maximum(mass, 1e-9)
     row_scale = (mass**-left).astype(np.float32)
     column_scale = (mass**-right).astype(np.float32)
-    rows = Rows(n_items, kept_of_each(n_items, KEPT_NEIGHBOURS))
+    rows = Rows(n_items, KEPT_NEIGHBOURS)
 
     def work(first: int, until: int) -> None:
         chunk = rows.chunk(first, until)

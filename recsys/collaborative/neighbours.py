@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import ClassVar, Final, Self
 
 import numpy as np
-import numpy.typing as npt
 
 from features.interactions import Floats, History, Ints, Longs
 from features.protocols import Mask, Recalled
@@ -29,10 +28,6 @@ TABLE_ENTRIES: Final = 50_000_000
 """Neighbours of all items together in a table wanted at most (8 bytes each, in every bundle)."""
 LEAST_KEPT: Final = 50
 """Neighbours that an item keeps in however large a catalogue (assumed)."""
-TABLE_VISITS: Final = 1_000_000_000
-"""Pairs of items that a product may meet, about (a million items: 20 to 80 ns each, by the caches at hand)."""
-LEAST_OF_ONE: Final = 200
-"""Items that one word or attribute leads to in however large a catalogue (assumed)."""
 
 
 class NeighbourSource(FittableSource):
@@ -107,7 +102,8 @@ class Rows:
     """N rows of at most K entries being filled in chunks, then packed into CSR."""
 
     def __init__(self, n_items: int, keep: int) -> None:
-        self.keep = max(1, min(keep, n_items))
+        room = max(LEAST_KEPT, TABLE_ENTRIES // max(1, n_items))
+        self.keep = max(1, min(keep, n_items, room))
         self.n_items = n_items
         self._chunks: dict[int, tuple[Ints, Floats, Ints]] = {}
 
@@ -135,33 +131,6 @@ class Rows:
             np.concatenate([p[0] for p in parts]),
             np.concatenate([p[1] for p in parts]),
         )
-
-
-def kept_of_each(n_items: int, most: int) -> int:
-    """Neighbours kept of each item: `most`, fewer where a table of the catalogue would be too large."""
-    return int(np.clip(TABLE_ENTRIES // max(1, n_items), min(LEAST_KEPT, most), most))
-
-
-def heaviest(
-    rows: tuple[Longs, Ints, Floats], weight: npt.NDArray[np.floating], n_columns: int
-) -> tuple[Longs, Ints, Floats]:
-    """The entries of a CSR matrix without the lightest of columns with very many, ties by row.
-
-    A product of two such matrices over a large catalogue costs its square: a word or a category
-    that a share of the items has leads from each of them to each of them. What is left keeps a
-    table's cost near `TABLE_VISITS`; smaller catalogues lose nothing.
-    """
-    offsets, column, value = rows
-    most = max(LEAST_OF_ONE, TABLE_VISITS // max(1, len(column)))
-    large = np.flatnonzero((np.bincount(column, minlength=n_columns) > most)[column])
-    order = large[np.lexsort((-weight[large], column[large]))]
-    place = np.arange(len(order)) - np.searchsorted(column[order], column[order])
-    keep = np.ones(len(column), bool)
-    keep[order[place >= most]] = False
-    row = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
-    kept = np.zeros_like(offsets)
-    np.cumsum(np.bincount(row[keep], minlength=len(offsets) - 1), out=kept[1:])
-    return kept, column[keep], value[keep]
 
 
 def product_rows(

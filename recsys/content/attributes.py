@@ -21,13 +21,8 @@ from recsys.collaborative.base import (
     resolve_dials,
     weight_scale,
 )
-from recsys.collaborative.neighbours import (
-    NeighbourSource,
-    heaviest,
-    kept_of_each,
-    product_rows,
-)
-from recsys.content.words import Csr, coded, phrases, transposed
+from recsys.collaborative.neighbours import NeighbourSource, product_rows
+from recsys.content.words import Csr, bounded, coded, phrases, transposed
 
 Doubles = npt.NDArray[np.float64]
 
@@ -74,7 +69,7 @@ class Attributes(NeighbourSource):
             with_values(rows, keeping[rows[1]]),
             shares_within(rows, liking, len(names)),
             np.ones(n_items, np.float32),
-            kept_of_each(n_items, KEPT_COMPANIONS),
+            KEPT_COMPANIONS,
             workers,
         )
         return cls(
@@ -116,8 +111,8 @@ def shares_within(rows: Csr, liking: Doubles, n_attributes: int) -> Csr:
     offsets, column, _ = rows
     row = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
     total = np.bincount(column, liking[row], minlength=n_attributes)
-    shares = with_values(rows, liking[row] / total[column])
-    return transposed(heaviest(shares, liking[row], n_attributes), n_attributes)
+    shares = transposed(with_values(rows, liking[row] / total[column]), n_attributes)
+    return bounded(shares, liking[shares[1]])
 
 
 def kept_rate(interactions: Interactions, rows: Csr, n_attributes: int) -> Floats:

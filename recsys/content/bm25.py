@@ -11,7 +11,7 @@ from typing import ClassVar, Final, Self
 
 import numpy as np
 
-from features.interactions import Floats, Interactions
+from features.interactions import Interactions
 from recsys.collaborative.base import (
     Dials,
     SourceInputs,
@@ -19,13 +19,8 @@ from recsys.collaborative.base import (
     resolve_dials,
     weight_scale,
 )
-from recsys.collaborative.neighbours import (
-    NeighbourSource,
-    heaviest,
-    kept_of_each,
-    product_rows,
-)
-from recsys.content.words import Csr, coded, tokens, transposed
+from recsys.collaborative.neighbours import NeighbourSource, product_rows
+from recsys.content.words import Csr, bounded, coded, largest, tokens, transposed
 
 KEPT_MATCHES: Final = 200
 FREQUENT_SHARE: Final = 0.1
@@ -64,10 +59,9 @@ class Bm25(NeighbourSource):
         n_terms = int(documents[1].max()) + 1 if len(documents[1]) else 0
         events = np.bincount(interactions.item[interactions.weight > 0], minlength=n_items)
         lift = ((1.0 + events) ** chosen["popularity"]).astype(np.float32)
-        row = np.repeat(np.arange(n_items), np.diff(documents[0]))
-        postings = transposed(heaviest(documents, documents[2] * lift[row], n_terms), n_terms)
-        kept = kept_of_each(n_items, KEPT_MATCHES)
-        rows = product_rows(queries, postings, lift, kept, workers)
+        postings = transposed(documents, n_terms)
+        postings = bounded(postings, postings[2] * lift[postings[1]])
+        rows = product_rows(queries, postings, lift, KEPT_MATCHES, workers)
         return cls(
             *rows,
             known=(np.diff(documents[0]) > 0).astype(np.uint8),
@@ -89,18 +83,5 @@ def weighted_terms(texts: Sequence[str], k1: float, b: float) -> tuple[Csr, Csr]
     norm = k1 * (1.0 - b + b * length / max(1.0, float(length.mean() if n_items else 1.0)))
     row = np.repeat(np.arange(n_items), np.diff(offsets))
     weight = (count * (k1 + 1.0) / (count + norm[row])).astype(np.float32)
-    return (offsets, column, weight), rarest((offsets, column, idf[column]))
-
-
-def rarest(rows: Csr) -> Csr:
-    """Each row's `QUERY_TERMS` entries of the largest value, in their old order."""
-    offsets, column, value = rows
-    row = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
-    order = np.lexsort((column, -value, row))
-    rank = np.empty(len(order), np.int64)
-    rank[order] = np.arange(len(order)) - offsets[row[order]]
-    keep = rank < QUERY_TERMS
-    kept_offsets = np.zeros_like(offsets)
-    np.cumsum(np.bincount(row[keep], minlength=len(offsets) - 1), out=kept_offsets[1:])
-    kept: Floats = value[keep]
-    return kept_offsets, column[keep], kept
+    queries = largest((offsets, column, idf[column]), idf[column], QUERY_TERMS)
+    return (offsets, column, weight), queries

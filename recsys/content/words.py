@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 
 from features.interactions import Floats, Ints, Longs
 
@@ -19,8 +20,13 @@ MAX_TEXT: Final = 4000
 """Characters of a text that are read; a title of 100 kB must not stall a fit."""
 MAX_GRAM: Final = 3
 """Words of the longest phrase that counts as an attribute."""
+TABLE_VISITS: Final = 1_000_000_000
+"""Pairs of items that a product may meet, about (a million items: 20 to 80 ns each, by the caches at hand)."""
+LEAST_OF_ONE: Final = 200
+"""Items that one word or attribute leads to in however large a catalogue (assumed)."""
 
 Csr = tuple[Longs, Ints, Floats]
+Doubles = npt.NDArray[np.float64]
 
 
 def tokens(text: str) -> list[str]:
@@ -74,3 +80,28 @@ def transposed(rows: Csr, n_columns: int) -> Csr:
         matrix.indices.astype(np.int32),
         matrix.data.astype(np.float32),
     )
+
+
+def largest(rows: Csr, weight: Floats | Doubles, most: int) -> Csr:
+    """Each row's `most` entries of the largest weight [nnz], ties by column, in their old order."""
+    offsets, column, value = rows
+    lengths = np.diff(offsets)
+    row = np.repeat(np.arange(len(lengths)), lengths)
+    long = np.flatnonzero(lengths[row] > most)
+    order = long[np.lexsort((column[long], -weight[long], row[long]))]
+    rank = np.arange(len(order)) - np.searchsorted(row[order], row[order])
+    keep = np.ones(len(column), bool)
+    keep[order[rank >= most]] = False
+    kept = np.zeros_like(offsets)
+    np.cumsum(np.bincount(row[keep], minlength=len(lengths)), out=kept[1:])
+    return kept, column[keep], value[keep]
+
+
+def bounded(postings: Csr, weight: Floats | Doubles) -> Csr:
+    """Words or attributes with the items they lead to, the heaviest of those where they are very many.
+
+    A table of matches over a large catalogue costs its square: what a share of the items has leads
+    from each of them to each. What is left keeps the cost near `TABLE_VISITS`; smaller catalogues
+    lose nothing.
+    """
+    return largest(postings, weight, max(LEAST_OF_ONE, TABLE_VISITS // max(1, len(weight))))

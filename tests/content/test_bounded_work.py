@@ -7,7 +7,8 @@ import pytest
 
 from recsys.collaborative import neighbours
 from recsys.collaborative.base import in_chunks
-from recsys.content import attributes
+from recsys.collaborative.neighbours import Rows
+from recsys.content import attributes, words
 
 
 @pytest.fixture
@@ -22,8 +23,8 @@ def rows():
 
 
 def test_an_attribute_leads_to_its_most_liked_items(rows, monkeypatch):
-    monkeypatch.setattr(neighbours, "TABLE_VISITS", 0)
-    monkeypatch.setattr(neighbours, "LEAST_OF_ONE", 5)
+    monkeypatch.setattr(words, "TABLE_VISITS", 0)
+    monkeypatch.setattr(words, "LEAST_OF_ONE", 5)
     liking = np.random.default_rng(0).integers(1, 6, 80).astype(np.float64)
     offsets, items, shares = attributes.shares_within(rows, liking, 60)
     for a in range(60):
@@ -38,15 +39,15 @@ def test_an_attribute_leads_to_its_most_liked_items(rows, monkeypatch):
 
 def test_a_small_catalogue_loses_nothing(rows):
     weight = np.arange(len(rows[1]), dtype=np.float64)
-    for part, whole in zip(neighbours.heaviest(rows, weight, 60), rows, strict=True):
+    for part, whole in zip(words.bounded(rows, weight), rows, strict=True):
         np.testing.assert_array_equal(part, whole)
-    assert neighbours.kept_of_each(80, 300) == 300
+    assert Rows(80_000, 300).keep == 300
 
 
 def test_the_table_of_a_large_catalogue_is_bounded():
-    assert neighbours.kept_of_each(400_000, 300) == 125
-    assert neighbours.kept_of_each(10_000_000, 300) == neighbours.LEAST_KEPT
-    assert neighbours.kept_of_each(10_000_000, 20) == 20
+    assert Rows(400_000, 300).keep == 125
+    assert Rows(10_000_000, 300).keep == neighbours.LEAST_KEPT
+    assert Rows(10_000_000, 20).keep == 20
 
 
 def test_work_that_has_not_begun_is_not_waited_for():

@@ -56,7 +56,7 @@ def linear_start(vectors: Floats, items: Longs, histories: Histories) -> Floats 
         return None
     damp = np.where(degree > 0, np.maximum(degree, 1e-12) ** -POPULARITY, 0.0)
     pairs = sparse.diags(damp) @ pairs @ sparse.diags(damp)
-    pairs = (pairs / pairs.sum()).tocsr()
+    pairs = pairs / pairs.sum()
     share = np.asarray(pairs.sum(axis=1)).ravel()
     own, cross = _covariances(vectors, share, pairs.astype(np.float32))
     width = len(own)
