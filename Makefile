@@ -10,11 +10,15 @@ PYTHON ?= $(firstword $(foreach p,python3.11 python3 python3.12 python3.13,$(she
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: install demo test lint clean
+# Every top-level folder with an `__init__.py` is a room, imported as `recsys.<room>`.
+ROOMS  := $(filter-out recsys,$(patsubst %/__init__.py,%,$(wildcard */__init__.py)))
+LINKS  := build/links
+
+.PHONY: install demo test lint links clean
 
 install: $(VENV)/.installed
 
-$(VENV)/.installed: pyproject.toml constraints.txt
+$(VENV)/.installed: pyproject.toml setup.py constraints.txt
 	@test -n "$(PYTHON)" || { echo "recsys needs Python 3.11 or newer; name one with PYTHON=..." >&2; exit 1; }
 	@$(PYTHON) -m venv $(VENV) || { echo "no virtual environment could be made in $(VENV): on Debian and Ubuntu, install python3-venv" >&2; exit 1; }
 	$(PIP) torch
@@ -26,11 +30,18 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 demo: install
 	$(BIN)/recsys demo demo
 
-lint: install
+# The package as one tree of links, for programs that read files and know no package map: mypy,
+# import-linter, an editor (docs/architecture.md says how).
+links:
+	@rm -rf $(LINKS) && mkdir -p $(LINKS)/recsys
+	@ln -s $(foreach entry,$(wildcard recsys/*),../../../$(entry)) $(LINKS)/recsys/
+	@ln -s $(foreach room,$(ROOMS),../../../$(room)) $(LINKS)/recsys/
+
+lint: install links
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
-	$(BIN)/lint-imports
+	cd $(LINKS) && ../../$(BIN)/mypy --config-file ../../pyproject.toml -p recsys
+	cd $(LINKS) && ../../$(BIN)/lint-imports --config ../../pyproject.toml
 
 test: lint
 	$(BIN)/python -m pytest

@@ -19,18 +19,24 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from data_schemas.config import load_config
+from recsys.data_schemas.config import load_config
 from recsys.evaluation.lists import RankedLists
 from recsys.evaluation.metrics import judge, ndcg
 from recsys.evaluation.uncertainty import bootstrap
-from recsys.progress import Reporter
-from recsys.stages import StageRunner
-from recsys.workspace import Workspace
-from training.groups import top_k
-from training.night import encoder, inputs, measure, ranker, sources
-from training.night.context import Night
-from training.night.evaluate import truth_of
-from training.ranker import fit_ranker
+from recsys.storage.progress import Reporter
+from recsys.storage.stages import StageRunner
+from recsys.storage.workspace import Workspace
+from recsys.training.groups import top_k
+from recsys.training.night import (
+    fit_ranker,
+    fit_sources,
+    ranking_data,
+    read_data,
+    refresh_encoder,
+)
+from recsys.training.night.night_context import Night
+from recsys.training.night.test_lists import truth_of
+from recsys.training.ranker import fit_ranker as fit_trees
 
 K = 10
 
@@ -38,22 +44,22 @@ K = 10
 def without_source(recipe, name):
     """The recipe without a source; `text` stays loaded but proposes nothing."""
     weights = {n: w for n, w in recipe.weights.items() if n != name}
-    if name == sources.TEXT:
+    if name == fit_sources.TEXT:
         weights[name] = 0.0
     dials = {n: d for n, d in recipe.dials.items() if n != name}
-    return sources.Recipe(dials, weights, recipe.facts)
+    return fit_sources.Recipe(dials, weights, recipe.facts)
 
 
 def quality(night, train, test, columns):
     """(nDCG@10 by moment, share of relevant items among the candidates)."""
-    fitted = fit_ranker(
-        ranker.only(train.groups(), train, columns),
+    fitted = fit_trees(
+        fit_ranker.only(train.groups(), train, columns),
         columns,
         night.config.ranker,
         seed=night.config.seed,
         workers=night.workers,
     )
-    score = ranker.scored(fitted, test)
+    score = fit_ranker.scored(fitted, test)
     lists = RankedLists("variant", *top_k(score, test.table.items, test.table.offsets, K))
     found = float((test.table.grade > 0).sum() / max(1, len(test.moments.relevant)))
     return ndcg(judge(truth_of(test.moments), lists), K), found
@@ -62,11 +68,11 @@ def quality(night, train, test, columns):
 def variants(recipe, features):
     """(name, recipe, features kept) of everything that can be left out."""
     columns, families = features.columns, features.families
-    for name in sorted({*recipe.dials, sources.TEXT}):
+    for name in sorted({*recipe.dials, fit_sources.TEXT}):
         yield (
             f"source {name}",
             without_source(recipe, name),
-            lambda c, n=name: n != sources.TEXT or families.get(c) != "text",
+            lambda c, n=name: n != fit_sources.TEXT or families.get(c) != "text",
         )
     for family in sorted({families[c] for c in columns}):
         yield f"features {family}", None, lambda c, f=family: families[c] != f
@@ -83,12 +89,14 @@ def main():
     rows = []
     with workspace.lock():
         night = Night(config, workspace, StageRunner(workspace, reporter), reporter)
-        data = inputs.split(night, inputs.validate(night, inputs.drain(night)))
-        encoded = encoder.refresh(night, data)
-        recipe = sources.tune(night, data, encoded)
+        data = read_data.split(night, read_data.validate(night, read_data.drain(night)))
+        encoded = refresh_encoder.refresh(night, data)
+        recipe = fit_sources.tune(night, data, encoded)
 
         def measured(recipe):
-            return [measure.measure(night, data, encoded, recipe, r)[1] for r in ("ranker", "test")]
+            return [
+                ranking_data.measure(night, data, encoded, recipe, r)[1] for r in ("ranker", "test")
+            ]
 
         train, test = measured(recipe)
         _, user = np.unique(test.moments.user, return_inverse=True)

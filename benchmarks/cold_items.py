@@ -28,12 +28,12 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from data_schemas.config import EncoderConfig, EventsConfig
-from features.interactions import History, Interactions
+from recsys.data_schemas.config import EncoderConfig, EventsConfig
 from recsys.encoder.encode import encode_items
 from recsys.encoder.text import item_text
 from recsys.encoder.tower import InterestSource, Tower
-from training.finetune import fit_encoder
+from recsys.features.interactions import History, Interactions
+from recsys.training.finetune import fit_encoder
 
 
 def load(folder, template):

@@ -27,17 +27,17 @@ import pyarrow.parquet as pq
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.second_night import nightly
-from data_schemas import columns as c
-from data_schemas.config import load_config
-from features.interactions import History
-from recsys.asking import Ask
-from recsys.cli.live import state_folder
-from recsys.collaborative.base import SourceInputs
+from recsys.data_schemas import columns as c
+from recsys.data_schemas.config import load_config
 from recsys.evaluation.uncertainty import bootstrap
-from recsys.ranking import Runtime
-from recsys.registry import Registry
-from recsys.tables.load import load_tables
-from training.sources.fit import fit_one
+from recsys.features.interactions import History
+from recsys.ingestion.tables.load import load_tables
+from recsys.operations.open_release import state_folder
+from recsys.query import Ask
+from recsys.recommender import Runtime
+from recsys.retrieval.fitted_source import SourceInputs
+from recsys.storage.registry import Registry
+from recsys.training.sources.fit_source import fit_one
 
 SENT = (0, 1, 3, 5)
 

@@ -22,13 +22,18 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from data_schemas.config import EncoderConfig
-from features.interactions import EMPTY_HISTORY, Interactions
-from recsys.encoder.export import quantize
-from recsys.encoder.runtime import TextEncoder, onnx_model, openvino_model, threads
-from recsys.encoder.source import resolve_model
+from recsys.data_schemas.config import EncoderConfig
+from recsys.encoder.onnx_export import quantize
+from recsys.encoder.pretrained import resolve_model
+from recsys.encoder.runtime import (
+    TextEncoder,
+    onnx_model,
+    openvino_model,
+    threads,
+)
 from recsys.encoder.torch_model import ItemEncoder, best_device, encode_with_torch
-from training.finetune import fit_encoder
+from recsys.features.interactions import EMPTY_HISTORY, Interactions
+from recsys.training.finetune import fit_encoder
 
 WORDS = [
     "wireless",

@@ -39,15 +39,15 @@ else:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from data_schemas.config import FeaturesConfig
-    from features.catalogue import Catalogue
-    from features.feature_set import FeatureSet
-    from features.interactions import DAY, HOUR, Interactions
-    from features.kinds.smoothed_rate import SmoothedRate
-    from features.kinds.trend import Trend
-    from features.kinds.window_count import WindowCount
-    from features.rows import ANY_POSITION, BatchInputs, Rows
-    from features.trial import START
+    from recsys.data_schemas.config import FeaturesConfig
+    from recsys.features.catalogue import Catalogue
+    from recsys.features.feature_set import FeatureSet
+    from recsys.features.interactions import DAY, HOUR, Interactions
+    from recsys.features.kinds.smoothed_rate import SmoothedRate
+    from recsys.features.kinds.trend import Trend
+    from recsys.features.kinds.window_count import WindowCount
+    from recsys.features.random_world import START
+    from recsys.features.rows import ANY_POSITION, BatchInputs, Rows
 
 TYPES = ("view", "click", "purchase")
 LIST = 100

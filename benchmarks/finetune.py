@@ -21,11 +21,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from cold_items import interest, interval, load, metrics, protocol, ranks
 
-from data_schemas.config import EncoderConfig
+from recsys.data_schemas.config import EncoderConfig
 from recsys.encoder.encode import encode_items
-from recsys.encoder.source import resolve_model
+from recsys.encoder.pretrained import resolve_model
 from recsys.encoder.tower import InterestSource, Tower
-from training.finetune import fit_encoder
+from recsys.training.finetune import fit_encoder
 
 LAYERS = 2
 

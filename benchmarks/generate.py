@@ -13,8 +13,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from recsys.generator import Settings, generate
-from recsys.progress import Reporter
+from recsys.ingestion.generator import generate, settings_of
+from recsys.storage.progress import Reporter
 
 
 def main() -> None:
@@ -25,9 +25,9 @@ def main() -> None:
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         quiet = Reporter(quiet=True)
-        generate(Settings.of(users=100, items=50, days=1), Path(name) / "small", quiet)
+        generate(settings_of(users=100, items=50, days=1), Path(name) / "small", quiet)
         started, cpu = time.perf_counter(), time.process_time()
-        settings = Settings.of(users=args.users, items=args.items, days=args.days)
+        settings = settings_of(users=args.users, items=args.items, days=args.days)
         counts = generate(settings, Path(name) / "log", quiet)
         seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
         size = sum(f.stat().st_size for f in (Path(name) / "log").rglob("*") if f.is_file())

@@ -43,9 +43,9 @@ def make(folder: Path, events: int, items: int, users: int) -> None:
 
 
 def ours(folder: Path) -> int:
-    """Rows set aside by `recsys.tables`."""
-    from data_schemas.config import load_config
-    from recsys.tables.ingest import ingest
+    """Rows set aside by `recsys.ingestion.tables`."""
+    from recsys.data_schemas.config import load_config
+    from recsys.ingestion.tables.ingest import ingest
 
     summary = ingest(load_config(folder / "recsys.yaml"), folder / "out")
     return int(summary["tables"]["events"]["quarantined"])

@@ -21,7 +21,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.recall import clustered
-from recsys.collaborative.dense import InvertedLists, scan
+from recsys.retrieval.ann import InvertedLists, scan
 
 PEERS = Path(__file__).with_name("neighbours_peers.py")
 BLOCKED = 1 / 3

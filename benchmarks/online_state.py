@@ -17,14 +17,20 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from data_schemas.columns import EVENT_TYPE, ITEM_ID, TIMESTAMP, USER_ID
-from data_schemas.config import FeaturesConfig
-from features.catalogue import Catalogue
-from features.feature_set import FeatureSet
-from features.interactions import DAY, HOUR, Interactions
-from features.moment import Moment
-from features.state import LogRecord, OnlineState
-from features.trial import SIGNALS, START, TYPES
+from recsys.data_schemas.columns import (
+    EVENT_TYPE,
+    ITEM_ID,
+    TIMESTAMP,
+    USER_ID,
+)
+from recsys.data_schemas.config import FeaturesConfig
+from recsys.data_schemas.log_record import LogRecord
+from recsys.features.catalogue import Catalogue
+from recsys.features.feature_set import FeatureSet
+from recsys.features.interactions import DAY, HOUR, Interactions
+from recsys.features.random_world import SIGNALS, START, TYPES
+from recsys.features.ranking_context import Moment
+from recsys.features.state import OnlineState
 
 BATCH = 5000
 

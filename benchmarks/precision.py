@@ -21,8 +21,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from cold_items import interest, interval, load, metrics, protocol, ranks
 
-from recsys.encoder.export import INFERENCE, INT8, MIN_MEAN_COSINE, quantize
 from recsys.encoder.manifest import EncoderManifest
+from recsys.encoder.onnx_export import (
+    INFERENCE,
+    INT8,
+    MIN_MEAN_COSINE,
+    quantize,
+)
 from recsys.encoder.runtime import TextEncoder, onnx_model
 from recsys.encoder.tower import InterestSource
 

@@ -35,8 +35,8 @@ import pyarrow.parquet as pq
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from data_schemas import columns as c
-from data_schemas.config import load_config
+from recsys.data_schemas import columns as c
+from recsys.data_schemas.config import load_config
 from recsys.evaluation import metrics
 from recsys.evaluation.lists import Longs, RankedLists, Truth
 from recsys.evaluation.uncertainty import Bootstrapped, bootstrap

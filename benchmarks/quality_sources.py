@@ -22,14 +22,19 @@ import pyarrow.parquet as pq
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from data_schemas import columns as c
-from data_schemas.meaning import DEFAULT_TYPES, EventMeaning
-from features.catalogue import Catalogue
-from features.interactions import Interactions
-from recsys.collaborative.base import SourceInputs
-from training.sources.fit import applicable_sources, fit_one
-from training.sources.fusion import Lists
-from training.sources.tune import Bench, Label, TunedPlan, tune_sources
+from recsys.data_schemas import columns as c
+from recsys.data_schemas.meaning import DEFAULT_TYPES, EventMeaning
+from recsys.features.catalogue import Catalogue
+from recsys.features.interactions import Interactions
+from recsys.retrieval.fitted_source import SourceInputs
+from recsys.training.sources.fit_source import applicable_sources, fit_one
+from recsys.training.sources.fusion import Lists
+from recsys.training.sources.tune import (
+    Bench,
+    Label,
+    TunedPlan,
+    tune_sources,
+)
 
 TENTH = 0.1
 

@@ -17,17 +17,17 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from features.interactions import DAY, History
-from recsys.collaborative.als import Als
-from recsys.collaborative.dense import LISTS_FROM, InvertedLists, scan
-from recsys.collaborative.ease import Ease
-from recsys.collaborative.item_item import ItemItem, Transitions
-from recsys.collaborative.neighbours import NeighbourSource
-from recsys.collaborative.popularity import Popular, Recent
-from recsys.content.attributes import Attributes
-from recsys.content.bm25 import Bm25
-from recsys.recall.candidates import RecallStage
-from recsys.sequence.source import SequenceSource
+from recsys.features.interactions import DAY, History
+from recsys.retrieval.ann import LISTS_FROM, InvertedLists, scan
+from recsys.retrieval.candidates import RecallStage
+from recsys.retrieval.collaborative.als import Als
+from recsys.retrieval.collaborative.ease import Ease
+from recsys.retrieval.collaborative.item_item import ItemItem, Transitions
+from recsys.retrieval.collaborative.neighbours import NeighbourSource
+from recsys.retrieval.collaborative.popularity import Popular, Recent
+from recsys.retrieval.content.attributes import Attributes
+from recsys.retrieval.content.bm25 import Bm25
+from recsys.retrieval.sequence.source import SequenceSource
 
 NEIGHBOURS = 60
 """Mean neighbours kept per item; on `games` the fits keep between 40 and 300."""

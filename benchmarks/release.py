@@ -18,21 +18,21 @@ sys.path[:0] = [str(Path(__file__).resolve().parent), str(ROOT)]
 
 from online_state import START, world  # noqa: E402
 
-from data_schemas.config import FeaturesConfig  # noqa: E402
-from features.feature_set import FeatureSet  # noqa: E402
-from features.interactions import DAY, HOUR  # noqa: E402
-from features.moment import Moment  # noqa: E402
-from features.state import OnlineState  # noqa: E402
-from recsys.bundle import write_bundle  # noqa: E402
-from recsys.collaborative.als import Als  # noqa: E402
-from recsys.collaborative.base import SourceInputs  # noqa: E402
-from recsys.collaborative.dense import LISTS_FROM, InvertedLists  # noqa: E402
-from recsys.collaborative.item_item import ItemItem, Transitions  # noqa: E402
-from recsys.collaborative.popularity import Popular, Recent  # noqa: E402
+from recsys.data_schemas.config import FeaturesConfig  # noqa: E402
 from recsys.encoder.tower import InterestSource, Tower  # noqa: E402
+from recsys.features.feature_set import FeatureSet  # noqa: E402
+from recsys.features.interactions import DAY, HOUR  # noqa: E402
+from recsys.features.ranking_context import Moment  # noqa: E402
+from recsys.features.state import OnlineState  # noqa: E402
 from recsys.ranker import Ranker  # noqa: E402
-from recsys.ranking import Runtime  # noqa: E402
-from recsys.recall.candidates import RecallStage  # noqa: E402
+from recsys.recommender import Runtime  # noqa: E402
+from recsys.retrieval.ann import LISTS_FROM, InvertedLists  # noqa: E402
+from recsys.retrieval.candidates import RecallStage  # noqa: E402
+from recsys.retrieval.collaborative.als import Als  # noqa: E402
+from recsys.retrieval.collaborative.item_item import ItemItem, Transitions  # noqa: E402
+from recsys.retrieval.collaborative.popularity import Popular, Recent  # noqa: E402
+from recsys.retrieval.fitted_source import SourceInputs  # noqa: E402
+from recsys.storage.bundle import write_bundle  # noqa: E402
 
 TREES, LEAVES, FEATURES = 300, 31, 40
 WIDTH = 128

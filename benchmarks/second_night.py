@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.quality import last_events
-from data_schemas import columns as c
+from recsys.data_schemas import columns as c
 
 ROOT = Path(__file__).resolve().parents[1]
 DAY = 86_400_000_000

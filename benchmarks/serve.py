@@ -66,7 +66,7 @@ def prepare(folder: Path, items: int, users: int, events: int) -> None:
     """A release and a key in `folder`, unless they are there."""
     from release import make_release
 
-    from serving.keys import add_key
+    from recsys.serving.keys import add_key
 
     if (folder / "key").exists():
         return
@@ -82,9 +82,9 @@ def service(folder: Path, log: Path) -> Any:
     """The whole service over the release, everything on."""
     from release import Release
 
-    from recsys.eventlog import EventLog
-    from serving.app import App
-    from serving.settings import Settings
+    from recsys.serving.app import App
+    from recsys.serving.settings import Settings
+    from recsys.storage.eventlog import open_log
 
     settings = Settings(
         max_queue=256,
@@ -92,12 +92,12 @@ def service(folder: Path, log: Path) -> Any:
         keys_file=folder / "keys.yaml",
         explore_share=0.05,
     )
-    return App(Release(folder), lambda: EventLog.open(log), settings)
+    return App(Release(folder), lambda: open_log(log), settings)
 
 
 def serve_ours(folder: Path, port: int, empty: bool) -> None:
-    from serving.asgi import Response
-    from serving.server import Endpoint, bind, run_worker
+    from recsys.serving.asgi import Response
+    from recsys.serving.server import Endpoint, bind, run_worker
 
     endpoint = Endpoint(port=port)
     app = service(folder, Path(tempfile.mkdtemp(dir=folder)) / "log.sqlite")

@@ -41,13 +41,13 @@ SECONDS = 5
 
 def work(folder: Path, sock: Any, endpoint: Any) -> None:
     """One worker."""
-    from serving.server import run_worker
+    from recsys.serving.server import run_worker
 
     run_worker(service(folder, folder / "log.sqlite"), sock, endpoint)
 
 
 def serve(folder: Path, port: int, workers: int) -> int:
-    from serving.server import Endpoint, bind, supervise
+    from recsys.serving.server import Endpoint, bind, supervise
 
     endpoint = Endpoint(port=port)
     with bind(endpoint, has_keys=False) as sock:

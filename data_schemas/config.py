@@ -14,8 +14,8 @@ from typing import Annotated, Any, Final, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from data_schemas.errors import UsageError
-from data_schemas.meaning import DEFAULT_TYPES, EventMeaning
+from recsys.data_schemas.errors import UsageError
+from recsys.data_schemas.meaning import DEFAULT_TYPES, EventMeaning
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[int, Field(ge=1)]

@@ -1,7 +1,7 @@
 """The input tables: which columns they have, of which kind, and the rules their rows obey.
 
 A rule is known by name everywhere: in the quarantine, in the summary and in messages. Column names
-come from `data_schemas.columns`; the columns only our own tables have are named here.
+come from `recsys.data_schemas.columns`; the columns only our own tables have are named here.
 """
 
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
-from data_schemas import columns as c
+from recsys.data_schemas import columns as c
 
 SCHEMA_VERSION: Final = 1
 """Version of the tables that ingestion writes; stands in `summary.json`."""

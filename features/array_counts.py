@@ -16,9 +16,9 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from features.compiled import compiled
-from features.counter_query import Column
-from features.interactions import Ints, Longs
+from recsys.features.compiled import compiled
+from recsys.features.counter_query import Column
+from recsys.features.interactions import Ints, Longs
 
 Kinds = npt.NDArray[np.int16]
 Flags = npt.NDArray[np.bool_]

@@ -12,11 +12,11 @@ import ibis
 import numpy.typing as npt
 import pyarrow as pa
 
-from data_schemas.errors import UsageError
-from features.counter_query import Column
+from recsys.data_schemas.errors import UsageError
+from recsys.features.counter_query import Column
 
 ARRAYS: Final = "arrays"
-"""No engine at all: counts from sorted arrays of this process (`features.array_counts`)."""
+"""No engine at all: counts from sorted arrays of this process (`recsys.features.array_counts`)."""
 LEAST_MEMORY_MB: Final = 256
 """DuckDB needs some tens of MB for its own (measured)."""
 Columns = Mapping[str, npt.NDArray[Any]]

@@ -8,15 +8,14 @@ Shapes: R rows, P distinct (entity, bucket) pairs of a part, C counts, E events.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from features.array_counts import Asked, Counted, count_windows
-from features.backends import ARRAYS, Backend, open_backend
-from features.clock import window_buckets
-from features.counter_query import (
+from recsys.features.array_counts import Asked, Counted, count_windows
+from recsys.features.backends import ARRAYS, Backend, open_backend
+from recsys.features.counter_query import (
     BOUNDED,
     BUCKET,
     ENTITY,
@@ -30,17 +29,18 @@ from features.counter_query import (
     unknown_yet,
     window_counts,
 )
-from features.interactions import Floats, Ints, Longs
-from features.kinds.base import CounterFeature
-from features.moment import (
+from recsys.features.interactions import Floats, Ints, Longs
+from recsys.features.ranking_context import (
     ENTITY_SHOWN,
     ENTITY_TAG,
     Count,
+    Counts,
     entity_codes,
     known_entities,
 )
-from features.rows import ANY_POSITION, BatchInputs, Rows
-from features.state import tag_rows
+from recsys.features.rows import ANY_POSITION, BatchInputs, Rows
+from recsys.features.state import tag_rows
+from recsys.features.time_buckets import window_buckets
 
 _PAIR_OVERHEAD = 6
 """Bytes of working memory per byte of a part's result (measured on DuckDB 1.4 to 2.0)."""
@@ -51,8 +51,19 @@ BLOCK = 65_536
 the cost of a row does not grow with their number (20 million: +29% a row without, measured)."""
 
 
+class ReadsCounts(Protocol):
+    """A feature that is arithmetic on counts."""
+
+    @property
+    def needs(self) -> tuple[Count, ...]:
+        """The counts that `read` will ask for."""
+
+    def read(self, counts: Counts) -> Floats:
+        """float32[n] from counts."""
+
+
 def read_counters(
-    features: Sequence[CounterFeature],
+    features: Sequence[ReadsCounts],
     places: Sequence[int],
     rows: Rows,
     inputs: BatchInputs,
@@ -89,7 +100,7 @@ def _apart(entities: Sequence[set[str]]) -> list[list[int]]:
 
 
 def _work_out(
-    features: Sequence[tuple[CounterFeature, int]],
+    features: Sequence[tuple[ReadsCounts, int]],
     tables: dict[str, dict[Count, Ints]],
     rows: Rows,
     inputs: BatchInputs,

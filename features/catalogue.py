@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from data_schemas.columns import (
+from recsys.data_schemas.columns import (
     AVAILABLE,
     CATEGORY,
     CREATED_AT,
@@ -30,11 +30,23 @@ from data_schemas.columns import (
     TAGS,
     TITLE,
 )
-from features.clock import MISSING_TIME, microseconds
-from features.ids import IdIndex
-from features.interactions import SECOND, Floats, Ints, Longs
-from features.protocols import Mask
-from features.store import grown, open_arrays, read_json, replacing, write_arrays, write_json
+from recsys.features.ids import IdIndex
+from recsys.features.interactions import (
+    SECOND,
+    Floats,
+    Ints,
+    Longs,
+)
+from recsys.features.protocols import Mask
+from recsys.features.store import (
+    grown,
+    open_arrays,
+    read_json,
+    replacing,
+    write_arrays,
+    write_json,
+)
+from recsys.features.time_buckets import MISSING_TIME, microseconds
 
 MAX_VALUES: Final = 1000
 """A string column with more distinct values than this is text, not an attribute (assumed)."""

@@ -14,9 +14,9 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from features.compiled import compiled
-from features.interactions import Ints, Longs
-from features.store import grown, open_arrays, write_arrays
+from recsys.features.compiled import compiled
+from recsys.features.interactions import Ints, Longs
+from recsys.features.store import grown, open_arrays, write_arrays
 
 Kinds = npt.NDArray[np.int16]
 

@@ -12,35 +12,41 @@ from typing import Any, Final, cast
 
 import numpy as np
 
-from data_schemas.columns import CATEGORY
-from data_schemas.config import FeaturesConfig
-from data_schemas.errors import UsageError
-from features.catalogue import Catalogue
-from features.clock import BUCKETS, MISSING_TIME, UNBOUNDED, window_buckets, window_us
-from features.interactions import DAY, Floats, Ints
-from features.item_table import ItemTable
-from features.kinds import KINDS
-from features.kinds.age import Age
-from features.kinds.attribute import Attribute
-from features.kinds.base import (
+from recsys.data_schemas.columns import CATEGORY
+from recsys.data_schemas.config import FeaturesConfig
+from recsys.data_schemas.errors import UsageError
+from recsys.features.catalogue import Catalogue
+from recsys.features.interactions import DAY, Floats, Ints
+from recsys.features.item_table import ItemTable
+from recsys.features.kinds import KINDS
+from recsys.features.kinds.age import Age
+from recsys.features.kinds.attribute import Attribute
+from recsys.features.kinds.kind import (
     CounterFeature,
     Feature,
     HistoryFeature,
     ItemFeature,
     moment_of,
 )
-from features.kinds.overlap import Overlap
-from features.kinds.recency import Recency
-from features.kinds.signals import signal_feature
-from features.kinds.smoothed_rate import SmoothedRate
-from features.kinds.time_of import TimeOf
-from features.kinds.trend import Trend
-from features.kinds.user_activity import UserActivity, UserDiversity
-from features.kinds.user_attribute import UserAttribute
-from features.kinds.window_count import WindowCount
-from features.moment import CountPlan, Moment, OnlineCounts
-from features.rows import BatchInputs, Rows
-from features.users import UserTable
+from recsys.features.kinds.overlap import Overlap
+from recsys.features.kinds.recency import Recency
+from recsys.features.kinds.signals import signal_feature
+from recsys.features.kinds.smoothed_rate import SmoothedRate
+from recsys.features.kinds.time_of import TimeOf
+from recsys.features.kinds.trend import Trend
+from recsys.features.kinds.user_activity import UserActivity, UserDiversity
+from recsys.features.kinds.user_attribute import UserAttribute
+from recsys.features.kinds.window_count import WindowCount
+from recsys.features.ranking_context import CountPlan, Moment, OnlineCounts
+from recsys.features.rows import BatchInputs, Rows
+from recsys.features.time_buckets import (
+    BUCKETS,
+    MISSING_TIME,
+    UNBOUNDED,
+    window_buckets,
+    window_us,
+)
+from recsys.features.user_table import UserTable
 
 FORMAT: Final = 1
 MAX_CATEGORIES: Final = 254
@@ -122,7 +128,7 @@ class FeatureSet:
 
     def batch(self, rows: Rows, inputs: BatchInputs) -> Floats:
         """float32[R, F] for all rows."""
-        from features.batch_counts import read_counters
+        from recsys.features.batch_counts import read_counters
 
         out = np.empty((len(rows), len(self)), np.float32)
         by_group = [(i, f) for i, f in self._others if isinstance(f, HistoryFeature)]
@@ -301,7 +307,7 @@ def own_feature(name: str) -> Feature:
             "a feature of your own cannot be loaded",
             where="features.own",
             found=f"{name}: {type(error).__name__}: {error}",
-            expected="package.module:ClassName of a features.kinds.base.Feature",
+            expected="package.module:ClassName of a recsys.features.kinds.kind.Feature",
             fix="install its package, or put its folder on PYTHONPATH",
         ) from None
     if not isinstance(made, Feature):
@@ -309,7 +315,7 @@ def own_feature(name: str) -> Feature:
             "a feature of your own is not a Feature",
             where="features.own",
             found=f"{name}: {type(made).__name__}",
-            expected="a subclass of features.kinds.base.Feature",
+            expected="a subclass of recsys.features.kinds.kind.Feature",
         )
     return made
 

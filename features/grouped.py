@@ -6,7 +6,7 @@ Shapes: G groups, R rows; k chosen groups with r rows together.
 import numpy as np
 import numpy.typing as npt
 
-from features.interactions import Longs
+from recsys.features.interactions import Longs
 
 
 def chosen_groups(offsets: Longs, chosen: npt.NDArray[np.integer]) -> tuple[Longs, Longs]:

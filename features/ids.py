@@ -15,9 +15,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from features.compiled import compiled
-from features.interactions import Ints, Longs
-from features.store import open_arrays, write_arrays
+from recsys.features.compiled import compiled
+from recsys.features.interactions import Ints, Longs
+from recsys.features.store import open_arrays, write_arrays
 
 Bytes = npt.NDArray[np.uint8]
 Hashes = npt.NDArray[np.uint64]

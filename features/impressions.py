@@ -12,9 +12,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data_schemas.columns import ITEM_IDS, POSITION, TIMESTAMP
-from features.catalogue import Catalogue
-from features.interactions import Bools, Ints, Longs
+from recsys.data_schemas.columns import ITEM_IDS, POSITION, TIMESTAMP
+from recsys.features.catalogue import Catalogue
+from recsys.features.interactions import Bools, Ints, Longs
 
 
 @dataclass(frozen=True)

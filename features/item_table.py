@@ -13,7 +13,7 @@ from typing import Final
 
 import numpy as np
 
-from features.interactions import Floats, Ints
+from recsys.features.interactions import Floats, Ints
 
 MADE_FROM: Final = 0.5
 """Share of the items that must have been asked for in vain (assumed; the cost doubles at most)."""

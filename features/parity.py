@@ -12,11 +12,25 @@ from typing import Any, Final
 
 import numpy as np
 
-from data_schemas.columns import EVENT_TYPE, ITEM_ID, POSITION, TIMESTAMP, USER_ID, VALUE
-from data_schemas.meaning import EventMeaning
-from features.catalogue import Catalogue
-from features.interactions import EMPTY_HISTORY, Floats, History, Interactions, Ints, Longs
-from features.rows import Rows
+from recsys.data_schemas.columns import (
+    EVENT_TYPE,
+    ITEM_ID,
+    POSITION,
+    TIMESTAMP,
+    USER_ID,
+    VALUE,
+)
+from recsys.data_schemas.meaning import EventMeaning
+from recsys.features.catalogue import Catalogue
+from recsys.features.interactions import (
+    EMPTY_HISTORY,
+    Floats,
+    History,
+    Interactions,
+    Ints,
+    Longs,
+)
+from recsys.features.rows import Rows
 
 LIMIT: Final = 1e-6
 """Largest relative difference between two readings of one feature."""

@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol, Self, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-from features.interactions import Floats, History, Ints
+from recsys.features.interactions import Floats, History, Ints
 
 Mask = npt.NDArray[np.uint8]
 

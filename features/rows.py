@@ -10,11 +10,18 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from features.catalogue import Catalogue
-from features.clock import BUCKETS
-from features.impressions import Impressions
-from features.interactions import Floats, Histories, History, Interactions, Ints, Longs
-from features.users import UserTable
+from recsys.features.catalogue import Catalogue
+from recsys.features.impressions import Impressions
+from recsys.features.interactions import (
+    Floats,
+    Histories,
+    History,
+    Interactions,
+    Ints,
+    Longs,
+)
+from recsys.features.time_buckets import BUCKETS
+from recsys.features.user_table import UserTable
 
 ANY_POSITION: Final = int(np.iinfo(np.int64).max)
 """Position bound of a row that was not served: its time alone decides what it sees."""

@@ -18,14 +18,14 @@ Shapes: U users, E events of the snapshot, N items, K event types, W windows.
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import compress, count
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from data_schemas.columns import (
+from recsys.data_schemas.columns import (
     EVENT_TYPE,
     ITEM_ID,
     ITEM_IDS,
@@ -33,16 +33,30 @@ from data_schemas.columns import (
     USER_ID,
     VALUE,
 )
-from data_schemas.errors import RecsysError
-from data_schemas.meaning import DEFAULT_TYPES, EventMeaning
-from features.catalogue import Catalogue
-from features.clock import MISSING_TIME, microseconds, window_buckets
-from features.counters import CounterTable, Kinds
-from features.ids import IdIndex
-from features.impressions import Impressions
-from features.interactions import EMPTY_HISTORY, History, Interactions, Ints, Longs
-from features.store import grown, open_arrays, read_json, replacing, write_arrays, write_json
-from features.users import UserTable
+from recsys.data_schemas.errors import RecsysError
+from recsys.data_schemas.log_record import LogRecord
+from recsys.data_schemas.meaning import DEFAULT_TYPES, EventMeaning
+from recsys.features.catalogue import Catalogue
+from recsys.features.counters import CounterTable, Kinds
+from recsys.features.ids import IdIndex
+from recsys.features.impressions import Impressions
+from recsys.features.interactions import (
+    EMPTY_HISTORY,
+    History,
+    Interactions,
+    Ints,
+    Longs,
+)
+from recsys.features.store import (
+    grown,
+    open_arrays,
+    read_json,
+    replacing,
+    write_arrays,
+    write_json,
+)
+from recsys.features.time_buckets import MISSING_TIME, microseconds, window_buckets
+from recsys.features.user_table import UserTable
 
 FORMAT: Final = 1
 _SERIALS = count()
@@ -52,17 +66,6 @@ ENTITIES: Final = ("item", "category", "tag", "shown")
 _META: Final = "state.json"
 _HISTORY: Final = ("item", "kind", "time", "weight", "grade")
 _TYPES: Final = (np.int32, np.int16, np.int64, np.float32, np.int8)
-
-
-class LogRecord(NamedTuple):
-    """One record of the durable log."""
-
-    position: int
-    kind: str
-    """`event`, `item`, `impression` or `forget`."""
-    payload: Mapping[str, Any]
-    received_at: int
-    """µs."""
 
 
 class CounterView:

@@ -2,6 +2,6 @@
 
 import sys
 
-from recsys.cli.main import main
+from recsys.operations.cli.main import main
 
 sys.exit(main())

@@ -10,10 +10,10 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from data_schemas import columns as c
-from features.catalogue import Catalogue
-from features.feature_set import FeatureSet
-from features.interactions import Floats, History, Ints
+from recsys.data_schemas import columns as c
+from recsys.features.catalogue import Catalogue
+from recsys.features.feature_set import FeatureSet
+from recsys.features.interactions import Floats, History, Ints
 from recsys.ranker import Ranker
 
 NEAREST: Final = 3

@@ -9,9 +9,9 @@ with the workspace's state.
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from data_schemas import columns as c
-from data_schemas.errors import UsageError
-from recsys.bundle import open_bundle
+from recsys.data_schemas import columns as c
+from recsys.data_schemas.errors import UsageError
+from recsys.storage.bundle import open_bundle
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,7 +40,7 @@ class BundleModel:
                     found=", ".join(map(str, frame.columns)),
                     expected=f"{c.USER_ID}, {c.ITEM_ID} and optionally {c.TIMESTAMP}",
                 )
-        from recsys.ranking import rank_frame
+        from recsys.recommender import rank_frame
 
         return pd.Series(rank_frame(self.path, frame), index=frame.index, name="score")
 

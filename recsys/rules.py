@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from data_schemas import columns as c
-from data_schemas.errors import UsageError
-from features.catalogue import Catalogue
-from features.interactions import Floats
-from features.protocols import Mask
+from recsys.data_schemas import columns as c
+from recsys.data_schemas.errors import UsageError
+from recsys.features.catalogue import Catalogue
+from recsys.features.interactions import Floats
+from recsys.features.protocols import Mask
 
 DIVERSE_HEAD = 200
 """Best candidates that compete for a diversified list (assumed: far beyond what is shown)."""

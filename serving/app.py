@@ -14,19 +14,29 @@ from importlib import resources
 from threading import Event
 from typing import Any, NamedTuple
 
-from recsys.eventlog import EventLog, ImpressionBuffer
-from serving import metrics, tracing
-from serving.asgi import ClientGone, Headers, Receive, Request, Response, Scope, Send, split_path
-from serving.clock import Clock
-from serving.engine import EngineProvider
-from serving.handlers import Handlers
-from serving.keys import SCOPES, KeyRing
-from serving.logs import log
-from serving.problems import Problem, unavailable
-from serving.ranking import Ranking
-from serving.routes import OPERATIONS
-from serving.settings import Settings
-from serving.versions import Versions
+from recsys.serving import telemetry as metrics
+from recsys.serving import tracing
+from recsys.serving.asgi import (
+    ClientGone,
+    Headers,
+    Receive,
+    Request,
+    Response,
+    Scope,
+    Send,
+    split_path,
+)
+from recsys.serving.clock import Clock
+from recsys.serving.handlers import Handlers
+from recsys.serving.keys import SCOPES, KeyRing
+from recsys.serving.loaded_versions import Versions
+from recsys.serving.logs import log
+from recsys.serving.problems import Problem, unavailable
+from recsys.serving.ranking import Ranking
+from recsys.serving.released_model import EngineProvider
+from recsys.serving.routes import OPERATIONS
+from recsys.serving.settings import Settings
+from recsys.storage.eventlog import EventLog, ImpressionBuffer
 
 Handler = Callable[[Request], Awaitable[Response]]
 SLOW_SECONDS = 1.0
@@ -166,7 +176,7 @@ class App:
             if "{" in operation.path and not methods:
                 self._patterns.append((operation.path.split("/")[1:], methods))
             methods[operation.method] = route
-        folder = resources.files("serving") / "pages"
+        folder = resources.files("recsys.serving") / "pages"
         for path, (name, content_type) in _PAGES.items():
             body = (folder / name).read_bytes()
             self._pages[path] = Response(200, body, content_type, _PAGE_HEADERS)

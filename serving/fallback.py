@@ -7,8 +7,8 @@ but it obeys what must hold for every list: exclusions, filters, availability.
 from collections.abc import Mapping
 from typing import Any
 
-from data_schemas import columns as c
-from serving.engine import Answer, Ask, Engine
+from recsys.data_schemas import columns as c
+from recsys.serving.released_model import Answer, Ask, Engine
 
 COLD_LENGTH = 1000
 """Items of the list kept (assumed: enough for the longest answer after filters of usual width)."""

@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import cast
 
-from recsys.eventlog import EventLog, LogRecord
-from serving import metrics
-from serving.clock import Clock
-from serving.engine import Encoding, Engine
-from serving.logs import log
+from recsys.serving import telemetry as metrics
+from recsys.serving.clock import Clock
+from recsys.serving.logs import log
+from recsys.serving.released_model import Encoding, Engine
+from recsys.storage.eventlog import EventLog, LogRecord
 
 BATCH = 1000
 """Records folded before the event loop gets a turn (assumed; a fold of one is microseconds)."""

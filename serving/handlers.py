@@ -9,19 +9,30 @@ from typing import Any, Protocol, cast
 
 import msgspec
 
-from data_schemas import api
-from data_schemas import columns as c
-from recsys.eventlog import Entry, EventLog, ImpressionBuffer, LogUnavailable
-from recsys.eventlog.base import event_write, item_write
-from serving import metrics, openapi
-from serving.asgi import Request, Response, invalid
-from serving.clock import Clock
-from serving.engine import Ask, Engine, EngineProvider, Searchable
-from serving.logs import log
-from serving.problems import Problem, unavailable
-from serving.ranking import Ranking
-from serving.settings import Settings
-from serving.versions import Versions
+from recsys.data_schemas import api
+from recsys.data_schemas import columns as c
+from recsys.serving import openapi
+from recsys.serving import telemetry as metrics
+from recsys.serving.asgi import Request, Response, invalid
+from recsys.serving.clock import Clock
+from recsys.serving.loaded_versions import Versions
+from recsys.serving.logs import log
+from recsys.serving.problems import Problem, unavailable
+from recsys.serving.ranking import Ranking
+from recsys.serving.released_model import (
+    Ask,
+    Engine,
+    EngineProvider,
+    Searchable,
+)
+from recsys.serving.settings import Settings
+from recsys.storage.eventlog import (
+    Entry,
+    EventLog,
+    ImpressionBuffer,
+    LogUnavailable,
+)
+from recsys.storage.eventlog.log import event_write, item_write
 
 FUTURE_TOLERANCE = 300 * 1_000_000
 """µs an event's own time may lie ahead of the service's clock (assumed: skew of clients)."""

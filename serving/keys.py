@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from data_schemas.errors import UsageError
+from recsys.data_schemas.errors import UsageError
 
 SCOPES = ("rank", "events", "admin", "replay")
 RELOAD_SECONDS = 1.0
@@ -71,7 +71,7 @@ class KeyRing:
             try:
                 self._keys, self._stamp = read_keys(self._path), stamp
             except UsageError as error:
-                from serving.logs import log
+                from recsys.serving.logs import log
 
                 log("error", "keys_not_reloaded", reason=error.what)
 

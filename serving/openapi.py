@@ -4,10 +4,10 @@ from typing import Any
 
 import msgspec
 
-from data_schemas import api
-from serving.problems import TITLES
-from serving.routes import OPERATIONS, Operation
-from serving.settings import Settings
+from recsys.data_schemas import api
+from recsys.serving.problems import TITLES
+from recsys.serving.routes import OPERATIONS, Operation
+from recsys.serving.settings import Settings
 
 _REF = "#/components/schemas/{name}"
 

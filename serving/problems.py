@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from data_schemas.api import FieldError, ProblemDetails
+from recsys.data_schemas.api import FieldError, ProblemDetails
 
 TITLES = {
     400: ("malformed-request", "The request cannot be read"),

@@ -11,22 +11,28 @@ from typing import Any
 
 import msgspec
 
-from data_schemas import columns as c
-from data_schemas.api import Experiment, RankedItem, RankedList, Reasons
-from data_schemas.errors import UsageError
-from recsys.eventlog import ImpressionBuffer
-from recsys.eventlog.export import FEATURES
-from recsys.eventlog.records import KNOWN_POSITION
-from serving import metrics, tracing
-from serving.engine import Answer, Ask, Engine
-from serving.experiments import explore, team_draft, user_share
-from serving.fallback import cold_answer
-from serving.logs import log
-from serving.problems import Problem, unavailable
-from serving.settings import Settings
-from serving.shadow import Differences
-from serving.texts import TextBatcher
-from serving.versions import Versions
+from recsys.data_schemas import columns as c
+from recsys.data_schemas.api import (
+    Experiment,
+    RankedItem,
+    RankedList,
+    Reasons,
+)
+from recsys.data_schemas.errors import UsageError
+from recsys.data_schemas.log_record import KNOWN_POSITION
+from recsys.serving import telemetry as metrics
+from recsys.serving import tracing
+from recsys.serving.experiments import explore, team_draft, user_share
+from recsys.serving.fallback import cold_answer
+from recsys.serving.loaded_versions import Versions
+from recsys.serving.logs import log
+from recsys.serving.problems import Problem, unavailable
+from recsys.serving.released_model import Answer, Ask, Engine
+from recsys.serving.settings import Settings
+from recsys.serving.shadow import Differences
+from recsys.serving.texts import TextBatcher
+from recsys.storage.eventlog import ImpressionBuffer
+from recsys.storage.eventlog.drain import FEATURES
 
 _STEPS: dict[str, Any] = {}
 _encode = msgspec.json.Encoder().encode

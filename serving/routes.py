@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from msgspec import Meta
 
-from data_schemas import api
+from recsys.data_schemas import api
 
 
 @dataclass(frozen=True)

@@ -22,11 +22,11 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from data_schemas.errors import UsageError
-from serving.logs import log
+from recsys.data_schemas.errors import UsageError
+from recsys.serving.logs import log
 
 if TYPE_CHECKING:
-    from serving.app import App
+    from recsys.serving.app import App
 
 BACKLOG = 2048
 JOINS = "RECSYS_WORKER_JOINS"

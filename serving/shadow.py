@@ -3,8 +3,8 @@
 import time
 from collections.abc import Sequence
 
-from serving import metrics
-from serving.logs import log
+from recsys.serving import telemetry as metrics
+from recsys.serving.logs import log
 
 HEAD = 10
 """First items of a list that are compared."""

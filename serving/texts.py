@@ -8,8 +8,8 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
-from serving.engine import Engine, Preparing
-from serving.logs import log
+from recsys.serving.logs import log
+from recsys.serving.released_model import Engine, Preparing
 
 Texts = Sequence[Mapping[str, Any]]
 AT_ONCE = 64

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
 from typing import Any
 
-from serving.asgi import Request, Response
+from recsys.serving.asgi import Request, Response
 
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 OTLP = "opentelemetry.exporter.otlp.proto.http.trace_exporter"
@@ -33,7 +33,7 @@ def configure(exporter: Any = None) -> bool:
         if exporter is None:
             exporter = importlib.import_module(OTLP).OTLPSpanExporter()
     except ImportError:
-        from serving.logs import log
+        from recsys.serving.logs import log
 
         log("warning", "tracing_not_installed", fix="pip install 'recsys[otel]'")
         return False

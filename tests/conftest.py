@@ -6,13 +6,14 @@ import socket
 import subprocess
 import tempfile
 import uuid
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
-from data_schemas.columns import (
+from recsys.data_schemas.columns import (
     AVAILABLE,
     CATEGORY,
     CREATED_AT,
@@ -21,12 +22,18 @@ from data_schemas.columns import (
     TAGS,
     TITLE,
 )
-from features.catalogue import Catalogue
-from features.interactions import DAY, EMPTY_HISTORY, History, Interactions
-from features.protocols import Recalled
-from recsys.collaborative.base import SourceInputs
-from recsys.recall.registry import FITTABLE
-from training.sources.fit import fit_one
+from recsys.data_schemas.config import parse_config
+from recsys.features.catalogue import Catalogue
+from recsys.features.interactions import (
+    DAY,
+    EMPTY_HISTORY,
+    History,
+    Interactions,
+)
+from recsys.features.protocols import Recalled
+from recsys.retrieval.fitted_source import SourceInputs
+from recsys.retrieval.source_kinds import FITTABLE
+from recsys.training.sources.fit_source import fit_one
 
 N_ITEMS = 40
 SMALL = {"sequence": {"width": 16, "negatives": 32, "learning_rate": 0.01}}
@@ -302,3 +309,60 @@ def postgres():
         server.start()
         yield server
         server.stop()
+
+
+class SavedArray:
+    """A source or ranker that saves one array."""
+
+    def __init__(self, value, fit_until=1_000_000):
+        self.value, self.fit_until = value, fit_until
+
+    def save(self, folder):
+        np.save(folder / "array.npy", np.full(5, self.value, np.float32))
+
+
+@pytest.fixture
+def make_bundle(tmp_path):
+    from recsys.storage.bundle import write_bundle
+
+    def make(value=1.0, out=None, **changes):
+        parts = {
+            "encoder": None,
+            "items": {"ids": ["a", "bé", "c"], "vectors": np.eye(3, dtype=np.float32)},
+            "sources": {"als": SavedArray(value), "popular": SavedArray(2.0, 500_000)},
+            "ranker": SavedArray(3.0),
+            "features_json": {"families": ["text"]},
+            "facts": {"config": {"seed": 7}, "data_window": [1, 2], "night": "2026-01-01"},
+        }
+        return write_bundle(out or tmp_path / f"bundle-{value}", **(parts | changes))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory):
+    """MLflow's tables with nothing in them: making them takes seconds."""
+    from recsys.storage.registry import Registry
+
+    folder = tmp_path_factory.mktemp("mlflow")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        config = parse_config({"data": {"items": "items", "events": "events"}}, folder)
+        registry = Registry(config)
+        registry._client.search_registered_models()
+    return registry._store.path
+
+
+@pytest.fixture
+def config(tmp_path, empty_database):
+    (tmp_path / "work" / "mlflow").mkdir(parents=True)
+    shutil.copyfile(empty_database, tmp_path / "work" / "mlflow" / "mlflow.db")
+    return parse_config({"data": {"items": "items", "events": "events"}}, tmp_path)
+
+
+@pytest.fixture
+def registry(config):
+    """The registry of a workspace with no version in it."""
+    from recsys.storage.registry import Registry
+
+    return Registry(config)

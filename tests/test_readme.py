@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from data_schemas.config import parse_config
-from data_schemas.tables import RULES, TABLES, WARNINGS
-from recsys.cli.main import build_parser
+from recsys.data_schemas.config import parse_config
+from recsys.data_schemas.tables import RULES, TABLES, WARNINGS
+from recsys.operations.cli.main import build_parser
 
 README = Path(__file__).parents[1] / "README.md"
 DATA = README.parent / "docs" / "data.md"

@@ -15,11 +15,18 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from features.interactions import EMPTY_HISTORY, Floats, Histories, History, Ints, Longs
-from features.protocols import Mask, RecallSource
-from recsys.recall.candidates import RecallStage
-from training.impressions import ShownGroups
-from training.windows import Moments
+from recsys.features.interactions import (
+    EMPTY_HISTORY,
+    Floats,
+    Histories,
+    History,
+    Ints,
+    Longs,
+)
+from recsys.features.protocols import Mask, RecallSource
+from recsys.retrieval.candidates import RecallStage
+from recsys.training.impression_groups import ShownGroups
+from recsys.training.windows import Moments
 
 HistoryOf = Callable[[int], History]
 

@@ -9,46 +9,26 @@ Every stage's output is kept under the hash of its inputs, so a night that was i
 where it stopped and one that is repeated does nothing.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
-
-from data_schemas.config import RecsysConfig
-from recsys.encoder.source import require_local
-from recsys.progress import Reporter
-from recsys.registry import Registry
-from recsys.stages import StageRunner
-from recsys.workspace import Workspace
-from training.night import (
+from recsys.data_schemas.config import RecsysConfig
+from recsys.encoder.pretrained import require_local
+from recsys.storage.progress import Reporter
+from recsys.storage.registry import Registry
+from recsys.storage.stages import StageRunner
+from recsys.storage.workspace import Workspace
+from recsys.training.night import (
     champion,
-    encoder,
-    evaluate,
-    inputs,
-    measure,
-    parity,
+    fit_ranker,
+    fit_sources,
     publish,
-    ranker,
+    ranking_data,
+    read_data,
+    refresh_encoder,
     release,
-    sources,
+    served_parity,
+    test_lists,
 )
-from training.night.context import Night
-from training.night.gate import Decision
-
-
-@dataclass(frozen=True)
-class NightResult:
-    """What a night came to."""
-
-    version: int | None
-    """Registered version; None in a dry run."""
-    decision: Decision | None
-    report: Path | None
-    metrics: Mapping[str, Mapping[str, Any]]
-    """System → metric → value, low, high."""
-    unchanged: bool
-    """Whether no stage had anything to do."""
-    lines: list[str]
+from recsys.training.night.night_context import Night
+from recsys.training.night.night_result import NightResult
 
 
 def run_night(
@@ -75,27 +55,27 @@ def run_night(
 
 def _run(night: Night, registry: Registry) -> NightResult:
     require_local(night.config.encoder.model)
-    drained = inputs.drain(night)
-    tables = inputs.validate(night, drained)
+    drained = read_data.drain(night)
+    tables = read_data.validate(night, drained)
     if night.runner.dry_run and not tables.skipped:
         return publish.planned(night, "what follows depends on the tables")
-    inputs.require_sound_features(night, tables)
-    parity.check(night, drained, registry)
-    data = inputs.split(night, tables)
+    read_data.require_sound_features(night, tables)
+    served_parity.check(night, drained, registry)
+    data = read_data.split(night, tables)
 
-    encoded = encoder.refresh(night, data)
+    encoded = refresh_encoder.refresh(night, data)
     if night.runner.dry_run and not encoded.vectors_stage.skipped:
         return publish.planned(night, "what follows depends on the encoder")
-    recipe = sources.tune(night, data, encoded)
+    recipe = fit_sources.tune(night, data, encoded)
     if night.runner.dry_run and not recipe.dials:
         return publish.planned(night, "what follows depends on the recipe of sources")
 
-    training_groups, training_rows = measure.measure(night, data, encoded, recipe, "ranker")
-    test_groups, test_rows = measure.measure(night, data, encoded, recipe, "test")
-    rankers = ranker.fit(night, data, training_rows, training_groups)
+    training_groups, training_rows = ranking_data.measure(night, data, encoded, recipe, "ranker")
+    test_groups, test_rows = ranking_data.measure(night, data, encoded, recipe, "test")
+    rankers = fit_ranker.fit(night, data, training_rows, training_groups)
     if night.runner.dry_run and not (rankers.skipped and test_groups.skipped):
         return publish.planned(night, "what follows depends on the ranker")
-    lists = evaluate.make_lists(night, data, encoded, recipe, test_groups, test_rows, rankers)
+    lists = test_lists.make_lists(night, data, encoded, recipe, test_groups, test_rows, rankers)
 
     released = release.refit(night, data, encoded, recipe)
     position = drained.facts["until"] if drained else -1

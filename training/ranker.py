@@ -11,8 +11,8 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from data_schemas.config import RankerConfig
-from features.grouped import chosen_groups
+from recsys.data_schemas.config import RankerConfig
+from recsys.features.grouped import chosen_groups
 from recsys.ranker import Ranker
 from recsys.ranker.linear import LinearPart, Matrix, Offsets
 

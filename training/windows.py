@@ -26,10 +26,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from data_schemas.config import WindowsConfig
-from data_schemas.errors import DataRefused
-from features.grouped import chosen_groups
-from features.interactions import DAY, Interactions, Ints, Longs
+from recsys.data_schemas.config import WindowsConfig
+from recsys.data_schemas.errors import DataRefused
+from recsys.features.grouped import chosen_groups
+from recsys.features.interactions import (
+    DAY,
+    Interactions,
+    Ints,
+    Longs,
+)
 
 REGION_SHARES = (0.1, 0.2, 0.35, 0.6)
 """Shares of the events, from the end, in which cuts may lie; the smallest that gives enough."""

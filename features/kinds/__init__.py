@@ -2,13 +2,13 @@
 
 from typing import Final
 
-from features.kinds.age import Age
-from features.kinds.attribute import Attribute
-from features.kinds.base import Feature
-from features.kinds.context import Context
-from features.kinds.overlap import Overlap
-from features.kinds.recency import Recency
-from features.kinds.signals import (
+from recsys.features.kinds.age import Age
+from recsys.features.kinds.attribute import Attribute
+from recsys.features.kinds.kind import Feature
+from recsys.features.kinds.overlap import Overlap
+from recsys.features.kinds.recency import Recency
+from recsys.features.kinds.request_value import Context
+from recsys.features.kinds.signals import (
     CollaborativeScore,
     CoOccurrence,
     InterestScore,
@@ -17,12 +17,12 @@ from features.kinds.signals import (
     SourceScore,
     TextSimilarity,
 )
-from features.kinds.smoothed_rate import SmoothedRate
-from features.kinds.time_of import TimeOf
-from features.kinds.trend import Trend
-from features.kinds.user_activity import UserActivity, UserDiversity
-from features.kinds.user_attribute import UserAttribute
-from features.kinds.window_count import WindowCount
+from recsys.features.kinds.smoothed_rate import SmoothedRate
+from recsys.features.kinds.time_of import TimeOf
+from recsys.features.kinds.trend import Trend
+from recsys.features.kinds.user_activity import UserActivity, UserDiversity
+from recsys.features.kinds.user_attribute import UserAttribute
+from recsys.features.kinds.window_count import WindowCount
 
 KINDS: Final[dict[str, type[Feature]]] = {
     kind.__name__: kind

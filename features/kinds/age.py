@@ -4,10 +4,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from features.clock import MISSING_TIME
-from features.interactions import DAY, Floats
-from features.kinds.base import HistoryFeature
-from features.moment import Moment
+from recsys.features.interactions import DAY, Floats
+from recsys.features.kinds.kind import HistoryFeature
+from recsys.features.ranking_context import Moment
+from recsys.features.time_buckets import MISSING_TIME
 
 
 @dataclass(frozen=True)

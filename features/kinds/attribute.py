@@ -4,10 +4,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from features.catalogue import Catalogue
-from features.interactions import Floats
-from features.kinds.base import ItemFeature, shared
-from features.moment import Moment
+from recsys.features.catalogue import Catalogue
+from recsys.features.interactions import Floats
+from recsys.features.kinds.kind import ItemFeature, shared
+from recsys.features.ranking_context import Moment
 
 
 @dataclass(frozen=True)

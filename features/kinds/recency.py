@@ -4,10 +4,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from features.compiled import compiled
-from features.interactions import DAY, Floats, Ints, Longs
-from features.kinds.base import HistoryFeature, shared
-from features.moment import Moment
+from recsys.features.compiled import compiled
+from recsys.features.interactions import (
+    DAY,
+    Floats,
+    Ints,
+    Longs,
+)
+from recsys.features.kinds.kind import HistoryFeature, shared
+from recsys.features.ranking_context import Moment
 
 
 @compiled

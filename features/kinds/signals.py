@@ -10,8 +10,8 @@ from typing import Final
 
 import numpy as np
 
-from features.interactions import Floats
-from features.kinds.base import SignalFeature
+from recsys.features.interactions import Floats
+from recsys.features.kinds.kind import SignalFeature
 
 SOURCE_FAMILY: Final = {
     "text": "text",

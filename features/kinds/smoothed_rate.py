@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from functools import cached_property
 
-from features.clock import window_name
-from features.interactions import Floats
-from features.kinds.base import CounterFeature, ratio
-from features.moment import Count, Counts
+from recsys.features.interactions import Floats
+from recsys.features.kinds.kind import CounterFeature, ratio
+from recsys.features.ranking_context import Count, Counts
+from recsys.features.time_buckets import window_name
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-from features.interactions import DAY, HOUR, Floats
-from features.kinds.base import HistoryFeature, shared
-from features.moment import Moment
+from recsys.features.interactions import DAY, HOUR, Floats
+from recsys.features.kinds.kind import HistoryFeature, shared
+from recsys.features.ranking_context import Moment
 
 
 @dataclass(frozen=True)

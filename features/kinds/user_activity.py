@@ -4,10 +4,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from features.clock import window_name
-from features.interactions import Floats
-from features.kinds.base import HistoryFeature, shared
-from features.moment import Moment
+from recsys.features.interactions import Floats
+from recsys.features.kinds.kind import HistoryFeature, shared
+from recsys.features.ranking_context import Moment
+from recsys.features.time_buckets import window_name
 
 
 @dataclass(frozen=True)

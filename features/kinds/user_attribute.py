@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from features.interactions import Floats
-from features.kinds.base import HistoryFeature, shared
-from features.moment import Moment
+from recsys.features.interactions import Floats
+from recsys.features.kinds.kind import HistoryFeature, shared
+from recsys.features.ranking_context import Moment
 
 
 @dataclass(frozen=True)

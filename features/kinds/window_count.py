@@ -5,10 +5,10 @@ from functools import cached_property
 
 import numpy as np
 
-from features.clock import window_name
-from features.interactions import Floats
-from features.kinds.base import CounterFeature
-from features.moment import ENTITY_TAG, Count, Counts
+from recsys.features.interactions import Floats
+from recsys.features.kinds.kind import CounterFeature
+from recsys.features.ranking_context import ENTITY_TAG, Count, Counts
+from recsys.features.time_buckets import window_name
 
 
 @dataclass(frozen=True)

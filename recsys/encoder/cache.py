@@ -17,7 +17,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from features.interactions import Floats
+from recsys.features.interactions import Floats
 
 KEY_BYTES: Final = 16
 KEPT_VERSIONS: Final = 2

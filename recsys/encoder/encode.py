@@ -14,10 +14,15 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from features.interactions import Floats
-from recsys.encoder.cache import Keys, VectorCache, collect_versions, text_keys
+from recsys.encoder.cache import (
+    Keys,
+    VectorCache,
+    collect_versions,
+    text_keys,
+)
 from recsys.encoder.manifest import EncoderManifest
 from recsys.encoder.runtime import TextEncoder
+from recsys.features.interactions import Floats
 
 Progress = Callable[[int, int], None]
 """Called with (texts done, texts to do)."""

@@ -10,10 +10,10 @@ from typing import Final
 
 import numpy as np
 
-from features.interactions import Floats, Ints
-from features.protocols import Mask
-from recsys.collaborative.dense import LISTS_FROM, InvertedLists, scan
 from recsys.encoder.tower import Neighbours
+from recsys.features.interactions import Floats, Ints
+from recsys.features.protocols import Mask
+from recsys.retrieval.ann import LISTS_FROM, InvertedLists, scan
 
 FOLDER: Final = "lists"
 SEED: Final = 1

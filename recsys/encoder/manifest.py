@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from data_schemas.errors import RecsysError
-from recsys.encoder.source import read_json
+from recsys.data_schemas.errors import RecsysError
+from recsys.encoder.pretrained import read_json
 
 MANIFEST: Final = "manifest.json"
 FORMAT: Final = 1

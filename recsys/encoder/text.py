@@ -12,8 +12,13 @@ from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Protocol
 
-from data_schemas.columns import CATEGORY, DESCRIPTION, TAGS, TITLE
-from data_schemas.errors import UsageError
+from recsys.data_schemas.columns import (
+    CATEGORY,
+    DESCRIPTION,
+    TAGS,
+    TITLE,
+)
+from recsys.data_schemas.errors import UsageError
 
 MAX_CHARACTERS = 40_000
 """Characters of one column that are looked at; no encoder reads further (8,192 tokens)."""

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
+import numpy.typing as npt
 
-from features.interactions import Ints, Longs
-from recsys.encoder.source import CONFIG, open_tokenizer, read_json
+from recsys.encoder.pretrained import CONFIG, open_tokenizer, read_json
+from recsys.features.interactions import Ints, Longs
 
 CHARACTERS_PER_TOKEN = 16
 """No text needs more characters than this to fill a token (assumed; generous for any script)."""
@@ -116,3 +117,35 @@ class TextTokenizer:
         foreign = np.concatenate([[0], np.cumsum(tokens.flat == self.unknown)])
         foreign = foreign[tokens.offsets[1:]] - foreign[tokens.offsets[:-1]]
         return int(((tokens.lengths > 0) & (2 * foreign > np.maximum(tokens.lengths - 2, 0))).sum())
+
+
+TOKENS_AT_ONCE = 1024
+"""Rows × longest length of one call of the model: bounds memory, and its activations stay in the cache
+(measured beside other work: 4,096 takes 1.17 times the processor time, 512 the same)."""
+
+
+def batches_by_length(lengths: npt.NDArray[np.integer], budget: int) -> list[npt.NDArray[Any]]:
+    """Rows grouped so that rows × longest length stays within `budget` tokens, longest first.
+
+    Longest first, so that what does not fit into memory is known at the first batch.
+    """
+    order = np.argsort(-lengths, kind="stable")
+    batches, start = [], 0
+    while start < len(order):
+        step = max(1, budget // max(1, int(lengths[order[start]])))
+        batches.append(order[start : start + step])
+        start += step
+    return batches
+
+
+def pad_tokens(
+    tokens: Sequence[Sequence[int]], pad: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Rectangular (ids, mask), both int64 [B, L], of B token sequences."""
+    width = max(map(len, tokens), default=0)
+    ids = np.full((len(tokens), width), pad, np.int64)
+    mask = np.zeros((len(tokens), width), np.int64)
+    for row, sequence in enumerate(tokens):
+        ids[row, : len(sequence)] = sequence
+        mask[row, : len(sequence)] = 1
+    return ids, mask

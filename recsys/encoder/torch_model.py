@@ -16,10 +16,15 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from data_schemas.errors import RecsysError
-from features.interactions import Floats
-from recsys.encoder.runtime import TOKENS_AT_ONCE, batches_by_length, pad_tokens
-from recsys.encoder.source import CONFIG, WEIGHTS, pooling_of, read_json
+from recsys.data_schemas.errors import RecsysError
+from recsys.encoder.pretrained import (
+    CONFIG,
+    WEIGHTS,
+    pooling_of,
+    read_json,
+)
+from recsys.encoder.tokens import TOKENS_AT_ONCE, batches_by_length, pad_tokens
+from recsys.features.interactions import Floats
 
 HEAD_FOLDER = "2_Dense"
 _HEAD_KEY = "linear.weight"

@@ -16,11 +16,22 @@ from typing import Final, NamedTuple, Self
 import numpy as np
 import numpy.typing as npt
 
-from data_schemas.errors import RecsysError
-from features.interactions import SECOND, Floats, History, Ints, Longs
-from features.protocols import Mask, Recalled
-from recsys.encoder.kernels import attend, dots, scan, score_items
-from recsys.encoder.source import read_json
+from recsys.data_schemas.errors import RecsysError
+from recsys.encoder.pretrained import read_json
+from recsys.encoder.tower_kernels import (
+    attend,
+    dots,
+    scan,
+    score_items,
+)
+from recsys.features.interactions import (
+    SECOND,
+    Floats,
+    History,
+    Ints,
+    Longs,
+)
+from recsys.features.protocols import Mask, Recalled
 
 TOWER: Final = "tower.safetensors"
 TOWER_JSON: Final = "tower.json"

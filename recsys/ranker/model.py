@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from data_schemas.errors import RecsysError
+from recsys.data_schemas.errors import RecsysError
 from recsys.ranker.linear import LinearPart, Matrix
 from recsys.ranker.trees import FastTrees
 

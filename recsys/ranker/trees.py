@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from features.interactions import Floats, Ints
-from recsys.collaborative.kernels import kernel
+from recsys.features.interactions import Floats, Ints
+from recsys.retrieval.history_kernels import kernel
 
 MOST_LEAVES = 32
 """Leaves of a tree that one word's bits can stand for."""

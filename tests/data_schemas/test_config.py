@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from data_schemas.config import load_config, parse_config
-from data_schemas.errors import ExitCode, UsageError
+from recsys.data_schemas.config import load_config, parse_config
+from recsys.data_schemas.errors import ExitCode, UsageError
 
 SMALLEST = {"data": {"items": "data/items.parquet", "events": "data/events.parquet"}}
 

@@ -4,8 +4,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_schemas.errors import DataRefused, ExitCode, RecsysError
-from data_schemas.meaning import DEFAULT_TYPES, EventMeaning
+from recsys.data_schemas.errors import DataRefused, ExitCode, RecsysError
+from recsys.data_schemas.meaning import DEFAULT_TYPES, EventMeaning
 
 MEANING = EventMeaning(DEFAULT_TYPES)
 NOTHING = float("nan")

@@ -1,7 +1,7 @@
 """The input tables agree with the column names, and every rule says what to do."""
 
-from data_schemas import columns as c
-from data_schemas.tables import (
+from recsys.data_schemas import columns as c
+from recsys.data_schemas.tables import (
     EVENTS,
     IMPRESSIONS,
     ITEMS,

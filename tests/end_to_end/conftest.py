@@ -5,9 +5,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from data_schemas.config import load_config
-from recsys.registry import Registry
-from training.nightly import run_night
+from recsys.data_schemas.config import load_config
+from recsys.storage.registry import Registry
+from recsys.training.nightly import run_night
 
 USERS = 40
 CONFIG = """
@@ -25,7 +25,7 @@ serving: {{timeout_ms: 60000}}
 
 def laid_out(folder, count, config):
     """(folder, users): the bundled data of the first `count` users, and a config beside it."""
-    from recsys.bundled import lay_out_movies
+    from recsys.ingestion.bundled import lay_out_movies
 
     lay_out_movies(folder)
     events = pq.read_table(folder / "data" / "events.parquet")

@@ -7,8 +7,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from data_schemas.errors import ExitCode
-from recsys.cli.main import main
+from recsys.data_schemas.errors import ExitCode
+from recsys.operations.cli.main import main
 
 CONFIG = """
 data: {{items: items.parquet, events: events.parquet}}

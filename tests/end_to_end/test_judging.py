@@ -9,14 +9,14 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from data_schemas.api import to_microseconds
-from data_schemas.config import load_config
-from data_schemas.errors import ExitCode
-from recsys.cli import judged
-from recsys.cli.demo import service
-from recsys.cli.main import main
-from recsys.client import Client
-from training.nightly import run_night
+from recsys.data_schemas.api import to_microseconds
+from recsys.data_schemas.config import load_config
+from recsys.data_schemas.errors import ExitCode
+from recsys.operations import match
+from recsys.operations.cli.demo import service
+from recsys.operations.cli.main import main
+from recsys.serving.client import Client
+from recsys.training.nightly import run_night
 
 USERS, ASKED = 24, 20
 CONFIG = """
@@ -188,7 +188,7 @@ def test_replayed_over_http_the_moments_get_the_scores_of_the_evaluation(workspa
     folder, _ = workspace
     table = later_events(folder).sort_by("timestamp")
     asked = {}
-    answer = judged.lists_of_release
+    answer = match.lists_of_release
 
     def remembered(runtime, questions, name):
         lists = answer(runtime, questions, name)
@@ -201,7 +201,7 @@ def test_replayed_over_http_the_moments_get_the_scores_of_the_evaluation(workspa
             asked[int(now), user] = dict(zip(row, scores.tolist(), strict=False))
         return lists
 
-    monkeypatch.setattr(judged, "lists_of_release", remembered)
+    monkeypatch.setattr(match, "lists_of_release", remembered)
     evaluated(folder, table, "--protocol", "leave-last-out")
     assert len(asked) == ASKED
     moments = sorted(asked)

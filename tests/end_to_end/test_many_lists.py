@@ -5,12 +5,12 @@ import signal
 
 import pytest
 
-from data_schemas.config import load_config
-from data_schemas.errors import RecsysError
-from recsys.asking import Ask
-from recsys.cli import ranked
-from recsys.cli.live import find_release
-from recsys.cli.recommend import end_of_data
+from recsys.data_schemas.config import load_config
+from recsys.data_schemas.errors import RecsysError
+from recsys.operations import batch_lists
+from recsys.operations.cli.recommend import end_of_data
+from recsys.operations.open_release import find_release
+from recsys.query import Ask
 
 pytestmark = pytest.mark.filterwarnings("default")
 
@@ -28,19 +28,19 @@ def question(release):
 
 def test_processes_give_the_rows_of_one_in_the_same_order(release, question, monkeypatch):
     runtime, ask = question
-    monkeypatch.setattr(ranked, "CHUNK", 4)
+    monkeypatch.setattr(batch_lists, "CHUNK", 4)
     users = [*runtime.state.user_ids()[:13], "nobody-knows"]
-    alone = list(ranked.ranked(release, runtime, ask, users, processes=1))
+    alone = list(batch_lists.ranked(release, runtime, ask, users, processes=1))
     assert [len(rows) for rows in alone] == [4, 4, 4, 2]
     assert [row["user_id"] for rows in alone for row in rows] == users
-    assert list(ranked.ranked(release, runtime, ask, users, processes=2)) == alone
+    assert list(batch_lists.ranked(release, runtime, ask, users, processes=2)) == alone
 
 
 def test_a_process_that_is_ended_is_one_message(release, question, monkeypatch):
     runtime, ask = question
-    monkeypatch.setattr(ranked, "_rows_here", end_this_process)
+    monkeypatch.setattr(batch_lists, "_rows_here", end_this_process)
     with pytest.raises(RecsysError, match="ended from outside"):
-        list(ranked.ranked(release, runtime, ask, ["a", "b"], processes=2))
+        list(batch_lists.ranked(release, runtime, ask, ["a", "b"], processes=2))
 
 
 def end_this_process(*_):

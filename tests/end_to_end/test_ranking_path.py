@@ -5,12 +5,12 @@ import time
 import numpy as np
 import pytest
 
-from data_schemas.config import load_config
-from data_schemas.errors import UsageError
-from features.state import LogRecord
 from recsys import explain
-from recsys.asking import Ask
-from recsys.cli.live import open_runtime
+from recsys.data_schemas.config import load_config
+from recsys.data_schemas.errors import UsageError
+from recsys.data_schemas.log_record import LogRecord
+from recsys.operations.open_release import open_runtime
+from recsys.query import Ask
 
 pytestmark = pytest.mark.filterwarnings("default")
 ITEM = {"item_id": "posted", "title": "Green alpha robot", "tags": ["robot"], "available": True}

@@ -8,12 +8,12 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from data_schemas.api import to_microseconds
-from data_schemas.config import load_config
-from recsys.asking import Ask
-from recsys.cli.demo import service
-from recsys.cli.live import open_runtime
-from recsys.client import Client
+from recsys.data_schemas.api import to_microseconds
+from recsys.data_schemas.config import load_config
+from recsys.operations.cli.demo import service
+from recsys.operations.open_release import open_runtime
+from recsys.query import Ask
+from recsys.serving.client import Client
 
 MOMENTS, CANDIDATES = 40, 30
 pytestmark = [pytest.mark.parity, pytest.mark.filterwarnings("default")]

@@ -7,23 +7,23 @@ import time
 import numpy as np
 import pytest
 
-from data_schemas.api import to_time
-from data_schemas.config import load_config
-from features.interactions import HOUR
-from features.kinds.trend import Trend
-from features.kinds.user_activity import UserActivity
-from features.parity import LIMIT
-from recsys.cli.demo import service
-from recsys.cli.live import open_runtime
-from recsys.cli.main import main
-from recsys.client import Client
-from recsys.progress import Reporter
-from recsys.registry import Registry
-from recsys.stages import StageRunner
-from recsys.workspace import Workspace
-from training.night import inputs, parity
-from training.night.context import Night
-from training.nightly import run_night
+from recsys.data_schemas.api import to_time
+from recsys.data_schemas.config import load_config
+from recsys.features.interactions import HOUR
+from recsys.features.kinds.trend import Trend
+from recsys.features.kinds.user_activity import UserActivity
+from recsys.features.parity import LIMIT
+from recsys.operations.cli.demo import service
+from recsys.operations.cli.main import main
+from recsys.operations.open_release import open_runtime
+from recsys.serving.client import Client
+from recsys.storage.progress import Reporter
+from recsys.storage.registry import Registry
+from recsys.storage.stages import StageRunner
+from recsys.storage.workspace import Workspace
+from recsys.training.night import read_data, served_parity
+from recsys.training.night.night_context import Night
+from recsys.training.nightly import run_night
 
 USERS, LISTS = 40, 12
 CONFIG = """
@@ -97,8 +97,8 @@ def checked(folder):
     workspace = Workspace(config.workspace_path)
     reporter = Reporter(quiet=True)
     night = Night(config, workspace, StageRunner(workspace, reporter), reporter)
-    drained = inputs.drain(night)
-    return parity.compare(night, drained.path, Registry(config))
+    drained = read_data.drain(night)
+    return served_parity.compare(night, drained.path, Registry(config))
 
 
 def test_served_rows_are_the_rows_of_batch(folder):
@@ -114,12 +114,12 @@ def test_served_rows_are_the_rows_of_batch(folder):
 
 def test_the_day_shows_in_the_rows(folder):
     """What the day brought is seen: without it the comparison would prove little."""
-    samples = parity.read_samples(
+    samples = served_parity.read_samples(
         max((folder / "work" / "stages" / "drain").glob("*/impressions.parquet"))
     )
     config = load_config(folder / "recsys.yaml")
     registry = Registry(config)
-    bundle = parity._bundle(registry, samples[0].version)
+    bundle = served_parity._bundle(registry, samples[0].version)
     assert len(bundle.features["features"]) == samples[0].served.features.shape[1]
     early, late = samples[3].served, samples[-3].served
     assert late.position > early.position
@@ -137,7 +137,7 @@ def test_a_planted_skew_is_found_and_named(folder, monkeypatch, kind, column):
     broken = {name for name, d in found.worst.items() if d > LIMIT}
     assert any(name.startswith(column) for name in broken)
     assert all(name.startswith(("user.", "trend.")) for name in broken)
-    checks = parity.checks(json.loads(json.dumps(found.facts())))
+    checks = served_parity.checks(json.loads(json.dumps(found.facts())))
     assert not checks[0].passed
     assert {c.name for c in checks[1:]} == {f"served feature {name}" for name in broken}
     assert "served " in checks[1].detail

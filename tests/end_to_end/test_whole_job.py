@@ -13,13 +13,13 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from data_schemas.config import load_config
-from data_schemas.errors import ExitCode
-from recsys.cli.demo import apart, service, show_call
-from recsys.cli.main import main
-from recsys.progress import Reporter
-from recsys.registry import Registry
-from training.nightly import run_night
+from recsys.data_schemas.config import load_config
+from recsys.data_schemas.errors import ExitCode
+from recsys.operations.cli.demo import apart, service, show_call
+from recsys.operations.cli.main import main
+from recsys.storage.progress import Reporter
+from recsys.storage.registry import Registry
+from recsys.training.nightly import run_night
 
 USERS = 60
 CONFIG = """

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from data_schemas.errors import UsageError
-from features.interactions import DAY, Interactions
+from recsys.data_schemas.errors import UsageError
 from recsys.evaluation import baselines
 from recsys.evaluation.evaluation import PastItems
 from recsys.evaluation.lists import RankedLists
+from recsys.features.interactions import DAY, Interactions
 
 
 def events(*rows: tuple[int, int, int, float]) -> Interactions:

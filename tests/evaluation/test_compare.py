@@ -6,12 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from recsys.evaluation.compare import (
-    compare_lists,
-    overlap_at,
-    rank_biased_overlap,
-    write_comparison,
-)
+from recsys.evaluation.comparison import compare_lists, overlap_at, rank_biased_overlap
+from recsys.evaluation.comparison_page import write_comparison
 from recsys.evaluation.lists import RankedLists, Truth
 from recsys.evaluation.report import evaluate_lists
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 
 from recsys.evaluation.evaluation import PastItems
-from recsys.evaluation.kept import read_lists, write_lists
 from recsys.evaluation.lists import RankedLists, Truth
+from recsys.evaluation.saved_lists import read_lists, write_lists
 
 
 def test_lists_come_back_as_they_were(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from data_schemas.errors import RecsysError
+from recsys.data_schemas.errors import RecsysError
 from recsys.evaluation import metrics
 from recsys.evaluation.lists import RankedLists, Truth
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from data_schemas.errors import DataRefused, UsageError
+from recsys.data_schemas.errors import DataRefused, UsageError
 from recsys.evaluation.off_policy import LoggedChoices, off_policy
 
 

@@ -5,7 +5,7 @@ import random
 import numpy as np
 import pytest
 
-from data_schemas.errors import DataRefused, UsageError
+from recsys.data_schemas.errors import DataRefused, UsageError
 from recsys.evaluation.position_bias import (
     Shown,
     estimate_position_bias,
@@ -97,7 +97,7 @@ def test_rows_that_cannot_speak_are_refused_with_a_remedy() -> None:
 
 def test_the_services_rare_swaps_tell_the_bias() -> None:
     """Lists as the service explores and logs them; the items never change their own place."""
-    from serving.experiments import explore
+    from recsys.serving.experiments import explore
 
     coin, rng = random.Random(3), np.random.default_rng(3)
     relevance = np.array([0.9, 0.7, 0.6, 0.5, 0.5])
@@ -131,11 +131,11 @@ def test_lists_without_swaps_give_no_rows() -> None:
 
 def test_the_bias_of_the_generator_is_recovered() -> None:
     """Personal lists drawn at random: questions are items within a band of how likely they were."""
-    from recsys.generator.settings import Settings
-    from recsys.generator.simulate import examination, simulate_day
-    from recsys.generator.world import make_world
+    from recsys.ingestion.generator.settings_of import settings_of
+    from recsys.ingestion.generator.simulate import examination, simulate_day
+    from recsys.ingestion.generator.world import make_world
 
-    settings = Settings.of(2000, 200, 2, seed=5, lists_per_user=3.0)
+    settings = settings_of(2000, 200, 2, seed=5, lists_per_user=3.0)
     world = make_world(settings)
     chunks = [chunk for day in range(2) for chunk in simulate_day(world, day)]
     lengths = np.concatenate([c.length for c in chunks])

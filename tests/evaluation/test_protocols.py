@@ -4,16 +4,16 @@ from dataclasses import replace
 
 import numpy as np
 
-from features.interactions import Interactions
 from recsys.evaluation import metrics
 from recsys.evaluation.lists import RankedLists, Truth
-from recsys.evaluation.protocols import (
+from recsys.evaluation.query_sets import (
     grades_of_shown,
     leave_last_out,
     of_impressions,
     ranked_candidates,
 )
 from recsys.evaluation.segments import by_event_type
+from recsys.features.interactions import Interactions
 
 
 def events(*rows: tuple[int, int, int, int]) -> Interactions:

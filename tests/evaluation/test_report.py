@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from data_schemas.errors import UsageError
+from recsys.data_schemas.errors import UsageError
 from recsys.evaluation import segments
 from recsys.evaluation.drift import Drift, summary
 from recsys.evaluation.lists import RankedLists, Truth

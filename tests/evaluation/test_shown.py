@@ -6,10 +6,9 @@ import itertools
 import numpy as np
 import pytest
 
-from features.interactions import Interactions
-from recsys.evaluation.context import PositionBias
 from recsys.evaluation.off_policy import off_policy
-from recsys.evaluation.shown import (
+from recsys.evaluation.report_context import PositionBias
+from recsys.evaluation.shown_lists import (
     ShownLists,
     acted_on,
     bias_of_lists,
@@ -17,6 +16,7 @@ from recsys.evaluation.shown import (
     first_given_set,
     label_weights,
 )
+from recsys.features.interactions import Interactions
 
 HOUR = 3_600_000_000
 
@@ -64,11 +64,11 @@ def test_lists_with_rare_swaps_carry_their_chance_and_unknown_ones_none() -> Non
 @pytest.fixture(scope="module")
 def generated() -> tuple[ShownLists, Interactions, np.ndarray, object]:
     """Lists of the generator, their events, the affinity of each shown item, and the world."""
-    from recsys.generator.settings import Settings
-    from recsys.generator.simulate import simulate_day
-    from recsys.generator.world import make_world
+    from recsys.ingestion.generator.settings_of import settings_of
+    from recsys.ingestion.generator.simulate import simulate_day
+    from recsys.ingestion.generator.world import make_world
 
-    settings = Settings.of(3000, 200, 2, seed=5, lists_per_user=3.0)
+    settings = settings_of(3000, 200, 2, seed=5, lists_per_user=3.0)
     world = make_world(settings)
     chunks = [chunk for day in range(2) for chunk in simulate_day(world, day)]
     lengths = np.concatenate([c.length for c in chunks])
@@ -93,7 +93,7 @@ def generated() -> tuple[ShownLists, Interactions, np.ndarray, object]:
 
 
 def test_the_bias_is_recovered_from_lists_and_events(generated) -> None:
-    from recsys.generator.simulate import examination
+    from recsys.ingestion.generator.simulate import examination
 
     lists, events, _, world = generated
     found = bias_of_lists(lists, events, resamples=60)
@@ -121,7 +121,7 @@ def test_the_value_of_another_order_is_estimated_from_the_log(generated) -> None
 
 
 def _behaviours() -> tuple:
-    from recsys.generator.settings import BEHAVIOURS
+    from recsys.ingestion.generator.world_settings import BEHAVIOURS
 
     return BEHAVIOURS
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from features.catalogue import Catalogue
-from features.trial import Trial, item_table
+from recsys.features.catalogue import Catalogue
+from recsys.features.random_world import Trial, item_table
 
 
 @pytest.fixture

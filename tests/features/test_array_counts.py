@@ -5,9 +5,14 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from features.array_counts import Asked, Counted, _seek, count_windows
-from features.counter_query import Column
-from features.rows import ANY_POSITION
+from recsys.features.array_counts import (
+    Asked,
+    Counted,
+    _seek,
+    count_windows,
+)
+from recsys.features.counter_query import Column
+from recsys.features.rows import ANY_POSITION
 
 COLUMNS = (Column((), 0), Column((), 24), Column((1,), 24), Column((0, 2), 168), Column((9,), 3))
 TYPES = (np.int32, np.int16, np.int64, np.int64)
@@ -51,7 +56,7 @@ def test_counts_are_those_of_a_loop(events, pairs, in_order):
 @pytest.mark.parametrize("threads_from", [1, 10**9])
 def test_threads_share_no_row(monkeypatch, threads_from):
     """Tags: several pairs add up to one row, wherever the rows are cut."""
-    monkeypatch.setattr("features.array_counts._APART", threads_from)
+    monkeypatch.setattr("recsys.features.array_counts._APART", threads_from)
     draw = np.random.default_rng(5)
     events = Counted(
         draw.integers(0, 7, 500).astype(np.int32),

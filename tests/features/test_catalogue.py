@@ -6,9 +6,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from features.catalogue import Catalogue
-from features.clock import MISSING_TIME
-from features.trial import START, item_table
+from recsys.features.catalogue import Catalogue
+from recsys.features.random_world import START, item_table
+from recsys.features.time_buckets import MISSING_TIME
 
 
 def test_reads_every_column(catalogue):

@@ -2,8 +2,9 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
-from data_schemas.errors import UsageError
-from features.clock import (
+from recsys.data_schemas.errors import UsageError
+from recsys.features.interactions import DAY, HOUR
+from recsys.features.time_buckets import (
     MISSING_TIME,
     UNBOUNDED,
     microseconds,
@@ -11,7 +12,6 @@ from features.clock import (
     window_name,
     window_us,
 )
-from features.interactions import DAY, HOUR
 
 
 @pytest.mark.parametrize(

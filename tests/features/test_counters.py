@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from features.counters import CounterTable
+from recsys.features.counters import CounterTable
 
 N, K = 4, 3
 event = st.tuples(st.integers(0, N - 1), st.integers(0, K - 1), st.integers(-5, 20))

@@ -5,17 +5,23 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from data_schemas.config import FeaturesConfig
-from data_schemas.errors import UsageError
-from features.catalogue import Catalogue
-from features.feature_set import FeatureSet, own_feature
-from features.interactions import DAY, HOUR
-from features.kinds.base import FAMILIES
-from features.kinds.recency import Recency
-from features.kinds.time_of import TimeOf
-from features.kinds.window_count import WindowCount
-from features.state import LogRecord
-from features.trial import SIGNALS, START, TYPES, Trial, item_table
+from recsys.data_schemas.config import FeaturesConfig
+from recsys.data_schemas.errors import UsageError
+from recsys.data_schemas.log_record import LogRecord
+from recsys.features.catalogue import Catalogue
+from recsys.features.feature_set import FeatureSet, own_feature
+from recsys.features.interactions import DAY, HOUR
+from recsys.features.kinds.kind import FAMILIES
+from recsys.features.kinds.recency import Recency
+from recsys.features.kinds.time_of import TimeOf
+from recsys.features.kinds.window_count import WindowCount
+from recsys.features.random_world import (
+    SIGNALS,
+    START,
+    TYPES,
+    Trial,
+    item_table,
+)
 
 
 def default(resolution="seconds", **more):

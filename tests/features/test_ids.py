@@ -5,7 +5,7 @@ import pyarrow as pa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from features.ids import IdIndex
+from recsys.features.ids import IdIndex
 
 words = st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=8), unique=True)
 

@@ -5,16 +5,16 @@ import inspect
 import numpy as np
 import pytest
 
-from features.catalogue import Catalogue
-from features.interactions import DAY, HOUR, History
-from features.kinds import KINDS
-from features.kinds.age import Age
-from features.kinds.attribute import Attribute
-from features.kinds.base import FAMILIES
-from features.kinds.context import Context
-from features.kinds.overlap import Overlap
-from features.kinds.recency import Recency
-from features.kinds.signals import (
+from recsys.features.catalogue import Catalogue
+from recsys.features.interactions import DAY, HOUR, History
+from recsys.features.kinds import KINDS
+from recsys.features.kinds.age import Age
+from recsys.features.kinds.attribute import Attribute
+from recsys.features.kinds.kind import FAMILIES
+from recsys.features.kinds.overlap import Overlap
+from recsys.features.kinds.recency import Recency
+from recsys.features.kinds.request_value import Context
+from recsys.features.kinds.signals import (
     CollaborativeScore,
     CoOccurrence,
     InterestScore,
@@ -24,14 +24,14 @@ from features.kinds.signals import (
     TextSimilarity,
     signal_feature,
 )
-from features.kinds.smoothed_rate import SmoothedRate
-from features.kinds.time_of import TimeOf
-from features.kinds.trend import Trend
-from features.kinds.user_activity import UserActivity, UserDiversity
-from features.kinds.user_attribute import UserAttribute
-from features.kinds.window_count import WindowCount
-from features.moment import Moment
-from features.trial import START, Trial, item_table
+from recsys.features.kinds.smoothed_rate import SmoothedRate
+from recsys.features.kinds.time_of import TimeOf
+from recsys.features.kinds.trend import Trend
+from recsys.features.kinds.user_activity import UserActivity, UserDiversity
+from recsys.features.kinds.user_attribute import UserAttribute
+from recsys.features.kinds.window_count import WindowCount
+from recsys.features.random_world import START, Trial, item_table
+from recsys.features.ranking_context import Moment
 
 NAN = float("nan")
 NOW = START + 10 * DAY

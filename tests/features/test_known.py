@@ -4,10 +4,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from data_schemas.meaning import DEFAULT_TYPES, EventMeaning
-from features.catalogue import Catalogue
-from features.parity import Places, with_log
-from features.trial import Trial, _impressions
+from recsys.data_schemas.meaning import DEFAULT_TYPES, EventMeaning
+from recsys.features.catalogue import Catalogue
+from recsys.features.parity import Places, with_log
+from recsys.features.random_world import Trial, _impressions
 
 MEANING = EventMeaning(DEFAULT_TYPES)
 COLUMNS = ("item", "time", "weight", "grade", "position")

@@ -3,11 +3,16 @@
 import numpy as np
 import pytest
 
-from features.interactions import DAY
-from features.kinds.overlap import Overlap
-from features.kinds.recency import Recency
-from features.kinds.window_count import WindowCount
-from features.leaks import FutureUse, group_auc, scan, seeing_future
+from recsys.features.future_check import (
+    FutureUse,
+    group_auc,
+    scan,
+    seeing_future,
+)
+from recsys.features.interactions import DAY
+from recsys.features.kinds.overlap import Overlap
+from recsys.features.kinds.recency import Recency
+from recsys.features.kinds.window_count import WindowCount
 
 
 def test_a_planted_feature_that_knows_the_future_is_found(trial):

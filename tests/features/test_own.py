@@ -5,17 +5,17 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from data_schemas.config import FeaturesConfig
-from data_schemas.errors import UsageError
-from features.catalogue import Catalogue
-from features.check import check, require_sound
-from features.feature_set import FeatureSet
-from features.interactions import DAY
-from features.kinds.base import Feature, HistoryFeature, shared
-from features.kinds.window_count import WindowCount
-from features.leaks import FutureUse
-from features.trial import TYPES, item_table
-from recsys.cli.main import main
+from recsys.data_schemas.config import FeaturesConfig
+from recsys.data_schemas.errors import UsageError
+from recsys.features.catalogue import Catalogue
+from recsys.features.feature_set import FeatureSet
+from recsys.features.features_check import check, require_sound
+from recsys.features.future_check import FutureUse
+from recsys.features.interactions import DAY
+from recsys.features.kinds.kind import Feature, HistoryFeature, shared
+from recsys.features.kinds.window_count import WindowCount
+from recsys.features.random_world import TYPES, item_table
+from recsys.operations.cli.main import main
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ def test_check_refuses_a_skewed_feature(config, tmp_path, capsys):
     (tmp_path / "mine_skewed.py").write_text(
         "from dataclasses import dataclass\n"
         "import numpy as np\n"
-        "from features.kinds.base import Feature, shared\n"
+        "from recsys.features.kinds.kind import Feature, shared\n"
         "@dataclass(frozen=True)\n"
         "class Skewed(Feature):\n"
         "    column = 'own.skewed'\n"

@@ -7,15 +7,15 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from data_schemas.config import FeaturesConfig
-from features.catalogue import Catalogue
-from features.feature_set import FeatureSet
-from features.interactions import DAY, HOUR
-from features.kinds import KINDS
-from features.kinds.context import Context
-from features.kinds.signals import CoOccurrence
-from features.kinds.window_count import WindowCount
-from features.parity import (
+from recsys.data_schemas.config import FeaturesConfig
+from recsys.features.catalogue import Catalogue
+from recsys.features.feature_set import FeatureSet
+from recsys.features.interactions import DAY, HOUR
+from recsys.features.kinds import KINDS
+from recsys.features.kinds.request_value import Context
+from recsys.features.kinds.signals import CoOccurrence
+from recsys.features.kinds.window_count import WindowCount
+from recsys.features.parity import (
     LIMIT,
     KnownHistories,
     Served,
@@ -24,8 +24,8 @@ from features.parity import (
     relative,
     served_rows,
 )
-from features.rows import ANY_POSITION, Rows
-from features.trial import SIGNALS, TYPES, Trial
+from recsys.features.random_world import SIGNALS, TYPES, Trial
+from recsys.features.rows import ANY_POSITION, Rows
 
 pytestmark = pytest.mark.parity
 
@@ -97,7 +97,7 @@ def test_rows_cut_into_parts_are_the_same_rows(trial, monkeypatch):
     features = every_kind(trial)
     whole = trial.batch(features)
     inputs = replace(trial.inputs("duckdb"), memory_mb=0)
-    monkeypatch.setattr("features.batch_counts.LEAST_PART", 40)
+    monkeypatch.setattr("recsys.features.batch_counts.LEAST_PART", 40)
     np.testing.assert_array_equal(features.batch(trial.rows, inputs), whole)
 
 

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from data_schemas.errors import UsageError
-from features.backends import open_backend, sql_of
-from features.counter_query import (
+from recsys.data_schemas.errors import UsageError
+from recsys.features.backends import open_backend, sql_of
+from recsys.features.counter_query import (
     BOUNDED,
     BUCKET,
     ENTITY,

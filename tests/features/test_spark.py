@@ -8,19 +8,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_schemas.config import load_config
-from features.feature_set import FeatureSet
-from features.impressions import Impressions
-from features.interactions import DAY
-from features.kinds.smoothed_rate import SmoothedRate
-from features.kinds.trend import Trend
-from features.kinds.window_count import WindowCount
-from features.rows import ANY_POSITION, BatchInputs, Rows
-from features.trial import Trial
-from recsys.generator import Settings, generate
-from recsys.progress import Reporter
-from recsys.tables.ingest import ingest
-from recsys.tables.load import load_tables
+from recsys.data_schemas.config import load_config
+from recsys.features.feature_set import FeatureSet
+from recsys.features.impressions import Impressions
+from recsys.features.interactions import DAY
+from recsys.features.kinds.smoothed_rate import SmoothedRate
+from recsys.features.kinds.trend import Trend
+from recsys.features.kinds.window_count import WindowCount
+from recsys.features.random_world import Trial
+from recsys.features.rows import ANY_POSITION, BatchInputs, Rows
+from recsys.ingestion.generator import generate, settings_of
+from recsys.ingestion.tables.ingest import ingest
+from recsys.ingestion.tables.load import load_tables
+from recsys.storage.progress import Reporter
 
 pytestmark = [pytest.mark.spark, pytest.mark.filterwarnings("ignore")]
 LISTS, CANDIDATES = 300, 10
@@ -36,7 +36,7 @@ def spark():
     with warnings.catch_warnings():
         # Spark's own start-up code warns; ours does not run in it.
         warnings.simplefilter("ignore")
-        from features.backends import PySpark
+        from recsys.features.backends import PySpark
 
         engine = PySpark()
         yield engine
@@ -94,7 +94,7 @@ def test_spark_gives_the_table_of_the_other_engines(spark, seed):
 
 
 def test_generated_events_give_the_same_table(spark, tmp_path):
-    settings = Settings.of(users=300, items=200, days=10, seed=4)
+    settings = settings_of(users=300, items=200, days=10, seed=4)
     generate(settings, tmp_path / "log", Reporter(quiet=True))
     table = same_on_every_engine(
         every_count("click"), *tables(tmp_path / "log" / "recsys.yaml", tmp_path / "tables")

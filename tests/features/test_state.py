@@ -7,12 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_schemas.errors import RecsysError, UsageError
-from features.catalogue import Catalogue
-from features.interactions import DAY, HOUR, SECOND
-from features.moment import Count, CountPlan, OnlineCounts
-from features.state import LogRecord, OnlineState
-from features.trial import START, Trial, item_table
+from recsys.data_schemas.errors import RecsysError, UsageError
+from recsys.data_schemas.log_record import LogRecord
+from recsys.features.catalogue import Catalogue
+from recsys.features.interactions import DAY, HOUR, SECOND
+from recsys.features.random_world import START, Trial, item_table
+from recsys.features.ranking_context import Count, CountPlan, OnlineCounts
+from recsys.features.state import OnlineState
 
 FAR = np.iinfo(np.int64).max
 

@@ -6,12 +6,19 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from data_schemas.config import parse_config
-from data_schemas.errors import UsageError
-from features.interactions import DAY
-from recsys.cli import backtest
-from recsys.cli.backtest import NightQuality, compare, conclusions, elsewhere, plan_cuts, table
-from recsys.registry import Registry
+from recsys.data_schemas.config import parse_config
+from recsys.data_schemas.errors import UsageError
+from recsys.features.interactions import DAY
+from recsys.operations import backtest
+from recsys.operations.backtest import (
+    NightQuality,
+    compare,
+    conclusions,
+    elsewhere,
+    plan_cuts,
+    table,
+)
+from recsys.storage.registry import Registry
 
 
 @pytest.fixture

@@ -6,18 +6,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from data_schemas.errors import RecsysError, UsageError
-from features.catalogue import Catalogue
-from features.interactions import DAY, Interactions
-from features.state import OnlineState
-from features.users import UserTable
-from recsys.cli.main import main
-from recsys.eventlog import EventLog
-from recsys.forgetting import forget_user, forgotten
-from recsys.progress import Reporter
-from recsys.registry import Registry
-from recsys.stages import StageRunner
-from recsys.workspace import Workspace, WorkspaceBusy
+from recsys.data_schemas.errors import RecsysError, UsageError
+from recsys.features.catalogue import Catalogue
+from recsys.features.interactions import DAY, Interactions
+from recsys.features.state import OnlineState
+from recsys.features.user_table import UserTable
+from recsys.operations.cli.main import main
+from recsys.operations.forget_user import forget_user
+from recsys.storage.eventlog import open_log
+from recsys.storage.progress import Reporter
+from recsys.storage.registry import Registry
+from recsys.storage.stages import StageRunner
+from recsys.storage.tombstones import forgotten
+from recsys.storage.workspace import Workspace, WorkspaceBusy
 
 ANN, BOB = "ann@example.org", "bob"
 pytestmark = [
@@ -73,7 +74,7 @@ def make_state(folder):
 
 
 def test_a_person_is_removed_from_every_place(config, workspace, make_bundle):
-    with EventLog.open(config.workspace_path / "log" / "log.sqlite") as log:
+    with open_log(config.workspace_path / "log" / "log.sqlite") as log:
         log.append_events([event(ANN), event(BOB), event(ANN, n=1)])
     make_state(workspace.state / "key")
     table = pa.table({"user_id": [ANN, BOB, ANN], "item_id": ["a", "b", "c"]})
@@ -91,7 +92,7 @@ def test_a_person_is_removed_from_every_place(config, workspace, make_bundle):
 
     receipt = forget_user(config, ANN)
 
-    with EventLog.open(config.workspace_path / "log" / "log.sqlite") as log:
+    with open_log(config.workspace_path / "log" / "log.sqlite") as log:
         records = log.read(0)
         assert [r.payload["user_id"] for r in records if r.kind == "event"] == [BOB]
         assert [r.payload for r in records if r.kind == "forget"] == [{"user_id": ANN}]

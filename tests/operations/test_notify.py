@@ -5,11 +5,11 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
-from data_schemas.config import parse_config
-from data_schemas.errors import UsageError
-from recsys import notify as module
-from recsys.notify import notify
-from recsys.progress import Reporter
+from recsys.data_schemas.config import parse_config
+from recsys.data_schemas.errors import UsageError
+from recsys.operations import notify as module
+from recsys.operations.notify import notify
+from recsys.storage.progress import Reporter
 
 
 @pytest.fixture

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 import uvicorn
 
-from data_schemas.errors import RecsysError
-from recsys.eventlog import EventLog
-from serving.app import App
-from serving.engine import Answer
-from serving.server import Endpoint, address, bind
-from serving.settings import Settings
+from recsys.data_schemas.errors import RecsysError
+from recsys.serving.app import App
+from recsys.serving.released_model import Answer
+from recsys.serving.server import Endpoint, address, bind
+from recsys.serving.settings import Settings
+from recsys.storage.eventlog import open_log
 
 PATIENCE = 120.0
 """Seconds after which what should have come is missed, on however slow a machine."""
@@ -162,7 +162,7 @@ async def running(path, provider=None, with_model=True, **settings):
     # No answer is to depend on how slow the machine is.
     settings = {**given, "timeout_ms": 60_000, **settings}
     app = App(
-        provider or FakeProvider(), lambda: EventLog.open(path / "log.sqlite"), Settings(**settings)
+        provider or FakeProvider(), lambda: open_log(path / "log.sqlite"), Settings(**settings)
     )
     await app.start()
     if with_model:
@@ -230,7 +230,7 @@ def live(tmp_path):
         settings = {**given, "timeout_ms": 60_000, **settings}
         log = tmp_path / "log.sqlite"
         return LiveServer(
-            App(provider or FakeProvider(), lambda: EventLog.open(log), Settings(**settings))
+            App(provider or FakeProvider(), lambda: open_log(log), Settings(**settings))
         )
 
     return start

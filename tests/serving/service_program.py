@@ -11,10 +11,17 @@ from pathlib import Path
 
 from conftest import FakeProvider
 
-from recsys.eventlog import EventLog
-from serving.app import App
-from serving.server import Endpoint, address, announce, bind, run_worker, supervise
-from serving.settings import Settings
+from recsys.serving.app import App
+from recsys.serving.server import (
+    Endpoint,
+    address,
+    announce,
+    bind,
+    run_worker,
+    supervise,
+)
+from recsys.serving.settings import Settings
+from recsys.storage.eventlog import open_log
 
 # No answer is to depend on how slow the machine is.
 SETTINGS = Settings(champion_poll=0.1, log_poll=0.1, drain_seconds=5, timeout_ms=60_000)
@@ -28,7 +35,7 @@ class Provider(FakeProvider):
 
 
 def work(log, champion, sock, endpoint):
-    app = App(Provider(file=Path(champion)), lambda: EventLog.open(log), SETTINGS)
+    app = App(Provider(file=Path(champion)), lambda: open_log(log), SETTINGS)
     run_worker(app, sock, endpoint)
 
 

@@ -191,9 +191,9 @@ def test_impressions_reach_the_log_with_what_was_shown(serve, tmp_path):
             replayed = {**ask, "as_of": "2023-01-01T00:00:00Z"}
             assert (await client.post("/v1/rank", json=replayed)).status_code == 200
             log = app._log
-        from recsys.eventlog import EventLog
+        from recsys.storage.eventlog import open_log
 
-        with EventLog.open(tmp_path / "log.sqlite") as log:
+        with open_log(tmp_path / "log.sqlite") as log:
             records = [r for r in log.read(0) if r.kind == "impression"]
         assert len(records) == 1
         shown = records[0].payload

@@ -5,9 +5,14 @@ import asyncio
 import httpx
 import pytest
 
-from data_schemas.api import EventIn, NewItem
-from recsys.client import ApiError, AsyncClient, Client, RetryBudget
-from recsys.client.policy import pause
+from recsys.data_schemas.api import EventIn, NewItem
+from recsys.serving.client import (
+    ApiError,
+    AsyncClient,
+    Client,
+    RetryBudget,
+)
+from recsys.serving.client.policy import pause
 
 
 def test_both_clients_do_everything(live):

@@ -6,10 +6,10 @@ import threading
 
 import pytest
 
-from serving import texts
-from serving.follower import Follower, Live
-from serving.shadow import Differences, displacement, overlap
-from serving.texts import TextBatcher
+from recsys.serving import texts
+from recsys.serving.follower import Follower, Live
+from recsys.serving.shadow import Differences, displacement, overlap
+from recsys.serving.texts import TextBatcher
 
 
 class Encoding:

@@ -18,10 +18,10 @@ import httpx
 import psutil
 import pytest
 
-from data_schemas.errors import UsageError
-from recsys.client import ApiError, Client
-from recsys.eventlog import EventLog
-from serving.server import Endpoint, bind
+from recsys.data_schemas.errors import UsageError
+from recsys.serving.client import ApiError, Client
+from recsys.serving.server import Endpoint, bind
+from recsys.storage.eventlog import open_log
 
 PROGRAM = Path(__file__).with_name("service_program.py")
 PATIENCE = 120.0
@@ -160,7 +160,7 @@ def test_a_killed_worker_loses_no_accepted_event_and_is_replaced(tmp_path):
         assert set(load.versions) == {"1", "2"}
         # A connection cut in the middle is repeated by the client: no call failed for good.
         assert not load.errors + load.refused
-        with EventLog.open(running.log) as log:
+        with open_log(running.log) as log:
             kept = [r.payload["event_id"] for r in log.read(0, 10**6) if r.kind == "event"]
         assert len(kept) == len(set(kept))
         assert set(load.accepted) <= set(kept)
@@ -203,7 +203,7 @@ def test_postgresql_away_for_ten_seconds_refuses_events_and_nothing_else(tmp_pat
         assert not load.errors
         assert {error.status for error in load.refused} == {503}
         assert all("nothing of this call was accepted" in error.what for error in load.refused)
-        with EventLog.open(uri) as log:
+        with open_log(uri) as log:
 
             def shown():
                 return [r.payload for r in log.read(0, 10**6) if r.kind == "impression"]
@@ -276,7 +276,7 @@ def test_a_single_worker_stops_in_order(tmp_path, number):
     running.process.send_signal(number)
     assert running.process.wait(PATIENCE) == 0
     running.close()
-    with EventLog.open(running.log) as log:
+    with open_log(running.log) as log:
         impressions = [r.payload for r in log.read(0) if r.kind == "impression"]
     assert [shown["impression_id"] for shown in impressions] == [answer.json()["impression_id"]]
 

@@ -10,9 +10,14 @@ from urllib.parse import quote
 import pytest
 import yaml
 
-from data_schemas.errors import UsageError
-from serving.keys import KeyRing, add_key, read_keys, remove_key
-from serving.server import Endpoint, bind, is_loopback
+from recsys.data_schemas.errors import UsageError
+from recsys.serving.keys import (
+    KeyRing,
+    add_key,
+    read_keys,
+    remove_key,
+)
+from recsys.serving.server import Endpoint, bind, is_loopback
 
 ASK = {"user_id": "u", "items": ["1", "2"]}
 
@@ -71,7 +76,7 @@ def test_keys_are_needed_scoped_and_not_stored(serve, keys):
 def test_keys_are_exchanged_without_a_restart(keys, monkeypatch):
     file, app_key, ops_key = keys
     ring = KeyRing(file)
-    monkeypatch.setattr("serving.keys.RELOAD_SECONDS", 0.0)
+    monkeypatch.setattr("recsys.serving.keys.RELOAD_SECONDS", 0.0)
     assert ring.scopes(app_key) == {"rank", "events"}
     new_key = add_key(file, "new", ["rank"])
     remove_key(file, app_key.split("_")[1])
@@ -86,7 +91,7 @@ def test_keys_are_exchanged_without_a_restart(keys, monkeypatch):
 def test_a_key_file_replaced_by_one_of_its_size_and_time_is_read(keys, monkeypatch):
     file, app_key, ops_key = keys
     ring = KeyRing(file)
-    monkeypatch.setattr("serving.keys.RELOAD_SECONDS", 0.0)
+    monkeypatch.setattr("recsys.serving.keys.RELOAD_SECONDS", 0.0)
     other = file.with_name("other.yaml")
     other.write_text(file.read_text().replace(app_key.split("_")[1], "0" * 8))
     times = file.stat()
@@ -280,7 +285,7 @@ def test_readiness_ends_when_the_process_is_asked_to_stop(serve):
 
 
 def test_an_unreachable_log_refuses_events_and_goes_on_ranking(serve, monkeypatch):
-    from recsys.eventlog import LogUnavailable
+    from recsys.storage.eventlog import LogUnavailable
 
     async def scenario():
         async with serve() as (client, app):

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from serving import tracing
+from recsys.serving import tracing
 
 sdk = pytest.importorskip("opentelemetry.sdk.trace.export.in_memory_span_exporter")
 

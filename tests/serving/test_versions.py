@@ -7,9 +7,9 @@ from collections import Counter
 
 import pytest
 
-from recsys.eventlog import EventLog
-from serving import metrics
-from serving.experiments import explore, team_draft, user_share
+from recsys.serving import telemetry as metrics
+from recsys.serving.experiments import explore, team_draft, user_share
+from recsys.storage.eventlog import open_log
 
 ASK = {"user_id": "u", "items": ["1", "2", "3", "4"]}
 
@@ -139,7 +139,7 @@ def test_interleaved_lists_name_the_team_of_each_item(serve, tmp_path, eventuall
             assert abs(teams["1"] - teams["2"]) <= 1
             assert body["model_version"] == "1+2"
             assert body["experiment"] == {"name": "interleave", "arm": "interleaved"}
-        with EventLog.open(tmp_path / "log.sqlite") as log:
+        with open_log(tmp_path / "log.sqlite") as log:
             shown = next(r.payload for r in log.read(0) if r.kind == "impression")
         assert shown["teams"] == [item["team"] for item in body["items"]]
 

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from data_schemas.config import RankerConfig
-from training import ranker
-from training.ranker import FOLDS, Groups, fit_ranker
+from recsys.data_schemas.config import RankerConfig
+from recsys.training import ranker
+from recsys.training.ranker import FOLDS, Groups, fit_ranker
 
 
 @pytest.fixture(scope="module")

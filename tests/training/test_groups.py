@@ -3,8 +3,12 @@
 import numpy as np
 import pytest
 
-from training.groups import CandidateTable
-from training.sources.sequence import BATCHES_PER_EPOCH, POSITIONS_PER_BATCH, batch_size
+from recsys.training.groups import CandidateTable
+from recsys.training.sources.sequence import (
+    BATCHES_PER_EPOCH,
+    POSITIONS_PER_BATCH,
+    batch_size,
+)
 
 
 @pytest.fixture

@@ -6,17 +6,23 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from data_schemas.config import RankerConfig
-from features.interactions import DAY, Interactions
-from recsys.evaluation.context import PositionBias
-from recsys.evaluation.shown import ShownLists
-from recsys.recall.candidates import RecallStage
-from training.groups import CandidateTable, collect_shown, history_reader
-from training.impressions import best_grades, groups_of_lists
-from training.night import debias
-from training.night.measure import Measured
-from training.ranker import Groups, _folds, _held_out, fit_ranker, ndcg
-from training.windows import Moments
+from recsys.data_schemas.config import RankerConfig
+from recsys.evaluation.report_context import PositionBias
+from recsys.evaluation.shown_lists import ShownLists
+from recsys.features.interactions import DAY, Interactions
+from recsys.retrieval.candidates import RecallStage
+from recsys.training.groups import CandidateTable, collect_shown, history_reader
+from recsys.training.impression_groups import best_grades, groups_of_lists
+from recsys.training.night import position_weights
+from recsys.training.night.ranking_data import Measured
+from recsys.training.ranker import (
+    Groups,
+    _folds,
+    _held_out,
+    fit_ranker,
+    ndcg,
+)
+from recsys.training.windows import Moments
 
 N_ITEMS = 10
 ALL_THERE = np.zeros(N_ITEMS, np.uint8)
@@ -184,7 +190,7 @@ def test_a_label_of_a_list_weighs_by_its_place_in_that_very_list(measured):
     events = acts((0, 2, 110, 1), (0, 2, 210, 1))
     bias = PositionBias([1.0, 0.5], [1.0, 0.5], [1.0, 0.5], "swaps")
     inputs = SimpleNamespace(windows=SimpleNamespace(label_end={50: 300}.__getitem__))
-    weight = debias._of_rows(inputs, measured, lists, events, bias)
+    weight = position_weights._of_rows(inputs, measured, lists, events, bias)
     # The moment of recall takes the first list of its window in which the item was acted on.
     assert weight.tolist() == [2, 1, 2, 1, 1, 1]
 

@@ -5,13 +5,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from data_schemas.config import parse_config
-from features.interactions import DAY
-from recsys.progress import Reporter
-from recsys.stages import StageRunner
-from recsys.workspace import Workspace
-from training.night import inputs
-from training.night.context import Night
+from recsys.data_schemas.config import parse_config
+from recsys.features.interactions import DAY
+from recsys.storage.progress import Reporter
+from recsys.storage.stages import StageRunner
+from recsys.storage.workspace import Workspace
+from recsys.training.night import read_data
+from recsys.training.night.night_context import Night
 
 USERS, ITEMS, DAYS = 30, 12, 60
 
@@ -51,7 +51,7 @@ def night_over(tmp_path):
         workspace = Workspace(config.workspace_path)
         runner = StageRunner(workspace, Reporter(quiet=True))
         night = Night(config, workspace, runner, Reporter(quiet=True))
-        return inputs.split(night, inputs.validate(night, None))
+        return read_data.split(night, read_data.validate(night, None))
 
     return over
 

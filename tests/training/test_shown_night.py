@@ -8,16 +8,22 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from data_schemas.config import load_config
-from features.kinds.context import Context
-from recsys.generator.settings import Settings
-from recsys.generator.write import generate
-from recsys.progress import Reporter
-from recsys.stages import StageRunner
-from recsys.workspace import Workspace
-from training.night import debias, inputs, leakage, measure, ranker
-from training.night.context import Night
-from training.night.sources import TEXT, Recipe
+from recsys.data_schemas.config import load_config
+from recsys.features.kinds.request_value import Context
+from recsys.ingestion.generator.settings_of import settings_of
+from recsys.ingestion.generator.write import generate
+from recsys.storage.progress import Reporter
+from recsys.storage.stages import StageRunner
+from recsys.storage.workspace import Workspace
+from recsys.training.night import (
+    fit_ranker,
+    leakage,
+    position_weights,
+    ranking_data,
+    read_data,
+)
+from recsys.training.night.fit_sources import TEXT, Recipe
+from recsys.training.night.night_context import Night
 
 CONFIG = """
 data: {{items: data/items.parquet, events: data/events, impressions: data/impressions}}
@@ -65,7 +71,7 @@ class Job:
         reporter.say = self.said.append
         self.night = Night(config, workspace, StageRunner(workspace, reporter), reporter)
         self.night.workers = 1
-        self.data = inputs.split(self.night, inputs.validate(self.night, None))
+        self.data = read_data.split(self.night, read_data.validate(self.night, None))
         if not impressions:
             tables = replace(self.data.tables, impressions=None)
             self.data = replace(self.data, tables=tables)
@@ -75,7 +81,7 @@ class Job:
         self.stage, self.rows = self.measured("ranker")
 
     def measured(self, role):
-        return measure.measure(self.night, self.data, self.encoded, RECIPE, role)
+        return ranking_data.measure(self.night, self.data, self.encoded, RECIPE, role)
 
     def column(self, name):
         return self.rows.x[:, self.rows.features.columns.index(name)]
@@ -84,7 +90,7 @@ class Job:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     place = tmp_path_factory.mktemp("shown") / "generated"
-    settings = Settings.of(users=150, items=80, days=14, lists_per_user=1.0)
+    settings = settings_of(users=150, items=80, days=14, lists_per_user=1.0)
     generate(settings, place, Reporter(quiet=True))
     told_by_phone(place)
     return place
@@ -98,7 +104,7 @@ def job(folder, silent):
 @pytest.fixture(scope="module")
 def silent():
     """In the place of the text source."""
-    from features.protocols import Recalled
+    from recsys.features.protocols import Recalled
 
     return SimpleNamespace(
         name=TEXT,
@@ -119,7 +125,7 @@ def test_lists_of_the_rankers_windows_are_groups_beside_those_of_recall(job):
     groups = rows.groups()
     learned = rows.shown[groups.with_positive()]
     assert 50 < learned.sum() == rows.shown.sum()
-    assert learned.mean() <= measure.SHOWN_SHARE
+    assert learned.mean() <= ranking_data.SHOWN_SHARE
     sizes = np.diff(groups.offsets)[rows.shown]
     assert ((sizes >= 2) & (sizes <= 10)).all()
     assert (groups.relevant[rows.shown] < sizes).all()
@@ -160,8 +166,8 @@ def test_a_list_does_not_know_what_was_done_with_it(job):
 
 
 def test_the_ranker_learns_from_both_and_says_so(job, monkeypatch):
-    monkeypatch.setattr(ranker, "ABLATIONS", {})
-    fitted = ranker.fit(job.night, job.data, job.rows, job.stage)
+    monkeypatch.setattr(fit_ranker, "ABLATIONS", {})
+    fitted = fit_ranker.fit(job.night, job.data, job.rows, job.stage)
     found = len(job.rows.groups().with_positive())
     said = f"{found:,} groups, {int(job.rows.shown.sum()):,} of them impressions"
     assert f"ranker: {said}" in job.said
@@ -169,7 +175,7 @@ def test_the_ranker_learns_from_both_and_says_so(job, monkeypatch):
 
 
 def test_labels_of_lists_are_weighted_by_place(job):
-    weight = debias.debias(job.night, job.data, job.rows).weight
+    weight = position_weights.debias(job.night, job.data, job.rows).weight
     per_row = np.repeat(job.rows.shown, np.diff(job.rows.table.offsets))
     acted = job.rows.table.grade > 0
     assert (weight[per_row & acted] > 1).mean() > 0.3
@@ -193,7 +199,10 @@ def test_the_test_has_no_lists(job):
 def test_without_impressions_recalls_groups_are_the_same(folder, silent, job):
     plain = Job(folder, "plain", silent, impressions=False)
     assert not plain.rows.shown.any()
-    assert ranker.learned_from(plain.rows) == f"{len(plain.rows.groups().with_positive()):,} groups"
+    assert (
+        fit_ranker.learned_from(plain.rows)
+        == f"{len(plain.rows.groups().with_positive()):,} groups"
+    )
     recalled = int((~job.rows.shown).sum())
     offsets = job.rows.table.offsets[: recalled + 1]
     assert plain.rows.table.offsets.tolist() == offsets.tolist()

@@ -6,10 +6,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from data_schemas.config import WindowsConfig
-from data_schemas.errors import DataRefused
-from features.interactions import DAY
-from training.windows import Windows, plan_windows
+from recsys.data_schemas.config import WindowsConfig
+from recsys.data_schemas.errors import DataRefused
+from recsys.features.interactions import DAY
+from recsys.training.windows import Windows, plan_windows
 
 
 def planned(interactions):

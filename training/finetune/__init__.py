@@ -7,13 +7,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from data_schemas.config import EncoderConfig
-from features.interactions import Floats, Interactions
+from recsys.data_schemas.config import EncoderConfig
 from recsys.encoder.tower import Tower
+from recsys.features.interactions import Floats, Interactions
 
 if TYPE_CHECKING:
-    from training.finetune.examples import Shown
-    from training.finetune.refit import Refit
+    from recsys.training.finetune.examples import Shown
+    from recsys.training.finetune.refit import Refit
 
 
 def fit_encoder(
@@ -32,8 +32,8 @@ def fit_encoder(
     on_metrics: Callable[[dict[str, float], int], None] | None = None,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> dict[str, Any]:
-    """Fit encoder and user tower and write an encoder folder; see `training.finetune.fit`."""
-    from training.finetune.fit import fit_encoder as fit
+    """Fit encoder and user tower and write an encoder folder; see `recsys.training.finetune.fit`."""
+    from recsys.training.finetune.fit import fit_encoder as fit
 
     return fit(
         interactions,
@@ -54,7 +54,7 @@ def fit_encoder(
 
 def too_little(error: Exception) -> bool:
     """Whether a fit refused because there is too little behaviour to learn from."""
-    from training.finetune.examples import TooLittle
+    from recsys.training.finetune.examples import TooLittle
 
     return isinstance(error, TooLittle)
 
@@ -71,8 +71,8 @@ def refit_tower(
     seconds: float,
     shown: "Shown | None" = None,
 ) -> "Refit":
-    """Fit the user tower alone over item vectors as they are; see `training.finetune.refit`."""
-    from training.finetune.refit import refit_tower as refit
+    """Fit the user tower alone over item vectors as they are; see `recsys.training.finetune.refit`."""
+    from recsys.training.finetune.refit import refit_tower as refit
 
     return refit(
         interactions,

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 if TYPE_CHECKING:
-    from training.finetune.loop import Trainer
+    from recsys.training.finetune.loop import Trainer
 
 NEGATIVES = 20
 """Items drawn by popularity against each positive; together they weigh as much as it."""

@@ -9,20 +9,29 @@ import os
 import shutil
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from data_schemas.errors import RecsysError
-from recsys.encoder.source import read_json, tensor_shapes
-
-if TYPE_CHECKING:
-    from training.finetune.loop import Learner, Trainer
+from recsys.data_schemas.errors import RecsysError
+from recsys.encoder.pretrained import read_json, tensor_shapes
+from recsys.training.finetune.learner import Learner
+from recsys.training.finetune.states import ItemStates
 
 _TENSORS = "state.safetensors"
 _PROGRESS = "progress.json"
+
+
+class Resumable(Protocol):
+    """What a checkpoint reads of a trainer, and puts back."""
+
+    learner: Learner
+    states: ItemStates
+    optimizer: torch.optim.Optimizer
+    progress: Any
+    """A dataclass of plain values."""
 
 
 class Checkpoints:
@@ -33,18 +42,18 @@ class Checkpoints:
         self.fingerprint = fingerprint
         self.best: dict[str, Tensor] = {}
 
-    def keep_best(self, learner: "Learner") -> None:
+    def keep_best(self, learner: Learner) -> None:
         """Remember the trained weights as the best so far."""
         self.best = {n: p.detach().cpu().clone() for n, p in learner.trainable().items()}
 
-    def restore_best(self, learner: "Learner") -> None:
+    def restore_best(self, learner: Learner) -> None:
         """Put the best weights back."""
         with torch.no_grad():
             for name, parameter in learner.named_parameters():
                 if name in self.best:
                     parameter.copy_(self.best[name])
 
-    def save(self, trainer: "Trainer", phase: str) -> None:
+    def save(self, trainer: Resumable, phase: str) -> None:
         """Write the whole state aside, then rename it over the last one."""
         if self.folder is None:
             return
@@ -87,7 +96,7 @@ class Checkpoints:
         tensor_shapes(self.folder / _TENSORS)
         return str(content["phase"])
 
-    def restore(self, trainer: "Trainer") -> None:
+    def restore(self, trainer: Resumable) -> None:
         """Bring a trainer to the state of the last checkpoint."""
         assert self.folder is not None
         tensors = load_file(self.folder / _TENSORS)

@@ -11,9 +11,15 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from data_schemas.errors import DataRefused
-from features.interactions import SECOND, Floats, Histories, Interactions, Longs
+from recsys.data_schemas.errors import DataRefused
 from recsys.encoder.tower import age_place, grade_place
+from recsys.features.interactions import (
+    SECOND,
+    Floats,
+    Histories,
+    Interactions,
+    Longs,
+)
 
 USER_CAP = 100
 """Examples of one user at most, the latest (assumed): the busiest few must not dominate."""

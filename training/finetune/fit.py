@@ -24,26 +24,43 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from data_schemas.config import EncoderConfig
-from data_schemas.errors import DataRefused
-from features.interactions import Interactions
+from recsys.data_schemas.config import EncoderConfig
+from recsys.data_schemas.errors import DataRefused
 from recsys.encoder.cache import VectorCache, text_keys
-from recsys.encoder.export import write_inference
 from recsys.encoder.manifest import EncoderManifest
-from recsys.encoder.source import CONFIG, TOKENIZER, WEIGHTS, file_sha256, resolve_model
+from recsys.encoder.onnx_export import write_inference
+from recsys.encoder.pretrained import (
+    CONFIG,
+    TOKENIZER,
+    WEIGHTS,
+    file_sha256,
+    resolve_model,
+)
 from recsys.encoder.tokens import Ragged, TextTokenizer
 from recsys.encoder.torch_model import HEAD_FOLDER, ItemEncoder, best_device
 from recsys.encoder.tower import UNFITTED, Tower
-from recsys.files import atomic_write
-from training.finetune.calibrate import calibrate
-from training.finetune.checkpoint import Checkpoints
-from training.finetune.distributed import Group
-from training.finetune.examples import Shown, Split, fewer_users, make_examples
-from training.finetune.freeze import compile_layers, frozen_layers, merge_lora, set_trainable
-from training.finetune.loop import Learner, Metrics, Trainer
-from training.finetune.states import SHORTEST_CUT, ItemStates, scratch_folder
-from training.finetune.tower_model import UserTower
-from training.repeatable import repeatable
+from recsys.features.interactions import Interactions
+from recsys.storage.files import atomic_write
+from recsys.training.deterministic import repeatable
+from recsys.training.finetune.calibrate import calibrate
+from recsys.training.finetune.checkpoint import Checkpoints
+from recsys.training.finetune.distributed import Group
+from recsys.training.finetune.examples import (
+    Shown,
+    Split,
+    fewer_users,
+    make_examples,
+)
+from recsys.training.finetune.freeze import (
+    compile_layers,
+    frozen_layers,
+    merge_lora,
+    set_trainable,
+)
+from recsys.training.finetune.learner import Learner
+from recsys.training.finetune.loop import Metrics, Trainer
+from recsys.training.finetune.states import SHORTEST_CUT, ItemStates, scratch_folder
+from recsys.training.finetune.tower_model import UserTower
 
 log = logging.getLogger(__name__)
 

@@ -2,8 +2,8 @@
 
 from torch import nn
 
-from data_schemas.config import EncoderConfig
-from data_schemas.errors import UsageError
+from recsys.data_schemas.config import EncoderConfig
+from recsys.data_schemas.errors import UsageError
 from recsys.encoder.torch_model import ItemEncoder
 
 LORA_RANK = 16

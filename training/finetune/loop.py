@@ -9,7 +9,6 @@ memory, and processes that share a step's items among them reach the single proc
 
 # mypy: disable-error-code="misc,untyped-decorator"
 # PyTorch is checked as Any: its classes and decorators carry no types here.
-
 import logging
 import math
 import time
@@ -22,15 +21,25 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from data_schemas.config import EncoderConfig
-from recsys.encoder.torch_model import ItemEncoder
-from training.finetune.checkpoint import Checkpoints
-from training.finetune.distributed import Group
-from training.finetune.examples import WEAK_SHARE, Batch, Examples, Split
-from training.finetune.objective import binary, candidate_logits, own_softmax, sampled_softmax
-from training.finetune.start import linear_start
-from training.finetune.states import ItemStates
-from training.finetune.tower_model import TensorBatch, UserTower
+from recsys.data_schemas.config import EncoderConfig
+from recsys.training.finetune.checkpoint import Checkpoints
+from recsys.training.finetune.distributed import Group
+from recsys.training.finetune.examples import (
+    WEAK_SHARE,
+    Batch,
+    Examples,
+    Split,
+)
+from recsys.training.finetune.head_init import linear_start
+from recsys.training.finetune.learner import Learner
+from recsys.training.finetune.objective import (
+    binary,
+    candidate_logits,
+    own_softmax,
+    sampled_softmax,
+)
+from recsys.training.finetune.states import ItemStates
+from recsys.training.finetune.tower_model import TensorBatch
 
 log = logging.getLogger(__name__)
 
@@ -62,20 +71,6 @@ OWN_WEIGHT = 0.5
 (assumed)."""
 CLIP = 1.0
 """Largest norm of the gradient of the encoder, and of head and tower (usual for fine-tuning)."""
-
-
-class Learner(nn.Module):
-    """Everything that is trained: encoder (backbone and head), user tower, temperature."""
-
-    def __init__(self, encoder: ItemEncoder, tower: UserTower) -> None:
-        super().__init__()
-        self.encoder = encoder
-        self.tower = tower
-        self.scale = nn.Parameter(torch.tensor(math.log(20.0)))
-
-    def trainable(self) -> dict[str, nn.Parameter]:
-        """Named parameters that get a gradient."""
-        return {n: p for n, p in self.named_parameters() if p.requires_grad}
 
 
 @dataclass

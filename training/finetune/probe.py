@@ -8,13 +8,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from data_schemas.config import EncoderConfig
-from data_schemas.errors import RecsysError
-from features.interactions import Interactions
-from recsys.encoder.export import sample_of
+from recsys.data_schemas.config import EncoderConfig
+from recsys.data_schemas.errors import RecsysError
+from recsys.encoder.onnx_export import sample_of
+from recsys.encoder.pretrained import WEIGHTS, resolve_model, tensor_shapes
 from recsys.encoder.runtime import TextEncoder
-from recsys.encoder.source import WEIGHTS, resolve_model, tensor_shapes
-from training.finetune.fit import fit_encoder
+from recsys.features.interactions import Interactions
+from recsys.training.finetune.fit import fit_encoder
 
 WORTH = 1.02
 """Gain of nDCG for which a slower candidate is recommended over a faster one (assumed)."""

@@ -19,16 +19,17 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from data_schemas.config import EncoderConfig
-from features.interactions import Floats, Interactions
+from recsys.data_schemas.config import EncoderConfig
 from recsys.encoder.tower import Tower
-from training.finetune.calibrate import calibrate
-from training.finetune.checkpoint import Checkpoints
-from training.finetune.distributed import Group
-from training.finetune.examples import Shown, make_examples
-from training.finetune.loop import Learner, Trainer
-from training.finetune.tower_model import UserTower
-from training.repeatable import repeatable
+from recsys.features.interactions import Floats, Interactions
+from recsys.training.deterministic import repeatable
+from recsys.training.finetune.calibrate import calibrate
+from recsys.training.finetune.checkpoint import Checkpoints
+from recsys.training.finetune.distributed import Group
+from recsys.training.finetune.examples import Shown, make_examples
+from recsys.training.finetune.learner import Learner
+from recsys.training.finetune.loop import Trainer
+from recsys.training.finetune.tower_model import UserTower
 
 STEPS = 200
 """Steps at most (assumed; early stopping ends most fits before)."""

@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from data_schemas.config import EncoderConfig
-from features.interactions import Interactions
-from recsys.files import hash_json
-from training.finetune.fit import fit_encoder
+from recsys.data_schemas.config import EncoderConfig
+from recsys.features.interactions import Interactions
+from recsys.storage.files import hash_json
+from recsys.training.finetune.fit import fit_encoder
 
 STUDY = "encoder"
 RATES = {"learning_rate": (3e-6, 3e-4), "head_learning_rate": (1e-4, 5e-3)}

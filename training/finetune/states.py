@@ -31,11 +31,10 @@ import psutil
 import torch
 from torch import Tensor
 
-from features.interactions import Floats
-from recsys.encoder.runtime import batches_by_length, pad_tokens
-from recsys.encoder.tokens import Ragged
+from recsys.encoder.tokens import Ragged, batches_by_length, pad_tokens
 from recsys.encoder.torch_model import ItemEncoder
-from recsys.files import free_bytes
+from recsys.features.interactions import Floats
+from recsys.storage.files import free_bytes
 
 log = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from recsys.encoder.tower import RANK, Tower
-from training.finetune.examples import Batch
+from recsys.training.finetune.examples import Batch
 
 
 class UserTower(nn.Module):

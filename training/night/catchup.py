@@ -6,16 +6,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data_schemas import columns as c
-from data_schemas.config import RecsysConfig
-from features.interactions import DAY
-from recsys.progress import Reporter
-from recsys.stages import StageRunner
-from recsys.tables.ingest import EVENTS_FILE
-from recsys.workspace import Workspace
-from training.night import inputs
-from training.night.context import Night
-from training.night.publish import last_end
+from recsys.data_schemas import columns as c
+from recsys.data_schemas.config import RecsysConfig
+from recsys.features.interactions import DAY
+from recsys.ingestion.tables.ingest import EVENTS_FILE
+from recsys.storage.progress import Reporter
+from recsys.storage.stages import StageRunner
+from recsys.storage.workspace import Workspace
+from recsys.training.night import inputs, read_data
+from recsys.training.night.night_context import Night
+from recsys.training.night.publish import last_end
 
 
 def missed(config: RecsysConfig, until: int | None) -> list[int | None]:
@@ -33,7 +33,7 @@ def missed(config: RecsysConfig, until: int | None) -> list[int | None]:
         if note:
             reporter.warn(note)
         night = Night(config, workspace, StageRunner(workspace, reporter), reporter)
-        tables = inputs.validate(night, inputs.drain(night))
+        tables = read_data.validate(night, read_data.drain(night))
     midnights = [
         (day + 1) * DAY for day in days_with_events(tables.path / inputs.TABLES, end, until)
     ]

@@ -15,25 +15,29 @@ from typing import Any
 import numpy as np
 from pydantic import ValidationError
 
-from data_schemas.errors import DataRefused, RecsysError
-from recsys.asking import Ask
-from recsys.bundle import Bundle, BundleRefused, open_bundle
+from recsys.data_schemas.errors import DataRefused, RecsysError
 from recsys.encoder.encode import encode_items
 from recsys.encoder.tower import TOWER
 from recsys.evaluation.lists import RankedLists
-from recsys.files import DiskFull
-from recsys.ranking import Runtime
-from recsys.registry import Registry, RegistryError
-from recsys.stages import StageResult
-from training.groups import top_k
-from training.night import evaluate, measure, ranker
-from training.night.context import Night
-from training.night.encoder import Encoded
-from training.night.gate import Rival
-from training.night.inputs import Inputs
-from training.night.measure import Measured
-from training.night.sources import Recipe
-from training.windows import Moments
+from recsys.query import Ask
+from recsys.recommender import Runtime
+from recsys.storage.bundle import Bundle, BundleRefused, open_bundle
+from recsys.storage.files import DiskFull
+from recsys.storage.registry import Registry, RegistryError
+from recsys.storage.stages import StageResult
+from recsys.training.groups import top_k
+from recsys.training.night import (
+    fit_ranker,
+    ranking_data,
+    test_lists,
+)
+from recsys.training.night.fit_sources import Recipe
+from recsys.training.night.gate import Rival
+from recsys.training.night.inputs import Inputs
+from recsys.training.night.night_context import Night
+from recsys.training.night.ranking_data import Measured
+from recsys.training.night.refresh_encoder import Encoded
+from recsys.training.windows import Moments
 
 RECIPE_SECTIONS = ("features", "sources", "ranker", "windows", "seed")
 """Config sections that belong to a recipe; the others (evaluation, gate, serving) are tonight's."""
@@ -109,12 +113,12 @@ def _refitted(
     side = _with_recipe(night, bundle)
     kept = _encoder_of(side, inputs, encoded, bundle)
     recipe = Recipe.parse(bundle.facts["recipe"])
-    groups, rows = measure.measure(side, inputs, kept, recipe, "ranker")
-    _, tested = measure.measure(side, inputs, kept, recipe, "test")
-    rankers = ranker.fit(side, inputs, rows, groups)
+    groups, rows = ranking_data.measure(side, inputs, kept, recipe, "ranker")
+    _, tested = ranking_data.measure(side, inputs, kept, recipe, "test")
+    rankers = fit_ranker.fit(side, inputs, rows, groups)
     assert tested is not None
-    score = ranker.score(rankers.path, "full", tested)
-    items, scores = top_k(score, tested.table.items, tested.table.offsets, evaluate.LIST_LENGTH)
+    score = fit_ranker.score(rankers.path, "full", tested)
+    items, scores = top_k(score, tested.table.items, tested.table.offsets, test_lists.LIST_LENGTH)
     return RankedLists(f"champion (version {version})", items, scores)
 
 
@@ -154,7 +158,7 @@ def _vectors_by(night: Night, bundle: Bundle, inputs: Inputs) -> StageResult:
     """Vectors of all items by a bundle's encoder."""
 
     def action(out: Path) -> dict[str, Any]:
-        cache = night.workspace.cache / "vectors"
+        cache = night.workspace.vectors
         vectors, counts = encode_items(bundle.path / "encoder", inputs.texts, cache)
         np.save(out / "vectors.npy", vectors)
         return {"encoded": counts.encoded, "from_cache": counts.from_cache}
@@ -213,20 +217,20 @@ def _bundles_before(registry: Registry, moment: int) -> Iterator[tuple[int, Bund
 
 
 def _state_of(state: StageResult) -> Any:
-    from features.state import OnlineState
+    from recsys.features.state import OnlineState
 
     return OnlineState.open(state.path / "state")
 
 
-def _asked(runtime: Runtime, inputs: Inputs, moments: Moments) -> evaluate.Lists:
+def _asked(runtime: Runtime, inputs: Inputs, moments: Moments) -> test_lists.Lists:
     """(items int32[M,K], scores float32[M,K]) that a release answers at the test moments."""
-    items = np.full((len(moments), evaluate.LIST_LENGTH), -1, np.int32)
-    scores = np.zeros((len(moments), evaluate.LIST_LENGTH), np.float32)
-    while runtime.encode_new(evaluate.LIST_LENGTH):
+    items = np.full((len(moments), test_lists.LIST_LENGTH), -1, np.int32)
+    scores = np.zeros((len(moments), test_lists.LIST_LENGTH), np.float32)
+    while runtime.encode_new(test_lists.LIST_LENGTH):
         pass
     for moment in range(len(moments)):
         user = str(inputs.interactions.user_ids[moments.user[moment]])
-        answer = runtime.answer(Ask(user, int(moments.now[moment]), k=evaluate.LIST_LENGTH))
+        answer = runtime.answer(Ask(user, int(moments.now[moment]), k=test_lists.LIST_LENGTH))
         found = inputs.tables.catalogue.indices_of(answer.item_ids)
         items[moment, : len(found)] = found
         scores[moment, : len(found)] = answer.scores

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from data_schemas.config import GateConfig
+from recsys.data_schemas.config import GateConfig
 from recsys.evaluation import metrics
 from recsys.evaluation.drift import in_digits
 from recsys.evaluation.lists import RankedLists, Truth

@@ -2,13 +2,13 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from data_schemas.config import GateConfig
-from features.parity import LIMIT
-from recsys.evaluation.context import Check
+from recsys.data_schemas.config import GateConfig
 from recsys.evaluation.evaluation import Evaluation
+from recsys.evaluation.report_context import Check
 from recsys.evaluation.uncertainty import Interval
-from training.night.gate import Guardrail
-from training.night.trial import Trial
+from recsys.features.parity import LIMIT
+from recsys.training.night.gate import Guardrail
+from recsys.training.night.release_check import Trial
 
 KEPT = ("coverage", "text_diversity", "category_diversity")
 """Metrics of lists that may not fall far below the champion's."""

@@ -15,14 +15,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from data_schemas.config import DriftConfig
-from features.interactions import DAY, Interactions
+from recsys.data_schemas.config import DriftConfig
 from recsys.evaluation import drift
 from recsys.evaluation.drift import Drift, Limits
 from recsys.evaluation.languages import languages_of
-from training.night.context import Night
-from training.night.inputs import Inputs
-from training.night.measure import Measured
+from recsys.features.interactions import DAY, Interactions
+from recsys.training.night.inputs import Inputs
+from recsys.training.night.night_context import Night
+from recsys.training.night.ranking_data import Measured
 
 REFERENCE = 3
 """Length of the reference window, in events of the current one."""

@@ -10,20 +10,20 @@ from typing import Any
 
 import numpy as np
 
-from features.grouped import chosen_groups
-from features.impressions import Impressions
-from features.interactions import Floats
-from features.rows import ANY_POSITION, BatchInputs, Rows
 from recsys.evaluation import leaks
-from recsys.evaluation.context import Check, day_and_time
-from recsys.stages import StageResult
-from training.groups import history_reader
-from training.night import measure
-from training.night.context import Night
-from training.night.encoder import Encoded
-from training.night.evaluate import truth_of
-from training.night.inputs import Inputs
-from training.night.measure import Measured
+from recsys.evaluation.report_context import Check, day_and_time
+from recsys.features.grouped import chosen_groups
+from recsys.features.impressions import Impressions
+from recsys.features.interactions import Floats
+from recsys.features.rows import ANY_POSITION, BatchInputs, Rows
+from recsys.storage.stages import StageResult
+from recsys.training.groups import history_reader
+from recsys.training.night import ranking_data
+from recsys.training.night.inputs import Inputs
+from recsys.training.night.night_context import Night
+from recsys.training.night.ranking_data import Measured
+from recsys.training.night.refresh_encoder import Encoded
+from recsys.training.night.test_lists import truth_of
 
 ENOUGH_GROUPS = 50
 """Groups with a positive below which one feature may separate them by chance (assumed)."""
@@ -118,7 +118,7 @@ def _blind_to_the_future(night: Night, inputs: Inputs, tested: Measured) -> Chec
     now = int(tested.moments.now.min())
     chosen = np.flatnonzero(tested.moments.now == now)[:TRIED_MOMENTS]
     with_future, rows = _rows(inputs, tested, chosen)
-    whole = measure.batch_inputs(night, inputs, inputs.interactions)
+    whole = ranking_data.batch_inputs(night, inputs, inputs.interactions)
     past = BatchInputs(
         interactions=inputs.interactions.before(now),
         catalogue=whole.catalogue,

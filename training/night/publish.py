@@ -7,41 +7,55 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from data_schemas.config import RecsysConfig
-from data_schemas.errors import RecsysError
-from recsys.bundle import open_bundle
-from recsys.evaluation.context import Check
+from recsys.data_schemas.config import RecsysConfig
+from recsys.data_schemas.errors import RecsysError
 from recsys.evaluation.drift import Drift
 from recsys.evaluation.evaluation import Evaluation
-from recsys.evaluation.kept import write_lists
 from recsys.evaluation.lists import RankedLists
 from recsys.evaluation.page import write_report
-from recsys.files import atomic_write, folder_bytes, hash_json, human_bytes
-from recsys.registry import Registry
-from recsys.stages import StageResult
-from recsys.workspace import as_stage_ids
-from training.night import evaluate, health, leakage, report
-from training.night.context import Night
-from training.night.encoder import Encoded
-from training.night.gate import REJECT, Decision, Rival, decide
-from training.night.guardrails import guardrails
-from training.night.inputs import Inputs
-from training.night.measure import Measured
-from training.night.release import publish_state
-from training.night.sources import Recipe, warm_start_facts
-from training.night.trial import try_release
+from recsys.evaluation.report_context import Check
+from recsys.evaluation.saved_lists import write_lists
+from recsys.storage.bundle import open_bundle
+from recsys.storage.files import (
+    atomic_write,
+    folder_bytes,
+    hash_json,
+    human_bytes,
+)
+from recsys.storage.registry import Registry
+from recsys.storage.stages import StageResult
+from recsys.storage.workspace import Workspace, as_stage_ids
+from recsys.training.night import (
+    health,
+    leakage,
+    report_parts,
+    test_lists,
+)
+from recsys.training.night.fit_sources import Recipe, warm_start_facts
+from recsys.training.night.gate import (
+    REJECT,
+    Decision,
+    Rival,
+    decide,
+)
+from recsys.training.night.guardrails import guardrails
+from recsys.training.night.inputs import Inputs
+from recsys.training.night.night_context import Night
+from recsys.training.night.ranking_data import Measured
+from recsys.training.night.refresh_encoder import Encoded
+from recsys.training.night.release import publish_state
+from recsys.training.night.release_check import try_release
 
 if TYPE_CHECKING:
-    from training.nightly import NightResult
+    from recsys.training.night.night_result import NightResult
 
-REGISTERED = "registered.json"
 DECIDING = ("gate", "drift", "evaluation")
 """Config sections that decide about a release besides what it was made of."""
 
 
 def planned(night: Night, why: str | None) -> "NightResult":
     """The result of a dry run, as far as it can be foreseen."""
-    from training.nightly import NightResult
+    from recsys.training.night.night_result import NightResult
 
     lines = [
         f"{r.name}: {'unchanged' if r.skipped else 'would run because ' + r.reason}"
@@ -68,14 +82,14 @@ def decide_and_register(
     registry: Registry,
 ) -> "NightResult":
     """Report and gate, then register the bundle and promote it if the gate allows."""
-    from training.nightly import NightResult
+    from recsys.training.night.night_result import NightResult
 
     known = _registered(night, registry, bundle, state)
     if known is not None:
         publish_state(night, state)
         return known
-    systems = evaluate.read_lists(lists)
-    evaluation = evaluate.measure_lists(
+    systems = test_lists.read_lists(lists)
+    evaluation = test_lists.measure_lists(
         night,
         inputs,
         encoded,
@@ -84,7 +98,7 @@ def decide_and_register(
         lists.facts["variants"],
     )
     checks = leakage.leak_checks(night, inputs, encoded, rows, tested, lists)
-    truth = evaluate.truth_of(tested.moments)
+    truth = test_lists.truth_of(tested.moments)
     trial = try_release(night, inputs, tested, bundle.path / "bundle", state, systems[0])
     drifted = health.examine(night, inputs, tested, rows)
     drifted += health.of_scores(
@@ -97,7 +111,7 @@ def decide_and_register(
         truth,
         systems[0],
         rival,
-        evaluate.segments_of(inputs, truth, tested.moments, night.config.evaluation.segments),
+        test_lists.segments_of(inputs, truth, tested.moments, night.config.evaluation.segments),
         guardrails=guardrails(
             night.config.gate,
             evaluation,
@@ -114,7 +128,7 @@ def decide_and_register(
     )
     shift = {
         "evaluated models fitted on events before": "each test cut",
-        "released models fitted on events before": report._day(inputs.windows.end),
+        "released models fitted on events before": report_parts._day(inputs.windows.end),
         **trial.facts(),
         **warm_start_facts(night, inputs, encoded, recipe, tested.moments),
     }
@@ -149,8 +163,8 @@ def _keep_lists(
     """Tonight's lists and the champion's, beside the page: what versions are compared by."""
     write_lists(
         page.parent,
-        evaluate.truth_of(tested.moments),
-        evaluate.past_items(inputs.interactions, tested.moments),
+        test_lists.truth_of(tested.moments),
+        test_lists.past_items(inputs.interactions, tested.moments),
         [own, *([rival.lists] if rival and rival.lists else [])],
         inputs.interactions.user_ids,
     )
@@ -199,7 +213,7 @@ def _report(
     parity: Sequence[Check],
     decision: Decision,
 ) -> Path:
-    context = report.context(
+    context = report_parts.context(
         night, inputs, encoded, recipe, rows, tested, rankers, made, lists, evaluation, checks,
         shift, drifted, parity, decision,
     )  # fmt: skip
@@ -218,7 +232,7 @@ def _register(
     return registry.register(
         bundle.path / "bundle",
         tags={"gate": decision.action, "reasons": "\n".join(decision.reasons)[:4000]},
-        metrics=dict(evaluate.metrics_of(evaluation)),
+        metrics=dict(test_lists.metrics_of(evaluation)),
         report_dir=page.parent,
         costs=costs(night.runner.results),
         challenger=decision.action != REJECT,
@@ -244,7 +258,7 @@ def _identity(bundle: StageResult, state: StageResult, night: Night) -> str:
 def last_end(config: RecsysConfig) -> int | None:
     """End of the data of the last night that finished here, µs; None before the first."""
     try:
-        text = (config.workspace_path / "cache" / REGISTERED).read_text(encoding="utf-8")
+        text = Workspace(config.workspace_path).registered.read_text(encoding="utf-8")
         return int(json.loads(text)["end"])
     except (OSError, ValueError, KeyError):
         return None
@@ -271,18 +285,18 @@ def _remember(
             for name, found in evaluation.systems.items()
         },
     }
-    atomic_write(night.workspace.cache / REGISTERED, json.dumps(record))
+    atomic_write(night.workspace.registered, json.dumps(record))
 
 
 def _registered(
     night: Night, registry: Registry, bundle: StageResult, state: StageResult
 ) -> "NightResult | None":
     """The result of the night that already registered exactly this, if one did."""
-    from training.night.gate import Rule
-    from training.nightly import NightResult
+    from recsys.training.night.gate import Rule
+    from recsys.training.night.night_result import NightResult
 
     try:
-        record = json.loads((night.workspace.cache / REGISTERED).read_text(encoding="utf-8"))
+        record = json.loads((night.workspace.registered).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     digest = open_bundle(bundle.path / "bundle", verify=False).digest

@@ -7,21 +7,25 @@ from typing import Any
 
 import numpy as np
 
-from features.clock import BUCKETS, window_us
-from features.protocols import RecallSource
-from features.state import OnlineState
-from recsys.bundle import write_bundle
-from recsys.files import atomic_folder, atomic_write, link_tree, plain
+from recsys.features.protocols import RecallSource
+from recsys.features.state import OnlineState
+from recsys.features.time_buckets import BUCKETS, window_us
 from recsys.ranker import Ranker
-from recsys.stages import StageResult
-from training.night.context import Night
-from training.night.encoder import Encoded
-from training.night.inputs import Inputs, shown_lists, user_table
-from training.night.measure import Measured
-from training.night.sources import Fitted, Recipe, fit_as_of
+from recsys.storage.bundle import write_bundle
+from recsys.storage.files import (
+    atomic_folder,
+    atomic_write,
+    link_tree,
+    plain,
+)
+from recsys.storage.stages import StageResult
+from recsys.training.night.fit_sources import Fitted, Recipe, fit_as_of
+from recsys.training.night.inputs import Inputs, shown_lists, user_table
+from recsys.training.night.night_context import Night
+from recsys.training.night.ranking_data import Measured
+from recsys.training.night.refresh_encoder import Encoded
 
 TEXT = "text"
-CURRENT = "current.json"
 NOT_IN_A_BUNDLE = {"workspace", "data", "serving", "tracking", "notify"}
 """Config sections that say where things are, with the passwords and secret addresses in them."""
 
@@ -69,7 +73,7 @@ def snapshot(night: Night, inputs: Inputs, position: int) -> StageResult:
             "events": night.section("events"),
         },
         action,
-        code=("features",),
+        code=("recsys.features",),
     )
 
 
@@ -136,7 +140,7 @@ def bundle(
             "recipe": recipe.identity(),
         },
         action,
-        code=("recsys.bundle", "training.night.release"),
+        code=("recsys.storage.bundle", "recsys.training.night.release"),
         personal=False,
     )
 
@@ -147,4 +151,4 @@ def publish_state(night: Night, state: StageResult) -> None:
     if not target.exists():
         with atomic_folder(target, "the state snapshot") as aside:
             link_tree(state.path / "state", aside)
-    atomic_write(night.workspace.state / CURRENT, json.dumps({"snapshot": state.key}))
+    atomic_write(night.workspace.current_state, json.dumps({"snapshot": state.key}))

@@ -12,8 +12,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from features.interactions import Ints
-from recsys.recall.candidates import RRF_OFFSET
+from recsys.features.interactions import Ints
+from recsys.retrieval.candidates import RRF_OFFSET
 
 Doubles = npt.NDArray[np.float64]
 

@@ -18,8 +18,14 @@ import numpy as np
 import numpy.typing as npt
 import psutil
 
-from features.interactions import Floats, Interactions, Ints, Longs
-from recsys.collaborative.base import (
+from recsys.features.interactions import (
+    Floats,
+    Interactions,
+    Ints,
+    Longs,
+)
+from recsys.retrieval.ann import LISTS_FROM, InvertedLists
+from recsys.retrieval.fitted_source import (
     SourceInputs,
     last_time,
     positive,
@@ -27,9 +33,8 @@ from recsys.collaborative.base import (
     support,
     weight_scale,
 )
-from recsys.collaborative.dense import LISTS_FROM, InvertedLists
-from recsys.sequence.source import SequenceSource
-from training.repeatable import repeatable
+from recsys.retrieval.sequence.source import SequenceSource
+from recsys.training.deterministic import repeatable
 
 log = logging.getLogger(__name__)
 
@@ -97,7 +102,7 @@ def _fit(
     seed: int,
     previous: SequenceSource | None,
 ) -> SequenceSource:
-    from training.sources.sequence_model import SequenceModel
+    from recsys.training.sources.sequence_model import SequenceModel
 
     counts = support(interactions)
     sequences = Sequences.of(interactions, int(dials["length"]))

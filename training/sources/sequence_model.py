@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from features.interactions import Floats, Ints
-from recsys.sequence.kernels import NORM_EPSILON
+from recsys.features.interactions import Floats, Ints
+from recsys.retrieval.sequence.block_kernels import NORM_EPSILON
 
 INNER = 2
 """Width of a block's inner layer over the model's width."""

@@ -13,13 +13,20 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from features.interactions import History, Interactions, Ints
-from features.protocols import Mask, RecallSource
-from recsys.collaborative.base import SourceInputs
-from recsys.recall.registry import FITTABLE, source_class
-from training.groups import blocking, for_each
-from training.sources.fit import fit_one
-from training.sources.fusion import Doubles, Lists, Quality, better, choose_weights, judged
+from recsys.features.interactions import History, Interactions, Ints
+from recsys.features.protocols import Mask, RecallSource
+from recsys.retrieval.fitted_source import SourceInputs
+from recsys.retrieval.source_kinds import FITTABLE, source_class
+from recsys.training.groups import blocking, for_each
+from recsys.training.sources.fit_source import fit_one
+from recsys.training.sources.fusion import (
+    Doubles,
+    Lists,
+    Quality,
+    better,
+    choose_weights,
+    judged,
+)
 
 log = logging.getLogger(__name__)
 

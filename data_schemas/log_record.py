@@ -1,0 +1,64 @@
+"""What the log holds: one append-only sequence of records of four kinds."""
+
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple
+
+from recsys.data_schemas.columns import TIMESTAMP
+
+EVENT: Final = "event"
+ITEM: Final = "item"
+IMPRESSION: Final = "impression"
+FORGET: Final = "forget"
+"""A user asked to be forgotten; the payload holds the user_id and nothing else."""
+ERASED: Final = "erased"
+"""What is left of a forgotten user's record: its position and event_id, no payload. Never read."""
+
+KNOWN_POSITION: Final = "known_position"
+"""Log position up to which the state had been folded when a list was ranked."""
+
+
+class LogRecord(NamedTuple):
+    """One record as a reader sees it."""
+
+    position: int
+    """Place in the log, from 1, strictly increasing in the order of becoming visible; gaps occur."""
+    kind: str
+    payload: Mapping[str, Any]
+    """Columns of the row; times are int µs UTC."""
+    received_at: int
+    """The service's clock when the record came in, µs UTC."""
+
+
+class Tombstone(NamedTuple):
+    """When a person was last forgotten."""
+
+    position: int
+    received_at: int
+
+    def covers(self, impression: Mapping[str, Any]) -> bool:
+        """Whether a list was made before: of a state that did not know of the wish yet, or, where
+        the list does not say what it knew, at a time before it."""
+        known = impression.get(KNOWN_POSITION)
+        if known is not None:
+            return int(known) < self.position
+        return int(impression[TIMESTAMP]) <= self.received_at
+
+
+class Write(NamedTuple):
+    """One record on its way into the log."""
+
+    kind: str
+    payload: Mapping[str, Any]
+    received_at: int
+    key: str | None = None
+    """Idempotency key: a second record with the same key is not written."""
+    user_id: str | None = None
+
+
+class Entry(NamedTuple):
+    """Where a written record lies."""
+
+    position: int
+    fresh: bool
+    """False when the event_id was there already; the position is then the first record's. Also of a
+    list made before its person was forgotten, which is not written: the tombstone's position."""

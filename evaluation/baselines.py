@@ -1,0 +1,147 @@
+"""Humble list-makers that need no fitted source: popular, recently popular, newest.
+
+All are as of a cut: they see `Interactions` strictly before it and nothing else. With several
+rolling cuts, make lists per cut and join them with `joined`.
+
+Shapes: G groups, N items of the vocabulary, K positions.
+"""
+
+from collections.abc import Sequence
+
+import numba
+import numpy as np
+import numpy.typing as npt
+
+from recsys.data_schemas.errors import UsageError
+from recsys.evaluation.evaluation import PastItems
+from recsys.evaluation.lists import (
+    PADDING,
+    Doubles,
+    Ints,
+    Longs,
+    RankedLists,
+)
+from recsys.features.interactions import DAY, Interactions
+
+HALF_LIFE_DAYS = 14.0
+"""Recent popularity: an event this many days old counts half (assumed, not tuned on test rows)."""
+
+
+def popularity_of(past: Interactions, n_items: int) -> Longs:
+    """int64[N]: users who acted on each item and did not dislike it."""
+    liked = past.weight > 0
+    pairs = np.unique(past.user[liked].astype(np.int64) * max(n_items, 1) + past.item[liked])
+    return np.bincount(pairs % max(n_items, 1), minlength=n_items).astype(np.int64)
+
+
+def popular(
+    past: Interactions,
+    seen: PastItems,
+    length: int,
+    *,
+    n_items: int,
+    offered: npt.NDArray[np.bool_] | None = None,
+) -> RankedLists:
+    """Items by the number of users who acted on them."""
+    score = popularity_of(past, n_items).astype(np.float64)
+    return _ranked("popularity", score, seen, length, offered)
+
+
+def recently_popular(
+    past: Interactions,
+    seen: PastItems,
+    length: int,
+    *,
+    n_items: int,
+    now: int,
+    offered: npt.NDArray[np.bool_] | None = None,
+    half_life_days: float = HALF_LIFE_DAYS,
+) -> RankedLists:
+    """Items by their events, each halved in worth every `half_life_days` before `now` (µs)."""
+    liked = past.weight > 0
+    age = (now - past.time[liked]) / (half_life_days * DAY)
+    score = np.bincount(past.item[liked], np.exp2(-age), n_items).astype(np.float64)
+    return _ranked("recent popularity", score, seen, length, offered)
+
+
+def newest(
+    past: Interactions,
+    seen: PastItems,
+    length: int,
+    *,
+    n_items: int,
+    now: int,
+    created_at: Longs | None = None,
+    offered: npt.NDArray[np.bool_] | None = None,
+) -> RankedLists:
+    """Items by when they appeared: `created_at` (µs [N]) where given and before `now`, else
+    their first event. Items of which neither is known are not listed."""
+    born = np.full(n_items, np.iinfo(np.int64).max)
+    np.minimum.at(born, past.item, past.time)
+    if created_at is not None:
+        told = created_at[:n_items]
+        born[: len(told)] = np.where(told > 0, told, born[: len(told)])
+    return _ranked(
+        "most recent",
+        np.asarray(np.where(born < now, born / DAY, 0.0), np.float64),
+        seen,
+        length,
+        offered,
+    )
+
+
+def joined(parts: Sequence[RankedLists]) -> RankedLists:
+    """Lists of one system over several cuts, in the order given.
+
+    Raises:
+        UsageError: the parts are of different systems or lengths, or there are none.
+    """
+    kinds = {(p.name, p.length) for p in parts}
+    if len(kinds) != 1:
+        raise UsageError(
+            "lists of different systems or lengths cannot be joined",
+            where="evaluation lists",
+            found=", ".join(f"{n} × {k}" for n, k in sorted(kinds)) or "no lists",
+            expected="one system, one length",
+        )
+    return RankedLists(
+        parts[0].name,
+        np.concatenate([p.items for p in parts]),
+        np.concatenate([p.scores for p in parts]),
+    )
+
+
+def _ranked(
+    name: str,
+    score: Doubles,
+    seen: PastItems,
+    length: int,
+    offered: npt.NDArray[np.bool_] | None,
+) -> RankedLists:
+    """The same order for everybody, less what each has seen; ties by item index. Items with
+    score 0 or that are not `offered` (bool[N]) are never listed."""
+    usable = score > 0 if offered is None else (score > 0) & offered
+    order = np.lexsort((np.arange(len(score)), -score))
+    order = order[usable[order]].astype(np.int32)
+    items = _skip_seen(order, len(score), seen.offsets, seen.items, length)
+    scores = np.where(items >= 0, score[np.maximum(items, 0)], -np.inf) if len(score) else items
+    return RankedLists(name, items, np.asarray(scores, np.float32))
+
+
+@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def _skip_seen(order: Ints, n_items: int, offsets: Longs, seen: Ints, length: int) -> Ints:
+    groups = len(offsets) - 1
+    out = np.full((groups, length), PADDING, np.int32)
+    stamp = np.full(n_items, -1, np.int64)
+    for g in range(groups):
+        for r in range(offsets[g], offsets[g + 1]):
+            if seen[r] < n_items:
+                stamp[seen[r]] = g
+        filled = 0
+        for item in order:
+            if filled == length:
+                break
+            if stamp[item] != g:
+                out[g, filled] = item
+                filled += 1
+    return out

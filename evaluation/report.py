@@ -1,0 +1,59 @@
+"""The report: measure ranked lists, write the page and its machine-readable twins.
+
+evaluation = evaluate_lists(truth, systems, main="ranker", ks=(10, 100), ...)
+page = write_report(evaluation, ReportContext(title="..."), out_dir)
+"""
+
+from recsys.evaluation.evaluation import (
+    Difference,
+    Evaluation,
+    PastItems,
+    Segment,
+    evaluate_lists,
+)
+from recsys.evaluation.page import (
+    alarms,
+    render,
+    verdict,
+    write_report,
+)
+from recsys.evaluation.report_context import (
+    Check,
+    Example,
+    ExampleItem,
+    GateDecision,
+    Importance,
+    OffPolicyFacts,
+    PositionBias,
+    RankerFacts,
+    ReportContext,
+    SourceFact,
+    StageCost,
+)
+from recsys.evaluation.segments import SegmentLabels
+from recsys.evaluation.uncertainty import Interval
+
+__all__ = [
+    "Check",
+    "Difference",
+    "Evaluation",
+    "Example",
+    "ExampleItem",
+    "GateDecision",
+    "Importance",
+    "Interval",
+    "OffPolicyFacts",
+    "PastItems",
+    "PositionBias",
+    "RankerFacts",
+    "ReportContext",
+    "Segment",
+    "SegmentLabels",
+    "SourceFact",
+    "StageCost",
+    "alarms",
+    "evaluate_lists",
+    "render",
+    "verdict",
+    "write_report",
+]

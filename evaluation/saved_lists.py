@@ -1,0 +1,132 @@
+"""Lists that a report was made from, kept beside it, so that two versions can be compared later.
+
+One row per list: who was asked when, what turned out relevant, and what each kept system answered.
+Users are named by their ids, for their numbers are another night's.
+"""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from recsys.data_schemas import columns as c
+from recsys.evaluation.evaluation import PastItems
+from recsys.evaluation.lists import PADDING, RankedLists, Truth
+from recsys.features.grouped import chosen_groups
+
+FILE = "lists.parquet"
+TIME, RELEVANT, GRADES, PAST = "time", "relevant", "grades", "past"
+PREFIX = "list/"
+
+
+@dataclass(frozen=True)
+class KeptLists:
+    """G lists with their truth; users are numbered in the order of `user_ids`."""
+
+    user_ids: npt.NDArray[np.object_]
+    truth: Truth
+    past: PastItems
+    systems: dict[str, RankedLists]
+
+    def take(self, groups: npt.NDArray[np.integer]) -> "KeptLists":
+        """Some of the lists, in the order given."""
+        offsets, rows = chosen_groups(self.truth.offsets, groups)
+        past_offsets, past_rows = chosen_groups(self.past.offsets, groups)
+        truth = Truth(
+            offsets,
+            self.truth.items[rows],
+            self.truth.grades[rows],
+            self.truth.user[groups],
+            self.truth.time[groups],
+        )
+        systems = {
+            name: RankedLists(name, lists.items[groups], lists.scores[groups])
+            for name, lists in self.systems.items()
+        }
+        past = PastItems(past_offsets, self.past.items[past_rows])
+        return KeptLists(self.user_ids, truth, past, systems)
+
+    def keys(self) -> list[tuple[str, int]]:
+        """(user id, moment) of each list."""
+        return [
+            (str(self.user_ids[u]), int(t))
+            for u, t in zip(self.truth.user, self.truth.time, strict=True)
+        ]
+
+
+def write_lists(
+    folder: Path,
+    truth: Truth,
+    past: PastItems,
+    systems: Sequence[RankedLists],
+    user_ids: npt.NDArray[np.object_],
+) -> Path:
+    """Write lists.parquet into a report's folder, aside and renamed."""
+    columns: dict[str, Any] = {
+        c.USER_ID: pa.array([str(user_ids[u]) for u in truth.user], pa.string()),
+        TIME: truth.time,
+        RELEVANT: _csr(truth.offsets, truth.items),
+        GRADES: _csr(truth.offsets, truth.grades),
+        PAST: _csr(past.offsets, past.items),
+    }
+    for lists in systems:
+        held = lists.items >= 0
+        offsets = np.concatenate([[0], np.cumsum(held.sum(1))])
+        columns[PREFIX + lists.name] = _csr(offsets, lists.items[held])
+    path = folder / FILE
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    with aside.open("wb") as file:
+        pq.write_table(pa.table(columns), file, compression="zstd")
+        file.flush()
+        os.fsync(file.fileno())
+    aside.replace(path)
+    return path
+
+
+def read_lists(report: Path) -> KeptLists | None:
+    """The lists kept beside a report's page; None where there are none."""
+    folder = report if report.is_dir() else report.parent
+    try:
+        table = pq.read_table(folder / FILE).combine_chunks()
+        users, user = np.unique(table[c.USER_ID].to_numpy().astype(str), return_inverse=True)
+        offsets, items = _arrays(table[RELEVANT])
+        past = PastItems(*_arrays(table[PAST]))
+        grades = _arrays(table[GRADES])[1].astype(np.int8)
+    except (OSError, pa.ArrowInvalid, KeyError):
+        return None
+    truth = Truth(offsets, items, grades, user.astype(np.int32), table[TIME].to_numpy())
+    systems = {
+        name.removeprefix(PREFIX): _listed(name.removeprefix(PREFIX), table[name])
+        for name in table.column_names
+        if name.startswith(PREFIX)
+    }
+    return KeptLists(users.astype(object), truth, past, systems)
+
+
+def _csr(offsets: npt.NDArray[np.integer], values: npt.NDArray[Any]) -> pa.Array:
+    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), pa.array(values))
+
+
+def _arrays(column: Any) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32]]:
+    lists = column.combine_chunks()
+    sizes = lists.value_lengths().to_numpy(zero_copy_only=False)
+    values = lists.flatten().to_numpy(zero_copy_only=False)
+    return np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64), values.astype(np.int32)
+
+
+def _listed(name: str, column: Any) -> RankedLists:
+    """Scores were not kept: places stand for them, so that no tie is made up."""
+    offsets, items = _arrays(column)
+    sizes = np.diff(offsets)
+    length = int(sizes.max(initial=1))
+    held = np.arange(length)[None, :] < sizes[:, None]
+    table = np.full(held.shape, PADDING, np.int32)
+    table[held] = items
+    scores = np.where(held, -np.arange(length, dtype=np.float32)[None, :], -np.inf)
+    return RankedLists(name, table, scores.astype(np.float32))

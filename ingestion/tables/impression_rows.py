@@ -1,0 +1,103 @@
+"""Impressions and users: what was shown, and who to."""
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from recsys.data_schemas import columns as c
+from recsys.data_schemas.tables import ITEM_INDICES, USER_INDEX
+from recsys.ingestion.tables.duck import name
+from recsys.ingestion.tables.events import numbered
+from recsys.ingestion.tables.items import attribute_columns, keep_attributes
+from recsys.ingestion.tables.readers import FILE, ROW
+from recsys.ingestion.tables.table_ingest import (
+    BROKEN,
+    LOG,
+    PLACE,
+    Part,
+    blank,
+)
+
+BATCH = 65_536
+"""Lists mapped at a time."""
+
+
+def stage_impressions(part: Part, now: int) -> int:
+    """Check the impressions against the table `vocabulary`; how many are accepted."""
+    time = f"epoch_us({c.TIMESTAMP})"
+    part.stage(
+        f"CASE WHEN {blank(c.IMPRESSION_ID)} THEN 'missing_impression_id'"
+        f" WHEN {blank(c.USER_ID)} THEN 'missing_user_id'"
+        f" WHEN {c.TIMESTAMP} IS NULL THEN 'missing_timestamp'"
+        f" WHEN NOT isfinite({c.TIMESTAMP}) OR {time} < 0 THEN 'before_1970'"
+        f" WHEN {time} > {now} THEN 'in_the_future'"
+        f" WHEN coalesce(len({c.ITEM_IDS}), 0) = 0 THEN 'empty_list'"
+        f" WHEN len({c.PROPENSITIES}) <> len({c.ITEM_IDS}) THEN 'unequal_lists'"
+        f" WHEN len(list_filter({c.PROPENSITIES}, lambda p: coalesce(p > 0 AND p <= 1, false)))"
+        f" < len({c.PROPENSITIES}) THEN 'propensity_range' END AS {BROKEN}"
+    )
+    part.reject(
+        "unknown_item",
+        f"SELECT row FROM (SELECT rowid AS row, unnest({c.ITEM_IDS}) AS shown FROM {part.rows}"
+        f" WHERE {BROKEN} IS NULL) s WHERE shown IS NULL OR NOT EXISTS (SELECT 1 FROM vocabulary v"
+        f" WHERE v.{c.ITEM_ID} = shown)",
+    )
+    part.reject_repeats("duplicate_impression_id", c.IMPRESSION_ID, c.IMPRESSION_ID)
+    return int(part.engine.one(f"SELECT count(*) FROM ({part.accepted})"))
+
+
+def write_impressions(part: Part, path: Path, item_ids: pa.Array, log_base: int) -> None:
+    """Write the accepted impressions sorted by (timestamp, position), items as indices too.
+
+    Rows are numbered as events are, on the same base; `item_ids` is the vocabulary in order.
+    """
+    engine = part.engine
+    engine.run(
+        f"CREATE TABLE impressions_sorted AS SELECT {LOG}, {PLACE}, {c.IMPRESSION_ID},"
+        f" {c.USER_ID}, u.{USER_INDEX}, {c.TIMESTAMP}, {c.ITEM_IDS},"
+        f" CAST({c.PROPENSITIES} AS FLOAT[]) AS {c.PROPENSITIES}, {c.MODEL_VERSION}, {c.SURFACE}, {c.CONTEXT}"
+        f" FROM ({part.accepted}) JOIN user_vocabulary u USING ({c.USER_ID})"
+        f" ORDER BY {LOG}, {c.TIMESTAMP}, {FILE}, {ROW}"
+    )
+    unmapped = part.scratch / "impressions_sorted.parquet"
+    engine.copy(numbered(engine, "impressions_sorted", log_base), unmapped)
+    _map_items(unmapped, path, item_ids)
+    unmapped.unlink()
+
+
+def _map_items(unmapped: Path, path: Path, item_ids: pa.Array) -> None:
+    """Copy a file of impressions, adding each list as item indices."""
+    with pq.ParquetFile(unmapped) as source:
+        schema = source.schema_arrow.append(pa.field(ITEM_INDICES, pa.list_(pa.int32())))
+        with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+            for batch in source.iter_batches(BATCH):
+                lists = batch.column(c.ITEM_IDS)
+                indices = pc.index_in(lists.flatten(), value_set=item_ids).cast(pa.int32())
+                offsets = pc.subtract(lists.offsets, lists.offsets[0])
+                mapped = pa.ListArray.from_arrays(offsets, indices)
+                columns = [*batch.columns, mapped]
+                writer.write_batch(pa.record_batch(columns, schema=schema))
+
+
+def stage_users(part: Part) -> int:
+    """Check the users table; how many rows are accepted."""
+    attributes = attribute_columns(part, {c.USER_ID})
+    part.stage(f"CASE WHEN {blank(c.USER_ID)} THEN 'missing_user_id' END AS {BROKEN}", attributes)
+    part.attributes = keep_attributes(part, attributes)
+    part.reject_repeats("duplicate_user_id", c.USER_ID, c.USER_ID)
+    return int(part.engine.one(f"SELECT count(*) FROM ({part.accepted})"))
+
+
+def write_users(part: Part, path: Path) -> None:
+    """Write the accepted users and their attributes in the byte order of their ids."""
+    columns = "".join(f", {name(column)}" for column in part.attributes)
+    part.engine.copy(
+        f"SELECT {c.USER_ID}{columns} FROM ({part.accepted}) ORDER BY {c.USER_ID}", path
+    )
+
+
+def vocabulary_ids(path: Path) -> pa.Array:
+    """Item ids in vocabulary order, of an items.parquet just written."""
+    return pq.read_table(path, columns=[c.ITEM_ID]).column(0).combine_chunks()

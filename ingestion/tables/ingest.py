@@ -1,0 +1,304 @@
+"""Ingestion: the caller's files and the service's log in, checked and numbered tables out.
+
+Written into one folder, aside first, then renamed:
+
+    items.parquet             vocabulary order: row number = item_index; texts never null
+    events.parquet            sorted by (timestamp, position), with item_index and user_index
+    user_vocabulary.parquet   users of events and impressions; row number = user_index
+    impressions.parquet       optional; sorted likewise, lists also as item_indices
+    users.parquet             optional; attributes by user_id
+    quarantine/*.parquet      rows that broke a rule, as they were, with rule, file and row
+    summary.json              what was read, set aside and found out
+
+The same input gives the same bytes. Nothing is loaded into Python: DuckDB streams and spills.
+"""
+
+import shutil
+import tempfile
+import time as clock
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from recsys.data_schemas import columns as c
+from recsys.data_schemas.config import RecsysConfig
+from recsys.data_schemas.errors import DataRefused, UsageError
+from recsys.data_schemas.meaning import NEGATIVE_UNTIL, POSITIVE_FROM
+from recsys.data_schemas.tables import (
+    EVENTS,
+    IMPRESSIONS,
+    ITEMS,
+    SCHEMA_VERSION,
+    USER_INDEX,
+    USERS,
+    Table,
+)
+from recsys.ingestion.tables.duck import Engine, engine, quote
+from recsys.ingestion.tables.events import (
+    from_files,
+    make_users,
+    stage_events,
+    write_events,
+)
+from recsys.ingestion.tables.impression_rows import (
+    stage_impressions,
+    stage_users,
+    vocabulary_ids,
+    write_impressions,
+    write_users,
+)
+from recsys.ingestion.tables.items import stage_items, write_items
+from recsys.ingestion.tables.readers import (
+    Source,
+    drained_files,
+    find_files,
+    from_connection,
+    log_table,
+    open_source,
+)
+from recsys.ingestion.tables.resolution import Resolution, detect_resolution
+from recsys.ingestion.tables.table_ingest import Part
+from recsys.storage.files import atomic_folder, write_json
+
+ITEMS_FILE = "items.parquet"
+EVENTS_FILE = "events.parquet"
+IMPRESSIONS_FILE = "impressions.parquet"
+USERS_FILE = "users.parquet"
+USER_VOCABULARY_FILE = "user_vocabulary.parquet"
+SUMMARY_FILE = "summary.json"
+QUARANTINE = "quarantine"
+FORGETS = "forgets"
+"""Table of the log's export that names forgotten users."""
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where each table comes from, as checked before any row is read."""
+
+    files: dict[str, Source]
+    log: dict[str, Source]
+
+
+def ingest(
+    config: RecsysConfig,
+    out_dir: Path,
+    previous_vocabulary: Path | None = None,
+    drained: Path | None = None,
+    forgotten: set[str] | None = None,
+    *,
+    now: int | None = None,
+) -> dict[str, Any]:
+    """Check and number the tables of a config and write them into `out_dir`, replacing it.
+
+    Args:
+        config: names the tables (`data:`) and what events mean (`events:`).
+        out_dir: folder to write; absent or complete, never half.
+        previous_vocabulary: an earlier run's items.parquet; its items keep their places.
+        drained: whole export of the service's log since its start (events, items, impressions,
+            forgets); None without a service. Rows that break a rule there are set aside and
+            counted but do not stop the run: nobody could correct them.
+        forgotten: users of whom nothing may be kept, besides those the log names.
+        now: moment (µs) after which a timestamp lies in the future; the wall clock when absent.
+
+    Returns:
+        The content of summary.json.
+
+    Raises:
+        UsageError: a table is not where the config says.
+        DataRefused: a table cannot be used; the message says file, column, rule and counts.
+    """
+    moment = clock.time_ns() // 1000 if now is None else now
+    with _scratch(out_dir) as scratch:
+        places = _open(config, drained, scratch)
+        with atomic_folder(out_dir, "the tables") as aside, engine(scratch) as duck:
+            _forget(duck, drained, forgotten or set())
+            summary = _write(duck, config, places, previous_vocabulary, aside, scratch, moment)
+            write_json(aside / SUMMARY_FILE, summary)
+    return summary
+
+
+@contextmanager
+def _scratch(out_dir: Path) -> Iterator[Path]:
+    """A folder for the database and what it spills, on the disk of the output."""
+    out_dir.parent.mkdir(parents=True, exist_ok=True)
+    place = Path(tempfile.mkdtemp(prefix=f".{out_dir.name}.scratch-", dir=out_dir.parent))
+    try:
+        yield place
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def _open(config: RecsysConfig, drained: Path | None, scratch: Path) -> Places:
+    """Find every table and read its schema; refuses before any row is read."""
+    files: dict[str, Source] = {}
+    log: dict[str, Source] = {}
+    for table in (ITEMS, EVENTS, IMPRESSIONS, USERS):
+        place = getattr(config.data, table.name)
+        found = drained_files(drained, table) if drained is not None and table is not USERS else []
+        if found:
+            source = open_source(found, log_table(table))
+            if source.rows:
+                log[table.name] = source
+        if place is not None:
+            files[table.name] = _open_files(config, place, table, scratch)
+            _refuse_empty(files[table.name], log.get(table.name))
+    if "impressions" in log and "impressions" not in files:
+        files["impressions"] = _nothing(IMPRESSIONS, log["impressions"], scratch)
+    return Places(files, log)
+
+
+def _open_files(config: RecsysConfig, place: str, table: Table, scratch: Path) -> Source:
+    if config.data.connection is not None:
+        return from_connection(config.data.connection, place, table, scratch)
+    return open_source(find_files(place, config.path("."), table), table)
+
+
+def _refuse_empty(source: Source, log: Source | None) -> None:
+    if source.rows == 0 and log is None and source.table in (ITEMS, EVENTS):
+        raise DataRefused(
+            f"the {source.table.name} table is empty",
+            where=source.where,
+            found="0 rows",
+            expected="at least one row",
+            fix="fill the table and run again",
+        )
+
+
+def _nothing(table: Table, log: Source, scratch: Path) -> Source:
+    """An empty table of files, for one that only the log holds."""
+    empty = scratch / f"no-{table.name}.parquet"
+    pq.write_table(pq.read_schema(log.files[0]).empty_table(), empty)
+    return open_source([empty], table, ["the service's log"])
+
+
+def _forget(duck: Engine, drained: Path | None, forgotten: set[str]) -> None:
+    """The table `forgotten`: until when nothing of a user may be kept; null means ever."""
+    duck.run(f"CREATE TABLE forgotten ({c.USER_ID} VARCHAR, until_time BIGINT, until_place BIGINT)")
+    log = sorted(drained.rglob(f"{FORGETS}*.parquet")) if drained is not None else []
+    for file in log:
+        duck.run(
+            f"INSERT INTO forgotten SELECT {c.USER_ID}, epoch_us(CAST({c.RECEIVED_AT} AS"
+            f" TIMESTAMPTZ)), {c.POSITION} FROM read_parquet({quote(str(file))})"
+        )
+    named = {str(row[0]) for row in duck.rows(f"SELECT DISTINCT {c.USER_ID} FROM forgotten")}
+    for user in sorted(forgotten - named):
+        duck.run(f"INSERT INTO forgotten VALUES ({quote(user)}, NULL, NULL)")
+
+
+def _write(
+    duck: Engine,
+    config: RecsysConfig,
+    places: Places,
+    previous: Path | None,
+    out: Path,
+    scratch: Path,
+    now: int,
+) -> dict[str, Any]:
+    """Stage, settle and write table after table; the summary."""
+    if previous is not None and not previous.is_file():
+        raise UsageError("there is no earlier vocabulary here", where=str(previous))
+    parts = {
+        table: Part(duck, source.table, source, places.log.get(table), scratch)
+        for table, source in places.files.items()
+    }
+    limit, set_aside = config.data.quarantine_limit, out / QUARANTINE
+    items, events = parts["items"], parts["events"]
+    accepted = {"items": stage_items(items, previous)}
+    items.settle(set_aside, limit)
+    write_items(duck, out / ITEMS_FILE)
+    accepted["events"] = stage_events(events, now)
+    events.settle(set_aside, limit)
+    if accepted["events"] == 0:
+        raise DataRefused(
+            "no event is left after checking the rules",
+            where=events.files.where,
+            found=", ".join(f"{rule}: {n:,}" for rule, n in events.rejected.items()) or "no rows",
+            fix="see the rules; unknown items point to an items table of another export",
+        )
+    summaries = {"items": items.summary(accepted["items"])}
+    summaries["events"] = events.summary(accepted["events"])
+    users_of = [events.accepted]
+    impressions = parts.get("impressions")
+    if impressions is not None:
+        accepted["impressions"] = stage_impressions(impressions, now)
+        impressions.settle(set_aside, limit)
+        summaries["impressions"] = impressions.summary(accepted["impressions"])
+        users_of.append(impressions.accepted)
+    log_base = max(from_files(part) for part in (events, impressions) if part is not None)
+    users = make_users(duck, users_of, out / USER_VOCABULARY_FILE)
+    if impressions is not None:
+        ids = vocabulary_ids(out / ITEMS_FILE)
+        write_impressions(impressions, out / IMPRESSIONS_FILE, ids, log_base)
+    if "users" in parts:
+        accepted["users"] = stage_users(parts["users"])
+        parts["users"].settle(set_aside, limit)
+        summaries["users"] = parts["users"].summary(accepted["users"])
+        write_users(parts["users"], out / USERS_FILE)
+    positions = {"files": from_files(events), "log_base": log_base}
+    write_events(events, out / EVENTS_FILE, log_base)
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "tables": summaries,
+        "items": accepted["items"],
+        "users": users,
+        "events": accepted["events"],
+        "positions": positions,
+        "item_attributes": items.attributes,
+        "user_attributes": parts["users"].attributes if "users" in parts else [],
+        **_describe(duck, config, out / EVENTS_FILE),
+    }
+
+
+def _describe(duck: Engine, config: RecsysConfig, events: Path) -> dict[str, Any]:
+    """Time range, resolution and event types of the events written."""
+    source = f"read_parquet({quote(str(events))})"
+    first, last = duck.rows(
+        f"SELECT epoch_us(min({c.TIMESTAMP})), epoch_us(max({c.TIMESTAMP})) FROM {source}"
+    )[0]
+    resolution = _resolution(events)
+    return {
+        "time": {"first": _iso(first), "last": _iso(last), "first_us": first, "last_us": last},
+        "resolution": resolution._asdict(),
+        "event_types": _event_types(duck, config, source),
+    }
+
+
+def _resolution(events: Path) -> Resolution:
+    table = pq.read_table(events, columns=[USER_INDEX, c.TIMESTAMP])
+    user = table[USER_INDEX].to_numpy().astype(np.int32)
+    time = table[c.TIMESTAMP].cast("int64").to_numpy()
+    return detect_resolution(user, time)
+
+
+def _event_types(duck: Engine, config: RecsysConfig, source: str) -> dict[str, dict[str, Any]]:
+    """Event types with their numbers, what each counts as, and how many are read as stars."""
+    meaning = config.events.meaning()
+    rows = duck.rows(
+        f"SELECT {c.EVENT_TYPE}, count(*), count(*) FILTER ({c.VALUE} BETWEEN 0.5 AND 5),"
+        f" count(*) FILTER ({c.VALUE} BETWEEN {POSITIVE_FROM} AND 5),"
+        f" count(*) FILTER ({c.VALUE} BETWEEN 0.5 AND {NEGATIVE_UNTIL})"
+        f" FROM {source} GROUP BY 1 ORDER BY 2 DESC, 1"
+    )
+    types = {}
+    for kind, count, stars, positive, negative in rows:
+        weights, grades = meaning.of([kind], np.zeros(1, np.int16), np.array([np.nan]))
+        types[str(kind)] = {
+            "events": count,
+            "weight": float(weights[0]),
+            "grade": int(grades[0]),
+            "known": kind in meaning.types or stars == count,
+            "stars": stars,
+            "stars_positive": positive,
+            "stars_negative": negative,
+        }
+    return types
+
+
+def _iso(microseconds: int) -> str:
+    return datetime.fromtimestamp(microseconds / 1e6, UTC).isoformat(timespec="seconds")

@@ -1,0 +1,250 @@
+"""Ingested tables as the arrays that every later stage works on."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from recsys.data_schemas import columns as c
+from recsys.data_schemas.config import RecsysConfig
+from recsys.data_schemas.errors import RecsysError, UsageError
+from recsys.data_schemas.tables import (
+    ITEM_INDICES,
+    OLDEST_READABLE,
+    SCHEMA_VERSION,
+    USER_INDEX,
+)
+from recsys.features.catalogue import Catalogue
+from recsys.features.interactions import (
+    Floats,
+    Interactions,
+    Ints,
+    Longs,
+)
+from recsys.ingestion.tables.ingest import (
+    EVENTS_FILE,
+    IMPRESSIONS_FILE,
+    ITEMS_FILE,
+    SUMMARY_FILE,
+    USER_VOCABULARY_FILE,
+    USERS_FILE,
+)
+from recsys.ingestion.tables.resolution import Resolution
+
+
+@dataclass(frozen=True)
+class Impressions:
+    """M shown lists in the order (time, position); lists in CSR form."""
+
+    impression_id: npt.NDArray[np.object_]
+    """str[M]."""
+    user: Ints
+    """int32[M], index into the interactions' `user_ids`."""
+    time: Longs
+    """int64[M] µs."""
+    position: Longs
+    """int64[M], numbered as events are."""
+    offsets: Longs
+    """int64[M+1]: list m is rows offsets[m]:offsets[m+1] of the two arrays below."""
+    item: Ints
+    """Item indices in shown order."""
+    propensity: Floats
+    """Probability of the item's place; NaN where the list has none."""
+    context: npt.NDArray[np.object_]
+    """str[M]: what the request said of its own situation, a JSON object; None where it said nothing."""
+
+    def __len__(self) -> int:
+        return len(self.user)
+
+    def before(self, now: int) -> "Impressions":
+        """The lists shown strictly before a time (µs)."""
+        lists = int(np.searchsorted(self.time, now))
+        rows = int(self.offsets[lists])
+        return Impressions(
+            self.impression_id[:lists],
+            self.user[:lists],
+            self.time[:lists],
+            self.position[:lists],
+            self.offsets[: lists + 1],
+            self.item[:rows],
+            self.propensity[:rows],
+            self.context[:lists],
+        )
+
+    def items_of(self, m: int) -> Ints:
+        """Items of list m, in shown order."""
+        return self.item[self.offsets[m] : self.offsets[m + 1]]
+
+
+@dataclass(frozen=True)
+class Tables:
+    """Everything one ingestion gave."""
+
+    catalogue: Catalogue
+    interactions: Interactions
+    impressions: Impressions | None
+    users: pa.Table | None
+    """Attributes by user_id; users need not have events."""
+    summary: dict[str, Any]
+    resolution: Resolution
+
+
+def load_tables(folder: Path, config: RecsysConfig) -> Tables:
+    """Load what `ingest` wrote; weights and grades come from the config's `events:`.
+
+    Raises:
+        UsageError: the folder holds no ingested tables, or those of another schema version.
+    """
+    summary = read_summary(folder)
+    resolution = Resolution(**summary["resolution"])
+    shown = folder / IMPRESSIONS_FILE
+    return Tables(
+        catalogue=Catalogue.from_parquet(folder / ITEMS_FILE),
+        interactions=_interactions(folder, config, int(summary["items"])),
+        impressions=_impressions(shown) if shown.exists() else None,
+        users=read_users(folder),
+        summary=summary,
+        resolution=resolution,
+    )
+
+
+def read_users(folder: Path) -> pa.Table | None:
+    """Attributes of users as ingested; None where there are none."""
+    file = folder / USERS_FILE
+    return pq.read_table(file) if file.exists() else None
+
+
+def read_summary(folder: Path) -> dict[str, Any]:
+    """summary.json of an ingestion, its version checked."""
+    file = folder / SUMMARY_FILE
+    if not file.is_file():
+        raise UsageError(
+            "there are no ingested tables here",
+            where=str(folder),
+            fix="run `recsys nightly` with this config first",
+        )
+    summary: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    version = summary["schema_version"]
+    if not OLDEST_READABLE <= version <= SCHEMA_VERSION:
+        raise UsageError(
+            "the ingested tables have a version this release does not read",
+            where=str(file),
+            found=version,
+            expected=f"{OLDEST_READABLE} to {SCHEMA_VERSION}",
+            fix="ingest again with `recsys nightly`",
+        )
+    return summary
+
+
+def _interactions(folder: Path, config: RecsysConfig, n_items: int) -> Interactions:
+    """Events row group by row group into arrays of their final size."""
+    with pq.ParquetFile(folder / EVENTS_FILE, read_dictionary=[c.EVENT_TYPE]) as parquet:
+        size = parquet.metadata.num_rows
+        user, item = np.empty(size, np.int32), np.empty(size, np.int32)
+        kind, time = np.empty(size, np.int16), np.empty(size, np.int64)
+        value, position = np.empty(size, np.float32), np.empty(size, np.int64)
+        codes: dict[str, int] = {}
+        columns = [USER_INDEX, c.ITEM_INDEX, c.EVENT_TYPE, c.TIMESTAMP, c.VALUE, c.POSITION]
+        low = 0
+        for number in range(parquet.num_row_groups):
+            rows = parquet.read_row_group(number, columns=columns)
+            part = slice(low, low + rows.num_rows)
+            low = part.stop
+            user[part] = rows[USER_INDEX].to_numpy()
+            item[part] = rows[c.ITEM_INDEX].to_numpy()
+            kind[part] = _codes(rows[c.EVENT_TYPE], codes)
+            time[part] = rows[c.TIMESTAMP].cast(pa.int64()).to_numpy()
+            value[part] = rows[c.VALUE].fill_null(np.nan).to_numpy()
+            position[part] = rows[c.POSITION].to_numpy()
+    kinds = tuple(codes)
+    weight, grade = _meaning(config, kinds, kind, value)
+    ids = pq.read_table(folder / USER_VOCABULARY_FILE, columns=[c.USER_ID]).column(0)
+    return Interactions(
+        user=user,
+        item=item,
+        kind=kind,
+        time=time,
+        value=value,
+        weight=weight,
+        grade=grade,
+        position=position,
+        user_ids=ids.to_numpy(),
+        kinds=kinds,
+        n_items=n_items,
+    )
+
+
+CHUNK = 4_000_000
+"""Events whose meaning is computed at a time; bounds its temporaries."""
+
+
+def _meaning(
+    config: RecsysConfig, kinds: tuple[str, ...], kind: npt.NDArray[np.int16], value: Floats
+) -> tuple[Floats, npt.NDArray[np.int8]]:
+    """Weights and grades of all events."""
+    meaning = config.events.meaning()
+    weight, grade = np.empty(len(kind), np.float32), np.empty(len(kind), np.int8)
+    for low in range(0, len(kind), CHUNK):
+        part = slice(low, low + CHUNK)
+        weight[part], grade[part] = meaning.of(kinds, kind[part], value[part])
+    return weight, grade
+
+
+def _codes(column: pa.ChunkedArray, codes: dict[str, int]) -> npt.NDArray[np.int16]:
+    """Event types as codes in the order of their first appearance; `codes` grows.
+
+    Raises:
+        RecsysError: there are more event types than a code can hold.
+    """
+    parts = []
+    for chunk in column.chunks:
+        indices = chunk.indices.to_numpy()
+        names = chunk.dictionary.to_pylist()
+        used, first = np.unique(indices, return_index=True)
+        for place in used[np.argsort(first)]:
+            codes.setdefault(names[place], len(codes))
+        if len(codes) > np.iinfo(np.int16).max:
+            raise RecsysError(
+                "there are too many event types",
+                found=f"{len(codes):,} distinct values of {c.EVENT_TYPE}",
+                expected="a handful, such as view, click and purchase",
+            )
+        table = np.array([codes.get(n, 0) for n in names], np.int16)
+        parts.append(table[indices])
+    return np.concatenate(parts) if parts else np.empty(0, np.int16)
+
+
+def _impressions(file: Path) -> Impressions:
+    columns = [c.IMPRESSION_ID, USER_INDEX, c.TIMESTAMP, c.POSITION, ITEM_INDICES, c.PROPENSITIES]
+    columns.append(c.CONTEXT)
+    table = pq.read_table(file, columns=columns).combine_chunks()
+    lengths = np.concatenate(
+        [np.diff(chunk.offsets.to_numpy()) for chunk in table[ITEM_INDICES].chunks]
+        or [np.empty(0, np.int64)]
+    )
+    offsets = np.zeros(len(lengths) + 1, np.int64)
+    np.cumsum(lengths, out=offsets[1:])
+    propensity = np.full(offsets[-1], np.nan, np.float32)
+    given = np.repeat(table[c.PROPENSITIES].is_valid().to_numpy(), lengths)
+    propensity[given] = _flat(table[c.PROPENSITIES], pa.float32())
+    return Impressions(
+        impression_id=table[c.IMPRESSION_ID].to_numpy(),
+        user=table[USER_INDEX].to_numpy().astype(np.int32),
+        time=table[c.TIMESTAMP].cast(pa.int64()).to_numpy(),
+        position=table[c.POSITION].to_numpy(),
+        offsets=offsets,
+        item=_flat(table[ITEM_INDICES], pa.int32()).astype(np.int32),
+        propensity=propensity,
+        context=table[c.CONTEXT].to_numpy(),
+    )
+
+
+def _flat(column: pa.ChunkedArray, kind: pa.DataType) -> npt.NDArray[Any]:
+    """All values of a list column, in order."""
+    flat = [chunk.flatten().cast(kind).to_numpy(zero_copy_only=False) for chunk in column.chunks]
+    return np.concatenate(flat) if flat else np.empty(0, kind.to_pandas_dtype())

@@ -1,0 +1,482 @@
+"""Where a table comes from: Parquet files, a folder of them, a glob, or a table of a connection.
+
+Every file's footer is read before any row is: a missing column, a wrong type or a broken file is
+said at once, with what exists. The caller's files are only ever read.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from glob import glob, has_magic
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from recsys.data_schemas.columns import POSITION, RECEIVED_AT
+from recsys.data_schemas.errors import DataRefused, UsageError
+from recsys.data_schemas.tables import Column, Kind, Table
+from recsys.ingestion.tables.duck import Engine, name, quote
+from recsys.ingestion.tables.types import check, group, wider
+
+FILE = "__file"
+"""Number of a row's file within its source, from 0, in the order of names."""
+ROW = "__row"
+"""Number of a row within its file, from 0."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A table where it lies: checked, not yet read.
+
+    `kinds` holds each column's Arrow type (columns that are null throughout: the null type);
+    `labels` are the files as messages name them, `files` where they can be read.
+    """
+
+    table: Table
+    files: tuple[Path, ...]
+    labels: tuple[str, ...]
+    kinds: Mapping[str, pa.DataType]
+    rows: int
+    notes: tuple[str, ...] = ()
+
+    @property
+    def where(self) -> str:
+        """The source as a message names it."""
+        more = f" and {len(self.labels) - 1} more" if len(self.labels) > 1 else ""
+        return f"{self.labels[0]}{more}"
+
+
+def find_files(place: str, folder: Path, table: Table, setting: str | None = None) -> list[Path]:
+    """Parquet files of a path, folder or glob, in the order of their names; `setting` is where the
+    path was given, a key of the config unless said otherwise.
+
+    Raises:
+        UsageError: nothing lies there.
+    """
+    anchored = Path(place) if Path(place).is_absolute() else folder / place
+    field = setting or f"data.{table.name}"
+    if anchored.is_file():
+        return [anchored]
+    if anchored.is_dir():
+        _refuse_versioned(anchored, field)
+        found = [f for f in anchored.rglob("*.parquet") if f.is_file() and not _hidden(f, anchored)]
+        if not found:
+            raise DataRefused(
+                "the folder holds no Parquet file",
+                where=f"{anchored} ({field})",
+                found=_listing(anchored),
+                expected="files named *.parquet, in it or in folders such as day=2024-05-01",
+                fix="export the table there, or correct the path",
+            )
+        return sorted(found)
+    if has_magic(str(anchored)):
+        found = [Path(f) for f in glob(str(anchored), recursive=True) if Path(f).is_file()]
+        if found:
+            return sorted(found)
+        raise UsageError(
+            "no file matches the pattern",
+            where=f"{anchored} ({field})",
+            fix="correct the pattern",
+        )
+    raise UsageError(
+        "there is no such file or folder",
+        where=f"{anchored} ({field})",
+        found=_listing(anchored.parent),
+        fix="correct the path"
+        + ("" if setting else " in the config; it is relative to the config's folder"),
+    )
+
+
+def _refuse_versioned(folder: Path, field: str) -> None:
+    """Of a versioned table's files only its log says which still count; read without it, rows that
+    were changed or deleted would come back."""
+    kind = "Delta" if (folder / "_delta_log").is_dir() else None
+    if any((folder / "metadata").glob("*.metadata.json")):
+        kind = "Iceberg"
+    if kind is not None:
+        raise DataRefused(
+            f"the folder is {'an' if kind == 'Iceberg' else 'a'} {kind} table",
+            where=f"{folder} ({field})",
+            found="files that may hold rows long changed or deleted",
+            expected="plain Parquet files",
+            fix=f"export the current rows; in DuckDB COPY (FROM {kind.lower()}_scan('…'))"
+            " TO 'x.parquet'",
+        )
+
+
+def _hidden(file: Path, root: Path) -> bool:
+    """Whether a part of the path below `root` marks a temporary file (`_` or `.` in front)."""
+    return any(part.startswith((".", "_")) for part in file.relative_to(root).parts)
+
+
+def _listing(folder: Path) -> str:
+    if not folder.is_dir():
+        return f"no folder {folder}"
+    names = sorted(entry.name for entry in folder.iterdir())
+    return (
+        ("files " + ", ".join(names[:8]) + (", …" if len(names) > 8 else ""))
+        if names
+        else ("an empty folder")
+    )
+
+
+def open_source(files: Sequence[Path], table: Table, labels: Sequence[str] | None = None) -> Source:
+    """Read the footers of the files and check the columns that the table knows.
+
+    Raises:
+        DataRefused: a file is not Parquet, a required column is missing, a type is wrong, or two
+            files disagree on a type.
+    """
+    shown = tuple(labels) if labels else tuple(str(f) for f in files)
+    kinds: dict[str, pa.DataType] = {}
+    owner: dict[str, str] = {}
+    notes: set[str] = set()
+    rows = 0
+    for file, label in zip(files, shown, strict=True):
+        schema, count = _footer(file, label)
+        rows += count
+        partitions = _partition_keys(file)
+        _refuse_ambiguous(table, schema, label)
+        for field in [*schema, *(pa.field(key, pa.string()) for key in partitions)]:
+            if not field.name:
+                notes.add("a column without a name is left out")
+                continue
+            check(table, field, label, file)
+            before = kinds.setdefault(field.name, field.type)
+            together = wider(before, field.type)
+            if together is None:
+                raise DataRefused(
+                    "two files of one table disagree on a column's type",
+                    where=f"{label}, column `{field.name}`",
+                    found=str(field.type),
+                    expected=f"{before}, as in {owner[field.name]}",
+                    fix="export all files of the table with one schema",
+                )
+            if together != before or field.name not in owner:
+                kinds[field.name], owner[field.name] = together, label
+        _require(table, {*schema.names, *partitions}, label)
+    source = Source(table, tuple(files), shown, kinds, rows, tuple(sorted(notes)))
+    _refuse_all_null(source)
+    return source
+
+
+def _footer(file: Path, label: str) -> tuple[pa.Schema, int]:
+    try:
+        parquet = pq.ParquetFile(file)
+    except (pa.ArrowException, OSError) as error:
+        size = file.stat().st_size if file.exists() else 0
+        raise DataRefused(
+            "this is not a Parquet file that can be read",
+            where=label,
+            found="an empty file" if size == 0 else f"{size:,} bytes; {_first_line(error)}",
+            expected="a Parquet file",
+            fix="export the table as Parquet (a CSV converts with DuckDB: COPY (FROM 'x.csv') TO"
+            " 'x.parquet')",
+        ) from None
+    with parquet:
+        return parquet.schema_arrow, parquet.metadata.num_rows
+
+
+def _refuse_ambiguous(table: Table, schema: pa.Schema, label: str) -> None:
+    """Of two columns with one of our names nobody can say which is meant."""
+    for column in table.names:
+        if (times := schema.names.count(column)) > 1:
+            raise DataRefused(
+                f"column `{column}` is there {times} times",
+                where=label,
+                expected="each column once",
+                fix="rename or drop all but one where the table is exported",
+            )
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
+
+
+def _partition_keys(file: Path) -> list[str]:
+    """Names in the path's `name=value` folders."""
+    return [part.split("=", 1)[0] for part in file.parent.parts if "=" in part]
+
+
+def _require(table: Table, present: Iterable[str], label: str) -> None:
+    here = sorted(present)
+    for column in table.columns:
+        if column.required and column.name not in here:
+            other = [n for n in here if _plain(n) == _plain(column.name)]
+            raise DataRefused(
+                f"column `{column.name}` is not found in the {table.name} table",
+                where=label,
+                found="existing columns: " + (", ".join(here) or "none"),
+                expected=f"`{column.name}` ({column.kind.value})",
+                fix=f"rename `{other[0]}` to `{column.name}` where the table is exported"
+                if other
+                else "rename or add the column where the table is exported",
+            )
+
+
+def _plain(column: str) -> str:
+    """A column's name without case and punctuation: `itemId` is `item_id`."""
+    return "".join(ch for ch in column.lower() if ch.isalnum())
+
+
+def _refuse_all_null(source: Source) -> None:
+    """A required column of the null type holds nothing at all."""
+    for column in source.table.columns:
+        empty = group(source.kinds[column.name]) == "null" if column.required else False
+        if empty and source.rows and column.kind is not Kind.TEXT:
+            raise DataRefused(
+                "a required column is empty throughout",
+                where=f"{source.where}, column `{column.name}`",
+                found="only nulls",
+                expected=column.kind.value,
+                fix="fill it where the table is exported",
+            )
+
+
+def view(engine: Engine, source: Source, as_name: str) -> None:
+    """Make `as_name` a view of the raw rows with `FILE` and `ROW` beside the columns."""
+    engine.run(f"CREATE TABLE {name(as_name + '_files')} (label VARCHAR, {FILE} INTEGER)")
+    rows = ", ".join(f"({quote(str(f))}, {i})" for i, f in enumerate(source.files))
+    engine.run(f"INSERT INTO {name(as_name + '_files')} VALUES {rows}")
+    listed = ", ".join(quote(_escaped(f)) for f in source.files)
+    partitioned = any(_partition_keys(f) for f in source.files)
+    scan = (
+        f"read_parquet([{listed}], filename = '__path', file_row_number = true,"
+        f" union_by_name = true, hive_partitioning = {str(partitioned).lower()}"
+        + (", hive_types_autocast = false)" if partitioned else ")")
+    )
+    number = "0" if len(source.files) == 1 else f"f.{FILE}"
+    joined = (
+        ""
+        if len(source.files) == 1
+        else f" JOIN {name(as_name + '_files')} f ON f.label = r.__path"
+    )
+    engine.run(
+        f"CREATE VIEW {name(as_name)} AS SELECT r.* EXCLUDE (__path, file_row_number),"
+        f" {number} AS {FILE}, r.file_row_number AS {ROW} FROM {scan} r{joined}"
+    )
+
+
+def _escaped(file: Path) -> str:
+    """A path that DuckDB does not take for a glob."""
+    return "".join(f"[{ch}]" if ch in "*?[" else ch for ch in str(file))
+
+
+def expression(source: Source, column: Column) -> str:
+    """SQL of a known column in our own type; a typed null where the source lacks it."""
+    target = {
+        Kind.ID: "VARCHAR",
+        Kind.TEXT: "VARCHAR",
+        Kind.TAGS: "VARCHAR[]",
+        Kind.TIME: "TIMESTAMPTZ",
+        Kind.NUMBER: "DOUBLE",
+        Kind.BOOL: "BOOLEAN",
+        Kind.IDS: "VARCHAR[]",
+        Kind.NUMBERS: "DOUBLE[]",
+    }[column.kind]
+    kind = source.kinds.get(column.name)
+    if kind is None or group(kind) == "null":
+        return f"CAST(NULL AS {target})"
+    if column.kind is Kind.TAGS and group(kind) == "string":
+        return _tags_of_text(f"CAST({name(column.name)} AS VARCHAR)")
+    return f"CAST({name(column.name)} AS {target})"
+
+
+def _tags_of_text(text: str) -> str:
+    """SQL: tags written as one string, as JSON or Python show a list, or divided by `|` or `,`."""
+    return (
+        f"CASE WHEN trim({text}) LIKE '[%]' THEN coalesce(CASE WHEN json_valid({text})"
+        f""" THEN json_transform({text}, '["VARCHAR"]') END, TRY_CAST({text} AS VARCHAR[]))"""
+        f" ELSE regexp_split_to_array({text}, '\\s*[|,]\\s*') END"
+    )
+
+
+def type_notes(source: Source) -> list[str]:
+    """What was taken for something else, column by column, and what was left out."""
+    taken = {(Kind.ID, "integer"): "as strings", (Kind.TIME, "date"): "as midnight UTC"}
+    return [
+        f"`{column.name}` holds {source.kinds[column.name]}, taken {how}"
+        for column in source.table.columns
+        if column.name in source.kinds
+        and (how := taken.get((column.kind, group(source.kinds[column.name]))))
+    ] + list(source.notes)
+
+
+def recode(source: Source, scratch: Path) -> tuple[Source, int]:
+    """The same rows with every text cell valid UTF-8, in files of our own; cells changed.
+
+    Called when DuckDB meets invalid UTF-8 or when text columns are typed as bytes: wrong bytes
+    become U+FFFD. Streams one row group at a time.
+    """
+    changed = 0
+    files = []
+    for number, file in enumerate(source.files):
+        folder = Path(*[p for p in file.parent.parts if "=" in p])
+        (scratch / folder).mkdir(parents=True, exist_ok=True)
+        target = scratch / folder / f"{source.table.name}-{number:06d}.parquet"
+        with pq.ParquetFile(file) as parquet:
+            schema = pa.schema([_text_field(f) for f in parquet.schema_arrow])
+            with pq.ParquetWriter(target, schema) as writer:
+                for batch in parquet.iter_batches(65_536):
+                    columns = []
+                    for array, field in zip(batch.columns, schema, strict=True):
+                        clean, wrong = _clean(array, field.type)
+                        columns.append(clean)
+                        changed += wrong
+                    writer.write_batch(pa.record_batch(columns, schema=schema))
+        files.append(target)
+    kinds = {n: _text_field(pa.field(n, kind)).type for n, kind in source.kinds.items()}
+    recoded = Source(source.table, tuple(files), source.labels, kinds, source.rows, source.notes)
+    return recoded, changed
+
+
+def needs_recoding(source: Source) -> bool:
+    """Whether a text column is typed as bytes."""
+    wanted = {column.name for column in source.table.columns}
+    return any(n in wanted and "binary" in group(kind) for n, kind in source.kinds.items())
+
+
+def _text_field(field: pa.Field) -> pa.Field:
+    kind = group(field.type)
+    if kind in ("string", "binary"):
+        return pa.field(field.name, pa.string())
+    if kind in ("list<string>", "list<binary>"):
+        return pa.field(field.name, pa.list_(pa.string()))
+    return field
+
+
+def _clean(array: pa.Array, target: pa.DataType) -> tuple[pa.Array, int]:
+    """An array with wrong bytes replaced, and how many of its cells had any."""
+    if pa.types.is_list(target) and pa.types.is_string(target.value_type):
+        cells = array.cast(pa.list_(pa.binary())).to_pylist()
+        decoded = [None if c is None else [_decode(v) for v in c] for c in cells]
+        wrong = sum(bad for c in decoded if c is not None for _, bad in c)
+        return pa.array(
+            [None if c is None else [text for text, _ in c] for c in decoded], target
+        ), wrong
+    if not pa.types.is_string(target):
+        return array, 0
+    if isinstance(array, pa.ExtensionArray):
+        array = array.storage
+    if pa.types.is_dictionary(array.type):
+        array = array.dictionary_decode()
+    pairs = [_decode(value) for value in array.cast(pa.binary()).to_pylist()]
+    return pa.array([text for text, _ in pairs], target), sum(bad for _, bad in pairs)
+
+
+def _decode(value: bytes | None) -> tuple[str | None, bool]:
+    if value is None:
+        return None, False
+    try:
+        return value.decode("utf-8"), False
+    except UnicodeDecodeError:
+        return value.decode("utf-8", "replace"), True
+
+
+def from_connection(url: str, wanted: str, table: Table, scratch: Path) -> Source:
+    """A table of an Ibis connection, streamed into a Parquet file of our own and checked.
+
+    Raises:
+        UsageError: the connection cannot be opened or has no such table.
+    """
+    label = f"table `{wanted}` of {_without_password(url)}"
+    target = scratch / f"{table.name}.parquet"
+    if url.startswith("duckdb://"):
+        _copy_from_duckdb(url, wanted, label, table, target)
+    else:
+        _copy_through_ibis(url, wanted, label, table, target)
+    return open_source([target], table, [label])
+
+
+def _copy_from_duckdb(url: str, wanted: str, label: str, table: Table, target: Path) -> None:
+    """DuckDB writes the file itself, opened for reading only."""
+    place = url.removeprefix("duckdb://").split("?", 1)[0]
+    try:
+        database = duckdb.connect(place, read_only=True)
+    except duckdb.Error as error:
+        raise _no_connection(url, error) from None
+    try:
+        existing = [str(row[0]) for row in database.execute("SHOW TABLES").fetchall()]
+        if wanted not in existing:
+            raise _no_table(label, table, existing)
+        database.execute("SET TimeZone = 'UTC'")
+        database.execute(f"COPY (FROM {name(wanted)}) TO {quote(str(target))} (FORMAT parquet)")
+    finally:
+        database.close()
+
+
+def _copy_through_ibis(url: str, wanted: str, label: str, table: Table, target: Path) -> None:
+    """Any other backend, batch by batch."""
+    import ibis
+
+    try:
+        connection = ibis.connect(url)
+    except Exception as error:  # every backend raises kinds of its own
+        raise _no_connection(url, error) from None
+    try:
+        existing = connection.list_tables()
+        if wanted not in existing:
+            raise _no_table(label, table, existing)
+        with connection.table(wanted).to_pyarrow_batches(chunk_size=65_536) as reader:
+            _check_schema_first(reader.schema, table, label)
+            with pq.ParquetWriter(target, reader.schema) as writer:
+                for batch in reader:
+                    writer.write_batch(batch)
+    finally:
+        connection.disconnect()
+
+
+def _check_schema_first(schema: pa.Schema, table: Table, label: str) -> None:
+    """Refuse a wrong table before its rows are read."""
+    for field in schema:
+        check(table, field, label)
+    _require(table, schema.names, label)
+
+
+def _no_table(label: str, table: Table, existing: Sequence[str]) -> UsageError:
+    return UsageError(
+        "the connection has no such table",
+        where=f"{label} (data.{table.name})",
+        found="existing tables: " + (", ".join(sorted(existing)[:20]) or "none"),
+        fix="correct the name in the config",
+    )
+
+
+def _no_connection(url: str, error: Exception) -> UsageError:
+    return UsageError(
+        "the connection cannot be opened",
+        where=f"{_without_password(url)} (data.connection)",
+        found=_first_line(error),
+        expected="an Ibis URL such as postgres://user@host/database or duckdb:///folder/x.db",
+        fix="correct the URL, or install the extra of its backend",
+    )
+
+
+def _without_password(url: str) -> str:
+    """The URL as it may be shown."""
+    parts = urlsplit(url)
+    if not parts.password:
+        return url
+    host = parts.netloc.rsplit("@", 1)[-1]
+    return urlunsplit(parts._replace(netloc=f"{parts.username}:***@{host}"))
+
+
+def drained_files(folder: Path, table: Table) -> list[Path]:
+    """Files of one table in an export of the service's log: `events.parquet`,
+    `events-000.parquet` or `events/….parquet`, at any depth."""
+    direct = [f for f in folder.rglob(f"{table.name}*.parquet") if f.is_file()]
+    inside = [f for f in folder.rglob(f"{table.name}/**/*.parquet") if f.is_file()]
+    return sorted({*direct, *inside})
+
+
+def log_table(table: Table) -> Table:
+    """A table as the service's log exports it: ids and the log position are always there."""
+    columns = tuple(
+        Column(column.name, column.kind, column.required and column.kind is not Kind.TEXT)
+        for column in table.columns
+        if column.name != RECEIVED_AT
+    )
+    tail = (Column(RECEIVED_AT, Kind.TIME), Column(POSITION, Kind.NUMBER, required=True))
+    return Table(table.name, columns + tail, table.extras)

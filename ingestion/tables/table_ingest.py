@@ -1,0 +1,353 @@
+"""One table on its way in: its files and its part of the log, rows set aside, things counted."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from recsys.data_schemas import columns as c
+from recsys.data_schemas.errors import DataRefused
+from recsys.data_schemas.tables import RULES, Table
+from recsys.ingestion.tables.duck import Engine, name, quote
+from recsys.ingestion.tables.readers import (
+    FILE,
+    ROW,
+    Source,
+    expression,
+    needs_recoding,
+    recode,
+    type_notes,
+    view,
+)
+from recsys.ingestion.tables.types import group
+from recsys.storage.files import is_disk_full
+
+LOG = "__log"
+"""Whether a row comes from the service's log."""
+PLACE = "__place"
+"""Log position of a row of the log, number of the row within its file otherwise."""
+EXAMPLES = 3
+"""Rows shown per broken rule."""
+BROKEN = "__rule"
+"""Name of the rule a row breaks; null where it breaks none."""
+SHOWN_CHARACTERS = 60
+"""Length at which a cell of an example is cut."""
+_NOT_THE_FILES = (
+    duckdb.ParserException,
+    duckdb.BinderException,
+    duckdb.CatalogException,
+    duckdb.InternalException,
+    duckdb.OutOfMemoryException,
+)
+"""Errors that say nothing about the caller's files."""
+_BAD_TEXT = "invalid string encoding"
+
+
+@dataclass
+class Part:
+    """One table of an ingestion. `log` is its part of the service's log, if there is any."""
+
+    engine: Engine
+    table: Table
+    files: Source
+    log: Source | None
+    scratch: Path
+    warnings: dict[str, int] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    attributes: list[str] = field(default_factory=list)
+    """Columns beyond the standard ones that are kept."""
+    rejected: dict[str, int] = field(default_factory=dict)
+    """Rows of the caller's files by the rule they broke."""
+    rejected_log: dict[str, int] = field(default_factory=dict)
+    """Rows of the log by the rule they broke; they do not count towards the limit."""
+    left_out: int = 0
+    """Rows of users to be forgotten."""
+
+    @property
+    def rows(self) -> str:
+        """Table of the rows in our own types, with the rule they break or null."""
+        return f"{self.table.name}_rows"
+
+    def sides(self) -> Iterator[tuple[int, Source, str]]:
+        """(0 for files or 1 for the log, source, name of its raw view)."""
+        yield 0, self.files, f"{self.table.name}_raw"
+        if self.log is not None:
+            yield 1, self.log, f"{self.table.name}_log_raw"
+
+    def stage(self, select: str, extras: Iterable[str] = ()) -> None:
+        """Make `rows` of both sides.
+
+        `select` is the SQL of the columns after the known ones, over the known columns' names
+        (among them `BROKEN`); `extras` are SQL expressions of further columns by side.
+        """
+        self._make_views()
+        try:
+            self._stage(select, extras)
+        except duckdb.Error as error:
+            if _BAD_TEXT in str(error).lower():
+                self._recode_all()
+                self._stage(select, extras)
+            elif isinstance(error, _NOT_THE_FILES) or is_disk_full(error):
+                raise
+            else:
+                raise self._damaged(error) from error
+
+    def _damaged(self, error: duckdb.Error) -> DataRefused:
+        """The message for a file whose footer is whole and whose rows are not."""
+        label = self.files.where
+        for _, source, _ in self.sides():
+            for file, shown in zip(source.files, source.labels, strict=True):
+                try:
+                    self.engine.run(f"SELECT max(hash(r)) FROM read_parquet({quote(str(file))}) r")
+                except duckdb.Error:
+                    label = shown
+                    break
+        return DataRefused(
+            "a file is damaged: its rows cannot be read",
+            where=label,
+            found=str(error).splitlines()[0][:200],
+            expected="a complete Parquet file",
+            fix="export or copy it again",
+        )
+
+    def _make_views(self) -> None:
+        for _, source, raw in self.sides():
+            self.notes += type_notes(source)
+            if needs_recoding(source):
+                self._recode_all()
+                return
+            view(self.engine, source, raw)
+
+    def _recode_all(self) -> None:
+        """Replace both sides by copies that are valid UTF-8."""
+        changed = 0
+        for side, source, raw in self.sides():
+            clean, wrong = recode(source, self.scratch / f"recoded-{raw}")
+            self.files, self.log = (clean, self.log) if side == 0 else (self.files, clean)
+            changed += wrong
+            self.engine.run(f"DROP VIEW IF EXISTS {raw}; DROP TABLE IF EXISTS {raw}_files")
+            view(self.engine, clean, raw)
+        self.warn("invalid_utf8", changed)
+
+    def _stage(self, select: str, extras: Iterable[str]) -> None:
+        extra_names = list(extras)
+        parts = []
+        for side, source, raw in self.sides():
+            known = ", ".join(
+                f"{expression(source, column)} AS {name(column.name)}"
+                for column in self.table.columns
+                if column.name != c.RECEIVED_AT
+            )
+            place = f"CAST({name(c.POSITION)} AS BIGINT)" if side else ROW
+            received = (
+                (
+                    name(c.RECEIVED_AT)
+                    if group(source.kinds[c.RECEIVED_AT]) in ("timestamp with zone", "date")
+                    else "NULL"
+                )
+                if c.RECEIVED_AT in source.kinds
+                else "NULL"
+            )
+            others = "".join(f", {self._extra(source, e)} AS {name(e)}" for e in extra_names)
+            parts.append(
+                f"SELECT {side} AS {LOG}, {FILE}, {ROW}, {place} AS {PLACE}, {known},"
+                f" CAST({received} AS TIMESTAMPTZ) AS {name(c.RECEIVED_AT)}{others} FROM {raw}"
+            )
+        self.engine.run(f"DROP TABLE IF EXISTS {self.rows}")
+        self.engine.run(
+            f"CREATE TABLE {self.rows} AS SELECT *, {select} FROM ({' UNION ALL '.join(parts)}) r"
+            + self._unless_forgotten()
+        )
+        if c.USER_ID in self.table.names:
+            kept = self.engine.one(f"SELECT count(*) FROM {self.rows} WHERE {LOG} = 0")
+            self.left_out = self.files.rows - int(kept)
+
+    def _unless_forgotten(self) -> str:
+        """SQL: leave out what a forgotten user did before being forgotten.
+
+        The table `forgotten` holds (user_id, until_time µs, until_place); null means at any time.
+        """
+        if c.USER_ID not in self.table.names:
+            return ""
+        at = f"epoch_us(r.{c.TIMESTAMP})" if c.TIMESTAMP in self.table.names else "NULL"
+        return (
+            f" WHERE NOT EXISTS (SELECT 1 FROM forgotten g WHERE g.{c.USER_ID} = r.{c.USER_ID}"
+            f" AND CASE WHEN r.{LOG} = 0 THEN coalesce({at} <= g.until_time, true)"
+            f" ELSE coalesce(r.{PLACE} < g.until_place, true) END)"
+        )
+
+    def _extra(self, source: Source, column: str) -> str:
+        """SQL of an attribute column on one side."""
+        if column not in source.kinds or group(source.kinds[column]) == "null":
+            return "NULL"
+        kind = group(source.kinds[column])
+        target = {"integer": "DOUBLE", "float": "DOUBLE", "bool": "BOOLEAN"}.get(kind, "VARCHAR")
+        return f"CAST({name(column)} AS {target})"
+
+    def reject(self, rule: str, rows: str) -> None:
+        """Set further rows aside: `rows` is a query of the rowids of `self.rows`."""
+        self.engine.run(
+            f"UPDATE {self.rows} SET {BROKEN} = {quote(rule)} WHERE rowid IN ({rows}) AND {BROKEN} IS NULL"
+        )
+
+    def reject_repeats(self, rule: str, key: str, exact: str, when: str = "true") -> None:
+        """Set every row aside whose key was met earlier; the log's rows come first, then files.
+
+        Rows are first grouped by the 64-bit hash of `key`, so that only the few that share one
+        are compared by `exact` (a comma-separated list of columns).
+        """
+        candidates = f"FROM {self.rows} WHERE {BROKEN} IS NULL AND {when}"
+        self.engine.run(
+            f"CREATE TEMP TABLE repeated AS SELECT h FROM (SELECT hash({key}) AS h {candidates})"
+            f" GROUP BY h HAVING count(*) > 1"
+        )
+        self.reject(
+            rule,
+            f"SELECT rowid FROM (SELECT rowid, row_number() OVER"
+            f" (PARTITION BY {exact} ORDER BY {LOG} DESC, {FILE}, {PLACE}, {ROW}) AS nth"
+            f" {candidates} AND hash({key}) IN (SELECT h FROM repeated)) WHERE nth > 1",
+        )
+        self.engine.run("DROP TABLE repeated")
+
+    @property
+    def accepted(self) -> str:
+        """Query of the rows that broke no rule."""
+        return f"SELECT * FROM {self.rows} WHERE {BROKEN} IS NULL"
+
+    def _rejects(self, side: int) -> str:
+        """Query of (FILE, ROW, rule) of the rows set aside on one side."""
+        return f"SELECT {FILE}, {ROW}, {BROKEN} FROM {self.rows} WHERE {BROKEN} IS NOT NULL AND {LOG} = {side}"
+
+    def warn(self, warning: str, count: int) -> None:
+        if count:
+            self.warnings[warning] = self.warnings.get(warning, 0) + int(count)
+
+    def settle(self, out: Path, limit: float) -> None:
+        """Count what was set aside, write it to the quarantine, and refuse if it is too much.
+
+        Raises:
+            DataRefused: more than `limit` of the file's rows broke a rule, or no row is left.
+        """
+        self.rejected, self.rejected_log = (
+            self.engine.counts(
+                f"SELECT {BROKEN}, count(*) FROM ({self._rejects(side)}) GROUP BY {BROKEN} ORDER BY {BROKEN}"
+            )
+            for side in (0, 1)
+        )
+        share = sum(self.rejected.values()) / max(self.files.rows - self.left_out, 1)
+        if share > limit:
+            raise self._refusal(share, limit)
+        for side, source, raw in self.sides():
+            if self.rejected_log if side else self.rejected:
+                out.mkdir(exist_ok=True)
+                prefix = "log_" if side else ""
+                self.engine.copy(
+                    self._quarantined(side, source, raw), out / f"{prefix}{self.table.name}.parquet"
+                )
+
+    def _quarantined(self, side: int, source: Source, raw: str) -> str:
+        """Query of the rows set aside, as they were, with rule, file and row in front."""
+        labels = ", ".join(f"({i}, {quote(label)})" for i, label in enumerate(source.labels))
+        ours = (c.RULE, c.SOURCE_FILE, c.SOURCE_ROW)
+        columns = ", ".join(
+            f"{_storable('r.' + name(column), kind)} AS"
+            f" {name(f'original_{column}' if column in ours else column)}"
+            for column, kind in _apart(source).items()
+        )
+        return (
+            f"SELECT x.{BROKEN} AS {c.RULE}, l.label AS {c.SOURCE_FILE}, r.{ROW} AS {c.SOURCE_ROW},"
+            f" {columns} FROM {raw} r"
+            f" JOIN ({self._rejects(side)}) x"
+            f" ON x.{FILE} = r.{FILE} AND x.{ROW} = r.{ROW}"
+            f" JOIN (VALUES {labels}) l(file, label) ON l.file = r.{FILE}"
+            f" ORDER BY r.{FILE}, r.{ROW}"
+        )
+
+    def examples(self) -> list[dict[str, Any]]:
+        """A few rows of each broken rule: rule, file, row and the cells that messages show."""
+        found = []
+        for side, source, raw in self.sides():
+            keys = [x.name for x in self.table.columns if x.required and x.name in source.kinds]
+            cells = ", ".join(
+                f"left(CAST(r.{name(k)} AS VARCHAR), {SHOWN_CHARACTERS})" for k in keys
+            )
+            rows = self.engine.rows(
+                f"SELECT x.{BROKEN}, r.{FILE}, r.{ROW}, {cells} FROM {raw} r JOIN ("
+                f"{self._rejects(side)} QUALIFY row_number() OVER"
+                f" (PARTITION BY {BROKEN} ORDER BY {FILE}, {ROW}) <= {EXAMPLES}) x"
+                f" ON x.{FILE} = r.{FILE} AND x.{ROW} = r.{ROW} ORDER BY 1, 2, 3"
+            )
+            found += [
+                {
+                    c.RULE: rule,
+                    c.SOURCE_FILE: source.labels[file],
+                    c.SOURCE_ROW: row,
+                    "cells": dict(zip(keys, cells, strict=True)),
+                }
+                for rule, file, row, *cells in rows
+            ]
+        return found
+
+    def _refusal(self, share: float, limit: float) -> DataRefused:
+        total = sum(self.rejected.values())
+        broken = "; ".join(
+            f"{rule}: {count:,} ({RULES[rule].says})"
+            for rule, count in sorted(self.rejected.items(), key=lambda pair: -pair[1])
+        )
+        shown = "".join("\n              " + say_example(e) for e in self.examples()[:6])
+        worst = max(self.rejected, key=lambda rule: self.rejected[rule])
+        if worst == "unknown_item":
+            ids = self.engine.rows(f"SELECT {c.ITEM_ID} FROM vocabulary LIMIT {EXAMPLES}")
+            known = ", ".join(repr(str(row[0])[:SHOWN_CHARACTERS]) for row in ids)
+            shown += f"\n              while ids of the items table look like {known}"
+        return DataRefused(
+            f"{total:,} of {self.files.rows:,} rows of the {self.table.name} table break a rule",
+            where=self.files.where,
+            found=f"{broken}; for instance{shown}",
+            expected=f"at most {limit:.1%} (data.quarantine_limit); these are {share:.1%}",
+            fix=f"{RULES[worst].do}; or raise data.quarantine_limit if such rows are expected",
+        )
+
+    def summary(self, accepted: int) -> dict[str, Any]:
+        """What `summary.json` says of this table."""
+        return {
+            "files": len(self.files.files),
+            "source": self.files.where,
+            "rows": self.files.rows,
+            "log_rows": self.log.rows if self.log else 0,
+            "accepted": accepted,
+            "quarantined": sum(self.rejected.values()),
+            "forgotten": self.left_out,
+            "rules": self.rejected,
+            "log_rules": self.rejected_log,
+            "warnings": dict(sorted(self.warnings.items())),
+            "notes": self.notes,
+            "examples": self.examples(),
+        }
+
+
+def _apart(source: Source) -> dict[str, Any]:
+    """Columns and types without those that SQL takes for another: case does not count there."""
+    first = {column.lower(): column for column in reversed(list(source.kinds))}
+    return {column: source.kinds[column] for column in source.kinds if column in first.values()}
+
+
+def _storable(column: str, kind: Any) -> str:
+    """A raw column in a type that Parquet can hold: nulls of no type become strings."""
+    if group(kind) == "null":
+        return f"CAST({column} AS VARCHAR)"
+    return f"CAST({column} AS VARCHAR[])" if group(kind) == "list<null>" else column
+
+
+def say_example(example: dict[str, Any]) -> str:
+    """One line for one example row."""
+    cells = ", ".join(f"{key} = {value!r}" for key, value in example["cells"].items())
+    file = Path(example[c.SOURCE_FILE]).name
+    return f"{example[c.RULE]}: {file}, row {example[c.SOURCE_ROW]}: {cells}"
+
+
+def blank(column: str) -> str:
+    """SQL: a string column is null or holds nothing visible."""
+    return f"coalesce(trim({name(column)}), '') = ''"

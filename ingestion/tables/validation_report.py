@@ -1,0 +1,115 @@
+"""The summary of an ingestion as a person reads it: what is there, what is wrong, what to do."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from recsys.data_schemas.tables import RULES, WARNINGS
+from recsys.ingestion.tables.table_ingest import say_example
+
+SHOWN_TYPES = 20
+"""Event types listed; a column of ids taken for event types would fill the screen."""
+
+
+def render(summary: Mapping[str, Any]) -> str:
+    """Text of a whole summary, with a line on what to do for each rule broken."""
+    lines = [*_tables(summary), *_times(summary), *_types(summary)]
+    for name, table in summary["tables"].items():
+        lines += _findings(name, table)
+    broken = sum(t["quarantined"] for t in summary["tables"].values())
+    lines += ["", _verdict(broken)]
+    return "\n".join(lines)
+
+
+def findings(summary: Mapping[str, Any]) -> list[str]:
+    """One line per rule broken, warning and note, with table and file, for a night's log."""
+    lines = []
+    for name, table in summary["tables"].items():
+        place = f"{name} ({table['source']})"
+        for rule in {**table["rules"], **table["log_rules"]}:
+            count = table["rules"].get(rule, 0) + table["log_rules"].get(rule, 0)
+            lines.append(
+                f"{place}: {count:,} {_rows(count)} set aside by `{rule}`: {RULES[rule].says};"
+                f" do: {RULES[rule].do}"
+            )
+        lines += [f"{place}: {line.strip()}" for line in _remarks(table)]
+    return lines
+
+
+def _tables(summary: Mapping[str, Any]) -> Iterator[str]:
+    yield f"{'table':<12} {'rows':>12} {'accepted':>12} {'set aside':>12}   where"
+    for name, table in summary["tables"].items():
+        files = f" ({table['files']} files)" if table["files"] > 1 else ""
+        yield (
+            f"{name:<12} {table['rows']:>12,} {table['accepted']:>12,}"
+            f" {table['quarantined']:>12,}   {table['source']}{files}"
+        )
+    yield f"{'users':<12} {'':>12} {summary['users']:>12,} {'':>12}   with events or impressions"
+
+
+def _times(summary: Mapping[str, Any]) -> Iterator[str]:
+    time, resolution = summary["time"], summary["resolution"]
+    yield ""
+    yield f"time         {time['first']} to {time['last']}"
+    yield f"resolution   {resolution['kind']}: {resolution['why']}"
+
+
+def _types(summary: Mapping[str, Any]) -> Iterator[str]:
+    yield ""
+    yield f"{'event type':<20} {'events':>12}  counts as"
+    types = list(summary["event_types"].items())
+    for name, found in types[:SHOWN_TYPES]:
+        yield f"{name[:20]:<20} {found['events']:>12,}  {_meaning(found)}"
+    if len(types) > SHOWN_TYPES:
+        yield f"and {len(types) - SHOWN_TYPES:,} more event types; is the column the right one?"
+
+
+def _meaning(found: Mapping[str, Any]) -> str:
+    says = []
+    if found["stars"] < found["events"]:
+        says.append(f"weight {found['weight']:g}, grade {found['grade']}")
+    if found["stars"]:
+        neutral = found["stars"] - found["stars_positive"] - found["stars_negative"]
+        says.append(
+            f"stars in `value`: {found['stars_positive']:,} positive, {neutral:,} neutral,"
+            f" {found['stars_negative']:,} negative"
+        )
+    if not found["known"]:
+        says.append("WARNING: not a known type; give it weight and grade under `events.types`")
+    return "; ".join(says)
+
+
+def _findings(name: str, table: Mapping[str, Any]) -> Iterator[str]:
+    """Rules broken, with examples and what to do; then warnings and notes."""
+    found = [*_broken(table), *_remarks(table)]
+    if found:
+        yield ""
+        yield f"{name} ({table['source']}):"
+        yield from found
+
+
+def _broken(table: Mapping[str, Any]) -> Iterator[str]:
+    for rule, count in {**table["rules"], **table["log_rules"]}.items():
+        count = table["rules"].get(rule, 0) + table["log_rules"].get(rule, 0)
+        yield f"  {count:,} {_rows(count)} set aside by `{rule}`: {RULES[rule].says}"
+        for example in table["examples"]:
+            if example["rule"] == rule:
+                yield f"      {say_example(example).split(': ', 1)[1]}"
+        yield f"      do: {RULES[rule].do}"
+
+
+def _remarks(table: Mapping[str, Any]) -> Iterator[str]:
+    for warning, count in table["warnings"].items():
+        yield f"  {count:,} {WARNINGS[warning]}"
+    for note in table["notes"]:
+        yield f"  note: {note}"
+
+
+def _rows(count: int) -> str:
+    return "row" if count == 1 else "rows"
+
+
+def _verdict(broken: int) -> str:
+    if broken:
+        verb = "is" if broken == 1 else "are"
+        return f"The tables can be used; {broken:,} {_rows(broken)} {verb} left out."
+    return "The tables can be used; no row breaks a rule."

@@ -1,0 +1,415 @@
+"""`recsys backtest`: the last N nights simulated on history, with the quality of each.
+
+Night n trains on events before its cut and is judged by what users did until the next; the real
+night runs, gate and all, in a workspace and a registry of its own below the workspace, so nothing
+live is touched. Judged beside its champion: the champion of the night before (one night missed) and
+that of every seventh night (retrained weekly). A backtest that was interrupted goes on where it
+stopped; one on other data, cuts or settings starts anew.
+
+Shapes: N nights, G lists of a night.
+"""
+
+import argparse
+import json
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from recsys.data_schemas.config import (
+    NotifyConfig,
+    RecsysConfig,
+    TrackingConfig,
+    load_config,
+)
+from recsys.data_schemas.errors import ExitCode, UsageError
+from recsys.features.interactions import DAY, Interactions
+from recsys.storage.workspace import SIMULATION_PLAN, Workspace
+
+K = 10
+WEEK = 7
+FRESH, STALE, WEEKLY = "nightly", "a night late", "weekly"
+RESAMPLES = 1000
+LEAST_LISTS = 10
+"""Lists to judge wanted for each night, on average (assumed: 140 of 14 nights have an interval of some
+.05 nDCG@10)."""
+SHARES = (0.2, 0.35, 0.5)
+"""Shares of the events, from the end, over which nights are spread where days hold too few."""
+
+Doubles = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class NightQuality:
+    """How one simulated night did on what came after it."""
+
+    cut: int
+    version: int | None
+    """The champion after this night."""
+    gate: str
+    """`promote`, `challenger` or `reject`."""
+    reason: str
+    """The gate's first reason against it, or how it compared."""
+    users: int
+    ndcg: float | None
+    """Mean nDCG@10 of the champion after this night, on the following window."""
+    stale: float | None
+    """The same of the champion of the night before: what a missed night costs."""
+    weekly: float | None
+    """The same of the champion of the last seventh night: what retraining weekly costs."""
+    seconds: float
+
+
+def run_backtest(args: argparse.Namespace) -> int:
+    """Print quality by night and write it as JSON and as a page into the reports."""
+    from recsys.storage.progress import Reporter
+
+    if args.nights < 1:
+        raise UsageError("there must be a night", where="--nights", found=args.nights)
+    config = load_config(args.config)
+    reporter = Reporter()
+    cuts, why = plan_cuts(config, args.nights)
+    reporter.say(f"backtest: {why}")
+    place = Workspace(config.workspace_path).simulation
+    nights = _begin(config, place, cuts)
+    for number, (cut, end) in enumerate(pairwise(cuts)):
+        if number < len(nights):
+            continue
+        reporter.say(f"backtest: night {number + 1} of {len(cuts) - 1}, until {_day(cut)}")
+        weekly = nights[number - number % WEEK].version if number % WEEK else None
+        nights.append(simulate(config, number, cut, end, weekly, reporter))
+        _keep(place, config, cuts, nights)
+    differences = compare(place, nights)
+    out = write(config, why, nights, differences)
+    print(table(nights))
+    print("\n".join(conclusions(differences)))
+    print(f"report: {out}")
+    return ExitCode.DONE
+
+
+def plan_cuts(config: RecsysConfig, nights: int) -> tuple[list[int], str]:
+    """(N + 1 moments in µs, why these): night n trains before cut n and is judged until cut n + 1.
+
+    The last days where enough users come back in them; otherwise equal shares of the latest events
+    that hold enough, because most days of a small or old data set have hardly anybody to judge.
+
+    Raises:
+        UsageError: the data has fewer moments than nights.
+    """
+    from recsys.training.windows import count_returning
+
+    events = _events(config)
+    end = int(events.time[-1]) + 1
+    wanted = LEAST_LISTS * nights
+    daily = [end - DAY * n for n in range(nights, -1, -1)]
+    lists = count_returning(events, tuple(daily[:-1]), end)
+    if lists >= wanted:
+        return daily, f"the last {nights} days, {lists:,} lists of returning users to judge"
+    few = f"the last {nights} days have {lists:,} lists of returning users to judge"
+    for share in SHARES:
+        region = events.time[int(len(events) * (1 - share)) :]
+        places = np.linspace(0, len(region) - 1, nights + 1).astype(int)
+        cuts = sorted({int(t) for t in region[places[:-1]]})
+        lists = count_returning(events, tuple(cuts), end)
+        if len(cuts) == nights and (lists >= wanted or share == SHARES[-1]):
+            said = f"equal shares of the last {share:.0%} of the events, {lists:,} lists of returning users to judge"
+            return [*cuts, end], f"{said} ({few})"
+    raise UsageError(
+        "the data has too few moments for so many nights",
+        where="--nights",
+        found=nights,
+        expected=f"at most {len(cuts)}",
+    )
+
+
+def _events(config: RecsysConfig) -> Interactions:
+    """All accepted events in the order of time, graded as a night grades them."""
+    import tempfile
+
+    from recsys.ingestion.tables.ingest import ingest
+    from recsys.ingestion.tables.load import load_tables
+    from recsys.storage.tombstones import forgotten
+    from recsys.training.night.read_data import graded
+
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place) / "tables"
+        ingest(config, folder, forgotten=forgotten(Workspace(config.workspace_path)))
+        loaded = load_tables(folder, config).interactions
+        return graded(loaded, config.events.meaning())[0]
+
+
+def elsewhere(config: RecsysConfig) -> RecsysConfig:
+    """The same config with a workspace and an embedded registry of its own: what is promoted in a
+    simulation must never serve."""
+    changed = config.model_copy(
+        update={
+            "workspace": str(Workspace(Path(config.workspace)).simulation),
+            "tracking": TrackingConfig(),
+            "notify": NotifyConfig(),
+        }
+    )
+    object.__setattr__(changed, "_folder", config._folder)
+    return changed
+
+
+def _plan(config: RecsysConfig, cuts: Sequence[int]) -> str:
+    """What makes two backtests the same."""
+    from recsys.storage.files import hash_json, plain
+
+    return hash_json([list(cuts), plain(config.model_dump(mode="json"))])
+
+
+def _begin(config: RecsysConfig, place: Path, cuts: Sequence[int]) -> list[NightQuality]:
+    """Nights that an interrupted run of the same backtest has done; otherwise start anew.
+
+    Stage outputs and item vectors are kept: what has not changed is used again. Whoever asked to be
+    forgotten is left out here too.
+    """
+    from recsys.storage.files import atomic_write
+
+    place.mkdir(parents=True, exist_ok=True)
+    tombstones = Workspace(config.workspace_path).tombstones
+    if tombstones.exists():
+        atomic_write(Workspace(place).tombstones, tombstones.read_bytes(), mode=0o600)
+    try:
+        kept = json.loads((place / SIMULATION_PLAN).read_text(encoding="utf-8"))
+        if kept["plan"] == _plan(config, cuts) and len(kept["nights"]) < len(cuts) - 1:
+            return [NightQuality(**night) for night in kept["nights"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    for name in ("mlflow", "bundles", "state", "nights"):
+        shutil.rmtree(place / name, ignore_errors=True)
+    for pointer in (place / "cache").glob("*.json"):
+        pointer.unlink()
+    (place / SIMULATION_PLAN).unlink(missing_ok=True)
+    return []
+
+
+def _keep(
+    place: Path, config: RecsysConfig, cuts: Sequence[int], nights: Sequence[NightQuality]
+) -> None:
+    from recsys.storage.files import write_json
+
+    plan = {"plan": _plan(config, cuts), "nights": [asdict(night) for night in nights]}
+    write_json(place / SIMULATION_PLAN, plan)
+
+
+def simulate(
+    config: RecsysConfig, number: int, cut: int, end: int, weekly: int | None, reporter: Any
+) -> NightQuality:
+    """One night up to a cut, then its champion and the older ones judged until `end`.
+
+    `weekly` is the version that a weekly retraining would serve; None where it is this night's.
+    """
+    from recsys.storage.registry import Registry
+    from recsys.training.nightly import run_night
+
+    simulated = elsewhere(config)
+    before = Registry(simulated).champion()
+    began = time.monotonic()
+    result = run_night(simulated, until=cut, reporter=reporter)
+    seconds = time.monotonic() - began
+    champion = Registry(simulated).champion()
+    decision = result.decision
+    assert decision is not None
+    users, fresh = judge(simulated, champion, cut, end)
+    known = {champion: fresh, None: np.full(len(fresh), np.nan)}
+    for version in {before, weekly} - known.keys():
+        known[version] = judge(simulated, version, cut, end)[1]
+    columns = {FRESH: fresh, STALE: known[before], WEEKLY: known[weekly] if weekly else fresh}
+    folder = Workspace(config.workspace_path).simulation / "nights"
+    folder.mkdir(parents=True, exist_ok=True)
+    # Keyword names of savez are the arrays' names.
+    np.savez(folder / f"{number}.npz", user=users, **columns)  # type: ignore[arg-type]
+    return NightQuality(
+        cut=cut,
+        version=champion,
+        gate=decision.action,
+        reason=telling(decision.reasons),
+        users=len(np.unique(users)),
+        ndcg=_mean(columns[FRESH]),
+        stale=_mean(columns[STALE]),
+        weekly=_mean(columns[WEEKLY]),
+        seconds=round(seconds, 1),
+    )
+
+
+def telling(reasons: Sequence[str]) -> str:
+    """The gate's reason that says most: the first that did not pass, else the comparison overall."""
+    against = (r for r in reasons if not r.startswith("passed"))
+    overall = (r for r in reasons if "(overall)" in r)
+    return next(against, next(overall, reasons[0]))
+
+
+def _mean(values: Doubles) -> float | None:
+    known = values[np.isfinite(values)]
+    return float(known.mean()) if len(known) else None
+
+
+def judge(
+    config: RecsysConfig, version: int | None, cut: int, end: int
+) -> tuple[npt.NDArray[np.str_], Doubles]:
+    """(user str[G], nDCG@10 float64[G]) of a version's lists at `cut`, by what users did in
+    [cut, end)."""
+    from recsys.evaluation.lists import RankedLists, Truth
+    from recsys.evaluation.metrics import judge as read
+    from recsys.evaluation.metrics import ndcg
+    from recsys.ingestion.tables.load import load_tables
+    from recsys.operations.open_release import state_folder
+    from recsys.query import Ask
+    from recsys.recommender import Runtime
+    from recsys.storage.registry import Registry
+    from recsys.training.windows import moments_at
+
+    nobody = np.empty(0, np.str_), np.empty(0)
+    if version is None:
+        return nobody
+    registry = Registry(config)
+    runtime = Runtime.open(registry.local_path(version), state_folder(config), version=str(version))
+    newest = max(Workspace(config.workspace_path).stages.glob("tables/*/tables"), key=_age)
+    events = load_tables(newest, config).interactions
+    moments = moments_at(events, cut, end)
+    if not len(moments):
+        return nobody
+    truth = Truth(moments.offsets, moments.relevant, moments.grade, moments.user, moments.now)
+    users = events.user_ids[moments.user].astype(np.str_)
+    lists = []
+    for user in users:
+        answer = runtime.answer(Ask(str(user), cut, k=K))
+        lists.append((runtime.state.catalogue.indices_of(answer.item_ids), answer.scores))
+    return users, ndcg(read(truth, RankedLists.of("champion", lists, K)), K)
+
+
+def _age(path: Path) -> float:
+    return path.stat().st_mtime
+
+
+def compare(place: Path, nights: Sequence[NightQuality]) -> dict[str, dict[str, Any]]:
+    """Retraining every night against the lazier ways, paired over the nights where both exist.
+
+    {way: {nightly, other, difference, low, high, lists, users, nights}}; intervals by user.
+    """
+    from recsys.evaluation.uncertainty import bootstrap
+
+    parts = [np.load(place / "nights" / f"{number}.npz") for number in range(len(nights))]
+    found: dict[str, dict[str, Any]] = {}
+    for way, first in ((STALE, 1), (WEEKLY, 0)):
+        kept = [p for p in parts[first:] if np.isfinite(p[way]).any()]
+        if not kept:
+            continue
+        ours, theirs = (np.concatenate([p[name] for p in kept]) for name in (FRESH, way))
+        _, user = np.unique(np.concatenate([p["user"] for p in kept]), return_inverse=True)
+        drawn = bootstrap(
+            np.column_stack([ours - theirs, ours, theirs]),
+            user.astype(np.int32),
+            resamples=RESAMPLES,
+            seed=0,
+        )
+        value, low, high, groups, users = drawn.interval(0)
+        found[way] = {
+            FRESH: drawn.interval(1).value,
+            "other": drawn.interval(2).value,
+            "difference": value,
+            "low": low,
+            "high": high,
+            "lists": groups,
+            "users": users,
+            "nights": len(kept),
+        }
+    return found
+
+
+def conclusions(differences: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """What the lazier ways would have cost, in words."""
+    said = []
+    for way, found in differences.items():
+        low, high = (_signed(found[name]) for name in ("low", "high"))
+        said.append(
+            f"retrained nightly {_number(found[FRESH])}, {way} {_number(found['other'])}: "
+            f"difference {_signed(found['difference'])} [{low}, {high}] nDCG@{K}, "
+            f"{found['lists']:,} lists of {found['users']:,} users in {found['nights']} nights"
+        )
+    return said
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4f}"
+
+
+def _signed(value: float | None) -> str:
+    return "–" if value is None else f"{value:+.4f}"
+
+
+def _day(at: int) -> str:
+    return str(np.datetime64(at, "us").astype("datetime64[m]")).replace("T", " ")
+
+
+def table(nights: Sequence[NightQuality]) -> str:
+    """One line per night."""
+    lines = [
+        f"{'night until':<17} {'champion':>8} {'gate':>10} {'users':>6} {'nDCG@10':>8} "
+        f"{'late':>8} {'weekly':>8} {'seconds':>8}"
+    ]
+    for n in nights:
+        lines.append(
+            f"{_day(n.cut):<17} {n.version!s:>8} {n.gate:>10} {n.users:>6} {_number(n.ndcg):>8} "
+            f"{_number(n.stale):>8} {_number(n.weekly):>8} {n.seconds:>8}"
+        )
+    return "\n".join(lines)
+
+
+def write(
+    config: RecsysConfig,
+    why: str,
+    nights: Sequence[NightQuality],
+    differences: Mapping[str, Mapping[str, Any]],
+) -> Path:
+    """backtest.json and backtest.html in the workspace's reports, each whole or not at all."""
+    from recsys.storage.files import atomic_write
+
+    out = config.workspace_path / "reports"
+    out.mkdir(parents=True, exist_ok=True)
+    tree = {"windows": why, "nights": [asdict(n) for n in nights], "differences": differences}
+    atomic_write(out / "backtest.json", json.dumps(tree, indent=1))
+    atomic_write(out / "backtest.html", page(config.name, why, nights, differences))
+    return out / "backtest.html"
+
+
+def page(
+    name: str,
+    why: str,
+    nights: Sequence[NightQuality],
+    differences: Mapping[str, Mapping[str, Any]],
+) -> str:
+    """The report as text."""
+    from recsys.evaluation.page import template
+    from recsys.evaluation.plots import line_plot
+    from recsys.evaluation.uncertainty import Interval
+
+    lines = {
+        way: [Interval(getattr(n, field), None, None, n.users, n.users) for n in nights]
+        for way, field in ((FRESH, "ndcg"), (STALE, "stale"), (WEEKLY, "weekly"))
+    }
+    plot = line_plot(
+        "Quality by night",
+        f"nDCG at {K} of each night's champion on what users did until the next night, beside the "
+        "champion a night older and that of a weekly retraining",
+        list(range(1, len(nights) + 1)),
+        lines,
+        x_label="night",
+        y_label=f"nDCG@{K}",
+    )
+    rows = [
+        (_day(n.cut), n.version, n.gate, n.reason, n.users, n.ndcg, n.stale, n.weekly, n.seconds)
+        for n in nights
+    ]
+    text: str = template("backtest.html.j2").render(
+        name=name, why=why, rows=rows, said=conclusions(differences), plot=plot, k=K
+    )
+    return text

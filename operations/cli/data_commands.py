@@ -1,0 +1,120 @@
+"""Commands on data: validate, init, import, generate."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+SHOWN_EXAMPLES = 6
+IMPORTS = ("movielens", "amazon", "mind", "ebnerd")
+
+
+def add_parsers(subparsers: Any) -> None:
+    """Register the commands of this room."""
+    validate = subparsers.add_parser("validate", help="check the tables and say what to do")
+    validate.add_argument(
+        "--quarantine", metavar="DIR", help="also write the rows that break a rule there"
+    )
+    validate.set_defaults(run=run_validate)
+
+    init = subparsers.add_parser("init", help="a commented recsys.yaml and empty tables to fill")
+    init.add_argument("dir", metavar="DIR")
+    init.set_defaults(run=run_init)
+
+    importer = subparsers.add_parser("import", help="convert a published data set")
+    importer.add_argument("format", choices=IMPORTS)
+    importer.add_argument("source", metavar="SRC", help="folder of the data set, unpacked")
+    importer.add_argument("--to", required=True, metavar="DIR")
+    importer.set_defaults(run=run_import)
+
+    generate = subparsers.add_parser("generate", help="synthetic logs with known truth")
+    generate.add_argument("--users", type=int, required=True, metavar="N")
+    generate.add_argument("--items", type=int, required=True, metavar="N")
+    generate.add_argument("--days", type=int, required=True, metavar="N")
+    generate.add_argument("--seed", type=int, default=7, metavar="N")
+    generate.add_argument("--to", required=True, metavar="DIR")
+    generate.add_argument(
+        "--lists-per-user",
+        type=float,
+        default=None,
+        metavar="X",
+        help="lists shown to a user per day, on average (default 0.5)",
+    )
+    generate.add_argument(
+        "--events-per-user",
+        type=float,
+        default=None,
+        metavar="X",
+        help="events of a user over all days, on average; sets --lists-per-user",
+    )
+    generate.set_defaults(run=run_generate)
+
+
+def run_validate(args: argparse.Namespace) -> int:
+    """Check the tables as a night would and print what was found; writes nothing of them."""
+    import os
+    import shutil
+    import tempfile
+
+    from recsys.data_schemas.config import load_config
+    from recsys.ingestion.tables.ingest import QUARANTINE, ingest
+    from recsys.ingestion.tables.validation_report import render
+    from recsys.storage.files import replace_folder
+
+    config = load_config(args.config)
+    # What spills is as large as the tables: rather the workspace's disk than a small /tmp.
+    room = config.workspace_path if os.access(config.workspace_path, os.W_OK) else None
+    with tempfile.TemporaryDirectory(prefix=".validate-", dir=room) as place:
+        summary = ingest(config, Path(place) / "tables")
+        print(render(summary))
+        found = Path(place) / "tables" / QUARANTINE
+        if args.quarantine and found.is_dir():
+            target = Path(args.quarantine)
+            aside = target.parent / f".{target.name}.part"
+            shutil.copytree(found, aside)
+            replace_folder(aside, target)
+            print(f"\nThe rows that break a rule are in {target}.")
+    return 0
+
+
+def run_init(args: argparse.Namespace) -> int:
+    """Lay out a workspace to fill."""
+    from recsys.ingestion.tables.init_folder import start_workspace
+
+    config = start_workspace(Path(args.dir))
+    print(
+        f"Wrote {config} and empty tables in {config.parent / 'data'}.\n"
+        "Replace them by exports of your own with the same columns (those not required may be\n"
+        f"left out), then run: recsys validate -c {config}"
+    )
+    return 0
+
+
+def run_import(args: argparse.Namespace) -> int:
+    """Convert a published data set into tables and a recsys.yaml."""
+    from recsys.ingestion.importers import import_dataset
+
+    counts = import_dataset(args.format, Path(args.source), Path(args.to))
+    for table, rows in counts.items():
+        print(f"{table:12} {rows:>12,} rows")
+    print(f"next: recsys validate -c {Path(args.to) / 'recsys.yaml'}")
+    return 0
+
+
+def run_generate(args: argparse.Namespace) -> int:
+    """Write synthetic tables with known truth."""
+    from recsys.ingestion.generator import generate, settings_of
+    from recsys.storage.progress import Reporter
+
+    settings = settings_of(
+        users=args.users,
+        items=args.items,
+        days=args.days,
+        seed=args.seed,
+        lists_per_user=args.lists_per_user,
+        events_per_user=args.events_per_user,
+    )
+    counts = generate(settings, Path(args.to), Reporter())
+    for table, rows in counts.items():
+        print(f"{table:12} {rows:>12,} rows")
+    print(f"next: recsys validate -c {Path(args.to) / 'recsys.yaml'}")
+    return 0

@@ -1,0 +1,106 @@
+"""Commands that train, evaluate and recommend: nightly, train, evaluate, recommend, demo."""
+
+import argparse
+from typing import Any
+
+
+def add_parsers(subparsers: Any) -> None:
+    """Register the commands of this room."""
+    nightly = subparsers.add_parser("nightly", help="the night's retraining, gated and reversible")
+    nightly.add_argument(
+        "--until",
+        metavar="DATE",
+        help="use only events before this UTC date; nights missed before it are run first, in order",
+    )
+    nightly.add_argument(
+        "--single", action="store_true", help="with --until: that night alone, none before it"
+    )
+    nightly.add_argument(
+        "--dry-run", action="store_true", help="say which stages would run, and why; write nothing"
+    )
+    nightly.set_defaults(run=_nightly)
+
+    train = subparsers.add_parser("train", help="a single step of the night")
+    train.add_argument("step", choices=("encoder", "collaborative", "ranker"))
+    train.add_argument(
+        "--probe", action="store_true", help="encoder: compare models and strategies on this data"
+    )
+    train.add_argument(
+        "--models", metavar="A,B", help="with --probe: names or folders (default: the config's own)"
+    )
+    train.add_argument(
+        "--strategies", metavar="A,B", help="with --probe: of head, last_n, lora, full"
+    )
+    train.add_argument(
+        "--search", type=float, metavar="MINUTES", help="encoder: search its rates for so long"
+    )
+    train.set_defaults(run=_train)
+
+    evaluate = subparsers.add_parser("evaluate", help="report on a registered model")
+    evaluate.add_argument("--model", metavar="models:/NAME/VERSION", help="default: the champion")
+    evaluate.add_argument("--events", metavar="FILE", help="events that happened after the model")
+    evaluate.add_argument("--impressions", metavar="FILE", help="lists shown after the model")
+    evaluate.add_argument(
+        "--protocol",
+        choices=("window", "leave-last-out", "impressions"),
+        help="what is asked of the events: all that users did next (window, the default), each "
+        "user's last event at its own time, or each shown list ranked again",
+    )
+    evaluate.add_argument("--out", required=True, metavar="DIR", help="folder of the report")
+    evaluate.set_defaults(run=_evaluate)
+
+    recommend = subparsers.add_parser("recommend", help="top-k lists as of the end of the data")
+    who = recommend.add_mutually_exclusive_group()
+    who.add_argument("--users", metavar="FILE", help="user ids: Parquet, CSV or one per line")
+    who.add_argument("--all-users", action="store_true", help="every user of the tables (default)")
+    recommend.add_argument("--k", type=int, default=100, help="items per user (default 100)")
+    recommend.add_argument("--model", metavar="models:/NAME/VERSION", help="default: the champion")
+    recommend.add_argument(
+        "--keep-seen", action="store_true", help="also items the user already acted on"
+    )
+    recommend.add_argument("--out", required=True, metavar="FILE", help="Parquet file to write")
+    recommend.set_defaults(run=_recommend)
+
+    backtest = subparsers.add_parser("backtest", help="the last N nights, simulated on history")
+    backtest.add_argument("--nights", type=int, required=True, metavar="N")
+    backtest.set_defaults(run=_backtest)
+
+    demo = subparsers.add_parser("demo", help="everything, on bundled real data")
+    demo.add_argument("dir", nargs="?", default="demo", metavar="DIR")
+    demo.set_defaults(run=_demo)
+
+
+def _nightly(args: argparse.Namespace) -> int:
+    from recsys.operations.cli.night_commands import run_nightly
+
+    return run_nightly(args)
+
+
+def _train(args: argparse.Namespace) -> int:
+    from recsys.operations.cli.night_commands import run_train
+
+    return run_train(args)
+
+
+def _evaluate(args: argparse.Namespace) -> int:
+    from recsys.operations.evaluate_release import run_evaluate
+
+    return run_evaluate(args)
+
+
+def _recommend(args: argparse.Namespace) -> int:
+    from recsys.operations.cli.recommend import run_recommend
+
+    return run_recommend(args)
+
+
+def _backtest(args: argparse.Namespace) -> int:
+    from recsys.operations.backtest import run_backtest
+
+    return run_backtest(args)
+
+
+def _demo(args: argparse.Namespace) -> int:
+    from recsys.operations.cli.demo import run_demo
+
+    return run_demo(args)

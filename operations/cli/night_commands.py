@@ -1,0 +1,256 @@
+"""`recsys nightly` and `recsys train`."""
+
+import argparse
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from recsys.data_schemas.config import RecsysConfig, load_config
+from recsys.data_schemas.errors import ExitCode, UsageError
+from recsys.operations.rival_lines import differences
+
+if TYPE_CHECKING:
+    from recsys.operations.notify import Outcome
+    from recsys.training.night.night_result import NightResult
+
+OUTCOMES: "dict[str, Outcome]" = {
+    "promote": "promoted",
+    "challenger": "challenger",
+    "reject": "refused",
+}
+SHOWN = ("ndcg@10", "recall@10", "recall@100", "mrr", "auc", "coverage@100")
+"""Columns of the printed table, where they were measured."""
+
+
+def run_nightly(args: argparse.Namespace) -> int:
+    """The whole night; with `--until`, the nights missed before it first, in order."""
+    from recsys.training.night.catchup import missed
+
+    config = load_config(args.config)
+    alone = args.single or args.dry_run
+    nights = [moment(args.until)] if alone else missed(config, moment(args.until))
+    if len(nights) > 1:
+        print(f"catching up: {len(nights)} nights, until " + ", ".join(map(_date, nights)))
+    code = ExitCode.DONE
+    for until in nights:
+        code = _one_night(config, until, args.dry_run)
+    return code
+
+
+def _one_night(config: RecsysConfig, until: int | None, dry_run: bool) -> ExitCode:
+    from recsys.operations.notify import notify
+    from recsys.storage.progress import Reporter
+    from recsys.training.nightly import run_night
+
+    try:
+        result = run_night(config, until=until, dry_run=dry_run)
+    except Exception as error:
+        if not dry_run:
+            notify(config, "failed", {"reason": str(error)[:2000]}, Reporter())
+        raise
+    if dry_run:
+        print("\n".join(result.lines))
+        return ExitCode.DONE
+    say(result)
+    if not result.unchanged:
+        tell(config, result)
+    return exit_code(result)
+
+
+def _date(at: int | None) -> str:
+    assert at is not None
+    return f"{datetime.fromtimestamp(at / 1_000_000, UTC):%Y-%m-%d %H:%M}".removesuffix(" 00:00")
+
+
+def exit_code(result: "NightResult") -> ExitCode:
+    """4 when the gate refused, else 0."""
+    refused = result.decision is not None and not result.decision.promoted
+    return ExitCode.PROMOTION_REFUSED if refused else ExitCode.DONE
+
+
+def moment(text: str | None) -> int | None:
+    """A date or time of the command line as µs UTC; None stays None.
+
+    Raises:
+        UsageError: it is not a date.
+    """
+    if text is None:
+        return None
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        raise UsageError(
+            "this is not a date",
+            where="--until",
+            found=text,
+            expected="2026-01-31 or 2026-01-31T04:00",
+        ) from None
+    at = at if at.tzinfo else at.replace(tzinfo=UTC)
+    return int(at.timestamp() * 1_000_000)
+
+
+def say(result: "NightResult") -> None:
+    """The night in a few lines on standard output."""
+    if result.unchanged:
+        print("everything is unchanged since the last night")
+    print(table(result.metrics))
+    print("\n".join(["", *differences(result.report)]))
+    decision = result.decision
+    assert decision is not None
+    verb = {
+        "promote": "promoted to champion",
+        "challenger": "kept as CHALLENGER; the champion stays",
+    }.get(decision.action, "REFUSED by the gate")
+    print(f"\nversion {result.version}: {verb}")
+    for reason in decision.reasons:
+        if not decision.promoted or "champion" in reason:
+            print(f"  {reason}")
+    print(f"report: {result.report}")
+
+
+def table(metrics: Mapping[str, Mapping[str, Sequence[float | None]]]) -> str:
+    """Systems by metrics, with the 95 % interval of the first."""
+    if not metrics:
+        return ""
+    columns = [m for m in SHOWN if any(m in found for found in metrics.values())]
+    width = max(len(name) for name in metrics)
+    lines = ["  ".join([f"{'':<{width}}", f"{columns[0]:<22}", *(f"{m:>12}" for m in columns[1:])])]
+    for name, found in metrics.items():
+        first = found.get(columns[0], (None, None, None))
+        cells = [f"{_number(first[0])} [{_number(first[1])}, {_number(first[2])}]"]
+        cells += [f"{_number(found.get(m, (None,))[0]):>12}" for m in columns[1:]]
+        lines.append("  ".join([f"{name:<{width}}", f"{cells[0]:<22}", *cells[1:]]))
+    return "\n".join(lines)
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4f}"
+
+
+def tell(config: RecsysConfig, result: "NightResult") -> None:
+    """Tell the configured webhook, when there is one."""
+    from recsys.operations.notify import notify
+    from recsys.storage.progress import Reporter
+
+    assert result.decision is not None
+    facts = {
+        "version": result.version,
+        "reason": "; ".join(result.decision.reasons)[:2000],
+        "report": str(result.report),
+    }
+    notify(config, OUTCOMES[result.decision.action], facts, Reporter())
+
+
+def run_train(args: argparse.Namespace) -> int:
+    """One step of the night, with what it needs before it; nothing is registered."""
+    from recsys.storage.progress import Reporter
+    from recsys.storage.stages import StageRunner
+    from recsys.storage.workspace import Workspace
+    from recsys.training.night import (
+        fit_ranker,
+        fit_sources,
+        ranking_data,
+        read_data,
+        refresh_encoder,
+    )
+    from recsys.training.night.night_context import Night
+
+    config = load_config(args.config)
+    workspace = Workspace(config.workspace_path)
+    with workspace.lock():
+        reporter = Reporter()
+        night = Night(config, workspace, StageRunner(workspace, reporter), reporter)
+        data = read_data.split(night, read_data.validate(night, read_data.drain(night)))
+        if args.step == "encoder" and args.probe:
+            return _probe(night, data, args)
+        if args.step == "encoder" and args.search is not None:
+            return _search(night, data, args.search)
+        encoded = refresh_encoder.refresh(night, data)
+        if args.step == "encoder":
+            return _done(encoded.folder, encoded.stage.facts)
+        recipe = fit_sources.tune(night, data, encoded)
+        if args.step == "collaborative":
+            fitted = fit_sources.fit_as_of(
+                night, data, encoded, recipe, data.interactions, data.windows.end
+            )
+            for name, stage in fitted.stages.items():
+                print(f"{name}: {stage.path / name}")
+            return ExitCode.DONE
+        groups, rows = ranking_data.measure(night, data, encoded, recipe, "ranker")
+        rankers = fit_ranker.fit(night, data, rows, groups)
+        return _done(rankers.path / "full", rankers.facts["ranker"])
+
+
+def _done(path: Any, facts: Mapping[str, Any]) -> int:
+    print(path)
+    for name, value in facts.items():
+        if isinstance(value, int | float | str):
+            print(f"  {name}: {value}")
+    return ExitCode.DONE
+
+
+def _probe(night: Any, data: Any, args: argparse.Namespace) -> int:
+    from recsys.training.finetune.probe import probe
+
+    strategies = _listed(args.strategies) or ("head", "last_n")
+    known = ("head", "last_n", "lora", "full")
+    if wrong := [name for name in strategies if name not in known]:
+        raise UsageError(
+            "there is no such freeze strategy",
+            where="--strategies",
+            found=", ".join(wrong),
+            expected="some of " + ", ".join(known),
+        )
+    until = data.windows.encoder_until
+    found = probe(
+        data.interactions.before(until),
+        data.texts,
+        night.config.encoder,
+        fit_until=until,
+        seed=night.config.seed,
+        seconds_each=night.budget("encoder") / 2,
+        models=_listed(args.models),
+        strategies=strategies,
+        on_row=lambda row: night.reporter.say(f"probe: {row.model}, {row.freeze} done"),
+    )
+    print(found.render())
+    return ExitCode.DONE
+
+
+def _listed(text: str | None) -> tuple[str, ...]:
+    """The names of a comma-separated argument."""
+    return tuple(name.strip() for name in (text or "").split(",") if name.strip())
+
+
+def _search(night: Any, data: Any, minutes: float) -> int:
+    """Search the encoder's rates; an interrupted search goes on when it is asked for again."""
+    from recsys.storage.registry import Registry
+    from recsys.training.finetune.search import search
+
+    if minutes <= 0:
+        raise UsageError(
+            "a search needs time", where="--search", found=minutes, expected="minutes above 0"
+        )
+    trials: list[tuple[int, float]] = []
+
+    def on_trial(number: int, value: float, settings: dict[str, Any]) -> None:
+        trials.append((number, value))
+        shown = ", ".join(f"{name} {chosen:.2g}" for name, chosen in settings.items())
+        night.reporter.say(f"search: trial {number}: validation nDCG {value:.4f} with {shown}")
+
+    until = data.windows.encoder_until
+    best, value = search(
+        data.interactions.before(until),
+        data.texts,
+        night.config.encoder,
+        fit_until=until,
+        seed=night.config.seed,
+        seconds=minutes * 60,
+        storage=night.workspace.encoder_search,
+        on_trial=on_trial,
+    )
+    Registry(night.config).log_curves("encoder-search", {"search_valid_ndcg": trials})
+    print(f"best validation nDCG {value:.4f}; in recsys.yaml:\n\nencoder:")
+    for name in ("learning_rate", "head_learning_rate", "logq"):
+        print(f"  {name}: {getattr(best, name):.3g}")
+    return ExitCode.DONE

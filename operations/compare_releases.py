@@ -1,0 +1,202 @@
+"""`recsys models compare`: two versions on the same rows, as one page.
+
+The rows are later events where they are given; else the lists that both versions' nights judged;
+else those of the night in which one of the two was held against the other as champion.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from recsys.data_schemas.config import RecsysConfig
+from recsys.data_schemas.errors import ExitCode
+from recsys.operations.open_release import open_runtime
+
+if TYPE_CHECKING:
+    from recsys.evaluation.comparison import Comparison
+    from recsys.evaluation.lists import RankedLists
+    from recsys.evaluation.saved_lists import KeptLists
+    from recsys.operations.match import Questions
+    from recsys.recommender import Runtime
+    from recsys.storage.registry import Version
+
+MAIN = "recsys"
+CHAMPION = re.compile(r"champion \(version (\d+)\b")
+"""How a night names the champion it compared with."""
+
+
+@dataclass(frozen=True)
+class SameRows:
+    """Two versions' lists on the same questions."""
+
+    questions: "Questions"
+    first: "RankedLists"
+    second: "RankedLists"
+    how: str
+    """Where the rows come from, in words."""
+    leaks: tuple[str, ...] = ()
+
+
+def name_of(version: int) -> str:
+    """A version as the page names it."""
+    return f"version {version}"
+
+
+def on_events(config: RecsysConfig, first: int, second: int, place: str) -> SameRows:
+    """Both releases asked about events that came after the data of both."""
+    from recsys.operations.evaluate_release import leak_checks
+    from recsys.operations.evaluation_events import read_events
+    from recsys.operations.match import (
+        WINDOW,
+        data_end,
+        lists_of_release,
+        questions_of,
+    )
+    from recsys.recommender import ENCODE_AT_ONCE
+
+    runtimes = [open_runtime(config, f"models:/{config.name}/{v}") for v in (first, second)]
+    for runtime in runtimes:
+        while runtime.encode_new(ENCODE_AT_ONCE):
+            pass
+    newest = max(runtimes, key=data_end)
+    held = read_events(place, newest)
+    leaks = [c for r in runtimes for c in leak_checks(r, held, None) if not c.passed]
+    questions = questions_of(WINDOW, newest, held, None, config.evaluation.max_users, config.seed)
+    lists = [
+        lists_of_release(runtime, questions, name_of(version))
+        for runtime, version in zip(runtimes, (first, second), strict=True)
+    ]
+    how = f"the {held.events.n_users:,} users of {place}"
+    return SameRows(
+        questions, lists[0], lists[1], how, tuple(f"{c.name}: {c.detail}" for c in leaks)
+    )
+
+
+def on_kept_lists(first: "Version", second: "Version") -> SameRows | None:
+    """The lists that both nights judged, or those of one night that held both; None without any."""
+    from recsys.evaluation.saved_lists import read_lists
+
+    a, b = (read_lists(Path(v.report)) if v.report else None for v in (first, second))
+    if a is not None and b is not None and MAIN in a.systems and MAIN in b.systems:
+        rows_a, rows_b = _common(a, b)
+        if len(rows_a):
+            ours, theirs = a.take(rows_a), b.take(rows_b)
+            lists = (ours.systems[MAIN], theirs.systems[MAIN])
+            return _same(
+                ours, first, second, lists, f"the {len(rows_a):,} lists both nights judged"
+            )
+    for night, other, kept in ((first, second, a), (second, first, b)):
+        rival = None if kept is None else _champion(kept, other.version)
+        if kept is None or rival is None or MAIN not in kept.systems:
+            continue
+        own = kept.systems[MAIN]
+        pair = (own, rival) if night is first else (rival, own)
+        how = (
+            f"the lists of the night of version {night.version}, in which the recipe of version "
+            f"{other.version} was fitted again as its champion"
+        )
+        return _same(kept, first, second, pair, how)
+    return None
+
+
+def _champion(kept: "KeptLists", version: int) -> "RankedLists | None":
+    for name, lists in kept.systems.items():
+        found = CHAMPION.match(name)
+        if found and int(found[1]) == version:
+            return lists
+    return None
+
+
+def _common(a: "KeptLists", b: "KeptLists") -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    """Rows of the lists that both hold, in the same order."""
+    place = {key: row for row, key in enumerate(b.keys())}
+    pairs = [(row, place[key]) for row, key in enumerate(a.keys()) if key in place]
+    rows = np.array(pairs, np.intp).reshape(-1, 2)
+    return rows[:, 0], rows[:, 1]
+
+
+def _same(
+    kept: "KeptLists",
+    first: "Version",
+    second: "Version",
+    lists: "tuple[RankedLists, RankedLists]",
+    how: str,
+) -> SameRows:
+    from recsys.operations.match import WINDOW, Questions
+
+    users = [str(kept.user_ids[u]) for u in kept.truth.user]
+    questions = Questions(WINDOW, users, kept.truth.time, kept.truth, kept.past)
+    named = [
+        replace(part, name=name_of(v.version))
+        for part, v in zip(lists, (first, second), strict=True)
+    ]
+    return SameRows(questions, named[0], named[1], how)
+
+
+def compare(config: RecsysConfig, runtime: "Runtime", rows: SameRows, out: Path) -> "Comparison":
+    """Measure both and write compare.html and compare.json; the first is the newer one."""
+    from recsys.evaluation.comparison import compare_lists
+    from recsys.evaluation.comparison_page import write_comparison
+    from recsys.operations.evaluate_release import measured
+    from recsys.operations.match import popularity_before
+
+    questions = rows.questions
+    popularity = popularity_before(runtime, int(questions.now.min()))
+    evaluation = measured(
+        config, runtime, questions, [rows.first, rows.second], rows.first.name, popularity
+    )
+    comparison = compare_lists(
+        questions.truth,
+        rows.first,
+        rows.second,
+        evaluation,
+        examples=config.evaluation.examples,
+    )
+    write_comparison(
+        comparison,
+        out,
+        titles=runtime.state.catalogue.titles,
+        warnings=[
+            *(f"LEAK: {leak}" for leak in rows.leaks),
+            f"Compared on {rows.how}.",
+            *questions.said,
+        ],
+    )
+    return comparison
+
+
+def as_json(comparison: "Comparison", rows: SameRows, page: Path) -> dict[str, Any]:
+    """What a machine needs of a comparison."""
+    e = comparison.evaluation
+    found: Mapping[str, Any] = e.differences[comparison.older]
+    return {
+        "page": str(page),
+        "rows": rows.how,
+        "leaks": list(rows.leaks),
+        "gained": comparison.gained,
+        "lost": comparison.lost,
+        "unchanged": comparison.unchanged,
+        "same_first": comparison.same_first.value,
+        "differences": {
+            metric: {
+                "difference": d.interval.value,
+                "low": d.interval.low,
+                "high": d.interval.high,
+                "p": d.p,
+                "verdict": d.verdict,
+                "groups": d.interval.groups,
+                "users": d.interval.users,
+            }
+            for metric, d in found.items()
+        },
+    }
+
+
+def exit_code(rows: SameRows) -> ExitCode:
+    """4 where a version had seen what it was compared on."""
+    return ExitCode.PROMOTION_REFUSED if rows.leaks else ExitCode.DONE

@@ -1,0 +1,437 @@
+"""`recsys evaluate`: the report of a registered model, on its own test window or on later events."""
+
+import argparse
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from recsys.data_schemas.config import RecsysConfig, load_config
+from recsys.data_schemas.errors import (
+    DataRefused,
+    ExitCode,
+    RecsysError,
+    UsageError,
+)
+from recsys.data_schemas.tables import RULES
+from recsys.operations.open_release import open_runtime, resolve
+
+if TYPE_CHECKING:
+    from recsys.evaluation.evaluation import Evaluation
+    from recsys.evaluation.lists import RankedLists
+    from recsys.evaluation.report_context import (
+        Check,
+        Example,
+        OffPolicyFacts,
+        PositionBias,
+    )
+    from recsys.operations.evaluation_events import HeldOut, Shown
+    from recsys.operations.match import Humble, Questions
+    from recsys.recommender import Runtime
+
+MAIN = "recsys"
+EXAMPLE_ITEMS = 8
+FROZEN_STAGE = "frozen-encoder"
+
+
+def run_evaluate(args: argparse.Namespace) -> int:
+    """Write report.html, report.json and report.parquet into --out."""
+    config = load_config(args.config)
+    out = Path(args.out)
+    if out.exists() and not out.is_dir():
+        raise UsageError("the output is not a folder", where="--out", found=str(out))
+    protocol = _protocol(args)
+    if args.events is None:
+        return _own_report(config, args.model, out)
+    return _on_events(config, args.model, args.events, args.impressions, protocol, out)
+
+
+def _protocol(args: argparse.Namespace) -> str:
+    """The protocol asked for; impressions where they are given.
+
+    Raises:
+        UsageError: the protocol and the files do not fit together.
+    """
+    from recsys.operations.match import IMPRESSIONS, WINDOW
+
+    given = args.protocol or (IMPRESSIONS if args.impressions else WINDOW)
+    if args.events is None and (args.protocol or args.impressions):
+        raise UsageError(
+            "there are no events to judge by",
+            where="--events",
+            found="none",
+            expected="--events FILE beside --protocol and --impressions",
+        )
+    if (given == IMPRESSIONS) != bool(args.impressions):
+        raise UsageError(
+            "the protocol does not fit the files",
+            where="--protocol",
+            found=f"{given}, {'with' if args.impressions else 'without'} --impressions",
+            expected=f"--impressions FILE with --protocol {IMPRESSIONS}, and with no other",
+        )
+    return str(given)
+
+
+def _own_report(config: RecsysConfig, model: str | None, out: Path) -> int:
+    """The report made when the version was registered: its recipe, fitted before its test window.
+
+    The released models have since been fitted on that window, so measuring them on it again would
+    flatter; the report of the recipe is the honest one.
+    """
+    from recsys.storage.registry import Registry
+
+    registry = Registry(config)
+    entry = registry.show(resolve(registry, model))
+    folder = Path(entry.report) if entry.report else None
+    if folder is None or not (folder / "report.html").exists():
+        raise RecsysError(
+            "the report of this version is no longer kept",
+            where=f"version {entry.version}",
+            fix="give events that happened after it: --events FILE",
+        )
+    out.mkdir(parents=True, exist_ok=True)
+    for file in folder.iterdir():
+        if file.is_file():
+            shutil.copyfile(file, out / file.name)
+    print(f"version {entry.version}: report of its own test window: {out / 'report.html'}")
+    return ExitCode.DONE
+
+
+def _on_events(
+    config: RecsysConfig, model: str | None, place: str, lists: str | None, protocol: str, out: Path
+) -> int:
+    """Lists of a release, judged by what later events say that users did next.
+
+    The page is written whatever was found. A leak is exit code 4; a baseline that could not be
+    fitted, or a model that answered nobody, is 1; data that cannot be used is 3.
+    """
+    from recsys.evaluation.page import alarms, verdict, write_report
+    from recsys.operations.evaluation_events import read_events, read_shown
+    from recsys.recommender import ENCODE_AT_ONCE
+
+    runtime = open_runtime(config, model)
+    while runtime.encode_new(ENCODE_AT_ONCE):
+        pass
+    try:
+        held = read_events(place, runtime)
+        shown = read_shown(lists, runtime) if lists else None
+        judged = judge(config, runtime, held, shown, protocol)
+    except DataRefused as error:
+        _write_nothing(runtime, config, place, str(error), out)
+        raise
+    context = _context(config, runtime, place, held, judged)
+    page = write_report(judged.evaluation, context, out)
+    print(verdict(judged.evaluation))
+    for alarm in alarms(judged.evaluation, context):
+        print(f"alarm: {alarm}")
+    print(f"report: {page}")
+    return judged.exit_code
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A release judged by later events."""
+
+    questions: "Questions"
+    evaluation: "Evaluation"
+    humble: "Humble"
+    lists: "RankedLists"
+    checks: "list[Check]"
+    off_policy: "OffPolicyFacts | None" = None
+    position_bias: "PositionBias | None" = None
+    said: Sequence[str] = ()
+
+    @property
+    def silent(self) -> bool:
+        """Whether the model answered nobody."""
+        return not (self.lists.items >= 0).any()
+
+    @property
+    def exit_code(self) -> ExitCode:
+        if not all(check.passed for check in self.checks):
+            return ExitCode.PROMOTION_REFUSED
+        nothing = (
+            self.silent or not self.evaluation.systems[MAIN][self.evaluation.main_metric].users
+        )
+        return ExitCode.FAILED if self.humble.failed or nothing else ExitCode.DONE
+
+
+def judge(
+    config: RecsysConfig,
+    runtime: "Runtime",
+    held: "HeldOut",
+    shown: "Shown | None",
+    protocol: str,
+) -> Judged:
+    """Ask the release and the baselines, and measure them."""
+    from recsys.operations import match
+
+    limit, seed = config.evaluation.max_users, config.seed
+    checks = leak_checks(runtime, held, shown)
+    questions = match.questions_of(protocol, runtime, held, shown, limit, seed)
+    frozen = match.frozen_source(
+        config.workspace_path / "stages" / FROZEN_STAGE, runtime.state.catalogue.n_items
+    )
+    humble = match.humble_lists(runtime, questions, frozen)
+    own = match.lists_of_release(runtime, questions, MAIN)
+    evaluation = measured(config, runtime, questions, [own, *humble.lists], MAIN, humble.popularity)
+    if questions.shown is None:
+        return Judged(questions, evaluation, humble, own, checks)
+    choices, bias, said = of_shown(runtime, questions, held, own, config)
+    return Judged(questions, evaluation, humble, own, checks, choices, bias, said)
+
+
+def measured(
+    config: RecsysConfig,
+    runtime: "Runtime",
+    questions: "Questions",
+    systems: "Sequence[RankedLists]",
+    main: str,
+    popularity: Any,
+) -> "Evaluation":
+    """All metrics of some systems' answers."""
+    from recsys.evaluation.report import evaluate_lists
+    from recsys.operations.match import segments_of
+
+    catalogue, vectors = runtime.state.catalogue, runtime.bundle.vectors()
+    shown = questions.shown
+    return evaluate_lists(
+        questions.truth,
+        systems,
+        main=main,
+        ks=config.evaluation.k,
+        segments=segments_of(runtime, questions, popularity, config.evaluation.segments),
+        catalogue_size=catalogue.n_items,
+        item_popularity=popularity,
+        item_vectors=None if vectors is None else np.asarray(vectors),
+        item_category=catalogue.category_codes if len(catalogue.category_names) > 1 else None,
+        past_items=questions.past,
+        sampled_candidates=None if shown is None else int(np.median(np.diff(shown.offsets))),
+        seed=config.seed,
+        resamples=config.evaluation.bootstrap,
+    )
+
+
+def leak_checks(runtime: "Runtime", held: "HeldOut", shown: "Shown | None") -> "list[Check]":
+    """Whether the model can have known what it is judged by."""
+    from recsys.evaluation.report_context import Check, day_and_time
+    from recsys.operations.match import data_end, seen_events
+
+    end = data_end(runtime)
+    early, known = int((held.events.time < end).sum()), seen_events(runtime, held)
+    checks = [
+        Check(
+            "the events lie after the model's data",
+            early == 0,
+            f"{early:,} of {len(held.events):,} events lie before {day_and_time(end)}, the end of what "
+            f"version {runtime.version} was fitted on",
+        ),
+        Check(
+            "the model has not learnt from the events",
+            known == 0,
+            f"{known:,} of {len(held.events):,} events are among those it was fitted on",
+        ),
+    ]
+    if shown is not None:
+        before = int((shown.time < end).sum())
+        text = f"{before:,} of {len(shown):,} lists were shown before {day_and_time(end)}"
+        checks.append(Check("the lists were shown after the model's data", before == 0, text))
+    return checks
+
+
+def of_shown(
+    runtime: "Runtime",
+    questions: "Questions",
+    held: "HeldOut",
+    own: "RankedLists",
+    config: RecsysConfig,
+) -> "tuple[OffPolicyFacts | None, PositionBias | None, list[str]]":
+    """What shown lists tell beyond the metrics: off-policy estimates and position bias, or why not."""
+    from recsys.evaluation.off_policy import off_policy
+    from recsys.evaluation.report_context import OffPolicyFacts
+    from recsys.evaluation.shown_lists import (
+        ShownLists,
+        acted_on,
+        bias_of_lists,
+        choices_of_lists,
+    )
+
+    shown = questions.shown
+    assert shown is not None
+    place = {str(u): code for code, u in enumerate(held.events.user_ids)}
+    unknown = len(place)
+    user = np.array([place.get(u, unknown + n) for n, u in enumerate(questions.users)], np.int64)
+    lists = ShownLists(shown.offsets, shown.items, user, shown.time, shown.propensity)
+    said: list[str] = []
+    bias = None
+    try:
+        bias = bias_of_lists(lists, held.events, seed=config.seed)
+    except DataRefused as error:
+        said.append(f"Position bias: {error}")
+    log = choices_of_lists(lists, acted_on(lists, held.events), _scores(own, lists), config.seed)
+    if not len(log.user):
+        said.append(
+            "Off-policy estimates need the chances with which lists were chosen; none were logged "
+            "that say how likely another first item was."
+        )
+        return None, bias, said
+    found = off_policy(log, resamples=config.evaluation.bootstrap, seed=config.seed)
+    return OffPolicyFacts.of(found, len(log.user), "the first shown item was acted on"), bias, said
+
+
+def _scores(own: "RankedLists", lists: Any) -> Any:
+    """float64[n]: the model's order of each shown item, the higher the better."""
+    out = np.full(len(lists.items), -np.inf)
+    for g in range(len(lists)):
+        rows = slice(int(lists.offsets[g]), int(lists.offsets[g + 1]))
+        rank = {int(i): r for r, i in enumerate(own.items[g]) if i >= 0}
+        out[rows] = [-float(rank.get(int(i), len(rank))) for i in lists.items[rows]]
+    return out
+
+
+def _context(
+    config: RecsysConfig, runtime: "Runtime", place: str, held: "HeldOut", judged: Judged
+) -> Any:
+    from recsys.evaluation.report_context import ReportContext, day_and_time
+    from recsys.operations.match import data_end
+
+    times, humble = held.events.time, judged.humble
+    alarms = [
+        f"The baseline “{name}” could not be made: {why}" for name, why in humble.failed.items()
+    ]
+    if judged.silent:
+        alarms.append("The model has no candidate for anybody: every list is empty.")
+    return ReportContext(
+        title=f"{config.name} version {runtime.version} on {Path(place).name}",
+        created_at=_now(),
+        model_version=runtime.version,
+        data={
+            "events": f"{place}: {len(held.events):,}",
+            "users": f"{held.events.n_users:,}",
+            "time": f"{day_and_time(int(times.min()))} to {day_and_time(int(times.max()))}",
+            **_left_out(held.rejected),
+        },
+        split={
+            "protocol": judged.questions.protocol,
+            "the model knows events before": day_and_time(data_end(runtime)),
+            "lists are asked for at": _moments(judged.questions),
+        },
+        release={"what is measured": f"the release itself, version {runtime.version}"},
+        leak_checks=judged.checks,
+        alarms=alarms,
+        warnings=[*_unknown(held), *judged.questions.said, *judged.said],
+        failed_systems={**humble.absent, **humble.failed},
+        examples=_examples(runtime, judged, config.evaluation.examples, config.seed),
+        position_bias=judged.position_bias,
+        off_policy=judged.off_policy,
+        caveats=(
+            "Sources and baselines see what was known before the first question; one that has "
+            "nothing to say, for a new user say, is filled up with popular items.",
+        ),
+    )
+
+
+def _left_out(rejected: Mapping[str, int]) -> dict[str, object]:
+    return {f"rows left out: {RULES[rule].says}": n for rule, n in rejected.items()}
+
+
+def _unknown(held: "HeldOut") -> list[str]:
+    if not held.unknown:
+        return []
+    return [
+        f"{held.unknown:,} of {len(held.events):,} events are on items that the model has never heard "
+        "of; they count as misses, under cold_items."
+    ]
+
+
+def _moments(questions: "Questions") -> str:
+    from recsys.evaluation.report_context import day_and_time
+
+    first, last = int(questions.now.min()), int(questions.now.max())
+    if first == last:
+        return day_and_time(first)
+    return f"each question's own time, {day_and_time(first)} to {day_and_time(last)}"
+
+
+def _now() -> int:
+    import time
+
+    return time.time_ns() // 1000
+
+
+def _examples(runtime: "Runtime", judged: Judged, count: int, seed: int) -> "list[Example]":
+    """Real answers with their reasons, users drawn at random among those with a truth."""
+    from recsys.evaluation.report_context import Example, ExampleItem
+    from recsys.query import Ask
+
+    questions, catalogue = judged.questions, runtime.state.catalogue
+    truth = questions.truth
+    useful = np.flatnonzero(np.diff(truth.offsets) > 0)
+    out: list[Example] = []
+    for group in np.random.default_rng(seed).permutation(useful)[:count].tolist():
+        relevant = truth.items[truth.offsets[group] : truth.offsets[group + 1]].tolist()
+        user, now = questions.users[group], int(questions.now[group])
+        listed = [int(i) for i in judged.lists.items[group][:EXAMPLE_ITEMS] if i >= 0]
+        ask = Ask(user, now, items=[catalogue.id_of(i) for i in listed], explain=len(listed))
+        answer = runtime.answer(ask)
+        reasons = {
+            name: reason["sentence"]["en"]
+            for name, reason in zip(answer.item_ids, answer.reasons or [], strict=False)
+        }
+        items = [
+            ExampleItem(
+                catalogue.title(item),
+                float(judged.lists.scores[group][place]),
+                tuple(filter(None, [reasons.get(catalogue.id_of(item), "")])),
+                item in relevant,
+            )
+            for place, item in enumerate(listed)
+        ]
+        past = runtime.state.history(user, now).item[::-1][:EXAMPLE_ITEMS]
+        missed = [
+            catalogue.title(i) if i < catalogue.n_items else "an item the model does not know"
+            for i in relevant
+            if i not in listed
+        ]
+        out.append(
+            Example(
+                f"user {len(out) + 1}",
+                [catalogue.title(int(i)) for i in past],
+                items,
+                missed[:EXAMPLE_ITEMS],
+            )
+        )
+    return out
+
+
+def _write_nothing(
+    runtime: "Runtime", config: RecsysConfig, place: str, why: str, out: Path
+) -> None:
+    """The page of an evaluation in which nothing could be measured; it says why."""
+    from recsys.evaluation.lists import RankedLists, Truth
+    from recsys.evaluation.page import write_report
+    from recsys.evaluation.report import evaluate_lists
+    from recsys.evaluation.report_context import ReportContext
+
+    none = np.empty(0, np.int32)
+    n_items = runtime.state.catalogue.n_items
+    evaluation = evaluate_lists(
+        Truth.of(none, none, none, none, none.astype(np.int64)),
+        [RankedLists.of(MAIN, [], 1)],
+        main=MAIN,
+        ks=config.evaluation.k,
+        catalogue_size=n_items,
+        item_popularity=np.zeros(n_items),
+        resamples=1,
+    )
+    context = ReportContext(
+        title=f"{config.name} version {runtime.version} on {Path(place).name}",
+        created_at=_now(),
+        model_version=runtime.version,
+        data={"events": place},
+        alarms=[f"Nothing could be measured: {why}"],
+    )
+    write_report(evaluation, context, out)

@@ -1,0 +1,341 @@
+"""Removing a person from everything in a workspace and the log, with a receipt of what was done."""
+
+import html
+import json
+import re
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from recsys.data_schemas import columns as c
+from recsys.data_schemas.config import RecsysConfig
+from recsys.data_schemas.errors import UsageError
+from recsys.storage.files import (
+    PART,
+    explain_disk_full,
+    human_bytes,
+    sync_path,
+    write_json,
+)
+from recsys.storage.registry import Registry
+from recsys.storage.registry.version_tags import STALE_TAG
+from recsys.storage.stages.runner import MARKER
+from recsys.storage.tombstones import write_tombstone
+from recsys.storage.workspace import SIMULATION_PLAN, STATE_MARKER, Workspace, remove
+
+if TYPE_CHECKING:
+    from recsys.features.user_table import UserTable
+
+REPORT_SUFFIXES = frozenset({".html", ".json", ".csv", ".parquet"})
+
+
+@dataclass(frozen=True)
+class Place:
+    """One line of a receipt."""
+
+    where: str
+    removed: str
+    remains: str
+
+
+@dataclass
+class Receipt:
+    """What forgetting a person did, place by place."""
+
+    user_id: str
+    at: str
+    places: list[Place] = field(default_factory=list)
+    retrain: list[int] = field(default_factory=list)
+    """Model versions marked for retraining."""
+
+    def add(self, where: str, removed: str, remains: str = "nothing") -> None:
+        self.places.append(Place(where, removed, remains))
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def forget_user(config: RecsysConfig, user_id: str) -> Receipt:
+    """Remove a person from everything in the workspace and the log; repeating is safe.
+
+    The tombstone comes first: whatever happens afterwards, no later night takes the person in.
+
+    Raises:
+        UsageError: the id is empty.
+        WorkspaceBusy: a run is at work; it could write what was just removed.
+    """
+    if not user_id.strip():
+        raise UsageError(
+            "an empty id names nobody", where="USER_ID", found=repr(user_id), expected="a user id"
+        )
+    workspace = Workspace(config.workspace_path)
+    receipt = Receipt(user_id, datetime.now(UTC).isoformat(timespec="seconds"))
+    with ExitStack() as locked:
+        locked.enter_context(workspace.lock())
+        simulated = Workspace(workspace.simulation)
+        if simulated.path.is_dir():
+            locked.enter_context(simulated.lock())
+        write_tombstone(workspace, receipt.user_id, receipt.at)
+        receipt.add(
+            "your own files (items, events, impressions, users)",
+            "nothing: they are yours and never rewritten",
+            f"what you keep there; {workspace.tombstones.name} keeps it out of every later night",
+        )
+        _from_log(config, receipt)
+        _from_workspace(workspace, receipt)
+        if simulated.path.is_dir():
+            _from_simulation(workspace, simulated, receipt)
+        _mark_models(config, receipt)
+        receipt.add(
+            "files you had written elsewhere (`recommend --out`, `evaluate --out`)",
+            "nothing: they lie outside the workspace",
+            "what you keep there",
+        )
+        _write_receipt(workspace, receipt)
+    return receipt
+
+
+def _from_workspace(workspace: Workspace, receipt: Receipt) -> None:
+    _from_state(workspace, receipt)
+    _from_stages(workspace, receipt)
+    _from_tables(workspace, receipt)
+    _from_reports(workspace, receipt)
+    _from_traces(workspace, receipt)
+
+
+def _from_simulation(workspace: Workspace, simulated: Workspace, receipt: Receipt) -> None:
+    """The workspace of a backtest, which lies within and holds tables and states of its own."""
+    within = Receipt(receipt.user_id, receipt.at)
+    _from_workspace(simulated, within)
+    lists = sum(remove(file) for file in simulated.path.glob("nights/*.npz"))
+    place = simulated.path.relative_to(workspace.path)
+    for found in within.places:
+        receipt.add(f"{place}/ {found.where}", found.removed, found.remains)
+    if lists:
+        receipt.add(f"{place}/nights", f"whole lists by user, {human_bytes(lists)}")
+    if (simulated.path / SIMULATION_PLAN).exists():
+        (simulated.path / SIMULATION_PLAN).unlink()
+        receipt.add(f"{place}/{SIMULATION_PLAN}", "the plan: the next backtest starts anew")
+
+
+def _from_log(config: RecsysConfig, receipt: Receipt) -> None:
+    from recsys.storage.eventlog import log_address, never_written, open_log
+
+    uri = log_address(config)
+    if never_written(uri):
+        return
+    with open_log(uri) as log:
+        position = log.forget_user(receipt.user_id)
+    receipt.add(
+        "the service's log",
+        "events and impressions of the person; running services follow within seconds",
+        f"the erasure itself (user id and time, position {position})",
+    )
+
+
+def _from_state(workspace: Workspace, receipt: Receipt) -> None:
+    """Fold the erasure into every state snapshot; counters lose the person's part too."""
+    for marker in sorted(workspace.state.glob(f"*/{STATE_MARKER}")):
+        folder = marker.parent
+        known = _erase_from_snapshot(folder, receipt.user_id)
+        receipt.add(
+            str(folder.relative_to(workspace.path)),
+            "history, attributes and share of the counters" if known else "nothing was there",
+            "the id among the snapshot's forgotten, until the next night makes a new one",
+        )
+
+
+def _erase_from_snapshot(folder: Path, user_id: str) -> bool:
+    """Rewrite a snapshot without a person; whether anything of the person was there."""
+    from recsys.data_schemas.log_record import LogRecord
+    from recsys.features.state import OnlineState
+
+    state = OnlineState.open(folder)
+    position = state.log_position
+    known = state.knows_user(user_id) or bool(state.user_attributes(user_id))
+    state.apply([LogRecord(position + 1, "forget", {c.USER_ID: user_id}, 0)])
+    # Only the erasure is folded early: the records after the snapshot are still to come.
+    state.log_position = position
+    if state.users is not None:
+        state.users = _attributes_without(state.users, user_id)
+    state.save(folder)
+    return known
+
+
+def _attributes_without(users: "UserTable", user_id: str) -> "UserTable":
+    import numpy as np
+
+    from recsys.features.catalogue import Codes
+    from recsys.features.ids import IdIndex
+    from recsys.features.user_table import UserTable
+
+    mine = users.ids.index_of(user_id)
+    if mine < 0:
+        return users
+    ids = users.ids.all()
+    kept = np.arange(len(ids)) != mine
+    return UserTable(
+        IdIndex.build(ids.filter(kept)),
+        {name: values[kept] for name, values in users.numeric.items()},
+        {name: Codes(codes.names, codes.values[kept]) for name, codes in users.categorical.items()},
+    )
+
+
+def _from_stages(workspace: Workspace, receipt: Receipt) -> None:
+    """Remove the kept outputs that hold rows about persons; the next night makes them anew.
+
+    Later stages know a person by number only, so where no table names the person, none has rows.
+    """
+    halves = [p for p in workspace.stages.glob("*/*") if p.name.endswith(PART)]
+    freed, names = sum(remove(half) for half in halves), {half.parent.name for half in halves}
+    files = workspace.stages.rglob("*.parquet")
+    if not any(_holds_user(file, receipt.user_id) for file in files):
+        what = f"{len(halves)} half-written outputs, whose rows cannot be told"
+        receipt.add("stages/", what if halves else "nothing was there")
+        return
+    for output in sorted(workspace.stages.glob("*/*")):
+        if not output.is_dir() or not _personal(output):
+            continue
+        freed += remove(output)
+        names.add(output.parent.name)
+    # What learned from the person is not gone on from: the next fits start from scratch.
+    (workspace.warm_starts).unlink(missing_ok=True)
+    if names:
+        receipt.add(
+            f"stages/ ({', '.join(sorted(names))})",
+            f"whole outputs, {human_bytes(freed)}: rows about persons are in them",
+            "model weights without rows about persons, until their next refit",
+        )
+
+
+def _personal(output: Path) -> bool:
+    """Whether an output may hold rows about persons; one that does not say so may."""
+    try:
+        marker = json.loads((output / MARKER).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return True
+    return bool(marker.get("personal", True))
+
+
+def _from_tables(workspace: Workspace, receipt: Receipt) -> None:
+    """Rewrite tables and quarantine below `tables/` without the person's rows."""
+    rows = 0
+    for file in sorted(workspace.tables.rglob("*.parquet")):
+        rows += _without_user(file, receipt.user_id)
+    receipt.add("tables/ and quarantine", f"{rows} rows" if rows else "nothing was there")
+
+
+def _holds_user(file: Path, user_id: str) -> bool:
+    """Whether a Parquet file has a row of a user."""
+    import pyarrow as pa
+    import pyarrow.dataset as ds
+
+    table = ds.dataset(file, format="parquet")
+    if c.USER_ID not in table.schema.names:
+        return False
+    mine = ds.field(c.USER_ID).cast(pa.string()) == user_id
+    return bool(table.count_rows(filter=mine))
+
+
+def _without_user(file: Path, user_id: str) -> int:
+    """Rewrite a Parquet file without a user's rows; returns how many there were."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    if c.USER_ID not in pq.read_schema(file).names:
+        return 0
+    table = pq.read_table(file)
+    mine = pc.fill_null(pc.equal(pc.cast(table[c.USER_ID], pa.string()), user_id), False)
+    count = int(pc.sum(mine).as_py() or 0)
+    if count:
+        with _rewritten(file) as aside:
+            pq.write_table(table.filter(pc.invert(mine)), aside)
+    return count
+
+
+@contextmanager
+def _rewritten(file: Path) -> Iterator[Path]:
+    aside = file.with_name(f".{file.name}{PART}")
+    with explain_disk_full(file):
+        try:
+            yield aside
+            sync_path(aside)
+            aside.replace(file)
+        finally:
+            aside.unlink(missing_ok=True)
+
+
+def _from_reports(workspace: Workspace, receipt: Receipt) -> None:
+    """Remove the person's rows from report tables, and the pages that name the person.
+
+    An id of digits alone is a number like any other on a page: it proves nothing, and the page
+    stays.
+    """
+    removed = []
+    for file in _report_files(workspace):
+        if file.suffix == ".parquet":
+            if _without_user(file, receipt.user_id):
+                removed.append(file)
+        elif not receipt.user_id.isdecimal() and _names(file, receipt.user_id):
+            file.unlink()
+            removed.append(file)
+    receipt.add(
+        "reports",
+        f"{len(removed)} files or their rows" if removed else "nothing was there",
+        "figures over all users, and figures by unnamed user number, whose names are removed above",
+    )
+
+
+def _from_traces(workspace: Workspace, receipt: Receipt) -> None:
+    """Remove traces of failed commands that name the person."""
+    traces = [
+        file
+        for file in sorted((workspace.path / "log").glob("trace-*.txt"))
+        if _names(file, receipt.user_id)
+    ]
+    for file in traces:
+        file.unlink()
+    if traces:
+        receipt.add("traces of failed commands", f"{len(traces)} files")
+
+
+def _report_files(workspace: Workspace) -> Iterator[Path]:
+    """Report pages and tables, those kept beside a registered version included."""
+    for root in (workspace.reports, workspace.mlflow / "artifacts"):
+        for file in sorted(root.rglob("*")) if root.is_dir() else []:
+            parts = file.relative_to(root).parts
+            if "data" not in parts and file.suffix in REPORT_SUFFIXES and file.is_file():
+                yield file
+
+
+def _names(file: Path, user_id: str) -> bool:
+    """Whether a text file holds the id as a whole word, plain or HTML-escaped."""
+    words = {re.escape(user_id), re.escape(html.escape(user_id))}
+    pattern = rf"(?<![\w.-])(?:{'|'.join(sorted(words))})(?![\w.-])"
+    return re.search(pattern, file.read_text(encoding="utf-8", errors="replace")) is not None
+
+
+def _mark_models(config: RecsysConfig, receipt: Receipt) -> None:
+    registry = Registry(config)
+    for version in registry.list():
+        registry.tag(version.version, {STALE_TAG: f"a person was forgotten at {receipt.at}"})
+        receipt.retrain.append(version.version)
+    if copies := registry.drop_reports():
+        receipt.add("copies of reports in the artifact store", f"the reports of {copies} versions")
+    if receipt.retrain:
+        receipt.add(
+            "registered models",
+            "nothing: bundles hold no personal data, so rollback keeps working",
+            "what the weights learned from the person among others, until the next refit; "
+            "the versions are marked for retraining",
+        )
+
+
+def _write_receipt(workspace: Workspace, receipt: Receipt) -> None:
+    """The receipt is named by time, not by person; it is the caller's proof and holds the id."""
+    stamp = receipt.at.replace(":", "").replace("-", "")
+    write_json(workspace.receipts / f"forgotten-{stamp}.json", receipt.as_json())

@@ -1,0 +1,65 @@
+"""Opening a released model with the newest state: what recommend, evaluate and serve share."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from recsys.data_schemas.config import RecsysConfig
+from recsys.data_schemas.errors import RecsysError
+from recsys.operations.batch_lists import Release
+from recsys.storage.registry import Registry
+from recsys.storage.workspace import Workspace
+
+if TYPE_CHECKING:
+    from recsys.recommender import Runtime
+
+
+def state_folder(config: RecsysConfig) -> Path:
+    """The newest state snapshot of a workspace.
+
+    Raises:
+        RecsysError: no night has finished yet.
+    """
+    current = Workspace(config.workspace_path).current_state
+    try:
+        name = json.loads(current.read_text(encoding="utf-8"))["snapshot"]
+    except (OSError, ValueError, KeyError):
+        raise RecsysError(
+            "there is no state snapshot yet",
+            where=str(current.parent),
+            fix="run `recsys nightly` first",
+        ) from None
+    return current.parent / str(name)
+
+
+def resolve(registry: Registry, model: str | None) -> int:
+    """Version of `models:/NAME/VERSION`, or the champion for None.
+
+    Raises:
+        RecsysError: there is no such version, or no champion yet.
+    """
+    if model is not None:
+        return registry.resolve(model)
+    champion = registry.champion()
+    if champion is None:
+        raise RecsysError(
+            "there is no champion yet",
+            where=f"model {registry.name}",
+            fix="run `recsys nightly` first; the first valid model is promoted",
+        )
+    return champion
+
+
+def find_release(config: RecsysConfig, model: str | None = None) -> Release:
+    """A version (the champion for None) and the newest state."""
+    registry = Registry(config)
+    version = resolve(registry, model)
+    return Release(registry.local_path(version), state_folder(config), str(version))
+
+
+def open_runtime(config: RecsysConfig, model: str | None = None) -> "Runtime":
+    """A version (the champion for None) over the newest state.
+
+    A few items newer than the version are encoded here; `encode_new` does the others.
+    """
+    return find_release(config, model).open()

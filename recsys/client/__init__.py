@@ -1,6 +1,0 @@
-"""A typed client of the HTTP API, synchronous and asynchronous."""
-
-from recsys.client.client import AsyncClient, Client
-from recsys.client.policy import ApiError, RetryBudget
-
-__all__ = ["ApiError", "AsyncClient", "Client", "RetryBudget"]

@@ -1,0 +1,608 @@
+"""The ranking path: one released model over one online state, asked one user at a time.
+
+resolve → recall → features → ranker → rules → explain. Batch recommendation and the service ask
+the same `Runtime`; offline evaluation runs the same recall, features and ranker on moments of the
+past. Shapes: N items of the vocabulary, n candidates, F features, d dimensions of a vector.
+"""
+
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import compress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from recsys.data_schemas import columns as c
+from recsys.data_schemas.errors import RecsysError, UsageError
+from recsys.data_schemas.log_record import LogRecord
+from recsys.encoder.index import open_index
+from recsys.encoder.tower import InterestSource
+from recsys.explain import Explainer
+from recsys.features.feature_set import FeatureSet
+from recsys.features.interactions import Floats, History, Ints
+from recsys.features.protocols import (
+    Mask,
+    Recalled,
+    RecallSource,
+    ScoreSource,
+)
+from recsys.features.ranking_context import Moment
+from recsys.features.state import OnlineState
+from recsys.features.time_buckets import microseconds
+from recsys.new_items import NewItems, TextVectors
+from recsys.query import Answer, Ask
+from recsys.ranker import Ranker
+from recsys.retrieval.candidates import RecallStage
+from recsys.retrieval.source_kinds import load_source
+from recsys.rules import (
+    Caps,
+    allowed_by,
+    block,
+    diversify,
+)
+from recsys.storage.bundle import Bundle, open_bundle
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+TEXT = "text"
+ENCODE_AT_ONCE = 32
+"""New texts encoded in one go (measured: some 5 ms each on one core)."""
+SIMILAR_TITLES = 20
+FALLBACKS = ("popular", "recent")
+"""Sources that fill a list which personal recall left short, in order."""
+
+
+class Runtime:
+    """A bundle's models over an online state. One per worker and version; calls come one at a time.
+
+    Items of the state beyond the bundle's are new to it: their texts are encoded as they come, and
+    they compete by text, attributes and counters.
+    """
+
+    def __init__(
+        self, bundle: Bundle, state: OnlineState, *, version: str, snapshot: str = ""
+    ) -> None:
+        """Use `open`."""
+        self.version = version
+        self.snapshot = snapshot
+        """Name of the folder that the state was opened from."""
+        self.bundle = bundle
+        self.state = state
+        self.features = FeatureSet.from_json(bundle.features)
+        self.ranker = Ranker.load(bundle.ranker)
+        self.ranker.check_features(self.features.columns)
+        self.sources: dict[str, ScoreSource] = open_sources(bundle)
+        self.explainer = Explainer(self.features, self.ranker)
+        self._lock = threading.RLock()
+        self._texts = TextVectors(bundle.encoder, self._dimension, str(bundle.facts["template"]))
+        self._new = NewItems(self._dimension)
+        self._first_lent = 0
+        self._recall = self._stage(self.sources)
+        self._mask = np.zeros(0, np.uint8)
+        self._meet_new_items([])
+        self.encode_new(ENCODE_AT_ONCE)
+
+    @classmethod
+    def open(cls, bundle_dir: Path, state_dir: Path, *, version: str) -> "Runtime":
+        """Open a bundle and a state snapshot; arrays are mapped, nothing is computed.
+
+        Raises:
+            RecsysError: a part is missing, damaged or of another format.
+        """
+        state = OnlineState.open(state_dir)
+        return cls(open_bundle(bundle_dir), state, version=version, snapshot=state_dir.name)
+
+    # -- the state ------------------------------------------------------------------------------
+
+    @property
+    def log_position(self) -> int:
+        """Position of the last log record folded in."""
+        return self.state.log_position
+
+    @property
+    def data_end(self) -> int:
+        """End of the data the bundle was released with, µs."""
+        return self.state.last_time()
+
+    def apply(self, records: Sequence[LogRecord]) -> None:
+        """Fold log records into the state. Texts of new items wait for `encode_new`."""
+        with self._lock:
+            self.state.apply(records)
+            self._meet_new_items(
+                [str(r.payload.get(c.ITEM_ID)) for r in records if r.kind == "item"]
+            )
+
+    @property
+    def recall(self) -> RecallStage:
+        """The recall stage as of the items encoded so far."""
+        return self._recall
+
+    @property
+    def waiting(self) -> int:
+        """New items whose text was not encoded yet, and can be."""
+        return 0 if self._texts.lost else self._new.count_waiting
+
+    @property
+    def lacks_encoder(self) -> bool:
+        """Whether items came whose texts nobody can encode."""
+        return self._texts.lost and len(self._new) > 0
+
+    def encode_new(self, limit: int = ENCODE_AT_ONCE) -> int:
+        """Encode the texts of up to `limit` new items, oldest first; how many still wait.
+
+        Safe on another thread than `answer`, which it does not hold up.
+        """
+        with self._lock:
+            texts = self._new.waiting[:limit]
+        if not texts or self._texts.lost:
+            return 0
+        self._texts.encode(texts)
+        with self._lock:
+            self._take_vectors()
+            return self.waiting
+
+    def prepare(self, items: Sequence[Mapping[str, Any]]) -> None:
+        """Encode texts, together, ahead of the ranking that will need them; as `encode_new`."""
+        self._texts.encode(self._texts.text_of(item) for item in items)
+
+    def _meet_new_items(self, changed: Sequence[str]) -> None:
+        """Take note of items that came after the release, and of those whose text changed."""
+        catalogue, known = self.state.catalogue, self.bundle.n_items
+        for item_id in changed:
+            place = catalogue.index_of(item_id) - known
+            if 0 <= place < len(self._new):
+                self._new.retell(place, self._texts.text_of(catalogue.fields(known + place)))
+        before = len(self._new)
+        for index in range(known + before, catalogue.n_items):
+            self._new.append(self._texts.text_of(catalogue.fields(index)))
+        if changed or len(self._new) > before:
+            self._take_vectors()
+
+    def _take_vectors(self) -> None:
+        """Let recall know the new items, with the vectors that are there by now."""
+        self._new.take(self._texts)
+        if len(self._new):
+            self._recall = self._stage(self._with_new())
+
+    @property
+    def _dimension(self) -> int:
+        vectors = self.bundle.vectors()
+        return 0 if vectors is None else int(vectors.shape[1])
+
+    def _with_new(self) -> dict[str, ScoreSource]:
+        """The sources, with the text source knowing the items behind the bundle's."""
+        source: object = self.sources.get(TEXT)
+        if not isinstance(source, InterestSource):
+            return self.sources
+        return self.sources | {TEXT: cast(ScoreSource, source.with_extra(self._new.rows))}
+
+    def _stage(self, sources: Mapping[str, ScoreSource]) -> RecallStage:
+        facts = self.bundle.facts
+        return RecallStage(
+            sources, int(facts["depth"]), int(facts["candidates"]), facts["recipe"]["weights"]
+        )
+
+    # -- ranking --------------------------------------------------------------------------------
+
+    def answer(self, ask: Ask) -> Answer:
+        """Rank the asked items, or recommend from the whole catalogue.
+
+        Unknown users and items are no errors: see `Answer.unknown` and `Answer.degraded`.
+        """
+        if ask.new_items and ask.deadline is None:
+            self.prepare(list(ask.new_items.values()))
+        with self._lock, self._lent(ask.new_items):
+            return self._answer(ask)
+
+    def signals(self, ask: Ask, history: History, items: Ints) -> dict[str, Floats]:
+        """What recall says of some items for a question and a history, as `answer` reads it."""
+        with self._lock, self._blocked(ask, history) as mask:
+            return self._recall.signals_for(history, items, ask.now, mask)
+
+    def _answer(self, ask: Ask) -> Answer:
+        steps = _Steps()
+        history = self._history(ask)
+        items, names, unknown = self._asked_items(ask)
+        steps.done("resolve")
+        with self._blocked(ask, history) as mask:
+            items, signals, silent = self._recalled(ask, history, items, mask)
+        steps.done("recall")
+        moment = Moment(
+            ask.now,
+            history,
+            items,
+            signals,
+            self.state,
+            self.state.catalogue,
+            self.state.user_attributes(ask.user_id),
+            ask.context,
+        )
+        x = self.features.online(moment)
+        steps.done("features")
+        score = self.ranker.score(x)
+        steps.done("ranker")
+        order = self._ordered(ask, items, score)
+        steps.done("rules")
+        answer = Answer(
+            [names[i] for i in order.tolist()] if names else self._ids_of(items[order]),
+            score[order].tolist(),
+            unknown,
+            [*self._degraded(ask), *(f"source_failed:{name}" for name in silent)],
+            features=x[order],
+            snapshot=self.snapshot,
+            waiting=self._new.count_waiting,
+        )
+        self._explain(ask, answer, x, items, order, history)
+        steps.done("explain")
+        answer.steps_ms = steps.times
+        return answer
+
+    def _history(self, ask: Ask) -> History:
+        """The user's stored events before the moment, extended by those sent along."""
+        stored = self.state.history(ask.user_id, ask.now)
+        if not ask.history:
+            return stored
+        return _joined(stored, self._sent_history(ask)).before(ask.now)
+
+    def _sent_history(self, ask: Ask) -> History:
+        """Inline events on known items, in order of time; those without one are just before now."""
+        rows = []
+        given = list(ask.history or ())
+        for place, event in enumerate(given):
+            item = self.state.catalogue.index_of(str(event[c.ITEM_ID]))
+            if item < 0:
+                continue
+            at = event.get(c.TIMESTAMP)
+            when = ask.now - (len(given) - place) if at is None else microseconds(at)
+            value = event.get(c.VALUE)
+            name = str(event.get(c.EVENT_TYPE) or (self.state.kinds or ["click"])[0])
+            rows.append((item, name, when, np.nan if value is None else float(value)))
+        rows.sort(key=lambda row: row[2])
+        names = sorted({row[1] for row in rows})
+        codes = np.array([names.index(row[1]) for row in rows], np.int16)
+        values = np.array([row[3] for row in rows], np.float64)
+        weight, grade = self.state.meaning.of(names, codes, values)
+        return History(
+            np.array([row[0] for row in rows], np.int32),
+            np.array([self.state.kind_code(row[1]) for row in rows], np.int16),
+            np.array([row[2] for row in rows], np.int64),
+            weight,
+            grade,
+        )
+
+    def _asked_items(self, ask: Ask) -> tuple[Ints | None, list[str], list[str]]:
+        """Indices of the asked items (None to recommend), their ids, and the ids nobody knows."""
+        if ask.items is None:
+            return None, [], []
+        found = self.state.catalogue.indices_of(list(ask.items))
+        known = (found >= 0).tolist()
+        names = list(compress(ask.items, known))
+        unknown = [name for name, is_known in zip(ask.items, known, strict=True) if not is_known]
+        return np.ascontiguousarray(found[found >= 0]), names, unknown
+
+    def _ids_of(self, items: Ints) -> list[str]:
+        return [self.state.catalogue.id_of(item) for item in items.tolist()]
+
+    @contextmanager
+    def _blocked(self, ask: Ask, history: History) -> Iterator[Mask]:
+        """The mask of items that must not be recommended, uint8[N]."""
+        catalogue = self.state.catalogue
+        mask = self._mask_like(catalogue.blocked)
+        if ask.items is None:
+            if not ask.keep_seen:
+                mask[history.item] = 1
+            if ask.exclude:
+                block(mask, catalogue.indices_of(list(ask.exclude)))
+            if ask.filters:
+                mask[~allowed_by(catalogue, ask.filters)] = 1
+        # An item that came after the moment asked for takes nobody's place in a list of then.
+        late = slice(self.bundle.n_items, catalogue.n_items)
+        mask[late][catalogue.created_at[late] >= ask.now] = 1
+        # Lent items exist for this request only; they are ranked, never recalled.
+        if ask.new_items:
+            mask[self.bundle.n_items + self._first_lent :] = 1
+        yield mask
+
+    def _mask_like(self, blocked: Mask) -> Mask:
+        if len(self._mask) != len(blocked):
+            self._mask = np.empty(len(blocked), np.uint8)
+        np.copyto(self._mask, blocked)
+        return self._mask
+
+    def _recalled(
+        self, ask: Ask, history: History, items: Ints | None, mask: Mask
+    ) -> tuple[Ints, Mapping[str, Floats], list[str]]:
+        """Candidates, their signals, and the sources that had to be left out because they failed."""
+        try:
+            return *self._candidates(self._recall, ask, history, items, mask), []
+        except UsageError:
+            raise
+        except Exception:
+            silent = [
+                name
+                for name, source in self._recall.sources.items()
+                if fails(source, history, ask.now, mask)
+            ]
+            if not silent or len(silent) == len(self._recall.sources):
+                raise
+            sources = self._recall.sources | {
+                name: cast(ScoreSource, Silent(self._recall.sources[name])) for name in silent
+            }
+            return *self._candidates(self._stage(sources), ask, history, items, mask), silent
+
+    def _candidates(
+        self, recall: RecallStage, ask: Ask, history: History, items: Ints | None, mask: Mask
+    ) -> tuple[Ints, Mapping[str, Floats]]:
+        if items is not None:
+            return items, recall.signals_for(history, items, ask.now, mask)
+        found = recall.candidates(history, ask.now, mask)
+        if len(found.items) >= ask.k:
+            return found.items, found.signals
+        # Personal recall was short: fill up, so that a list has k items while the catalogue does.
+        extended = self._filled(recall, found.items, history, ask, mask)
+        return extended, recall.signals_for(history, extended, ask.now, mask)
+
+    def _filled(
+        self, recall: RecallStage, items: Ints, history: History, ask: Ask, mask: Mask
+    ) -> Ints:
+        lists = [items]
+        for name in FALLBACKS:
+            source = recall.proposing.get(name)
+            if source is not None:
+                lists.append(source.recall(history, ask.k + len(items), ask.now, mask).items)
+        lists.append(np.flatnonzero(mask == 0)[: ask.k + len(items)].astype(np.int32))
+        every = np.concatenate(lists)
+        _, first = np.unique(every, return_index=True)
+        return np.ascontiguousarray(every[np.sort(first)][: max(ask.k, len(items))])
+
+    def _ordered(
+        self, ask: Ask, items: Ints, score: npt.NDArray[np.float64]
+    ) -> npt.NDArray[np.int64]:
+        if ask.items is not None:
+            return np.argsort(-score, kind="stable")
+        caps = Caps(self.state.catalogue, ask.caps, items) if ask.caps else None
+        if ask.diversity > 0:
+            return diversify(score, self._vectors_of(items), ask.k, ask.diversity, caps)
+        order = np.argsort(-score, kind="stable")
+        return order[: ask.k] if caps is None else caps.first(order, ask.k)
+
+    def _vectors_of(self, items: Ints) -> Floats:
+        """float32[n, d]; NaN where an item has no vector."""
+        out = np.full((len(items), self._dimension), np.nan, np.float32)
+        vectors = self.bundle.vectors()
+        known = items < self.bundle.n_items
+        if vectors is not None:
+            out[known] = vectors[items[known]]
+        for row in np.flatnonzero(~known):
+            place = int(items[row]) - self.bundle.n_items
+            if self._new.has(place):
+                out[row] = self._new.rows[place]
+        return out
+
+    def _explain(
+        self,
+        ask: Ask,
+        answer: Answer,
+        x: Floats,
+        items: Ints,
+        order: npt.NDArray[np.int64],
+        history: History,
+    ) -> None:
+        if ask.explain <= 0 or not len(order):
+            return
+        chosen = order[: ask.explain]
+        liked = history.item[history.grade >= 0][-50:][::-1]
+        answer.reasons, late = self.explainer.reasons(
+            x,
+            chosen,
+            items[chosen],
+            history,
+            self._vectors_of(items[chosen]),
+            (liked, np.nan_to_num(self._vectors_of(liked))),
+            self.state.catalogue,
+            ask.deadline,
+        )
+        if late:
+            answer.degraded.append("explanations_late")
+
+    def _degraded(self, ask: Ask) -> list[str]:
+        """What the ranking had to do without."""
+        if self._texts.lost:
+            return ["text_encoder_missing"] if ask.new_items or len(self._new) else []
+        lent = range(self._first_lent, len(self._new))
+        return ["text_encoder_late"] if any(self._new.waits(place) for place in lent) else []
+
+    @contextmanager
+    def _lent(self, new_items: Mapping[str, dict[str, Any]]) -> Iterator[None]:
+        """Items given with their text, in the catalogue for the duration of one request.
+
+        Those whose text was not encoded by `prepare` do without a vector.
+        """
+        catalogue = self.state.catalogue
+        unknown = [(i, f) for i, f in new_items.items() if catalogue.index_of(i) < 0]
+        size, stage, before = catalogue.n_items, self._recall, len(self._new)
+        self._first_lent = before
+        if not unknown:
+            yield
+            return
+        try:
+            for item_id, fields in unknown:
+                catalogue.append({**fields, c.ITEM_ID: item_id})
+                self._new.append(self._texts.text_of(fields))
+            self._take_vectors()
+            yield
+        finally:
+            catalogue.forget_from(size)
+            self._new.cut(before)
+            self._recall = stage
+
+    # -- looking things up ----------------------------------------------------------------------
+
+    def similar(self, item_id: str, k: int, now: int) -> list[tuple[str, float]] | None:
+        """Available items nearest in text, best first; None for an unknown item."""
+        del now  # likeness in text does not depend on the moment
+        catalogue = self.state.catalogue
+        item = catalogue.index_of(item_id)
+        source: object = self._recall.sources.get(TEXT)
+        if item < 0:
+            return None
+        if not isinstance(source, InterestSource) or item >= source.n_items:
+            return []
+        found = source.similar(item, k, self._mask_like(catalogue.blocked))
+        return [
+            (catalogue.id_of(int(i)), float(s))
+            for i, s in zip(found.items, found.scores, strict=True)
+        ]
+
+    def user(self, user_id: str) -> dict[str, Any] | None:
+        """What is stored of a user: their events, latest last, and attributes."""
+        history = self.state.history(user_id, np.iinfo(np.int64).max)
+        attributes = self.state.user_attributes(user_id)
+        if not len(history.item) and not attributes:
+            return None
+        events = [
+            {
+                c.ITEM_ID: self.state.catalogue.id_of(int(item)),
+                c.EVENT_TYPE: self.state.kinds[kind],
+                c.TIMESTAMP: int(at),
+            }
+            for item, kind, at in zip(history.item, history.kind, history.time, strict=True)
+        ]
+        return {"events": events, "attributes": attributes}
+
+    def item(self, item_id: str) -> dict[str, Any] | None:
+        """Columns and attributes of an item."""
+        index = self.state.catalogue.index_of(item_id)
+        return None if index < 0 else self.state.catalogue.fields(index)
+
+    def search(self, query: str, limit: int) -> list[str]:
+        """Ids of items whose title holds every word of the query, in the order of the catalogue;
+        some items for an empty one. Safe on another thread than `answer`."""
+        catalogue = self.state.catalogue
+        with self._lock:
+            changed = catalogue.changed_titles()
+        found = catalogue.with_title(query.split(), limit, changed)
+        return [catalogue.id_of(index) for index in found]
+
+
+class Silent:
+    """In the place of a source that failed: it proposes nothing and says nothing of any item."""
+
+    def __init__(self, source: ScoreSource) -> None:
+        self.name, self.columns, self.fit_until = source.name, source.columns, source.fit_until
+        self.logarithmic = bool(getattr(source, "logarithmic", False))
+
+    def score(self, history: History, items: Ints, now: int) -> Floats:
+        """float32[n, columns] of NaN."""
+        return np.full((len(items), len(self.columns)), np.nan, np.float32)
+
+    def recall(self, history: History, limit: int, now: int, blocked: Mask) -> Recalled:
+        """An empty list."""
+        return Recalled(np.empty(0, np.int32), np.empty(0, np.float32))
+
+    def save(self, folder: Path) -> None:
+        """Stand-ins are never part of a release."""
+        raise NotImplementedError
+
+    load = save
+
+
+def fails(source: ScoreSource, history: History, now: int, mask: Mask) -> bool:
+    """Whether a source cannot answer this history."""
+    try:
+        if isinstance(source, RecallSource):
+            source.recall(history, 1, now, mask)
+        source.score(history, np.zeros(min(1, len(mask)), np.int32), now)
+    except Exception:
+        return True
+    return False
+
+
+class _Steps:
+    """Milliseconds by step."""
+
+    def __init__(self) -> None:
+        self.times: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def done(self, name: str) -> None:
+        now = time.perf_counter()
+        self.times[name] = (now - self._last) * 1000
+        self._last = now
+
+
+def open_sources(bundle: Bundle) -> dict[str, ScoreSource]:
+    """All score sources of a bundle; the text source reads the bundle's own vectors."""
+    sources: dict[str, ScoreSource] = {
+        name: load_source(folder) for name, folder in bundle.sources.items()
+    }
+    vectors = bundle.vectors()
+    if bundle.encoder is not None and vectors is not None:
+        until = bundle.fit_until.get("encoder", 0)
+        index = open_index(bundle.items, bundle.n_items)
+        source = InterestSource.open(bundle.encoder, vectors, until, neighbours=index)
+        sources[TEXT] = cast(ScoreSource, source)
+    return sources
+
+
+def _joined(first: History, second: History) -> History:
+    both = History(*(np.concatenate([a, b]) for a, b in zip(first, second, strict=True)))
+    order = np.argsort(both.time, kind="stable")
+    return History(*(column[order] for column in both))  # type: ignore[arg-type]
+
+
+def rank_frame(bundle_dir: Path, frame: "pd.DataFrame") -> npt.NDArray[np.float64]:
+    """Score of each row of a frame with user_id and item_id, in its order, float64[rows].
+
+    A bundle holds no personal data, so every user is ranked for as a new one, as of now; unknown
+    items score NaN.
+    """
+    runtime = _frame_runtime(bundle_dir)
+    now = time.time_ns() // 1000
+    out = np.full(len(frame), np.nan)
+    for user_id, rows in frame.groupby(c.USER_ID, sort=False).indices.items():
+        ids = frame[c.ITEM_ID].iloc[rows].astype(str).to_list()
+        answer = runtime.answer(Ask(str(user_id), now, items=list(dict.fromkeys(ids))))
+        score = dict(zip(answer.item_ids, answer.scores, strict=True))
+        out[rows] = [score.get(item_id, np.nan) for item_id in ids]
+    return out
+
+
+def _frame_runtime(bundle_dir: Path) -> Runtime:
+    """A runtime over the bundle's own catalogue and no user at all."""
+    from recsys.data_schemas.meaning import DEFAULT_TYPES, EventMeaning
+    from recsys.features.catalogue import Catalogue
+    from recsys.features.interactions import Interactions
+
+    bundle = open_bundle(bundle_dir)
+    if bundle.catalogue is None:
+        raise RecsysError("the bundle has no catalogue", where=str(bundle_dir))
+    catalogue = Catalogue.open(bundle.catalogue)
+    state_facts = bundle.facts["state"]
+    nobody = Interactions(
+        np.empty(0, np.int32),
+        np.empty(0, np.int32),
+        np.empty(0, np.int16),
+        np.empty(0, np.int64),
+        np.empty(0, np.float32),
+        np.empty(0, np.float32),
+        np.empty(0, np.int8),
+        np.empty(0, np.int64),
+        np.empty(0, object),
+        tuple(state_facts["kinds"]),
+        catalogue.n_items,
+    )
+    state = OnlineState.build(
+        nobody,
+        catalogue,
+        bucket_us=int(state_facts["bucket_us"]),
+        windows_us=state_facts["windows_us"],
+        log_position=-1,
+        meaning=EventMeaning(DEFAULT_TYPES),
+    )
+    return Runtime(bundle, state, version="")

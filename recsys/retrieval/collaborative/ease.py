@@ -1,0 +1,142 @@
+"""EASE: every item's score as a ridge regression on the other items of the history.
+
+Steck, *Embarrassingly shallow autoencoders for sparse data*, WWW 2019. The inverse of the item-item
+Gram matrix costs M³ operations and 8 M² bytes, so only the `items` most supported items take part;
+the rest score NaN and are left to other sources.
+"""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Final, Self
+
+import numpy as np
+
+from recsys.features.interactions import (
+    Floats,
+    Interactions,
+    Ints,
+    Longs,
+)
+from recsys.retrieval.collaborative.neighbours import NeighbourSource
+from recsys.retrieval.fitted_source import (
+    Dials,
+    SourceInputs,
+    last_time,
+    positive,
+    resolve_dials,
+    support,
+    weight_scale,
+)
+
+KEPT_WEIGHTS: Final = 500
+"""Weights kept per history item, the largest by absolute value."""
+
+BYTES_PER_CELL: Final = 14.0
+"""Peak memory of a fit per cell of its M×M matrix (float32 Gram, its sparse form, copies)."""
+
+
+class Ease(NeighbourSource):
+    """Ridge item-item weights, pruned to a sparse table."""
+
+    name: ClassVar[str] = "ease"  # type: ignore[misc]
+    DIALS: ClassVar[Dials] = {
+        "decay": (0.8, (0.6, 0.7, 0.8, 0.9)),
+        "ridge": (200.0, (20.0, 60.0, 200.0, 600.0)),
+        "items": (8000.0, (8000.0,)),
+    }
+
+    @classmethod
+    def fit(
+        cls,
+        interactions: Interactions,
+        inputs: SourceInputs,
+        dials: Mapping[str, float],
+        *,
+        seed: int,
+        workers: int,
+    ) -> Self:
+        """Invert the regularised Gram matrix of the most supported items."""
+        chosen = resolve_dials(cls.name, cls.DIALS, dials)
+        limit = min(int(chosen["items"]), affordable_items())
+        chosen_items = most_supported(support(interactions), limit)
+        known = np.zeros(interactions.n_items, np.uint8)
+        known[chosen_items] = 1
+        weights = ridge_weights(interactions, chosen_items, max(chosen["ridge"], 1e-3), workers)
+        return cls(
+            *largest(weights, chosen_items, interactions.n_items),
+            known=known,
+            dials=chosen,
+            scale=weight_scale(interactions),
+            fit_until=last_time(interactions),
+        )
+
+
+def affordable_items() -> int:
+    """Items whose matrix fits into half of the memory that is free now."""
+    import psutil
+
+    return int((psutil.virtual_memory().available / 2 / BYTES_PER_CELL) ** 0.5)
+
+
+def most_supported(counts: Ints, limit: int) -> Ints:
+    """Indices of at most `limit` items with the most events (at least one), ascending."""
+    order = np.lexsort((np.arange(len(counts)), -counts))[:limit]
+    return np.sort(order[counts[order] > 0]).astype(np.int32)
+
+
+def ridge_weights(interactions: Interactions, items: Ints, ridge: float, workers: int) -> Floats:
+    """float32[M, M]: row i holds what having i adds to the score of each j; zero diagonal."""
+    from scipy.linalg import lapack
+    from scipy.sparse import csr_matrix
+    from threadpoolctl import threadpool_limits
+
+    place = np.full(interactions.n_items, -1, np.int32)
+    place[items] = np.arange(len(items), dtype=np.int32)
+    events = positive(interactions)
+    inside = place[events.item] >= 0
+    strength = np.sqrt(events.weight[inside] / weight_scale(interactions)).astype(np.float32)
+    matrix = csr_matrix(
+        (strength, (events.user[inside], place[events.item[inside]])),
+        shape=(interactions.n_users, len(items)),
+    )
+    if not len(items):
+        return np.zeros((0, 0), np.float32)
+    gram: Any = (matrix.T @ matrix).toarray(order="F")
+    gram[np.diag_indices(len(items))] += ridge
+    with threadpool_limits(max(1, workers), "blas"):
+        gram, failed = lapack.spotrf(gram, lower=1, overwrite_a=1)
+        assert failed == 0, failed
+        gram, failed = lapack.spotri(gram, lower=1, overwrite_c=1)
+        assert failed == 0, failed
+    mirror_lower(gram)
+    diagonal = np.diag(gram).copy()
+    gram /= -diagonal
+    gram[np.diag_indices(len(items))] = 0.0
+    return np.asarray(gram, np.float32)
+
+
+def mirror_lower(matrix: Floats, block: int = 1024) -> None:
+    """Copy the lower triangle onto the upper one, block by block to spare memory."""
+    size = len(matrix)
+    for first in range(0, size, block):
+        last = min(size, first + block)
+        corner = matrix[first:last, first:last]
+        corner[:] = np.tril(corner) + np.tril(corner, -1).T
+        matrix[first:last, last:] = matrix[last:, first:last].T
+
+
+def largest(weights: Floats, items: Ints, n_items: int) -> tuple[Longs, Ints, Floats]:
+    """CSR over all N items of each row's `KEPT_WEIGHTS` largest weights by absolute value."""
+    size = len(items)
+    keep = min(KEPT_WEIGHTS, size)
+    offsets = np.zeros(n_items + 1, np.int64)
+    neighbour = np.empty(size * keep, np.int32)
+    value = np.empty(size * keep, np.float32)
+    for r in range(size):
+        row = weights[r]
+        top = np.sort(np.argpartition(-np.abs(row), keep - 1)[:keep])
+        neighbour[r * keep : (r + 1) * keep] = items[top]
+        value[r * keep : (r + 1) * keep] = row[top]
+    counts = np.zeros(n_items, np.int64)
+    counts[items] = keep
+    np.cumsum(counts, out=offsets[1:])
+    return offsets, neighbour, value

@@ -1,0 +1,160 @@
+"""Items that go together, and items that follow one another.
+
+Both count pairs of events of the same user; item_item looks both ways over the whole history,
+transitions only ahead within a window, nearer pairs counting more. The count of i and j is divided
+by n_i^left · n_j^right: left = right = 0.5 is the cosine; a smaller `right` lets popular items keep
+part of their advantage, and `shrink`, added to both supports, keeps pairs of rare items from
+leading. Measured on `games`, nDCG@10: cosine .060, (.5, .3) .072, (.5, .15, shrink 10) .076.
+"""
+
+from collections.abc import Mapping
+from typing import ClassVar, Self
+
+import numpy as np
+
+from recsys.features.interactions import (
+    Floats,
+    Interactions,
+    Ints,
+    Longs,
+)
+from recsys.retrieval import history_kernels as kernels
+from recsys.retrieval.collaborative.neighbours import NeighbourSource, Rows
+from recsys.retrieval.fitted_source import (
+    Dials,
+    SourceInputs,
+    in_chunks,
+    last_time,
+    positive,
+    resolve_dials,
+    support,
+    weight_scale,
+)
+
+KEPT_NEIGHBOURS = 300
+"""Neighbours kept per item: longer rows change no list of 300 on `games` noticeably."""
+MAX_REACH = 200
+"""Events on either side that item_item pairs an event with: bounds the cost of long histories."""
+
+
+class ItemItem(NeighbourSource):
+    """Item-item neighbours with asymmetric normalisation and a decayed history."""
+
+    name: ClassVar[str] = "item_item"  # type: ignore[misc]
+    DIALS: ClassVar[Dials] = {
+        "decay": (0.8, (0.6, 0.7, 0.8, 0.9, 1.0)),
+        "right": (0.15, (0.0, 0.15, 0.3, 0.5)),
+        "shrink": (10.0, (0.0, 2.0, 10.0, 30.0)),
+        "left": (0.5, (0.3, 0.5, 0.7)),
+    }
+
+    @classmethod
+    def fit(
+        cls,
+        interactions: Interactions,
+        inputs: SourceInputs,
+        dials: Mapping[str, float],
+        *,
+        seed: int,
+        workers: int,
+    ) -> Self:
+        """Count pairs both ways over each user's latest events."""
+        chosen = resolve_dials(cls.name, cls.DIALS, dials)
+        rows = count_pairs(
+            interactions, MAX_REACH, MAX_REACH, 1.0,
+            chosen["left"], chosen["right"], chosen["shrink"], workers,
+        )  # fmt: skip
+        return cls(
+            *rows,
+            known=(support(interactions) > 0).astype(np.uint8),
+            dials=chosen,
+            scale=weight_scale(interactions),
+            fit_until=last_time(interactions),
+        )
+
+
+class Transitions(NeighbourSource):
+    """What follows what: pairs ahead within a window, decayed by their distance."""
+
+    name: ClassVar[str] = "transitions"  # type: ignore[misc]
+    DIALS: ClassVar[Dials] = {
+        "decay": (0.8, (0.6, 0.7, 0.8, 0.9)),
+        "right": (0.1, (0.0, 0.1, 0.3, 0.5)),
+        "shrink": (10.0, (0.0, 2.0, 10.0, 30.0)),
+        "gap_decay": (0.9, (0.6, 0.8, 0.9, 1.0)),
+        "left": (0.5, (0.3, 0.5, 0.7)),
+        "window": (20.0, (5.0, 20.0)),
+    }
+
+    @classmethod
+    def fit(
+        cls,
+        interactions: Interactions,
+        inputs: SourceInputs,
+        dials: Mapping[str, float],
+        *,
+        seed: int,
+        workers: int,
+    ) -> Self:
+        """Count pairs ahead within the window."""
+        chosen = resolve_dials(cls.name, cls.DIALS, dials)
+        rows = count_pairs(
+            interactions, 0, int(chosen["window"]), chosen["gap_decay"],
+            chosen["left"], chosen["right"], chosen["shrink"], workers,
+        )  # fmt: skip
+        return cls(
+            *rows,
+            known=(support(interactions) > 0).astype(np.uint8),
+            dials=chosen,
+            scale=weight_scale(interactions),
+            fit_until=last_time(interactions),
+        )
+
+
+def count_pairs(
+    interactions: Interactions,
+    before: int,
+    after: int,
+    gap_decay: float,
+    left: float,
+    right: float,
+    shrink: float,
+    workers: int,
+) -> tuple[Longs, Ints, Floats]:
+    """Top rows of pair counts over n_i^left · n_j^right, with `shrink` added to both supports.
+
+    Weights enter as their square root over the mean weight, so that a pair of average events
+    counts 1.
+    """
+    events = positive(interactions)
+    n_items = interactions.n_items
+    strength = np.sqrt(events.weight / weight_scale(interactions)).astype(np.float32)
+    low, high = user_bounds(events.user)
+    occurrence = np.argsort(events.item, kind="stable").astype(np.int64)
+    offsets = np.zeros(n_items + 1, np.int64)
+    np.cumsum(np.bincount(events.item, minlength=n_items), out=offsets[1:])
+    mass = np.bincount(events.item, strength, minlength=n_items) + shrink
+    mass = np.maximum(mass, 1e-9)
+    row_scale = (mass**-left).astype(np.float32)
+    column_scale = (mass**-right).astype(np.float32)
+    rows = Rows(n_items, KEPT_NEIGHBOURS)
+
+    def work(first: int, until: int) -> None:
+        chunk = rows.chunk(first, until)
+        kernels.co_occurrence(
+            first, until, offsets, occurrence, low, high, events.item, strength,
+            before, after, gap_decay, row_scale, column_scale, *chunk,
+        )  # fmt: skip
+        rows.take(first, chunk)
+
+    in_chunks(work, n_items, workers)
+    return rows.packed()
+
+
+def user_bounds(user: Ints) -> tuple[Longs, Longs]:
+    """For events in user order: first and last-plus-one row of each event's user, int64[E]."""
+    if not len(user):
+        return np.empty(0, np.int64), np.empty(0, np.int64)
+    starts = np.flatnonzero(np.r_[True, user[1:] != user[:-1]])
+    lengths = np.diff(np.r_[starts, len(user)])
+    return np.repeat(starts, lengths), np.repeat(starts + lengths, lengths)

@@ -1,0 +1,158 @@
+"""Sources that are a table of item → neighbours: their fit differs, their serving is one gather.
+
+item_item, transitions, ease, bm25 and attributes all score a candidate j by
+Σ_r decay^r · weight_r · value[item_r, j] over the history, newest first.
+"""
+
+from pathlib import Path
+from typing import ClassVar, Final, Self
+
+import numpy as np
+
+from recsys.features.interactions import (
+    Floats,
+    History,
+    Ints,
+    Longs,
+)
+from recsys.features.protocols import Mask, Recalled
+from recsys.retrieval import history_kernels as kernels
+from recsys.retrieval.fitted_source import (
+    NOTHING,
+    FittableSource,
+    check_blocked,
+    in_chunks,
+    read_source,
+    scratch,
+    unsure,
+    weighed,
+)
+from recsys.retrieval.history_kernels import Marks
+
+TABLE_ENTRIES: Final = 50_000_000
+"""Neighbours of all items together in a table wanted at most (8 bytes each, in every bundle)."""
+LEAST_KEPT: Final = 50
+"""Neighbours that an item keeps in however large a catalogue (assumed)."""
+
+
+class NeighbourSource(FittableSource):
+    """Weighted sum of the history items' neighbour rows.
+
+    Args:
+        offsets, neighbour, value: CSR rows, int64[N+1], int32[nnz], float32[nnz].
+        known: uint8[N], 1 for items the fit knows; others score NaN.
+        dials: as fitted; `decay` is read here.
+        scale: event weight that counts as 1.
+        fit_until: time of the fit's last event (µs).
+    """
+
+    name: ClassVar[str]  # type: ignore[misc]
+    columns: tuple[str, ...] = ("score", "best", "last")
+
+    def __init__(
+        self,
+        offsets: Longs,
+        neighbour: Ints,
+        value: Floats,
+        known: Marks,
+        *,
+        dials: dict[str, float],
+        scale: float,
+        fit_until: int,
+    ) -> None:
+        self.offsets, self.neighbour, self.value, self.known = offsets, neighbour, value, known
+        self.dials, self.scale, self.fit_until = dials, scale, fit_until
+        self.n_items = len(known)
+
+    def score(self, history: History, items: Ints, now: int) -> Floats:
+        """float32[n, 3]: the sum, its largest single part, the newest history item's part."""
+        out = unsure(len(items), len(self.columns))
+        item, weight = weighed(history, self.known, self.dials["decay"], self.scale)
+        if len(item):
+            space = scratch(self.n_items)
+            kernels.gather_at(
+                self.offsets, self.neighbour, self.value, item, weight, len(item), self.known,
+                space.total, space.best, space.mark, space.touched,
+                np.ascontiguousarray(items, np.int32), out,
+            )  # fmt: skip
+        return out
+
+    def recall(self, history: History, limit: int, now: int, blocked: Mask) -> Recalled:
+        """Best items with a positive sum; see `RecallSource.recall`."""
+        check_blocked(self.name, blocked, self.n_items)
+        item, weight = weighed(history, self.known, self.dials["decay"], self.scale)
+        if not len(item) or limit < 1:
+            return NOTHING
+        space = scratch(self.n_items)
+        items, scores = np.empty(limit, np.int32), np.empty(limit, np.float32)
+        count = kernels.gather_top(
+            self.offsets, self.neighbour, self.value, item, weight, len(item), blocked,
+            space.total, space.best, space.mark, space.touched, items, scores,
+        )  # fmt: skip
+        return Recalled(items[:count], scores[:count])
+
+    def save(self, folder: Path) -> None:
+        names = ("offsets", "neighbour", "value", "known")
+        self.save_arrays(folder, {"scale": self.scale}, {n: getattr(self, n) for n in names})
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        facts, arrays = read_source(folder, cls.name)
+        return cls(
+            **arrays, dials=facts["dials"], scale=facts["scale"], fit_until=facts["fit_until"]
+        ).voting(facts)
+
+
+class Rows:
+    """N rows of at most K entries being filled in chunks, then packed into CSR."""
+
+    def __init__(self, n_items: int, keep: int) -> None:
+        room = max(LEAST_KEPT, TABLE_ENTRIES // max(1, n_items))
+        self.keep = max(1, min(keep, n_items, room))
+        self.n_items = n_items
+        self._chunks: dict[int, tuple[Ints, Floats, Ints]] = {}
+
+    def chunk(self, first: int, until: int) -> tuple[Ints, Floats, Ints]:
+        """Room for rows first..until: items int32[rows, K], values, and counts int32[rows]."""
+        shape = (until - first, self.keep)
+        return np.empty(shape, np.int32), np.empty(shape, np.float32), np.zeros(shape[0], np.int32)
+
+    def take(self, first: int, chunk: tuple[Ints, Floats, Ints]) -> None:
+        """Store a filled chunk, packed (rows are short on average, K is their bound)."""
+        items, values, count = chunk
+        filled = np.arange(self.keep) < count[:, None]
+        self._chunks[first] = (items[filled], values[filled], count)
+
+    def packed(self) -> tuple[Longs, Ints, Floats]:
+        """offsets int64[N+1], neighbours int32[nnz], values float32[nnz]; neighbours ascending
+        within a row would not matter, they stay best first."""
+        parts = [self._chunks[first] for first in sorted(self._chunks)]
+        offsets = np.zeros(self.n_items + 1, np.int64)
+        if not parts:
+            return offsets, np.empty(0, np.int32), np.empty(0, np.float32)
+        np.cumsum(np.concatenate([p[2] for p in parts]), out=offsets[1:])
+        return (
+            offsets,
+            np.concatenate([p[0] for p in parts]),
+            np.concatenate([p[1] for p in parts]),
+        )
+
+
+def product_rows(
+    left: tuple[Longs, Ints, Floats],
+    right: tuple[Longs, Ints, Floats],
+    column_scale: Floats,
+    keep: int,
+    workers: int,
+) -> tuple[Longs, Ints, Floats]:
+    """Top `keep` of each row of left @ right · diag(column_scale), as CSR (diagonal left out)."""
+    n_items = len(column_scale)
+    rows = Rows(n_items, keep)
+
+    def work(first: int, until: int) -> None:
+        chunk = rows.chunk(first, until)
+        kernels.product_rows(first, until, *left, *right, column_scale, *chunk)
+        rows.take(first, chunk)
+
+    in_chunks(work, n_items, workers)
+    return rows.packed()

@@ -1,0 +1,151 @@
+"""What most people act on: over time (popular), and just now (recent)."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import ClassVar, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from recsys.features.interactions import (
+    DAY,
+    Floats,
+    History,
+    Interactions,
+    Ints,
+    Longs,
+)
+from recsys.features.protocols import Mask, Recalled
+from recsys.retrieval import history_kernels as kernels
+from recsys.retrieval.fitted_source import (
+    NOTHING,
+    Dials,
+    FittableSource,
+    SourceInputs,
+    check_blocked,
+    last_time,
+    read_source,
+    resolve_dials,
+    unsure,
+    weight_scale,
+)
+
+Doubles = npt.NDArray[np.float64]
+
+
+class Popular(FittableSource):
+    """Positive events of an item, each halved every `half_life` days (0: never).
+
+    The order does not depend on the moment: all counts fade alike. Items without any event are
+    known with a score of 0, after all others, so that a list is never empty.
+    """
+
+    name: ClassVar[str] = "popular"  # type: ignore[misc]
+    columns: tuple[str, ...] = ("score", "log")
+    DIALS: ClassVar[Dials] = {"half_life": (0.0, (0.0, 7.0, 30.0, 90.0, 365.0))}
+
+    def __init__(self, counts: Floats, *, dials: dict[str, float], fit_until: int) -> None:
+        self.counts, self.dials, self.fit_until = counts, dials, fit_until
+        self.n_items = len(counts)
+        self.order = np.lexsort((np.arange(self.n_items), -counts)).astype(np.int32)
+
+    @classmethod
+    def fit(
+        cls,
+        interactions: Interactions,
+        inputs: SourceInputs,
+        dials: Mapping[str, float],
+        *,
+        seed: int,
+        workers: int,
+    ) -> Self:
+        """Count decayed positive events."""
+        chosen = resolve_dials(cls.name, cls.DIALS, dials)
+        until = last_time(interactions)
+        counts = decayed_counts(interactions, until, chosen["half_life"])
+        return cls(counts.astype(np.float32), dials=chosen, fit_until=until)
+
+    def score(self, history: History, items: Ints, now: int) -> Floats:
+        """float32[n, 2]: the decayed count and its log(1 + count)."""
+        out = unsure(len(items), 2)
+        inside = (items >= 0) & (items < self.n_items)
+        out[inside, 0] = self.counts[items[inside]]
+        out[:, 1] = np.log1p(out[:, 0])
+        return out
+
+    def recall(self, history: History, limit: int, now: int, blocked: Mask) -> Recalled:
+        """The first unblocked items of the one order."""
+        check_blocked(self.name, blocked, self.n_items)
+        if limit < 1:
+            return NOTHING
+        items, scores = np.empty(limit, np.int32), np.empty(limit, np.float32)
+        count = kernels.listed_top(self.order, self.counts, blocked, items, scores)
+        return Recalled(items[:count], scores[:count])
+
+    def save(self, folder: Path) -> None:
+        self.save_arrays(folder, {}, {"counts": self.counts})
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        facts, arrays = read_source(folder, cls.name)
+        opened = cls(arrays["counts"], dials=facts["dials"], fit_until=facts["fit_until"])
+        return opened.voting(facts)
+
+
+class Recent(Popular):
+    """Newest and trending: counts with a short half-life, an item's creation counting as events.
+
+    `newness` is how many events a creation is worth at the moment it happens.
+    """
+
+    name: ClassVar[str] = "recent"  # type: ignore[misc]
+    DIALS: ClassVar[Dials] = {
+        "half_life": (7.0, (1.0, 3.0, 7.0, 21.0)),
+        "newness": (3.0, (0.0, 3.0, 10.0)),
+    }
+
+    @classmethod
+    def fit(
+        cls,
+        interactions: Interactions,
+        inputs: SourceInputs,
+        dials: Mapping[str, float],
+        *,
+        seed: int,
+        workers: int,
+    ) -> Self:
+        """Count decayed positive events, and decayed creations where the catalogue dates them."""
+        chosen = resolve_dials(cls.name, cls.DIALS, dials)
+        until = last_time(interactions)
+        half_life = max(chosen["half_life"], 1e-3)
+        counts = decayed_counts(interactions, until, half_life)
+        created = created_times(inputs, interactions.n_items)
+        dated = (created > 0) & (created <= until)
+        counts[dated] += chosen["newness"] * fading(until - created[dated], half_life)
+        return cls(counts.astype(np.float32), dials=chosen, fit_until=until)
+
+
+def fading(age: Longs, half_life: float) -> Doubles:
+    """2^(-age / half_life) for ages in µs and a half-life in days; 1 when the half-life is 0."""
+    if half_life == 0:
+        return np.ones(len(age))
+    faded: Doubles = np.exp2(-age / (half_life * DAY))
+    return faded
+
+
+def decayed_counts(interactions: Interactions, until: int, half_life: float) -> Doubles:
+    """float64[N]: positive events in units of the mean weight, decayed up to `until`."""
+    keep = interactions.weight > 0
+    age = until - interactions.time[keep]
+    mass = interactions.weight[keep] / weight_scale(interactions) * fading(age, half_life)
+    counts = np.bincount(interactions.item[keep], mass, minlength=interactions.n_items)
+    return counts.astype(np.float64)
+
+
+def created_times(inputs: SourceInputs, n_items: int) -> Longs:
+    """int64[N] creation times (µs), 0 where unknown."""
+    out = np.zeros(n_items, np.int64)
+    if inputs.catalogue is not None:
+        known = np.asarray(inputs.catalogue.created_at, np.int64)[:n_items]
+        out[: len(known)] = known
+    return out

@@ -1,0 +1,94 @@
+"""BM25: items whose words match those of the history.
+
+Robertson, Zaragoza, *The probabilistic relevance framework: BM25 and beyond*, 2009. An item's text
+is both query and document; the table of the best matches per item is made once, so that serving
+is a gather. Events are not read: items nobody has met are scored too.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, Final, Self
+
+import numpy as np
+
+from recsys.features.interactions import Interactions
+from recsys.retrieval.collaborative.neighbours import NeighbourSource, product_rows
+from recsys.retrieval.content.words import (
+    Csr,
+    bounded,
+    coded,
+    largest,
+    tokens,
+    transposed,
+)
+from recsys.retrieval.fitted_source import (
+    Dials,
+    SourceInputs,
+    last_time,
+    resolve_dials,
+    weight_scale,
+)
+
+KEPT_MATCHES: Final = 200
+FREQUENT_SHARE: Final = 0.1
+"""Terms in more of the items than this are left out: they cost most and say least."""
+FREQUENT_LEAST: Final = 50
+"""Items below which no term counts as frequent."""
+QUERY_TERMS: Final = 40
+"""Rarest terms of a text used as query: bounds the work for long descriptions."""
+
+
+class Bm25(NeighbourSource):
+    """Text matches with the history's items."""
+
+    name: ClassVar[str] = "bm25"  # type: ignore[misc]
+    DIALS: ClassVar[Dials] = {
+        "decay": (0.8, (0.6, 0.8, 0.9)),
+        "popularity": (0.3, (0.0, 0.15, 0.3, 0.5)),
+        "k1": (1.2, (1.2,)),
+        "b": (0.5, (0.5,)),
+    }
+
+    @classmethod
+    def fit(
+        cls,
+        interactions: Interactions,
+        inputs: SourceInputs,
+        dials: Mapping[str, float],
+        *,
+        seed: int,
+        workers: int,
+    ) -> Self:
+        """Match every item's text with every other's; `popularity` is an exponent on support."""
+        chosen = resolve_dials(cls.name, cls.DIALS, dials)
+        n_items = interactions.n_items
+        documents, queries = weighted_terms(inputs.texts[:n_items], chosen["k1"], chosen["b"])
+        n_terms = int(documents[1].max()) + 1 if len(documents[1]) else 0
+        events = np.bincount(interactions.item[interactions.weight > 0], minlength=n_items)
+        lift = ((1.0 + events) ** chosen["popularity"]).astype(np.float32)
+        postings = transposed(documents, n_terms)
+        postings = bounded(postings, postings[2] * lift[postings[1]])
+        rows = product_rows(queries, postings, lift, KEPT_MATCHES, workers)
+        return cls(
+            *rows,
+            known=(np.diff(documents[0]) > 0).astype(np.uint8),
+            dials=chosen,
+            scale=weight_scale(interactions),
+            fit_until=last_time(interactions),
+        )
+
+
+def weighted_terms(texts: Sequence[str], k1: float, b: float) -> tuple[Csr, Csr]:
+    """BM25 weights of the terms of documents, and idf of the terms of queries, both N×T in CSR."""
+    bags = [Counter(tokens(text)) for text in texts]
+    n_items = len(bags)
+    most = max(FREQUENT_LEAST, int(FREQUENT_SHARE * n_items))
+    (offsets, column, count), vocabulary = coded([bag.items() for bag in bags], 2, most)
+    frequency = np.bincount(column, minlength=len(vocabulary))
+    idf = np.log1p((n_items - frequency + 0.5) / (frequency + 0.5)).astype(np.float32)
+    length = np.array([sum(bag.values()) for bag in bags], np.float32)
+    norm = k1 * (1.0 - b + b * length / max(1.0, float(length.mean() if n_items else 1.0)))
+    row = np.repeat(np.arange(n_items), np.diff(offsets))
+    weight = (count * (k1 + 1.0) / (count + norm[row])).astype(np.float32)
+    queries = largest((offsets, column, idf[column]), idf[column], QUERY_TERMS)
+    return (offsets, column, weight), queries

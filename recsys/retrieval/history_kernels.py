@@ -1,0 +1,517 @@
+"""The compiled inner loops of every source: one user at a time, offline and online alike.
+
+Shapes: N items of a source, h events of a history, K neighbours of an item, f factors, n candidates.
+Every kernel releases the interpreter lock, adds in a fixed order and depends on nothing but its
+arguments, so that a batch of users gives the bits that single calls give. Scratch arrays are the
+caller's, one set per thread; a kernel leaves `mark` all zero.
+"""
+
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
+import numpy as np
+import numpy.typing as npt
+from numba import njit
+
+from recsys.features.interactions import Floats, Ints, Longs
+
+Marks = npt.NDArray[np.uint8]
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def kernel(function: Function) -> Function:
+    """Compile on first use, cached on disk, without the interpreter lock."""
+    return cast(Function, njit(nogil=True, cache=True)(function))
+
+
+def reassociating(function: Function) -> Function:
+    """As `kernel`, with sums the compiler may reorder into vector lanes (the same way each call)."""
+    return cast(Function, njit(nogil=True, cache=True, fastmath={"reassoc", "contract"})(function))
+
+
+@kernel
+def weigh(
+    item: Ints,
+    weight: Floats,
+    known: Marks,
+    decay: float,
+    scale: float,
+    out_item: Ints,
+    out_weight: Floats,
+) -> int:
+    """The latest positive events on known items, newest first; returns how many.
+
+    Event r steps from the end weighs decay**r times its own weight / `scale`. Dislikes and items
+    the fit has not met are skipped and take no step. At most len(out_item) events are read.
+    """
+    count = 0
+    step = 1.0
+    for e in range(len(item) - 1, -1, -1):
+        if count == len(out_item):
+            break
+        i = item[e]
+        if weight[e] > 0 and 0 <= i < len(known) and known[i] == 1:
+            out_item[count] = i
+            out_weight[count] = step * weight[e] / scale
+            count += 1
+            step *= decay
+    return count
+
+
+@kernel
+def push(scores: Floats, items: Ints, size: int, score: float, item: int) -> int:
+    """Offer an item to a heap of the best `len(items)`; the worst is on top. Returns the new size.
+
+    Better is a higher score, and at equal scores the lower item index.
+    """
+    if size < len(items):
+        place = size
+        while place > 0:
+            parent = (place - 1) >> 1
+            if scores[parent] < score or (scores[parent] == score and items[parent] > item):
+                break
+            scores[place] = scores[parent]
+            items[place] = items[parent]
+            place = parent
+        scores[place] = score
+        items[place] = item
+        return size + 1
+    if score < scores[0] or (score == scores[0] and item > items[0]):
+        return size
+    sift(scores, items, size, score, item)
+    return size
+
+
+@kernel
+def sift(scores: Floats, items: Ints, size: int, score: float, item: int) -> None:
+    """Replace the top of the heap of `size` by an item and restore the order."""
+    place = 0
+    while True:
+        child = 2 * place + 1
+        if child >= size:
+            break
+        other = child + 1
+        if other < size and (
+            scores[other] < scores[child]
+            or (scores[other] == scores[child] and items[other] > items[child])
+        ):
+            child = other
+        if scores[child] > score or (scores[child] == score and items[child] < item):
+            break
+        scores[place] = scores[child]
+        items[place] = items[child]
+        place = child
+    scores[place] = score
+    items[place] = item
+
+
+@kernel
+def unheap(scores: Floats, items: Ints, size: int) -> None:
+    """Turn the heap into a list, best first, in place."""
+    for last in range(size - 1, 0, -1):
+        score, item = scores[last], items[last]
+        scores[last], items[last] = scores[0], items[0]
+        sift(scores, items, last, score, item)
+
+
+@kernel
+def gather(
+    offsets: Longs,
+    neighbour: Ints,
+    value: Floats,
+    item: Ints,
+    weight: Floats,
+    count: int,
+    total: Floats,
+    best: Floats,
+    mark: Marks,
+    touched: Ints,
+) -> int:
+    """Sum the weighted rows of `count` history items; returns how many items were touched.
+
+    `total` and `best` (float32[N]) hold the sum and the largest single contribution of the
+    touched items; the rows are CSR (offsets int64[N+1]). `mark` is left set for them.
+    """
+    met = 0
+    for r in range(count):
+        for p in range(offsets[item[r]], offsets[item[r] + 1]):
+            j = neighbour[p]
+            part = weight[r] * value[p]
+            if mark[j] == 0:
+                mark[j] = 1
+                touched[met] = j
+                met += 1
+                total[j] = part
+                best[j] = part
+            else:
+                total[j] += part
+                if part > best[j]:
+                    best[j] = part
+    return met
+
+
+@kernel
+def gather_top(
+    offsets: Longs,
+    neighbour: Ints,
+    value: Floats,
+    item: Ints,
+    weight: Floats,
+    count: int,
+    blocked: Marks,
+    total: Floats,
+    best: Floats,
+    mark: Marks,
+    touched: Ints,
+    out_items: Ints,
+    out_scores: Floats,
+) -> int:
+    """The best len(out_items) items of the summed rows with a positive sum; returns how many."""
+    met = gather(offsets, neighbour, value, item, weight, count, total, best, mark, touched)
+    size = 0
+    for t in range(met):
+        j = touched[t]
+        mark[j] = 0
+        if total[j] > 0 and blocked[j] == 0:
+            size = push(out_scores, out_items, size, total[j], j)
+    unheap(out_scores, out_items, size)
+    return size
+
+
+@kernel
+def gather_at(
+    offsets: Longs,
+    neighbour: Ints,
+    value: Floats,
+    item: Ints,
+    weight: Floats,
+    count: int,
+    known: Marks,
+    total: Floats,
+    best: Floats,
+    mark: Marks,
+    touched: Ints,
+    items: Ints,
+    out: Floats,
+) -> None:
+    """Sum, largest part and the newest item's part for given candidates: out is float32[n, 3].
+
+    NaN for candidates the source does not know; 0 for known ones that no history item reaches.
+    """
+    met = gather(offsets, neighbour, value, item, weight, count, total, best, mark, touched)
+    for c in range(len(items)):
+        j = items[c]
+        if j < 0 or j >= len(known) or known[j] == 0:
+            out[c, 0] = out[c, 1] = out[c, 2] = np.nan
+        elif mark[j] == 1:
+            out[c, 0] = total[j]
+            out[c, 1] = best[j]
+            out[c, 2] = 0.0
+        else:
+            out[c, 0] = out[c, 1] = out[c, 2] = 0.0
+    for t in range(met):
+        mark[touched[t]] = 0
+    newest = item[0]
+    low, high = offsets[newest], offsets[newest + 1]
+    for p in range(low, high):
+        total[neighbour[p]] = weight[0] * value[p]
+        mark[neighbour[p]] = 1
+    for c in range(len(items)):
+        j = items[c]
+        if 0 <= j < len(known) and mark[j] == 1:
+            out[c, 2] = total[j]
+    for p in range(low, high):
+        mark[neighbour[p]] = 0
+
+
+@kernel
+def listed_top(
+    order: Ints, score: Floats, blocked: Marks, out_items: Ints, out_scores: Floats
+) -> int:
+    """The first unblocked items of a fixed order; returns how many."""
+    size = 0
+    for p in range(len(order)):
+        if size == len(out_items):
+            break
+        j = order[p]
+        if blocked[j] == 0:
+            out_items[size] = j
+            out_scores[size] = score[j]
+            size += 1
+    return size
+
+
+@reassociating
+def dot(row: Floats, query: Floats) -> float:
+    """Inner product in float32; every dense score comes through here."""
+    total = np.float32(0.0)
+    for f in range(len(query)):
+        total += row[f] * query[f]
+    return float(total)
+
+
+@kernel
+def dots_at(rows: Floats, query: Floats, known: Marks, items: Ints, out: Floats) -> None:
+    """Inner products of given items: out is float32[n]; NaN for unknown ones."""
+    for c in range(len(items)):
+        j = items[c]
+        if j < 0 or j >= len(known) or known[j] == 0:
+            out[c] = np.nan
+        else:
+            out[c] = dot(rows[j], query)
+
+
+@kernel
+def dots_top(
+    rows: Floats, query: Floats, known: Marks, blocked: Marks, out_items: Ints, out_scores: Floats
+) -> int:
+    """The items with the highest inner product, over all N; returns how many."""
+    size = 0
+    for j in range(len(rows)):
+        if known[j] == 1 and blocked[j] == 0:
+            size = push(out_scores, out_items, size, dot(rows[j], query), j)
+    unheap(out_scores, out_items, size)
+    return size
+
+
+@kernel
+def dots_top_of_lists(
+    rows: Floats,
+    query: Floats,
+    known: Marks,
+    blocked: Marks,
+    offsets: Longs,
+    member: Ints,
+    probe: Ints,
+    out_items: Ints,
+    out_scores: Floats,
+) -> int:
+    """As `dots_top`, over the members of the probed inverted lists only; `rows` in their order."""
+    size = 0
+    for q in range(len(probe)):
+        for p in range(offsets[probe[q]], offsets[probe[q] + 1]):
+            j = member[p]
+            if known[j] == 1 and blocked[j] == 0:
+                size = push(out_scores, out_items, size, dot(rows[p], query), j)
+    unheap(out_scores, out_items, size)
+    return size
+
+
+@kernel
+def fold_in(
+    white: Floats, item: Ints, weight: Floats, count: int, alpha: float, out: Floats
+) -> None:
+    """Whitened user factor (float32[f]) of a weighted history, by an h×h solve.
+
+    `white` = Y L with L Lᵀ = (YᵀY + λI)⁻¹. With confidences W = alpha·weight above the unseen
+    ones' and targets c = W + weight, Woodbury gives scores Y A⁻¹ Yₕᵀc = white (whiteₕᵀ b) with
+    (I + W G) b = c and G = whiteₕ whiteₕᵀ; solved in its symmetric form √W⁻¹ b.
+    """
+    system = np.empty((count, count), np.float64)
+    target = np.empty(count, np.float64)
+    for r in range(count):
+        root = np.sqrt(alpha * weight[r])
+        target[r] = (alpha * weight[r] + weight[r]) / root
+        for s in range(r + 1):
+            product = dot(white[item[r]], white[item[s]])
+            system[r, s] = root * np.sqrt(alpha * weight[s]) * product
+        system[r, r] += 1.0
+    solve_in_place(system, target)
+    out[:] = 0.0
+    for r in range(count):
+        b = np.float32(target[r] * np.sqrt(alpha * weight[r]))
+        row = white[item[r]]
+        for f in range(len(out)):
+            out[f] += b * row[f]
+
+
+@kernel
+def solve_in_place(system: npt.NDArray[np.float64], target: npt.NDArray[np.float64]) -> None:
+    """Cholesky solve of a positive definite system given by its lower triangle."""
+    size = len(target)
+    for c in range(size):
+        for r in range(c, size):
+            value = system[r, c]
+            for k in range(c):
+                value -= system[r, k] * system[c, k]
+            system[r, c] = np.sqrt(value) if r == c else value / system[c, c]
+    for r in range(size):
+        for k in range(r):
+            target[r] -= system[r, k] * target[k]
+        target[r] /= system[r, r]
+    for r in range(size - 1, -1, -1):
+        for k in range(r + 1, size):
+            target[r] -= system[k, r] * target[k]
+        target[r] /= system[r, r]
+
+
+# ---------------------------------------------------------------------------- fitting
+
+
+@kernel
+def co_occurrence(
+    first: int,
+    until: int,
+    occurrence_offsets: Longs,
+    occurrence: Longs,
+    low: Longs,
+    high: Longs,
+    item: Ints,
+    weight: Floats,
+    before: int,
+    after: int,
+    decay: float,
+    row_scale: Floats,
+    column_scale: Floats,
+    out_items: Ints,
+    out_values: Floats,
+    out_count: Ints,
+) -> None:
+    """The K strongest companions of items first..until, into rows of out (float32[rows, K]).
+
+    Events lie in user order: event e of a user whose events are low[e]:high[e] meets those at
+    most `before` places earlier and `after` later; a pair weighs the product of both weights
+    times decay**(gap - 1), times row_scale[i] * column_scale[j]. An item is no companion of itself.
+    """
+    n_items = len(column_scale)
+    total = np.zeros(n_items, np.float32)
+    touched = np.empty(n_items, np.int32)
+    mark = np.zeros(n_items, np.uint8)
+    for i in range(first, until):
+        met = 0
+        for o in range(occurrence_offsets[i], occurrence_offsets[i + 1]):
+            e = occurrence[o]
+            for q in range(max(low[e], e - before), min(high[e], e + after + 1)):
+                j = item[q]
+                if j == i:
+                    continue
+                part = weight[e] * weight[q]
+                if decay < 1.0:
+                    part *= decay ** (abs(q - e) - 1)
+                if mark[j] == 0:
+                    mark[j] = 1
+                    touched[met] = j
+                    met += 1
+                    total[j] = part
+                else:
+                    total[j] += part
+        keep_row(
+            i - first, met, touched, total, mark, row_scale[i], column_scale,
+            out_items, out_values, out_count,
+        )  # fmt: skip
+
+
+@kernel
+def product_rows(
+    first: int,
+    until: int,
+    left_offsets: Longs,
+    left_column: Ints,
+    left_value: Floats,
+    right_offsets: Longs,
+    right_column: Ints,
+    right_value: Floats,
+    column_scale: Floats,
+    out_items: Ints,
+    out_values: Floats,
+    out_count: Ints,
+) -> None:
+    """The K largest entries of rows first..until of a product of CSR matrices, off the diagonal."""
+    n_items = len(column_scale)
+    total = np.zeros(n_items, np.float32)
+    touched = np.empty(n_items, np.int32)
+    mark = np.zeros(n_items, np.uint8)
+    for i in range(first, until):
+        met = 0
+        for o in range(left_offsets[i], left_offsets[i + 1]):
+            a = left_column[o]
+            for p in range(right_offsets[a], right_offsets[a + 1]):
+                j = right_column[p]
+                if j == i:
+                    continue
+                if mark[j] == 0:
+                    mark[j] = 1
+                    touched[met] = j
+                    met += 1
+                    total[j] = 0.0
+                total[j] += left_value[o] * right_value[p]
+        keep_row(
+            i - first, met, touched, total, mark, 1.0, column_scale,
+            out_items, out_values, out_count,
+        )  # fmt: skip
+
+
+@kernel
+def keep_row(
+    row: int,
+    met: int,
+    touched: Ints,
+    total: Floats,
+    mark: Marks,
+    row_scale: float,
+    column_scale: Floats,
+    out_items: Ints,
+    out_values: Floats,
+    out_count: Ints,
+) -> None:
+    """Keep the K best of the touched entries of a row, best first; `mark` is cleared."""
+    size = 0
+    for t in range(met):
+        j = touched[t]
+        mark[j] = 0
+        value = total[j] * row_scale * column_scale[j]
+        if value > 0:
+            size = push(out_values[row], out_items[row], size, value, j)
+    unheap(out_values[row], out_items[row], size)
+    out_count[row] = size
+
+
+# ---------------------------------------------------------------------------- fusion
+
+
+@kernel
+def fuse(
+    offsets: Longs,
+    item: Ints,
+    weight: Floats,
+    constant: float,
+    total: Floats,
+    mark: Marks,
+    touched: Ints,
+    out_items: Ints,
+    out_scores: Floats,
+) -> int:
+    """Weighted reciprocal-rank fusion of lists (CSR); returns how many items are kept."""
+    met = 0
+    for s in range(len(weight)):
+        for p in range(offsets[s], offsets[s + 1]):
+            j = item[p]
+            part = np.float32(weight[s] / (constant + (p - offsets[s]) + 1.0))
+            if mark[j] == 0:
+                mark[j] = 1
+                touched[met] = j
+                met += 1
+                total[j] = part
+            else:
+                total[j] += part
+    size = 0
+    for t in range(met):
+        j = touched[t]
+        mark[j] = 0
+        size = push(out_scores, out_items, size, total[j], j)
+    unheap(out_scores, out_items, size)
+    return size
+
+
+@kernel
+def places(listed: Ints, items: Ints, total: Floats, mark: Marks, out: Floats) -> None:
+    """1-based place of each item in a list, NaN where it is not in it."""
+    for p in range(len(listed)):
+        mark[listed[p]] = 1
+        total[listed[p]] = p + 1
+    for c in range(len(items)):
+        j = items[c]
+        inside = 0 <= j < len(mark) and mark[j] == 1
+        out[c] = total[j] if inside else np.nan
+    for p in range(len(listed)):
+        mark[listed[p]] = 0

@@ -1,0 +1,214 @@
+"""Which engines are in service: the champion, versions asked for by name, and those of experiments.
+
+A new champion is opened and warmed beside the old one, brought up to the log's end, and put in its
+place between two requests. A request keeps the engine it began with, so no answer mixes versions.
+"""
+
+import asyncio
+import gc
+import time
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import replace
+
+from recsys.data_schemas import columns as c
+from recsys.data_schemas.errors import RecsysError
+from recsys.serving import telemetry as metrics
+from recsys.serving.clock import Clock
+from recsys.serving.fallback import COLD_LENGTH
+from recsys.serving.follower import Follower, Live
+from recsys.serving.logs import log
+from recsys.serving.problems import Problem, unavailable
+from recsys.serving.released_model import Ask, Engine, EngineProvider
+from recsys.serving.settings import Settings
+from recsys.storage.eventlog import EventLog
+
+RETRY_SECONDS = 30.0
+"""Before a champion that failed to load is tried again."""
+
+
+class Versions:
+    """The engines of one worker."""
+
+    def __init__(
+        self, provider: EngineProvider, event_log: EventLog, clock: Clock, settings: Settings
+    ) -> None:
+        self._provider, self._settings = provider, settings
+        self._clock = clock
+        self.follower = Follower(event_log, clock, self.live)
+        self._champion: Live | None = None
+        self._pinned: OrderedDict[str, Live] = OrderedDict()
+        self._loading: dict[str, asyncio.Task[Live]] = {}
+        self._failed: dict[str, float] = {}
+        experiments = (settings.shadow, settings.interleave, settings.ab and settings.ab[0])
+        self._kept = {version for version in experiments if version}
+
+    # reading
+
+    def live(self) -> Iterator[Live]:
+        """Every engine in service."""
+        if self._champion is not None:
+            yield self._champion
+        yield from self._pinned.values()
+
+    @property
+    def ready(self) -> bool:
+        return self._champion is not None
+
+    def champion(self) -> Engine:
+        """The engine that answers when nobody asks for another.
+
+        Raises:
+            Problem: none is loaded yet (503).
+        """
+        if self._champion is None:
+            raise unavailable("No model is loaded yet.", retry_after=2)
+        return self._champion.engine
+
+    def cold_list(self, engine: Engine) -> list[str]:
+        """What a new user gets from an engine in service, best first."""
+        return next((live.cold for live in self.live() if live.engine is engine), [])
+
+    def open_version(self, version: str) -> Engine | None:
+        """An engine already in service, or None."""
+        if self._champion is not None and self._champion.engine.version == version:
+            return self._champion.engine
+        pinned = self._pinned.get(version)
+        return pinned.engine if pinned else None
+
+    def roles(self) -> dict[str, str]:
+        """version → `champion`, `shadow` or `pinned`."""
+        roles = dict.fromkeys(self._pinned, "pinned")
+        if self._settings.shadow in roles:
+            roles[str(self._settings.shadow)] = "shadow"
+        if self._champion is not None:
+            roles[self._champion.engine.version] = "champion"
+        return roles
+
+    async def get(self, version: str | None) -> Engine:
+        """The champion, or the version asked for, which is opened if needed.
+
+        Raises:
+            Problem: there is no such version (404); it is still being opened (503).
+        """
+        if version is None:
+            return self.champion()
+        found = self.open_version(version)
+        if found is not None:
+            if version in self._pinned:
+                self._pinned.move_to_end(version)
+            return found
+        task = self._loading.get(version) or self._start_loading(version)
+        budget = self._settings.timeout_ms / 1000 * 0.8
+        try:
+            return (await asyncio.wait_for(asyncio.shield(task), budget)).engine
+        except TimeoutError:
+            raise unavailable(f"Version {version!r} is being opened.", retry_after=2) from None
+        except RecsysError as error:
+            raise Problem(404, f"There is no model version {version!r}: {error.what}.") from None
+
+    # changing
+
+    async def watch(self) -> None:
+        """Keep the registry's champion in service, and the experiments' versions; until cancelled."""
+        while True:
+            try:
+                await self._follow_champion()
+                for version in self._kept - set(self._pinned):
+                    if self.ready and self.open_version(version) is None:
+                        await self.get(version)
+            except Exception as error:
+                detail = error.what if isinstance(error, RecsysError) else repr(error)[:300]
+                log("error", "champion_not_loaded", reason=detail)
+            await asyncio.sleep(self._settings.champion_poll if self.ready else 1.0)
+
+    async def _follow_champion(self) -> None:
+        """Look at the registry once; swap when the champion is another version."""
+        version = await asyncio.to_thread(self._provider.poll)
+        serving = self._champion.engine.version if self._champion else None
+        if serving is not None and (version is None or version == serving):
+            return
+        if version is not None and time.monotonic() < self._failed.get(version, 0.0):
+            return
+        try:
+            live = self._pinned.get(version or "") or await self._open(version)
+        except Exception:
+            if version is not None:
+                self._failed[version] = time.monotonic() + RETRY_SECONDS
+            raise
+        self._swap(live)
+
+    def _swap(self, live: Live) -> None:
+        """Between two requests: nothing here waits."""
+        old, self._champion = self._champion, live
+        new_version = live.engine.version
+        self._pinned.pop(new_version, None)
+        if old is not None:
+            if old.engine.version in self._kept:
+                self._pinned[old.engine.version] = old
+            metrics.MODEL.labels(version=old.engine.version).set(0)
+        metrics.MODEL.labels(version=new_version).set(1)
+        if self._clock.frozen:
+            self._clock.observe(live.engine.data_end)
+        metrics.SWAPS.inc()
+        log("info", "champion", version=new_version, log_position=live.position)
+
+    def _start_loading(self, version: str) -> "asyncio.Task[Live]":
+        task = asyncio.create_task(self._pin(version))
+        self._loading[version] = task
+
+        def finished(done: "asyncio.Task[Live]") -> None:
+            self._loading.pop(version, None)
+            if not done.cancelled() and done.exception() is not None:
+                log("warning", "version_not_opened", version=version)
+
+        task.add_done_callback(finished)
+        return task
+
+    async def _pin(self, version: str) -> Live:
+        live = await self._open(version)
+        self._pinned[version] = live
+        others = [name for name in self._pinned if name not in self._kept and name != version]
+        for name in others[: max(0, len(others) + 1 - self._settings.pinned_versions)]:
+            del self._pinned[name]
+        return live
+
+    async def _open(self, version: str | None) -> Live:
+        """Open, warm, and bring to the log's end, all beside the engines in service."""
+        started = time.monotonic()
+        engine, cold = await asyncio.to_thread(self._load, version)
+        live = Live(engine, engine.log_position, cold)
+        await self.follower.catch_up(joining=live)
+        log("info", "opened", version=engine.version, seconds=round(time.monotonic() - started, 2))
+        return live
+
+    def _load(self, version: str | None) -> tuple[Engine, list[str]]:
+        """Open and warm; the list of a new user is kept for bad times."""
+        engine = self._provider.load(version)
+        moment = engine.data_end + 1 if self._clock.frozen else self._clock.now()
+        cold = warm(engine, moment)
+        # What a release keeps is never garbage: the collector need not walk it during requests.
+        # What was kept of versions that are gone is looked at again first.
+        gc.unfreeze()
+        gc.collect()
+        gc.freeze()
+        return engine, cold
+
+
+def warm(engine: Engine, now: int) -> list[str]:
+    """Go once down every path a request may take, so that none is met cold (compiled kernels,
+    mapped pages); gives the list of a new user."""
+    cold = engine.answer(Ask(user_id="", now=now, k=COLD_LENGTH)).item_ids
+    some = cold[:5]
+    if some:
+        past = [{c.ITEM_ID: some[0], c.EVENT_TYPE: "click", c.TIMESTAMP: now - 1, c.VALUE: None}]
+        ask = Ask(
+            user_id="", now=now, k=3, history=past, exclude=some[:1], diversity=0.5, explain=3
+        )
+        engine.answer(ask)
+        engine.answer(replace(ask, items=some, diversity=0.0))
+        engine.answer(replace(ask, filters={c.CATEGORY: [""]}))
+        engine.similar(some[0], 3, now)
+        engine.item(some[0])
+    engine.user("")
+    return cold

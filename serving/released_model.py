@@ -1,0 +1,97 @@
+"""What stands behind the API: one released model with its online state.
+
+The service knows only these protocols. An engine is called on one thread (the worker's event
+loop), except `prepare`, `encode_new` and `search`, which run beside it.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from recsys.query import Answer, Ask
+from recsys.storage.eventlog import LogRecord
+
+__all__ = ["Answer", "Ask", "Encoding", "Engine", "EngineProvider", "Preparing", "Searchable"]
+
+
+class Engine(Protocol):
+    """One released model and its online state."""
+
+    @property
+    def version(self) -> str:
+        """Version of the bundle; every answer carries it."""
+        ...
+
+    @property
+    def log_position(self) -> int:
+        """Position of the last record folded in; 0 for none."""
+        ...
+
+    @property
+    def data_end(self) -> int:
+        """End of the data the model was released with, µs; where a frozen clock stands."""
+        ...
+
+    def answer(self, ask: Ask) -> Answer:
+        """Rank. Reads the state, never changes it."""
+        ...
+
+    def apply(self, records: Sequence[LogRecord]) -> None:
+        """Fold records into the state, in position order; those already folded are skipped."""
+        ...
+
+    def similar(self, item_id: str, k: int, now: int) -> list[tuple[str, float]] | None:
+        """Items nearest in text, best first; None for an unknown item."""
+        ...
+
+    def user(self, user_id: str) -> dict[str, Any] | None:
+        """What is stored: {"events": [...], "attributes": {...}}; None when nothing is."""
+        ...
+
+    def item(self, item_id: str) -> dict[str, Any] | None:
+        """Columns and attributes of an item; None for an unknown one."""
+        ...
+
+
+class Searchable(Protocol):
+    """An engine that can look through its catalogue, on another thread."""
+
+    def search(self, query: str, limit: int) -> list[str]:
+        """Ids of items whose text matches, best first; an empty query gives some items."""
+        ...
+
+
+class Preparing(Protocol):
+    """An engine that can encode texts ahead of `answer`, on another thread, many at once."""
+
+    def prepare(self, items: Sequence[Mapping[str, Any]]) -> None:
+        """Encode the texts of new items into the engine's cache; thread-safe."""
+        ...
+
+
+class Encoding(Protocol):
+    """An engine that encodes the texts of posted items beside `answer`, on another thread."""
+
+    @property
+    def waiting(self) -> int:
+        """Items whose text was not encoded yet; costs nothing to ask."""
+        ...
+
+    def encode_new(self, limit: int = ...) -> int:
+        """Encode up to `limit` of the items that wait; how many still wait."""
+        ...
+
+
+class EngineProvider(Protocol):
+    """Where released models come from."""
+
+    def load(self, version: str | None) -> Engine:
+        """Open a version (the champion for None), warmed and with its state; may take seconds.
+
+        Raises:
+            RecsysError: there is no such version.
+        """
+        ...
+
+    def poll(self) -> str | None:
+        """The champion's version now; None when there is none or the registry does not answer."""
+        ...

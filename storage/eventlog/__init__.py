@@ -1,0 +1,34 @@
+"""The durable log: the truth for events, impressions and new items between two nights.
+
+`open_log(uri)` gives SQLite (a path, `sqlite:///path`) or PostgreSQL (`postgresql://…`) behind
+one interface; `ImpressionBuffer` takes impressions off the request's path.
+"""
+
+from recsys.data_schemas.log_record import (
+    EVENT,
+    FORGET,
+    IMPRESSION,
+    ITEM,
+    Entry,
+    LogRecord,
+)
+from recsys.storage.eventlog.buffer import ImpressionBuffer
+from recsys.storage.eventlog.drain import export
+from recsys.storage.eventlog.log import EventLog, LogUnavailable
+from recsys.storage.eventlog.open_log import log_address, never_written, open_log
+
+__all__ = [
+    "EVENT",
+    "FORGET",
+    "IMPRESSION",
+    "ITEM",
+    "Entry",
+    "EventLog",
+    "ImpressionBuffer",
+    "LogRecord",
+    "LogUnavailable",
+    "export",
+    "log_address",
+    "never_written",
+    "open_log",
+]

@@ -1,0 +1,194 @@
+"""A range of the log as Parquet tables, for the nightly job and for other tools.
+
+Each table is written aside, synced and renamed, so a reader never meets half a file.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from recsys.data_schemas import columns as c
+from recsys.data_schemas.log_record import (
+    EVENT,
+    FORGET,
+    IMPRESSION,
+    ITEM,
+    KNOWN_POSITION,
+    LogRecord,
+    Tombstone,
+)
+from recsys.storage.eventlog.log import EventLog
+
+CHUNK = 20_000
+"""Records read and written at a time; bounds memory."""
+FEATURES = "features"
+"""Feature rows of a served list as JSON, on the sample that is logged for parity."""
+_TIME = pa.timestamp("us", tz="UTC")
+_TAIL = [(c.RECEIVED_AT, _TIME), (c.POSITION, pa.int64())]
+_EVENTS = pa.schema(
+    [
+        (c.USER_ID, pa.string()),
+        (c.ITEM_ID, pa.string()),
+        (c.EVENT_TYPE, pa.string()),
+        (c.TIMESTAMP, _TIME),
+        (c.VALUE, pa.float64()),
+        (c.IMPRESSION_ID, pa.string()),
+        (c.EVENT_ID, pa.string()),
+        *_TAIL,
+    ]
+)
+_IMPRESSIONS = pa.schema(
+    [
+        (c.IMPRESSION_ID, pa.string()),
+        (c.USER_ID, pa.string()),
+        (c.TIMESTAMP, _TIME),
+        (c.ITEM_IDS, pa.list_(pa.string())),
+        (c.PROPENSITIES, pa.list_(pa.float64())),
+        (c.SCORES, pa.list_(pa.float64())),
+        (c.MODEL_VERSION, pa.string()),
+        (c.SURFACE, pa.string()),
+        (c.CONTEXT, pa.string()),
+        (KNOWN_POSITION, pa.int64()),
+        (FEATURES, pa.string()),
+        *_TAIL,
+    ]
+)
+_FORGETS = pa.schema([(c.USER_ID, pa.string()), *_TAIL])
+_ITEM_TYPES: Mapping[str, Any] = {
+    c.ITEM_ID: pa.string(),
+    c.TITLE: pa.string(),
+    c.DESCRIPTION: pa.string(),
+    c.TAGS: pa.list_(pa.string()),
+    c.CATEGORY: pa.string(),
+    c.CREATED_AT: _TIME,
+    c.AVAILABLE: pa.bool_(),
+}
+
+
+def export(log: EventLog, after: int, until: int, out_dir: Path) -> dict[str, int]:
+    """Write the records with after < position ≤ until as Parquet tables.
+
+    Gives the number of rows by table: events, items, impressions, forgets.
+    """
+    out_dir.mkdir(parents=True, exist_ok=True)
+    tables = {
+        "events": (EVENT, _EVENTS),
+        "impressions": (IMPRESSION, _IMPRESSIONS),
+        "forgets": (FORGET, _FORGETS),
+    }
+    sinks = {
+        kind: _Sink(out_dir / f"{name}.parquet", schema) for name, (kind, schema) in tables.items()
+    }
+    items: list[dict[str, Any]] = []
+    try:
+        for chunk in _without_late_lists(_chunks(log, after, until)):
+            for kind, sink in sinks.items():
+                sink.write([_row(record) for record in chunk if record.kind == kind])
+            items += [_row(record) for record in chunk if record.kind == ITEM]
+        item_sink = _Sink(out_dir / "items.parquet", _item_schema(items))
+        sinks[ITEM] = item_sink
+        item_sink.write(_item_rows(items, item_sink.schema))
+    except BaseException:
+        for sink in sinks.values():
+            sink.abandon()
+        raise
+    for sink in sinks.values():
+        sink.finish()
+    return {
+        "events": sinks[EVENT].rows,
+        "items": sinks[ITEM].rows,
+        "impressions": sinks[IMPRESSION].rows,
+        "forgets": sinks[FORGET].rows,
+    }
+
+
+def _chunks(log: EventLog, after: int, until: int) -> Iterator[list[LogRecord]]:
+    while after < until:
+        chunk = [r for r in log.read(after, CHUNK) if r.position <= until]
+        if not chunk:
+            return
+        after = chunk[-1].position
+        yield chunk
+
+
+def _without_late_lists(chunks: Iterator[list[LogRecord]]) -> Iterator[list[LogRecord]]:
+    """Leave out lists that reached the log behind the wish of their person to be forgotten, though
+    they were made before it. The log refuses them by itself; one that others wrote may hold some."""
+    forgotten: dict[str, Tombstone] = {}
+    for chunk in chunks:
+        kept = []
+        for record in chunk:
+            if record.kind == FORGET:
+                forgotten[record.payload[c.USER_ID]] = Tombstone(
+                    record.position, record.received_at
+                )
+            stone = forgotten.get(record.payload.get(c.USER_ID, ""))
+            if record.kind != IMPRESSION or stone is None or not stone.covers(record.payload):
+                kept.append(record)
+        yield kept
+
+
+def _row(record: LogRecord) -> dict[str, Any]:
+    return {**record.payload, c.RECEIVED_AT: record.received_at, c.POSITION: record.position}
+
+
+class _Sink:
+    """One Parquet file, written aside."""
+
+    def __init__(self, path: Path, schema: pa.Schema) -> None:
+        self.schema, self.rows = schema, 0
+        self._path, self._aside = path, path.with_suffix(".parquet.tmp")
+        self._writer = pq.ParquetWriter(self._aside, schema)
+
+    def write(self, rows: list[dict[str, Any]]) -> None:
+        if rows:
+            self._writer.write_table(pa.Table.from_pylist(rows, schema=self.schema))
+            self.rows += len(rows)
+
+    def finish(self) -> None:
+        self._writer.close()
+        with self._aside.open("rb") as file:
+            os.fsync(file.fileno())
+        self._aside.replace(self._path)
+
+    def abandon(self) -> None:
+        self._writer.close()
+        self._aside.unlink(missing_ok=True)
+
+
+def _item_schema(items: list[dict[str, Any]]) -> pa.Schema:
+    """The standard columns, then each attribute met: boolean, number, or text when mixed."""
+    fields = list(_ITEM_TYPES.items())
+    known = {*_ITEM_TYPES, c.RECEIVED_AT, c.POSITION}
+    for name in sorted({key for item in items for key in item} - known):
+        values = [item[name] for item in items if item.get(name) is not None]
+        fields.append((name, _attribute_type(values)))
+    return pa.schema([*fields, *_TAIL])
+
+
+def _attribute_type(values: list[Any]) -> pa.DataType:
+    if values and all(isinstance(v, bool) for v in values):
+        return pa.bool_()
+    if values and all(isinstance(v, int | float) and not isinstance(v, bool) for v in values):
+        return pa.float64()
+    return pa.string()
+
+
+def _item_rows(items: list[dict[str, Any]], schema: pa.Schema) -> list[dict[str, Any]]:
+    """Attributes brought to the type of their column."""
+    casts: dict[str, Callable[[Any], Any]] = {
+        field.name: str if field.type == pa.string() else float
+        for field in schema
+        if field.name not in _ITEM_TYPES and field.type in (pa.string(), pa.float64())
+    }
+    return [
+        {
+            name: casts[name](value) if name in casts and value is not None else value
+            for name, value in item.items()
+        }
+        for item in items
+    ]

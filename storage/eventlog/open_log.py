@@ -1,0 +1,45 @@
+"""Which log a workspace writes to, and opening it."""
+
+from pathlib import Path
+
+from recsys.data_schemas.config import RecsysConfig
+from recsys.data_schemas.errors import UsageError
+from recsys.storage.eventlog.log import EventLog
+from recsys.storage.workspace import LOG_FILE
+
+
+def log_address(config: RecsysConfig) -> str:
+    """Where the durable log is: the one the config names, or SQLite in the workspace."""
+    return config.serving.log or str(config.workspace_path / "log" / LOG_FILE)
+
+
+def never_written(address: str) -> bool:
+    """Whether this is a file that no service has made yet."""
+    return "://" not in address and not Path(address).exists()
+
+
+def open_log(address: str | Path) -> EventLog:
+    """Open or create a log.
+
+    Args:
+        address: `postgresql://…`, `sqlite:///path`, or a path.
+
+    Raises:
+        UsageError: the address's scheme is not known, or the file cannot be opened.
+        LogUnavailable: the PostgreSQL server does not answer.
+    """
+    text = str(address)
+    if text.startswith(("postgresql://", "postgres://")):
+        from recsys.storage.eventlog.postgres import PostgresLog
+
+        return PostgresLog(text)
+    if "://" in text and not text.startswith("sqlite:///"):
+        raise UsageError(
+            "unknown kind of log",
+            where="serving.log",
+            found=text.split("://")[0] + "://…",
+            expected="postgresql://… , sqlite:///path, or a path",
+        )
+    from recsys.storage.eventlog.sqlite import SqliteLog
+
+    return SqliteLog(Path(text.removeprefix("sqlite:///")))

@@ -1,0 +1,260 @@
+"""Files that are whole or absent: written aside, flushed to the disk, then renamed.
+
+A reader never sees half a file, and a full disk or a kill leaves nothing under the final name.
+Hashes here are SHA-256 over content and relative names only: times and owners do not enter.
+"""
+
+import errno
+import hashlib
+import json
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path, PurePath
+from typing import Any
+
+from recsys.data_schemas.errors import RecsysError
+
+PART = ".part"
+"""Suffix of what is still being written; anything carrying it may be removed after a crash."""
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_FULL_WORDS = ("no space left on device", "disk is full", "disk quota exceeded")
+
+_SHORT_WRITE = re.compile(r"\d+ requested and \d+ written")
+
+
+class DiskFull(RecsysError):
+    """The disk has no room for what was being written (exit code 1)."""
+
+    @classmethod
+    def at(cls, path: Path, what: str | None = None) -> "DiskFull":
+        """The message for `path`: what was being written and how much is free there."""
+        return cls(
+            "the disk is full",
+            where=str(path),
+            found=f"{human_bytes(free_bytes(path))} free while writing {what or path.name}",
+            fix="free some space and run the same command again; it resumes where it stopped",
+        )
+
+
+def is_disk_full(error: BaseException | None) -> bool:
+    """Whether an exception, or what caused it, says that the disk is full.
+
+    Libraries wrap ENOSPC in exceptions of their own (SQLite, DuckDB, Arrow), and numpy's `tofile`
+    tells of a short write without an errno, so words count.
+    """
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        if isinstance(error, OSError) and error.errno in _FULL:
+            return True
+        text = str(error).lower()
+        if any(words in text for words in _FULL_WORDS) or _SHORT_WRITE.fullmatch(text):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def free_bytes(path: Path) -> int:
+    """Bytes free for us on the file system of `path` (or of its nearest existing parent)."""
+    place = path
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    return shutil.disk_usage(place).free
+
+
+def folder_bytes(path: Path) -> int:
+    """Bytes of all files below a folder; what vanishes meanwhile counts 0."""
+    total = 0
+    for folder, _, names in os.walk(path):
+        for name in names:
+            try:
+                total += os.lstat(os.path.join(folder, name)).st_size
+            except OSError:
+                continue
+    return total
+
+
+def human_bytes(count: float) -> str:
+    """`1.5 GB`; decimal units."""
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if abs(count) < 1000:
+            return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
+@contextmanager
+def explain_disk_full(path: Path, what: str | None = None) -> Iterator[None]:
+    """Turn a full disk, however a library words it, into `DiskFull`."""
+    try:
+        yield
+    except RecsysError:
+        raise
+    except Exception as error:
+        if is_disk_full(error):
+            raise DiskFull.at(path, what) from error
+        raise
+
+
+@contextmanager
+def atomic_folder(path: Path | str, what: str | None = None) -> Iterator[Path]:
+    """A temporary folder that becomes `path` when the block ends well, and vanishes otherwise.
+
+    An existing `path` is replaced. `what` names the content in the message of a full disk.
+
+    Raises:
+        DiskFull: there was no room; nothing of the new content remains.
+    """
+    target = Path(path)
+    with explain_disk_full(target, what):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        aside = aside_path(target)
+        aside.mkdir()
+        try:
+            yield aside
+            replace_folder(aside, target)
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
+
+
+def replace_folder(aside: Path, target: Path) -> None:
+    """Flush `aside` and rename it to `target`; an older `target` is moved away first."""
+    sync_folder(aside)
+    old = None
+    if target.exists():
+        old = aside_path(target)
+        target.rename(old)
+    aside.rename(target)
+    sync_path(target.parent)
+    if old is not None:
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def atomic_write(path: Path | str, content: bytes | str, *, mode: int | None = None) -> None:
+    """Write a whole file aside, flush it and rename it over `path`.
+
+    Raises:
+        DiskFull: there was no room; the former content of `path` is untouched.
+    """
+    target = Path(path)
+    data = content.encode("utf-8") if isinstance(content, str) else content
+    with explain_disk_full(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        aside = aside_path(target)
+        try:
+            with aside.open("wb") as file:
+                if mode is not None:
+                    os.fchmod(file.fileno(), mode)
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            aside.replace(target)
+            sync_path(target.parent)
+        finally:
+            aside.unlink(missing_ok=True)
+
+
+def write_json(path: Path | str, value: Any) -> None:
+    """`atomic_write` of indented JSON with sorted keys."""
+    text = json.dumps(plain(value), indent=2, sort_keys=True, ensure_ascii=False)
+    atomic_write(path, text + "\n")
+
+
+def sync_folder(folder: Path) -> None:
+    """Flush every file and folder below `folder` to the disk."""
+    for place, _, names in os.walk(folder):
+        for name in names:
+            sync_path(Path(place, name))
+        sync_path(Path(place))
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Give a file a second name where the file system allows it, a copy where not."""
+    try:
+        os.link(source, target)
+    except OSError as error:
+        if error.errno in _FULL:
+            raise
+        shutil.copyfile(source, target)
+
+
+def link_tree(source: Path, target: Path) -> None:
+    """A second tree of the same files, without their bytes where hard links work."""
+    shutil.copytree(source, target, copy_function=_link_for_copytree, dirs_exist_ok=True)
+
+
+def _link_for_copytree(source: str, target: str) -> str:
+    link_or_copy(Path(source), Path(target))
+    return target
+
+
+def aside_path(target: Path) -> Path:
+    """Where to write what is to become `target`: beside it, named after this process."""
+    return target.parent / f".{target.name}.{os.getpid()}-{secrets.token_hex(4)}{PART}"
+
+
+def sync_path(path: Path) -> None:
+    """fsync of a file or a folder entry; a symbolic link needs none."""
+    if path.is_symlink():
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def hash_file(path: Path | str) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal."""
+    with Path(path).open("rb", buffering=0) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def hash_folder(path: Path | str) -> str:
+    """SHA-256 over the relative names and bytes of all files below a folder."""
+    root = Path(path)
+    digest = hashlib.sha256()
+    for name in files_below(root):
+        digest.update(f"{name}\0{hash_file(root / name)}\n".encode())
+    return digest.hexdigest()
+
+
+def files_below(root: Path) -> list[str]:
+    """Relative POSIX names of all files below a folder, sorted."""
+    return sorted(p.relative_to(root).as_posix() for p in root.rglob("*") if p.is_file())
+
+
+def hash_json(value: Any) -> str:
+    """SHA-256 of a value's canonical JSON: key order does not matter, numbers keep their type.
+
+    Raises:
+        TypeError: the value holds something without a JSON form.
+    """
+    text = json.dumps(plain(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON has it: paths, tuples, sets, numpy scalars and pydantic models included."""
+    match value:
+        case None | bool() | int() | float() | str():
+            return value
+        case Mapping():
+            return {str(key): plain(item) for key, item in value.items()}
+        case list() | tuple():
+            return [plain(item) for item in value]
+        case set() | frozenset():
+            return sorted((plain(item) for item in value), key=repr)
+        case PurePath():
+            return str(value)
+        case bytes():
+            return value.hex()
+    for method in ("model_dump", "tolist", "isoformat"):
+        convert = getattr(value, method, None)
+        if convert is not None:
+            return plain(convert())
+    raise TypeError(f"{type(value).__name__} has no JSON form: {value!r:.100}")

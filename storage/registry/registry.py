@@ -1,0 +1,713 @@
+"""Releases in MLflow: one joint version per night, and which of them serves.
+
+Aliases: `champion` serves, `previous` is what `rollback` returns to, `challenger` is the latest
+candidate that was registered but not promoted. The history of champions (when, why, from what)
+is kept in tags of the registered model. A version comes into being with all its tags in one
+transaction after its files are in place, so a killed registration leaves nothing that looks valid.
+
+The embedded SQLite store is read, and its aliases are changed, without importing MLflow (see
+`embedded`); any other store is asked through MLflow's client.
+"""
+
+import contextlib
+import fcntl
+import importlib.util
+import json
+import os
+import shutil
+import socket
+import sqlite3
+import tempfile
+import time
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import unquote, urlparse
+from urllib.request import url2pathname
+
+from recsys.data_schemas.config import RecsysConfig
+from recsys.data_schemas.errors import RecsysError, UsageError
+from recsys.storage.bundle import Bundle, BundleRefused, open_bundle
+from recsys.storage.files import (
+    aside_path,
+    atomic_folder,
+    explain_disk_full,
+    link_tree,
+    plain,
+    sync_path,
+)
+from recsys.storage.registry.embedded import EmbeddedStore
+from recsys.storage.registry.mlflow_folder import DATA, write_model
+from recsys.storage.registry.version_tags import (
+    CHALLENGER,
+    CHAMPION,
+    DIGEST_TAG,
+    HISTORY_TAG,
+    METRICS_TAG,
+    PREVIOUS,
+    REPORT_TAG,
+    Change,
+    Changes,
+    RegistryError,
+    Version,
+    Versions,
+)
+from recsys.storage.workspace import Workspace
+
+KIND_TAG: Final = "recsys.kind"
+WORKSPACE_TAG: Final = "recsys.storage.workspace"
+KEEP_VERSIONS: Final = 14
+"""Versions kept besides those with an alias: two weeks of nights."""
+KNOCK_SECONDS: Final = 5.0
+_PORTS: Final = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
+_MODEL = "model"
+_REGISTRY_MODULES = frozenset(
+    {"mlflow", "sqlalchemy", "requests", "urllib3", "botocore", "boto3", "psycopg2", "psycopg"}
+)
+_QUIET: Final = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DO_NOT_TRACK": "true",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+    "GIT_PYTHON_REFRESH": "quiet",
+}
+Numbers = list[int]
+Pairs = list[tuple[str, Any]]
+Aliases = Mapping[str, int | None]
+
+
+class Registry:
+    """The releases of one workspace's model.
+
+    Args:
+        config: names the model, the tracking URI and the artifacts' location.
+    """
+
+    def __init__(self, config: RecsysConfig) -> None:
+        self.name = config.name
+        self.workspace = Workspace(config.workspace_path)
+        self._experiment = config.tracking.experiment
+        database = config.workspace_path / "mlflow" / "mlflow.db"
+        self.embedded = config.tracking.uri is None
+        self.uri = _with_driver(config.tracking.uri or f"sqlite:///{database}")
+        self._store = EmbeddedStore(database, self.name)
+        location = config.tracking.artifacts
+        if location is not None and "://" not in location:
+            location = config.path(location).as_uri()
+        if location is None and self.embedded:
+            location = (config.workspace_path / "mlflow" / "artifacts").as_uri()
+        self._artifacts = location
+
+    # --- reading ------------------------------------------------------------------------------
+
+    def champion(self) -> int | None:
+        """The version that serves; None before the first promotion. Milliseconds when embedded."""
+        return self.alias(CHAMPION)
+
+    def alias(self, alias: str) -> int | None:
+        """The version an alias points to."""
+        return self._aliases().get(alias)
+
+    def list(self) -> Versions:
+        """All valid versions, newest first."""
+        found = self._store.versions() if self._direct else self._read_client()
+        return sorted(found, key=lambda v: -v.version)
+
+    def show(self, version: int) -> Version:
+        """One version.
+
+        Raises:
+            UsageError: there is no such version; the message lists those there are.
+        """
+        versions = self.list()
+        for entry in versions:
+            if entry.version == version:
+                return entry
+        raise UsageError(
+            "there is no such model version",
+            where=f"models:/{self.name}",
+            found=version,
+            expected=", ".join(str(v.version) for v in versions) or "none is registered yet",
+            fix="`recsys models list` shows them",
+        )
+
+    def history(self) -> Changes:
+        """Who was champion when and why, oldest first."""
+        tags = self._model_tags()
+        entries = sorted((k, v) for k, v in tags.items() if k.startswith(HISTORY_TAG))
+        return [Change(**json.loads(value)) for _, value in entries]
+
+    def resolve(self, reference: str | int | None) -> int:
+        """A version from `3`, `champion`, `models:/NAME/3` or `models:/NAME@champion`.
+
+        Raises:
+            UsageError: it names another model, an unknown alias or version.
+        """
+        text = str(reference if reference is not None else CHAMPION)
+        if text.startswith("models:/"):
+            text = self._of_uri(text)
+        if text.isdecimal():
+            return self.show(int(text)).version
+        version = self.alias(text)
+        if version is None:
+            raise UsageError(
+                "no model version has this name",
+                where=f"models:/{self.name}",
+                found=text,
+                expected="a version number, or one of "
+                + (", ".join(self._aliases()) or "no alias yet"),
+                fix="run `recsys nightly` first" if text == CHAMPION else None,
+            )
+        return version
+
+    def _of_uri(self, uri: str) -> str:
+        rest = uri.removeprefix("models:/")
+        for mark in ("@", "/"):
+            name, separator, wanted = rest.rpartition(mark)
+            if separator and name == self.name:
+                return wanted
+        raise UsageError(
+            "the model's address names another model",
+            found=uri,
+            expected=f"models:/{self.name}/VERSION or models:/{self.name}@ALIAS",
+        )
+
+    def local_path(self, version: int) -> Path:
+        """The one local copy of a version's bundle, verified; fetched when absent.
+
+        Raises:
+            BundleRefused: the stored bundle does not match its manifest.
+        """
+        entry = self.show(version)
+        target = self.workspace.bundles / entry.digest
+        if target.is_dir():
+            with contextlib.suppress(BundleRefused):
+                return open_bundle(target).path
+        with self._fetching(entry.digest):
+            if target.is_dir():
+                # Another worker fetched it while we waited, or the copy was damaged.
+                with contextlib.suppress(BundleRefused):
+                    return open_bundle(target).path
+            self._fetch(entry, target)
+            found = open_bundle(target).digest
+            if found != entry.digest:
+                raise BundleRefused(
+                    "the stored bundle is not the one that was registered",
+                    where=f"{entry.source} (version {version})",
+                    found=f"digest {found[:16]}…",
+                    expected=f"digest {entry.digest[:16]}…",
+                    fix="roll back, or run `recsys nightly`",
+                )
+        return target
+
+    def _fetch(self, entry: Version, target: Path) -> None:
+        with atomic_folder(target, f"the local copy of version {entry.version}") as folder:
+            stored = _as_path(entry.source)
+            if stored is not None:
+                source = stored / "data" / DATA
+                if not source.is_dir():
+                    raise BundleRefused(
+                        "a registered version has lost its files",
+                        where=str(source),
+                        found="no such folder",
+                        fix="restore it, or promote another version",
+                    )
+                link_tree(source, folder)
+            else:
+                self._download(entry.source, folder)
+
+    def _download(self, source: str, folder: Path) -> None:
+        with (
+            self._asked("fetching a bundle"),
+            tempfile.TemporaryDirectory(dir=folder.parent) as aside,
+        ):
+            from mlflow.artifacts import download_artifacts
+
+            got = download_artifacts(
+                artifact_uri=f"{source.rstrip('/')}/data/{DATA}",
+                dst_path=aside,
+                tracking_uri=self.uri,
+            )
+            shutil.copytree(got, folder, dirs_exist_ok=True, copy_function=shutil.move)
+
+    @contextmanager
+    def _fetching(self, digest: str) -> Iterator[None]:
+        """One fetch of a digest at a time among the workers of a machine."""
+        handle = os.open(
+            self.workspace.bundles / f".{digest}.lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o666
+        )
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(handle)
+
+    # --- writing ------------------------------------------------------------------------------
+
+    def register(
+        self,
+        bundle_dir: Path | str,
+        tags: Mapping[str, Any] | None = None,
+        metrics: Mapping[str, float] | None = None,
+        report_dir: Path | str | None = None,
+        *,
+        costs: Mapping[str, float] | None = None,
+        challenger: bool = True,
+    ) -> int:
+        """Register a bundle as the next version; a bundle already registered keeps its version.
+
+        Args:
+            metrics: what the version is judged by; kept in its tags and its run.
+            costs: what making it cost; kept in its run only.
+            challenger: whether it may be tried beside the champion; a rejected one may not.
+
+        Raises:
+            BundleRefused: the bundle does not match its manifest.
+            RegistryError: the registry does not answer.
+        """
+        bundle = open_bundle(bundle_dir)
+        for known in self.list():
+            if known.digest == bundle.digest:
+                if challenger:
+                    self._offer(known)
+                return known.version
+        with self._asked("registering a version"):
+            self._bury_killed()
+            number = self._register(bundle, tags or {}, metrics or {}, costs or {}, report_dir)
+            if challenger:
+                self._client.set_registered_model_alias(self.name, CHALLENGER, str(number))
+        return number
+
+    def _register(
+        self,
+        bundle: Bundle,
+        tags: Mapping[str, Any],
+        metrics: Mapping[str, float],
+        costs: Mapping[str, float],
+        report_dir: Path | str | None,
+    ) -> int:
+        client = self._client
+        run = client.create_run(
+            self._experiment_id,
+            tags={KIND_TAG: "registration", WORKSPACE_TAG: str(self.workspace.path)},
+        )
+        run_id = run.info.run_id
+        try:
+            self._log_run(run_id, bundle, {**metrics, **costs}, report_dir)
+            source = self._store_model(run.info.artifact_uri, run_id, bundle)
+            self._ensure_model()
+            version = client.create_model_version(
+                self.name,
+                source=source,
+                run_id=run_id,
+                tags={
+                    **{str(key): str(value) for key, value in tags.items()},
+                    DIGEST_TAG: bundle.digest,
+                    METRICS_TAG: json.dumps(plain(metrics)),
+                    REPORT_TAG: str(report_dir) if report_dir else "",
+                },
+            )
+            client.set_terminated(run_id, "FINISHED")
+        except BaseException:
+            with contextlib.suppress(Exception):
+                client.set_terminated(run_id, "KILLED")
+                self._bury(run_id, run.info.artifact_uri)
+            raise
+        return int(version.version)
+
+    def log_curves(self, kind: str, curves: Mapping[str, Sequence[tuple[int, float]]]) -> None:
+        """Keep the curves of a fit, (step, value) by name, as a run of their own.
+
+        Raises:
+            RegistryError: the registry does not answer.
+        """
+        from mlflow.entities import Metric
+
+        with self._asked(f"logging the curves of the {kind}"):
+            run = self._client.create_run(
+                self._experiment_id,
+                tags={KIND_TAG: kind, WORKSPACE_TAG: str(self.workspace.path)},
+            )
+            now = int(time.time() * 1000)
+            points = [
+                Metric(_metric_name(name), float(value), now, step)
+                for name, curve in curves.items()
+                for step, value in curve
+            ]
+            for low in range(0, len(points), 1000):
+                self._client.log_batch(run.info.run_id, points[low : low + 1000])
+            self._client.set_terminated(run.info.run_id, "FINISHED")
+
+    def _offer(self, known: Version) -> None:
+        """Finish a registration that was cut short before its version became the challenger."""
+        if not known.aliases and known == self.list()[0] and not self._was_champion(known.version):
+            with self._asked("naming the challenger"):
+                self._client.set_registered_model_alias(self.name, CHALLENGER, str(known.version))
+
+    def _was_champion(self, version: int) -> bool:
+        return any(change.version == version for change in self.history())
+
+    def _log_run(
+        self,
+        run_id: str,
+        bundle: Bundle,
+        metrics: Mapping[str, float],
+        report_dir: Path | str | None,
+    ) -> None:
+        from mlflow.entities import Metric, Param
+
+        now = int(time.time() * 1000)
+        numbers = [
+            Metric(_metric_name(name), float(value), now, 0)
+            for name, value in metrics.items()
+            if isinstance(value, int | float)
+        ]
+        config = bundle.manifest.get("config") or {}
+        params = [Param(name, str(value)[:500]) for name, value in _flat(config)]
+        for low in range(0, max(len(numbers), len(params)), 100):
+            self._client.log_batch(run_id, numbers[low : low + 100], params[low : low + 100])
+        if report_dir is not None and Path(report_dir).exists():
+            self._client.log_artifacts(run_id, str(report_dir), "report")
+
+    def _store_model(self, artifact_uri: str, run_id: str, bundle: Bundle) -> str:
+        """Put the pyfunc model (the bundle within) among the run's artifacts; returns its URI."""
+        stored = _as_path(artifact_uri)
+        if stored is not None:
+            target = stored / _MODEL
+            with atomic_folder(target, "a registered model") as folder:
+                write_model(folder, bundle, run_id, _MODEL)
+        else:
+            with (
+                explain_disk_full(self.workspace.cache, "a registered model"),
+                tempfile.TemporaryDirectory(dir=self.workspace.cache) as aside,
+            ):
+                write_model(Path(aside) / _MODEL, bundle, run_id, _MODEL)
+                self._client.log_artifacts(run_id, str(Path(aside) / _MODEL), _MODEL)
+        return f"{artifact_uri.rstrip('/')}/{_MODEL}"
+
+    def promote(self, version: int, reason: str) -> int:
+        """Make a version the champion; the former champion becomes `previous`. Repeating is safe.
+
+        The bundle is fetched and verified first: a champion can always be loaded.
+        """
+        self.local_path(version)
+        before = self.champion()
+        changes: dict[str, int | None] = {}
+        if before != version:
+            changes |= {PREVIOUS: before} if before is not None else {}
+            changes |= {CHAMPION: version}
+        if self.alias(CHALLENGER) == version:
+            changes[CHALLENGER] = None
+        with self._asked("promoting a version"):
+            self._change(changes, Change.now("promote", version, before, reason))
+        return version
+
+    def rollback(self, reason: str = "rolled back by hand") -> int:
+        """Return to the champion before; repeating changes nothing. Returns the champion.
+
+        Afterwards nothing is `previous` until the next promotion, so that a repeated call cannot
+        bring the withdrawn version back.
+
+        Raises:
+            UsageError: there never was another champion.
+        """
+        champion, previous = self.champion(), self.alias(PREVIOUS)
+        if previous is None or previous == champion:
+            past = self.history()
+            if champion is not None and past and past[-1].action == "rollback":
+                return champion
+            raise UsageError(
+                "there is nothing to roll back to",
+                where=f"models:/{self.name}",
+                found=f"champion {champion}, no version before it",
+                fix="choose a version with `recsys models promote VERSION`",
+            )
+        self.local_path(previous)
+        with self._asked("rolling back"):
+            note = Change.now("rollback", previous, champion, reason)
+            self._change({CHAMPION: previous, PREVIOUS: None}, note)
+        return previous
+
+    def tag(self, version: int, tags: Mapping[str, Any]) -> None:
+        """Add tags to a version (the gate's reasons)."""
+        with self._asked("tagging a version"):
+            for key, value in tags.items():
+                self._client.set_model_version_tag(self.name, str(version), key, str(value))
+
+    def collect(self, keep: int = KEEP_VERSIONS) -> Numbers:
+        """Delete versions beyond the latest `keep` that no alias names; returns them."""
+        old = [v for v in self.list()[keep:] if not v.aliases]
+        if old:
+            with self._asked("deleting old versions"):
+                for entry in old:
+                    self._client.delete_model_version(self.name, str(entry.version))
+                    self._bury(entry.run_id, entry.source.removesuffix(f"/{_MODEL}"))
+        return [entry.version for entry in old]
+
+    def drop_reports(self) -> int:
+        """Delete the copies of reports that a remote store keeps beside the versions; how many
+        versions there are. Those in a folder are the caller's to clean file by file."""
+        remote = [v for v in self.list() if _as_path(v.source) is None]
+        if remote:
+            with self._asked("deleting reports"):
+                from mlflow.store.artifact.artifact_repository_registry import (
+                    get_artifact_repository,
+                )
+
+                for entry in remote:
+                    root = entry.source.removesuffix(f"/{_MODEL}")
+                    get_artifact_repository(root).delete_artifacts("report")
+        return len(remote)
+
+    def digests_in_use(self) -> set[str]:
+        """Digests of the versions with an alias; their local copies are kept."""
+        return {v.digest for v in self.list() if v.aliases}
+
+    def reports_in_use(self) -> set[str]:
+        """Names of the report folders of the versions with an alias; they are kept."""
+        return {Path(v.report).name for v in self.list() if v.aliases and v.report}
+
+    def check(self) -> str:
+        """Ask the registry for anything; returns what it is.
+
+        Raises:
+            RegistryError: it does not answer.
+        """
+        if self.embedded:
+            count = len(self.list())
+            return f"embedded SQLite, {count} version{'s' if count != 1 else ''}"
+        with self._asked("asking the registry"):
+            self._client.search_registered_models(max_results=1)
+        return _without_password(self.uri)
+
+    # --- MLflow's client ------------------------------------------------------------------------
+
+    @cached_property
+    def _client(self) -> Any:
+        quiet_mlflow()
+        if not self.embedded:
+            _knock(self.uri)
+        from mlflow.tracking import MlflowClient
+
+        quiet_logging()
+        if self.embedded and not self._store.path.exists():
+            _make_database(self._store.path)
+        return MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
+
+    @cached_property
+    def _experiment_id(self) -> str:
+        found = self._client.get_experiment_by_name(self._experiment)
+        if found is not None:
+            return str(found.experiment_id)
+        return str(self._client.create_experiment(self._experiment, self._artifacts))
+
+    def _ensure_model(self) -> None:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            self._client.create_registered_model(self.name)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+
+    def _change(self, aliases: Aliases, change: Change) -> None:
+        """Change aliases, noting a change of champion in the history, once however often repeated.
+
+        The embedded store does both in one transaction. Elsewhere the note comes first and the
+        champion before what follows from it, so that a change cut short is finished by repeating.
+        """
+        past = self.history()
+        new = CHAMPION in aliases and not (past and past[-1].same_as(change))
+        note = change if new else None
+        if self._direct:
+            if aliases:
+                self._store.change(aliases, note, len(past))
+            return
+        if note is not None:
+            key = f"{HISTORY_TAG}{len(past):06d}"
+            self._client.set_registered_model_tag(self.name, key, json.dumps(asdict(note)))
+        for alias, version in aliases.items():
+            if version is None:
+                self._client.delete_registered_model_alias(self.name, alias)
+            else:
+                self._client.set_registered_model_alias(self.name, alias, str(version))
+
+    def _bury_killed(self) -> None:
+        """Remove runs of ours that a killed registration left."""
+        runs = self._client.search_runs(
+            [self._experiment_id],
+            filter_string=f"attributes.status = 'RUNNING' and tags.`{KIND_TAG}` = 'registration' "
+            f"and tags.`{WORKSPACE_TAG}` = '{self.workspace.path}'",
+        )
+        used = {version.run_id for version in self.list()}
+        for run in runs:
+            if run.info.run_id in used:
+                self._client.set_terminated(run.info.run_id, "FINISHED")
+            else:
+                self._client.set_terminated(run.info.run_id, "KILLED")
+                self._bury(run.info.run_id, run.info.artifact_uri)
+
+    def _bury(self, run_id: str | None, artifact_uri: str) -> None:
+        stored = _as_path(artifact_uri)
+        if stored is not None:
+            shutil.rmtree(stored, ignore_errors=True)
+        if run_id is not None:
+            with contextlib.suppress(Exception):
+                self._client.delete_run(run_id)
+
+    @contextmanager
+    def _asked(self, doing: str) -> Iterator[None]:
+        """Say plainly that the registry failed, whatever its client raised."""
+        quiet_mlflow()
+        try:
+            with (
+                explain_disk_full(self._store.path, "the registry's database"),
+                warnings.catch_warnings(),
+            ):
+                # MLflow and what it stands on warn of each other's deprecations.
+                warnings.simplefilter("ignore")
+                yield
+        except (RecsysError, KeyboardInterrupt):
+            raise
+        except Exception as error:
+            if not _from_registry(error):
+                raise
+            raise RegistryError(
+                f"the registry failed while {doing}",
+                where=_without_password(self.uri),
+                found=(str(error).strip().splitlines() or [type(error).__name__])[0][:300],
+                fix="see that it runs and can be reached, then run the same command again",
+            ) from error
+
+    # --- the two ways to read -------------------------------------------------------------------
+
+    @cached_property
+    def _direct(self) -> bool:
+        """Whether the embedded store can be used without MLflow."""
+        return self.embedded and self._store.known()
+
+    def _aliases(self) -> dict[str, int]:
+        if self._direct:
+            return self._store.aliases()
+        model = self._remote_model()
+        return {a: int(v) for a, v in model.aliases.items()} if model is not None else {}
+
+    def _model_tags(self) -> dict[str, str]:
+        if self._direct:
+            return self._store.model_tags()
+        model = self._remote_model()
+        return dict(model.tags) if model is not None else {}
+
+    def _remote_model(self) -> Any:
+        with self._asked("reading the model"):
+            from mlflow.exceptions import MlflowException
+
+            try:
+                return self._client.get_registered_model(self.name)
+            except MlflowException as error:
+                if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                    return None
+                raise
+
+    def _read_client(self) -> Versions:
+        aliases = self._aliases()
+        with self._asked("listing versions"):
+            found = self._client.search_model_versions(f"name = '{self.name}'", max_results=1000)
+            entries = [(v, dict(v.tags)) for v in found]
+        return [
+            Version.of(int(v.version), int(v.creation_timestamp), tags, aliases, v.source, v.run_id)
+            for v, tags in entries
+            if DIGEST_TAG in tags
+        ]
+
+
+def _make_database(path: Path) -> None:
+    """Let MLflow make its tables aside, then rename the database into place.
+
+    MLflow makes them in many transactions: a database killed in between could never be opened.
+    """
+    from mlflow.tracking import MlflowClient
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = aside_path(path)
+    try:
+        MlflowClient(tracking_uri=f"sqlite:///{aside}").search_experiments(max_results=1)
+        sync_path(aside)
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def _with_driver(uri: str) -> str:
+    """SQLAlchemy takes `postgresql://` for psycopg2; name psycopg 3 where only that is there."""
+    for scheme in ("postgresql://", "postgres://"):
+        if uri.startswith(scheme) and importlib.util.find_spec("psycopg2") is None:
+            return "postgresql+psycopg://" + uri.removeprefix(scheme)
+    return uri
+
+
+def _knock(uri: str) -> None:
+    """See that somebody listens, before MLflow tries again and again for minutes.
+
+    Raises:
+        OSError: nobody does.
+    """
+    parsed = urlparse(uri)
+    port = parsed.port or _PORTS.get(parsed.scheme.split("+")[0])
+    if parsed.hostname and port:
+        socket.create_connection((parsed.hostname, port), KNOCK_SECONDS).close()
+
+
+def quiet_mlflow() -> None:
+    """Before MLflow is imported: no telemetry, short retries; the caller's own settings win."""
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
+
+
+def quiet_logging() -> None:
+    """MLflow and Alembic narrate every migration; only their warnings are of use."""
+    import logging
+
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def _as_path(uri: str) -> Path | None:
+    """The local folder of a file URI or plain path; None for a remote store."""
+    parsed = urlparse(uri)
+    if parsed.scheme == "file":
+        return Path(url2pathname(unquote(parsed.path)))
+    return Path(uri) if parsed.scheme == "" else None
+
+
+def _without_password(uri: str) -> str:
+    parsed = urlparse(uri)
+    if parsed.password is None:
+        return uri
+    return uri.replace(f":{parsed.password}@", ":***@")
+
+
+def _metric_name(name: str) -> str:
+    """MLflow allows no `@` in a metric's name."""
+    return "".join(ch if ch.isalnum() or ch in "_-./ " else "_" for ch in name.replace("@", "_at_"))
+
+
+def _flat(value: Mapping[str, Any], prefix: str = "") -> Pairs:
+    flat: Pairs = []
+    for name, item in value.items():
+        if isinstance(item, Mapping):
+            flat += _flat(item, f"{prefix}{name}.")
+        else:
+            flat.append((prefix + str(name), item))
+    return [(_metric_name(name), item) for name, item in flat] if not prefix else flat
+
+
+def _from_registry(error: Exception) -> bool:
+    """Whether an exception comes from the store or the way to it, not from a bug of ours."""
+    modules = {kind.__module__.split(".")[0] for kind in type(error).__mro__}
+    known = isinstance(error, ConnectionError | TimeoutError | socket.gaierror | sqlite3.Error)
+    return known or bool(modules & _REGISTRY_MODULES)

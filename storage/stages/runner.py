@@ -1,0 +1,310 @@
+"""One stage = one folder under the hash of what it was made from.
+
+`work/stages/<name>/<key>/` holds a finished output; its `stage.json`, written last, says so. A run
+that was killed leaves only a `.part` folder, which the next run redoes (or, for a stage that keeps
+checkpoints of its own, hands back to it). The same inputs and code give the same key, so a
+repeated night does nothing and a changed setting redoes exactly what depends on it.
+"""
+
+import contextlib
+import json
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from recsys.storage.files import (
+    PART,
+    explain_disk_full,
+    files_below,
+    folder_bytes,
+    hash_json,
+    human_bytes,
+    plain,
+    replace_folder,
+    write_json,
+)
+from recsys.storage.progress import Reporter
+from recsys.storage.stages.cost import Meter
+from recsys.storage.stages.identity import (
+    KEY_LENGTH,
+    changes,
+    code_version,
+    in_words,
+)
+from recsys.storage.workspace import StageId, Workspace
+
+MARKER = "stage.json"
+LAST = "last.json"
+FORMAT = 1
+
+Action = Callable[[Path], Mapping[str, Any] | None]
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """What a stage left and what it cost."""
+
+    name: str
+    key: str
+    path: Path
+    """The output folder; in a dry run of a stage that would run, it does not exist."""
+    facts: Mapping[str, Any]
+    """What the action returned; empty in a dry run of a stage that would run."""
+    skipped: bool
+    """Whether a kept output was used (in a dry run: would be used)."""
+    reason: str
+    seconds: float = 0.0
+    """Of the run that made the output, also when skipped now."""
+    peak_mb: float = 0.0
+    bytes: int = 0
+
+    @property
+    def cost(self) -> dict[str, float]:
+        """Numbers of this night for MLflow: a skipped stage cost nothing."""
+        if self.skipped:
+            return {"seconds": 0.0, "peak_mb": 0.0, "bytes": 0.0}
+        return {"seconds": self.seconds, "peak_mb": self.peak_mb, "bytes": float(self.bytes)}
+
+
+class StageRunner:
+    """Runs the stages of one night, remembering what earlier nights did.
+
+    Args:
+        workspace: where outputs are kept; the caller holds its lock (unless `dry_run`).
+        reporter: told what runs, what is unchanged and why.
+        dry_run: nothing is run or written; each stage says what it would do.
+        run: name of this run, sorting by time; the outputs it uses are kept by the last runs' rule.
+    """
+
+    def __init__(
+        self,
+        workspace: Workspace,
+        reporter: Reporter | None = None,
+        dry_run: bool = False,
+        run: str | None = None,
+    ) -> None:
+        self.workspace = workspace
+        self.dry_run = dry_run
+        self.results: list[StageResult] = []
+        self._reporter = reporter if reporter is not None else Reporter()
+        self._met: dict[StageId, None] = {}
+        """Stages and keys of this run so far, in order."""
+        self._run = run or f"{datetime.now(UTC):%Y%m%dT%H%M%S.%f}"
+
+    @property
+    def used(self) -> dict[str, str]:
+        """{stage name: key} of this run, for the bundle's manifest.
+
+        A stage that ran with several keys has its further ones under `name#2`, `name#3`, ….
+        """
+        used: dict[str, str] = {}
+        for name, keys in self._keys().items():
+            for place, key in enumerate(keys, 1):
+                used[name if place == 1 else f"{name}#{place}"] = key
+        return used
+
+    def _keys(self) -> dict[str, list[str]]:
+        keys: dict[str, list[str]] = {}
+        for result in self.results:
+            known = keys.setdefault(result.name, [])
+            if result.key not in known:
+                known.append(result.key)
+        return keys
+
+    def run(
+        self,
+        name: str,
+        inputs: Mapping[str, Any],
+        action: Action,
+        *,
+        code: Sequence[str | Path] = (),
+        resumable: bool = False,
+        personal: bool = True,
+    ) -> StageResult:
+        """The stage's output: the kept one when inputs and code are unchanged, a new one otherwise.
+
+        `inputs` is JSON-able (upstream keys, data hashes, config sections); `code` names the
+        modules, packages or files whose source decides the output. `action` fills an empty folder
+        and returns its facts; with `resumable` it may find there what a killed run of the same key
+        left (its checkpoints). `personal` says whether the output holds rows about persons (even
+        by number): forgetting a person removes such outputs, so only models and pages without
+        persons may say no.
+
+        Raises:
+            DiskFull: nothing half-written remains.
+        """
+        identity, key, path = self._place(name, inputs, code)
+        kept, damage = _kept(path)
+        if kept is not None:
+            result = self._found(name, key, path, kept)
+        else:
+            reason = damage or self._why(identity, path)
+            result = StageResult(name, key, path, {}, skipped=False, reason=reason)
+            if self.dry_run:
+                self._reporter.say(f"{name}: would run because {reason}")
+            else:
+                self._reporter.say(f"{name}: running because {reason}")
+                result = self._do(result, identity | {"personal": personal}, action, resumable)
+        self._remember(result)
+        return result
+
+    def find(
+        self, name: str, inputs: Mapping[str, Any], *, code: Sequence[str | Path] = ()
+    ) -> StageResult | None:
+        """The kept output of these inputs and code, which this run then uses; None without one."""
+        _, key, path = self._place(name, inputs, code)
+        kept, _ = _kept(path)
+        if kept is None:
+            return None
+        result = self._found(name, key, path, kept)
+        self._remember(result)
+        return result
+
+    def _place(
+        self, name: str, inputs: Mapping[str, Any], code: Sequence[str | Path]
+    ) -> tuple[dict[str, Any], str, Path]:
+        """(identity, key, folder) of a stage's output."""
+        identity = {"inputs": plain(inputs), "code": code_version(code)}
+        key = hash_json({"stage": name, "format": FORMAT, **identity})[:KEY_LENGTH]
+        return identity, key, self.workspace.path / "stages" / name / key
+
+    def _found(self, name: str, key: str, path: Path, marker: dict[str, Any]) -> StageResult:
+        if (name, key) not in self._met:
+            self._reporter.say(f"{name}: unchanged ({key[:8]})")
+        return _from_marker(name, key, path, marker)
+
+    def _do(
+        self, plan: StageResult, identity: dict[str, Any], action: Action, resumable: bool
+    ) -> StageResult:
+        part = plan.path.parent / f".{plan.key}{PART}"
+        with explain_disk_full(plan.path, f"the output of stage {plan.name}"):
+            if not resumable:
+                shutil.rmtree(part, ignore_errors=True)
+            part.mkdir(parents=True, exist_ok=True)
+            # A killed write of a checkpoint left its file aside; nobody will rename it now.
+            for aside in list(part.rglob(f".*{PART}")):
+                if aside.is_dir():
+                    shutil.rmtree(aside, ignore_errors=True)
+                else:
+                    aside.unlink(missing_ok=True)
+            try:
+                with Meter() as meter:
+                    facts = _as_read_again(action(part) or {})
+                result = replace(
+                    plan,
+                    facts=facts,
+                    seconds=round(meter.seconds, 3),
+                    peak_mb=round(meter.peak_mb, 1),
+                    bytes=folder_bytes(part),
+                )
+                self._finish(part, result, identity)
+            except BaseException:
+                if not resumable:
+                    shutil.rmtree(part, ignore_errors=True)
+                raise
+        self._reporter.say(
+            f"{plan.name}: {result.seconds:.1f} s, peak {result.peak_mb:,.0f} MB, "
+            f"{human_bytes(result.bytes)} ({plan.key[:8]})"
+        )
+        return result
+
+    def _finish(self, part: Path, result: StageResult, identity: dict[str, Any]) -> None:
+        marker = {
+            "format": FORMAT,
+            "name": result.name,
+            "key": result.key,
+            **identity,
+            "facts": result.facts,
+            "reason": result.reason,
+            "seconds": result.seconds,
+            "peak_mb": result.peak_mb,
+            "bytes": result.bytes,
+            "files": {f: (part / f).stat().st_size for f in files_below(part)},
+            "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+        write_json(part / MARKER, marker)
+        replace_folder(part, result.path)
+        write_json(result.path.parent / LAST, identity | {"key": result.key})
+
+    def _why(self, identity: dict[str, Any], path: Path) -> str:
+        """Why there is no output to use, against the earlier run that is nearest.
+
+        A stage may run several times a night (once for each cut), so the latest run of the same
+        name is not always the one to compare with: the one with fewest changes is, the latest of
+        those.
+        """
+        if path.parent.joinpath(f".{path.name}{PART}").exists():
+            return "it was interrupted"
+        earlier = _earlier(path.parent)
+        if not earlier:
+            return "it has not run yet"
+        now = _comparable(identity)
+        changed = min((changes(before, now) for before in earlier), key=len)
+        return in_words(changed) or "its output is no longer kept"
+
+    def _remember(self, result: StageResult) -> None:
+        """Keep the result; a night asks for the same sources at many cuts, which is said once."""
+        self.results.append(result)
+        stage: StageId = (result.name, result.key)
+        if stage in self._met:
+            return
+        self._met[stage] = None
+        if not self.dry_run:
+            self.workspace.record_use(self._run, list(self._met))
+
+
+def _as_read_again(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Facts as later nights find them in the marker, in its order of keys: whether a stage ran or was
+    found must make no difference to what follows."""
+    again: dict[str, Any] = json.loads(json.dumps(plain(facts), sort_keys=True))
+    return again
+
+
+def _comparable(identity: Mapping[str, Any]) -> dict[str, Any]:
+    return {**identity.get("inputs", {}), "code": identity.get("code", {})}
+
+
+def _earlier(folder: Path) -> list[dict[str, Any]]:
+    """What earlier runs of a stage were made from, latest first."""
+    markers = sorted(folder.glob(f"*/{MARKER}"), key=lambda f: -f.stat().st_mtime_ns)
+    found = []
+    for file in [folder / LAST, *markers]:
+        with contextlib.suppress(OSError, ValueError):
+            found.append(_comparable(json.loads(file.read_text(encoding="utf-8"))))
+    return found
+
+
+def _kept(path: Path) -> tuple[dict[str, Any] | None, str | None]:
+    """A finished output's marker, or (None, damage) when it cannot be used."""
+    try:
+        marker: dict[str, Any] = json.loads((path / MARKER).read_text(encoding="utf-8"))
+        files = marker["files"]
+    except FileNotFoundError:
+        return None, None
+    except (ValueError, KeyError, OSError):
+        return None, "its kept output has an unreadable marker"
+    for name, size in files.items():
+        try:
+            found = (path / name).stat().st_size
+        except OSError:
+            return None, f"its kept output lacks {name}"
+        if found != size:
+            return None, f"its kept output is damaged: {name} has {found} bytes, not {size}"
+    return marker, None
+
+
+def _from_marker(name: str, key: str, path: Path, marker: dict[str, Any]) -> StageResult:
+    return StageResult(
+        name,
+        key,
+        path,
+        marker["facts"],
+        skipped=True,
+        reason="unchanged",
+        seconds=marker["seconds"],
+        peak_mb=marker["peak_mb"],
+        bytes=marker["bytes"],
+    )

@@ -1,0 +1,49 @@
+"""Who asked to be forgotten: the list that every reading of the caller's files leaves out.
+
+The caller's own files are read again every night and never rewritten, so the workspace has to know
+whom to leave out. `work/forgotten.json` holds the user id and the time, nothing else, readable by its
+owner only. The id is not hashed: the caller's files hold it anyway, and a hash of a guessable id
+would only look like protection.
+"""
+
+import json
+
+from recsys.data_schemas.errors import RecsysError
+from recsys.storage.files import (
+    atomic_write,
+)
+from recsys.storage.workspace import Workspace
+
+
+def forgotten(workspace: Workspace) -> set[str]:
+    """Users that must be left out whenever the caller's files are read.
+
+    Raises:
+        RecsysError: the tombstone file is damaged; reading on would bring people back.
+    """
+    return set(_tombstones(workspace))
+
+
+def _tombstones(workspace: Workspace) -> dict[str, str]:
+    """{user id: time of forgetting}"""
+    file = workspace.tombstones
+    try:
+        known = json.loads(file.read_text(encoding="utf-8"))["users"]
+    except FileNotFoundError:
+        return {}
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        raise RecsysError(
+            "the list of forgotten users cannot be read",
+            where=str(file),
+            found=str(error),
+            fix="restore it from a copy; without it forgotten people would come back",
+        ) from None
+    return {str(user): str(at) for user, at in known.items()}
+
+
+def write_tombstone(workspace: Workspace, user_id: str, at: str) -> None:
+    """Leave a person out of every later reading; the first time of forgetting stays."""
+    users = _tombstones(workspace)
+    users.setdefault(user_id, at)
+    text = json.dumps({"users": users}, indent=1, sort_keys=True, ensure_ascii=False)
+    atomic_write(workspace.tombstones, text + "\n", mode=0o600)

@@ -1,0 +1,95 @@
+"""The scheduler files, by their own validators where this machine has them."""
+
+import ast
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+from recsys.operations.cli.main import build_parser
+
+DEPLOY = Path(__file__).parents[2] / "deploy"
+UNITS = sorted(p.name for p in (DEPLOY / "systemd").iterdir())
+
+
+def command_after(text):
+    """The words of the first recsys call in a text."""
+    words = text.split("bin/recsys ", 1)[1].split()
+    return words[: next((i for i, w in enumerate(words) if w.startswith((">>", "||"))), len(words))]
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd here")
+def test_systemd_units(tmp_path):
+    for name in UNITS:
+        text = (DEPLOY / "systemd" / name).read_text()
+        # The command and its user are not on this machine; everything else is checked as it is.
+        text = text.replace("/srv/recsys/.venv/bin/recsys", "/bin/true")
+        text = text.replace("WorkingDirectory=/srv/recsys", "WorkingDirectory=/")
+        (tmp_path / name).write_text(text.replace("User=recsys", "User=root"))
+    done = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", *(str(tmp_path / name) for name in UNITS)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"SYSTEMD_LOG_LEVEL": "warning"},
+    )
+    problems = [line for line in done.stderr.splitlines() if str(tmp_path) in line]
+    assert problems == []
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd here")
+def test_the_timer_names_a_moment():
+    timer = (DEPLOY / "systemd" / "recsys-nightly.timer").read_text()
+    when = next(line for line in timer.splitlines() if line.startswith("OnCalendar="))
+    subprocess.run(
+        ["systemd-analyze", "calendar", when.split("=", 1)[1]],
+        check=True,
+        stdout=subprocess.DEVNULL,
+    )
+
+
+@pytest.mark.parametrize("name", [n for n in UNITS if n.endswith(".service")])
+def test_the_units_call_commands_that_exist(name):
+    text = (DEPLOY / "systemd" / name).read_text()
+    line = next(line for line in text.splitlines() if line.startswith("ExecStart="))
+    assert callable(build_parser().parse_args(command_after(line)).run)
+
+
+def test_the_cron_line_is_five_fields_a_user_and_a_command():
+    lines = (DEPLOY / "cron" / "recsys").read_text().splitlines()
+    entry = next(line for line in lines if line[:1].isdigit())
+    minute, hour, *rest, user, command = entry.split(maxsplit=6)
+    assert 0 <= int(minute) < 60
+    assert 0 <= int(hour) < 24
+    assert rest == ["*", "*", "*"]
+    assert user == "recsys"
+    assert "%" not in command, "cron reads % as a line break"
+    subprocess.run(["bash", "-n", "-c", command], check=True)
+    assert callable(build_parser().parse_args(command_after(command)).run)
+
+
+def test_the_kubernetes_job():
+    documents = list(yaml.safe_load_all((DEPLOY / "kubernetes" / "nightly.yaml").read_text()))
+    config, job = documents
+    assert yaml.safe_load(config["data"]["recsys.yaml"])["data"]
+    spec = job["spec"]["jobTemplate"]["spec"]
+    container = spec["template"]["spec"]["containers"][0]
+    assert job["spec"]["concurrencyPolicy"] == "Forbid"
+    assert spec["template"]["spec"]["restartPolicy"] == "Never"
+    assert spec["podFailurePolicy"]["rules"][0]["onExitCodes"]["containerName"] == container["name"]
+    assert callable(build_parser().parse_args(container["command"][1:]).run)
+    volumes = {volume["name"] for volume in spec["template"]["spec"]["volumes"]}
+    assert {mount["name"] for mount in container["volumeMounts"]} == volumes
+
+
+def test_the_airflow_dag_is_python_that_calls_a_command():
+    tree = ast.parse((DEPLOY / "airflow" / "recsys_nightly.py").read_text())
+    texts = [
+        n.value for n in ast.walk(tree) if isinstance(n, ast.Constant) and isinstance(n.value, str)
+    ]
+    command = next(text for text in texts if "bin/recsys " in text)
+    assert callable(build_parser().parse_args(command_after(command)).run)

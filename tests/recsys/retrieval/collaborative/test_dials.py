@@ -1,0 +1,116 @@
+"""No dial is ignored in silence: another value gives other scores, for every dial of every source.
+
+This is also how `implicit` is held to what it is told: it drops arguments on some of its paths.
+"""
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from recsys.data_schemas.columns import (
+    CATEGORY,
+    CREATED_AT,
+    ITEM_ID,
+    TAGS,
+    TITLE,
+)
+from recsys.features.catalogue import Catalogue
+from recsys.features.interactions import DAY
+from recsys.retrieval.collaborative.als import Als
+from recsys.retrieval.fitted_source import SourceInputs
+from recsys.retrieval.source_kinds import FITTABLE, source_class
+from recsys.training.sources.fit_source import fit_one
+
+BASE = {"sequence": {"width": 16.0, "negatives": 32.0, "learning_rate": 0.01}}
+"""Dials that make a fit quick."""
+OTHER = {
+    "factors": 4.0,
+    "iterations": 1.0,
+    "items": 5.0,
+    "window": 1.0,
+    "smoothing": 9.0,
+    "k1": 0.3,
+    "b": 0.0,
+    "width": 32.0,
+    "heads": 1.0,
+    "blocks": 2.0,
+    "length": 2.0,
+    "epochs": 800.0,  # few events: a fit has a least number of steps
+    "dropout": 0.5,
+    "id_dropout": 0.7,
+    "negatives": 8.0,
+    "learning_rate": 0.001,
+    "weight_decay": 0.5,
+}
+"""Values that the grid for tuning does not hold, or that are far enough to matter in a small world."""
+EVERY_DIAL = [(name, dial) for name in FITTABLE for dial in source_class(name).DIALS]
+
+
+@pytest.fixture(scope="module")
+def rich(world):
+    """The small world with texts of unequal lengths and items created one after the other."""
+    interactions, inputs = world
+    size = interactions.n_items
+    texts = [f"{title} " + "widget acme " * (i % 5) for i, title in enumerate(inputs.texts)]
+    catalogue = Catalogue.from_table(
+        pa.table(
+            {
+                ITEM_ID: [f"i{i}" for i in range(size)],
+                TITLE: texts,
+                TAGS: [[f"shelf{i % 4}"] for i in range(size)],
+                CATEGORY: [f"hall{i % 2}" for i in range(size)],
+                CREATED_AT: pa.array(
+                    [(1 + i) * DAY for i in range(size)], pa.timestamp("us", "UTC")
+                ),
+            }
+        )
+    )
+    return interactions, SourceInputs(catalogue, texts, inputs.vectors)
+
+
+@pytest.fixture(scope="module")
+def scores(rich, history):
+    """(source, dials) → scores of all items for some histories, each fitted once."""
+    kept = {}
+
+    def of(name, **dials):
+        key = (name, tuple(sorted(dials.items())))
+        if key not in kept:
+            source = fit_one(name, *rich, BASE.get(name, {}) | dials, seed=1, workers=1)
+            pasts = [history([0, 2, 4, 10]), history([1, 3, 9])]
+            items = np.arange(rich[0].n_items, dtype=np.int32)
+            kept[key] = np.stack([source.score(past, items, 0) for past in pasts])
+        return kept[key]
+
+    return of
+
+
+@pytest.mark.parametrize(("name", "dial"), EVERY_DIAL)
+def test_another_value_gives_other_scores(name, dial, scores):
+    default, grid = source_class(name).DIALS[dial]
+    now = BASE.get(name, {}).get(dial, default)
+    other = OTHER[dial] if dial in OTHER else next(value for value in grid if value != now)
+    assert other != now
+    assert not np.array_equal(scores(name), scores(name, **{dial: other}), equal_nan=True)
+
+
+def test_implicit_is_told_everything_and_keeps_it(rich, monkeypatch):
+    from implicit.cpu import als
+
+    made = []
+
+    class Watched(als.AlternatingLeastSquares):
+        def fit(self, *args, **settings):
+            assert self.item_factors is None  # it would go on from earlier factors in silence
+            super().fit(*args, **settings)
+            made.append(self)
+
+    monkeypatch.setattr(als, "AlternatingLeastSquares", Watched)
+    told = {"factors": 6.0, "alpha": 3.0, "regularization": 0.5, "iterations": 2.0}
+    Als.fit(*rich, told, seed=5, workers=2)
+    (model,) = made
+    assert (model.factors, model.alpha, model.regularization) == (6, 3.0, 0.5)
+    assert (model.iterations, model.num_threads, model.random_state) == (2, 2, 5)
+    assert model.use_native
+    assert model.use_cg
+    assert model.item_factors.shape == (rich[0].n_items, 6)

@@ -1,0 +1,83 @@
+"""Filters, caps and diversity on lists small enough to see."""
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from recsys.data_schemas.errors import UsageError
+from recsys.features.catalogue import Catalogue
+from recsys.rules import Caps, allowed_by, diversify
+
+CATALOGUE = Catalogue.from_table(
+    pa.table(
+        {
+            "item_id": list("abcdef"),
+            "title": ["t"] * 6,
+            "tags": [["x"], ["x", "y"], [], ["y"], None, ["z"]],
+            "category": ["film", "film", "film", "book", None, "book"],
+            "price": [1.0, 2.0, 2.0, None, 5.0, 1.0],
+            "maker": ["m", "n", "m", "m", "m", None],
+        }
+    )
+)
+ITEMS = np.arange(6, dtype=np.int32)
+SCORE = np.array([6.0, 5.0, 4.0, 3.0, 2.0, 1.0])
+NO_VECTORS = np.full((6, 2), np.nan, np.float32)
+
+
+def names(order):
+    return "".join("abcdef"[i] for i in order)
+
+
+@pytest.mark.parametrize(
+    ("filters", "kept"),
+    [
+        ({}, "abcdef"),
+        ({"category": "film"}, "abc"),
+        ({"category": ["book", "nothing"]}, "df"),
+        ({"tags": ["y", "z"]}, "bdf"),
+        ({"price": 2}, "bc"),
+        ({"price": "2"}, ""),
+        ({"category": "film", "maker": "m"}, "ac"),
+        ({"category": []}, ""),
+    ],
+)
+def test_every_filter_must_hold(filters, kept):
+    assert names(np.flatnonzero(allowed_by(CATALOGUE, filters))) == kept
+
+
+@pytest.mark.parametrize("ask", [lambda: allowed_by(CATALOGUE, {"colour": "red"}),
+                                 lambda: Caps(CATALOGUE, {"price": 1}, ITEMS)])  # fmt: skip
+def test_a_column_that_items_do_not_have_is_named(ask):
+    with pytest.raises(UsageError, match="names a column") as refused:
+        ask()
+    assert "maker" in str(refused.value.expected)
+
+
+@pytest.mark.parametrize(
+    ("caps", "k", "kept"),
+    [
+        ({"category": 1}, 6, "ade"),
+        ({"category": 2}, 6, "abdef"),
+        ({"category": 2}, 3, "abd"),
+        ({"maker": 1}, 6, "abf"),
+        ({"category": 2, "maker": 1}, 6, "abf"),
+    ],
+)
+def test_no_value_takes_more_than_its_cap(caps, k, kept):
+    order = np.argsort(-SCORE, kind="stable")
+    assert names(Caps(CATALOGUE, caps, ITEMS).first(order, k)) == kept
+    # Diversity over items that are like nothing is the plain order, and keeps the same caps.
+    spread = diversify(SCORE, NO_VECTORS, k, 0.5, Caps(CATALOGUE, caps, ITEMS))
+    assert names(spread) == kept
+
+
+def test_diversity_holds_likeness_against_the_next():
+    # a and b point the same way, c elsewhere. Standardised scores are 1.22, 0, -1.22.
+    vectors = np.array([[1, 0], [1, 0], [0, 1]], np.float32)
+    score = np.array([3.0, 2.0, 1.0])
+    assert names(diversify(score, vectors, 3, 0.0)) == "abc"
+    # b: 0.4 × 0 - 0.6 × 1 = -0.6; c: 0.4 × -1.22 - 0.6 × 0 = -0.49.
+    assert names(diversify(score, vectors, 3, 0.6)) == "acb"
+    # b: 0.6 × 0 - 0.4 × 1 = -0.4; c: 0.6 × -1.22 = -0.73.
+    assert names(diversify(score, vectors, 3, 0.4)) == "abc"

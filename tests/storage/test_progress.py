@@ -1,0 +1,73 @@
+import io
+
+import pytest
+
+from recsys.storage import progress
+from recsys.storage.progress import Reporter
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.fixture
+def always(monkeypatch):
+    monkeypatch.setattr(progress, "LOG_EVERY", 0.0)
+    monkeypatch.setattr(progress, "TERMINAL_EVERY", 0.0)
+
+
+def test_a_log_has_plain_dated_lines(always):
+    said = io.StringIO()
+    reporter = Reporter(said)
+    reporter.say("hello")
+    assert list(reporter.track(range(2), "fit")) == [0, 1]
+    lines = said.getvalue().splitlines()
+    assert [line.split("Z ", 1)[1].split(",")[0] for line in lines] == [
+        "hello",
+        "fit: 1 of 2",
+        "fit: 2 of 2",
+    ]
+    assert "\r" not in said.getvalue()
+
+
+def test_a_terminal_has_one_moving_line_that_goes_away(always):
+    said = Terminal()
+    reporter = Reporter(said)
+    with reporter.task("fit") as task:
+        task.advance(1000, "loss 0.5")
+        task.advance(1)
+    reporter.say("done")
+    text = said.getvalue()
+    assert "\rfit: 1,000, 0 s, loss 0.5" in text
+    last = text.rsplit("\r", 1)[1]
+    assert last == "done\n"
+
+
+def test_a_log_is_not_flooded():
+    said = io.StringIO()
+    with Reporter(said).task("fit", 10_000) as task:
+        for _ in range(10_000):
+            task.advance()
+    assert said.getvalue() == ""
+
+
+def test_quiet_says_warnings_only():
+    said = io.StringIO()
+    reporter = Reporter(said, quiet=True)
+    reporter.say("hello")
+    reporter.warn("careful")
+    assert said.getvalue().endswith("warning: careful\n")
+    assert said.getvalue().count("\n") == 1
+    assert reporter.warnings == ["careful"]
+
+
+def test_a_reader_that_left_stops_nothing():
+    class Gone(io.StringIO):
+        def write(self, text):
+            raise BrokenPipeError
+
+    reporter = Reporter(Gone())
+    reporter.say("hello")
+    reporter.warn("careful")
+    assert reporter.warnings == ["careful"]

@@ -1,0 +1,322 @@
+import json
+import shutil
+import socket
+import sqlite3
+import subprocess
+import sys
+
+import pytest
+
+from recsys.data_schemas.errors import UsageError
+from recsys.storage.bundle import BundleRefused, open_bundle
+from recsys.storage.registry import Registry, RegistryError
+from recsys.storage.registry.version_tags import DIGEST_TAG
+
+# MLflow and what it stands on warn of each other's deprecations.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:::mlflow"),
+    pytest.mark.filterwarnings("ignore:::sqlalchemy"),
+    pytest.mark.filterwarnings("ignore:::alembic"),
+]
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch):
+    """MLflow is to be silent: any connection is a failure of the test."""
+
+    def refuse(self, address):
+        raise AssertionError(f"a connection to {address}")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+
+
+@pytest.fixture
+def three(registry, make_bundle):
+    """Versions 1, 2, 3; each was promoted in turn."""
+    for value in (1.0, 2.0, 3.0):
+        version = registry.register(make_bundle(value), {"gate": "better"}, {"ndcg@10": value / 10})
+        registry.promote(version, f"night {version}")
+    return registry
+
+
+def aliases(registry):
+    return {alias: v.version for v in registry.list() for alias in v.aliases}
+
+
+def test_an_empty_registry_answers(registry):
+    assert registry.champion() is None
+    assert registry.list() == []
+    assert registry.history() == []
+    assert registry.check() == "embedded SQLite, 0 versions"
+    with pytest.raises(UsageError, match="recsys nightly"):
+        registry.resolve(None)
+
+
+def test_the_life_of_releases(registry, make_bundle, config):
+    first = registry.register(make_bundle(1.0), {"gate": "first"}, {"ndcg@10": 0.1})
+    assert (first, registry.champion()) == (1, None)
+    assert aliases(registry) == {"challenger": 1}
+    registry.promote(1, "first model")
+    assert aliases(registry) == {"champion": 1}
+
+    second = registry.register(make_bundle(2.0), {}, {"ndcg@10": 0.2})
+    assert aliases(registry) == {"champion": 1, "challenger": 2}
+    registry.promote(second, "better")
+    assert aliases(registry) == {"champion": 2, "previous": 1}
+
+    # Repeating changes nothing.
+    registry.promote(second, "better")
+    assert registry.register(make_bundle(2.0, config.path("again"))) == 2
+    assert aliases(registry) == {"champion": 2, "previous": 1}
+
+    assert registry.rollback("it was bad") == 1
+    assert registry.rollback() == 1
+    assert aliases(registry) == {"champion": 1}
+
+    assert [(c.action, c.version, c.before, c.reason) for c in registry.history()] == [
+        ("promote", 1, None, "first model"),
+        ("promote", 2, 1, "better"),
+        ("rollback", 1, 2, "it was bad"),
+    ]
+    # A promotion after a rollback has the rolled-back-to version as its way back.
+    registry.promote(2, "fixed")
+    assert aliases(registry) == {"champion": 2, "previous": 1}
+
+
+def test_both_ways_of_reading_agree(three):
+    direct = three.list()
+    three.__dict__["_direct"] = False
+    assert three.list() == direct
+    assert three.champion() == 3
+    assert len(three.history()) == 3
+
+
+def test_both_ways_of_changing_agree(three):
+    three.__dict__["_direct"] = False
+    assert three.rollback("by client") == 2
+    assert aliases(three) == {"champion": 2}
+    three.promote(1, "by client")
+    assert aliases(three) == {"champion": 1, "previous": 2}
+    del three.__dict__["_direct"]
+    assert aliases(three) == {"champion": 1, "previous": 2}
+    assert [c.action for c in three.history()[-2:]] == ["rollback", "promote"]
+
+
+def test_an_unknown_schema_falls_back_to_mlflow(three, config):
+    store = three._store.path
+    with sqlite3.connect(store) as database:
+        database.execute("alter table registered_model_tags rename column key to word")
+    database.close()
+    assert not Registry(config)._direct
+
+
+def test_versions_are_found_by_any_of_their_names(three):
+    for name in (None, "champion", 3, "3", "models:/recsys/3", "models:/recsys@champion"):
+        assert three.resolve(name) == 3
+    assert three.resolve("previous") == 2
+    with pytest.raises(UsageError, match="3, 2, 1"):
+        three.resolve(9)
+    with pytest.raises(UsageError, match="another model"):
+        three.resolve("models:/other/1")
+    with pytest.raises(UsageError, match="champion"):
+        three.resolve("best")
+
+
+def test_the_local_copy_is_one_and_verified(three, make_bundle):
+    path = three.local_path(3)
+    assert path == three.local_path(3)
+    assert path.name == three.show(3).digest == open_bundle(path).digest
+    # The copy survives the loss of the stage output it came from.
+    shutil.rmtree(path.parent)
+    path.parent.mkdir()
+    assert open_bundle(three.local_path(3)).item_ids == ["a", "bé", "c"]
+
+
+def test_a_damaged_local_copy_is_fetched_again(three):
+    path = three.local_path(2)
+    file = path / "features.json"
+    file.unlink()
+    assert open_bundle(three.local_path(2)).features == {"families": ["text"]}
+    assert file.exists()
+
+
+def test_a_damaged_stored_bundle_is_never_promoted(three):
+    stored = three._store.path.parent
+    for copy in [*stored.rglob("features.json"), *three.workspace.bundles.rglob("features.json")]:
+        copy.unlink()
+        copy.write_text("{}")
+    with pytest.raises(BundleRefused):
+        three.promote(1, "by mistake")
+    assert three.champion() == 3
+    shutil.rmtree(stored / "artifacts")
+    with pytest.raises(BundleRefused, match="lost its files"):
+        three.local_path(1)
+
+
+def test_a_registration_cut_short_leaves_no_version(registry, make_bundle, monkeypatch):
+    client = registry._client
+
+    def cut(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(client, "create_model_version", cut)
+    with pytest.raises(KeyboardInterrupt):
+        registry.register(make_bundle(1.0))
+    monkeypatch.undo()
+    assert registry.list() == []
+    assert registry.register(make_bundle(1.0)) == 1
+    assert len(list(registry._store.path.parent.rglob("MLmodel"))) == 1
+
+
+def test_what_a_killed_registration_left_is_buried(registry, make_bundle):
+    registry.register(make_bundle(1.0))
+    run = registry._client.create_run(
+        registry._experiment_id,
+        tags={
+            "recsys.kind": "registration",
+            "recsys.storage.workspace": str(registry.workspace.path),
+        },
+    )
+    registry._client.log_text(run.info.run_id, "half", "model/data/half")
+    assert list(registry._store.path.parent.rglob("half"))
+    registry.register(make_bundle(2.0))
+    assert not list(registry._store.path.parent.rglob("half"))
+    assert registry._client.get_run(run.info.run_id).info.status == "KILLED"
+
+
+def test_a_version_without_its_tags_is_not_one(registry, make_bundle):
+    registry.register(make_bundle(1.0))
+    registry._client.create_model_version("recsys", source=str(registry.workspace.path))
+    assert [v.version for v in registry.list()] == [1]
+
+
+def test_old_versions_are_collected_but_never_one_in_use(three, make_bundle):
+    three.promote(1, "back to the start")
+    three.register(make_bundle(4.0), report_dir="reports/20260104T030000")
+    assert three.collect(keep=1) == [2]
+    assert [v.version for v in three.list()] == [4, 3, 1]
+    assert three.digests_in_use() == {v.digest for v in three.list()}
+    assert three.reports_in_use() == {"20260104T030000"}
+    assert len(list(three._store.path.parent.rglob("MLmodel"))) == 3
+
+
+def test_metrics_and_config_reach_mlflow(three):
+    run = three._client.get_run(three.show(3).run_id)
+    assert run.data.metrics == {"ndcg_at_10": pytest.approx(0.3)}
+    assert run.data.params == {"seed": "7"}
+    assert run.info.status == "FINISHED"
+
+
+def test_a_report_is_kept_with_the_version(registry, make_bundle, tmp_path):
+    (tmp_path / "report").mkdir()
+    (tmp_path / "report" / "report.html").write_text("<p>")
+    version = registry.register(make_bundle(1.0), report_dir=tmp_path / "report")
+    assert registry.show(version).report == str(tmp_path / "report")
+    assert list(registry._store.path.parent.rglob("report/report.html"))
+
+
+def test_tags_can_be_added(three):
+    three.tag(2, {"recsys.retrain": "a person was forgotten"})
+    assert three.show(2).retrain == "a person was forgotten"
+    assert DIGEST_TAG in three.show(2).tags
+
+
+def test_a_damaged_database_is_said_to_be_so(three):
+    three._store.path.write_bytes(b"not a database" * 1000)
+    with pytest.raises(RegistryError, match="is damaged"):
+        three.champion()
+
+
+def test_a_registry_that_does_not_answer(tmp_path, make_bundle, monkeypatch):
+    from recsys.data_schemas.config import parse_config
+
+    config = parse_config(
+        {
+            "data": {"items": "i", "events": "e"},
+            "tracking": {"uri": "postgresql://me:secret@127.0.0.1:1/x"},
+        },
+        tmp_path,
+    )
+    monkeypatch.undo()
+    with pytest.raises(RegistryError) as caught:
+        Registry(config).champion()
+    assert "secret" not in str(caught.value)
+    assert "127.0.0.1" in str(caught.value)
+
+
+def test_reading_the_champion_imports_no_mlflow(three, config):
+    script = f"""
+import sys
+from recsys.data_schemas.config import parse_config
+from recsys.storage.registry import Registry
+from pathlib import Path
+config = parse_config({{"data": {{"items": "i", "events": "e"}}}}, Path({str(config.path("."))!r}))
+registry = Registry(config)
+assert registry.champion() == 3
+assert registry.local_path(3).is_dir()
+assert registry.rollback() == 2
+assert not any(m.split(".")[0] in ("mlflow", "torch", "pandas", "sqlalchemy") for m in sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=300)
+
+
+def test_the_model_is_a_plain_pyfunc(three, monkeypatch):
+    from types import ModuleType
+
+    import mlflow
+    import pandas as pd
+
+    ranking = ModuleType("recsys.recommender")
+    ranking.rank_frame = lambda path, frame: [len(open_bundle(path).item_ids)] * len(frame)
+    monkeypatch.setitem(sys.modules, "recsys.recommender", ranking)
+    stored = next(three._store.path.parent.rglob("MLmodel")).parent
+    model = mlflow.pyfunc.load_model(str(stored))
+    frame = pd.DataFrame({"user_id": ["u", "u"], "item_id": ["a", "c"]})
+    assert model.predict(frame).tolist() == [3.0, 3.0]
+    assert json.loads((three.local_path(1) / "manifest.json").read_text())["n_items"] == 3
+
+
+def test_a_database_is_whole_or_absent(tmp_path, monkeypatch):
+    import mlflow.tracking
+
+    from recsys.storage.registry import registry as module
+
+    class Cut:
+        def __init__(self, tracking_uri):
+            with open(tracking_uri.removeprefix("sqlite:///"), "w") as file:
+                file.write("half a database")
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(mlflow.tracking, "MlflowClient", Cut)
+    with pytest.raises(KeyboardInterrupt):
+        module._make_database(tmp_path / "mlflow" / "mlflow.db")
+    assert list((tmp_path / "mlflow").iterdir()) == []
+
+
+def test_a_writer_killed_in_a_transaction_keeps_no_reader_out(three):
+    """The journal it leaves must be rolled back, which a read-only connection cannot do."""
+    script = f"""
+import os, sqlite3
+base = sqlite3.connect({str(three._store.path)!r}, isolation_level=None)
+base.execute("pragma cache_size = 1")
+base.execute("begin immediate")
+base.execute("create table junk (x)")
+for i in range(2000):
+    base.execute("insert into junk values (?)", ("x" * 1000,))
+os._exit(9)
+"""
+    subprocess.run([sys.executable, "-c", script], check=False, timeout=300)
+    assert three._store.path.with_name("mlflow.db-journal").exists()
+    assert three.champion() == 3
+    assert three.rollback() == 2
+
+
+def test_curves_of_a_fit_are_a_run_of_their_own(registry):
+    registry.log_curves("encoder", {"encoder_loss": [(1, 0.5), (2, 0.25)]})
+    client = registry._client
+    (run,) = client.search_runs([registry._experiment_id])
+    assert run.info.status == "FINISHED"
+    assert run.data.tags["recsys.kind"] == "encoder"
+    history = client.get_metric_history(run.info.run_id, "encoder_loss")
+    assert [(m.step, m.value) for m in history] == [(1, 0.5), (2, 0.25)]
+    assert registry.list() == []

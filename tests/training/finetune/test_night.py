@@ -1,0 +1,322 @@
+"""The encoder's nights on the small world: when it is due, what it starts from, how it ages."""
+
+import json
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from recsys.data_schemas.config import EncoderConfig, load_config
+from recsys.data_schemas.errors import UsageError
+from recsys.encoder.manifest import EncoderManifest
+from recsys.encoder.tower import Tower
+from recsys.features.interactions import DAY
+from recsys.storage.progress import Reporter
+from recsys.storage.registry import Registry
+from recsys.storage.stages import StageRunner
+from recsys.storage.workspace import Workspace
+from recsys.training.night import (
+    encoder_age,
+    read_data,
+    refresh_encoder,
+    report_parts,
+)
+from recsys.training.night.night_context import Night
+
+CONFIG = """
+data: {{items: items.parquet, events: events.parquet, impressions: impressions.parquet}}
+budget_minutes: 60
+windows: {{cuts: 1}}
+encoder:
+  {{model: {model}, last_n: 1, batch_size: 64, step_tokens: 128, negatives: 32, head_steps: 6,
+    max_steps: 6, max_tokens: 16, history_length: 5, learning_rate: 0.002}}
+"""
+START = np.datetime64("2026-01-01", "us")
+
+
+class World:
+    """A workspace whose tables grow."""
+
+    def __init__(self, folder, behaviour, texts, model):
+        self.folder, self.texts = folder, list(texts)
+        self.said = []
+        names = [f"u{u}" for u in behaviour.user]
+        self.rows = list(zip(names, behaviour.item.tolist(), behaviour.time.tolist(), strict=True))
+        self.kinds = ["purchase"] * len(self.rows)
+        self.config_file = folder / "recsys.yaml"
+        self.config_file.write_text(CONFIG.format(model=model), encoding="utf-8")
+
+    def day(self, number, kind="purchase"):
+        """Every user acts once more; the last event of the day is on a new item."""
+        self.texts.append(f"alpha robot number {number}")
+        for u in range(120):
+            item = (u * 7 + 8 * number) % 64 if u < 119 else len(self.texts) - 1
+            self.rows.append((f"u{u}", item, number * DAY + u * 1000))
+            self.kinds.append(kind)
+
+    def night(self):
+        users, items, times = zip(*self.rows, strict=True)
+        stamps = pa.array(START + np.array(times, "timedelta64[us]"), pa.timestamp("us", "UTC"))
+        ids = [f"i{i:03d}" for i in range(len(self.texts))]
+        pq.write_table(
+            pa.table({"item_id": ids, "title": self.texts}), self.folder / "items.parquet"
+        )
+        events = {
+            "user_id": list(users),
+            "item_id": [ids[i] for i in items],
+            "event_type": self.kinds,
+            "timestamp": stamps,
+        }
+        pq.write_table(pa.table(events), self.folder / "events.parquet")
+        shown = [[ids[i], ids[(i + 1) % 60], ids[(i + 2) % 60]] for i in items]
+        lists = {
+            "impression_id": [f"s{i}" for i in range(len(items))],
+            "user_id": list(users),
+            "timestamp": pa.array(
+                START + np.array(times, "timedelta64[us]") - 60_000_000, pa.timestamp("us", "UTC")
+            ),
+            "item_ids": shown,
+        }
+        pq.write_table(pa.table(lists), self.folder / "impressions.parquet")
+        config = load_config(self.config_file)
+        workspace = Workspace(config.workspace_path)
+        reporter = Reporter(quiet=True)
+        self.said = []
+        reporter.say = self.said.append
+        reporter.warn = self.said.append
+        night = Night(config, workspace, StageRunner(workspace, reporter), reporter)
+        return night, read_data.split(night, read_data.validate(night, None))
+
+    def refresh(self):
+        return refresh_encoder.refresh(*self.night())
+
+    def heard(self, words):
+        return [line for line in self.said if words in line]
+
+
+@pytest.fixture
+def world(tmp_path, behaviour, texts, tiny_model):
+    return World(tmp_path, behaviour, texts, tiny_model)
+
+
+@pytest.fixture
+def champion(monkeypatch):
+    """Makes an encoder folder the champion's."""
+
+    def name(folder):
+        monkeypatch.setattr(Registry, "champion", lambda self: 1)
+        monkeypatch.setattr(Registry, "local_path", lambda self, version: folder.parent)
+
+    return name
+
+
+pytestmark = pytest.mark.filterwarnings("default")
+"""MLflow warns of its own parts here; our warnings are errors elsewhere."""
+
+
+def test_a_second_night_encodes_what_is_new_and_follows_with_the_tower(world):
+    first = world.refresh()
+    assert world.heard("due, there is none yet")
+    assert world.heard("no tuning: validation nDCG")
+    assert world.heard("vectors: ")
+    learned = first.stage.facts["manifest"]["learned"]
+    assert learned["start"] == "cold"
+    assert learned["examples_with_shown_negatives"] > 0.5 * learned["examples"]
+    assert first.folder.parent == first.stage.path
+    world.day(7, kind="click")
+    second = world.refresh()
+    assert second.stage.key == first.stage.key
+    assert world.heard("not due, 1.0 of 7 days")
+    assert world.heard("1 texts encoded, 64 from the cache")
+    assert world.heard("user tower: fitted again")
+    facts = second.vectors_stage.facts["tower"]
+    assert second.fit_until == facts["until"]
+    if facts["kept"]:
+        assert facts["ndcg_after"] > facts["ndcg_before"]
+    # Its event types are numbered as tonight's are, and the first night's files are as they were.
+    manifest = EncoderManifest.read(second.folder)
+    assert manifest.kinds == ["purchase", "click"]
+    assert manifest.fit_until == second.fit_until
+    assert len(Tower.load(second.folder).kind_bias) == 3
+    assert len(Tower.load(first.folder).kind_bias) == 2
+    assert EncoderManifest.read(first.folder).kinds == ["purchase"]
+    world.refresh()
+    assert world.heard("vectors: unchanged")
+
+
+def test_a_due_encoder_starts_from_the_champions_weights(world, champion):
+    first = world.refresh()
+    champion(first.folder)
+    for number in range(7, 14):
+        world.day(number)
+    second = world.refresh()
+    assert second.stage.key != first.stage.key
+    assert world.heard("due, 7.0 days of data")
+    assert world.heard("starts from the champion's weights")
+    names = [row["name"] for row in second.stage.facts["manifest"]["learned"]["compared"]]
+    assert names == [
+        "last encoder, not tuned again",
+        "warm start, tuned",
+        "no tuning",
+        "cold start, tuned",
+    ]
+    assert all(r["age_days"] >= 0 for r in encoder_age.remembered(world.night()[0]))
+
+
+def test_a_champion_that_has_seen_too_much_or_is_another_model_is_no_start(world, champion):
+    first = world.refresh()
+    champion(first.folder)
+    night, _ = world.night()
+    until = EncoderManifest.read(first.folder).fit_until
+    registry = Registry(night.config)
+    assert refresh_encoder._champions(night, registry, until) == first.folder
+    assert refresh_encoder._champions(night, registry, until - 1) is None
+    file = first.folder / "manifest.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"base_model": "another"}))
+    assert refresh_encoder._champions(night, registry, until) is None
+    file.write_text("{")
+    assert refresh_encoder._champions(night, registry, until) is None
+    assert world.heard("the champion's cannot be read")
+
+
+def test_a_drop_of_quality_makes_it_due(world, monkeypatch):
+    first = world.refresh()
+    world.day(7)
+    monkeypatch.setattr(encoder_age, "worn", lambda first, now: "its nDCG fell")
+    second = world.refresh()
+    assert second.stage.key != first.stage.key
+    assert world.heard("due after all, its nDCG fell")
+
+
+def test_what_a_killed_fit_left_does_not_stop_the_next_night(world, monkeypatch):
+    from recsys.training.finetune.loop import Trainer
+
+    step = Trainer.step
+
+    def dying(self, number, done, *, encode):
+        if number == 1:
+            raise KeyboardInterrupt
+        return step(self, number, done, encode=encode)
+
+    monkeypatch.setattr(Trainer, "step", dying)
+    with pytest.raises(KeyboardInterrupt):
+        world.refresh()
+    monkeypatch.setattr(Trainer, "step", step)
+    night, _ = world.night()
+    left = list((night.workspace.cache / refresh_encoder.CHECKPOINTS).iterdir())
+    assert sorted(f.name for f in left[0].iterdir()) == ["last", "tokens-allowed.json"]
+    world.day(7)  # new data: another fit
+    fitted = world.refresh()
+    assert fitted.folder.exists()
+    assert not left[0].exists()
+
+
+def test_the_report_says_what_tuning_gave_and_how_it_ages(world):
+    world.refresh()
+    world.day(7)
+    night, data = world.night()
+    facts = report_parts.encoder_facts(night, refresh_encoder.refresh(night, data))
+    assert facts["texts longer than it reads"] == "0 of 64"
+    assert facts["vectors tonight"].startswith("1 texts encoded, 64 from")
+    assert " in " in facts["validation nDCG, cold start, tuned"]
+    assert "steps of the language model's layers" in facts
+    assert "user tower, fitted again tonight" in facts
+    assert len([name for name in facts if name.startswith("nDCG on new behaviour")]) >= 1
+
+
+def test_foreign_text_is_in_the_reports_warnings(world):
+    world.texts = ["世界 人民 和平"] * 40 + world.texts[40:]
+    night, data = world.night()
+    refresh_encoder.refresh(night, data)
+    assert [line for line in night.reporter.warnings if "40 of 64 texts are in a language" in line]
+
+
+def test_too_little_behaviour_leaves_the_encoder_as_it_came(world):
+    world.rows, world.kinds = world.rows[:60], world.kinds[:60]
+    encoded = world.refresh()
+    assert world.heard("the encoder is used as it came")
+    assert EncoderManifest.read(encoded.folder).learned == {"fine_tuned": False}
+
+
+def test_without_tuning_the_night_goes_on(world):
+    text = world.config_file.read_text().replace("last_n: 1,", "fine_tune: false,")
+    world.config_file.write_text(text)
+    world.refresh()
+    world.day(7, kind="click")
+    encoded = world.refresh()
+    assert not world.heard("user tower")
+    assert EncoderManifest.read(encoded.folder).kinds == ["purchase", "click"]
+
+
+def test_curves_go_to_tensorboard_where_it_is_installed(tmp_path, monkeypatch):
+    config = SimpleNamespace(encoder=EncoderConfig(tensorboard=True))
+    night = SimpleNamespace(
+        config=config,
+        reporter=Reporter(quiet=True),
+        workspace=SimpleNamespace(path=tmp_path),
+    )
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with (
+        pytest.raises(UsageError, match="TensorBoard is not installed"),
+        refresh_encoder._watched(night),
+    ):
+        pass
+    seen = []
+    board = SimpleNamespace(add_scalar=lambda *a: seen.append(a), close=lambda: seen.append("end"))
+    monkeypatch.setitem(
+        sys.modules, "torch.utils.tensorboard", SimpleNamespace(SummaryWriter=lambda folder: board)
+    )
+    with refresh_encoder._watched(night) as (on_metrics, progress):
+        progress("encode", 3, 10)
+        on_metrics({"encoder_loss": 0.5, "encoder_valid_ndcg": 0.2}, 7)
+    assert seen == [("encoder_loss", 0.5, 7), ("encoder_valid_ndcg", 0.2, 7), "end"]
+
+
+def windows(scheme, end, until=0):
+    return SimpleNamespace(
+        windows=SimpleNamespace(scheme=scheme, end=end, encoder_until=until), n_items=3
+    )
+
+
+@pytest.mark.parametrize(
+    ("scheme", "days", "events", "due"),
+    [
+        ("time", 0, 1000, False),
+        ("time", 6.9, 9000, False),
+        ("time", 7, 1000, True),
+        ("time", -1, 1000, True),
+        ("ordinal", 0, 1099, False),
+        ("ordinal", 0, 1100, True),
+        ("ordinal", 6, 1000, False),
+    ],
+)
+def test_cadence(tmp_path, scheme, days, events, due):
+    config = SimpleNamespace(encoder=EncoderConfig())
+    night = SimpleNamespace(config=config)
+    kept = {"encoder": {}, "until": 0, "end": 100 * DAY, "events": 1000}
+    pointer = tmp_path / "encoder.json"
+    pointer.write_text(json.dumps(kept))
+    new = kept | {"events": events}
+    found, why = refresh_encoder._kept_identity(
+        night, windows(scheme, int((100 + days) * DAY)), pointer, new
+    )
+    assert (found is None) == due, why
+    assert ("not due" in why) != due
+
+
+@pytest.mark.parametrize(
+    ("now", "why"),
+    [
+        ({"ndcg": 0.19, "high": 0.21, "new_items": 0.1}, None),
+        ({"ndcg": 0.15, "high": 0.17, "new_items": 0.1}, "fell from 0.2000 to 0.1500"),
+        ({"ndcg": 0.20, "high": 0.21, "new_items": 0.4}, "40% of the events"),
+        ({"ndcg": 0.01, "high": 0.02, "new_items": 0.9, "moments": 20}, None),
+    ],
+)
+def test_what_counts_as_worn(now, why):
+    first = {"moments": 500, "ndcg": 0.2, "high": 0.22, "new_items": 0.1}
+    found = encoder_age.worn(first, first | now)
+    assert found is None if why is None else why in found

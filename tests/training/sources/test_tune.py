@@ -1,0 +1,108 @@
+"""Tuning on the small world: what is chosen, kept, dropped and remembered."""
+
+import numpy as np
+import pytest
+
+from recsys.training.sources import tune
+from recsys.training.sources.fit_source import applicable_sources, fit_sources
+from recsys.training.sources.tune import Label, tune_sources
+
+CHEAP = ("popular", "item_item", "transitions", "attributes")
+
+
+@pytest.fixture(scope="module")
+def labels(history):
+    draw = np.random.default_rng(9)
+    out = []
+    for user in range(60):
+        own = draw.choice(np.arange(user % 2, 38, 2), 5, replace=False)
+        out.append(Label(history(own[:4]), 10**18, own[4:].astype(np.int32)))
+    return out
+
+
+def planned(world, labels, **changes):
+    settings = {"budget_seconds": 5.0, "seed": 1, "depth": 20, "limit": 15} | changes
+    return tune_sources(world[0], labels, world[1], settings.pop("names", CHEAP), **settings)
+
+
+def test_every_source_is_reported_with_a_reason(world, labels):
+    plan = planned(world, labels)
+    assert [o.name for o in plan.outcomes] == list(CHEAP)
+    assert all(o.reason for o in plan.outcomes)
+    assert max(plan.weights.values()) == 1.0
+    assert set(plan.dials) == {o.name for o in plan.outcomes if o.kept}
+    assert plan.facts()["labels"] == 60
+    by_name = {o.name: o for o in plan.outcomes}
+    assert by_name["item_item"].ndcg > by_name["popular"].ndcg
+
+
+def test_without_time_the_defaults_stay(world, labels):
+    plan = planned(world, labels, budget_seconds=0.0)
+    assert plan.dials["item_item"]["decay"] == 0.8
+    assert all(o.tried == 1 for o in plan.outcomes)
+    assert "no time for" in plan.outcomes[1].note
+
+
+def test_the_callers_dials_are_not_touched(world, labels):
+    plan = planned(world, labels, dials={"item_item": {"decay": 0.33}})
+    assert plan.dials["item_item"]["decay"] == 0.33
+
+
+def test_remembered_dials_are_the_start(world, labels):
+    remembered = {"item_item": {"decay": 0.6, "gone": 1.0}}
+    plan = planned(world, labels, budget_seconds=0.0, remembered=remembered)
+    assert plan.dials["item_item"]["decay"] == 0.6
+
+
+def test_a_costly_source_that_adds_nothing_is_dropped(world, labels, monkeypatch):
+    monkeypatch.setattr(tune, "CHEAP_SECONDS", -1.0)
+    unreachable = [row._replace(relevant=row.history.item[:1]) for row in labels]
+    plan = planned(world, unreachable, names=("popular", "recent", "item_item"))
+    by_name = {o.name: o for o in plan.outcomes}
+    assert by_name["popular"].kept
+    for name in ("recent", "item_item"):
+        assert "dropped, it costs" in by_name[name].reason
+    assert set(plan.dials) == set(plan.weights) == {"popular"}
+
+
+def test_a_fixed_source_is_judged_but_not_fitted(world, labels, fitted):
+    plan = planned(world, labels, names=("popular",), fixed={"text": fitted["bm25"]})
+    assert set(plan.dials) == {"popular"}
+    assert plan.weights["text"] > 0
+
+
+def test_without_labels_everything_is_kept(world):
+    plan = planned(world, [])
+    assert set(plan.weights) == set(CHEAP)
+    assert set(plan.weights.values()) == {1.0}
+
+
+def test_labels_without_history_or_target_do_not_count(world, history):
+    empty = [
+        Label(history([]), 0, np.array([1], np.int32)),
+        Label(history([1]), 0, np.empty(0, np.int32)),
+    ]
+    assert planned(world, empty).labels == 0
+
+
+def test_applicable_says_why_not(world, interactions_of, inputs_of):
+    names = {a.name: a for a in applicable_sources(*world, None, 4e9, 600.0)}
+    assert names["item_item"].kept
+    assert not names["sequence"].kept
+    assert "too few" in names["sequence"].reason
+    only = {a.name for a in applicable_sources(*world, ("als",), 4e9, 600.0) if a.kept}
+    assert only == {"popular", "als"}
+    single = interactions_of([0, 1, 2], [0, 1, 2])
+    alone = {a.name: a for a in applicable_sources(single, inputs_of(40), None, 4e9, 600.0)}
+    assert "no user has two positive events" in alone["item_item"].reason
+
+
+def test_ease_needs_memory(world):
+    reasons = {a.name: a.reason for a in applicable_sources(*world, None, 1000.0, 600.0)}
+    assert "room for 8 items" in reasons["ease"]
+
+
+def test_fit_sources_fits_what_is_planned(world):
+    fitted = fit_sources(*world, {"popular": {}, "item_item": {"decay": 0.5}}, seed=1, workers=1)
+    assert list(fitted) == ["popular", "item_item"]
+    assert fitted["item_item"].dials["decay"] == 0.5

@@ -1,0 +1,105 @@
+"""Ranking groups out of shown lists: what a user took of what they were shown, at that very time.
+
+What was shown and left is the only negative that somebody is known to have been offered. A group
+has one row per item, in the order of the item's number and not of the list: where scores are equal
+the earlier row wins, and the place in the list must not speak through that.
+
+Shapes: L lists, n shown items of all lists, G groups, R rows of all groups.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from recsys.evaluation.lists import RELEVANT_FROM
+from recsys.evaluation.query_sets import grades_of_shown
+from recsys.evaluation.shown_lists import ShownLists
+from recsys.features.grouped import chosen_groups
+from recsys.features.interactions import Interactions, Ints, Longs
+from recsys.features.protocols import Mask
+from recsys.training.windows import Moments
+
+
+@dataclass(frozen=True)
+class ShownGroups:
+    """G moments at which a list was shown, with its items; what was acted on is among them."""
+
+    moments: Moments
+    offsets: Longs
+    """int64[G+1] into the rows."""
+    items: Ints
+    """int32[R]"""
+    lists: Longs
+    """int64[G]: which of the lists each group is."""
+
+    def __len__(self) -> int:
+        return len(self.moments)
+
+    def take(self, chosen: npt.NDArray[np.int64]) -> "ShownGroups":
+        """The named groups (int[k])."""
+        offsets, rows = chosen_groups(self.offsets, chosen)
+        return ShownGroups(self.moments.take(chosen), offsets, self.items[rows], self.lists[chosen])
+
+    def between(self, begin: int, end: int) -> "ShownGroups":
+        """The groups of a window [begin, end)."""
+        now = self.moments.now
+        return self.take(np.flatnonzero((now >= begin) & (now < end)))
+
+    def sample(self, limit: int, rng: np.random.Generator) -> "ShownGroups":
+        """At most `limit` groups, drawn at random, order kept."""
+        return self.take(np.sort(rng.permutation(len(self))[:limit]).astype(np.int64))
+
+
+def groups_of_lists(lists: ShownLists, events: Interactions, unavailable: Mask) -> ShownGroups:
+    """The lists of which something was acted on and something was left.
+
+    `events` are those that may be known to labels: an action that is not among them did not happen.
+    Items that the vocabulary does not know are left out, and so are those that are `unavailable`
+    (uint8[N]) today: recall would not have listed them, which says nothing of their time.
+    """
+    owner = np.repeat(np.arange(len(lists), dtype=np.int64), np.diff(lists.offsets))
+    known = lists.items >= 0
+    known[known] = unavailable[lists.items[known]] == 0
+    grade = best_grades(lists, events)[known]
+    row = owner[known] << 32 | lists.items[known]
+    # An item that stands twice in a list is one candidate, with the better of its grades.
+    order = np.lexsort((-grade, row))
+    row, first = np.unique(row[order], return_index=True)
+    grade = grade[order][first]
+    owner, item = row >> 32, (row & 0xFFFFFFFF).astype(np.int32)
+    acted = np.bincount(owner[grade > 0], minlength=len(lists))
+    shown = np.bincount(owner, minlength=len(lists))
+    teaches = (acted > 0) & (acted < shown)
+    kept = teaches[owner]
+    relevant = kept & (grade > 0)
+    return ShownGroups(
+        Moments(
+            lists.user[teaches].astype(np.int32),
+            lists.time[teaches],
+            _edges(acted[teaches]),
+            item[relevant],
+            grade[relevant],
+        ),
+        _edges(shown[teaches]),
+        item[kept],
+        np.flatnonzero(teaches),
+    )
+
+
+def best_grades(lists: ShownLists, events: Interactions) -> npt.NDArray[np.int8]:
+    """int8[n]: the highest grade of what followed each shown item, 0 where nothing did.
+
+    A click that led to a purchase is a purchase. What follows is what evaluation takes for it
+    (`grades_of_shown`), which gives the first; asked from each grade on, it gives the highest.
+    """
+    best = np.zeros(len(lists.items), np.int8)
+    for grade in np.unique(events.grade[events.grade >= RELEVANT_FROM]):
+        high = events.where(events.grade >= grade)
+        found = grades_of_shown(lists.offsets, lists.items, lists.user, lists.time, high)
+        best = np.maximum(best, found)
+    return best
+
+
+def _edges(sizes: npt.NDArray[np.int64]) -> Longs:
+    return np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)

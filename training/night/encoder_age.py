@@ -1,0 +1,129 @@
+"""How well the encoder says what people do next, night by night, and when that calls for a new one.
+
+Each night the encoder in use ranks what users did in the ranker's windows, which it has not seen and
+which the test takes no part in. The first measurement after a refresh is what later ones are held
+against: a clear drop, or many more events on items that the encoder has never met, make it due.
+
+Shapes: M moments, C candidates.
+"""
+
+import json
+from typing import Any
+
+import numpy as np
+
+from recsys.encoder.tower import InterestSource
+from recsys.storage.files import atomic_write, hash_json
+from recsys.storage.stages import StageResult
+from recsys.training.groups import history_reader
+from recsys.training.night.inputs import Inputs
+from recsys.training.night.night_context import Night
+from recsys.training.windows import Moments, moments_at
+
+KEPT = 100
+"""Measurements that are remembered."""
+MOMENTS = 600
+CANDIDATES = 1000
+"""Items drawn, half by popularity and half evenly, that what the user did is ranked among."""
+FEW = 50
+"""Fewer moments decide nothing."""
+DROP = 0.1
+"""Fall of the nDCG, relative to the first measurement, that calls for a new encoder, when even the
+upper end of its 95 % interval lies below (assumed)."""
+NEW_ITEMS = 0.2
+"""Rise of the share of events on items without an event in the encoder's fit that does (assumed)."""
+
+
+def measure(
+    night: Night, inputs: Inputs, vectors: StageResult, source: InterestSource, until: int
+) -> str | None:
+    """Measure the encoder in use; returns why a new one is due, None where it is not.
+
+    `until` is the end of what the encoder has seen, µs.
+    """
+    # The encoder's own fit names it: vectors change with every new item.
+    encoder = hash_json([until, night.section("encoder")])[:16]
+    stage = night.runner.run(
+        "encoder-age",
+        {"vectors": vectors.key, "tables": inputs.key, "until": until, "seed": night.config.seed},
+        lambda out: quality(inputs, source, until, night.config.seed),
+        code=("recsys.encoder", "recsys.training.night.encoder_age"),
+        personal=False,
+    )
+    if not stage.facts.get("moments"):
+        return None
+    record = {"encoder": encoder, "end": inputs.windows.end, **stage.facts}
+    known = [r for r in remembered(night) if r["end"] < record["end"] or r["encoder"] != encoder]
+    atomic_write(night.workspace.encoder_ages, json.dumps([*known, record][-KEPT:]))
+    first = next((r for r in known if r["encoder"] == encoder), record)
+    return worn(first, record)
+
+
+def worn(first: dict[str, Any], now: dict[str, Any]) -> str | None:
+    """Why an encoder is due for a refresh, given its first and its latest measurement."""
+    if min(first["moments"], now["moments"]) < FEW:
+        return None
+    if now["high"] < (1 - DROP) * first["ndcg"]:
+        return f"its nDCG on new behaviour fell from {first['ndcg']:.4f} to {now['ndcg']:.4f}"
+    if now["new_items"] - first["new_items"] > NEW_ITEMS:
+        return (
+            f"{now['new_items']:.0%} of the events are on items it has not met, "
+            f"{first['new_items']:.0%} when it was new"
+        )
+    return None
+
+
+def remembered(night: Night) -> list[dict[str, Any]]:
+    """Earlier measurements, oldest first."""
+    try:
+        records: list[dict[str, Any]] = json.loads(
+            (night.workspace.encoder_ages).read_text(encoding="utf-8")
+        )
+    except (OSError, ValueError):
+        return []
+    return records
+
+
+def quality(inputs: Inputs, source: InterestSource, until: int, seed: int) -> dict[str, Any]:
+    """nDCG, with its 95 % interval, of the first thing each user did in the ranker's windows."""
+    windows, events = inputs.windows, inputs.interactions
+    cuts = windows.ranker or windows.cuts[:1]
+    moments = Moments.join(
+        [moments_at(events, cut, windows.label_end(cut)) for cut in cuts]
+    ).sample(MOMENTS, seed)
+    rng = np.random.default_rng(seed)
+    count = np.bincount(events.item[events.time < cuts[0]], minlength=inputs.n_items)
+    drawn = _candidates(rng, count)
+    read = history_reader(events.histories(), moments)
+    gains = []
+    for m in range(len(moments)):
+        wanted = int(moments.relevant[moments.offsets[m]])
+        history, now = read(m), int(moments.now[m])
+        items = np.append(drawn[~np.isin(drawn, [*history.item, wanted])], wanted).astype(np.int32)
+        scores = source.score(history, items, now)[:, 0]
+        if np.isfinite(scores[-1]):
+            rank = (scores > scores[-1]).sum() + ((scores == scores[-1]).sum() - 1) / 2
+            gains.append(1 / np.log2(rank + 2))
+    met = np.zeros(inputs.n_items, bool)
+    met[events.item[events.time < until]] = True
+    new = 1 - met[moments.relevant].mean() if len(moments.relevant) else 0.0
+    value = float(np.mean(gains)) if gains else 0.0
+    error = 1.96 * float(np.std(gains)) / len(gains) ** 0.5 if gains else 0.0
+    return {
+        "moments": len(gains),
+        "ndcg": value,
+        "low": value - error,
+        "high": value + error,
+        "new_items": float(new),
+        "age_days": round((windows.ranker[-1] - until) / 86_400_000_000, 2)
+        if windows.ranker
+        else 0.0,
+    }
+
+
+def _candidates(rng: np.random.Generator, count: Any) -> Any:
+    """Distinct items [at most C]: half of the draws by popularity, half evenly."""
+    n = len(count)
+    weight = count + 1e-9
+    popular = rng.choice(n, CANDIDATES // 2, p=weight / weight.sum())
+    return np.union1d(popular, rng.integers(0, n, CANDIDATES // 2)).astype(np.int32)

@@ -1,0 +1,142 @@
+"""Fitting the ranker on the measured groups, and the ablations the report shows."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from recsys.ranker import Ranker
+from recsys.storage.stages import StageResult
+from recsys.training.night.inputs import Inputs
+from recsys.training.night.night_context import Night
+from recsys.training.night.position_weights import debias
+from recsys.training.night.ranking_data import Measured
+from recsys.training.ranker import Groups, fit_ranker
+
+CODE = (
+    "recsys.training.ranker",
+    "recsys.training.night.fit_ranker",
+    "recsys.training.night.position_weights",
+    "recsys.evaluation.position_bias",
+    "recsys.evaluation.shown_lists",
+    "recsys.ranker",
+)
+ABLATIONS = {
+    "without text": ("text",),
+    "without collaborative": ("collaborative",),
+    "without counters": ("counters", "recency"),
+}
+"""Name on the page → feature families left out. Candidates stay the same; the ranker is refitted."""
+ABLATION_GROUPS = 2000
+"""Groups with a positive that an ablation is fitted on at most. Where the full ranker learnt from more, one with all
+features on the same groups stands beside them, so that a part is not praised for the groups."""
+WHOLE = "all features, fewer groups"
+
+
+def fit(
+    night: Night, inputs: Inputs, measured: Measured | None, upstream: StageResult
+) -> StageResult:
+    """The ranker, and one more per ablation, each in its own folder."""
+
+    def action(out: Path) -> dict[str, Any]:
+        assert measured is not None
+        unbiased = debias(night, inputs, measured)
+        groups = replace(measured.groups(), weight=unbiased.weight)
+        learned = learned_from(measured)
+        night.reporter.say(f"ranker: {learned}")
+        ranker = _fit_into(out / "full", night, groups, measured.features.columns)
+        if "shown lists" in ranker.facts:
+            kept_lists = ranker.facts["shown lists kept"]
+            said = f"impressions {'kept' if kept_lists else 'not kept'}"
+            night.reporter.say(f"ranker: {said}: {ranker.facts['shown lists']}")
+            # What an ablation is held against learnt from no more than it does.
+            groups = groups if kept_lists else groups.of_recall()
+        few = len(groups.with_positive()) <= ABLATION_GROUPS
+        small = groups if few else _sample(groups, night.config.seed)
+        kept: dict[str, list[str]] = {}
+        if len(small) < len(groups):
+            kept[WHOLE] = list(measured.features.columns)
+            _fit_into(_folder(out, WHOLE), night, small, measured.features.columns)
+        for name, families in ABLATIONS.items():
+            columns = [
+                c
+                for c in measured.features.columns
+                if measured.features.families[c] not in families
+            ]
+            if 0 < len(columns) < len(measured.features.columns):
+                kept[name] = columns
+                _fit_into(_folder(out, name), night, only(small, measured, columns), columns)
+        return {
+            "ranker": ranker.facts,
+            "gain": ranker.gain(),
+            "ablations": kept,
+            "learned from": learned,
+            "position": unbiased.facts(),
+        }
+
+    return night.runner.run(
+        "ranker",
+        {"groups": upstream.key, "ranker": night.section("ranker"), "seed": night.config.seed},
+        action,
+        code=CODE,
+        personal=False,
+    )
+
+
+def learned_from(measured: Measured) -> str:
+    """How many groups with a positive there are, and how many of them are impressions, in words."""
+    groups = measured.groups().with_positive()
+    said = f"{len(groups):,} groups"
+    shown = int(measured.shown[groups].sum())
+    return f"{said}, {shown:,} of them impressions" if measured.shown.any() else said
+
+
+def _folder(place: Path, name: str) -> Path:
+    return place / name.replace(", ", "-").replace(" ", "-")
+
+
+def bases(ablations: Mapping[str, Any], main: str) -> dict[str, str]:
+    """Each ablation → what it is held against: all features on the same groups."""
+    whole = WHOLE if WHOLE in ablations else main
+    return {name: main if name == WHOLE else whole for name in ablations}
+
+
+def _fit_into(folder: Path, night: Night, groups: Groups, columns: Sequence[str]) -> Ranker:
+    ranker = fit_ranker(
+        groups, columns, night.config.ranker, seed=night.config.seed, workers=night.workers
+    )
+    folder.mkdir()
+    ranker.save(folder)
+    (folder / "facts.json").write_text(json.dumps(ranker.facts), encoding="utf-8")
+    return ranker
+
+
+def only(groups: Groups, measured: Measured, columns: Sequence[str]) -> Groups:
+    """The same groups with some of their features."""
+    place = [measured.features.columns.index(c) for c in columns]
+    return replace(groups, x=np.ascontiguousarray(groups.x[:, place]))
+
+
+def _sample(groups: Groups, seed: int) -> Groups:
+    share = len(groups.with_positive()) / len(groups)
+    count = round(ABLATION_GROUPS / max(share, 1e-9))
+    chosen = np.random.default_rng(seed).permutation(len(groups))[:count]
+    return groups.take(np.sort(chosen).astype(np.int64))
+
+
+def score(stage_path: Path, name: str, measured: Measured) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """float64[R]: scores of all rows by the full ranker (`full`) or an ablation's."""
+    return scored(Ranker.load(_folder(stage_path, name)), measured)
+
+
+def scored(ranker: Ranker, measured: Measured) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """float64[R]: scores of all rows, whose features are found by name."""
+    place = [measured.features.columns.index(c) for c in ranker.features]
+    out = np.empty(len(measured.x))
+    for low in range(0, len(out), 500_000):
+        part = np.ascontiguousarray(measured.x[low : low + 500_000][:, place])
+        out[low : low + 500_000] = ranker.score(part)
+    return out

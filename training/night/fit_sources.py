@@ -1,0 +1,409 @@
+"""Tuning and fitting the recall sources, as of each cut and for the release.
+
+One recipe (which sources, with which dials, fused how) is used for every fit of a night, so that
+what is evaluated and what is released differ only in how far their data reaches.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import psutil
+
+from recsys.features.interactions import DAY, Interactions
+from recsys.features.protocols import RecallSource
+from recsys.retrieval.candidates import RecallStage
+from recsys.retrieval.fitted_source import SourceInputs
+from recsys.retrieval.source_kinds import load_source
+from recsys.storage.files import atomic_write, hash_file, hash_json
+from recsys.storage.stages import StageResult
+from recsys.training.groups import history_reader
+from recsys.training.night import warm_starts
+from recsys.training.night.inputs import Inputs
+from recsys.training.night.night_context import Night
+from recsys.training.night.refresh_encoder import Encoded
+from recsys.training.sources.fit_source import applicable_sources, fit_sources
+from recsys.training.sources.sequence import batch_size
+from recsys.training.sources.tune import Label, tune_sources
+from recsys.training.windows import Moments, Windows, moments_at
+
+CODE = (
+    "recsys.retrieval.collaborative",
+    "recsys.retrieval.content",
+    "recsys.retrieval.sequence",
+    "recsys.retrieval",
+    "recsys.training.sources",
+)
+TEXT = "text"
+TUNING_MOMENTS = 3000
+"""Moments whose labels choose the dials (one in fifteen is a hit among the first ten, so that their
+nDCG@10 has a standard error of .004: enough to tell dials a tenth apart)."""
+RETUNE_DAYS = 7.0
+"""Days of data after which remembered dials are tried again (assumed: the encoder's cadence)."""
+SEQUENCE = "sequence"
+VECTORS = "vectors.npy"
+READ_TEXTS = ("bm25", "attributes")
+SEQUENCE_STEP = (0.07, 1.2e-5)
+"""Seconds of a training step on two cores, at least and for each position in it (measured: 0.08 s
+with 675 positions, 0.12 s with 4,096)."""
+SEQUENCE_SHARE = 0.6
+"""Share of the sources' budget that the sequence model may take (assumed)."""
+FITS_OF_A_NIGHT = 4
+"""Fits of an expensive source: for its dials, the ranker's windows, the test, the release."""
+LEAST_EPOCHS, MOST_EPOCHS = 2, 12
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How sources are made: which, with which dials, and how their lists are fused."""
+
+    dials: Mapping[str, Mapping[str, float]]
+    weights: Mapping[str, float]
+    """Weight of each source in the fusion of ranks; a source of weight 0 is not recalled from."""
+    facts: Mapping[str, Any]
+
+    @classmethod
+    def parse(cls, record: Mapping[str, Any]) -> "Recipe":
+        return cls(record["dials"], record["weights"], record["facts"])
+
+    def as_json(self) -> dict[str, Any]:
+        return {"dials": self.dials, "weights": self.weights, "facts": self.facts}
+
+    def identity(self) -> dict[str, Any]:
+        """What decides the lists: everything but the facts."""
+        return {"dials": self.dials, "weights": self.weights}
+
+
+def source_inputs(inputs: Inputs, encoded: Encoded) -> SourceInputs:
+    """What sources may use besides events: the catalogue, its texts and their vectors."""
+    return SourceInputs(inputs.tables.catalogue, inputs.texts, encoded.vectors())
+
+
+def tune(night: Night, inputs: Inputs, encoded: Encoded) -> Recipe:
+    """Choose sources and dials on the ranker's windows, or keep those of an earlier night.
+
+    The labels used lie before the first tested cut; the test window takes no part.
+    """
+    pointer = night.workspace.recipe
+    identity = _identity(night, inputs, encoded, pointer)
+    stage = night.runner.run(
+        "recipe",
+        identity,
+        lambda out: {"recipe": _choose(night, inputs, encoded).as_json()},
+        code=CODE,
+        personal=False,
+    )
+    if not night.runner.dry_run:
+        atomic_write(pointer, json.dumps(identity))
+    return Recipe.parse(stage.facts["recipe"]) if stage.facts else Recipe({}, {}, {})
+
+
+def _identity(night: Night, inputs: Inputs, encoded: Encoded, pointer: Path) -> dict[str, Any]:
+    """What decides the recipe; the identity at hand while it is younger than RETUNE_DAYS."""
+    new = {
+        "end": inputs.windows.end,
+        "encoder": encoded.stage.key,
+        "sources": night.section("sources"),
+        "budget_minutes": night.config.budget_minutes,
+        "seed": night.config.seed,
+    }
+    try:
+        kept: dict[str, Any] = json.loads(pointer.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return new
+    rest = {k: v for k, v in new.items() if k != "end"}
+    same = hash_json(rest) == hash_json({k: v for k, v in kept.items() if k != "end"})
+    age = (new["end"] - kept["end"]) / DAY
+    return kept if same and 0 <= age < RETUNE_DAYS else new
+
+
+def _choose(night: Night, inputs: Inputs, encoded: Encoded) -> Recipe:
+    """Tune on labels of the later half of the ranker's windows, with sources fitted before it."""
+    config, windows = night.config.sources, inputs.windows
+    # From the middle of the ranker's windows on: recent enough to resemble the test, with enough
+    # moments before it begins. Without such a window there is no label to tune on.
+    cuts = windows.ranker[len(windows.ranker) // 2 :]
+    cut = (cuts or windows.cuts)[0]
+    events = inputs.interactions.before(cut)
+    extra = source_inputs(inputs, encoded)
+    judged = applicable_sources(
+        events,
+        extra,
+        config.use,
+        memory_bytes=psutil.virtual_memory().available / 2,
+        budget_seconds=night.budget("sources") / (len(windows.cuts) + 1),
+    )
+    epochs = sequence_epochs(events, night.budget("sources"))
+    names = [s.name for s in judged if s.kept and (s.name != SEQUENCE or epochs)]
+    plan = tune_sources(
+        events,
+        _labels(inputs, cuts, night.config.seed),
+        extra,
+        names,
+        fixed={TEXT: cast(RecallSource, encoded.source())},
+        dials={SEQUENCE: {"epochs": epochs}} | dict(config.dials) if epochs else config.dials,
+        depth=config.depth,
+        limit=config.candidates,
+        budget_seconds=night.budget("tuning") if config.tune else 0.0,
+        seed=night.config.seed,
+        workers=night.workers,
+    )
+    facts = {"applicable": [list(source) for source in judged], **plan.facts()}
+    seconds = {
+        o["name"]: float(o["fit_seconds"]) for o in facts["sources"] if o["name"] in plan.dials
+    }
+    fits, dropped = plan_fits(seconds, len(windows.cuts), night.budget("sources"))
+    for outcome in facts["sources"]:
+        if outcome["name"] in dropped:
+            outcome |= {"kept": False, "reason": dropped[outcome["name"]]}
+    dials = {name: dials for name, dials in plan.dials.items() if name in fits}
+    return Recipe(dials, plan.weights, facts | {"fits": fits})
+
+
+def sequence_epochs(events: Interactions, budget: float) -> int:
+    """Epochs of the sequence model that its share of the budget allows; 0 when too few.
+
+    What an epoch costs follows from the number of events, so the number is found without a clock
+    and is the same on every machine.
+    """
+    batch, batches = batch_size(max(1, int((events.weight > 0).sum())))
+    least, each = SEQUENCE_STEP
+    epoch = batches * (least + each * batch)
+    allowed = SEQUENCE_SHARE * budget / FITS_OF_A_NIGHT / epoch
+    return 0 if allowed < LEAST_EPOCHS else int(min(allowed, MOST_EPOCHS))
+
+
+def _labels(inputs: Inputs, cuts: Sequence[int], seed: int) -> list[Label]:
+    """Moments at some cuts with what their users did until the next."""
+    if not cuts:
+        return []
+    parts = [moments_at(inputs.interactions, c, inputs.windows.label_end(c)) for c in cuts]
+    moments = Moments.join(parts).sample(TUNING_MOMENTS, seed)
+    read = history_reader(inputs.interactions.histories(), moments)
+    return [
+        Label(
+            read(m),
+            int(moments.now[m]),
+            moments.relevant[moments.offsets[m] : moments.offsets[m + 1]],
+        )
+        for m in range(len(moments))
+    ]
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """Sources of one recipe as of one cut."""
+
+    stages: Mapping[str, StageResult]
+
+    @property
+    def key(self) -> str:
+        """What decided all of them."""
+        return hash_json({name: stage.key for name, stage in self.stages.items()})
+
+    @property
+    def skipped(self) -> bool:
+        return all(stage.skipped for stage in self.stages.values())
+
+    def load(self, encoded: Encoded) -> dict[str, RecallSource]:
+        """All sources, the encoder's `text` among them."""
+        sources = {name: load_source(stage.path / name) for name, stage in self.stages.items()}
+        sources[TEXT] = cast(RecallSource, encoded.source())
+        return sources
+
+
+def fit_as_of(
+    night: Night,
+    inputs: Inputs,
+    encoded: Encoded,
+    recipe: Recipe,
+    view: Interactions,
+    cut: int,
+    *,
+    practised: str = "",
+) -> Fitted:
+    """The recipe's sources as of a cut, fitted on events of `view` strictly before it.
+
+    An expensive source is not fitted at every cut: the latest fit at or before the cut is used,
+    which knows less than it might, never more. `practised` names the items whose events were taken
+    out of `view` (see `night.measure`); empty where none were.
+    """
+    stages = {
+        name: _fit_one(night, inputs, encoded, recipe, name, view, at, practised)
+        for name, at in fit_times(inputs.windows, recipe, cut).items()
+    }
+    return Fitted(stages)
+
+
+def fit_times(windows: Windows, recipe: Recipe, cut: int) -> dict[str, int]:
+    """When each source's fit for a cut takes place: the cut itself, or an earlier planned one."""
+    fits: Mapping[str, int] = recipe.facts.get("fits", {})
+    role = windows.ranker if cut in windows.ranker else windows.test
+    times = {}
+    for name in recipe.dials:
+        if cut not in windows.cuts:
+            times[name] = cut
+            continue
+        count = _fits_of_role(fits.get(name, len(windows.cuts) + 1), role, windows)
+        planned = [role[place * len(role) // count] for place in range(count)]
+        times[name] = max(at for at in planned if at <= cut)
+    return times
+
+
+def _fits_of_role(fits: int, role: tuple[int, ...], windows: Windows) -> int:
+    """How many of a source's fits fall to a role's cuts; one of all is the release's."""
+    share = (fits - 1) * len(role) / len(windows.cuts)
+    return int(np.clip(round(share), 1, len(role)))
+
+
+def plan_fits(
+    seconds: Mapping[str, float], cuts: int, budget: float
+) -> tuple[dict[str, int], dict[str, str]]:
+    """How often each source is fitted in a night, and which are too expensive for even three.
+
+    Three fits are the least: for the ranker's windows, for the test, for the release. What the
+    budget leaves goes to more frequent fits, the cheapest sources first.
+
+    >>> plan_fits({"a": 1.0, "b": 30.0}, cuts=6, budget=100.0)
+    ({'a': 7, 'b': 3}, {})
+    """
+    dropped: dict[str, str] = {}
+    kept = dict(sorted(seconds.items(), key=lambda entry: entry[1]))
+    while len(kept) > 1 and 3 * sum(kept.values()) > budget:
+        name, cost = kept.popitem()
+        dropped[name] = f"dropped: three fits of {cost:.0f} s each do not fit into the budget"
+    fits, left = {}, budget - 3 * sum(kept.values())
+    for place, (name, cost) in enumerate(kept.items()):
+        extra = int(left / (len(kept) - place) / max(cost, 0.05))
+        fits[name] = min(3 + max(extra, 0), cuts + 1)
+        left -= (fits[name] - 3) * cost
+    return fits, dropped
+
+
+def _fit_one(
+    night: Night,
+    inputs: Inputs,
+    encoded: Encoded,
+    recipe: Recipe,
+    name: str,
+    view: Interactions,
+    cut: int,
+    practised: str,
+) -> StageResult:
+    """One source on the events of `view` strictly before a time."""
+
+    end, dials = inputs.windows.end, recipe.dials[name]
+    content = _content(night, inputs, encoded, recipe, name, cut, practised)
+    identity = hash_json(content)
+    start = warm_starts.start_of(night, name, dials, practised, cut, end, identity)
+
+    def action(out: Path) -> dict[str, Any]:
+        earlier = warm_starts.opened(night, start)
+        fitted = fit_sources(
+            view.before(cut),
+            source_inputs(inputs, encoded),
+            {name: dials},
+            seed=night.config.seed,
+            workers=night.workers,
+            previous=None if earlier is None else {name: earlier},
+        )
+        (out / name).mkdir()
+        fitted[name].save(out / name)
+        return {"cut": cut, "warm": earlier is not None}
+
+    stage = night.runner.run(
+        f"source-{name}",
+        content | {"start": None if start is None else start.key},
+        action,
+        code=CODE,
+        personal=False,
+    )
+    warm_starts.remember(night, name, dials, practised, cut, end, start, stage.key, identity)
+    return stage
+
+
+def _content(
+    night: Night,
+    inputs: Inputs,
+    encoded: Encoded,
+    recipe: Recipe,
+    name: str,
+    cut: int,
+    practised: str,
+) -> dict[str, Any]:
+    """What decides a fit, its start apart."""
+    return {
+        "known": inputs.key_before(cut),
+        "cut": cut,
+        "practised": practised,
+        "reads": _also_read(name, inputs, encoded, night.runner.dry_run),
+        "dials": recipe.dials[name],
+        "seed": night.config.seed,
+    }
+
+
+def _also_read(name: str, inputs: Inputs, encoded: Encoded, dry_run: bool) -> str | None:
+    """What decides a source besides the events: nothing, the items' texts, or their vectors.
+
+    By content: another user tower over the same vectors changes no source.
+    """
+    if name == SEQUENCE:
+        file = encoded.vectors_stage.path / VECTORS
+        if dry_run and not file.exists():
+            return encoded.vectors_stage.key
+        return _hash_of(file, file.stat().st_mtime_ns)
+    return inputs.texts_key if name in READ_TEXTS else None
+
+
+@cache
+def _hash_of(file: Path, changed_at: int) -> str:
+    """SHA-256 of a file, once per version of it."""
+    del changed_at
+    return hash_file(file)
+
+
+def warm_start_facts(
+    night: Night, inputs: Inputs, encoded: Encoded, recipe: Recipe, moments: Moments
+) -> dict[str, object]:
+    """On a night of fits from scratch: what starting warm would have cost or gained, by source.
+
+    Measured at the last tested cut, on its moments.
+    """
+    found: dict[str, object] = {}
+    cut = inputs.windows.test[-1]
+    at_cut = moments.take(np.flatnonzero(moments.now == cut))
+    events = inputs.interactions.before(cut)
+    for name in set(recipe.dials) & set(warm_starts.WARM):
+        at = fit_times(inputs.windows, recipe, cut)[name]
+        stage = _fit_one(night, inputs, encoded, recipe, name, inputs.interactions, at, "")
+        content = _content(night, inputs, encoded, recipe, name, at, "")
+        if warm_starts.kept(night, hash_json(content), inputs.windows.end):
+            found[f"{name}, tonight"] = "as an earlier night fitted it: the same events"
+            continue
+        if stage.facts.get("warm"):
+            found[f"{name}, tonight"] = "warm, from an earlier night's weights"
+            continue
+        said = warm_starts.compared(
+            night,
+            name,
+            recipe.dials[name],
+            load_source(stage.path / name),
+            stage.seconds,
+            events if at == cut else inputs.interactions.before(at),
+            source_inputs(inputs, encoded),
+            at_cut,
+            at,
+            inputs.windows.end,
+        )
+        found[f"{name}, tonight"] = "from scratch" + (f"; {said}" if said else "")
+    return found
+
+
+def recall_stage(night: Night, recipe: Recipe, sources: Mapping[str, RecallSource]) -> RecallStage:
+    """Recall as it is served: the configured depth and limit, the recipe's fusion."""
+    config = night.config.sources
+    return RecallStage(sources, config.depth, config.candidates, recipe.weights)

@@ -1,0 +1,52 @@
+"""What every stage of a night is given: config, workspace, runner, reporter and the clock."""
+
+import os
+import time
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from recsys.data_schemas.config import RecsysConfig
+from recsys.evaluation.report_context import Check
+from recsys.storage.progress import Reporter
+from recsys.storage.stages import StageRunner
+from recsys.storage.workspace import Workspace
+
+SHARES = {"encoder": 0.25, "sources": 0.40, "tuning": 0.10, "ranker": 0.10}
+"""How budget_minutes is divided (assumed; the report shows what each part really took). What is
+left over is for validation, features and evaluation, which take what they take."""
+
+
+@dataclass
+class Night:
+    """One night's run."""
+
+    config: RecsysConfig
+    workspace: Workspace
+    runner: StageRunner
+    reporter: Reporter
+    until: int | None = None
+    """Only events strictly before this count (µs); None means all."""
+    began: float = field(default_factory=time.monotonic)
+    alarms: list[str] = field(default_factory=list)
+    served_parity: list[Check] = field(default_factory=list)
+    """Batch against online features of served rows; empty where nothing could be compared."""
+
+    @cached_property
+    def workers(self) -> int:
+        """Threads to use: the processors this process may run on."""
+        return max(1, len(os.sched_getaffinity(0)))
+
+    def budget(self, part: str) -> float:
+        """Seconds that a part of the night may take."""
+        return SHARES[part] * self.config.budget_minutes * 60
+
+    def section(self, name: str) -> dict[str, Any]:
+        """A config section as stage input."""
+        section: dict[str, Any] = getattr(self.config, name).model_dump(mode="json")
+        return section
+
+    def alarm(self, text: str) -> None:
+        """Something the analyst must see first; also a warning on the terminal."""
+        self.alarms.append(text)
+        self.reporter.warn(text)

@@ -1,0 +1,423 @@
+"""Ranking groups with their features, as of each cut: what the ranker learns from and is tested on.
+
+The ranker's windows practise what is rare: a share of the items is treated as though nobody had
+ever acted on them (their earlier events are taken out of fits, histories and counters), and a share
+of the users as though they were new. Without this, a night whose window holds no cold item teaches
+the trees that cold means never. The test windows are left as they are.
+
+Where impressions are recorded, lists that were shown in the ranker's windows are groups too, beside
+those of recall: only they hold what was offered and left, and moments at all hours.
+
+Shapes: M moments, R candidate rows, F features.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from recsys.features.feature_set import FeatureSet
+from recsys.features.impressions import request_context
+from recsys.features.interactions import Floats, Interactions
+from recsys.features.protocols import RecallSource
+from recsys.features.rows import ANY_POSITION, BatchInputs, Rows
+from recsys.storage.files import hash_json
+from recsys.storage.stages import StageResult
+from recsys.training.groups import (
+    CandidateTable,
+    collect,
+    collect_shown,
+    history_reader,
+)
+from recsys.training.impression_groups import ShownGroups, groups_of_lists
+from recsys.training.night.fit_sources import Recipe, fit_as_of, recall_stage
+from recsys.training.night.inputs import (
+    Inputs,
+    lists_of_users,
+    shown_lists,
+    user_table,
+)
+from recsys.training.night.night_context import Night
+from recsys.training.night.refresh_encoder import Encoded
+from recsys.training.ranker import Groups
+from recsys.training.windows import Moments, moments_at
+
+PRACTISED_AT_MOST = 0.15
+"""Largest share of items, or of moments, that is practised as new (assumed)."""
+NO_LABEL = -(2**62)
+"""End of a label window (µs) in which nothing lies."""
+FEW_EVENTS = 3
+"""A user with at most this many events is new."""
+MOMENTS_PER_GROUP = 5
+"""Moments looked at, at most, for each group to learn from (recall finds one positive in two or
+three: measured)."""
+SHOWN_SHARE = 0.5
+"""Largest share of shown lists among the groups to learn from (assumed): a list holds what some
+policy chose to show, and what is served is ranked out of recall, which holds what nobody was shown."""
+CHUNK = 4096
+"""Moments whose candidates are held at once while looking."""
+
+
+@dataclass(frozen=True)
+class Practice:
+    """What the ranker's windows pretend not to know."""
+
+    key: str
+    cold: npt.NDArray[np.bool_]
+    """bool[N]: items whose events before a cut are left out."""
+    new_users: float
+    """Share of moments that see only the last few events."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Moments of one role, their candidates and features."""
+
+    moments: Moments
+    table: CandidateTable
+    x: Floats
+    """float32[R,F], memory-mapped."""
+    features: FeatureSet
+    shown: npt.NDArray[np.bool_]
+    """bool[M]: moments at which a list was shown, whose items are the candidates; the others are at
+    a cut, with recall's. They come last."""
+
+    def groups(self) -> Groups:
+        """For fitting or scoring a ranker."""
+        relevant = (self.moments.offsets[1:] - self.moments.offsets[:-1]).astype(np.int32)
+        shown = self.shown if self.shown.any() else None
+        return Groups(
+            self.x, self.table.grade, self.table.offsets, self.moments.user, relevant, shown=shown
+        )
+
+
+def practice(inputs: Inputs, floor: float, seed: int) -> Practice:
+    """Which items and how many users the ranker's windows treat as new.
+
+    Decided by what was known before the test, so that it stays while the windows do.
+    """
+    known = inputs.interactions.before(inputs.windows.test[0])
+    events = np.bincount(known.item, minlength=inputs.n_items)
+    of_user = np.bincount(known.user)
+    items = float(np.clip((events == 0).mean(), floor, PRACTISED_AT_MOST)) if len(events) else 0.0
+    users = float(np.clip((of_user <= FEW_EVENTS).mean(), floor, PRACTISED_AT_MOST))
+    cold = np.random.default_rng(seed).random(inputs.n_items) < items
+    return Practice(hash_json([np.flatnonzero(cold).tolist(), users]), cold, users)
+
+
+def measure(
+    night: Night, inputs: Inputs, encoded: Encoded, recipe: Recipe, role: str
+) -> tuple[StageResult, Measured | None]:
+    """Candidates and features of every moment of a role (`ranker` or `test`); None in a dry run.
+
+    Where only the test has a window, the ranker's role has no moment: its groups are empty, but
+    with the same signals and features.
+    """
+    if role == "ranker" and (earlier := inputs.earlier) is not None:
+        inputs, encoded = earlier, encoded.over(night, earlier)
+    windows = inputs.windows
+    cuts = windows.ranker if role == "ranker" else windows.test
+    labels_until = {cut: windows.label_end(cut) for cut in cuts} or {windows.cuts[0]: NO_LABEL}
+    cuts = tuple(labels_until)
+    seed = night.config.seed
+    practised = (
+        practice(inputs, night.config.windows.floor_share, seed) if role == "ranker" else None
+    )
+    view = inputs.interactions
+    if practised is not None:
+        view = view.where(~practised.cold[view.item])
+    key = "" if practised is None else practised.key
+    fits = {
+        cut: fit_as_of(night, inputs, encoded, recipe, view, cut, practised=key) for cut in cuts
+    }
+    limit = (
+        night.config.ranker.max_groups if role == "ranker" else night.config.evaluation.max_users
+    )
+    drawn = MOMENTS_PER_GROUP * limit if role == "ranker" else limit
+
+    def action(out: Path) -> dict[str, Any]:
+        parts: list[_Part] = []
+        lists: list[_Part] = []
+        shown = shown_groups(inputs) if practised is not None else None
+        for number, cut in enumerate(cuts):
+            moments = moments_at(inputs.interactions, cut, labels_until[cut])
+            moments = moments.sample(max(1, drawn // len(cuts)), seed + number)
+            sources = fits[cut].load(encoded)
+            if practised is None:
+                parts.append(_collect_cut(night, inputs, recipe, view, moments, sources))
+                continue
+            most = max(1, limit // len(cuts))
+            at_cut = None if shown is None else shown.between(cut, labels_until[cut])
+            room = 0 if at_cut is None else min(len(at_cut), int(SHOWN_SHARE * most))
+            found = _collect_to_learn(
+                night, inputs, recipe, view, moments, sources, practised, seed, most - room
+            )
+            parts += found
+            if at_cut is not None:
+                rng = np.random.default_rng([seed, number])
+                beside = at_cut.sample(min(room, _most_beside(found)), rng)
+                lists.append(
+                    _collect_shown(night, inputs, recipe, view, beside, sources, practised, rng)
+                )
+        known = batch_inputs(night, inputs, view)
+        if practised is not None and known.impressions is not None:
+            known = replace(known, impressions=known.impressions.without(practised.cold))
+        return _write(out, night, inputs, known, [*parts, *lists])
+
+    stage = night.runner.run(
+        f"groups-{role}",
+        {
+            "known": inputs.key_before(max(labels_until.values())),
+            "kinds": inputs.interactions.kinds,
+            "resolution": _resolution(inputs),
+            "labels": {str(cut): until for cut, until in labels_until.items()},
+            "practised": key,
+            "fits": {str(c): f.key for c, f in fits.items()},
+            "encoder": encoded.vectors_stage.key,
+            "recipe": recipe.identity(),
+            "limit": limit,
+            "sources": night.section("sources"),
+            "features": night.section("features"),
+            "seed": seed,
+        },
+        action,
+        code=(
+            "recsys.training.groups",
+            "recsys.training.impression_groups",
+            "recsys.training.night.ranking_data",
+            "recsys.training.windows",
+            "recsys.features",
+            "recsys.evaluation.query_sets",
+            "recsys.evaluation.shown_lists",
+            "recsys.retrieval",
+        ),
+    )
+    return stage, None if night.runner.dry_run and not stage.skipped else read(stage.path)
+
+
+class _Part(NamedTuple):
+    """Some of a cut's moments and candidates, with what each moment may see."""
+
+    moments: Moments
+    table: CandidateTable
+    lengths: npt.NDArray[np.int64]
+    """int64[M]: history length a moment is limited to; -1 for the whole."""
+    said: list[dict[str, Any]] | None = None
+    """[M] the request's context of each, where the candidates are lists that were shown."""
+
+
+def shown_groups(inputs: Inputs) -> ShownGroups | None:
+    """Lists of the ranker's windows that teach something; None where none was recorded.
+
+    What was done with them is read from events before the first tested cut only.
+    """
+    lists, windows = lists_of_users(inputs.tables), inputs.windows
+    if lists is None or not windows.ranker:
+        return None
+    begin, end = windows.ranker[0], windows.test[0]
+    inside = np.flatnonzero((lists.time >= begin) & (lists.time < end))
+    events = inputs.interactions
+    events = events.where((events.time >= begin) & (events.time < end))
+    groups = groups_of_lists(lists.take(inside), events, inputs.tables.catalogue.blocked)
+    return replace(groups, lists=inside[groups.lists])
+
+
+def _most_beside(parts: list[_Part]) -> int:
+    """Shown lists at most beside some groups of recall, so that their share is kept."""
+    found = sum(int(part.table.has_positive().sum()) for part in parts)
+    return int(found * SHOWN_SHARE / (1 - SHOWN_SHARE))
+
+
+def _practised_lengths(
+    count: int, practised: Practice, rng: np.random.Generator
+) -> npt.NDArray[np.int64]:
+    """int64[count]: how many of the last events each moment sees, -1 for all of them."""
+    lengths = np.full(count, -1, np.int64)
+    chosen = rng.random(count) < practised.new_users
+    lengths[chosen] = rng.integers(0, FEW_EVENTS + 1, int(chosen.sum()))
+    return lengths
+
+
+def _collect_to_learn(
+    night: Night,
+    inputs: Inputs,
+    recipe: Recipe,
+    view: Interactions,
+    moments: Moments,
+    sources: Mapping[str, RecallSource],
+    practised: Practice,
+    seed: int,
+    most: int,
+) -> list[_Part]:
+    """Moments in random order until `most` of them hold a positive that recall found.
+
+    Where recall finds one of three, three times the moments are looked at for as much to learn; the
+    rows of the others are let go at once, so that memory is that of what is learned from.
+    """
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(len(moments))
+    parts: list[_Part] = []
+    found = 0
+    for start in range(0, max(1, len(order)), CHUNK):  # once even without a moment
+        chunk = moments.take(np.sort(order[start : start + CHUNK]))
+        lengths = _practised_lengths(len(chunk), practised, rng)
+        part = _collect_cut(night, inputs, recipe, view, chunk, sources, lengths)
+        found += int(part.table.has_positive().sum())
+        parts.append(part._replace(table=part.table.to_learn_from()))
+        if found >= most:
+            break
+    return parts
+
+
+def _collect_shown(
+    night: Night,
+    inputs: Inputs,
+    recipe: Recipe,
+    view: Interactions,
+    lists: ShownGroups,
+    sources: Mapping[str, RecallSource],
+    practised: Practice,
+    rng: np.random.Generator,
+) -> _Part:
+    """Lists of a cut's window with what its sources say of their items at the time of each."""
+    lengths = _practised_lengths(len(lists), practised, rng)
+    table = collect_shown(
+        lists,
+        history_reader(view.histories(), lists.moments, lengths),
+        recall_stage(night, recipe, sources),
+        inputs.tables.catalogue.blocked.copy(),
+        workers=night.workers,
+    )
+    shown = inputs.tables.impressions
+    assert shown is not None
+    said = [request_context(text) for text in shown.context[lists.lists]]
+    return _Part(lists.moments, table, lengths, said)
+
+
+def _collect_cut(
+    night: Night,
+    inputs: Inputs,
+    recipe: Recipe,
+    view: Interactions,
+    moments: Moments,
+    sources: Mapping[str, RecallSource],
+    lengths: npt.NDArray[np.int64] | None = None,
+) -> _Part:
+    if lengths is None:
+        lengths = np.full(len(moments), -1, np.int64)
+    table = collect(
+        moments,
+        history_reader(view.histories(), moments, lengths),
+        recall_stage(night, recipe, sources),
+        inputs.tables.catalogue.blocked.copy(),
+        limit=night.config.sources.candidates,
+        workers=night.workers,
+    )
+    return _Part(moments, table, lengths)
+
+
+def _write(
+    out: Path, night: Night, inputs: Inputs, known: BatchInputs, parts: list[_Part]
+) -> dict[str, Any]:
+    moments = Moments.join([p.moments for p in parts])
+    table = CandidateTable.join([p.table for p in parts])
+    lengths = np.concatenate([p.lengths for p in parts])
+    shown = np.concatenate([np.full(len(p.moments), p.said is not None) for p in parts])
+    said = [said for p in parts for said in (p.said or [{}] * len(p.moments))]
+    feature_set = FeatureSet.default(
+        inputs.tables.catalogue,
+        inputs.interactions.kinds,
+        tuple(table.signals),
+        night.config.features,
+        resolution=_resolution(inputs),
+        users=user_table(inputs.tables),
+        impressions=inputs.tables.impressions is not None,
+    )
+    # A practised new user has no counters either.
+    user = np.where(lengths >= 0, -1, moments.user).astype(np.int32)
+    rows = Rows(
+        offsets=table.offsets,
+        user=user,
+        now=moments.now,
+        position=np.full(len(moments), ANY_POSITION, np.int64),
+        items=table.items,
+        signals=table.signals,
+        history_of=history_reader(known.interactions.histories(), moments, lengths),
+        context=_columns(said),
+    )
+    x = feature_set.batch(rows, known)
+    np.save(out / "x.npy", x)
+    np.savez(
+        out / "moments.npz",
+        user=moments.user,
+        now=moments.now,
+        offsets=moments.offsets,
+        relevant=moments.relevant,
+        moment_grade=moments.grade,
+        row_offsets=table.offsets,
+        items=table.items,
+        row_grade=table.grade,
+        lengths=lengths,
+        shown=shown,
+    )
+    np.savez(out / "signals.npz", **dict[str, Any](table.signals))
+    (out / "features.json").write_text(json.dumps(feature_set.to_json()), encoding="utf-8")
+    return {
+        "moments": len(moments),
+        "shown lists": int(shown.sum()),
+        "users": len(np.unique(moments.user)),
+        "rows": len(table.items),
+        "features": x.shape[1],
+        "positives_found": float((table.grade > 0).sum() / max(1, len(moments.relevant))),
+    }
+
+
+def _columns(said: list[dict[str, Any]]) -> dict[str, npt.NDArray[np.object_]]:
+    """By name object[M], None where a moment's request did not say it."""
+    names = sorted({name for one in said for name in one})
+    found: dict[str, npt.NDArray[np.object_]] = {}
+    for name in names:
+        found[name] = np.empty(len(said), object)
+        found[name][:] = [one.get(name) for one in said]
+    return found
+
+
+def batch_inputs(night: Night, inputs: Inputs, view: Interactions) -> BatchInputs:
+    """The tables that features are read from in batch."""
+    return BatchInputs(
+        interactions=view,
+        catalogue=inputs.tables.catalogue,
+        bucket=night.config.features.bucket,
+        users=user_table(inputs.tables),
+        impressions=shown_lists(inputs.tables),
+    )
+
+
+def _resolution(inputs: Inputs) -> str:
+    """What times can be read for: `seconds`, `days` or `ordinal`."""
+    if inputs.windows.scheme == "ordinal":
+        return "ordinal"
+    return "seconds" if inputs.tables.resolution.kind in ("seconds", "hours") else "days"
+
+
+def read(folder: Path) -> Measured:
+    """Open what a groups stage left."""
+    held = np.load(folder / "moments.npz")
+    moments = Moments(
+        held["user"], held["now"], held["offsets"], held["relevant"], held["moment_grade"]
+    )
+    table = CandidateTable(
+        held["row_offsets"],
+        held["items"],
+        np.load(folder / "signals.npz"),  # read one by one, as they are asked for
+        held["row_grade"],
+    )
+    features = FeatureSet.from_json(
+        json.loads((folder / "features.json").read_text(encoding="utf-8"))
+    )
+    x = np.load(folder / "x.npy", mmap_mode="r")
+    return Measured(moments, table, x, features, held["shown"])

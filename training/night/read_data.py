@@ -1,0 +1,174 @@
+"""Draining the service's log, validating the tables, and planning the windows."""
+
+import shutil
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from recsys.data_schemas.config import RecsysConfig
+from recsys.data_schemas.errors import UsageError
+from recsys.data_schemas.meaning import EventMeaning
+from recsys.data_schemas.tables import TABLES as TABLE_SPECS
+from recsys.features.features_check import ITEMS_TRIED, require_sound
+from recsys.features.interactions import Interactions
+from recsys.ingestion.tables.ingest import ingest
+from recsys.ingestion.tables.load import Tables, load_tables, read_summary
+from recsys.ingestion.tables.readers import find_files
+from recsys.ingestion.tables.validation_report import findings
+from recsys.storage.eventlog import export, log_address, never_written, open_log
+from recsys.storage.files import hash_file, hash_json
+from recsys.storage.stages import StageResult
+from recsys.storage.tombstones import forgotten
+from recsys.storage.workspace import Workspace
+from recsys.training.night import window_plan
+from recsys.training.night.inputs import TABLES, VOCABULARY, Inputs, user_table
+from recsys.training.night.night_context import Night
+
+
+def drain(night: Night) -> StageResult | None:
+    """Export the service's log up to now; None where the service has never written one.
+
+    The export always holds the whole log up to a position and is kept under that position, so
+    nothing is drained twice or lost whenever the night is killed.
+    """
+    uri = log_address(night.config)
+    if never_written(uri):
+        night.reporter.say("drain: the service has written nothing yet")
+        return None
+    log = open_log(uri)
+    try:
+        until = log.last_position()
+        return night.runner.run(
+            "drain",
+            {"log": uri, "until": until},
+            lambda out: {**export(log, 0, until, out), "until": until},
+            code=("recsys.storage.eventlog",),
+        )
+    finally:
+        log.close()
+
+
+def validate(night: Night, drained: StageResult | None) -> StageResult:
+    """Validate the caller's tables and the drained log into the workspace's tables."""
+    config = night.config
+    previous = _vocabulary(night.workspace)
+    left_out = forgotten(night.workspace)
+    result = night.runner.run(
+        "tables",
+        {
+            "files": fingerprints(config),
+            "data": night.section("data"),
+            "drained": drained.key if drained else None,
+            "forgotten": hash_json(sorted(left_out)),
+        },
+        lambda out: ingest(
+            config,
+            out / TABLES,
+            previous_vocabulary=previous,
+            drained=drained.path if drained else None,
+            forgotten=left_out,
+        ),
+        code=("recsys.ingestion.tables", "recsys.data_schemas.tables"),
+    )
+    if not night.runner.dry_run:
+        for line in findings(read_summary(result.path / TABLES)):
+            night.reporter.warn(line)
+        _keep_vocabulary(night.workspace, result.path / TABLES)
+    return result
+
+
+def fingerprints(config: RecsysConfig) -> dict[str, str]:
+    """SHA-256 of every file the tables are read from; of a database connection, the moment.
+
+    A database cannot be fingerprinted without reading it, so its tables are read every night.
+    """
+    if config.data.connection is not None:
+        return {config.data.connection: str(time.time_ns())}
+    return {
+        str(file): hash_file(file)
+        for name, table in TABLE_SPECS.items()
+        if (place := getattr(config.data, name)) is not None
+        for file in find_files(place, config.path("."), table)
+    }
+
+
+def split(night: Night, stage: StageResult) -> Inputs:
+    """Load the tables and plan the windows."""
+    tables = load_tables(stage.path / TABLES, night.config)
+    _check_segments(tables, night.config)
+    interactions, meaning = graded(tables.interactions, night.config.events.meaning())
+    if interactions is not tables.interactions:
+        night.alarm(
+            "no event type is graded positive (only "
+            + ", ".join(interactions.kinds)
+            + "), so every event counts as grade 1; set events.types in the config to change this"
+        )
+    known = interactions
+    if night.until is not None:
+        interactions = interactions.before(night.until)
+    plan = window_plan.windows_of(night, interactions, tables.resolution.ordinal_until)
+    night.reporter.say(f"split: {plan.windows.why}")
+    inputs = Inputs(stage, tables, interactions, known, meaning, plan.windows, night.config)
+    return replace(inputs, earlier=window_plan.attributes_of_plan(night, inputs, plan))
+
+
+def _check_segments(tables: Tables, config: RecsysConfig) -> None:
+    """Refuse a column to report by that does not exist, before hours of work.
+
+    Raises:
+        UsageError: neither items nor users have it, or its values are no categories.
+    """
+    users = user_table(tables)
+    known = {*tables.catalogue.categorical_names, *(users.categorical if users else ())}
+    for column in config.evaluation.segments:
+        if column not in known:
+            raise UsageError(
+                "there is no such column to report by",
+                where="evaluation.segments",
+                found=column,
+                expected=", ".join(sorted(known)) or "a column of items or users with categories",
+            )
+
+
+def graded(interactions: Interactions, meaning: EventMeaning) -> tuple[Interactions, EventMeaning]:
+    """The same events and meaning; where no event is graded positive, every event that is not a
+    dislike counts as grade 1, and so do those that come later."""
+    if (interactions.grade > 0).any() or not len(interactions):
+        return interactions, meaning
+    grade = np.where(interactions.weight > 0, np.int8(1), interactions.grade)
+    types = {
+        name: (weight, 1 if weight > 0 else low) for name, (weight, low) in meaning.types.items()
+    }
+    return replace(interactions, grade=grade.astype(np.int8)), EventMeaning(types)
+
+
+def _vocabulary(workspace: Workspace) -> Path | None:
+    file = workspace.tables / VOCABULARY
+    return file if file.exists() else None
+
+
+def _keep_vocabulary(workspace: Workspace, tables: Path) -> None:
+    """Remember the item numbering, which only ever grows; an older table set does not shrink it."""
+    import pyarrow.parquet as pq
+
+    new, kept = tables / "items.parquet", workspace.tables / VOCABULARY
+    if kept.exists() and pq.read_metadata(kept).num_rows > pq.read_metadata(new).num_rows:
+        return
+    part = kept.with_name(f".{kept.name}.part")
+    shutil.copyfile(new, part)
+    part.replace(kept)
+
+
+def require_sound_features(night: Night, stage: StageResult) -> None:
+    """Try windows and features of one's own on real items, before anything expensive is done.
+
+    Raises:
+        UsageError: one cannot be used; the first wrong row is shown.
+    """
+    import pyarrow.parquet as pq
+
+    config = night.config
+    items = pq.read_table(stage.path / TABLES / VOCABULARY).slice(0, ITEMS_TRIED)
+    require_sound(config.features, types=tuple(config.events.meaning().types), table=items)

@@ -1,0 +1,164 @@
+"""The release tried as a service would use it: how fast, how far from what was evaluated, and
+whether its online features are those the ranker learnt from.
+
+The same moments are asked of the released bundle over the released state. Its models have seen
+more, so its lists may differ from the evaluated ones, within limits; its features may not: those
+that no model makes (counters, recency, attributes, context) are read here online and were read in
+batch for the test, at the same moments, for the same items.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from recsys.evaluation.lists import RankedLists
+from recsys.evaluation.report_context import Check
+from recsys.features.feature_set import FeatureSet
+from recsys.features.interactions import Floats
+from recsys.features.kinds.kind import SignalFeature
+from recsys.features.parity import LIMIT, broken, compare_served
+from recsys.query import Ask
+from recsys.recommender import Runtime
+from recsys.storage.stages import StageResult
+from recsys.training.night.inputs import Inputs
+from recsys.training.night.night_context import Night
+from recsys.training.night.ranking_data import Measured
+
+LATENCY_CALLS = 30
+"""Ranking calls timed for the gate's latency rule; their median counts."""
+MOMENTS = 200
+PARITY_MOMENTS = 60
+K = 10
+
+Doubles = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What asking the release found."""
+
+    latency_ms: float
+    """Median of one recommendation; 0 where too few moments were asked."""
+    overlap: float | None
+    """Mean share of the evaluated top 10 that the release lists too."""
+    evaluated: Doubles
+    released: Doubles
+    """Scores of the items that both lists hold, pairwise."""
+    differences: Mapping[str, float]
+    """Feature → largest relative difference of its two readings."""
+
+    @property
+    def shift(self) -> float | None:
+        """Mean change of a score, in standard deviations of the evaluated ones."""
+        if len(self.evaluated) < 2:
+            return None
+        spread = max(float(self.evaluated.std()), 1e-12)
+        return abs(float(self.released.mean() - self.evaluated.mean())) / spread
+
+    @property
+    def parity(self) -> list[Check]:
+        """For the page: one row in all, and one for each feature that differs."""
+        worst = max(self.differences.items(), key=lambda pair: pair[1], default=("none", 0.0))
+        found = [
+            Check(
+                f"{len(self.differences)} features of the release, online against batch",
+                worst[1] <= LIMIT,
+                f"largest relative difference {worst[1]:.2g} ({worst[0]}), limit {LIMIT:g}",
+            )
+        ]
+        return found + [
+            Check(f"feature {name}", False, f"differs by {self.differences[name]:.2g}")
+            for name in broken(self.differences)
+        ]
+
+    def facts(self) -> dict[str, object]:
+        """For the report's release section."""
+        return {
+            "overlap of the released top 10 with the evaluated": _percent(self.overlap),
+            "shift of the mean score, standard deviations": _decimals(self.shift),
+            "median time of one recommendation, ms": f"{self.latency_ms:.1f}",
+        }
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None else f"{value:.0%}"
+
+
+def _decimals(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2f}"
+
+
+def try_release(
+    night: Night, inputs: Inputs, tested: Measured, bundle: Path, state: StageResult,
+    evaluated: RankedLists,
+) -> Trial:  # fmt: skip
+    """Ask the release at a sample of the test moments."""
+    runtime = Runtime.open(bundle, state.path / "state", version="")
+    rng = np.random.default_rng(night.config.seed)
+    chosen = rng.permutation(len(tested.moments))[:MOMENTS]
+    times: list[float] = []
+    overlaps: list[float] = []
+    before: list[float] = []
+    after: list[float] = []
+    for moment in chosen:
+        began = time.perf_counter()
+        answer = runtime.answer(Ask(*_who(inputs, tested, int(moment)), k=K))
+        times.append((time.perf_counter() - began) * 1000)
+        found = inputs.tables.catalogue.indices_of(answer.item_ids)
+        released = dict(zip(found.tolist(), answer.scores, strict=True))
+        old = dict(
+            zip(evaluated.items[moment].tolist(), evaluated.scores[moment].tolist(), strict=True)
+        )
+        top = [item for item in evaluated.items[moment][:K].tolist() if item >= 0]
+        overlaps.append(len(released.keys() & set(top)) / max(1, len(top)))
+        both = sorted(released.keys() & old.keys())
+        before += [old[item] for item in both]
+        after += [released[item] for item in both]
+    return Trial(
+        float(np.median(times[1 : LATENCY_CALLS + 1])) if len(times) > 1 else 0.0,
+        float(np.mean(overlaps)) if overlaps else None,
+        np.array(before),
+        np.array(after),
+        read_twice(runtime, inputs, tested, chosen[:PARITY_MOMENTS].tolist()),
+    )
+
+
+def _who(inputs: Inputs, tested: Measured, moment: int) -> tuple[str, int]:
+    user = inputs.interactions.user_ids[tested.moments.user[moment]]
+    return str(user), int(tested.moments.now[moment])
+
+
+def read_twice(
+    runtime: Runtime, inputs: Inputs, tested: Measured, moments: Sequence[int]
+) -> dict[str, float]:
+    """Each feature that no model makes: the largest relative difference of batch and online."""
+    columns = [c for c in _without_models(tested.features) if c in runtime.features.columns]
+    batch: list[Floats] = []
+    online: list[Floats] = []
+    for moment in moments:
+        rows = slice(*tested.table.offsets[moment : moment + 2])
+        items = tested.table.items[rows]
+        ids = [inputs.tables.catalogue.id_of(int(item)) for item in items]
+        if not ids:
+            continue
+        answer = runtime.answer(Ask(*_who(inputs, tested, int(moment)), items=ids, k=len(ids)))
+        assert answer.features is not None
+        place = {name: row for row, name in enumerate(ids)}
+        order = [place[name] for name in answer.item_ids]
+        batch.append(np.asarray(tested.x[rows])[order][:, _places(tested.features, columns)])
+        online.append(answer.features[:, _places(runtime.features, columns)])
+    if not batch:
+        return dict.fromkeys(columns, 0.0)
+    return compare_served(np.concatenate(batch), np.concatenate(online), columns)
+
+
+def _without_models(features: FeatureSet) -> list[str]:
+    return [f.column for f in features.features if not isinstance(f, SignalFeature)]
+
+
+def _places(features: FeatureSet, columns: Sequence[str]) -> list[int]:
+    return [features.columns.index(column) for column in columns]

@@ -1,0 +1,286 @@
+"""The report of a night: everything the page says beside the measured lists."""
+
+import time
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from recsys.evaluation import drift
+from recsys.evaluation.evaluation import Evaluation
+from recsys.evaluation.lists import RankedLists
+from recsys.evaluation.report_context import (
+    Check,
+    Example,
+    ExampleItem,
+    GateDecision,
+    Importance,
+    RankerFacts,
+    ReportContext,
+    SourceFact,
+    StageCost,
+)
+from recsys.ranker import Ranker
+from recsys.storage.stages import StageResult
+from recsys.training.groups import history_reader
+from recsys.training.night import encoder_age
+from recsys.training.night.fit_sources import Recipe
+from recsys.training.night.gate import Decision
+from recsys.training.night.inputs import Inputs
+from recsys.training.night.night_context import SHARES, Night
+from recsys.training.night.position_weights import bias_of
+from recsys.training.night.ranking_data import Measured
+from recsys.training.night.refresh_encoder import Encoded
+
+SHAP_ROWS = 2000
+"""Rows whose contributions make the summary by family."""
+AGES_SHOWN = 14
+"""Latest measurements of the encoder's quality on the page."""
+UNNUMBERED = "not yet numbered: it is registered when this page is written"
+"""In place of the version, which the registry gives only to a model whose report is whole."""
+EXAMPLE_ITEMS = 8
+EXAMPLE_HISTORY = 8
+
+CAVEATS = (
+    "Offline lists are judged by what users did without them: an item they would have liked but "
+    "never met counts as wrong.",
+    "The released models are fitted on more recent data than the evaluated ones; the overlap of "
+    "their lists is given above.",
+    "A source alone that has nothing to say, for a new user say, is filled up with popular items.",
+    "Ablations keep the same candidates and refit the ranker without the named features, so they say "
+    "what the features add, not what recall adds.",
+)
+
+
+def examples(
+    inputs: Inputs, tested: Measured, lists: RankedLists, ranker: Ranker, count: int, seed: int
+) -> list[Example]:
+    """Real lists of users with a history, some with hits and some without."""
+    moments, catalogue = tested.moments, inputs.tables.catalogue
+    read = history_reader(inputs.interactions.histories(), moments)
+    order = np.random.default_rng(seed).permutation(len(moments))
+    chosen = [int(m) for m in order[:200] if len(read(int(m)).item)][:count]
+    out: list[Example] = []
+    for m in chosen:
+        relevant = set(moments.relevant[moments.offsets[m] : moments.offsets[m + 1]].tolist())
+        shown = [int(i) for i in lists.items[m][:EXAMPLE_ITEMS] if i >= 0]
+        why = _reasons(tested, ranker, m, shown)
+        items = [
+            ExampleItem(
+                catalogue.title(item),
+                float(lists.scores[m][place]),
+                why.get(item, ()),
+                item in relevant,
+            )
+            for place, item in enumerate(shown)
+        ]
+        past = [catalogue.title(int(i)) for i in read(m).item[::-1][:EXAMPLE_HISTORY]]
+        missed = [catalogue.title(i) for i in sorted(relevant - set(shown))][:EXAMPLE_HISTORY]
+        out.append(Example(f"user {len(out) + 1}", past, items, missed))
+    return out
+
+
+def _reasons(
+    tested: Measured, ranker: Ranker, moment: int, shown: Sequence[int]
+) -> dict[int, tuple[str, ...]]:
+    """The two feature families that lift each shown item most above the mean of its list."""
+    low, high = tested.table.offsets[moment : moment + 2]
+    if low == high:
+        return {}
+    x = np.ascontiguousarray(tested.x[low:high])
+    added = ranker.contributions(x)
+    added = added - added.mean(axis=0)
+    place = {int(item): row for row, item in enumerate(tested.table.items[low:high])}
+    families = [tested.features.families[name] for name in tested.features.columns]
+    out: dict[int, tuple[str, ...]] = {}
+    for item in shown:
+        if item not in place:
+            continue
+        total: dict[str, float] = {}
+        for family, value in zip(families, added[place[item]], strict=True):
+            total[family] = total.get(family, 0.0) + float(value)
+        best = sorted(total.items(), key=lambda entry: -entry[1])[:2]
+        out[item] = tuple(f"{name} {value:+.2f}" for name, value in best if value > 0)
+    return out
+
+
+def ranker_facts(rankers: StageResult, rows: Measured | None, ranker: Ranker) -> RankerFacts:
+    """What the ranker is made of, and which families matter."""
+    facts = dict(rankers.facts["ranker"])
+    parts = facts.pop("validation_ndcg@10", {})
+    families = rows.features.families if rows is not None else {}
+    importance = [
+        Importance(name, families.get(name, ""), gain)
+        for name, gain in sorted(rankers.facts["gain"].items(), key=lambda e: -e[1])
+        if gain > 0
+    ]
+    shap: dict[str, float] = {}
+    if rows is not None and len(rows.x):
+        sample = np.ascontiguousarray(rows.x[:: max(1, len(rows.x) // SHAP_ROWS)][:SHAP_ROWS])
+        mean = np.abs(ranker.contributions(sample)).mean(axis=0)
+        for name, value in zip(rows.features.columns, mean, strict=True):
+            shap[families[name]] = shap.get(families[name], 0.0) + float(value)
+    facts["learned from"] = rankers.facts["learned from"]
+    facts["position of the labels"] = rankers.facts["position"]["why"]
+    flat = {k: v if not isinstance(v, dict | list) else str(v) for k, v in facts.items()}
+    return RankerFacts(flat, parts, importance, shap)
+
+
+def source_facts(recipe: Recipe) -> list[SourceFact]:
+    """What became of each source, in the report's terms."""
+    outcomes = {found["name"]: found for found in recipe.facts.get("sources", [])}
+    out: list[SourceFact] = []
+    for name, tried, reason in recipe.facts.get("applicable", []):
+        found = outcomes.get(name)
+        out.append(
+            SourceFact(name, False, str(reason))
+            if not tried or found is None
+            else SourceFact(
+                name,
+                bool(found["kept"]),
+                str(found.get("reason") or found["note"] or reason),
+                float(found["recall"]),
+                dict(recipe.dials.get(name, found["dials"])),
+            )
+        )
+    return out
+
+
+def context(
+    night: Night,
+    inputs: Inputs,
+    encoded: Encoded,
+    recipe: Recipe,
+    rows: Measured | None,
+    tested: Measured,
+    rankers: StageResult,
+    made: StageResult,
+    lists: RankedLists,
+    evaluation: Evaluation,
+    checks: Sequence[Check],
+    release: Mapping[str, object],
+    drifted: Sequence[drift.Drift],
+    parity: Sequence[Check],
+    decision: Decision,
+) -> ReportContext:
+    """Everything the page shows that is not computed from the lists."""
+    ranker = Ranker.load(rankers.path / "full")
+    validation = rankers.facts["ranker"].get("validation_ndcg@10", {})
+    best = max(validation.values(), default=None)
+    failed = made.facts["failed"]
+    return ReportContext(
+        title=f"{night.config.name}: night of {time.strftime('%Y-%m-%d', time.gmtime())}",
+        created_at=time.time_ns() // 1000,
+        model_version=UNNUMBERED,
+        data=data_facts(inputs),
+        split=split_facts(inputs, encoded, tested),
+        release=release,
+        validation={"ndcg@10": best} if best is not None else None,
+        stages=[
+            StageCost(r.name, r.seconds, r.peak_mb, r.bytes, r.skipped)
+            for r in night.runner.results
+        ],
+        budget={k: v * night.config.budget_minutes for k, v in SHARES.items()},
+        learning_curves=learning_curves(encoded),
+        encoder=encoder_facts(night, encoded),
+        ranker=ranker_facts(rankers, rows, ranker),
+        sources=source_facts(recipe),
+        gate=GateDecision(
+            decision.promoted,
+            decision.reasons,
+            str(decision.champion) if decision.champion is not None else None,
+        ),
+        leak_checks=checks,
+        drift=drift.summary(drifted),
+        parity=[*parity, *night.served_parity],
+        alarms=[
+            *night.alarms,
+            *(f"The baseline “{name}” could not be fitted: {why}" for name, why in failed.items()),
+        ],
+        failed_systems={**made.facts["absent"], **failed},
+        warnings=[w for w in night.reporter.warnings if w not in night.alarms],
+        examples=examples(
+            inputs, tested, lists, ranker, night.config.evaluation.examples, night.config.seed
+        ),
+        position_bias=bias_of(rankers.facts["position"]),
+        caveats=CAVEATS,
+    )
+
+
+def learning_curves(encoded: Encoded) -> list[dict[str, float]]:
+    """Loss by step of the encoder's fine-tuning, with the validation nDCG where it was measured."""
+    learned = encoded.stage.facts["manifest"].get("learned", {})
+    points = [
+        {"step": float(step), "loss": float(loss)}
+        for step, loss in enumerate(learned.get("losses", []), 1)
+    ]
+    for found in learned.get("validations", []):
+        step = int(found.get("step", 0))
+        if 1 <= step <= len(points):
+            points[step - 1]["val"] = float(found["ndcg"])
+    return points
+
+
+def encoder_facts(night: Night, encoded: Encoded) -> dict[str, object]:
+    """Validation of no tuning, warm and cold start; what the tower gained; quality by age."""
+    manifest = encoded.stage.facts["manifest"]
+    learned = manifest.get("learned", {})
+    facts: dict[str, object] = {
+        "texts longer than it reads": f"{manifest['truncated']:,} of {manifest['texts']:,}",
+        "vectors tonight": "{encoded:,} texts encoded, {from_cache:,} from the cache".format(
+            **encoded.vectors_stage.facts
+        ),
+    }
+    for row in learned.get("compared", []):
+        facts[f"validation nDCG, {row['name']}"] = f"{row['ndcg']:.4f} in {row['seconds']:.0f} s"
+    if layers := learned.get("layers"):
+        gained = "kept" if layers["tuned"] else "not better: the layers stay as they were"
+        facts["steps of the language model's layers"] = f"{layers['steps']}, {gained}"
+    if tower := encoded.vectors_stage.facts.get("tower", {}).get("steps"):
+        found = encoded.vectors_stage.facts["tower"]
+        verdict = "kept" if found["kept"] else "not better, not kept"
+        facts["user tower, fitted again tonight"] = (
+            f"validation nDCG {found['ndcg_before']:.4f} → {found['ndcg_after']:.4f} "
+            f"in {tower} steps, {verdict}"
+        )
+    for record in encoder_age.remembered(night)[-AGES_SHOWN:]:
+        facts[f"nDCG on new behaviour, night of {_day(record['end'])}"] = (
+            f"{record['ndcg']:.4f} [{record['low']:.4f}, {record['high']:.4f}], encoder "
+            f"{record['age_days']:.1f} days old, {record['new_items']:.0%} on items new to it"
+        )
+    return facts
+
+
+def data_facts(inputs: Inputs) -> dict[str, object]:
+    """Rows, users, items, time range and resolution."""
+    events, summary = inputs.interactions, inputs.tables.summary
+    facts: dict[str, object] = {
+        "events": f"{len(events):,}",
+        "users": f"{len(np.unique(events.user)):,}",
+        "items": f"{inputs.n_items:,}",
+        "event types": ", ".join(events.kinds),
+        "time": f"{_day(int(events.time.min()))} to {_day(int(events.time.max()))}",
+        "time resolution": f"{inputs.tables.resolution.kind}: {inputs.tables.resolution.why}",
+    }
+    for table, found in dict(summary.get("tables", {})).items():
+        broken = found.get("quarantined") if isinstance(found, dict) else None
+        if broken:
+            facts[f"{table}: rows set aside"] = str(broken)
+    return facts
+
+
+def split_facts(inputs: Inputs, encoded: Encoded, tested: Measured) -> dict[str, object]:
+    """Which window trained what, and how many moments were tested."""
+    windows = inputs.windows
+    return {
+        "labels": windows.why,
+        "encoder fitted on events before": _day(encoded.fit_until),
+        "ranker's cuts": ", ".join(_day(t) for t in windows.ranker) or "none",
+        "test cuts": ", ".join(_day(t) for t in windows.test),
+        "data end": _day(windows.end),
+        "moments tested": f"{len(tested.moments):,}",
+        "users tested": f"{len(np.unique(tested.moments.user)):,}",
+    }
+
+
+def _day(microseconds: int) -> str:
+    return str(np.datetime64(microseconds, "us").astype("datetime64[m]")).replace("T", " ")

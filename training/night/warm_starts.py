@@ -1,0 +1,224 @@
+"""Where tonight's fits start from: the same source as an earlier night fitted it.
+
+A fit at a cut may only start from one whose events lay before that cut too, with the same dials and
+the same items practised as unknown; the choice is written down when it is made, so an interrupted
+or repeated night makes the same. From time to time (`sources.full_refit`) all start from scratch,
+and that night measures what starting warm would have cost or gained.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from recsys.features.interactions import Interactions
+from recsys.features.protocols import RecallSource
+from recsys.retrieval.fitted_source import SourceInputs
+from recsys.retrieval.source_kinds import load_source
+from recsys.storage.files import atomic_write, hash_json
+from recsys.training.groups import history_reader
+from recsys.training.night.night_context import Night
+from recsys.training.sources.fit_source import fit_sources
+from recsys.training.windows import Moments
+
+WARM = ("als", "sequence")
+"""Sources that can go on from earlier weights."""
+ENDS_KEPT = 3
+"""Nights whose fits are remembered, as their outputs are."""
+CHECKED_MOMENTS = 500
+CHECKED_K = 100
+DAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A finished fit that later ones may start from."""
+
+    source: str
+    practised: str
+    dials: str
+    """Hash of the dials."""
+    cut: int
+    """It saw events strictly before this (µs)."""
+    made: int
+    """End of the data of the night that made it."""
+    end: int
+    """End of the data of the latest night that used it."""
+    since: int
+    """End of the data of the last fit from scratch in its line."""
+    key: str
+    """Of its stage output."""
+    start: str | None = None
+    """Key of the output it started from; None where from scratch."""
+    content: str = ""
+    """What it was made from, its start apart."""
+
+
+def start_of(
+    night: Night,
+    name: str,
+    dials: Mapping[str, float],
+    practised: str,
+    cut: int,
+    end: int,
+    content: str = "",
+) -> Fit | None:
+    """The earlier night's fit that a fit as of `cut` starts from; None to start from scratch.
+
+    One of the same content is not fitted again: it has the start that it had.
+    """
+    if name not in WARM or night.config.sources.full_refit == "always":
+        return None
+    same = _same(night, content)
+    if same is not None and (same.start is None or not refit_due(night, same.since, end)):
+        return None if same.start is None else replace(same, key=same.start)
+    found = _nearest(night, name, dials, practised, cut, end)
+    return None if found is None or refit_due(night, found.since, end) else found
+
+
+def _same(night: Night, content: str) -> Fit | None:
+    same = [fit for fit in _read(night) if content and fit.content == content]
+    return max(same, key=lambda fit: fit.made, default=None)
+
+
+def kept(night: Night, content: str, end: int) -> bool:
+    """Whether a fit of this content is at hand from before the night that ends then."""
+    same = _same(night, content)
+    return same is not None and same.made < end
+
+
+def _nearest(
+    night: Night, name: str, dials: Mapping[str, float], practised: str, cut: int, end: int
+) -> Fit | None:
+    like = (name, practised, hash_json(dict(dials)))
+    fits = [
+        fit
+        for fit in _read(night)
+        if (fit.source, fit.practised, fit.dials) == like and fit.cut <= cut and fit.made < end
+    ]
+    return max(fits, key=lambda fit: (fit.cut, fit.made), default=None)
+
+
+def refit_due(night: Night, since: int, end: int) -> bool:
+    """Whether the configured weekday has begun (UTC) since the last fit from scratch."""
+    wanted = night.config.sources.full_refit
+    if wanted not in DAYS:
+        return wanted == "always"
+    last = datetime.fromtimestamp(since / 1e6, UTC)
+    days = (DAYS.index(wanted) - last.weekday() - 1) % 7 + 1
+    due = (last + timedelta(days=days)).replace(hour=0, minute=0, second=0, microsecond=0)
+    return datetime.fromtimestamp(end / 1e6, UTC) > due
+
+
+def remember(
+    night: Night,
+    name: str,
+    dials: Mapping[str, float],
+    practised: str,
+    cut: int,
+    end: int,
+    started: Fit | None,
+    key: str,
+    content: str = "",
+) -> None:
+    """Let later nights start from a fit of tonight."""
+    if name not in WARM or night.runner.dry_run:
+        return
+    earlier = _read(night)
+    made = min([f.made for f in earlier if f.key == key], default=end)
+    fit = Fit(
+        source=name,
+        practised=practised,
+        dials=hash_json(dict(dials)),
+        cut=cut,
+        made=made,
+        end=end,
+        since=started.since if started else made,
+        key=key,
+        start=started.key if started else None,
+        content=content,
+    )
+    fits = [f for f in earlier if f.key != key]
+    ends = sorted({f.end for f in [*fits, fit]})[-ENDS_KEPT:]
+    kept = [asdict(f) for f in [*fits, fit] if f.end in ends]
+    atomic_write(_pointer(night), json.dumps(kept))
+
+
+def _pointer(night: Night) -> Path:
+    return night.workspace.warm_starts
+
+
+def _read(night: Night) -> list[Fit]:
+    try:
+        return [Fit(**entry) for entry in json.loads(_pointer(night).read_text(encoding="utf-8"))]
+    except (OSError, ValueError, TypeError):
+        return []
+
+
+def opened(night: Night, fit: Fit | None) -> RecallSource | None:
+    """The earlier source; None where there is none or its output is no longer kept."""
+    if fit is None:
+        return None
+    folder = night.workspace.stages / f"source-{fit.source}" / fit.key / fit.source
+    return load_source(folder) if folder.is_dir() else None
+
+
+def compared(
+    night: Night,
+    name: str,
+    dials: Mapping[str, float],
+    cold: RecallSource,
+    cold_seconds: float,
+    events: Interactions,
+    inputs: SourceInputs,
+    moments: Moments,
+    cut: int,
+    end: int,
+) -> str | None:
+    """What starting warm would have cost or gained at a tested cut, in words.
+
+    None unless this is a night that starts from scratch although it need not.
+
+    Args:
+        cold: tonight's fit of events before `cut`; `events` are those.
+        moments: the test moments at `cut`.
+    """
+    start = _nearest(night, name, dials, "", cut, end)
+    earlier = opened(night, start)
+    if earlier is None or not len(moments):
+        return None
+    began = perf_counter()
+    warm = fit_sources(
+        events,
+        inputs,
+        {name: dials},
+        seed=night.config.seed,
+        workers=night.workers,
+        previous={name: earlier},
+    )[name]
+    seconds = perf_counter() - began
+    sample = moments.sample(CHECKED_MOMENTS, night.config.seed)
+    lists = [recall_of(source, sample, events) for source in (cold, warm)]
+    return (
+        f"recall@{CHECKED_K} {lists[0]:.4f} from scratch in {cold_seconds:.1f} s, "
+        f"{lists[1]:.4f} warm in {seconds:.1f} s"
+    )
+
+
+def recall_of(source: RecallSource, moments: Moments, events: Interactions) -> float:
+    """Mean recall@100 of a source alone at some moments."""
+    read = history_reader(events.histories(), moments)
+    found = []
+    for m in range(len(moments)):
+        history = read(m)
+        blocked: Any = np.zeros(events.n_items, np.uint8)
+        blocked[history.item] = 1
+        wanted = moments.relevant[moments.offsets[m] : moments.offsets[m + 1]]
+        listed = source.recall(history, CHECKED_K, int(moments.now[m]), blocked).items
+        found.append(float(np.isin(wanted, listed).mean()))
+    return float(np.mean(found))
