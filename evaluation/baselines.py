@@ -8,7 +8,6 @@ Shapes: G groups, N items of the vocabulary, K positions.
 
 from collections.abc import Sequence
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
@@ -21,6 +20,7 @@ from recsys.evaluation.lists import (
     Longs,
     RankedLists,
 )
+from recsys.features.compiled import compiled
 from recsys.features.interactions import DAY, Interactions
 
 HALF_LIFE_DAYS = 14.0
@@ -121,14 +121,14 @@ def _ranked(
     """The same order for everybody, less what each has seen; ties by item index. Items with
     score 0 or that are not `offered` (bool[N]) are never listed."""
     usable = score > 0 if offered is None else (score > 0) & offered
-    order = np.lexsort((np.arange(len(score)), -score))
-    order = order[usable[order]].astype(np.int32)
+    by_score = np.lexsort((np.arange(len(score)), -score))
+    order = by_score[usable[by_score]].astype(np.int32)
     items = _skip_seen(order, len(score), seen.offsets, seen.items, length)
     scores = np.where(items >= 0, score[np.maximum(items, 0)], -np.inf) if len(score) else items
     return RankedLists(name, items, np.asarray(scores, np.float32))
 
 
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@compiled
 def _skip_seen(order: Ints, n_items: int, offsets: Longs, seen: Ints, length: int) -> Ints:
     groups = len(offsets) - 1
     out = np.full((groups, length), PADDING, np.int32)

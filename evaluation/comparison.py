@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numba
 import numpy as np
 
 from recsys.evaluation.evaluation import Evaluation, plain
@@ -23,6 +22,7 @@ from recsys.evaluation.lists import (
     check_groups,
 )
 from recsys.evaluation.uncertainty import Interval, bootstrap
+from recsys.features.compiled import compiled
 
 PERSISTENCE = 0.9
 """RBO's p: the first ten places carry 86 % of the weight (Webber et al. 2010)."""
@@ -83,7 +83,7 @@ def rank_biased_overlap(a: RankedLists, b: RankedLists, p: float = PERSISTENCE) 
     return np.asarray(_agreement(a.items, b.items, p), np.float64)
 
 
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@compiled
 def _agreement(a: Ints, b: Ints, p: float) -> Doubles:
     """RBO with persistence p, or plain overlap at the full depth if p is negative."""
     groups = len(a)

@@ -26,7 +26,6 @@ Shapes: G groups, K positions, N items, d dimensions.
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
@@ -41,6 +40,7 @@ from recsys.evaluation.lists import (
     Truth,
     check_groups,
 )
+from recsys.features.compiled import compiled
 
 Gain = Literal["exponential", "linear"]
 CHUNK = 4096
@@ -107,7 +107,7 @@ def judge(truth: Truth, lists: RankedLists) -> Judged:
     )
 
 
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@compiled
 def _grades_at(
     items: Ints, offsets: Longs, true_items: Ints, true_grades: Grades, width: int
 ) -> tuple[Grades, int]:
@@ -181,7 +181,7 @@ def auc(judged: Judged) -> Doubles:
     return np.asarray(_auc(judged.grade, judged.scores, judged.length, judged.relevant), np.float64)
 
 
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@compiled
 def _auc(grade: Grades, scores: Floats, length: Longs, relevant: Longs) -> Doubles:
     out = np.full(len(relevant), np.nan)
     for g in range(len(relevant)):

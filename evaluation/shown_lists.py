@@ -6,7 +6,6 @@ Shapes: L lists in CSR form, n shown items of all lists, P places.
 
 from dataclasses import dataclass, replace
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
@@ -26,6 +25,7 @@ from recsys.evaluation.position_bias import (
 )
 from recsys.evaluation.query_sets import grades_of_shown
 from recsys.evaluation.report_context import PositionBias
+from recsys.features.compiled import compiled
 from recsys.features.grouped import chosen_groups
 from recsys.features.interactions import Interactions
 
@@ -162,7 +162,7 @@ def first_given_set(lists: ShownLists) -> Doubles:
     return out
 
 
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@compiled
 def _first_of_set(chance: Doubles) -> Doubles:
     """Chance of each of k items to be first, given that these k were drawn (in any order).
 

@@ -7,11 +7,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
 from recsys.data_schemas.config import RankerConfig
+from recsys.features.compiled import compiled
 from recsys.features.grouped import chosen_groups
 from recsys.ranker import Ranker
 from recsys.ranker.linear import LinearPart, Matrix, Offsets
@@ -86,7 +86,7 @@ class Groups:
         return np.flatnonzero((positive > 0) & (self.offsets[1:] > self.offsets[:-1]))
 
 
-@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+@compiled
 def ndcg_by_group(
     score: npt.NDArray[np.float64],
     grade: npt.NDArray[np.int8],

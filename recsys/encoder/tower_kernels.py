@@ -4,18 +4,13 @@ Each sum runs in one fixed order whatever is scored beside it, so that a score d
 the list it is in. Shapes: h history items, d dimensions, n items, r rank of the attention.
 """
 
-# mypy: disable-error-code="untyped-decorator"
-# Numba's decorator carries no types.
-
 import numpy as np
-from numba import njit
 
+from recsys.features.compiled import finite
 from recsys.features.interactions import Floats, Ints
 
-_options = {"nogil": True, "cache": True, "fastmath": True, "error_model": "numpy"}
 
-
-@njit(**_options)
+@finite
 def dot(a: Floats, b: Floats) -> np.float32:
     """Inner product of two float32 [d]."""
     total = np.float32(0.0)
@@ -24,7 +19,7 @@ def dot(a: Floats, b: Floats) -> np.float32:
     return total
 
 
-@njit(**_options)
+@finite
 def attend(
     past: Floats,
     query: Floats,
@@ -74,7 +69,7 @@ def attend(
     return user, attention
 
 
-@njit(**_options)
+@finite
 def score_items(
     user: Floats, past: Floats, base: Floats, extra: Floats, items: Ints, out: Floats
 ) -> None:
@@ -102,7 +97,7 @@ def score_items(
         out[place, 3] = total / h if h else np.nan
 
 
-@njit(**_options)
+@finite
 def scan(user: Floats, codes: np.ndarray, scale: Floats, out: Floats) -> None:
     """Approximate user·v for every item: codes int8 [n, d], scale [n] → out [n]."""
     n, d = codes.shape
@@ -113,7 +108,7 @@ def scan(user: Floats, codes: np.ndarray, scale: Floats, out: Floats) -> None:
         out[item] = total * scale[item]
 
 
-@njit(**_options)
+@finite
 def dots(user: Floats, base: Floats, extra: Floats, items: Ints, out: Floats) -> None:
     """user·v of each item, the same sum as in `score_items`."""
     m = base.shape[0]

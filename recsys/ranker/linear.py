@@ -15,9 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numba
 import numpy as np
 import numpy.typing as npt
+
+from recsys.features.compiled import compiled
 
 Matrix = npt.NDArray[np.float32]
 Offsets = npt.NDArray[np.int64]
@@ -67,7 +68,7 @@ class Design:
         return out
 
 
-@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+@compiled
 def _design(
     x: Matrix,
     logged: npt.NDArray[np.bool_],
@@ -92,7 +93,7 @@ def _design(
     return out
 
 
-@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+@compiled
 def _softmax_loss(
     score: npt.NDArray[np.float64],
     target: Matrix,

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from recsys.features.compiled import compiled
 from recsys.features.interactions import Floats, Ints
-from recsys.retrieval.history_kernels import kernel
 
 MOST_LEAVES = 32
 """Leaves of a tree that one word's bits can stand for."""
@@ -153,7 +153,7 @@ def _no_larger(threshold: float) -> np.float32:
     return np.nextafter(-TINY, np.float32(-np.inf)) if -TINY <= near < 0 else near
 
 
-@kernel
+@compiled
 def score_trees(
     columns: Floats,
     feature: Ints,

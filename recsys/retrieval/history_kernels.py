@@ -6,30 +6,16 @@ arguments, so that a batch of users gives the bits that single calls give. Scrat
 caller's, one set per thread; a kernel leaves `mark` all zero.
 """
 
-from collections.abc import Callable
-from typing import Any, TypeVar, cast
-
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
+from recsys.features.compiled import compiled, reassociating
 from recsys.features.interactions import Floats, Ints, Longs
 
 Marks = npt.NDArray[np.uint8]
-Function = TypeVar("Function", bound=Callable[..., Any])
 
 
-def kernel(function: Function) -> Function:
-    """Compile on first use, cached on disk, without the interpreter lock."""
-    return cast(Function, njit(nogil=True, cache=True)(function))
-
-
-def reassociating(function: Function) -> Function:
-    """As `kernel`, with sums the compiler may reorder into vector lanes (the same way each call)."""
-    return cast(Function, njit(nogil=True, cache=True, fastmath={"reassoc", "contract"})(function))
-
-
-@kernel
+@compiled
 def weigh(
     item: Ints,
     weight: Floats,
@@ -58,7 +44,7 @@ def weigh(
     return count
 
 
-@kernel
+@compiled
 def push(scores: Floats, items: Ints, size: int, score: float, item: int) -> int:
     """Offer an item to a heap of the best `len(items)`; the worst is on top. Returns the new size.
 
@@ -82,7 +68,7 @@ def push(scores: Floats, items: Ints, size: int, score: float, item: int) -> int
     return size
 
 
-@kernel
+@compiled
 def sift(scores: Floats, items: Ints, size: int, score: float, item: int) -> None:
     """Replace the top of the heap of `size` by an item and restore the order."""
     place = 0
@@ -105,7 +91,7 @@ def sift(scores: Floats, items: Ints, size: int, score: float, item: int) -> Non
     items[place] = item
 
 
-@kernel
+@compiled
 def unheap(scores: Floats, items: Ints, size: int) -> None:
     """Turn the heap into a list, best first, in place."""
     for last in range(size - 1, 0, -1):
@@ -114,7 +100,7 @@ def unheap(scores: Floats, items: Ints, size: int) -> None:
         sift(scores, items, last, score, item)
 
 
-@kernel
+@compiled
 def gather(
     offsets: Longs,
     neighbour: Ints,
@@ -150,7 +136,7 @@ def gather(
     return met
 
 
-@kernel
+@compiled
 def gather_top(
     offsets: Longs,
     neighbour: Ints,
@@ -178,7 +164,7 @@ def gather_top(
     return size
 
 
-@kernel
+@compiled
 def gather_at(
     offsets: Longs,
     neighbour: Ints,
@@ -224,7 +210,7 @@ def gather_at(
         mark[neighbour[p]] = 0
 
 
-@kernel
+@compiled
 def listed_top(
     order: Ints, score: Floats, blocked: Marks, out_items: Ints, out_scores: Floats
 ) -> int:
@@ -250,7 +236,7 @@ def dot(row: Floats, query: Floats) -> float:
     return float(total)
 
 
-@kernel
+@compiled
 def dots_at(rows: Floats, query: Floats, known: Marks, items: Ints, out: Floats) -> None:
     """Inner products of given items: out is float32[n]; NaN for unknown ones."""
     for c in range(len(items)):
@@ -261,7 +247,7 @@ def dots_at(rows: Floats, query: Floats, known: Marks, items: Ints, out: Floats)
             out[c] = dot(rows[j], query)
 
 
-@kernel
+@compiled
 def dots_top(
     rows: Floats, query: Floats, known: Marks, blocked: Marks, out_items: Ints, out_scores: Floats
 ) -> int:
@@ -274,7 +260,7 @@ def dots_top(
     return size
 
 
-@kernel
+@compiled
 def dots_top_of_lists(
     rows: Floats,
     query: Floats,
@@ -297,7 +283,7 @@ def dots_top_of_lists(
     return size
 
 
-@kernel
+@compiled
 def fold_in(
     white: Floats, item: Ints, weight: Floats, count: int, alpha: float, out: Floats
 ) -> None:
@@ -325,7 +311,7 @@ def fold_in(
             out[f] += b * row[f]
 
 
-@kernel
+@compiled
 def solve_in_place(system: npt.NDArray[np.float64], target: npt.NDArray[np.float64]) -> None:
     """Cholesky solve of a positive definite system given by its lower triangle."""
     size = len(target)
@@ -348,7 +334,7 @@ def solve_in_place(system: npt.NDArray[np.float64], target: npt.NDArray[np.float
 # ---------------------------------------------------------------------------- fitting
 
 
-@kernel
+@compiled
 def co_occurrence(
     first: int,
     until: int,
@@ -401,7 +387,7 @@ def co_occurrence(
         )  # fmt: skip
 
 
-@kernel
+@compiled
 def product_rows(
     first: int,
     until: int,
@@ -441,7 +427,7 @@ def product_rows(
         )  # fmt: skip
 
 
-@kernel
+@compiled
 def keep_row(
     row: int,
     met: int,
@@ -469,7 +455,7 @@ def keep_row(
 # ---------------------------------------------------------------------------- fusion
 
 
-@kernel
+@compiled
 def fuse(
     offsets: Longs,
     item: Ints,
@@ -503,7 +489,7 @@ def fuse(
     return size
 
 
-@kernel
+@compiled
 def places(listed: Ints, items: Ints, total: Floats, mark: Marks, out: Floats) -> None:
     """1-based place of each item in a list, NaN where it is not in it."""
     for p in range(len(listed)):

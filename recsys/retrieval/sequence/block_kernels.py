@@ -9,13 +9,14 @@ from typing import Final
 
 import numpy as np
 
+from recsys.features.compiled import compiled
 from recsys.features.interactions import Floats
-from recsys.retrieval.history_kernels import dot, kernel
+from recsys.retrieval.history_kernels import dot
 
 NORM_EPSILON: Final = 1e-5
 
 
-@kernel
+@compiled
 def normalise(rows: Floats, norm: Floats) -> Floats:
     """Layer norm of each row of float32[n, d]; norm is float32[2, d]: gain and bias."""
     width = rows.shape[1]
@@ -35,7 +36,7 @@ def normalise(rows: Floats, norm: Floats) -> Floats:
     return out
 
 
-@kernel
+@compiled
 def project(rows: Floats, weights: Floats, low: int, high: int) -> Floats:
     """rows @ weights[:, low:high], float32[n, high - low]."""
     out = np.zeros((len(rows), high - low), np.float32)
@@ -48,7 +49,7 @@ def project(rows: Floats, weights: Floats, low: int, high: int) -> Floats:
     return out
 
 
-@kernel
+@compiled
 def attend(query: Floats, key: Floats, value: Floats, distance: Floats) -> Floats:
     """Causal attention of the last n of h rows, float32[n, d]; distance is float32[H, length]."""
     asked, past = len(query), len(key)
@@ -76,7 +77,7 @@ def attend(query: Floats, key: Floats, value: Floats, distance: Floats) -> Float
     return out
 
 
-@kernel
+@compiled
 def block(
     state: Floats,
     asked: int,
