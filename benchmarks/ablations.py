@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from recsys.data_schemas.config import load_config
 from recsys.evaluation.lists import RankedLists
-from recsys.evaluation.metrics import judge, ndcg
+from recsys.evaluation.metrics import match, ndcg
 from recsys.evaluation.uncertainty import bootstrap
 from recsys.storage.progress import Reporter
 from recsys.storage.stages import StageRunner
@@ -46,8 +46,8 @@ def without_source(recipe, name):
     weights = {n: w for n, w in recipe.weights.items() if n != name}
     if name == fit_sources.TEXT:
         weights[name] = 0.0
-    dials = {n: d for n, d in recipe.dials.items() if n != name}
-    return fit_sources.Recipe(dials, weights, recipe.facts)
+    params = {n: d for n, d in recipe.params.items() if n != name}
+    return fit_sources.Recipe(params, weights, recipe.facts)
 
 
 def quality(night, train, test, columns):
@@ -62,13 +62,13 @@ def quality(night, train, test, columns):
     score = fit_ranker.scored(fitted, test)
     lists = RankedLists("variant", *top_k(score, test.table.items, test.table.offsets, K))
     found = float((test.table.grade > 0).sum() / max(1, len(test.moments.relevant)))
-    return ndcg(judge(truth_of(test.moments), lists), K), found
+    return ndcg(match(truth_of(test.moments), lists), K), found
 
 
 def variants(recipe, features):
     """(name, recipe, features kept) of everything that can be left out."""
     columns, families = features.columns, features.families
-    for name in sorted({*recipe.dials, fit_sources.TEXT}):
+    for name in sorted({*recipe.params, fit_sources.TEXT}):
         yield (
             f"source {name}",
             without_source(recipe, name),
@@ -93,12 +93,13 @@ def main():
         encoded = refresh_encoder.refresh(night, data)
         recipe = fit_sources.tune(night, data, encoded)
 
-        def measured(recipe):
+        def ranking(recipe):
             return [
-                ranking_data.measure(night, data, encoded, recipe, r)[1] for r in ("ranker", "test")
+                ranking_data.build_ranking_data(night, data, encoded, recipe, r)[1]
+                for r in ("ranker", "test")
             ]
 
-        train, test = measured(recipe)
+        train, test = ranking(recipe)
         _, user = np.unique(test.moments.user, return_inverse=True)
         whole, found = quality(night, train, test, train.features.columns)
         print(
@@ -109,7 +110,7 @@ def main():
             if given.only and name not in given.only:
                 continue
             began = time.perf_counter()
-            mine = (train, test) if changed is None else measured(changed)
+            mine = (train, test) if changed is None else ranking(changed)
             columns = [c for c in mine[0].features.columns if kept(c)]
             value, share = quality(night, *mine, columns)
             drawn = bootstrap(

@@ -33,8 +33,8 @@ from recsys.evaluation.uncertainty import bootstrap
 from recsys.features.interactions import History
 from recsys.ingestion.tables.load import load_tables
 from recsys.operations.open_release import state_folder
-from recsys.query import Ask
-from recsys.recommender import Runtime
+from recsys.query import RankingQuery
+from recsys.recommender import LoadedRelease
 from recsys.retrieval.fitted_source import SourceInputs
 from recsys.storage.registry import Registry
 from recsys.training.sources.fit_source import fit_one
@@ -145,8 +145,10 @@ def main():
     config = load_config(given.to / "recsys.yaml")
     registry = Registry(config)
     version = registry.champion()
-    runtime = Runtime.open(registry.local_path(version), state_folder(config), version=str(version))
-    while runtime.encode_new(1000):
+    loaded = LoadedRelease.open(
+        registry.local_path(version), state_folder(config), version=str(version)
+    )
+    while loaded.encode_new(1000):
         pass
     tables = load_tables(max((given.to / "work/stages/tables").glob("*/tables")), config)
     baselines = {name: Baseline(name, tables) for name in ("bm25", "popular")}
@@ -177,9 +179,9 @@ def main():
     for user in chosen:
         before, target = asked(of_user[user], cold)
         wanted, now = target["item_id"], target["timestamp"]
-        listed = runtime.answer(Ask(user, now, k=100)).item_ids
+        listed = loaded.answer(RankingQuery(user, now, k=100)).item_ids
         ranks["recsys, whole"].append(place(listed, wanted))
-        listed = runtime.answer(Ask(user, now, k=100, items=names)).item_ids
+        listed = loaded.answer(RankingQuery(user, now, k=100, items=names)).item_ids
         ranks["recsys, cold only"].append(place(listed, wanted))
         for name, one in baselines.items():
             ranks[f"{name}, whole"].append(place(one.top(before, now, 100), wanted))
@@ -197,7 +199,7 @@ def main():
             before, target = asked(of_user[user], cold)
             had = before[-sent:] if sent else []
             now = target["timestamp"]
-            listed = runtime.answer(Ask("nobody-yet", now, k=100, history=had)).item_ids
+            listed = loaded.answer(RankingQuery("nobody-yet", now, k=100, history=had)).item_ids
             ranks["recsys"].append(place(listed, target["item_id"]))
             for name, one in baselines.items():
                 ranks[name].append(place(one.top(had, now, 100), target["item_id"]))

@@ -61,7 +61,7 @@ def equal_models(users: int, seeds: int, true_mean: float) -> dict[str, float]:
         rng = np.random.default_rng([users, seed])
         truth, easy = world(users, rng)
         ndcg = [
-            metrics.ndcg(metrics.judge(truth, model(n, truth, easy, rng)), LENGTH) for n in "ab"
+            metrics.ndcg(metrics.match(truth, model(n, truth, easy, rng)), LENGTH) for n in "ab"
         ]
         columns = np.column_stack([ndcg[0] - ndcg[1], ndcg[0]])
         found = bootstrap(columns, truth.user, resamples=RESAMPLES, seed=seed)
@@ -120,7 +120,7 @@ def main() -> None:
     given = parser.parse_args()
     rng = np.random.default_rng(0)
     truth, easy = world(20_000, rng)
-    many = metrics.ndcg(metrics.judge(truth, model("a", truth, easy, rng)), LENGTH)
+    many = metrics.ndcg(metrics.match(truth, model("a", truth, easy, rng)), LENGTH)
     true_mean = float(many.mean())
     result = {
         "level": 0.95,

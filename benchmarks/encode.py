@@ -132,7 +132,7 @@ def contenders(folder, base):
     for name, wide in (("int8", False), ("int8, wide in fp32", True)):
         file = folder / f"{name}.onnx"
         quantize(folder / "inference.onnx", file, keep_wide=wide)
-        exported[f"ONNX Runtime {name}"] = onnx_model(file, pad, d)
+        exported[f"ONNX LoadedRelease {name}"] = onnx_model(file, pad, d)
     if importlib.util.find_spec("openvino"):
         exported["OpenVINO"] = openvino_model(folder / "inference.onnx", pad, d)
     for name, model in exported.items():

@@ -91,15 +91,15 @@ def lists_like_a_shop(users: int, items: int, length: int) -> tuple[Truth, Ranke
 
 def ours(truth: Truth, lists: RankedLists, items: int) -> dict[str, float]:
     """The means that RecTools is asked for."""
-    judged = metrics.judge(truth, lists)
+    matched = metrics.match(truth, lists)
     found: dict[str, float] = {}
     for k in KS:
-        found[f"ndcg@{k}"] = float(np.nanmean(metrics.ndcg(judged, k)))
-        found[f"recall@{k}"] = float(np.nanmean(metrics.recall(judged, k)))
-        found[f"precision@{k}"] = float(np.nanmean(metrics.precision(judged, k)))
-        found[f"hit_rate@{k}"] = float(np.nanmean(metrics.hit_rate(judged, k)))
-        found[f"map@{k}"] = float(np.nanmean(metrics.average_precision(judged, k)))
-        found[f"mrr@{k}"] = float(np.nanmean(metrics.mrr(judged, k)))
+        found[f"ndcg@{k}"] = float(np.nanmean(metrics.ndcg(matched, k)))
+        found[f"recall@{k}"] = float(np.nanmean(metrics.recall(matched, k)))
+        found[f"precision@{k}"] = float(np.nanmean(metrics.precision(matched, k)))
+        found[f"hit_rate@{k}"] = float(np.nanmean(metrics.hit_rate(matched, k)))
+        found[f"map@{k}"] = float(np.nanmean(metrics.average_precision(matched, k)))
+        found[f"mrr@{k}"] = float(np.nanmean(metrics.mrr(matched, k)))
         found[f"coverage@{k}"] = metrics.coverage(lists, k, items)
     return found
 

@@ -29,7 +29,7 @@ from recsys.features.catalogue import Catalogue
 from recsys.features.feature_set import FeatureSet
 from recsys.features.interactions import DAY, HOUR, Interactions
 from recsys.features.random_world import SIGNALS, START, TYPES
-from recsys.features.ranking_context import Moment
+from recsys.features.ranking_context import RankingContext
 from recsys.features.state import OnlineState
 
 BATCH = 5000
@@ -119,7 +119,7 @@ def read(state: OnlineState, users: int, *, kept: bool) -> tuple[float, float, f
         at = now if kept else now - HOUR * int(rng.integers(0, 1000))
         started, cpu = time.perf_counter(), time.thread_time()
         history = state.history(f"user-{rng.integers(users)}", at)
-        features.online(Moment(at, history, items, signals, state, state.catalogue))
+        features.online(RankingContext(at, history, items, signals, state, state.catalogue))
         spent.append(time.perf_counter() - started)
         busy.append(time.thread_time() - cpu)
     print(f"  ({len(features)} columns)", end="")

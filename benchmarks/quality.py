@@ -193,8 +193,12 @@ def measured(systems: Systems, truth: Truth) -> Bootstrapped:
     """Bootstrap over users of all metrics of all systems, `COLUMNS` of the first system first."""
     columns = []
     for lists in systems.lists:
-        judged = metrics.judge(truth, lists)
-        columns += [metrics.ndcg(judged, 10), metrics.recall(judged, 10), metrics.recall(judged, K)]
+        matched = metrics.match(truth, lists)
+        columns += [
+            metrics.ndcg(matched, 10),
+            metrics.recall(matched, 10),
+            metrics.recall(matched, K),
+        ]
     return bootstrap(np.stack(columns, axis=1), truth.user, resamples=RESAMPLES, seed=0)
 
 

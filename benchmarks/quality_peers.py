@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 
 Lists = dict[str, list[str]]
-Answer = tuple["Clock", Lists, dict[str, Any]]
+RankingResult = tuple["Clock", Lists, dict[str, Any]]
 """What the fit took, the lists, and the settings used."""
 
 SESSION = 20
@@ -68,7 +68,7 @@ def rectools_lists(
     return clock, found.groupby(Columns.User, sort=False)[Columns.Item].apply(list).to_dict()
 
 
-def ease(events: pd.DataFrame, users: list[str], given: argparse.Namespace) -> Answer:
+def ease(events: pd.DataFrame, users: list[str], given: argparse.Namespace) -> RankingResult:
     """RecTools' EASE; every item takes part."""
     from rectools.models import EASEModel
 
@@ -77,7 +77,7 @@ def ease(events: pd.DataFrame, users: list[str], given: argparse.Namespace) -> A
     return clock, lists, settings | {"rectools": version("rectools")}
 
 
-def sasrec(events: pd.DataFrame, users: list[str], given: argparse.Namespace) -> Answer:
+def sasrec(events: pd.DataFrame, users: list[str], given: argparse.Namespace) -> RankingResult:
     """RecTools' SASRec with the full softmax, for a number of epochs and of processor minutes."""
     import torch
     from pytorch_lightning import Callback, Trainer
@@ -125,7 +125,7 @@ def sasrec(events: pd.DataFrame, users: list[str], given: argparse.Namespace) ->
     return clock, lists, settings | facts | {"rectools": version("rectools")}
 
 
-def als(events: pd.DataFrame, users: list[str], given: argparse.Namespace) -> Answer:
+def als(events: pd.DataFrame, users: list[str], given: argparse.Namespace) -> RankingResult:
     """`implicit`'s ALS, with the factors and alpha that did best in a search beforehand."""
     from implicit.cpu.als import AlternatingLeastSquares
     from scipy.sparse import csr_matrix
@@ -147,7 +147,7 @@ def als(events: pd.DataFrame, users: list[str], given: argparse.Namespace) -> An
     return clock, lists, settings | {"implicit": version("implicit")}
 
 
-def item_item(events: pd.DataFrame, users: list[str], given: argparse.Namespace) -> Answer:
+def item_item(events: pd.DataFrame, users: list[str], given: argparse.Namespace) -> RankingResult:
     """LensKit's item-item neighbours for implicit feedback, with its own defaults."""
     from lenskit.batch import recommend
     from lenskit.data import from_interactions_df
@@ -169,7 +169,7 @@ def item_item(events: pd.DataFrame, users: list[str], given: argparse.Namespace)
     return clock, lists, settings | {"lenskit": version("lenskit")}
 
 
-MODELS: dict[str, Callable[[pd.DataFrame, list[str], argparse.Namespace], Answer]] = {
+MODELS: dict[str, Callable[[pd.DataFrame, list[str], argparse.Namespace], RankingResult]] = {
     "als": als,
     "item_item": item_item,
     "ease": ease,

@@ -6,7 +6,7 @@
 DATA holds items.parquet and events.parquet. With `last`, each user's last event is the label and
 everything else the fit; with `time`, labels are what users with a history did in the last tenth of
 the events. Items seen before are not recommended; every item of the catalogue competes. With
---tune, dials and fusion weights are chosen on labels taken one step (or one tenth) earlier, never
+--tune, params and fusion weights are chosen on labels taken one step (or one tenth) earlier, never
 on those reported.
 """
 
@@ -120,9 +120,9 @@ def report(bench: Bench, plan: TunedPlan, limit: int, workers: int) -> None:
     print(
         f"{'source':14s}{'R@10':>8s}{'R@100':>8s}{'NDCG@10':>8s}{'':9s}{'fit s':>8s}{'ms/user':>9s}"
     )
-    for name, dials in plan.dials.items():
+    for name, params in plan.params.items():
         started = perf_counter()
-        source = fit_one(name, bench.interactions, bench.inputs, dials, seed=1, workers=workers)
+        source = fit_one(name, bench.interactions, bench.inputs, params, seed=1, workers=workers)
         fit_s = perf_counter() - started
         bench.measure(source)
         started = thread_time()

@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from recsys.features.interactions import DAY, History
 from recsys.retrieval.ann import LISTS_FROM, InvertedLists, scan
-from recsys.retrieval.candidates import RecallStage
+from recsys.retrieval.candidates import CandidateGenerator
 from recsys.retrieval.collaborative.als import Als
 from recsys.retrieval.collaborative.ease import Ease
 from recsys.retrieval.collaborative.item_item import ItemItem, Transitions
@@ -52,13 +52,13 @@ def neighbour_source(
     near += draw.integers(1, 5000, len(near))
     value = draw.random(len(near), dtype=np.float32)
     known = np.ones(n_items, np.uint8)
-    dials = {name: default for name, (default, _) in cls.DIALS.items()}
+    params = {name: default for name, (default, _) in cls.PARAMS.items()}
     return cls(
         offsets,
         (near % n_items).astype(np.int32),
         value,
         known,
-        dials=dials,
+        params=params,
         scale=1.0,
         fit_until=0,
     )
@@ -66,13 +66,13 @@ def neighbour_source(
 
 def dense_sources(draw: np.random.Generator, n_items: int) -> dict[str, Als | SequenceSource]:
     known = np.ones(n_items, np.uint8)
-    als_dials = {name: default for name, (default, _) in Als.DIALS.items()}
+    als_params = {name: default for name, (default, _) in Als.PARAMS.items()}
     out: dict[str, Als | SequenceSource] = {}
     started = perf_counter()
     white = 0.05 * clustered(draw, n_items)
     lists = InvertedLists.build(white, 1) if n_items >= LISTS_FROM else None
     print(f"inverted lists of one dense source: {perf_counter() - started:.1f} s")
-    out["als"] = Als(white, known, dials=als_dials, scale=1.0, fit_until=0, lists=lists)
+    out["als"] = Als(white, known, params=als_params, scale=1.0, fit_until=0, lists=lists)
     items = clustered(draw, n_items)
     targets = np.concatenate([items, np.zeros((n_items, 1), np.float32)], axis=1)
     lists = InvertedLists.build(targets, 1) if n_items >= LISTS_FROM else None
@@ -87,9 +87,9 @@ def dense_sources(draw: np.random.Generator, n_items: int) -> dict[str, Als | Se
     }.items():  # fmt: skip
         weights[name] = 0.02 * draw.standard_normal(shape, dtype=np.float32)
     weights["norm1.0"] = weights["norm2.0"] = weights["norm"]
-    dials = {name: default for name, (default, _) in SequenceSource.DIALS.items()}
+    params = {name: default for name, (default, _) in SequenceSource.PARAMS.items()}
     out["sequence"] = SequenceSource(
-        items, targets, known, weights, dials=dials, fit_until=0, lists=lists
+        items, targets, known, weights, params=params, fit_until=0, lists=lists
     )
     return out
 
@@ -129,8 +129,8 @@ def main() -> None:
     draw = np.random.default_rng(1)
     counts = draw.pareto(1.2, given.items).astype(np.float32)
     sources = {
-        "popular": Popular(counts, dials={"half_life": 0.0}, fit_until=0),
-        "recent": Recent(counts, dials={"half_life": 7.0, "newness": 3.0}, fit_until=0),
+        "popular": Popular(counts, params={"half_life": 0.0}, fit_until=0),
+        "recent": Recent(counts, params={"half_life": 7.0, "newness": 3.0}, fit_until=0),
         **{
             cls.name: neighbour_source(cls, draw, given.items)
             for cls in (ItemItem, Transitions, Attributes, Bm25, Ease)
@@ -143,7 +143,7 @@ def main() -> None:
     print(f"{'processor time':14s}{'median ms':>10s}{'p95 ms':>10s}")
     for name, source in sources.items():
         report(name, lambda h, s=source: s.recall(h, given.depth, 0, blocked), histories)
-    stage = RecallStage(sources, given.depth, given.depth)
+    stage = CandidateGenerator(sources, given.depth, given.depth)
     report("all, fused", lambda h: stage.candidates(h, 0, blocked), histories)
     for name in ("als", "sequence"):
         print(

@@ -22,12 +22,12 @@ from recsys.data_schemas.config import FeaturesConfig  # noqa: E402
 from recsys.encoder.tower import InterestSource, Tower  # noqa: E402
 from recsys.features.feature_set import FeatureSet  # noqa: E402
 from recsys.features.interactions import DAY, HOUR  # noqa: E402
-from recsys.features.ranking_context import Moment  # noqa: E402
+from recsys.features.ranking_context import RankingContext  # noqa: E402
 from recsys.features.state import OnlineState  # noqa: E402
 from recsys.ranker import Ranker  # noqa: E402
-from recsys.recommender import Runtime  # noqa: E402
+from recsys.recommender import LoadedRelease  # noqa: E402
 from recsys.retrieval.ann import LISTS_FROM, InvertedLists  # noqa: E402
-from recsys.retrieval.candidates import RecallStage  # noqa: E402
+from recsys.retrieval.candidates import CandidateGenerator  # noqa: E402
 from recsys.retrieval.collaborative.als import Als  # noqa: E402
 from recsys.retrieval.collaborative.item_item import ItemItem, Transitions  # noqa: E402
 from recsys.retrieval.collaborative.popularity import Popular, Recent  # noqa: E402
@@ -61,8 +61,8 @@ class Release:
     def poll(self) -> str:
         return "1"
 
-    def load(self, version: str | None) -> Runtime:
-        return Runtime.open(self.bundle, self.state, version="1")
+    def load(self, version: str | None) -> LoadedRelease:
+        return LoadedRelease.open(self.bundle, self.state, version="1")
 
 
 def make_release(folder: Path, items: int, users: int, events: int) -> Release:
@@ -144,16 +144,16 @@ def neighbour_source(kind: Any, draw: np.random.Generator, items: int) -> Any:
     near = np.repeat(np.arange(items, dtype=np.int64), NEIGHBOURS)
     near = (near + draw.integers(1, 5000, len(near))) % items
     value = draw.random(len(near), dtype=np.float32)
-    dials = {name: default for name, (default, _) in kind.DIALS.items()}
+    params = {name: default for name, (default, _) in kind.PARAMS.items()}
     known = np.ones(items, np.uint8)
-    return kind(offsets, near.astype(np.int32), value, known, dials=dials, scale=1.0, fit_until=0)
+    return kind(offsets, near.astype(np.int32), value, known, params=params, scale=1.0, fit_until=0)
 
 
 def factors(draw: np.random.Generator, items: int) -> Als:
     white, lists = clustered_with_index(draw, items, WIDTH)
-    dials = {name: default for name, (default, _) in Als.DIALS.items()}
+    params = {name: default for name, (default, _) in Als.PARAMS.items()}
     known = np.ones(items, np.uint8)
-    return Als(0.05 * white, known, dials=dials, scale=1.0, fit_until=0, lists=lists)
+    return Als(0.05 * white, known, params=params, scale=1.0, fit_until=0, lists=lists)
 
 
 def fit_ranker(
@@ -162,7 +162,7 @@ def fit_ranker(
     """40 features of every kind, trees over them, and the rows they were trained on."""
     import lightgbm
 
-    stage = RecallStage(sources, depth=200, limit=500)
+    stage = CandidateGenerator(sources, depth=200, limit=500)
     whole = FeatureSet.default(
         state.catalogue, state.kinds, stage.signal_columns, FeaturesConfig()
     ).features
@@ -191,7 +191,7 @@ def fit_ranker(
 
 
 def one_list(
-    draw: np.random.Generator, features: FeatureSet, stage: RecallStage, state: OnlineState
+    draw: np.random.Generator, features: FeatureSet, stage: CandidateGenerator, state: OnlineState
 ) -> np.ndarray:
     """float32[100, 40] of a random user and random items."""
     user = f"user-{draw.integers(0, 1000)}"
@@ -199,4 +199,4 @@ def one_list(
     items = draw.choice(state.catalogue.n_items, PER_LIST, replace=False).astype(np.int32)
     mask = np.zeros(state.catalogue.n_items, np.uint8)
     signals = stage.signals_for(history, items, NOW, mask)
-    return features.online(Moment(NOW, history, items, signals, state, state.catalogue))
+    return features.online(RankingContext(NOW, history, items, signals, state, state.catalogue))

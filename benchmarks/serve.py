@@ -83,10 +83,10 @@ def service(folder: Path, log: Path) -> Any:
     from release import Release
 
     from recsys.serving.app import App
-    from recsys.serving.settings import Settings
+    from recsys.serving.settings import ServiceSettings
     from recsys.storage.eventlog import open_log
 
-    settings = Settings(
+    settings = ServiceSettings(
         max_queue=256,
         clock="end_of_data",
         keys_file=folder / "keys.yaml",
@@ -232,17 +232,17 @@ def drive(peer: Peer, connections: int, seconds: float) -> dict[str, float]:
 def measure(peer: Peer, seconds: float) -> dict[str, float]:
     """Latency on one connection, throughput on eight, memory of the server's processes."""
     drive(peer, 1, seconds / 4)
-    alone = drive(peer, 1, seconds)
+    single_source = drive(peer, 1, seconds)
     many = drive(peer, 8, seconds)
     return {
-        "p50_ms": alone["p50"],
-        "p99_ms": alone["p99"],
-        "cpu_ms": alone["cpu_ms"],
+        "p50_ms": single_source["p50"],
+        "p99_ms": single_source["p99"],
+        "cpu_ms": single_source["cpu_ms"],
         "per_second": many["per_second"],
         "per_cpu_second": 1e3 / many["cpu_ms"],
         "p99_of_8_ms": many["p99"],
         "memory_mb": memory_mb(peer),
-        "failed": alone["failed"] + many["failed"],
+        "failed": single_source["failed"] + many["failed"],
     }
 
 

@@ -20,7 +20,7 @@ from recsys.evaluation.lists import (
     RankedLists,
     Truth,
 )
-from recsys.evaluation.metrics import Judged, ReliabilityBin
+from recsys.evaluation.metrics import MatchedLists, ReliabilityBin
 from recsys.evaluation.segments import SegmentLabels, by_day
 from recsys.evaluation.uncertainty import (
     LEVEL,
@@ -117,7 +117,7 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
-class Catalogue:
+class CatalogueFacts:
     """What list metrics need of the items: N items, popularity [N], vectors [N, d], category [N]."""
 
     size: int
@@ -178,22 +178,22 @@ def evaluate_lists(
     popularity = np.zeros(catalogue_size)
     known = min(catalogue_size, len(item_popularity))
     popularity[:known] = item_popularity[:known]
-    items = Catalogue(catalogue_size, popularity, item_vectors, item_category)
-    judged = {s.name: metrics.judge(truth, s) for s in systems}
+    items = CatalogueFacts(catalogue_size, popularity, item_vectors, item_category)
+    matched = {s.name: metrics.match(truth, s) for s in systems}
     main_metric = f"ndcg@{min(ks)}"
     columns = {
-        s.name: _group_metrics(judged[s.name], s, sorted(set(ks)), items, past_items)
+        s.name: _group_metrics(matched[s.name], s, sorted(set(ks)), items, past_items)
         for s in systems
     }
     curve_ks = tuple(k for k in CURVE_KS if k <= max(s.length for s in systems))
     book = _Book(truth.user, resamples, seed)
     _add_means(book, columns, main, bases)
-    _add_curves(book, judged, curve_ks)
+    _add_curves(book, matched, curve_ks)
     parts = {**(segments or {}), _DAY: (segments or {}).get(DAY, by_day(truth.time))}
     parts.pop(DAY, None)
-    _add_segments(book, truth, rivals, judged, parts, main, min(ks))
+    _add_segments(book, truth, rivals, matched, parts, main, min(ks))
     resampled = book.bootstrap()
-    bins, as_chance, error = _score_reliability(judged[main])
+    bins, as_chance, error = _score_reliability(matched[main])
     shown = _read_segments(resampled, parts, [s.name for s in rivals], main)
     return Evaluation(
         main=main,
@@ -204,7 +204,7 @@ def evaluate_lists(
         seed=seed,
         groups=truth.n_groups,
         users=truth.n_users,
-        groups_without_truth=int((judged[main].relevant == 0).sum()),
+        groups_without_truth=int((matched[main].relevant == 0).sum()),
         catalogue_size=catalogue_size,
         sampled_candidates=sampled_candidates,
         systems={
@@ -221,7 +221,7 @@ def evaluate_lists(
         scores_are_probabilities=as_chance,
         calibration_error=error,
         exposure=_exposure(systems, min(ks), items, past_items),
-        warnings=_warnings(truth, systems, judged, main, sampled_candidates, max(ks)),
+        warnings=_warnings(truth, systems, matched, main, sampled_candidates, max(ks)),
         per_group=_per_group(truth, columns),
     )
 
@@ -321,22 +321,26 @@ def _check(names: list[str], main: str, ks: Sequence[int], variants: Mapping[str
 
 
 def _group_metrics(
-    judged: Judged, lists: RankedLists, ks: list[int], items: Catalogue, past: PastItems | None
+    matched: MatchedLists,
+    lists: RankedLists,
+    ks: list[int],
+    items: CatalogueFacts,
+    past: PastItems | None,
 ) -> dict[str, Doubles]:
     """metric → float[G], in the order of the report's columns."""
     found: dict[str, Doubles] = {}
     for k in ks:
-        found[f"ndcg@{k}"] = metrics.ndcg(judged, k)
-        found[f"recall@{k}"] = metrics.recall(judged, k)
-        found[f"hit_rate@{k}"] = metrics.hit_rate(judged, k)
-        found[f"precision@{k}"] = metrics.precision(judged, k)
-        found[f"map@{k}"] = metrics.average_precision(judged, k)
+        found[f"ndcg@{k}"] = metrics.ndcg(matched, k)
+        found[f"recall@{k}"] = metrics.recall(matched, k)
+        found[f"hit_rate@{k}"] = metrics.hit_rate(matched, k)
+        found[f"precision@{k}"] = metrics.precision(matched, k)
+        found[f"map@{k}"] = metrics.average_precision(matched, k)
     k = min(ks)
-    found["mrr"] = metrics.mrr(judged)
-    found["auc"] = metrics.auc(judged)
+    found["mrr"] = metrics.mrr(matched)
+    found["auc"] = metrics.auc(matched)
     found[f"novelty@{k}"] = metrics.novelty(lists, k, items.popularity)
     found[f"popularity@{k}"] = metrics.mean_popularity(lists, k, items.popularity)
-    found[f"serendipity@{k}"] = metrics.serendipity(judged, lists, k, items.popularity)
+    found[f"serendipity@{k}"] = metrics.serendipity(matched, lists, k, items.popularity)
     if past is not None:
         found[f"popularity_bias@{k}"] = metrics.popularity_bias(
             lists, k, items.popularity, past.offsets, past.items
@@ -365,8 +369,8 @@ def _add_means(
             )
 
 
-def _add_curves(book: _Book, judged: dict[str, Judged], curve_ks: tuple[int, ...]) -> None:
-    for name, read in judged.items():
+def _add_curves(book: _Book, matched: dict[str, MatchedLists], curve_ks: tuple[int, ...]) -> None:
+    for name, read in matched.items():
         for k in curve_ks:
             book.add(("curve", "ndcg", name, str(k)), metrics.ndcg(read, k))
             book.add(("curve", "recall", name, str(k)), metrics.recall(read, k))
@@ -376,12 +380,12 @@ def _add_segments(
     book: _Book,
     truth: Truth,
     systems: Sequence[RankedLists],
-    judged: dict[str, Judged],
+    matched: dict[str, MatchedLists],
     parts: Mapping[str, SegmentLabels],
     main: str,
     k: int,
 ) -> None:
-    whole = {s.name: metrics.ndcg(judged[s.name], k) for s in systems}
+    whole = {s.name: metrics.ndcg(matched[s.name], k) for s in systems}
     for part, labels in parts.items():
         _check_labels(part, labels, truth)
         for code, label in enumerate(labels.labels):
@@ -390,7 +394,7 @@ def _add_segments(
                 values = {name: np.where(inside, v, np.nan) for name, v in whole.items()}
             else:
                 narrow = truth.restricted(inside)
-                values = {s.name: metrics.ndcg(metrics.judge(narrow, s), k) for s in systems}
+                values = {s.name: metrics.ndcg(metrics.match(narrow, s), k) for s in systems}
             for name, v in values.items():
                 book.add(("segment", part, label, name), v)
             for name, v in values.items():
@@ -531,18 +535,18 @@ def _read_curves(
     }
 
 
-def _score_reliability(judged: Judged) -> tuple[list[ReliabilityBin], bool, float | None]:
+def _score_reliability(matched: MatchedLists) -> tuple[list[ReliabilityBin], bool, float | None]:
     """Hit share by score; calibration error only where scores can be chances."""
-    held = np.arange(judged.grade.shape[1])[None, :] < judged.length[:, None]
-    held &= (judged.relevant > 0)[:, None] & np.isfinite(judged.scores)
-    score, hit = judged.scores[held], (judged.grade[held] >= RELEVANT_FROM).astype(np.int64)
+    held = np.arange(matched.grade.shape[1])[None, :] < matched.length[:, None]
+    held &= (matched.relevant > 0)[:, None] & np.isfinite(matched.scores)
+    score, hit = matched.scores[held], (matched.grade[held] >= RELEVANT_FROM).astype(np.int64)
     bins = metrics.reliability(score, hit)
     as_chance = bool(len(score)) and float(score.min()) >= 0.0 and float(score.max()) <= 1.0
     return bins, as_chance, metrics.expected_calibration_error(bins) if as_chance else None
 
 
 def _exposure(
-    systems: Sequence[RankedLists], k: int, items: Catalogue, past: PastItems | None
+    systems: Sequence[RankedLists], k: int, items: CatalogueFacts, past: PastItems | None
 ) -> dict[str, list[float]]:
     """Share of places by tenth of the catalogue in order of popularity."""
     if items.size == 0:
@@ -564,7 +568,7 @@ def _exposure(
 def _warnings(
     truth: Truth,
     systems: Sequence[RankedLists],
-    judged: dict[str, Judged],
+    matched: dict[str, MatchedLists],
     main: str,
     sampled: int | None,
     k: int,
@@ -573,7 +577,7 @@ def _warnings(
     said = []
     if truth.n_groups == 0:
         said.append("The evaluation window holds no groups: nothing was measured.")
-    empty = int((judged[main].relevant == 0).sum())
+    empty = int((matched[main].relevant == 0).sum())
     if empty:
         said.append(
             f"{empty:,} of {truth.n_groups:,} groups have no relevant item and are left out of "
@@ -587,35 +591,35 @@ def _warnings(
             "metrics are far higher than full ones and can order systems differently."
         )
     own = next(lists for lists in systems if lists.name == main)
-    said += _list_warnings(own, judged[main], k)
-    return said + _other_warnings(systems, judged, main)
+    said += _list_warnings(own, matched[main], k)
+    return said + _other_warnings(systems, matched, main)
 
 
-def _list_warnings(lists: RankedLists, judged: Judged, k: int) -> list[str]:
+def _list_warnings(lists: RankedLists, matched: MatchedLists, k: int) -> list[str]:
     """What is wrong with the main system's lists."""
     said = []
-    silent = int((judged.length == 0).sum())
+    silent = int((matched.length == 0).sum())
     if silent:
         said.append(
             f"{lists.name}: {silent:,} of {lists.n_groups:,} lists are empty; they count as misses."
         )
-    short = int(((judged.length > 0) & (judged.length < k)).sum())
+    short = int(((matched.length > 0) & (matched.length < k)).sum())
     if short:
         said.append(
             f"{lists.name}: {short:,} lists are shorter than {k}; the rest counts as misses."
         )
-    if judged.repeated:
+    if matched.repeated:
         said.append(
-            f"{lists.name}: {judged.repeated:,} positions show an item again; only the first counts."
+            f"{lists.name}: {matched.repeated:,} positions show an item again; only the first counts."
         )
     return said
 
 
 def _other_warnings(
-    systems: Sequence[RankedLists], judged: dict[str, Judged], main: str
+    systems: Sequence[RankedLists], matched: dict[str, MatchedLists], main: str
 ) -> list[str]:
     """Empty lists of the others, in one line: a source that knows nobody looks worse by it."""
-    silent = {s.name: int((judged[s.name].length == 0).sum()) for s in systems if s.name != main}
+    silent = {s.name: int((matched[s.name].length == 0).sum()) for s in systems if s.name != main}
     named = ", ".join(f"{name} {count:,}" for name, count in silent.items() if count)
     if not named:
         return []

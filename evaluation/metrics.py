@@ -48,7 +48,7 @@ CHUNK = 4096
 
 
 @dataclass(frozen=True)
-class Judged:
+class MatchedLists:
     """Lists read against the truth: everything that the accuracy metrics need.
 
     Few positions are hits, so hits are kept apart: `hit_group`, `hit_place` (from 0) and
@@ -75,7 +75,7 @@ class Judged:
         return len(self.relevant)
 
 
-def judge(truth: Truth, lists: RankedLists) -> Judged:
+def match(truth: Truth, lists: RankedLists) -> MatchedLists:
     """Read lists against the truth.
 
     Raises:
@@ -92,7 +92,7 @@ def judge(truth: Truth, lists: RankedLists) -> Judged:
     order = np.lexsort((-best.astype(np.int64), group))
     relevant = np.bincount(group, minlength=truth.n_groups).astype(np.int64)
     hit_group, hit_place = np.nonzero(grade >= RELEVANT_FROM)
-    return Judged(
+    return MatchedLists(
         grade=grade,
         scores=lists.scores,
         relevant=relevant,
@@ -135,50 +135,54 @@ def _grades_at(
     return grade, repeated
 
 
-def ndcg(judged: Judged, k: int, gain: Gain = "exponential") -> Doubles:
+def ndcg(matched: MatchedLists, k: int, gain: Gain = "exponential") -> Doubles:
     """Normalised discounted cumulative gain of the first k; float64[G]."""
-    got = _discounted(judged.hit_group, judged.hit_place, judged.hit_grade, judged, k, gain)
-    best = _discounted(judged.ideal_group, judged.ideal_place, judged.ideal_grade, judged, k, gain)
+    got = _discounted(matched.hit_group, matched.hit_place, matched.hit_grade, matched, k, gain)
+    best = _discounted(
+        matched.ideal_group, matched.ideal_place, matched.ideal_grade, matched, k, gain
+    )
     return _over(got, best)
 
 
-def recall(judged: Judged, k: int) -> Doubles:
+def recall(matched: MatchedLists, k: int) -> Doubles:
     """Hits in the first k / relevant items; float64[G]."""
-    return _over(_hits(judged, k), judged.relevant)
+    return _over(_hits(matched, k), matched.relevant)
 
 
-def precision(judged: Judged, k: int) -> Doubles:
+def precision(matched: MatchedLists, k: int) -> Doubles:
     """Hits in the first k / k; float64[G]."""
-    return _defined(judged, _hits(judged, k) / k)
+    return _defined(matched, _hits(matched, k) / k)
 
 
-def hit_rate(judged: Judged, k: int) -> Doubles:
+def hit_rate(matched: MatchedLists, k: int) -> Doubles:
     """1 if the first k hold a relevant item, else 0; float64[G]."""
-    return _defined(judged, (_hits(judged, k) > 0).astype(np.float64))
+    return _defined(matched, (_hits(matched, k) > 0).astype(np.float64))
 
 
-def mrr(judged: Judged, k: int | None = None) -> Doubles:
+def mrr(matched: MatchedLists, k: int | None = None) -> Doubles:
     """1 / place of the first hit within the first k (the whole list if None), 0 without one."""
-    first = _first_of_group(judged)
-    group, place = judged.hit_group[first], judged.hit_place[first]
-    value = np.zeros(judged.n_groups)
+    first = _first_of_group(matched)
+    group, place = matched.hit_group[first], matched.hit_place[first]
+    value = np.zeros(matched.n_groups)
     value[group] = np.where(place < (k or place + 1), 1.0 / (place + 1.0), 0.0)
-    return _defined(judged, value)
+    return _defined(matched, value)
 
 
-def average_precision(judged: Judged, k: int) -> Doubles:
+def average_precision(matched: MatchedLists, k: int) -> Doubles:
     """Sum of precision at each hit in the first k / relevant items; float64[G]."""
-    starts = np.nonzero(_first_of_group(judged))[0]
-    per_group = np.diff(np.append(starts, len(judged.hit_group)))
-    ordinal = np.arange(len(judged.hit_group)) - np.repeat(starts, per_group)
-    share = np.where(judged.hit_place < k, (ordinal + 1.0) / (judged.hit_place + 1.0), 0.0)
-    total = np.bincount(judged.hit_group, weights=share, minlength=judged.n_groups)
-    return _over(total, judged.relevant)
+    starts = np.nonzero(_first_of_group(matched))[0]
+    per_group = np.diff(np.append(starts, len(matched.hit_group)))
+    ordinal = np.arange(len(matched.hit_group)) - np.repeat(starts, per_group)
+    share = np.where(matched.hit_place < k, (ordinal + 1.0) / (matched.hit_place + 1.0), 0.0)
+    total = np.bincount(matched.hit_group, weights=share, minlength=matched.n_groups)
+    return _over(total, matched.relevant)
 
 
-def auc(judged: Judged) -> Doubles:
+def auc(matched: MatchedLists) -> Doubles:
     """Share of (relevant, irrelevant) pairs in the right order; see the module's rules."""
-    return np.asarray(_auc(judged.grade, judged.scores, judged.length, judged.relevant), np.float64)
+    return np.asarray(
+        _auc(matched.grade, matched.scores, matched.length, matched.relevant), np.float64
+    )
 
 
 @compiled
@@ -284,19 +288,19 @@ def popularity_bias(
 
 
 def serendipity(
-    judged: Judged, lists: RankedLists, k: int, popularity: npt.NDArray[np.number]
+    matched: MatchedLists, lists: RankedLists, k: int, popularity: npt.NDArray[np.number]
 ) -> Doubles:
     """Sum over hits in the first k of (1 - popularity percentile) / k; float64[G].
 
     A hit on the most popular item is worth nothing, one that nobody would have guessed 1/k.
     """
     surprise = 1.0 - popularity_percentile(popularity)
-    inside = judged.hit_place < k
-    rows = judged.hit_group[inside]
-    items = lists.items[rows, judged.hit_place[inside]]
+    inside = matched.hit_place < k
+    rows = matched.hit_group[inside]
+    items = lists.items[rows, matched.hit_place[inside]]
     worth = np.where(items < len(surprise), surprise[np.minimum(items, len(surprise) - 1)], 1.0)
     total = np.bincount(rows, weights=worth, minlength=lists.n_groups)
-    return _defined(judged, total / k)
+    return _defined(matched, total / k)
 
 
 def category_diversity(lists: RankedLists, k: int, category: npt.NDArray[np.integer]) -> Doubles:
@@ -385,15 +389,15 @@ def expected_calibration_error(bins: list[ReliabilityBin]) -> float:
     return sum(b.rows * abs(b.observed - b.predicted) for b in bins) / total
 
 
-def _hits(judged: Judged, k: int) -> Longs:
-    inside = judged.hit_group[judged.hit_place < k]
-    return np.bincount(inside, minlength=judged.n_groups).astype(np.int64)
+def _hits(matched: MatchedLists, k: int) -> Longs:
+    inside = matched.hit_group[matched.hit_place < k]
+    return np.bincount(inside, minlength=matched.n_groups).astype(np.int64)
 
 
-def _first_of_group(judged: Judged) -> npt.NDArray[np.bool_]:
+def _first_of_group(matched: MatchedLists) -> npt.NDArray[np.bool_]:
     """bool[H]: whether a hit is the first of its group."""
-    first = np.ones(len(judged.hit_group), bool)
-    first[1:] = judged.hit_group[1:] != judged.hit_group[:-1]
+    first = np.ones(len(matched.hit_group), bool)
+    first[1:] = matched.hit_group[1:] != matched.hit_group[:-1]
     return first
 
 
@@ -401,20 +405,20 @@ def _discounted(
     group: npt.NDArray[np.integer],
     place: Longs,
     grade: Grades,
-    judged: Judged,
+    matched: MatchedLists,
     k: int,
     gain: Gain,
 ) -> Doubles:
     """Sum over a group's places below k of gain / log2(place + 2); float64[G]."""
     inside = place < k
     worth = _gain_table(gain)[grade[inside]] / np.log2(place[inside] + 2.0)
-    total = np.bincount(group[inside], weights=worth, minlength=judged.n_groups)
+    total = np.bincount(group[inside], weights=worth, minlength=matched.n_groups)
     return total.astype(np.float64)
 
 
-def _defined(judged: Judged, values: Doubles) -> Doubles:
+def _defined(matched: MatchedLists, values: Doubles) -> Doubles:
     """NaN in groups without a relevant item."""
-    return np.where(judged.relevant > 0, values, np.nan)
+    return np.where(matched.relevant > 0, values, np.nan)
 
 
 def _over(above: npt.NDArray[np.number], below: npt.NDArray[np.number]) -> Doubles:

@@ -37,7 +37,7 @@ TINY = 1e-12
 
 
 @dataclass(frozen=True)
-class Shown:
+class ShownRows:
     """n rows of what was shown.
 
     `place` counts from 0; `question` names what makes two rows equally relevant (item codes, or
@@ -65,7 +65,7 @@ class Shown:
                 expected="one length",
             )
 
-    def take(self, rows: npt.NDArray[np.bool_]) -> "Shown":
+    def take(self, rows: npt.NDArray[np.bool_]) -> "ShownRows":
         """The rows of a mask."""
         return replace(
             self,
@@ -85,7 +85,7 @@ def rows_of_lists(
     *,
     question: npt.NDArray[np.integer] | None = None,
     score: npt.NDArray[np.floating] | None = None,
-) -> Shown:
+) -> ShownRows:
     """Rows of M lists in CSR form (`offsets` int[M+1], `user` int[M], the others per place).
 
     A question is the item unless given otherwise. Where lists are personal, an item is shown
@@ -95,7 +95,7 @@ def rows_of_lists(
     lengths = np.diff(offsets)
     place = np.arange(len(item)) - np.repeat(offsets[:-1], lengths)
     asked = item if question is None else question
-    return Shown(place, asked, clicked, np.repeat(user, lengths), None, score)
+    return ShownRows(place, asked, clicked, np.repeat(user, lengths), None, score)
 
 
 def swaps_of_lists(
@@ -103,7 +103,7 @@ def swaps_of_lists(
     clicked: npt.NDArray[np.integer],
     user: npt.NDArray[np.integer],
     propensity: npt.NDArray[np.floating],
-) -> Shown:
+) -> ShownRows:
     """Randomised pairs of lists in which the service swaps at most one pair of neighbours.
 
     The chances logged with a list tell what happened: with s the share of lists explored and n
@@ -122,12 +122,12 @@ def swaps_of_lists(
     long = lengths > 1
     first, last = propensity[offsets[:-1][long]], propensity[offsets[1:][long] - 1]
     one_pair[long] = 1.0 - np.maximum(first, last)
-    alone = inner & ((lows == 0) & (one_pair > 0.0) & (one_pair < 0.5))[row]
+    single_source = inner & ((lows == 0) & (one_pair > 0.0) & (one_pair < 0.5))[row]
     untouched = 1.0 - one_pair * (lengths - 1)
-    upper = np.concatenate([np.nonzero(swapped)[0], np.nonzero(alone)[0]])
-    chance = np.concatenate([propensity[swapped], untouched[row[alone]]])
+    upper = np.concatenate([np.nonzero(swapped)[0], np.nonzero(single_source)[0]])
+    chance = np.concatenate([propensity[swapped], untouched[row[single_source]]])
     place = upper - offsets[:-1][row[upper]]
-    return Shown(
+    return ShownRows(
         place=np.concatenate([place, place + 1]),
         question=np.zeros(2 * len(upper), np.int64),
         clicked=np.concatenate([clicked[upper], clicked[upper + 1]]),
@@ -155,7 +155,7 @@ def first_place_chance(
 
 
 def estimate_position_bias(
-    shown: Shown, places: int, *, resamples: int = 200, seed: int = 7, level: float = 0.95
+    shown: ShownRows, places: int, *, resamples: int = 200, seed: int = 7, level: float = 0.95
 ) -> PositionBias:
     """Chance of being looked at by place, relative to the first, with intervals by user.
 
@@ -178,7 +178,7 @@ def estimate_position_bias(
     return PositionBias(middle.tolist(), low.tolist(), high.tolist(), method)
 
 
-def _method(shown: Shown, places: int) -> tuple[str, Callable[[Doubles], Doubles]]:
+def _method(shown: ShownRows, places: int) -> tuple[str, Callable[[Doubles], Doubles]]:
     clicks = int(shown.clicked.sum())
     if clicks == 0:
         raise DataRefused(
@@ -207,7 +207,7 @@ def _method(shown: Shown, places: int) -> tuple[str, Callable[[Doubles], Doubles
     return f"EM over {BANDS} bands of the model's score ({clicks:,} clicks)", _em(shown, places)
 
 
-def enough_swaps(shown: Shown, places: int) -> bool:
+def enough_swaps(shown: ShownRows, places: int) -> bool:
     """Whether the first method has clicks enough at every place."""
     if shown.swapped_with is None or not len(shown.place):
         return False
@@ -222,7 +222,7 @@ def enough_swaps(shown: Shown, places: int) -> bool:
     return bool(enough.all()) and places > 1
 
 
-def _swaps(shown: Shown, places: int) -> Callable[[Doubles], Doubles]:
+def _swaps(shown: ShownRows, places: int) -> Callable[[Doubles], Doubles]:
     """Chain of click ratios of neighbours over randomised pairs."""
     assert shown.swapped_with is not None
     usable = (shown.swapped_with >= 0) & (np.abs(shown.place - shown.swapped_with) == 1)
@@ -243,7 +243,7 @@ def _swaps(shown: Shown, places: int) -> Callable[[Doubles], Doubles]:
     return fit
 
 
-def _moved(shown: Shown) -> npt.NDArray[np.bool_]:
+def _moved(shown: ShownRows) -> npt.NDArray[np.bool_]:
     """Rows whose question was shown at more than one place."""
     question = np.unique(shown.question, return_inverse=True)[1]
     if not len(question):
@@ -255,7 +255,7 @@ def _moved(shown: Shown) -> npt.NDArray[np.bool_]:
     return np.asarray((high > low)[question], np.bool_)
 
 
-def _harvest(shown: Shown, places: int) -> Callable[[Doubles], Doubles]:
+def _harvest(shown: ShownRows, places: int) -> Callable[[Doubles], Doubles]:
     """Maximum likelihood of clicks ~ Poisson(views × place × question), by alternation over
     the (question, place) cells; questions shown at one place only cancel out."""
     question = np.unique(shown.question, return_inverse=True)[1]
@@ -284,7 +284,7 @@ def _harvest(shown: Shown, places: int) -> Callable[[Doubles], Doubles]:
     return fit
 
 
-def _em(shown: Shown, places: int) -> Callable[[Doubles], Doubles]:
+def _em(shown: ShownRows, places: int) -> Callable[[Doubles], Doubles]:
     """Expectation-maximisation of the place × relevance model over bands of the score."""
     assert shown.score is not None
     edges = np.unique(np.quantile(shown.score, np.linspace(0, 1, BANDS + 1)[1:-1]))

@@ -22,14 +22,14 @@ from recsys.evaluation.lists import (
 from recsys.features.interactions import DAY, Interactions
 
 
-class Questions(NamedTuple):
+class QuerySet(NamedTuple):
     """Truth and what each group's user had before its moment."""
 
     truth: Truth
     past: PastItems
 
 
-def leave_last_out(events: Interactions) -> Questions:
+def leave_last_out(events: Interactions) -> QuerySet:
     """One group per user: their last relevant event, asked at its own time.
 
     Right for data whose times are ordinal only; elsewhere a model fitted on everybody's past knows
@@ -57,7 +57,7 @@ def leave_last_out(events: Interactions) -> Questions:
     grade = np.zeros(events.n_users, np.int8)
     grade[events.user[last]] = events.grade[last]
     truth = Truth.of(np.arange(len(user)), wanted[user], grade[user], user, moment[user])
-    return Questions(truth, past)
+    return QuerySet(truth, past)
 
 
 def of_impressions(

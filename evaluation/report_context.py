@@ -45,7 +45,7 @@ class SourceFact(NamedTuple):
     """Why it was kept or dropped, or why it failed."""
     recall: float | None = None
     """Recall@100 on validation."""
-    dials: Facts | None = None
+    params: Facts | None = None
     fit_until: int | None = None
     """µs UTC."""
 

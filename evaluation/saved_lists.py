@@ -26,7 +26,7 @@ PREFIX = "list/"
 
 
 @dataclass(frozen=True)
-class KeptLists:
+class SavedLists:
     """G lists with their truth; users are numbered in the order of `user_ids`."""
 
     user_ids: npt.NDArray[np.object_]
@@ -34,7 +34,7 @@ class KeptLists:
     past: PastItems
     systems: dict[str, RankedLists]
 
-    def take(self, groups: npt.NDArray[np.integer]) -> "KeptLists":
+    def take(self, groups: npt.NDArray[np.integer]) -> "SavedLists":
         """Some of the lists, in the order given."""
         offsets, rows = chosen_groups(self.truth.offsets, groups)
         past_offsets, past_rows = chosen_groups(self.past.offsets, groups)
@@ -50,7 +50,7 @@ class KeptLists:
             for name, lists in self.systems.items()
         }
         past = PastItems(past_offsets, self.past.items[past_rows])
-        return KeptLists(self.user_ids, truth, past, systems)
+        return SavedLists(self.user_ids, truth, past, systems)
 
     def keys(self) -> list[tuple[str, int]]:
         """(user id, moment) of each list."""
@@ -89,7 +89,7 @@ def write_lists(
     return path
 
 
-def read_lists(report: Path) -> KeptLists | None:
+def read_lists(report: Path) -> SavedLists | None:
     """The lists kept beside a report's page; None where there are none."""
     folder = report if report.is_dir() else report.parent
     try:
@@ -106,7 +106,7 @@ def read_lists(report: Path) -> KeptLists | None:
         for name in table.column_names
         if name.startswith(PREFIX)
     }
-    return KeptLists(users.astype(object), truth, past, systems)
+    return SavedLists(users.astype(object), truth, past, systems)
 
 
 def _csr(offsets: npt.NDArray[np.integer], values: npt.NDArray[Any]) -> pa.Array:

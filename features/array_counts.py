@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from recsys.features.compiled import compiled
-from recsys.features.counter_query import Column
+from recsys.features.counter_query import CountColumn
 from recsys.features.interactions import Ints, Longs
 
 Kinds = npt.NDArray[np.int16]
@@ -191,7 +191,7 @@ def _take_back(
 
 
 def count_windows(
-    events: Counted, asked: Asked, columns: Sequence[Column], n_rows: int
+    events: Counted, asked: Asked, columns: Sequence[CountColumn], n_rows: int
 ) -> npt.NDArray[np.int32]:
     """int32[C, R]: each column's count, added up over a row's pairs."""
     out = np.zeros((len(columns), n_rows), np.int32)
@@ -225,7 +225,7 @@ def _in_order(events: Counted) -> Counted:
     return events
 
 
-def _plan(columns: Sequence[Column], n_kinds: int) -> tuple[Flags, tuple[Longs, Ints, Ints]]:
+def _plan(columns: Sequence[CountColumn], n_kinds: int) -> tuple[Flags, tuple[Longs, Ints, Ints]]:
     """(bool[kinds, K] members of each set, (widths int64[W], set and width of each column))."""
     sets = list(dict.fromkeys(column.kinds for column in columns if column.kinds))
     widths = list(dict.fromkeys(column.width for column in columns))

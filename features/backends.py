@@ -13,19 +13,19 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from recsys.data_schemas.errors import UsageError
-from recsys.features.counter_query import Column
+from recsys.features.counter_query import CountColumn
 
 ARRAYS: Final = "arrays"
 """No engine at all: counts from sorted arrays of this process (`recsys.features.array_counts`)."""
 LEAST_MEMORY_MB: Final = 256
 """DuckDB needs some tens of MB for its own (measured)."""
 Columns = Mapping[str, npt.NDArray[Any]]
-Query = Callable[[tuple[Column, ...]], Any]
+Query = Callable[[tuple[CountColumn, ...]], Any]
 """An Ibis expression over unbound tables, by the counts wanted (see `counter_query`)."""
 
 
 @lru_cache(maxsize=64)
-def sql_of(query: Query, columns: tuple[Column, ...], dialect: str) -> str:
+def sql_of(query: Query, columns: tuple[CountColumn, ...], dialect: str) -> str:
     """The SQL that Ibis writes for an engine; kept, since writing it costs a tenth of a second."""
     return str(ibis.to_sql(query(columns), dialect=dialect))
 
@@ -37,7 +37,7 @@ class Backend(Protocol):
         """Make (or replace) a table of equally long columns."""
         ...
 
-    def run(self, query: Query, columns: tuple[Column, ...]) -> dict[str, npt.NDArray[Any]]:
+    def run(self, query: Query, columns: tuple[CountColumn, ...]) -> dict[str, npt.NDArray[Any]]:
         """Columns of a query's result, its rows in no stated order."""
         ...
 
@@ -64,7 +64,7 @@ class DuckDB:
         self._connection.execute(f'CREATE OR REPLACE TABLE "{name}" AS SELECT * FROM incoming')
         self._connection.unregister("incoming")
 
-    def run(self, query: Query, columns: tuple[Column, ...]) -> dict[str, npt.NDArray[Any]]:
+    def run(self, query: Query, columns: tuple[CountColumn, ...]) -> dict[str, npt.NDArray[Any]]:
         answer = self._connection.execute(sql_of(query, columns, "duckdb"))
         found: dict[str, npt.NDArray[Any]] = answer.fetchnumpy()
         return found
@@ -99,7 +99,7 @@ class PySpark:
     def put(self, name: str, columns: Columns) -> None:
         self._session.createDataFrame(pa.table(dict(columns))).createOrReplaceTempView(name)
 
-    def run(self, query: Query, columns: tuple[Column, ...]) -> dict[str, npt.NDArray[Any]]:
+    def run(self, query: Query, columns: tuple[CountColumn, ...]) -> dict[str, npt.NDArray[Any]]:
         found = self._session.sql(sql_of(query, columns, "pyspark")).toArrow()
         return {name: found[name].to_numpy() for name in found.column_names}
 

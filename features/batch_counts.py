@@ -25,7 +25,7 @@ from recsys.features.counter_query import (
     PAIRS,
     POSITION_BOUND,
     ROW,
-    Column,
+    CountColumn,
     unknown_yet,
     window_counts,
 )
@@ -173,7 +173,7 @@ def _by_sql(
     entity: str,
     events: Counted,
     asked: Asked,
-    wanted: list[Column],
+    wanted: list[CountColumn],
     n_rows: int,
     backend: Backend,
     memory_mb: int,
@@ -190,14 +190,14 @@ def _by_sql(
     return out
 
 
-def _column(count: Count, inputs: BatchInputs) -> Column | None:
+def _column(count: Count, inputs: BatchInputs) -> CountColumn | None:
     """The query's column for a count; none for an event type that never occurs."""
     width = window_buckets(count.window_us, inputs.bucket_us)
     if count.entity == ENTITY_SHOWN or not count.types:
-        return Column((), width)
+        return CountColumn((), width)
     kinds = inputs.interactions.kinds
     codes = tuple(kinds.index(name) for name in count.types if name in kinds)
-    return Column(codes, width) if codes else None
+    return CountColumn(codes, width) if codes else None
 
 
 def _events(entity: str, inputs: BatchInputs) -> Counted:
@@ -254,7 +254,7 @@ def _parts(
 
 
 def _part_counts(
-    asked: Asked, events: Counted, columns: list[Column], backend: Backend
+    asked: Asked, events: Counted, columns: list[CountColumn], backend: Backend
 ) -> list[Longs]:
     """int64[A] for each column, for A asked pairs."""
     backend.put(EVENTS, _table(events))
@@ -278,7 +278,7 @@ def _leave_out_unknown(
     asked: Asked,
     bound: Longs,
     events: Counted,
-    columns: list[Column],
+    columns: list[CountColumn],
     counts: list[Longs],
     backend: Backend,
 ) -> None:

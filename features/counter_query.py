@@ -37,7 +37,7 @@ def table(name: str) -> Any:
     return ibis.table(_SCHEMAS[name], name=name)
 
 
-class Column(NamedTuple):
+class CountColumn(NamedTuple):
     """One count: event types (codes; empty for all) and width in buckets (0 for unbounded)."""
 
     kinds: tuple[int, ...]
@@ -53,7 +53,7 @@ class Column(NamedTuple):
         return f"{self.per_bucket}_w{self.width}"
 
 
-def window_counts(columns: Sequence[Column]) -> Any:
+def window_counts(columns: Sequence[CountColumn]) -> Any:
     """Counts for the asked pairs.
 
     Reads the tables `events` (one row per event) and `asked` (distinct pairs).
@@ -94,7 +94,7 @@ def _count(events: Any, kinds: tuple[int, ...]) -> Any:
     return events[KIND].isin(kinds).ifelse(1, 0).sum().cast("int64")
 
 
-def _over(table: Any, column: Column) -> Any:
+def _over(table: Any, column: CountColumn) -> Any:
     """Sum of a per-bucket column over the column's window, which ends before the row's bucket."""
     # A pair occurs once, so everything before it is a frame of rows; engines run that as one pass.
     frame = {"range": (-column.width, -1)} if column.width else {"rows": (None, -1)}
@@ -102,7 +102,7 @@ def _over(table: Any, column: Column) -> Any:
     return table[column.per_bucket].sum().over(window).fill_null(0).cast("int64")
 
 
-def unknown_yet(columns: Sequence[Column]) -> Any:
+def unknown_yet(columns: Sequence[CountColumn]) -> Any:
     """What served rows must not count: events in their windows that became known later.
 
     Reads the tables `events` and `bounded` (the rows that carry a position).
@@ -124,7 +124,7 @@ def unknown_yet(columns: Sequence[Column]) -> Any:
     return late.group_by(ROW).agg(**counts)
 
 
-def _inside(late: Any, column: Column) -> Any:
+def _inside(late: Any, column: CountColumn) -> Any:
     """Joined events that fall into a row's window and are of its types."""
     conditions = []
     if column.width:

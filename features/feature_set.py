@@ -37,7 +37,7 @@ from recsys.features.kinds.trend import Trend
 from recsys.features.kinds.user_activity import UserActivity, UserDiversity
 from recsys.features.kinds.user_attribute import UserAttribute
 from recsys.features.kinds.window_count import WindowCount
-from recsys.features.ranking_context import CountPlan, Moment, OnlineCounts
+from recsys.features.ranking_context import CountPlan, OnlineCounts, RankingContext
 from recsys.features.rows import BatchInputs, Rows
 from recsys.features.time_buckets import (
     BUCKETS,
@@ -91,7 +91,7 @@ class FeatureSet:
 
     # -- the two readings ---------------------------------------------------------------------
 
-    def online(self, moment: Moment) -> Floats:
+    def online(self, moment: RankingContext) -> Floats:
         """float32[n, F] for the candidates of a moment."""
         out = np.empty((len(moment), len(self)), np.float32)
         for place, feature in self._others:
@@ -110,7 +110,7 @@ class FeatureSet:
             out[:, places] = self._kept_counters.take(key, items, catalogue.n_items, read)
         return out
 
-    def _read_attributes(self, moment: Moment, items: Ints) -> Floats:
+    def _read_attributes(self, moment: RankingContext, items: Ints) -> Floats:
         """float32[m, attributes] of any items."""
         at = replace(moment, items=items, signals={})
         out = np.empty((len(items), len(self._attributes)), np.float32)
@@ -118,7 +118,7 @@ class FeatureSet:
             out[:, place] = feature.online(at)
         return out
 
-    def _read_counters(self, moment: Moment, items: Ints) -> Floats:
+    def _read_counters(self, moment: RankingContext, items: Ints) -> Floats:
         """float32[m, counters] of any items as of the moment's bucket."""
         counts = OnlineCounts(self._plan, moment.state, items, moment.now)
         out = np.empty((len(items), len(self._counters)), np.float32)

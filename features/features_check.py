@@ -19,7 +19,7 @@ from recsys.features.interactions import Floats, Longs
 from recsys.features.kinds import KINDS
 from recsys.features.kinds.kind import Feature
 from recsys.features.parity import LIMIT, relative
-from recsys.features.random_world import TYPES, Trial
+from recsys.features.random_world import TYPES, RandomWorld
 from recsys.features.time_buckets import BUCKETS, window_buckets, window_us
 
 WORLDS: Final = 3
@@ -52,7 +52,7 @@ def check(
     """
     found: dict[str, Finding] = {}
     for seed in range(worlds):
-        trial = Trial.make(seed, types=types, table=table, bucket=bucket)
+        trial = RandomWorld.make(seed, types=types, table=table, bucket=bucket)
         left = _readable(features, trial, found)
         problems = seeing_future(left, trial) | different(left, trial)
         for name, problem in problems.items():
@@ -85,7 +85,7 @@ def require_sound(
 
 
 def _readable(
-    features: Sequence[Feature], trial: Trial, found: dict[str, Finding]
+    features: Sequence[Feature], trial: RandomWorld, found: dict[str, Finding]
 ) -> list[Feature]:
     """The features that can be read; those that fail are put into `found`."""
     left = [feature for feature in features if feature.column not in found]
@@ -98,7 +98,7 @@ def _readable(
     return [feature for feature in left if feature.column not in found]
 
 
-def _failure(features: Sequence[Feature], trial: Trial) -> str | None:
+def _failure(features: Sequence[Feature], trial: RandomWorld) -> str | None:
     """What a reading of one's own raises, in words; nothing when both give values."""
     own = FeatureSet([f for f in features if KINDS.get(type(f).__name__) is not type(f)])
     try:
@@ -112,7 +112,7 @@ def _failure(features: Sequence[Feature], trial: Trial) -> str | None:
     return None
 
 
-def different(features: Sequence[Feature], trial: Trial) -> dict[str, str]:
+def different(features: Sequence[Feature], trial: RandomWorld) -> dict[str, str]:
     """Features whose readings differ, with the first row in words."""
     together = FeatureSet(features)
     batch, online = trial.batch(together), trial.online(together)
@@ -124,7 +124,7 @@ def different(features: Sequence[Feature], trial: Trial) -> dict[str, str]:
     }
 
 
-def _row_in_words(trial: Trial, different: Longs, batch: Floats, online: Floats) -> str:
+def _row_in_words(trial: RandomWorld, different: Longs, batch: Floats, online: Floats) -> str:
     row, rows = int(different[0]), trial.rows
     group = int(np.searchsorted(rows.offsets, row, "right")) - 1
     item = trial.table[ITEM_ID][int(rows.items[row])].as_py()

@@ -18,8 +18,8 @@ from recsys.features.feature_set import FeatureSet
 from recsys.features.interactions import Floats
 from recsys.features.kinds.kind import Feature
 from recsys.features.parity import LIMIT, relative
-from recsys.features.random_world import Trial
-from recsys.features.ranking_context import Moment
+from recsys.features.random_world import RandomWorld
+from recsys.features.ranking_context import RankingContext
 from recsys.features.rows import BatchInputs, Rows
 
 ALONE: Final = 0.97
@@ -50,7 +50,7 @@ class FutureUse(Feature):
     def column(self) -> str:
         return "planted.future"
 
-    def online(self, moment: Moment) -> Floats:
+    def online(self, moment: RankingContext) -> Floats:
         return np.isin(moment.items, moment.history.item).astype(np.float32)
 
     def batch(self, rows: Rows, inputs: BatchInputs) -> Floats:
@@ -62,7 +62,9 @@ class FutureUse(Feature):
         return out
 
 
-def seeing_future(features: Sequence[Feature], trial: Trial, lists: int = 4) -> dict[str, str]:
+def seeing_future(
+    features: Sequence[Feature], trial: RandomWorld, lists: int = 4
+) -> dict[str, str]:
     """Features whose batch reading knows the future, with the first row in words.
 
     The first `lists` are read once in the whole world and once in the world as it was at their

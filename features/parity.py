@@ -70,7 +70,7 @@ class KnownHistories:
 
 
 @dataclass(frozen=True)
-class Places:
+class ItemPlaces:
     """Where items stand in the vocabulary: those of a catalogue, and those a log added behind them."""
 
     catalogue: Catalogue
@@ -88,7 +88,7 @@ class Places:
 
 
 def with_log(
-    base: Interactions, log: Any, places: Places, meaning: EventMeaning, log_base: int
+    base: Interactions, log: Any, places: ItemPlaces, meaning: EventMeaning, log_base: int
 ) -> Interactions:
     """Events of tables and of the log behind them, as one table in canonical order.
 

@@ -41,7 +41,7 @@ from recsys.features.interactions import (
     Longs,
 )
 from recsys.features.parity import KnownHistories
-from recsys.features.ranking_context import Moment
+from recsys.features.ranking_context import RankingContext
 from recsys.features.rows import ANY_POSITION, BatchInputs, Rows
 from recsys.features.state import OnlineState
 from recsys.features.time_buckets import BUCKETS
@@ -67,7 +67,7 @@ SIGNALS: Final = (
 
 
 @dataclass(frozen=True)
-class Trial:
+class RandomWorld:
     """A log, the tables a night would make of it, and lists to read features for."""
 
     table: Any
@@ -90,7 +90,7 @@ class Trial:
         types: Sequence[str] = TYPES,
         table: Any = None,
         bucket: str = "hour",
-    ) -> "Trial":
+    ) -> "RandomWorld":
         """A world drawn from a seed; the same seed gives the same world."""
         rng = np.random.default_rng(seed)
         items = item_table(N_ITEMS) if table is None else table
@@ -145,12 +145,12 @@ class Trial:
             out[parts[group]] = features.online(self.moment(at, int(group), parts[group]))
         return out
 
-    def moment(self, state: OnlineState, group: int, part: slice) -> Moment:
+    def moment(self, state: OnlineState, group: int, part: slice) -> RankingContext:
         """One list as the ranking path would ask for it."""
         rows = self.rows
         now, user = int(rows.now[group]), int(rows.user[group])
         user_id = f"user-{user}" if user >= 0 else "nobody"
-        return Moment(
+        return RankingContext(
             now,
             state.history(user_id, now),
             rows.items[part],
@@ -161,7 +161,7 @@ class Trial:
             {name: values[group] for name, values in rows.context.items()},
         )
 
-    def without_future(self, group: int) -> "Trial":
+    def without_future(self, group: int) -> "RandomWorld":
         """The world as it was at one list's moment: later records never happened."""
         now = int(self.rows.now[group])
         position = int(self.rows.position[group])

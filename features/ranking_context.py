@@ -50,7 +50,7 @@ class Counts(Protocol):
 
 
 @dataclass(frozen=True)
-class Moment:
+class RankingContext:
     """Everything a feature may look at; nothing in it is later than `now`."""
 
     now: int

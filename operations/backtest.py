@@ -218,10 +218,10 @@ def simulate(
     champion = Registry(simulated).champion()
     decision = result.decision
     assert decision is not None
-    users, fresh = judge(simulated, champion, cut, end)
+    users, fresh = match(simulated, champion, cut, end)
     known = {champion: fresh, None: np.full(len(fresh), np.nan)}
     for version in {before, weekly} - known.keys():
-        known[version] = judge(simulated, version, cut, end)[1]
+        known[version] = match(simulated, version, cut, end)[1]
     columns = {FRESH: fresh, STALE: known[before], WEEKLY: known[weekly] if weekly else fresh}
     folder = Workspace(config.workspace_path).simulation / "nights"
     folder.mkdir(parents=True, exist_ok=True)
@@ -252,18 +252,18 @@ def _mean(values: Doubles) -> float | None:
     return float(known.mean()) if len(known) else None
 
 
-def judge(
+def match(
     config: RecsysConfig, version: int | None, cut: int, end: int
 ) -> tuple[npt.NDArray[np.str_], Doubles]:
     """(user str[G], nDCG@10 float64[G]) of a version's lists at `cut`, by what users did in
     [cut, end)."""
     from recsys.evaluation.lists import RankedLists, Truth
-    from recsys.evaluation.metrics import judge as read
+    from recsys.evaluation.metrics import match as read
     from recsys.evaluation.metrics import ndcg
     from recsys.ingestion.tables.load import load_tables
     from recsys.operations.open_release import state_folder
-    from recsys.query import Ask
-    from recsys.recommender import Runtime
+    from recsys.query import RankingQuery
+    from recsys.recommender import LoadedRelease
     from recsys.storage.registry import Registry
     from recsys.training.windows import moments_at
 
@@ -271,7 +271,9 @@ def judge(
     if version is None:
         return nobody
     registry = Registry(config)
-    runtime = Runtime.open(registry.local_path(version), state_folder(config), version=str(version))
+    loaded = LoadedRelease.open(
+        registry.local_path(version), state_folder(config), version=str(version)
+    )
     newest = max(Workspace(config.workspace_path).stages.glob("tables/*/tables"), key=_age)
     events = load_tables(newest, config).interactions
     moments = moments_at(events, cut, end)
@@ -281,8 +283,8 @@ def judge(
     users = events.user_ids[moments.user].astype(np.str_)
     lists = []
     for user in users:
-        answer = runtime.answer(Ask(str(user), cut, k=K))
-        lists.append((runtime.state.catalogue.indices_of(answer.item_ids), answer.scores))
+        answer = loaded.answer(RankingQuery(str(user), cut, k=K))
+        lists.append((loaded.state.catalogue.indices_of(answer.item_ids), answer.scores))
     return users, ndcg(read(truth, RankedLists.of("champion", lists, K)), K)
 
 

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from recsys.data_schemas import columns as c
 from recsys.data_schemas.errors import RecsysError
-from recsys.query import Ask
+from recsys.query import RankingQuery
 
 if TYPE_CHECKING:
-    from recsys.recommender import Runtime
+    from recsys.recommender import LoadedRelease
 
 Row = dict[str, Any]
 
@@ -36,24 +36,24 @@ class Release(NamedTuple):
     state: Path
     version: str
 
-    def open(self) -> "Runtime":
+    def open(self) -> "LoadedRelease":
         """The version over the state; of items newer than the version a few are encoded."""
-        from recsys.recommender import Runtime
+        from recsys.recommender import LoadedRelease
 
-        return Runtime.open(self.bundle, self.state, version=self.version)
+        return LoadedRelease.open(self.bundle, self.state, version=self.version)
 
-    def open_whole(self) -> "Runtime":
+    def open_whole(self) -> "LoadedRelease":
         """The same with every item encoded."""
-        runtime = self.open()
-        while runtime.encode_new():
+        loaded = self.open()
+        while loaded.encode_new():
             pass
-        return runtime
+        return loaded
 
 
 def ranked(
     release: Release,
-    runtime: "Runtime",
-    ask: Ask,
+    loaded: "LoadedRelease",
+    ask: RankingQuery,
     users: Sequence[str],
     processes: int | None = None,
 ) -> Iterator[list[Row]]:
@@ -72,7 +72,7 @@ def ranked(
         processes = len(os.sched_getaffinity(0)) if len(chunks) >= CHUNKS_FOR_MANY else 1
     if processes <= 1:
         for chunk in chunks:
-            yield rows_of(runtime, ask, chunk)
+            yield rows_of(loaded, ask, chunk)
         return
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(processes, context, _open, (release,)) as pool:
@@ -87,16 +87,16 @@ def ranked(
             ) from None
 
 
-def rows_of(runtime: "Runtime", ask: Ask, users: Sequence[str]) -> list[Row]:
+def rows_of(loaded: "LoadedRelease", ask: RankingQuery, users: Sequence[str]) -> list[Row]:
     """One row of the output for each user."""
-    answers = ((user, runtime.answer(replace(ask, user_id=user))) for user in users)
+    answers = ((user, loaded.answer(replace(ask, user_id=user))) for user in users)
     return [
         {c.USER_ID: user, c.ITEM_IDS: answer.item_ids, c.SCORES: answer.scores}
         for user, answer in answers
     ]
 
 
-_runtime: "Runtime | None" = None
+_runtime: "LoadedRelease | None" = None
 """The release as this further process has opened it."""
 
 
@@ -105,6 +105,6 @@ def _open(release: Release) -> None:
     _runtime = release.open_whole()
 
 
-def _rows_here(ask: Ask, users: Sequence[str]) -> list[Row]:
+def _rows_here(ask: RankingQuery, users: Sequence[str]) -> list[Row]:
     assert _runtime is not None
     return rows_of(_runtime, ask, users)

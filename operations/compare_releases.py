@@ -15,14 +15,14 @@ import numpy.typing as npt
 
 from recsys.data_schemas.config import RecsysConfig
 from recsys.data_schemas.errors import ExitCode
-from recsys.operations.open_release import open_runtime
+from recsys.operations.open_release import load_release
 
 if TYPE_CHECKING:
     from recsys.evaluation.comparison import Comparison
     from recsys.evaluation.lists import RankedLists
-    from recsys.evaluation.saved_lists import KeptLists
-    from recsys.operations.match import Questions
-    from recsys.recommender import Runtime
+    from recsys.evaluation.saved_lists import SavedLists
+    from recsys.operations.release_queries import Queries
+    from recsys.recommender import LoadedRelease
     from recsys.storage.registry import Version
 
 MAIN = "recsys"
@@ -34,7 +34,7 @@ CHAMPION = re.compile(r"champion \(version (\d+)\b")
 class SameRows:
     """Two versions' lists on the same questions."""
 
-    questions: "Questions"
+    questions: "Queries"
     first: "RankedLists"
     second: "RankedLists"
     how: str
@@ -51,7 +51,7 @@ def on_events(config: RecsysConfig, first: int, second: int, place: str) -> Same
     """Both releases asked about events that came after the data of both."""
     from recsys.operations.evaluate_release import leak_checks
     from recsys.operations.evaluation_events import read_events
-    from recsys.operations.match import (
+    from recsys.operations.release_queries import (
         WINDOW,
         data_end,
         lists_of_release,
@@ -59,17 +59,17 @@ def on_events(config: RecsysConfig, first: int, second: int, place: str) -> Same
     )
     from recsys.recommender import ENCODE_AT_ONCE
 
-    runtimes = [open_runtime(config, f"models:/{config.name}/{v}") for v in (first, second)]
-    for runtime in runtimes:
-        while runtime.encode_new(ENCODE_AT_ONCE):
+    runtimes = [load_release(config, f"models:/{config.name}/{v}") for v in (first, second)]
+    for loaded in runtimes:
+        while loaded.encode_new(ENCODE_AT_ONCE):
             pass
     newest = max(runtimes, key=data_end)
     held = read_events(place, newest)
     leaks = [c for r in runtimes for c in leak_checks(r, held, None) if not c.passed]
     questions = questions_of(WINDOW, newest, held, None, config.evaluation.max_users, config.seed)
     lists = [
-        lists_of_release(runtime, questions, name_of(version))
-        for runtime, version in zip(runtimes, (first, second), strict=True)
+        lists_of_release(loaded, questions, name_of(version))
+        for loaded, version in zip(runtimes, (first, second), strict=True)
     ]
     how = f"the {held.events.n_users:,} users of {place}"
     return SameRows(
@@ -91,11 +91,11 @@ def on_kept_lists(first: "Version", second: "Version") -> SameRows | None:
                 ours, first, second, lists, f"the {len(rows_a):,} lists both nights judged"
             )
     for night, other, kept in ((first, second, a), (second, first, b)):
-        rival = None if kept is None else _champion(kept, other.version)
-        if kept is None or rival is None or MAIN not in kept.systems:
+        challenger = None if kept is None else _champion(kept, other.version)
+        if kept is None or challenger is None or MAIN not in kept.systems:
             continue
         own = kept.systems[MAIN]
-        pair = (own, rival) if night is first else (rival, own)
+        pair = (own, challenger) if night is first else (challenger, own)
         how = (
             f"the lists of the night of version {night.version}, in which the recipe of version "
             f"{other.version} was fitted again as its champion"
@@ -104,7 +104,7 @@ def on_kept_lists(first: "Version", second: "Version") -> SameRows | None:
     return None
 
 
-def _champion(kept: "KeptLists", version: int) -> "RankedLists | None":
+def _champion(kept: "SavedLists", version: int) -> "RankedLists | None":
     for name, lists in kept.systems.items():
         found = CHAMPION.match(name)
         if found and int(found[1]) == version:
@@ -112,7 +112,7 @@ def _champion(kept: "KeptLists", version: int) -> "RankedLists | None":
     return None
 
 
-def _common(a: "KeptLists", b: "KeptLists") -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+def _common(a: "SavedLists", b: "SavedLists") -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
     """Rows of the lists that both hold, in the same order."""
     place = {key: row for row, key in enumerate(b.keys())}
     pairs = [(row, place[key]) for row, key in enumerate(a.keys()) if key in place]
@@ -121,16 +121,16 @@ def _common(a: "KeptLists", b: "KeptLists") -> tuple[npt.NDArray[np.intp], npt.N
 
 
 def _same(
-    kept: "KeptLists",
+    kept: "SavedLists",
     first: "Version",
     second: "Version",
     lists: "tuple[RankedLists, RankedLists]",
     how: str,
 ) -> SameRows:
-    from recsys.operations.match import WINDOW, Questions
+    from recsys.operations.release_queries import WINDOW, Queries
 
     users = [str(kept.user_ids[u]) for u in kept.truth.user]
-    questions = Questions(WINDOW, users, kept.truth.time, kept.truth, kept.past)
+    questions = Queries(WINDOW, users, kept.truth.time, kept.truth, kept.past)
     named = [
         replace(part, name=name_of(v.version))
         for part, v in zip(lists, (first, second), strict=True)
@@ -138,17 +138,19 @@ def _same(
     return SameRows(questions, named[0], named[1], how)
 
 
-def compare(config: RecsysConfig, runtime: "Runtime", rows: SameRows, out: Path) -> "Comparison":
+def compare(
+    config: RecsysConfig, loaded: "LoadedRelease", rows: SameRows, out: Path
+) -> "Comparison":
     """Measure both and write compare.html and compare.json; the first is the newer one."""
     from recsys.evaluation.comparison import compare_lists
     from recsys.evaluation.comparison_page import write_comparison
     from recsys.operations.evaluate_release import measured
-    from recsys.operations.match import popularity_before
+    from recsys.operations.release_queries import popularity_before
 
     questions = rows.questions
-    popularity = popularity_before(runtime, int(questions.now.min()))
+    popularity = popularity_before(loaded, int(questions.now.min()))
     evaluation = measured(
-        config, runtime, questions, [rows.first, rows.second], rows.first.name, popularity
+        config, loaded, questions, [rows.first, rows.second], rows.first.name, popularity
     )
     comparison = compare_lists(
         questions.truth,
@@ -160,7 +162,7 @@ def compare(config: RecsysConfig, runtime: "Runtime", rows: SameRows, out: Path)
     write_comparison(
         comparison,
         out,
-        titles=runtime.state.catalogue.titles,
+        titles=loaded.state.catalogue.titles,
         warnings=[
             *(f"LEAK: {leak}" for leak in rows.leaks),
             f"Compared on {rows.how}.",

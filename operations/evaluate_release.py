@@ -17,7 +17,7 @@ from recsys.data_schemas.errors import (
     UsageError,
 )
 from recsys.data_schemas.tables import RULES
-from recsys.operations.open_release import open_runtime, resolve
+from recsys.operations.open_release import load_release, resolve
 
 if TYPE_CHECKING:
     from recsys.evaluation.evaluation import Evaluation
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
         OffPolicyFacts,
         PositionBias,
     )
-    from recsys.operations.evaluation_events import HeldOut, Shown
-    from recsys.operations.match import Humble, Questions
-    from recsys.recommender import Runtime
+    from recsys.operations.evaluation_events import EvaluationEvents, ShownEvents
+    from recsys.operations.release_queries import BaselineResults, Queries
+    from recsys.recommender import LoadedRelease
 
 MAIN = "recsys"
 EXAMPLE_ITEMS = 8
@@ -55,7 +55,7 @@ def _protocol(args: argparse.Namespace) -> str:
     Raises:
         UsageError: the protocol and the files do not fit together.
     """
-    from recsys.operations.match import IMPRESSIONS, WINDOW
+    from recsys.operations.release_queries import IMPRESSIONS, WINDOW
 
     given = args.protocol or (IMPRESSIONS if args.impressions else WINDOW)
     if args.events is None and (args.protocol or args.impressions):
@@ -112,32 +112,32 @@ def _on_events(
     from recsys.operations.evaluation_events import read_events, read_shown
     from recsys.recommender import ENCODE_AT_ONCE
 
-    runtime = open_runtime(config, model)
-    while runtime.encode_new(ENCODE_AT_ONCE):
+    loaded = load_release(config, model)
+    while loaded.encode_new(ENCODE_AT_ONCE):
         pass
     try:
-        held = read_events(place, runtime)
-        shown = read_shown(lists, runtime) if lists else None
-        judged = judge(config, runtime, held, shown, protocol)
+        held = read_events(place, loaded)
+        shown = read_shown(lists, loaded) if lists else None
+        evaluated = evaluate_events(config, loaded, held, shown, protocol)
     except DataRefused as error:
-        _write_nothing(runtime, config, place, str(error), out)
+        _write_nothing(loaded, config, place, str(error), out)
         raise
-    context = _context(config, runtime, place, held, judged)
-    page = write_report(judged.evaluation, context, out)
-    print(verdict(judged.evaluation))
-    for alarm in alarms(judged.evaluation, context):
+    context = _context(config, loaded, place, held, evaluated)
+    page = write_report(evaluated.evaluation, context, out)
+    print(verdict(evaluated.evaluation))
+    for alarm in alarms(evaluated.evaluation, context):
         print(f"alarm: {alarm}")
     print(f"report: {page}")
-    return judged.exit_code
+    return evaluated.exit_code
 
 
 @dataclass(frozen=True)
-class Judged:
+class EvaluatedRelease:
     """A release judged by later events."""
 
-    questions: "Questions"
+    questions: "Queries"
     evaluation: "Evaluation"
-    humble: "Humble"
+    simple: "BaselineResults"
     lists: "RankedLists"
     checks: "list[Check]"
     off_policy: "OffPolicyFacts | None" = None
@@ -156,54 +156,54 @@ class Judged:
         nothing = (
             self.silent or not self.evaluation.systems[MAIN][self.evaluation.main_metric].users
         )
-        return ExitCode.FAILED if self.humble.failed or nothing else ExitCode.DONE
+        return ExitCode.FAILED if self.simple.failed or nothing else ExitCode.DONE
 
 
-def judge(
+def evaluate_events(
     config: RecsysConfig,
-    runtime: "Runtime",
-    held: "HeldOut",
-    shown: "Shown | None",
+    loaded: "LoadedRelease",
+    held: "EvaluationEvents",
+    shown: "ShownEvents | None",
     protocol: str,
-) -> Judged:
+) -> EvaluatedRelease:
     """Ask the release and the baselines, and measure them."""
-    from recsys.operations import match
+    from recsys.operations import release_queries
 
     limit, seed = config.evaluation.max_users, config.seed
-    checks = leak_checks(runtime, held, shown)
-    questions = match.questions_of(protocol, runtime, held, shown, limit, seed)
-    frozen = match.frozen_source(
-        config.workspace_path / "stages" / FROZEN_STAGE, runtime.state.catalogue.n_items
+    checks = leak_checks(loaded, held, shown)
+    questions = release_queries.questions_of(protocol, loaded, held, shown, limit, seed)
+    frozen = release_queries.frozen_source(
+        config.workspace_path / "stages" / FROZEN_STAGE, loaded.state.catalogue.n_items
     )
-    humble = match.humble_lists(runtime, questions, frozen)
-    own = match.lists_of_release(runtime, questions, MAIN)
-    evaluation = measured(config, runtime, questions, [own, *humble.lists], MAIN, humble.popularity)
+    simple = release_queries.baseline_lists_of(loaded, questions, frozen)
+    own = release_queries.lists_of_release(loaded, questions, MAIN)
+    evaluation = measured(config, loaded, questions, [own, *simple.lists], MAIN, simple.popularity)
     if questions.shown is None:
-        return Judged(questions, evaluation, humble, own, checks)
-    choices, bias, said = of_shown(runtime, questions, held, own, config)
-    return Judged(questions, evaluation, humble, own, checks, choices, bias, said)
+        return EvaluatedRelease(questions, evaluation, simple, own, checks)
+    choices, bias, said = of_shown(loaded, questions, held, own, config)
+    return EvaluatedRelease(questions, evaluation, simple, own, checks, choices, bias, said)
 
 
 def measured(
     config: RecsysConfig,
-    runtime: "Runtime",
-    questions: "Questions",
+    loaded: "LoadedRelease",
+    questions: "Queries",
     systems: "Sequence[RankedLists]",
     main: str,
     popularity: Any,
 ) -> "Evaluation":
     """All metrics of some systems' answers."""
     from recsys.evaluation.report import evaluate_lists
-    from recsys.operations.match import segments_of
+    from recsys.operations.release_queries import segments_of
 
-    catalogue, vectors = runtime.state.catalogue, runtime.bundle.vectors()
+    catalogue, vectors = loaded.state.catalogue, loaded.bundle.vectors()
     shown = questions.shown
     return evaluate_lists(
         questions.truth,
         systems,
         main=main,
         ks=config.evaluation.k,
-        segments=segments_of(runtime, questions, popularity, config.evaluation.segments),
+        segments=segments_of(loaded, questions, popularity, config.evaluation.segments),
         catalogue_size=catalogue.n_items,
         item_popularity=popularity,
         item_vectors=None if vectors is None else np.asarray(vectors),
@@ -215,19 +215,21 @@ def measured(
     )
 
 
-def leak_checks(runtime: "Runtime", held: "HeldOut", shown: "Shown | None") -> "list[Check]":
+def leak_checks(
+    loaded: "LoadedRelease", held: "EvaluationEvents", shown: "ShownEvents | None"
+) -> "list[Check]":
     """Whether the model can have known what it is judged by."""
     from recsys.evaluation.report_context import Check, day_and_time
-    from recsys.operations.match import data_end, seen_events
+    from recsys.operations.release_queries import data_end, seen_events
 
-    end = data_end(runtime)
-    early, known = int((held.events.time < end).sum()), seen_events(runtime, held)
+    end = data_end(loaded)
+    early, known = int((held.events.time < end).sum()), seen_events(loaded, held)
     checks = [
         Check(
             "the events lie after the model's data",
             early == 0,
             f"{early:,} of {len(held.events):,} events lie before {day_and_time(end)}, the end of what "
-            f"version {runtime.version} was fitted on",
+            f"version {loaded.version} was fitted on",
         ),
         Check(
             "the model has not learnt from the events",
@@ -243,9 +245,9 @@ def leak_checks(runtime: "Runtime", held: "HeldOut", shown: "Shown | None") -> "
 
 
 def of_shown(
-    runtime: "Runtime",
-    questions: "Questions",
-    held: "HeldOut",
+    loaded: "LoadedRelease",
+    questions: "Queries",
+    held: "EvaluationEvents",
     own: "RankedLists",
     config: RecsysConfig,
 ) -> "tuple[OffPolicyFacts | None, PositionBias | None, list[str]]":
@@ -293,21 +295,25 @@ def _scores(own: "RankedLists", lists: Any) -> Any:
 
 
 def _context(
-    config: RecsysConfig, runtime: "Runtime", place: str, held: "HeldOut", judged: Judged
+    config: RecsysConfig,
+    loaded: "LoadedRelease",
+    place: str,
+    held: "EvaluationEvents",
+    evaluated: EvaluatedRelease,
 ) -> Any:
     from recsys.evaluation.report_context import ReportContext, day_and_time
-    from recsys.operations.match import data_end
+    from recsys.operations.release_queries import data_end
 
-    times, humble = held.events.time, judged.humble
+    times, simple = held.events.time, evaluated.simple
     alarms = [
-        f"The baseline “{name}” could not be made: {why}" for name, why in humble.failed.items()
+        f"The baseline “{name}” could not be made: {why}" for name, why in simple.failed.items()
     ]
-    if judged.silent:
+    if evaluated.silent:
         alarms.append("The model has no candidate for anybody: every list is empty.")
     return ReportContext(
-        title=f"{config.name} version {runtime.version} on {Path(place).name}",
+        title=f"{config.name} version {loaded.version} on {Path(place).name}",
         created_at=_now(),
-        model_version=runtime.version,
+        model_version=loaded.version,
         data={
             "events": f"{place}: {len(held.events):,}",
             "users": f"{held.events.n_users:,}",
@@ -315,18 +321,18 @@ def _context(
             **_left_out(held.rejected),
         },
         split={
-            "protocol": judged.questions.protocol,
-            "the model knows events before": day_and_time(data_end(runtime)),
-            "lists are asked for at": _moments(judged.questions),
+            "protocol": evaluated.questions.protocol,
+            "the model knows events before": day_and_time(data_end(loaded)),
+            "lists are asked for at": _moments(evaluated.questions),
         },
-        release={"what is measured": f"the release itself, version {runtime.version}"},
-        leak_checks=judged.checks,
+        release={"what is measured": f"the release itself, version {loaded.version}"},
+        leak_checks=evaluated.checks,
         alarms=alarms,
-        warnings=[*_unknown(held), *judged.questions.said, *judged.said],
-        failed_systems={**humble.absent, **humble.failed},
-        examples=_examples(runtime, judged, config.evaluation.examples, config.seed),
-        position_bias=judged.position_bias,
-        off_policy=judged.off_policy,
+        warnings=[*_unknown(held), *evaluated.questions.said, *evaluated.said],
+        failed_systems={**simple.absent, **simple.failed},
+        examples=_examples(loaded, evaluated, config.evaluation.examples, config.seed),
+        position_bias=evaluated.position_bias,
+        off_policy=evaluated.off_policy,
         caveats=(
             "Sources and baselines see what was known before the first question; one that has "
             "nothing to say, for a new user say, is filled up with popular items.",
@@ -338,7 +344,7 @@ def _left_out(rejected: Mapping[str, int]) -> dict[str, object]:
     return {f"rows left out: {RULES[rule].says}": n for rule, n in rejected.items()}
 
 
-def _unknown(held: "HeldOut") -> list[str]:
+def _unknown(held: "EvaluationEvents") -> list[str]:
     if not held.unknown:
         return []
     return [
@@ -347,7 +353,7 @@ def _unknown(held: "HeldOut") -> list[str]:
     ]
 
 
-def _moments(questions: "Questions") -> str:
+def _moments(questions: "Queries") -> str:
     from recsys.evaluation.report_context import day_and_time
 
     first, last = int(questions.now.min()), int(questions.now.max())
@@ -362,21 +368,25 @@ def _now() -> int:
     return time.time_ns() // 1000
 
 
-def _examples(runtime: "Runtime", judged: Judged, count: int, seed: int) -> "list[Example]":
+def _examples(
+    loaded: "LoadedRelease", evaluated: EvaluatedRelease, count: int, seed: int
+) -> "list[Example]":
     """Real answers with their reasons, users drawn at random among those with a truth."""
     from recsys.evaluation.report_context import Example, ExampleItem
-    from recsys.query import Ask
+    from recsys.query import RankingQuery
 
-    questions, catalogue = judged.questions, runtime.state.catalogue
+    questions, catalogue = evaluated.questions, loaded.state.catalogue
     truth = questions.truth
     useful = np.flatnonzero(np.diff(truth.offsets) > 0)
     out: list[Example] = []
     for group in np.random.default_rng(seed).permutation(useful)[:count].tolist():
         relevant = truth.items[truth.offsets[group] : truth.offsets[group + 1]].tolist()
         user, now = questions.users[group], int(questions.now[group])
-        listed = [int(i) for i in judged.lists.items[group][:EXAMPLE_ITEMS] if i >= 0]
-        ask = Ask(user, now, items=[catalogue.id_of(i) for i in listed], explain=len(listed))
-        answer = runtime.answer(ask)
+        listed = [int(i) for i in evaluated.lists.items[group][:EXAMPLE_ITEMS] if i >= 0]
+        ask = RankingQuery(
+            user, now, items=[catalogue.id_of(i) for i in listed], explain=len(listed)
+        )
+        answer = loaded.answer(ask)
         reasons = {
             name: reason["sentence"]["en"]
             for name, reason in zip(answer.item_ids, answer.reasons or [], strict=False)
@@ -384,13 +394,13 @@ def _examples(runtime: "Runtime", judged: Judged, count: int, seed: int) -> "lis
         items = [
             ExampleItem(
                 catalogue.title(item),
-                float(judged.lists.scores[group][place]),
+                float(evaluated.lists.scores[group][place]),
                 tuple(filter(None, [reasons.get(catalogue.id_of(item), "")])),
                 item in relevant,
             )
             for place, item in enumerate(listed)
         ]
-        past = runtime.state.history(user, now).item[::-1][:EXAMPLE_ITEMS]
+        past = loaded.state.history(user, now).item[::-1][:EXAMPLE_ITEMS]
         missed = [
             catalogue.title(i) if i < catalogue.n_items else "an item the model does not know"
             for i in relevant
@@ -408,7 +418,7 @@ def _examples(runtime: "Runtime", judged: Judged, count: int, seed: int) -> "lis
 
 
 def _write_nothing(
-    runtime: "Runtime", config: RecsysConfig, place: str, why: str, out: Path
+    loaded: "LoadedRelease", config: RecsysConfig, place: str, why: str, out: Path
 ) -> None:
     """The page of an evaluation in which nothing could be measured; it says why."""
     from recsys.evaluation.lists import RankedLists, Truth
@@ -417,7 +427,7 @@ def _write_nothing(
     from recsys.evaluation.report_context import ReportContext
 
     none = np.empty(0, np.int32)
-    n_items = runtime.state.catalogue.n_items
+    n_items = loaded.state.catalogue.n_items
     evaluation = evaluate_lists(
         Truth.of(none, none, none, none, none.astype(np.int64)),
         [RankedLists.of(MAIN, [], 1)],
@@ -428,9 +438,9 @@ def _write_nothing(
         resamples=1,
     )
     context = ReportContext(
-        title=f"{config.name} version {runtime.version} on {Path(place).name}",
+        title=f"{config.name} version {loaded.version} on {Path(place).name}",
         created_at=_now(),
-        model_version=runtime.version,
+        model_version=loaded.version,
         data={"events": place},
         alarms=[f"Nothing could be measured: {why}"],
     )

@@ -31,14 +31,14 @@ from recsys.features.interactions import (
 )
 
 if TYPE_CHECKING:
-    from recsys.ingestion.tables.table_ingest import Part
-    from recsys.recommender import Runtime
+    from recsys.ingestion.tables.table_ingest import TableIngest
+    from recsys.recommender import LoadedRelease
 
 UNKNOWN_ITEM = "unknown_item"
 
 
 @dataclass(frozen=True)
-class HeldOut:
+class EvaluationEvents:
     """Accepted events in the order of time."""
 
     events: Interactions
@@ -53,7 +53,7 @@ class HeldOut:
 
 
 @dataclass(frozen=True)
-class Shown:
+class ShownEvents:
     """Accepted lists in the order of time; CSR."""
 
     user: npt.NDArray[np.object_]
@@ -74,10 +74,10 @@ class Shown:
     def __len__(self) -> int:
         return len(self.time)
 
-    def take(self, lists: npt.NDArray[np.integer]) -> "Shown":
+    def take(self, lists: npt.NDArray[np.integer]) -> "ShownEvents":
         """Some of the lists."""
         offsets, rows = chosen_groups(self.offsets, lists)
-        return Shown(
+        return ShownEvents(
             self.user[lists],
             self.time[lists],
             offsets,
@@ -89,7 +89,7 @@ class Shown:
         )
 
 
-def read_events(place: str, runtime: "Runtime") -> HeldOut:
+def read_events(place: str, loaded: "LoadedRelease") -> EvaluationEvents:
     """Events of a Parquet file, a folder or a glob.
 
     Raises:
@@ -98,7 +98,7 @@ def read_events(place: str, runtime: "Runtime") -> HeldOut:
     """
     from recsys.ingestion.tables.events import stage_events
 
-    with _part(place, EVENTS, "--events", runtime) as part:
+    with _part(place, EVENTS, "--events", loaded) as part:
         stage_events(part, time.time_ns() // 1000)
         rejected = _rejected(part)
         unknown = rejected.pop(UNKNOWN_ITEM, 0)
@@ -107,7 +107,7 @@ def read_events(place: str, runtime: "Runtime") -> HeldOut:
             f" {c.VALUE} FROM {part.rows} WHERE {_usable()} ORDER BY moment"
         )
         where = part.files.where
-    events = _coded(table, runtime)
+    events = _coded(table, loaded)
     if not (events.grade > 0).any():
         raise DataRefused(
             "no event of the evaluation window can be used",
@@ -126,13 +126,13 @@ def read_events(place: str, runtime: "Runtime") -> HeldOut:
             "the model knows none of the items of the evaluation window",
             where=where,
             found=f"{unknown:,} events, the first on item {table[c.ITEM_ID][0].as_py()!r}",
-            expected=f"item ids such as {runtime.state.catalogue.id_of(0)!r}",
+            expected=f"item ids such as {loaded.state.catalogue.id_of(0)!r}",
             fix="give events with the item ids that the model was trained with",
         )
-    return HeldOut(events, table[c.ITEM_ID].to_numpy(), unknown, rejected, where)
+    return EvaluationEvents(events, table[c.ITEM_ID].to_numpy(), unknown, rejected, where)
 
 
-def read_shown(place: str, runtime: "Runtime") -> Shown:
+def read_shown(place: str, loaded: "LoadedRelease") -> ShownEvents:
     """Impressions of a Parquet file, a folder or a glob; lists with an unknown item are left out.
 
     Raises:
@@ -141,7 +141,7 @@ def read_shown(place: str, runtime: "Runtime") -> Shown:
     """
     from recsys.ingestion.tables.impression_rows import stage_impressions
 
-    with _part(place, IMPRESSIONS, "--impressions", runtime) as part:
+    with _part(place, IMPRESSIONS, "--impressions", loaded) as part:
         accepted = stage_impressions(part, time.time_ns() // 1000)
         rejected = _rejected(part)
         if not accepted:
@@ -164,11 +164,11 @@ def read_shown(place: str, runtime: "Runtime") -> Shown:
     propensity[np.repeat(given.is_valid().to_numpy(zero_copy_only=False), sizes)] = (
         given.flatten().to_numpy(zero_copy_only=False)
     )
-    return Shown(
+    return ShownEvents(
         table[c.USER_ID].to_numpy(),
         table["moment"].to_numpy(),
         np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64),
-        runtime.state.catalogue.indices_of(lists.flatten().cast(pa.large_string())),
+        loaded.state.catalogue.indices_of(lists.flatten().cast(pa.large_string())),
         propensity,
         np.array(table[c.SURFACE].to_pylist(), object),
         np.array(table[c.CONTEXT].to_pylist(), object),
@@ -177,27 +177,29 @@ def read_shown(place: str, runtime: "Runtime") -> Shown:
 
 
 @contextmanager
-def _part(place: str, table: Table, option: str, runtime: "Runtime") -> "Iterator[Part]":
+def _part(
+    place: str, table: Table, option: str, loaded: "LoadedRelease"
+) -> "Iterator[TableIngest]":
     """A table on its way in, with the model's items as the vocabulary."""
     from recsys.ingestion.tables.duck import engine, quote
     from recsys.ingestion.tables.readers import find_files, open_source
-    from recsys.ingestion.tables.table_ingest import Part
+    from recsys.ingestion.tables.table_ingest import TableIngest
 
     source = open_source(find_files(place, Path.cwd(), table, option), table)
     with tempfile.TemporaryDirectory(prefix="recsys-evaluate-") as name:
         folder = Path(name)
         with engine(folder) as duck:
             known = folder / "vocabulary.parquet"
-            pq.write_table(pa.table({c.ITEM_ID: runtime.state.catalogue.item_ids}), known)
+            pq.write_table(pa.table({c.ITEM_ID: loaded.state.catalogue.item_ids}), known)
             duck.run(f"CREATE TABLE vocabulary AS FROM read_parquet({quote(str(known))})")
             duck.run(
                 f"CREATE TABLE forgotten ({c.USER_ID} VARCHAR, until_time BIGINT,"
                 " until_place BIGINT)"
             )
-            yield Part(duck, table, source, None, folder)
+            yield TableIngest(duck, table, source, None, folder)
 
 
-def _rejected(part: "Part") -> dict[str, int]:
+def _rejected(part: "TableIngest") -> dict[str, int]:
     from recsys.ingestion.tables.table_ingest import BROKEN
 
     return part.engine.counts(
@@ -212,10 +214,10 @@ def _usable() -> str:
     return f"({BROKEN} IS NULL OR {BROKEN} = '{UNKNOWN_ITEM}')"
 
 
-def _coded(table: Any, runtime: "Runtime") -> Interactions:
+def _coded(table: Any, loaded: "LoadedRelease") -> Interactions:
     """The rows as `Interactions` of their own users, items beyond the catalogue numbered on."""
-    known = runtime.state.catalogue.n_items
-    item = runtime.state.catalogue.indices_of(table[c.ITEM_ID].cast(pa.large_string()))
+    known = loaded.state.catalogue.n_items
+    item = loaded.state.catalogue.indices_of(table[c.ITEM_ID].cast(pa.large_string()))
     ids = table[c.ITEM_ID].to_numpy()
     strangers, code = np.unique(ids[item < 0].astype(str), return_inverse=True)
     item[item < 0] = known + code
@@ -224,7 +226,7 @@ def _coded(table: Any, runtime: "Runtime") -> Interactions:
     kinds = kinds.chunk(0) if isinstance(kinds, pa.ChunkedArray) else kinds
     names, kind = kinds.dictionary.to_pylist(), kinds.indices.to_numpy()
     value = table[c.VALUE].to_numpy().astype(np.float64)
-    weight, grade = runtime.state.meaning.of(names, kind, value)
+    weight, grade = loaded.state.meaning.of(names, kind, value)
     return Interactions(
         user=user.astype(np.int32),
         item=item.astype(np.int32),

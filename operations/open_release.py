@@ -11,7 +11,7 @@ from recsys.storage.registry import Registry
 from recsys.storage.workspace import Workspace
 
 if TYPE_CHECKING:
-    from recsys.recommender import Runtime
+    from recsys.recommender import LoadedRelease
 
 
 def state_folder(config: RecsysConfig) -> Path:
@@ -57,7 +57,7 @@ def find_release(config: RecsysConfig, model: str | None = None) -> Release:
     return Release(registry.local_path(version), state_folder(config), str(version))
 
 
-def open_runtime(config: RecsysConfig, model: str | None = None) -> "Runtime":
+def load_release(config: RecsysConfig, model: str | None = None) -> "LoadedRelease":
     """A version (the champion for None) over the newest state.
 
     A few items newer than the version are encoded here; `encode_new` does the others.

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 
 @dataclass(frozen=True)
-class Ask:
+class RankingQuery:
     """One ranking question."""
 
     user_id: str
@@ -38,7 +38,7 @@ class Ask:
 
 
 @dataclass
-class Answer:
+class RankingResult:
     """A ranked list, best first; `item_ids` and `scores` have equal length."""
 
     item_ids: list[str]

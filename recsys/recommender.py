@@ -1,7 +1,7 @@
 """The ranking path: one released model over one online state, asked one user at a time.
 
 resolve → recall → features → ranker → rules → explain. Batch recommendation and the service ask
-the same `Runtime`; offline evaluation runs the same recall, features and ranker on moments of the
+the same `LoadedRelease`; offline evaluation runs the same recall, features and ranker on moments of the
 past. Shapes: N items of the vocabulary, n candidates, F features, d dimensions of a vector.
 """
 
@@ -30,13 +30,13 @@ from recsys.features.protocols import (
     RecallSource,
     ScoreSource,
 )
-from recsys.features.ranking_context import Moment
+from recsys.features.ranking_context import RankingContext
 from recsys.features.state import OnlineState
 from recsys.features.time_buckets import microseconds
 from recsys.new_items import NewItems, TextVectors
-from recsys.query import Answer, Ask
+from recsys.query import RankingQuery, RankingResult
 from recsys.ranker import Ranker
-from recsys.retrieval.candidates import RecallStage
+from recsys.retrieval.candidates import CandidateGenerator
 from recsys.retrieval.source_kinds import load_source
 from recsys.rules import (
     Caps,
@@ -57,7 +57,7 @@ FALLBACKS = ("popular", "recent")
 """Sources that fill a list which personal recall left short, in order."""
 
 
-class Runtime:
+class LoadedRelease:
     """A bundle's models over an online state. One per worker and version; calls come one at a time.
 
     Items of the state beyond the bundle's are new to it: their texts are encoded as they come, and
@@ -81,14 +81,14 @@ class Runtime:
         self._lock = threading.RLock()
         self._texts = TextVectors(bundle.encoder, self._dimension, str(bundle.facts["template"]))
         self._new = NewItems(self._dimension)
-        self._first_lent = 0
+        self._first_inline = 0
         self._recall = self._stage(self.sources)
         self._mask = np.zeros(0, np.uint8)
         self._meet_new_items([])
         self.encode_new(ENCODE_AT_ONCE)
 
     @classmethod
-    def open(cls, bundle_dir: Path, state_dir: Path, *, version: str) -> "Runtime":
+    def open(cls, bundle_dir: Path, state_dir: Path, *, version: str) -> "LoadedRelease":
         """Open a bundle and a state snapshot; arrays are mapped, nothing is computed.
 
         Raises:
@@ -118,7 +118,7 @@ class Runtime:
             )
 
     @property
-    def recall(self) -> RecallStage:
+    def recall(self) -> CandidateGenerator:
         """The recall stage as of the items encoded so far."""
         return self._recall
 
@@ -181,30 +181,30 @@ class Runtime:
             return self.sources
         return self.sources | {TEXT: cast(ScoreSource, source.with_extra(self._new.rows))}
 
-    def _stage(self, sources: Mapping[str, ScoreSource]) -> RecallStage:
+    def _stage(self, sources: Mapping[str, ScoreSource]) -> CandidateGenerator:
         facts = self.bundle.facts
-        return RecallStage(
+        return CandidateGenerator(
             sources, int(facts["depth"]), int(facts["candidates"]), facts["recipe"]["weights"]
         )
 
     # -- ranking --------------------------------------------------------------------------------
 
-    def answer(self, ask: Ask) -> Answer:
+    def answer(self, ask: RankingQuery) -> RankingResult:
         """Rank the asked items, or recommend from the whole catalogue.
 
-        Unknown users and items are no errors: see `Answer.unknown` and `Answer.degraded`.
+        Unknown users and items are no errors: see `RankingResult.unknown` and `RankingResult.degraded`.
         """
         if ask.new_items and ask.deadline is None:
             self.prepare(list(ask.new_items.values()))
-        with self._lock, self._lent(ask.new_items):
+        with self._lock, self._inline(ask.new_items):
             return self._answer(ask)
 
-    def signals(self, ask: Ask, history: History, items: Ints) -> dict[str, Floats]:
+    def signals(self, ask: RankingQuery, history: History, items: Ints) -> dict[str, Floats]:
         """What recall says of some items for a question and a history, as `answer` reads it."""
         with self._lock, self._blocked(ask, history) as mask:
             return self._recall.signals_for(history, items, ask.now, mask)
 
-    def _answer(self, ask: Ask) -> Answer:
+    def _answer(self, ask: RankingQuery) -> RankingResult:
         steps = _Steps()
         history = self._history(ask)
         items, names, unknown = self._asked_items(ask)
@@ -212,7 +212,7 @@ class Runtime:
         with self._blocked(ask, history) as mask:
             items, signals, silent = self._recalled(ask, history, items, mask)
         steps.done("recall")
-        moment = Moment(
+        moment = RankingContext(
             ask.now,
             history,
             items,
@@ -228,7 +228,7 @@ class Runtime:
         steps.done("ranker")
         order = self._ordered(ask, items, score)
         steps.done("rules")
-        answer = Answer(
+        answer = RankingResult(
             [names[i] for i in order.tolist()] if names else self._ids_of(items[order]),
             score[order].tolist(),
             unknown,
@@ -242,14 +242,14 @@ class Runtime:
         answer.steps_ms = steps.times
         return answer
 
-    def _history(self, ask: Ask) -> History:
+    def _history(self, ask: RankingQuery) -> History:
         """The user's stored events before the moment, extended by those sent along."""
         stored = self.state.history(ask.user_id, ask.now)
         if not ask.history:
             return stored
         return _joined(stored, self._sent_history(ask)).before(ask.now)
 
-    def _sent_history(self, ask: Ask) -> History:
+    def _sent_history(self, ask: RankingQuery) -> History:
         """Inline events on known items, in order of time; those without one are just before now."""
         rows = []
         given = list(ask.history or ())
@@ -275,7 +275,7 @@ class Runtime:
             grade,
         )
 
-    def _asked_items(self, ask: Ask) -> tuple[Ints | None, list[str], list[str]]:
+    def _asked_items(self, ask: RankingQuery) -> tuple[Ints | None, list[str], list[str]]:
         """Indices of the asked items (None to recommend), their ids, and the ids nobody knows."""
         if ask.items is None:
             return None, [], []
@@ -289,7 +289,7 @@ class Runtime:
         return [self.state.catalogue.id_of(item) for item in items.tolist()]
 
     @contextmanager
-    def _blocked(self, ask: Ask, history: History) -> Iterator[Mask]:
+    def _blocked(self, ask: RankingQuery, history: History) -> Iterator[Mask]:
         """The mask of items that must not be recommended, uint8[N]."""
         catalogue = self.state.catalogue
         mask = self._mask_like(catalogue.blocked)
@@ -305,7 +305,7 @@ class Runtime:
         mask[late][catalogue.created_at[late] >= ask.now] = 1
         # Lent items exist for this request only; they are ranked, never recalled.
         if ask.new_items:
-            mask[self.bundle.n_items + self._first_lent :] = 1
+            mask[self.bundle.n_items + self._first_inline :] = 1
         yield mask
 
     def _mask_like(self, blocked: Mask) -> Mask:
@@ -315,7 +315,7 @@ class Runtime:
         return self._mask
 
     def _recalled(
-        self, ask: Ask, history: History, items: Ints | None, mask: Mask
+        self, ask: RankingQuery, history: History, items: Ints | None, mask: Mask
     ) -> tuple[Ints, Mapping[str, Floats], list[str]]:
         """Candidates, their signals, and the sources that had to be left out because they failed."""
         try:
@@ -336,7 +336,12 @@ class Runtime:
             return *self._candidates(self._stage(sources), ask, history, items, mask), silent
 
     def _candidates(
-        self, recall: RecallStage, ask: Ask, history: History, items: Ints | None, mask: Mask
+        self,
+        recall: CandidateGenerator,
+        ask: RankingQuery,
+        history: History,
+        items: Ints | None,
+        mask: Mask,
     ) -> tuple[Ints, Mapping[str, Floats]]:
         if items is not None:
             return items, recall.signals_for(history, items, ask.now, mask)
@@ -348,7 +353,12 @@ class Runtime:
         return extended, recall.signals_for(history, extended, ask.now, mask)
 
     def _filled(
-        self, recall: RecallStage, items: Ints, history: History, ask: Ask, mask: Mask
+        self,
+        recall: CandidateGenerator,
+        items: Ints,
+        history: History,
+        ask: RankingQuery,
+        mask: Mask,
     ) -> Ints:
         lists = [items]
         for name in FALLBACKS:
@@ -361,7 +371,7 @@ class Runtime:
         return np.ascontiguousarray(every[np.sort(first)][: max(ask.k, len(items))])
 
     def _ordered(
-        self, ask: Ask, items: Ints, score: npt.NDArray[np.float64]
+        self, ask: RankingQuery, items: Ints, score: npt.NDArray[np.float64]
     ) -> npt.NDArray[np.int64]:
         if ask.items is not None:
             return np.argsort(-score, kind="stable")
@@ -386,8 +396,8 @@ class Runtime:
 
     def _explain(
         self,
-        ask: Ask,
-        answer: Answer,
+        ask: RankingQuery,
+        answer: RankingResult,
         x: Floats,
         items: Ints,
         order: npt.NDArray[np.int64],
@@ -410,15 +420,15 @@ class Runtime:
         if late:
             answer.degraded.append("explanations_late")
 
-    def _degraded(self, ask: Ask) -> list[str]:
+    def _degraded(self, ask: RankingQuery) -> list[str]:
         """What the ranking had to do without."""
         if self._texts.lost:
             return ["text_encoder_missing"] if ask.new_items or len(self._new) else []
-        lent = range(self._first_lent, len(self._new))
-        return ["text_encoder_late"] if any(self._new.waits(place) for place in lent) else []
+        inline = range(self._first_inline, len(self._new))
+        return ["text_encoder_late"] if any(self._new.waits(place) for place in inline) else []
 
     @contextmanager
-    def _lent(self, new_items: Mapping[str, dict[str, Any]]) -> Iterator[None]:
+    def _inline(self, new_items: Mapping[str, dict[str, Any]]) -> Iterator[None]:
         """Items given with their text, in the catalogue for the duration of one request.
 
         Those whose text was not encoded by `prepare` do without a vector.
@@ -426,7 +436,7 @@ class Runtime:
         catalogue = self.state.catalogue
         unknown = [(i, f) for i, f in new_items.items() if catalogue.index_of(i) < 0]
         size, stage, before = catalogue.n_items, self._recall, len(self._new)
-        self._first_lent = before
+        self._first_inline = before
         if not unknown:
             yield
             return
@@ -562,18 +572,18 @@ def rank_frame(bundle_dir: Path, frame: "pd.DataFrame") -> npt.NDArray[np.float6
     A bundle holds no personal data, so every user is ranked for as a new one, as of now; unknown
     items score NaN.
     """
-    runtime = _frame_runtime(bundle_dir)
+    loaded = _frame_release(bundle_dir)
     now = time.time_ns() // 1000
     out = np.full(len(frame), np.nan)
     for user_id, rows in frame.groupby(c.USER_ID, sort=False).indices.items():
         ids = frame[c.ITEM_ID].iloc[rows].astype(str).to_list()
-        answer = runtime.answer(Ask(str(user_id), now, items=list(dict.fromkeys(ids))))
+        answer = loaded.answer(RankingQuery(str(user_id), now, items=list(dict.fromkeys(ids))))
         score = dict(zip(answer.item_ids, answer.scores, strict=True))
         out[rows] = [score.get(item_id, np.nan) for item_id in ids]
     return out
 
 
-def _frame_runtime(bundle_dir: Path) -> Runtime:
+def _frame_release(bundle_dir: Path) -> LoadedRelease:
     """A runtime over the bundle's own catalogue and no user at all."""
     from recsys.data_schemas.meaning import DEFAULT_TYPES, EventMeaning
     from recsys.features.catalogue import Catalogue
@@ -605,4 +615,4 @@ def _frame_runtime(bundle_dir: Path) -> Runtime:
         log_position=-1,
         meaning=EventMeaning(DEFAULT_TYPES),
     )
-    return Runtime(bundle, state, version="")
+    return LoadedRelease(bundle, state, version="")

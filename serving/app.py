@@ -35,7 +35,7 @@ from recsys.serving.problems import Problem, unavailable
 from recsys.serving.ranking import Ranking
 from recsys.serving.released_model import EngineProvider
 from recsys.serving.routes import OPERATIONS
-from recsys.serving.settings import Settings
+from recsys.serving.settings import ServiceSettings
 from recsys.storage.eventlog import EventLog, ImpressionBuffer
 
 Handler = Callable[[Request], Awaitable[Response]]
@@ -68,7 +68,7 @@ class Route(NamedTuple):
     path: str
     scope: str | None
     is_api: bool
-    crowd: str
+    pool: str
     handler: Handler
     latency: Any
 
@@ -86,9 +86,9 @@ class App:
         self,
         provider: EngineProvider,
         event_log: Callable[[], EventLog],
-        settings: Settings | None = None,
+        settings: ServiceSettings | None = None,
     ) -> None:
-        self.settings = settings or Settings()
+        self.settings = settings or ServiceSettings()
         self._provider, self._open_log = provider, event_log
         keys = self.settings.keys_file
         self._keys = KeyRing(keys) if keys is not None else None
@@ -270,10 +270,10 @@ class App:
         self._authorise(route, request)
         if not route.is_api:
             return await route.handler(request)
-        if self._in_flight[route.crowd] >= self.settings.max_queue:
+        if self._in_flight[route.pool] >= self.settings.max_queue:
             metrics.OVERLOAD.inc()
             raise unavailable("Too many requests are being answered; try again shortly.")
-        self._in_flight[route.crowd] += 1
+        self._in_flight[route.pool] += 1
         try:
             await asyncio.sleep(0)
             async with asyncio.timeout(
@@ -284,7 +284,7 @@ class App:
             detail = "Not done within the time budget. Events may be repeated with their event_id."
             raise unavailable(detail) from None
         finally:
-            self._in_flight[route.crowd] -= 1
+            self._in_flight[route.pool] -= 1
 
     # who asks
 

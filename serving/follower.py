@@ -12,7 +12,7 @@ from typing import cast
 from recsys.serving import telemetry as metrics
 from recsys.serving.clock import Clock
 from recsys.serving.logs import log
-from recsys.serving.released_model import Encoding, Engine
+from recsys.serving.released_model import Encoding, ReleasedModel
 from recsys.storage.eventlog import EventLog, LogRecord
 
 BATCH = 1000
@@ -25,7 +25,7 @@ PAUSE = 10.0
 class Live:
     """An engine in service and how far it has followed the log."""
 
-    engine: Engine
+    engine: ReleasedModel
     position: int
     cold: list[str]
     """What a new user gets, best first; the last resort when the engine fails."""

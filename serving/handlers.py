@@ -20,12 +20,12 @@ from recsys.serving.logs import log
 from recsys.serving.problems import Problem, unavailable
 from recsys.serving.ranking import Ranking
 from recsys.serving.released_model import (
-    Ask,
-    Engine,
     EngineProvider,
+    RankingQuery,
+    ReleasedModel,
     Searchable,
 )
-from recsys.serving.settings import Settings
+from recsys.serving.settings import ServiceSettings
 from recsys.storage.eventlog import (
     Entry,
     EventLog,
@@ -62,7 +62,7 @@ class Handlers:
         impressions: ImpressionBuffer,
         clock: Clock,
         provider: EngineProvider,
-        settings: Settings,
+        settings: ServiceSettings,
         secured: bool,
         draining: Event,
     ) -> None:
@@ -77,7 +77,7 @@ class Handlers:
     async def rank(self, request: Request) -> Response:
         asked = await self._json(request, _rank)
         known, new = self._split(asked.items)
-        ask = Ask(
+        ask = RankingQuery(
             user_id=asked.user_id,
             now=self._moment(asked.as_of, request),
             items=known,
@@ -94,7 +94,7 @@ class Handlers:
     async def recommend(self, request: Request) -> Response:
         asked = await self._json(request, _recommend)
         k = _whole_number(asked.k, "k")
-        ask = Ask(
+        ask = RankingQuery(
             user_id=asked.user_id,
             now=self._moment(asked.as_of, request),
             history=_past(asked.history, self._clock),
@@ -110,7 +110,9 @@ class Handlers:
         )
         return await self._ranked(ask, asked)
 
-    async def _ranked(self, ask: Ask, asked: api.RankRequest | api.RecommendRequest) -> Response:
+    async def _ranked(
+        self, ask: RankingQuery, asked: api.RankRequest | api.RecommendRequest
+    ) -> Response:
         replay = asked.as_of is not None
         ranked = await self._ranking.answer(ask, asked.model_version, asked.surface, replay)
         return Response.of(ranked)
@@ -438,7 +440,7 @@ def _is_plain(value: object) -> bool:
     return value is None or isinstance(value, str | int | float | bool)
 
 
-def _stored(event: dict[str, Any], engine: Engine) -> api.StoredEvent:
+def _stored(event: dict[str, Any], engine: ReleasedModel) -> api.StoredEvent:
     value = event.get(c.VALUE)
     return api.StoredEvent(
         item_id=str(event[c.ITEM_ID]),
@@ -449,7 +451,7 @@ def _stored(event: dict[str, Any], engine: Engine) -> api.StoredEvent:
     )
 
 
-def _title(engine: Engine, item_id: str) -> str | None:
+def _title(engine: ReleasedModel, item_id: str) -> str | None:
     row = engine.item(item_id)
     return None if row is None else row.get(c.TITLE)
 

@@ -19,8 +19,8 @@ from recsys.serving.fallback import COLD_LENGTH
 from recsys.serving.follower import Follower, Live
 from recsys.serving.logs import log
 from recsys.serving.problems import Problem, unavailable
-from recsys.serving.released_model import Ask, Engine, EngineProvider
-from recsys.serving.settings import Settings
+from recsys.serving.released_model import EngineProvider, RankingQuery, ReleasedModel
+from recsys.serving.settings import ServiceSettings
 from recsys.storage.eventlog import EventLog
 
 RETRY_SECONDS = 30.0
@@ -31,7 +31,7 @@ class Versions:
     """The engines of one worker."""
 
     def __init__(
-        self, provider: EngineProvider, event_log: EventLog, clock: Clock, settings: Settings
+        self, provider: EngineProvider, event_log: EventLog, clock: Clock, settings: ServiceSettings
     ) -> None:
         self._provider, self._settings = provider, settings
         self._clock = clock
@@ -55,7 +55,7 @@ class Versions:
     def ready(self) -> bool:
         return self._champion is not None
 
-    def champion(self) -> Engine:
+    def champion(self) -> ReleasedModel:
         """The engine that answers when nobody asks for another.
 
         Raises:
@@ -65,11 +65,11 @@ class Versions:
             raise unavailable("No model is loaded yet.", retry_after=2)
         return self._champion.engine
 
-    def cold_list(self, engine: Engine) -> list[str]:
+    def cold_list(self, engine: ReleasedModel) -> list[str]:
         """What a new user gets from an engine in service, best first."""
         return next((live.cold for live in self.live() if live.engine is engine), [])
 
-    def open_version(self, version: str) -> Engine | None:
+    def open_version(self, version: str) -> ReleasedModel | None:
         """An engine already in service, or None."""
         if self._champion is not None and self._champion.engine.version == version:
             return self._champion.engine
@@ -85,7 +85,7 @@ class Versions:
             roles[self._champion.engine.version] = "champion"
         return roles
 
-    async def get(self, version: str | None) -> Engine:
+    async def get(self, version: str | None) -> ReleasedModel:
         """The champion, or the version asked for, which is opened if needed.
 
         Raises:
@@ -182,7 +182,7 @@ class Versions:
         log("info", "opened", version=engine.version, seconds=round(time.monotonic() - started, 2))
         return live
 
-    def _load(self, version: str | None) -> tuple[Engine, list[str]]:
+    def _load(self, version: str | None) -> tuple[ReleasedModel, list[str]]:
         """Open and warm; the list of a new user is kept for bad times."""
         engine = self._provider.load(version)
         moment = engine.data_end + 1 if self._clock.frozen else self._clock.now()
@@ -195,14 +195,14 @@ class Versions:
         return engine, cold
 
 
-def warm(engine: Engine, now: int) -> list[str]:
+def warm(engine: ReleasedModel, now: int) -> list[str]:
     """Go once down every path a request may take, so that none is met cold (compiled kernels,
     mapped pages); gives the list of a new user."""
-    cold = engine.answer(Ask(user_id="", now=now, k=COLD_LENGTH)).item_ids
+    cold = engine.answer(RankingQuery(user_id="", now=now, k=COLD_LENGTH)).item_ids
     some = cold[:5]
     if some:
         past = [{c.ITEM_ID: some[0], c.EVENT_TYPE: "click", c.TIMESTAMP: now - 1, c.VALUE: None}]
-        ask = Ask(
+        ask = RankingQuery(
             user_id="", now=now, k=3, history=past, exclude=some[:1], diversity=0.5, explain=3
         )
         engine.answer(ask)

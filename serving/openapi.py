@@ -7,12 +7,12 @@ import msgspec
 from recsys.data_schemas import api
 from recsys.serving.problems import TITLES
 from recsys.serving.routes import OPERATIONS, Operation
-from recsys.serving.settings import Settings
+from recsys.serving.settings import ServiceSettings
 
 _REF = "#/components/schemas/{name}"
 
 
-def document(settings: Settings, secured: bool) -> dict[str, Any]:
+def document(settings: ServiceSettings, secured: bool) -> dict[str, Any]:
     """The document for a service with these limits; `secured` when keys are needed."""
     types = [t for op in OPERATIONS for t in (op.body, op.answer) if t is not None]
     types += [p.type for op in OPERATIONS for p in op.parameters]

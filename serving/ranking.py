@@ -27,8 +27,8 @@ from recsys.serving.fallback import cold_answer
 from recsys.serving.loaded_versions import Versions
 from recsys.serving.logs import log
 from recsys.serving.problems import Problem, unavailable
-from recsys.serving.released_model import Answer, Ask, Engine
-from recsys.serving.settings import Settings
+from recsys.serving.released_model import RankingQuery, RankingResult, ReleasedModel
+from recsys.serving.settings import ServiceSettings
 from recsys.serving.shadow import Differences
 from recsys.serving.texts import TextBatcher
 from recsys.storage.eventlog import ImpressionBuffer
@@ -45,7 +45,7 @@ class Ranking:
         self,
         versions: Versions,
         impressions: ImpressionBuffer,
-        settings: Settings,
+        settings: ServiceSettings,
         rng: random.Random | None = None,
     ) -> None:
         self._versions, self._impressions, self._settings = versions, impressions, settings
@@ -54,7 +54,7 @@ class Ranking:
         self._rng = rng or random.Random()
 
     async def answer(
-        self, ask: Ask, version: str | None, surface: str | None, replay: bool
+        self, ask: RankingQuery, version: str | None, surface: str | None, replay: bool
     ) -> RankedList:
         """Rank, log the impression (not for a replay), give the list.
 
@@ -75,8 +75,8 @@ class Ranking:
         return self._finish(ask, engine, answer, experiment, surface, replay, None)
 
     async def _choose(
-        self, ask: Ask, version: str | None, replay: bool
-    ) -> tuple[Engine, Experiment | None]:
+        self, ask: RankingQuery, version: str | None, replay: bool
+    ) -> tuple[ReleasedModel, Experiment | None]:
         """The engine that answers this user, and the experiment it is for."""
         settings = self._settings
         if version is not None or replay:
@@ -95,13 +95,13 @@ class Ranking:
             return champion, Experiment(name="interleave", arm="interleaved")
         return champion, None
 
-    async def _encoded(self, engine: Engine, ask: Ask) -> bool:
+    async def _encoded(self, engine: ReleasedModel, ask: RankingQuery) -> bool:
         if not ask.new_items:
             return True
         left = 1.0 if ask.deadline is None else max(0.0, ask.deadline - time.monotonic())
         return await self._texts.prepare(engine, list(ask.new_items.values()), left)
 
-    def _asked(self, engine: Engine, ask: Ask, replay: bool) -> Answer:
+    def _asked(self, engine: ReleasedModel, ask: RankingQuery, replay: bool) -> RankingResult:
         """The engine's answer; a popular list where it fails or the time was spent in waiting.
 
         A replay is exact or fails.
@@ -116,7 +116,7 @@ class Ranking:
             detail = f"{error.what}: {error.found!r}; expected {error.expected}"
             raise Problem(422, detail[:2000], [(place, str(error.found))]) from None
 
-    def _answered(self, engine: Engine, ask: Ask, replay: bool) -> Answer:
+    def _answered(self, engine: ReleasedModel, ask: RankingQuery, replay: bool) -> RankingResult:
         if replay:
             return engine.answer(ask)
         if ask.deadline is not None and time.monotonic() > ask.deadline:
@@ -129,7 +129,7 @@ class Ranking:
             log("error", "ranking_failed", version=engine.version, error=repr(error)[:300])
             return cold_answer(engine, self._versions.cold_list(engine), ask, "ranking_failed")
 
-    def _shadow(self, ask: Ask, shown: list[str]) -> None:
+    def _shadow(self, ask: RankingQuery, shown: list[str]) -> None:
         """Ask the shadow the same after the answer went out; only the agreement is kept."""
         engine = self._versions.open_version(str(self._settings.shadow))
         if engine is None or not shown:
@@ -144,7 +144,11 @@ class Ranking:
         self._differences.add(shown, other.item_ids, time.perf_counter() - began)
 
     def _interleaved(
-        self, ask: Ask, champion: Engine, experiment: Experiment, surface: str | None
+        self,
+        ask: RankingQuery,
+        champion: ReleasedModel,
+        experiment: Experiment,
+        surface: str | None,
     ) -> RankedList:
         """Team draft of the champion's list and the challenger's; each item names its version."""
         challenger = self._versions.open_version(str(self._settings.interleave))
@@ -157,7 +161,7 @@ class Ranking:
         length = max(len(first.item_ids), len(second.item_ids))
         drafted = team_draft(first.item_ids, second.item_ids, length, self._rng)
         names = (champion.version, challenger.version)
-        merged = Answer(
+        merged = RankingResult(
             item_ids=[item for item, _ in drafted],
             scores=[scores[team][item] for item, team in drafted],
             unknown=first.unknown,
@@ -172,9 +176,9 @@ class Ranking:
 
     def _finish(
         self,
-        ask: Ask,
-        engine: Engine,
-        answer: Answer,
+        ask: RankingQuery,
+        engine: ReleasedModel,
+        answer: RankingResult,
         experiment: Experiment | None,
         surface: str | None,
         replay: bool,
@@ -202,9 +206,9 @@ class Ranking:
 
     def _log(
         self,
-        ask: Ask,
-        engine: Engine,
-        answer: Answer,
+        ask: RankingQuery,
+        engine: ReleasedModel,
+        answer: RankingResult,
         order: list[int],
         propensities: list[float],
         ranked: RankedList,
@@ -234,7 +238,7 @@ class Ranking:
         self._impressions.add(shown)
 
 
-def _items(answer: Answer, order: list[int], teams: list[str] | None) -> list[RankedItem]:
+def _items(answer: RankingResult, order: list[int], teams: list[str] | None) -> list[RankedItem]:
     ids, scores = answer.item_ids, answer.scores
     if not answer.reasons and teams is None:
         return [RankedItem(item_id=ids[i], score=scores[i]) for i in order]
@@ -250,7 +254,7 @@ def _items(answer: Answer, order: list[int], teams: list[str] | None) -> list[Ra
     ]
 
 
-def _sample(ask: Ask, answer: Answer, rows: int) -> str:
+def _sample(ask: RankingQuery, answer: RankingResult, rows: int) -> str:
     """Feature rows of the first items with what is needed to compute them again, as JSON."""
     assert answer.features is not None
     block = answer.features[:rows].astype("<f4")
@@ -272,7 +276,7 @@ def _sample(ask: Ask, answer: Answer, rows: int) -> str:
     return _encode(facts).decode()
 
 
-def _count(answer: Answer) -> None:
+def _count(answer: RankingResult) -> None:
     metrics.CANDIDATES.observe(len(answer.item_ids))
     if answer.unknown:
         metrics.UNKNOWN.inc(len(answer.unknown))

@@ -7,13 +7,21 @@ loop), except `prepare`, `encode_new` and `search`, which run beside it.
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from recsys.query import Answer, Ask
+from recsys.query import RankingQuery, RankingResult
 from recsys.storage.eventlog import LogRecord
 
-__all__ = ["Answer", "Ask", "Encoding", "Engine", "EngineProvider", "Preparing", "Searchable"]
+__all__ = [
+    "Encoding",
+    "EngineProvider",
+    "Preparing",
+    "RankingQuery",
+    "RankingResult",
+    "ReleasedModel",
+    "Searchable",
+]
 
 
-class Engine(Protocol):
+class ReleasedModel(Protocol):
     """One released model and its online state."""
 
     @property
@@ -31,7 +39,7 @@ class Engine(Protocol):
         """End of the data the model was released with, µs; where a frozen clock stands."""
         ...
 
-    def answer(self, ask: Ask) -> Answer:
+    def answer(self, ask: RankingQuery) -> RankingResult:
         """Rank. Reads the state, never changes it."""
         ...
 
@@ -84,7 +92,7 @@ class Encoding(Protocol):
 class EngineProvider(Protocol):
     """Where released models come from."""
 
-    def load(self, version: str | None) -> Engine:
+    def load(self, version: str | None) -> ReleasedModel:
         """Open a version (the champion for None), warmed and with its state; may take seconds.
 
         Raises:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 @dataclass(frozen=True)
-class Settings:
+class ServiceSettings:
     """Settings of one worker. Times in seconds unless the name says otherwise."""
 
     timeout_ms: int = 2000

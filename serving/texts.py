@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from recsys.serving.logs import log
-from recsys.serving.released_model import Engine, Preparing
+from recsys.serving.released_model import Preparing, ReleasedModel
 
 Texts = Sequence[Mapping[str, Any]]
 AT_ONCE = 64
@@ -17,13 +17,13 @@ AT_ONCE = 64
 
 
 class TextBatcher:
-    """Calls `Engine.prepare` where an engine has it; one batch at a time."""
+    """Calls `ReleasedModel.prepare` where an engine has it; one batch at a time."""
 
     def __init__(self) -> None:
         self._waiting: list[_Job] = []
         self._running: asyncio.Task[None] | None = None
 
-    async def prepare(self, engine: Engine, items: Texts, seconds: float) -> bool:
+    async def prepare(self, engine: ReleasedModel, items: Texts, seconds: float) -> bool:
         """Have texts encoded; False when it was not done in time, and the engine must do without."""
         if not items or not hasattr(engine, "prepare"):
             return True
@@ -59,7 +59,7 @@ class TextBatcher:
 class _Job:
     """One request's texts."""
 
-    def __init__(self, engine: Engine, texts: Texts, done: "asyncio.Future[None]") -> None:
+    def __init__(self, engine: ReleasedModel, texts: Texts, done: "asyncio.Future[None]") -> None:
         self.engine, self.done = engine, done
         self._left = list(texts)
 

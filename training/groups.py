@@ -24,7 +24,7 @@ from recsys.features.interactions import (
     Longs,
 )
 from recsys.features.protocols import Mask, RecallSource
-from recsys.retrieval.candidates import RecallStage
+from recsys.retrieval.candidates import CandidateGenerator
 from recsys.training.impression_groups import ShownGroups
 from recsys.training.windows import Moments
 
@@ -99,7 +99,7 @@ def history_reader(
 def collect(
     moments: Moments,
     history_of: HistoryOf,
-    stage: RecallStage,
+    stage: CandidateGenerator,
     unavailable: Mask,
     *,
     limit: int,
@@ -140,7 +140,7 @@ def collect(
 def collect_shown(
     shown: ShownGroups,
     history_of: HistoryOf,
-    stage: RecallStage,
+    stage: CandidateGenerator,
     unavailable: Mask,
     *,
     workers: int,

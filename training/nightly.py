@@ -67,11 +67,13 @@ def _run(night: Night, registry: Registry) -> NightResult:
     if night.runner.dry_run and not encoded.vectors_stage.skipped:
         return publish.planned(night, "what follows depends on the encoder")
     recipe = fit_sources.tune(night, data, encoded)
-    if night.runner.dry_run and not recipe.dials:
+    if night.runner.dry_run and not recipe.params:
         return publish.planned(night, "what follows depends on the recipe of sources")
 
-    training_groups, training_rows = ranking_data.measure(night, data, encoded, recipe, "ranker")
-    test_groups, test_rows = ranking_data.measure(night, data, encoded, recipe, "test")
+    training_groups, training_rows = ranking_data.build_ranking_data(
+        night, data, encoded, recipe, "ranker"
+    )
+    test_groups, test_rows = ranking_data.build_ranking_data(night, data, encoded, recipe, "test")
     rankers = fit_ranker.fit(night, data, training_rows, training_groups)
     if night.runner.dry_run and not (rankers.skipped and test_groups.skipped):
         return publish.planned(night, "what follows depends on the ranker")
@@ -85,8 +87,8 @@ def _run(night: Night, registry: Registry) -> NightResult:
     if night.runner.dry_run:
         return publish.planned(night, None)
 
-    rival = champion.lists_of_champion(night, data, encoded, registry, test_rows, state)
+    champion_result = champion.lists_of_champion(night, data, encoded, registry, test_rows, state)
     return publish.decide_and_register(
-        night, data, encoded, recipe, training_rows, test_rows, rankers, lists, rival, bundle, state,
+        night, data, encoded, recipe, training_rows, test_rows, rankers, lists, champion_result, bundle, state,
         registry,
     )  # fmt: skip

@@ -47,7 +47,7 @@ class Groups:
     relevant: npt.NDArray[np.int32]
     """int32[G]: positives of the moment, found by recall or not (the metric's denominator)."""
     weight: npt.NDArray[np.float32] | None = None
-    """float32[R]: what each label is worth (see `night.debias`); None where all count the same."""
+    """float32[R]: what each label is worth (see `training.night.position_weights`); None where all count the same."""
     shown: npt.NDArray[np.bool_] | None = None
     """bool[G]: groups that are shown lists and not recall's; None where none is."""
 
@@ -126,10 +126,10 @@ def ndcg_by_group(
 
 def ndcg(groups: Groups, score: npt.NDArray[np.float64], k: int = 10) -> float:
     """Mean nDCG@k over the groups that have a positive anywhere."""
-    return float(np.nanmean(_judged(groups, score, k)))
+    return float(np.nanmean(_matched(groups, score, k)))
 
 
-def _judged(groups: Groups, score: npt.NDArray[np.float64], k: int) -> npt.NDArray[np.float64]:
+def _matched(groups: Groups, score: npt.NDArray[np.float64], k: int) -> npt.NDArray[np.float64]:
     """nDCG@k of recall's groups, where there are any, as the test judges: a list of ten has another
     scale, and its clicks follow the places."""
     found: npt.NDArray[np.float64] = ndcg_by_group(
@@ -160,10 +160,10 @@ def fit_ranker(
         return _fit(chosen, names, config, seed, workers, validation_share, monotone)
 
     ranker = fitted(groups)
-    alone = groups.of_recall()
-    if len(alone) == len(groups):
+    single_source = groups.of_recall()
+    if len(single_source) == len(groups):
         return ranker
-    without = fitted(alone)
+    without = fitted(single_source)
     before, after = _validated(without), _validated(ranker)
     kept = ranker if after > before else without
     facts = {
@@ -299,8 +299,8 @@ def _in_folds(groups: Groups, seed: int) -> list[tuple[Groups, Groups]]:
 
 def _every_fold_tells(groups: Groups, seed: int) -> bool:
     """Whether each fold holds a group with a positive, and so do the others together."""
-    judged = groups.of_recall()
-    told = np.bincount(_folds(judged, seed)[judged.with_positive()], minlength=FOLDS)
+    matched = groups.of_recall()
+    told = np.bincount(_folds(matched, seed)[matched.with_positive()], minlength=FOLDS)
     return bool((told > 0).all())
 
 
@@ -318,7 +318,7 @@ def _folds(groups: Groups, seed: int) -> npt.NDArray[np.int64]:
 
 def _pooled(valids: Sequence[Groups], scores: Sequence[npt.NDArray[np.float64]]) -> float:
     """Mean nDCG@10 over the groups of all folds."""
-    found = [_judged(valid, score, 10) for valid, score in zip(valids, scores, strict=True)]
+    found = [_matched(valid, score, 10) for valid, score in zip(valids, scores, strict=True)]
     return float(np.nanmean(np.concatenate(found)))
 
 
@@ -425,8 +425,8 @@ def _fit_trees(
     quality = facts["validation_ndcg@10"]
     quality["linear+trees"] = ndcg(valid, valid_start + trees)
     sample = train if len(train) <= ALONE_GROUPS else train.take(np.arange(ALONE_GROUPS))
-    alone = _boost(sample, valid, names, None, None, settings, config.trees)
-    quality["trees"] = ndcg(valid, np.asarray(alone.predict(valid.x, raw_score=True)))
+    single_source = _boost(sample, valid, names, None, None, settings, config.trees)
+    quality["trees"] = ndcg(valid, np.asarray(single_source.predict(valid.x, raw_score=True)))
     facts["tree_settings"] = {k: v for k, v in settings.items() if isinstance(v, int | float)}
     return boosters if quality["linear+trees"] > quality["linear"] else []
 

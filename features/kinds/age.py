@@ -6,7 +6,7 @@ import numpy as np
 
 from recsys.features.interactions import DAY, Floats
 from recsys.features.kinds.kind import HistoryFeature
-from recsys.features.ranking_context import Moment
+from recsys.features.ranking_context import RankingContext
 from recsys.features.time_buckets import MISSING_TIME
 
 
@@ -24,7 +24,7 @@ class Age(HistoryFeature):
     def column(self) -> str:
         return "age.item"
 
-    def online(self, moment: Moment) -> Floats:
+    def online(self, moment: RankingContext) -> Floats:
         created = moment.catalogue.created_at[moment.items]
         days = (moment.now - created) / DAY
         return np.where(created == MISSING_TIME, np.nan, days).astype(np.float32)

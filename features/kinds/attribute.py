@@ -7,7 +7,7 @@ import numpy as np
 from recsys.features.catalogue import Catalogue
 from recsys.features.interactions import Floats
 from recsys.features.kinds.kind import ItemFeature, shared
-from recsys.features.ranking_context import Moment
+from recsys.features.ranking_context import RankingContext
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Attribute(ItemFeature):
     def column(self) -> str:
         return f"item.{self.name}"
 
-    def online(self, moment: Moment) -> Floats:
+    def online(self, moment: RankingContext) -> Floats:
         catalogue = moment.catalogue
         if not self.values:
             if self.name not in catalogue.numeric_names:

@@ -22,8 +22,8 @@ from recsys.features.ranking_context import (
     Count,
     CountPlan,
     Counts,
-    Moment,
     OnlineCounts,
+    RankingContext,
 )
 from recsys.features.rows import BatchInputs, Rows
 
@@ -65,7 +65,7 @@ class Feature(ABC):
         return self.family
 
     @abstractmethod
-    def online(self, moment: Moment) -> Floats:
+    def online(self, moment: RankingContext) -> Floats:
         """float32[n] for the candidates of a moment."""
 
     @abstractmethod
@@ -91,7 +91,7 @@ class CounterFeature(Feature):
     def read(self, counts: Counts) -> Floats:
         """float32[n] from counts, wherever they come from."""
 
-    def online(self, moment: Moment) -> Floats:
+    def online(self, moment: RankingContext) -> Floats:
         plan = CountPlan(self.needs)
         return self.read(OnlineCounts(plan, moment.state, moment.items, moment.now))
 
@@ -119,7 +119,7 @@ class SignalFeature(Feature):
         """float32[n] from the signal's float32[n]; NaN stays NaN."""
         return values
 
-    def online(self, moment: Moment) -> Floats:
+    def online(self, moment: RankingContext) -> Floats:
         values = moment.signals.get(self.signal)
         if values is None:
             return np.full(len(moment), self.default, np.float32)
@@ -140,7 +140,7 @@ class HistoryFeature(Feature):
     """
 
     @abstractmethod
-    def online(self, moment: Moment) -> Floats:
+    def online(self, moment: RankingContext) -> Floats:
         """float32[n], or float32[1] for a value that all candidates share."""
 
     def batch(self, rows: Rows, inputs: BatchInputs) -> Floats:
@@ -155,13 +155,13 @@ class ItemFeature(HistoryFeature):
     changes. All rows of a batch are read at once."""
 
     def batch(self, rows: Rows, inputs: BatchInputs) -> Floats:
-        whole = Moment(0, EMPTY_HISTORY, rows.items, {}, None, inputs.catalogue)  # type: ignore[arg-type]
+        whole = RankingContext(0, EMPTY_HISTORY, rows.items, {}, None, inputs.catalogue)  # type: ignore[arg-type]
         return np.broadcast_to(self.online(whole), len(rows))
 
 
-def moment_of(rows: Rows, inputs: BatchInputs, group: int, part: slice) -> Moment:
+def moment_of(rows: Rows, inputs: BatchInputs, group: int, part: slice) -> RankingContext:
     """The moment of one group of a batch. It has no online state: counters come from SQL."""
-    return Moment(
+    return RankingContext(
         now=int(rows.now[group]),
         history=rows.history(group),
         items=rows.items[part],

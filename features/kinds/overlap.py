@@ -7,7 +7,7 @@ import numpy as np
 from recsys.features.compiled import compiled
 from recsys.features.interactions import Floats, Ints, Longs
 from recsys.features.kinds.kind import HistoryFeature, shared
-from recsys.features.ranking_context import Moment
+from recsys.features.ranking_context import RankingContext
 
 
 @compiled
@@ -60,7 +60,7 @@ class Overlap(HistoryFeature):
     def column(self) -> str:
         return f"overlap.{self.of}.last{self.last}"
 
-    def online(self, moment: Moment) -> Floats:
+    def online(self, moment: RankingContext) -> Floats:
         seen = moment.history.item[-self.last :]
         if not len(seen):
             return shared(np.nan)

@@ -12,7 +12,7 @@ from recsys.features.interactions import (
     Longs,
 )
 from recsys.features.kinds.kind import HistoryFeature, shared
-from recsys.features.ranking_context import Moment
+from recsys.features.ranking_context import RankingContext
 
 
 @compiled
@@ -53,7 +53,7 @@ class Recency(HistoryFeature):
     def column(self) -> str:
         return f"recency.{self.of}"
 
-    def online(self, moment: Moment) -> Floats:
+    def online(self, moment: RankingContext) -> Floats:
         history = moment.history
         if not len(history.time):
             return shared(np.nan)

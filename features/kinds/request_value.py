@@ -6,7 +6,7 @@ import numpy as np
 
 from recsys.features.interactions import Floats
 from recsys.features.kinds.kind import HistoryFeature, shared
-from recsys.features.ranking_context import Moment
+from recsys.features.ranking_context import RankingContext
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Context(HistoryFeature):
     def column(self) -> str:
         return f"context.{self.name}"
 
-    def online(self, moment: Moment) -> Floats:
+    def online(self, moment: RankingContext) -> Floats:
         value = moment.context.get(self.name)
         if value is None:
             return shared(np.nan)

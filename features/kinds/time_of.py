@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from recsys.features.interactions import DAY, HOUR, Floats
 from recsys.features.kinds.kind import HistoryFeature, shared
-from recsys.features.ranking_context import Moment
+from recsys.features.ranking_context import RankingContext
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class TimeOf(HistoryFeature):
     def column(self) -> str:
         return f"time.of_{self.of}"
 
-    def online(self, moment: Moment) -> Floats:
+    def online(self, moment: RankingContext) -> Floats:
         if self.of == "day":
             return shared(moment.now % DAY / HOUR)
         # 1970-01-01 was a Thursday, day 3 of a week that starts on Monday.

@@ -6,7 +6,7 @@ import numpy as np
 
 from recsys.features.interactions import Floats
 from recsys.features.kinds.kind import HistoryFeature, shared
-from recsys.features.ranking_context import Moment
+from recsys.features.ranking_context import RankingContext
 from recsys.features.time_buckets import window_name
 
 
@@ -33,7 +33,7 @@ class UserActivity(HistoryFeature):
     def column(self) -> str:
         return f"user.{self.type or 'events'}.{window_name(self.window_us)}"
 
-    def online(self, moment: Moment) -> Floats:
+    def online(self, moment: RankingContext) -> Floats:
         time, kind = moment.history.time, moment.history.kind
         first = 0
         if self.window_us:
@@ -63,7 +63,7 @@ class UserDiversity(HistoryFeature):
     def column(self) -> str:
         return f"user.{self.of}.share"
 
-    def online(self, moment: Moment) -> Floats:
+    def online(self, moment: RankingContext) -> Floats:
         item = moment.history.item[-self.reach :]
         if not len(item):
             return shared(np.nan)

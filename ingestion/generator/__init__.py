@@ -7,7 +7,7 @@ fall, items and users arrive day by day. Everything that was drawn is written be
 """
 
 from recsys.ingestion.generator.settings_of import settings_of
-from recsys.ingestion.generator.world_settings import Settings
+from recsys.ingestion.generator.world_settings import WorldSettings
 from recsys.ingestion.generator.write import generate
 
-__all__ = ["Settings", "generate", "settings_of"]
+__all__ = ["WorldSettings", "generate", "settings_of"]

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from recsys.data_schemas.errors import UsageError
 from recsys.ingestion.generator.simulate import pilot
-from recsys.ingestion.generator.world_settings import MOST_DAYS, Settings
+from recsys.ingestion.generator.world_settings import MOST_DAYS, WorldSettings
 
 
 def settings_of(
@@ -14,7 +14,7 @@ def settings_of(
     seed: int = 7,
     lists_per_user: float | None = None,
     events_per_user: float | None = None,
-) -> Settings:
+) -> WorldSettings:
     """Checked settings; `events_per_user` (over all days) sets `lists_per_user`.
 
     Raises:
@@ -47,10 +47,10 @@ def settings_of(
             raise UsageError("a number is out of range", where=name, found=rate, expected="> 0")
     if events_per_user is not None:
         lists_per_user = events_per_user / days / _events_per_list(seed)
-    settings = Settings(users, items, days, seed)
+    settings = WorldSettings(users, items, days, seed)
     return settings if lists_per_user is None else replace(settings, lists_per_user=lists_per_user)
 
 
 def _events_per_list(seed: int) -> float:
     """Events that a list leads to on average, by a pilot of a small world."""
-    return pilot(Settings(users=2000, items=2000, days=1, seed=seed))
+    return pilot(WorldSettings(users=2000, items=2000, days=1, seed=seed))

@@ -22,7 +22,7 @@ from recsys.ingestion.generator.world import (
     World,
     make_world,
 )
-from recsys.ingestion.generator.world_settings import BEHAVIOURS, Settings
+from recsys.ingestion.generator.world_settings import BEHAVIOURS, WorldSettings
 
 CHUNK = 100_000
 """Lists simulated at a time; bounds memory to some 300 MB."""
@@ -72,7 +72,7 @@ class Policy:
     """bool[K]: topics with an item."""
 
 
-def examination(settings: Settings) -> Array:
+def examination(settings: WorldSettings) -> Array:
     """float32[S]: probability that a place in a list is looked at."""
     return ((1.0 + np.arange(settings.list_length)) ** -settings.examine_decay).astype(np.float32)
 
@@ -235,7 +235,7 @@ def _events(
     return index, kind, time
 
 
-def pilot(settings: Settings) -> float:
+def pilot(settings: WorldSettings) -> float:
     """Events per list of a small world."""
     world = make_world(settings)
     chunks = list(simulate_day(world, 0))

@@ -18,7 +18,7 @@ from recsys.ingestion.generator.topics import (
     NAMES,
     WORDS,
 )
-from recsys.ingestion.generator.world_settings import Settings
+from recsys.ingestion.generator.world_settings import WorldSettings
 
 Array = npt.NDArray[np.float32]
 TOPICS = len(NAMES)
@@ -32,7 +32,7 @@ DESCRIPTION_WORDS = 18
 class World:
     """Everything that was drawn before the first list was shown."""
 
-    settings: Settings
+    settings: WorldSettings
     item_topics: Array
     """float32[N, K]: shares of topics, adding up to 1; what the text tells of."""
     item_topic: npt.NDArray[np.int16]
@@ -74,7 +74,7 @@ class World:
         return liking.astype(np.float32, copy=False)
 
 
-def make_world(settings: Settings) -> World:
+def make_world(settings: WorldSettings) -> World:
     """Draw the truth of a seed."""
     draw = np.random.default_rng([settings.seed, 0])
     n, u = settings.items, settings.users
@@ -125,7 +125,7 @@ def _days(draw: np.random.Generator, count: int, early: float, days: int) -> Int
     return np.where(later, draw.integers(0, days, count), 0).astype(np.int32)
 
 
-def _arrivals(draw: np.random.Generator, count: int, settings: Settings) -> Longs:
+def _arrivals(draw: np.random.Generator, count: int, settings: WorldSettings) -> Longs:
     """int64[count] µs: before the first day for a share, evenly spread for the others."""
     later = draw.random(count) >= settings.early_items
     later[: min(2, count)] = False

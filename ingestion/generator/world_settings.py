@@ -33,7 +33,7 @@ BEHAVIOURS = (
 
 
 @dataclass(frozen=True)
-class Settings:
+class WorldSettings:
     """Size and character of a generated log."""
 
     users: int

@@ -19,7 +19,7 @@ from recsys.ingestion.generator.world import (
     item_texts,
     make_world,
 )
-from recsys.ingestion.generator.world_settings import BEHAVIOURS, Settings
+from recsys.ingestion.generator.world_settings import BEHAVIOURS, WorldSettings
 from recsys.ingestion.tables.init_folder import refuse_occupied
 from recsys.storage.files import atomic_folder, write_json
 from recsys.storage.progress import Reporter
@@ -39,7 +39,7 @@ clock: end_of_data
 """
 
 
-def generate(settings: Settings, folder: Path, reporter: Reporter) -> dict[str, int]:
+def generate(settings: WorldSettings, folder: Path, reporter: Reporter) -> dict[str, int]:
     """Write tables, truth and recsys.yaml into a new or empty folder; rows by table.
 
     The same settings give the same bytes. Memory grows with users and items, not with events.

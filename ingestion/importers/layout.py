@@ -7,7 +7,7 @@ from pathlib import Path
 import duckdb
 
 from recsys.data_schemas.errors import DataRefused, UsageError
-from recsys.ingestion.tables.duck import Engine, quote
+from recsys.ingestion.tables.duck import DuckEngine, quote
 
 NOTE_WIDTH = 96
 
@@ -16,7 +16,7 @@ NOTE_WIDTH = 96
 class Job:
     """One conversion under way."""
 
-    duck: Engine
+    duck: DuckEngine
     layout: str
     source: Path
     target: Path

@@ -15,7 +15,7 @@ ROW_GROUP = 500_000
 
 
 @contextmanager
-def engine(scratch: Path) -> Iterator["Engine"]:
+def engine(scratch: Path) -> Iterator["DuckEngine"]:
     """A DuckDB database of its own in the existing folder `scratch`, which the caller removes."""
     connection = duckdb.connect(str(scratch / "scratch.duckdb"))
     try:
@@ -23,12 +23,12 @@ def engine(scratch: Path) -> Iterator["Engine"]:
         connection.execute(f"SET memory_limit = '{MEMORY_LIMIT}'")
         connection.execute(f"SET temp_directory = {quote(str(scratch / 'spill'))}")
         connection.execute("SET enable_progress_bar = false")
-        yield Engine(connection)
+        yield DuckEngine(connection)
     finally:
         connection.close()
 
 
-class Engine:
+class DuckEngine:
     """The few calls we make; everything else is SQL."""
 
     def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:

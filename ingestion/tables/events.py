@@ -11,13 +11,13 @@ from pathlib import Path
 
 from recsys.data_schemas import columns as c
 from recsys.data_schemas.tables import USER_INDEX
-from recsys.ingestion.tables.duck import Engine
+from recsys.ingestion.tables.duck import DuckEngine
 from recsys.ingestion.tables.readers import FILE, ROW
 from recsys.ingestion.tables.table_ingest import (
     BROKEN,
     LOG,
     PLACE,
-    Part,
+    TableIngest,
     blank,
 )
 
@@ -25,7 +25,7 @@ _KEY = ", ".join((c.USER_ID, c.ITEM_ID, c.EVENT_TYPE, c.TIMESTAMP, c.VALUE, c.IM
 """Columns in which two events without an event_id have to differ."""
 
 
-def stage_events(part: Part, now: int) -> int:
+def stage_events(part: TableIngest, now: int) -> int:
     """Check the events against the table `vocabulary`; how many are accepted.
 
     `now` (µs) is the moment after which a timestamp lies in the future.
@@ -47,7 +47,7 @@ def stage_events(part: Part, now: int) -> int:
     return int(part.engine.one(f"SELECT count(*) FROM ({part.accepted})"))
 
 
-def _prefer_log(part: Part) -> None:
+def _prefer_log(part: TableIngest) -> None:
     """Drop the file's row of an event that the service's log holds too: no rule is broken."""
     again = (
         f"FROM {part.rows} WHERE {LOG} = 0 AND {BROKEN} IS NULL AND {c.EVENT_ID} IN (SELECT"
@@ -71,7 +71,7 @@ def _rule(now: int) -> str:
     )
 
 
-def write_events(part: Part, path: Path, log_base: int) -> None:
+def write_events(part: TableIngest, path: Path, log_base: int) -> None:
     """Write the accepted events sorted by (timestamp, position).
 
     Needs the tables `vocabulary` and `user_vocabulary`.
@@ -90,12 +90,12 @@ def write_events(part: Part, path: Path, log_base: int) -> None:
     engine.copy(numbered(engine, "events_sorted", log_base), path)
 
 
-def from_files(part: Part) -> int:
+def from_files(part: TableIngest) -> int:
     """How many accepted rows of a table come from files."""
     return int(part.engine.one(f"SELECT count(*) FROM ({part.accepted}) WHERE {LOG} = 0"))
 
 
-def numbered(engine: Engine, table: str, log_base: int) -> str:
+def numbered(engine: DuckEngine, table: str, log_base: int) -> str:
     """Query of a table's rows with their positions, in the order (timestamp, position).
 
     The table holds the rows of files first, in their order.
@@ -108,7 +108,7 @@ def numbered(engine: Engine, table: str, log_base: int) -> str:
     return query + (f" ORDER BY {c.TIMESTAMP}, {c.POSITION}" if has_log else "")
 
 
-def make_users(engine: Engine, queries: list[str], path: Path) -> int:
+def make_users(engine: DuckEngine, queries: list[str], path: Path) -> int:
     """Number the users of some queries in the order in which they come in; how many there are.
 
     Those of one moment are in the byte order of their ids. So the number of a user does not change

@@ -16,7 +16,7 @@ from recsys.ingestion.tables.table_ingest import (
     BROKEN,
     LOG,
     PLACE,
-    Part,
+    TableIngest,
     blank,
 )
 
@@ -24,7 +24,7 @@ BATCH = 65_536
 """Lists mapped at a time."""
 
 
-def stage_impressions(part: Part, now: int) -> int:
+def stage_impressions(part: TableIngest, now: int) -> int:
     """Check the impressions against the table `vocabulary`; how many are accepted."""
     time = f"epoch_us({c.TIMESTAMP})"
     part.stage(
@@ -48,7 +48,7 @@ def stage_impressions(part: Part, now: int) -> int:
     return int(part.engine.one(f"SELECT count(*) FROM ({part.accepted})"))
 
 
-def write_impressions(part: Part, path: Path, item_ids: pa.Array, log_base: int) -> None:
+def write_impressions(part: TableIngest, path: Path, item_ids: pa.Array, log_base: int) -> None:
     """Write the accepted impressions sorted by (timestamp, position), items as indices too.
 
     Rows are numbered as events are, on the same base; `item_ids` is the vocabulary in order.
@@ -81,7 +81,7 @@ def _map_items(unmapped: Path, path: Path, item_ids: pa.Array) -> None:
                 writer.write_batch(pa.record_batch(columns, schema=schema))
 
 
-def stage_users(part: Part) -> int:
+def stage_users(part: TableIngest) -> int:
     """Check the users table; how many rows are accepted."""
     attributes = attribute_columns(part, {c.USER_ID})
     part.stage(f"CASE WHEN {blank(c.USER_ID)} THEN 'missing_user_id' END AS {BROKEN}", attributes)
@@ -90,7 +90,7 @@ def stage_users(part: Part) -> int:
     return int(part.engine.one(f"SELECT count(*) FROM ({part.accepted})"))
 
 
-def write_users(part: Part, path: Path) -> None:
+def write_users(part: TableIngest, path: Path) -> None:
     """Write the accepted users and their attributes in the byte order of their ids."""
     columns = "".join(f", {name(column)}" for column in part.attributes)
     part.engine.copy(

@@ -39,7 +39,7 @@ from recsys.data_schemas.tables import (
     USERS,
     Table,
 )
-from recsys.ingestion.tables.duck import Engine, engine, quote
+from recsys.ingestion.tables.duck import DuckEngine, engine, quote
 from recsys.ingestion.tables.events import (
     from_files,
     make_users,
@@ -63,7 +63,7 @@ from recsys.ingestion.tables.readers import (
     open_source,
 )
 from recsys.ingestion.tables.resolution import Resolution, detect_resolution
-from recsys.ingestion.tables.table_ingest import Part
+from recsys.ingestion.tables.table_ingest import TableIngest
 from recsys.storage.files import atomic_folder, write_json
 
 ITEMS_FILE = "items.parquet"
@@ -78,7 +78,7 @@ FORGETS = "forgets"
 
 
 @dataclass(frozen=True)
-class Places:
+class TablePlaces:
     """Where each table comes from, as checked before any row is read."""
 
     files: dict[str, Source]
@@ -134,7 +134,7 @@ def _scratch(out_dir: Path) -> Iterator[Path]:
         shutil.rmtree(place, ignore_errors=True)
 
 
-def _open(config: RecsysConfig, drained: Path | None, scratch: Path) -> Places:
+def _open(config: RecsysConfig, drained: Path | None, scratch: Path) -> TablePlaces:
     """Find every table and read its schema; refuses before any row is read."""
     files: dict[str, Source] = {}
     log: dict[str, Source] = {}
@@ -150,7 +150,7 @@ def _open(config: RecsysConfig, drained: Path | None, scratch: Path) -> Places:
             _refuse_empty(files[table.name], log.get(table.name))
     if "impressions" in log and "impressions" not in files:
         files["impressions"] = _nothing(IMPRESSIONS, log["impressions"], scratch)
-    return Places(files, log)
+    return TablePlaces(files, log)
 
 
 def _open_files(config: RecsysConfig, place: str, table: Table, scratch: Path) -> Source:
@@ -177,7 +177,7 @@ def _nothing(table: Table, log: Source, scratch: Path) -> Source:
     return open_source([empty], table, ["the service's log"])
 
 
-def _forget(duck: Engine, drained: Path | None, forgotten: set[str]) -> None:
+def _forget(duck: DuckEngine, drained: Path | None, forgotten: set[str]) -> None:
     """The table `forgotten`: until when nothing of a user may be kept; null means ever."""
     duck.run(f"CREATE TABLE forgotten ({c.USER_ID} VARCHAR, until_time BIGINT, until_place BIGINT)")
     log = sorted(drained.rglob(f"{FORGETS}*.parquet")) if drained is not None else []
@@ -192,9 +192,9 @@ def _forget(duck: Engine, drained: Path | None, forgotten: set[str]) -> None:
 
 
 def _write(
-    duck: Engine,
+    duck: DuckEngine,
     config: RecsysConfig,
-    places: Places,
+    places: TablePlaces,
     previous: Path | None,
     out: Path,
     scratch: Path,
@@ -204,7 +204,7 @@ def _write(
     if previous is not None and not previous.is_file():
         raise UsageError("there is no earlier vocabulary here", where=str(previous))
     parts = {
-        table: Part(duck, source.table, source, places.log.get(table), scratch)
+        table: TableIngest(duck, source.table, source, places.log.get(table), scratch)
         for table, source in places.files.items()
     }
     limit, set_aside = config.data.quarantine_limit, out / QUARANTINE
@@ -255,7 +255,7 @@ def _write(
     }
 
 
-def _describe(duck: Engine, config: RecsysConfig, events: Path) -> dict[str, Any]:
+def _describe(duck: DuckEngine, config: RecsysConfig, events: Path) -> dict[str, Any]:
     """Time range, resolution and event types of the events written."""
     source = f"read_parquet({quote(str(events))})"
     first, last = duck.rows(
@@ -276,7 +276,7 @@ def _resolution(events: Path) -> Resolution:
     return detect_resolution(user, time)
 
 
-def _event_types(duck: Engine, config: RecsysConfig, source: str) -> dict[str, dict[str, Any]]:
+def _event_types(duck: DuckEngine, config: RecsysConfig, source: str) -> dict[str, dict[str, Any]]:
     """Event types with their numbers, what each counts as, and how many are read as stars."""
     meaning = config.events.meaning()
     rows = duck.rows(

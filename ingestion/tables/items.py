@@ -17,13 +17,13 @@ from recsys.data_schemas.tables import (
     TAG_LIMIT,
     TITLE_LIMIT,
 )
-from recsys.ingestion.tables.duck import Engine, name, quote
+from recsys.ingestion.tables.duck import DuckEngine, name, quote
 from recsys.ingestion.tables.readers import FILE, ROW
 from recsys.ingestion.tables.table_ingest import (
     BROKEN,
     LOG,
     PLACE,
-    Part,
+    TableIngest,
     blank,
 )
 from recsys.ingestion.tables.types import group
@@ -33,7 +33,7 @@ CONTROL = r"[\x00-\x08\x0B\x0C\x0E-\x1F\x7F]"
 _OURS = {*c.ITEM_STANDARD, c.POSITION, c.RECEIVED_AT, c.ITEM_INDEX}
 
 
-def stage_items(part: Part, previous: Path | None) -> int:
+def stage_items(part: TableIngest, previous: Path | None) -> int:
     """Make the table `vocabulary` of all items in vocabulary order; how many there are.
 
     `previous` is an earlier run's items.parquet: its items keep their places.
@@ -47,12 +47,12 @@ def stage_items(part: Part, previous: Path | None) -> int:
     return int(part.engine.one("SELECT count(*) FROM vocabulary"))
 
 
-def write_items(engine: Engine, path: Path) -> None:
+def write_items(engine: DuckEngine, path: Path) -> None:
     """Write the vocabulary, in order."""
     engine.copy(f"SELECT * FROM vocabulary ORDER BY {c.ITEM_INDEX}", path)
 
 
-def attribute_columns(part: Part, standard: Set[str] = _OURS) -> list[str]:
+def attribute_columns(part: TableIngest, standard: Set[str] = _OURS) -> list[str]:
     """Columns beyond the standard ones that may be attributes, by type."""
     kinds: dict[str, str] = {}
     spelled = {column.lower(): column for column in standard}
@@ -84,7 +84,7 @@ def _coarse(kind: pa.DataType) -> str:
     return named if named in ("bool", "string", "null") else "other"
 
 
-def keep_attributes(part: Part, attributes: list[str]) -> list[str]:
+def keep_attributes(part: TableIngest, attributes: list[str]) -> list[str]:
     """Leave string columns out that have too many values to be an attribute."""
     kept = []
     types = part.engine.describe(part.rows)
@@ -107,7 +107,7 @@ def keep_attributes(part: Part, attributes: list[str]) -> list[str]:
     return kept
 
 
-def _count_texts(part: Part) -> None:
+def _count_texts(part: TableIngest) -> None:
     """Count what cleaning will change and what is empty."""
     tags = f"list_filter({c.TAGS}, lambda t: coalesce(trim(t), '') <> '')"
     joined = (
@@ -142,7 +142,7 @@ def _tags(column: str) -> str:
     return f"coalesce({kept}, CAST([] AS VARCHAR[]))"
 
 
-def _merge(part: Part, previous: Path | None, attributes: list[str]) -> None:
+def _merge(part: TableIngest, previous: Path | None, attributes: list[str]) -> None:
     """The table `vocabulary`: every item of previous run, log and files, once, numbered."""
     engine = part.engine
     columns = [c.TITLE, c.DESCRIPTION, c.TAGS, c.CATEGORY, c.CREATED_AT, c.AVAILABLE, *attributes]
@@ -196,7 +196,9 @@ def _newest(column: str) -> str:
     return f"coalesce(l.{named}, f.{named}, {gone})"
 
 
-def _previous(engine: Engine, previous: Path | None, part: Part, columns: list[str]) -> str:
+def _previous(
+    engine: DuckEngine, previous: Path | None, part: TableIngest, columns: list[str]
+) -> str:
     """Name of a table holding the earlier vocabulary with today's columns."""
     types = engine.describe(part.rows)
     source = f"read_parquet({quote(str(previous))})" if previous else ""

@@ -38,7 +38,7 @@ from recsys.ingestion.tables.resolution import Resolution
 
 
 @dataclass(frozen=True)
-class Impressions:
+class ImpressionTable:
     """M shown lists in the order (time, position); lists in CSR form."""
 
     impression_id: npt.NDArray[np.object_]
@@ -61,11 +61,11 @@ class Impressions:
     def __len__(self) -> int:
         return len(self.user)
 
-    def before(self, now: int) -> "Impressions":
+    def before(self, now: int) -> "ImpressionTable":
         """The lists shown strictly before a time (µs)."""
         lists = int(np.searchsorted(self.time, now))
         rows = int(self.offsets[lists])
-        return Impressions(
+        return ImpressionTable(
             self.impression_id[:lists],
             self.user[:lists],
             self.time[:lists],
@@ -87,7 +87,7 @@ class Tables:
 
     catalogue: Catalogue
     interactions: Interactions
-    impressions: Impressions | None
+    impressions: ImpressionTable | None
     users: pa.Table | None
     """Attributes by user_id; users need not have events."""
     summary: dict[str, Any]
@@ -219,7 +219,7 @@ def _codes(column: pa.ChunkedArray, codes: dict[str, int]) -> npt.NDArray[np.int
     return np.concatenate(parts) if parts else np.empty(0, np.int16)
 
 
-def _impressions(file: Path) -> Impressions:
+def _impressions(file: Path) -> ImpressionTable:
     columns = [c.IMPRESSION_ID, USER_INDEX, c.TIMESTAMP, c.POSITION, ITEM_INDICES, c.PROPENSITIES]
     columns.append(c.CONTEXT)
     table = pq.read_table(file, columns=columns).combine_chunks()
@@ -232,7 +232,7 @@ def _impressions(file: Path) -> Impressions:
     propensity = np.full(offsets[-1], np.nan, np.float32)
     given = np.repeat(table[c.PROPENSITIES].is_valid().to_numpy(), lengths)
     propensity[given] = _flat(table[c.PROPENSITIES], pa.float32())
-    return Impressions(
+    return ImpressionTable(
         impression_id=table[c.IMPRESSION_ID].to_numpy(),
         user=table[USER_INDEX].to_numpy().astype(np.int32),
         time=table[c.TIMESTAMP].cast(pa.int64()).to_numpy(),

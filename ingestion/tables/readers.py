@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from recsys.data_schemas.columns import POSITION, RECEIVED_AT
 from recsys.data_schemas.errors import DataRefused, UsageError
 from recsys.data_schemas.tables import Column, Kind, Table
-from recsys.ingestion.tables.duck import Engine, name, quote
+from recsys.ingestion.tables.duck import DuckEngine, name, quote
 from recsys.ingestion.tables.types import check, group, wider
 
 FILE = "__file"
@@ -235,7 +235,7 @@ def _refuse_all_null(source: Source) -> None:
             )
 
 
-def view(engine: Engine, source: Source, as_name: str) -> None:
+def view(engine: DuckEngine, source: Source, as_name: str) -> None:
     """Make `as_name` a view of the raw rows with `FILE` and `ROW` beside the columns."""
     engine.run(f"CREATE TABLE {name(as_name + '_files')} (label VARCHAR, {FILE} INTEGER)")
     rows = ", ".join(f"({quote(str(f))}, {i})" for i, f in enumerate(source.files))

@@ -10,7 +10,7 @@ import duckdb
 from recsys.data_schemas import columns as c
 from recsys.data_schemas.errors import DataRefused
 from recsys.data_schemas.tables import RULES, Table
-from recsys.ingestion.tables.duck import Engine, name, quote
+from recsys.ingestion.tables.duck import DuckEngine, name, quote
 from recsys.ingestion.tables.readers import (
     FILE,
     ROW,
@@ -46,10 +46,10 @@ _BAD_TEXT = "invalid string encoding"
 
 
 @dataclass
-class Part:
+class TableIngest:
     """One table of an ingestion. `log` is its part of the service's log, if there is any."""
 
-    engine: Engine
+    engine: DuckEngine
     table: Table
     files: Source
     log: Source | None

@@ -157,14 +157,14 @@ def _print_suspects(config: "RecsysConfig") -> None:
     from recsys.features.future_check import scan
     from recsys.training.night.ranking_data import read
 
-    measured = read(folder)
-    last = int(np.searchsorted(measured.table.offsets, ROWS_SCANNED, "right")) - 1
-    offsets = measured.table.offsets[: max(last, 1) + 1]
+    ranking = read(folder)
+    last = int(np.searchsorted(ranking.table.offsets, ROWS_SCANNED, "right")) - 1
+    offsets = ranking.table.offsets[: max(last, 1) + 1]
     # Groups in the order of their time: the later ones are held against the earlier.
-    rank = np.argsort(np.argsort(measured.moments.now[: len(offsets) - 1], kind="stable"))
-    rows, names = int(offsets[-1]), measured.features.columns
+    rank = np.argsort(np.argsort(ranking.moments.now[: len(offsets) - 1], kind="stable"))
+    rows, names = int(offsets[-1]), ranking.features.columns
     group = np.repeat(rank, np.diff(offsets))
-    suspects = scan(np.asarray(measured.x[:rows]), measured.table.grade[:rows], group, names)
+    suspects = scan(np.asarray(ranking.x[:rows]), ranking.table.grade[:rows], group, names)
     for suspect in suspects:
         print(f"SUSPECT  {suspect.name}\n         {suspect.why}")
     print(f"{len(suspects)} of {len(names)} columns of the last night's {rows:,} rows look leaky")

@@ -178,11 +178,11 @@ def _compare(args: argparse.Namespace) -> int:
     if rows is None:
         _print_apart(args, first, second)
         return 0
-    from recsys.operations.open_release import open_runtime
+    from recsys.operations.open_release import load_release
 
     out = _compare_folder(config, args.out, first.version, second.version)
-    runtime = open_runtime(config, f"models:/{config.name}/{first.version}")
-    comparison = compare_releases.compare(config, runtime, rows, out)
+    loaded = load_release(config, f"models:/{config.name}/{first.version}")
+    comparison = compare_releases.compare(config, loaded, rows, out)
     page = out / "compare.html"
     if args.json:
         paired = compare_releases.as_json(comparison, rows, page)

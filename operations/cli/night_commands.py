@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from recsys.data_schemas.config import RecsysConfig, load_config
 from recsys.data_schemas.errors import ExitCode, UsageError
-from recsys.operations.rival_lines import differences
+from recsys.operations.ahead_lines import differences
 
 if TYPE_CHECKING:
     from recsys.operations.notify import Outcome
@@ -27,8 +27,8 @@ def run_nightly(args: argparse.Namespace) -> int:
     from recsys.training.night.catchup import missed
 
     config = load_config(args.config)
-    alone = args.single or args.dry_run
-    nights = [moment(args.until)] if alone else missed(config, moment(args.until))
+    single_source = args.single or args.dry_run
+    nights = [moment(args.until)] if single_source else missed(config, moment(args.until))
     if len(nights) > 1:
         print(f"catching up: {len(nights)} nights, until " + ", ".join(map(_date, nights)))
     code = ExitCode.DONE
@@ -176,7 +176,7 @@ def run_train(args: argparse.Namespace) -> int:
             for name, stage in fitted.stages.items():
                 print(f"{name}: {stage.path / name}")
             return ExitCode.DONE
-        groups, rows = ranking_data.measure(night, data, encoded, recipe, "ranker")
+        groups, rows = ranking_data.build_ranking_data(night, data, encoded, recipe, "ranker")
         rankers = fit_ranker.fit(night, data, rows, groups)
         return _done(rankers.path / "full", rankers.facts["ranker"])
 

@@ -11,10 +11,10 @@ from recsys.data_schemas.errors import ExitCode, UsageError
 from recsys.operations.batch_lists import ranked
 from recsys.operations.open_release import find_release
 from recsys.operations.user_ids import read_users
-from recsys.query import Ask
+from recsys.query import RankingQuery
 
 if TYPE_CHECKING:
-    from recsys.recommender import Runtime
+    from recsys.recommender import LoadedRelease
 
 
 def run_recommend(args: argparse.Namespace) -> int:
@@ -42,17 +42,17 @@ def run_recommend(args: argparse.Namespace) -> int:
     )
     aside = out.with_name(f".{out.name}.{os.getpid()}.part")
     release = find_release(config, args.model)
-    runtime = release.open_whole()
-    known = runtime.state.user_ids()
+    loaded = release.open_whole()
+    known = loaded.state.user_ids()
     users = known if asked is None else asked
     caps = config.serving.caps
-    ask = Ask("", end_of_data(runtime), k=args.k, keep_seen=args.keep_seen, caps=caps)
+    ask = RankingQuery("", end_of_data(loaded), k=args.k, keep_seen=args.keep_seen, caps=caps)
     try:
         with (
             pq.ParquetWriter(aside, schema) as writer,
             Reporter().task("recommend", len(users)) as task,
         ):
-            for rows in ranked(release, runtime, ask, users):
+            for rows in ranked(release, loaded, ask, users):
                 writer.write_table(pa.Table.from_pylist(rows, schema))
                 task.advance(len(rows))
         with aside.open("rb") as file:
@@ -60,12 +60,12 @@ def run_recommend(args: argparse.Namespace) -> int:
         aside.replace(out)
     finally:
         aside.unlink(missing_ok=True)
-    print(f"{len(users):,} lists of up to {args.k} items by version {runtime.version}: {out}")
+    print(f"{len(users):,} lists of up to {args.k} items by version {loaded.version}: {out}")
     if new := len(set(users) - set(known)):
         print(f"{new:,} of these users are unknown: theirs are the lists of somebody new")
     return ExitCode.DONE
 
 
-def end_of_data(runtime: "Runtime") -> int:
+def end_of_data(loaded: "LoadedRelease") -> int:
     """The moment just after the last event known, µs."""
-    return runtime.state.last_time() + 1
+    return loaded.state.last_time() + 1

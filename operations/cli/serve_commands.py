@@ -10,9 +10,9 @@ if TYPE_CHECKING:
     import socket
 
     from recsys.data_schemas.config import RecsysConfig
-    from recsys.serving.released_model import Engine
+    from recsys.serving.released_model import ReleasedModel
     from recsys.serving.server import Endpoint
-    from recsys.serving.settings import Settings
+    from recsys.serving.settings import ServiceSettings
 
 
 def add_parsers(subparsers: Any) -> None:
@@ -86,7 +86,7 @@ def run_serve(args: argparse.Namespace) -> int:
 def _worker(
     config_path: str,
     version: str | None,
-    settings: "Settings",
+    settings: "ServiceSettings",
     sock: "socket.socket",
     endpoint: "Endpoint",
 ) -> None:
@@ -122,33 +122,33 @@ class Releases:
         champion = self._registry.champion()
         return None if champion is None else str(champion)
 
-    def load(self, version: str | None) -> "Engine":
+    def load(self, version: str | None) -> "ReleasedModel":
         """A release over the newest state snapshot.
 
         Raises:
             RecsysError: there is no such version, or a part of it is damaged.
         """
-        from recsys.operations.open_release import open_runtime
+        from recsys.operations.open_release import load_release
 
-        return cast("Engine", open_runtime(self._config, version or self.poll()))
+        return cast("ReleasedModel", load_release(self._config, version or self.poll()))
 
     def versions(self) -> list[str]:
         """Versions that can be asked for, newest first."""
         return [str(entry.version) for entry in self._registry.list()]
 
 
-def make_settings(config: "RecsysConfig", args: argparse.Namespace) -> "Settings":
+def make_settings(config: "RecsysConfig", args: argparse.Namespace) -> "ServiceSettings":
     """The service's settings out of the config and the command line.
 
     Raises:
         UsageError: an experiment is not given as VERSION:SHARE.
     """
     from recsys.serving.server import LOOPBACK_NAMES
-    from recsys.serving.settings import Settings
+    from recsys.serving.settings import ServiceSettings
 
     serving = config.serving
     keys_file = config.path(serving.keys_file) if serving.keys_file else None
-    return Settings(
+    return ServiceSettings(
         timeout_ms=serving.timeout_ms,
         max_body_bytes=serving.max_body_bytes,
         max_candidates=serving.max_candidates,

@@ -32,7 +32,7 @@ class Candidates(NamedTuple):
     signals: dict[str, Floats]
 
 
-class RecallStage:
+class CandidateGenerator:
     """All sources of one bundle, asked together. Safe to call from several threads at once.
 
     Args:

@@ -1,4 +1,4 @@
-"""What every source shares: its inputs, its dials, its files, its scratch space.
+"""What every source shares: its inputs, its params, its files, its scratch space.
 
 A source is fitted on the events before a cut and then answers for any history: nothing about a
 user is stored. Shapes: E events, N items, h events of a history, n candidates.
@@ -33,7 +33,7 @@ HISTORY_LENGTH: Final = 50
 """Positive events a source reads, the latest; beyond it decay leaves nothing (0.8**50 = 1e-5)."""
 FORMAT_VERSION: Final = 1
 
-Dials = Mapping[str, tuple[float, tuple[float, ...]]]
+Params = Mapping[str, tuple[float, tuple[float, ...]]]
 """Name → (default, values worth trying)."""
 
 
@@ -53,9 +53,9 @@ class SourceInputs:
 class FittableSource(RecallSource):
     """A recall source that knows how to fit itself; the base of all that we ship."""
 
-    DIALS: ClassVar[Dials] = {}
+    PARAMS: ClassVar[Params] = {}
     n_items: int
-    dials: dict[str, float]
+    params: dict[str, float]
     logarithmic: ClassVar[bool] = False
     """Whether scores are logarithms of odds, so that their differences and not ratios compare."""
     fusion_weight: float = 1.0
@@ -66,7 +66,7 @@ class FittableSource(RecallSource):
     ) -> None:
         """Write the arrays and the facts that all sources have."""
         shared = {
-            "dials": self.dials,
+            "dials": self.params,
             "fit_until": self.fit_until,
             "fusion_weight": self.fusion_weight,
         }
@@ -82,20 +82,20 @@ class FittableSource(RecallSource):
         cls,
         interactions: Interactions,
         inputs: SourceInputs,
-        dials: Mapping[str, float],
+        params: Mapping[str, float],
         *,
         seed: int,
         workers: int,
     ) -> Self:
-        """Fit on all given events with the given dials (defaults for those absent)."""
+        """Fit on all given events with the given params (defaults for those absent)."""
         raise NotImplementedError
 
 
-def resolve_dials(name: str, known: Dials, given: Mapping[str, float]) -> dict[str, float]:
+def resolve_params(name: str, known: Params, given: Mapping[str, float]) -> dict[str, float]:
     """Defaults overlaid with what is given.
 
     Raises:
-        UsageError: a dial the source does not have, or one that is not a finite number ≥ 0.
+        UsageError: a param the source does not have, or one that is not a finite number ≥ 0.
     """
     unknown = sorted(set(given) - set(known))
     if unknown:

@@ -12,7 +12,7 @@ import pytest
 from recsys.data_schemas.api import to_microseconds
 from recsys.data_schemas.config import load_config
 from recsys.data_schemas.errors import ExitCode
-from recsys.operations import match
+from recsys.operations import release_queries
 from recsys.operations.cli.demo import service
 from recsys.operations.cli.main import main
 from recsys.serving.client import Client
@@ -188,13 +188,11 @@ def test_replayed_over_http_the_moments_get_the_scores_of_the_evaluation(workspa
     folder, _ = workspace
     table = later_events(folder).sort_by("timestamp")
     asked = {}
-    answer = match.lists_of_release
+    answer = release_queries.lists_of_release
 
-    def remembered(runtime, questions, name):
-        lists = answer(runtime, questions, name)
-        ids = [
-            [runtime.state.catalogue.id_of(int(i)) for i in row if i >= 0] for row in lists.items
-        ]
+    def remembered(loaded, questions, name):
+        lists = answer(loaded, questions, name)
+        ids = [[loaded.state.catalogue.id_of(int(i)) for i in row if i >= 0] for row in lists.items]
         for user, now, row, scores in zip(
             questions.users, questions.now, ids, lists.scores, strict=True
         ):

@@ -10,7 +10,7 @@ from recsys.data_schemas.errors import RecsysError
 from recsys.operations import batch_lists
 from recsys.operations.cli.recommend import end_of_data
 from recsys.operations.open_release import find_release
-from recsys.query import Ask
+from recsys.query import RankingQuery
 
 pytestmark = pytest.mark.filterwarnings("default")
 
@@ -22,25 +22,25 @@ def release(released):
 
 @pytest.fixture(scope="module")
 def question(release):
-    runtime = release.open_whole()
-    return runtime, Ask("", end_of_data(runtime), k=7)
+    loaded = release.open_whole()
+    return loaded, RankingQuery("", end_of_data(loaded), k=7)
 
 
 def test_processes_give_the_rows_of_one_in_the_same_order(release, question, monkeypatch):
-    runtime, ask = question
+    loaded, ask = question
     monkeypatch.setattr(batch_lists, "CHUNK", 4)
-    users = [*runtime.state.user_ids()[:13], "nobody-knows"]
-    alone = list(batch_lists.ranked(release, runtime, ask, users, processes=1))
-    assert [len(rows) for rows in alone] == [4, 4, 4, 2]
-    assert [row["user_id"] for rows in alone for row in rows] == users
-    assert list(batch_lists.ranked(release, runtime, ask, users, processes=2)) == alone
+    users = [*loaded.state.user_ids()[:13], "nobody-knows"]
+    single_source = list(batch_lists.ranked(release, loaded, ask, users, processes=1))
+    assert [len(rows) for rows in single_source] == [4, 4, 4, 2]
+    assert [row["user_id"] for rows in single_source for row in rows] == users
+    assert list(batch_lists.ranked(release, loaded, ask, users, processes=2)) == single_source
 
 
 def test_a_process_that_is_ended_is_one_message(release, question, monkeypatch):
-    runtime, ask = question
+    loaded, ask = question
     monkeypatch.setattr(batch_lists, "_rows_here", end_this_process)
     with pytest.raises(RecsysError, match="ended from outside"):
-        list(batch_lists.ranked(release, runtime, ask, ["a", "b"], processes=2))
+        list(batch_lists.ranked(release, loaded, ask, ["a", "b"], processes=2))
 
 
 def end_this_process(*_):

@@ -11,8 +11,8 @@ import pytest
 from recsys.data_schemas.api import to_microseconds
 from recsys.data_schemas.config import load_config
 from recsys.operations.cli.demo import service
-from recsys.operations.open_release import open_runtime
-from recsys.query import Ask
+from recsys.operations.open_release import load_release
+from recsys.query import RankingQuery
 from recsys.serving.client import Client
 
 MOMENTS, CANDIDATES = 40, 30
@@ -28,12 +28,12 @@ def test_replayed_moments_give_the_scores_of_the_release(released):
     events = pq.read_table(released / "data" / "events.parquet").to_pylist()
     moments = random.Random(3).sample(events, MOMENTS)
     moments.sort(key=lambda event: event["timestamp"])
-    runtime = open_runtime(load_config(config))
-    ids = [runtime.state.catalogue.id_of(i) for i in range(CANDIDATES)]
+    loaded = load_release(load_config(config))
+    ids = [loaded.state.catalogue.id_of(i) for i in range(CANDIDATES)]
 
     def expected(event):
         now = to_microseconds(event["timestamp"].astimezone(UTC))
-        answer = runtime.answer(Ask(event["user_id"], now, items=ids))
+        answer = loaded.answer(RankingQuery(event["user_id"], now, items=ids))
         return dict(zip(answer.item_ids, answer.scores, strict=True))
 
     def close(left, right):
@@ -55,9 +55,9 @@ def test_replayed_moments_give_the_scores_of_the_release(released):
         client.put_item("later", title="It came later")
         for event in moments:
             close(replayed(event), expected(event))
-        close(served[0][1], scores(client.rank(served[0][0], ids, as_of=_data_end(runtime))))
+        close(served[0][1], scores(client.rank(served[0][0], ids, as_of=_data_end(loaded))))
 
 
-def _data_end(runtime):
+def _data_end(loaded):
     """Just after the end of the data: where the frozen clock stood for the first served list."""
-    return datetime.fromtimestamp(runtime.data_end / 1e6 + 2e-6, UTC)
+    return datetime.fromtimestamp(loaded.data_end / 1e6 + 2e-6, UTC)

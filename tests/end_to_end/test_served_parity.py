@@ -15,7 +15,7 @@ from recsys.features.kinds.user_activity import UserActivity
 from recsys.features.parity import LIMIT
 from recsys.operations.cli.demo import service
 from recsys.operations.cli.main import main
-from recsys.operations.open_release import open_runtime
+from recsys.operations.open_release import load_release
 from recsys.serving.client import Client
 from recsys.storage.progress import Reporter
 from recsys.storage.registry import Registry
@@ -58,9 +58,9 @@ def folder(tmp_path_factory, tiny_model, slice_of_movies):
 def serve_a_day(folder, config, users):
     """Lists between late events, events of a type never seen, new and changed items, a wish to be
     forgotten; some requests bring their own history or items."""
-    runtime = open_runtime(config)
-    ids = [runtime.state.catalogue.id_of(i) for i in range(30)]
-    end = runtime.data_end
+    loaded = load_release(config)
+    ids = [loaded.state.catalogue.id_of(i) for i in range(30)]
+    end = loaded.data_end
     with service(folder / "recsys.yaml") as address, Client(address, timeout=60) as client:
         for number in range(LISTS):
             user, item = users[number], ids[number]

@@ -27,25 +27,25 @@ def lists_of(*rows: list[int], scores: list[list[float]] | None = None) -> Ranke
     return RankedLists.of("x", list(zip(rows, given, strict=True)), length)
 
 
-def judged(groups: list[dict[int, int]], *rows: list[int]) -> metrics.Judged:
-    return metrics.judge(truth_of(*groups), lists_of(*rows))
+def matched(groups: list[dict[int, int]], *rows: list[int]) -> metrics.MatchedLists:
+    return metrics.match(truth_of(*groups), lists_of(*rows))
 
 
 def test_recall_divides_by_all_relevant_items_even_beyond_k() -> None:
-    found = judged([{1: 1, 2: 1, 3: 1}, {9: 1}], [1, 7, 2, 3], [4, 5, 6, 7])
+    found = matched([{1: 1, 2: 1, 3: 1}, {9: 1}], [1, 7, 2, 3], [4, 5, 6, 7])
     np.testing.assert_allclose(metrics.recall(found, 1), [1 / 3, 0])
     np.testing.assert_allclose(metrics.recall(found, 3), [2 / 3, 0])
     np.testing.assert_allclose(metrics.recall(found, 4), [1, 0])
 
 
 def test_precision_divides_by_k_even_when_the_list_is_short() -> None:
-    found = judged([{1: 1, 2: 1}], [1])
+    found = matched([{1: 1, 2: 1}], [1])
     np.testing.assert_allclose(metrics.precision(found, 5), [1 / 5])
     np.testing.assert_allclose(metrics.recall(found, 5), [1 / 2])
 
 
 def test_hit_rate_and_reciprocal_rank_look_for_the_first_hit() -> None:
-    found = judged([{1: 1, 2: 1}, {1: 1}, {8: 1}], [5, 1, 2], [1, 3, 4], [1, 2, 3])
+    found = matched([{1: 1, 2: 1}, {1: 1}, {8: 1}], [5, 1, 2], [1, 3, 4], [1, 2, 3])
     np.testing.assert_allclose(metrics.hit_rate(found, 1), [0, 1, 0])
     np.testing.assert_allclose(metrics.hit_rate(found, 2), [1, 1, 0])
     np.testing.assert_allclose(metrics.mrr(found), [1 / 2, 1, 0])
@@ -53,13 +53,13 @@ def test_hit_rate_and_reciprocal_rank_look_for_the_first_hit() -> None:
 
 
 def test_average_precision_is_the_mean_of_precision_at_hits() -> None:
-    found = judged([{1: 1, 2: 1, 3: 1}], [1, 7, 2, 8])
+    found = matched([{1: 1, 2: 1, 3: 1}], [1, 7, 2, 8])
     np.testing.assert_allclose(metrics.average_precision(found, 4), [(1 / 1 + 2 / 3) / 3])
     np.testing.assert_allclose(metrics.average_precision(found, 2), [(1 / 1) / 3])
 
 
 def test_ndcg_uses_exponential_gain_and_the_best_possible_order() -> None:
-    found = judged([{1: 3, 2: 1}], [7, 2, 1])
+    found = matched([{1: 3, 2: 1}], [7, 2, 1])
     got = 1 / np.log2(3) + 7 / np.log2(4)
     best = 7 / np.log2(2) + 1 / np.log2(3)
     np.testing.assert_allclose(metrics.ndcg(found, 3), [got / best])
@@ -69,25 +69,25 @@ def test_ndcg_uses_exponential_gain_and_the_best_possible_order() -> None:
 
 
 def test_the_ideal_list_is_cut_at_k_too() -> None:
-    found = judged([{1: 1, 2: 1, 3: 1}], [1, 9, 8])
+    found = matched([{1: 1, 2: 1, 3: 1}], [1, 9, 8])
     np.testing.assert_allclose(metrics.ndcg(found, 1), [1])
     best = 1 + 1 / np.log2(3) + 1 / np.log2(4)
     np.testing.assert_allclose(metrics.ndcg(found, 3), [1 / best])
 
 
 def test_auc_counts_pairs_and_what_the_list_lacks_as_lost() -> None:
-    found = judged([{1: 1}, {1: 1, 2: 1}, {1: 1, 2: 1}], [5, 1, 6], [1, 5, 2], [1, 5, 6])
+    found = matched([{1: 1}, {1: 1, 2: 1}, {1: 1, 2: 1}], [5, 1, 6], [1, 5, 2], [1, 5, 6])
     np.testing.assert_allclose(metrics.auc(found), [1 / 2, (1 + 0) / 2, (2 + 0) / 4])
 
 
 def test_auc_counts_a_tie_as_half() -> None:
     lists = lists_of([5, 1, 6], scores=[[0.5, 0.5, 0.1]])
-    found = metrics.judge(truth_of({1: 1}), lists)
+    found = metrics.match(truth_of({1: 1}), lists)
     np.testing.assert_allclose(metrics.auc(found), [(0.5 + 1) / 2])
 
 
 def test_a_group_without_relevant_items_has_no_value() -> None:
-    found = judged([{}, {1: 0, 2: -1}, {1: 1}], [1, 2], [1, 2], [1, 2])
+    found = matched([{}, {1: 0, 2: -1}, {1: 1}], [1, 2], [1, 2], [1, 2])
     for value in (
         metrics.ndcg(found, 2),
         metrics.recall(found, 2),
@@ -102,32 +102,32 @@ def test_a_group_without_relevant_items_has_no_value() -> None:
 
 
 def test_all_positive_groups_have_no_auc_but_everything_else() -> None:
-    found = judged([{1: 1, 2: 1}], [2, 1])
+    found = matched([{1: 1, 2: 1}], [2, 1])
     assert np.isnan(metrics.auc(found)[0])
     for value in (metrics.ndcg(found, 2), metrics.recall(found, 2), metrics.mrr(found)):
         np.testing.assert_allclose(value, [1])
 
 
 def test_an_empty_list_is_a_list_of_misses() -> None:
-    found = judged([{1: 1}, {1: 1}], [], [1])
+    found = matched([{1: 1}, {1: 1}], [], [1])
     np.testing.assert_allclose(metrics.ndcg(found, 5), [0, 1])
     np.testing.assert_allclose(metrics.mrr(found), [0, 1])
     np.testing.assert_allclose(metrics.auc(found), [0, NAN])
 
 
 def test_a_list_of_hits_alone_that_lacks_some_scores_the_share_it_holds() -> None:
-    found = judged([{1: 1, 2: 1, 3: 1}], [2])
+    found = matched([{1: 1, 2: 1, 3: 1}], [2])
     np.testing.assert_allclose(metrics.auc(found), [1 / 3])
 
 
 def test_lists_without_any_place_are_misses() -> None:
     lists = RankedLists("x", np.empty((1, 0), np.int32), np.empty((1, 0), np.float32))
-    found = metrics.judge(truth_of({1: 1}), lists)
+    found = metrics.match(truth_of({1: 1}), lists)
     assert metrics.ndcg(found, 3)[0] == metrics.mrr(found)[0] == metrics.recall(found, 3)[0] == 0
 
 
 def test_an_item_shown_again_is_no_second_hit() -> None:
-    found = judged([{1: 1, 2: 1}], [1, 1, 1])
+    found = matched([{1: 1, 2: 1}], [1, 1, 1])
     np.testing.assert_allclose(metrics.recall(found, 3), [1 / 2])
     assert found.repeated == 2
 
@@ -181,7 +181,7 @@ def test_popularity_bias_is_list_minus_history() -> None:
 def test_serendipity_pays_for_hits_nobody_would_guess() -> None:
     popularity = np.array([0, 1, 2])
     found_truth, lists = truth_of({0: 1, 2: 1}), lists_of([2, 0, 1])
-    value = metrics.serendipity(metrics.judge(found_truth, lists), lists, 3, popularity)
+    value = metrics.serendipity(metrics.match(found_truth, lists), lists, 3, popularity)
     np.testing.assert_allclose(value, [(0 + 1) / 3])
 
 
@@ -215,7 +215,7 @@ def test_equal_predictions_share_a_bin() -> None:
 
 def test_arrays_that_do_not_fit_say_what_was_expected() -> None:
     with pytest.raises(RecsysError, match=r"lists 'x' \(groups\)"):
-        metrics.judge(truth_of({1: 1}), lists_of([1], [2]))
+        metrics.match(truth_of({1: 1}), lists_of([1], [2]))
     with pytest.raises(RecsysError, match="item after padding"):
         RankedLists("x", np.array([[-1, 2]], np.int32), np.zeros((1, 2), np.float32))
     with pytest.raises(RecsysError, match="twice in one group"):
@@ -264,7 +264,7 @@ def test_accuracy_metrics_equal_ir_measures(random_case: tuple[Truth, RankedList
         for g in range(truth.n_groups)
         for i, s in zip(lists.items[g], lists.scores[g], strict=True)
     ]
-    found = metrics.judge(truth, lists)
+    found = metrics.match(truth, lists)
     pairs = {
         nDCG @ k: metrics.ndcg(found, k, "linear"),
         R @ k: metrics.recall(found, k),
@@ -293,7 +293,7 @@ def test_ndcg_and_auc_equal_scikit_learn() -> None:
         order = np.argsort(-score, kind="stable")
         truth = truth_of({i: int(v) for i, v in enumerate(grade)})
         lists = lists_of(order.tolist(), scores=[score[order].tolist()])
-        found = metrics.judge(truth, lists)
+        found = metrics.match(truth, lists)
         label = (grade > 0).astype(int)
         if 0 < label.sum() < 20:
             assert metrics.auc(found)[0] == pytest.approx(roc_auc_score(label, score))

@@ -7,7 +7,7 @@ import pytest
 
 from recsys.data_schemas.errors import DataRefused, UsageError
 from recsys.evaluation.position_bias import (
-    Shown,
+    ShownRows,
     estimate_position_bias,
     first_place_chance,
     rows_of_lists,
@@ -19,7 +19,7 @@ KNOWN = np.array([1.0, 0.7, 0.5, 0.4, 0.3])
 """Looked at, relative to the first place."""
 
 
-def shown_lists(lists: int, *, noise: float, swap: bool, seed: int) -> Shown:
+def shown_lists(lists: int, *, noise: float, swap: bool, seed: int) -> ShownRows:
     """Lists of five of thirty items, ordered by relevance plus noise; clicks = seen × relevant."""
     rng = np.random.default_rng(seed)
     relevance = np.linspace(0.6, 0.05, 30)
@@ -37,7 +37,7 @@ def shown_lists(lists: int, *, noise: float, swap: bool, seed: int) -> Shown:
             table[row, upper], table[row, upper + 1] = np.where(flip, b, a), np.where(flip, a, b)
         other[row, upper], other[row, upper + 1] = upper + 1, upper
     clicked = rng.random(picked.shape) < KNOWN * relevance[picked]
-    return Shown(
+    return ShownRows(
         np.tile(np.arange(PLACES), lists),
         picked.ravel(),
         clicked.ravel().astype(int),
@@ -64,7 +64,7 @@ def test_known_bias_is_recovered(noise: float, swap: bool, method: str) -> None:
 def test_em_is_the_last_resort_and_sees_the_fall() -> None:
     """Questions never move, so only the score's bands can speak."""
     shown = shown_lists(12_000, noise=0.3, swap=False, seed=5)
-    fixed = Shown(
+    fixed = ShownRows(
         shown.place, np.arange(len(shown.place)), shown.clicked, shown.user, None, shown.score
     )
     found = estimate_position_bias(fixed, PLACES, resamples=20)
@@ -77,7 +77,7 @@ def test_em_is_the_last_resort_and_sees_the_fall() -> None:
 def test_no_bias_is_found_where_there_is_none() -> None:
     shown = shown_lists(8000, noise=0.3, swap=True, seed=6)
     rng = np.random.default_rng(1)
-    flat = Shown(
+    flat = ShownRows(
         shown.place, shown.question, (rng.random(len(shown.place)) < 0.2).astype(int),
         shown.user, shown.swapped_with,
     )  # fmt: skip
@@ -88,11 +88,11 @@ def test_no_bias_is_found_where_there_is_none() -> None:
 def test_rows_that_cannot_speak_are_refused_with_a_remedy() -> None:
     place = np.zeros(10, int)
     with pytest.raises(DataRefused, match="no click"):
-        estimate_position_bias(Shown(place, place, place, place), 3)
+        estimate_position_bias(ShownRows(place, place, place, place), 3)
     with pytest.raises(DataRefused, match="explore_share"):
-        estimate_position_bias(Shown(place, place, place + 1, place), 3)
+        estimate_position_bias(ShownRows(place, place, place + 1, place), 3)
     with pytest.raises(UsageError, match="one length"):
-        Shown(place, place, place[:3], place)
+        ShownRows(place, place, place[:3], place)
 
 
 def test_the_services_rare_swaps_tell_the_bias() -> None:

@@ -67,8 +67,8 @@ def test_impressions_are_ranked_among_what_was_shown() -> None:
     ours = ranked_candidates("ours", offsets, items, np.array([0.1, 0.5, 0.5, 0.2, 0.9]), 3)
     assert ours.items.tolist() == [[5, 6, 4], [7, 4, -1]]
     assert isinstance(ours, RankedLists)
-    np.testing.assert_allclose(metrics.mrr(metrics.judge(truth, ours)), [1 / 2, 1 / 2])
-    np.testing.assert_allclose(metrics.auc(metrics.judge(truth, ours)), [(0.5 + 1) / 2, 0])
+    np.testing.assert_allclose(metrics.mrr(metrics.match(truth, ours)), [1 / 2, 1 / 2])
+    np.testing.assert_allclose(metrics.auc(metrics.match(truth, ours)), [(0.5 + 1) / 2, 0])
     assert ranked_candidates("ours", offsets, items, np.arange(5.0), 1).items.tolist() == [[6], [7]]
 
 

@@ -211,7 +211,7 @@ def test_item_segments_judge_the_whole_list_by_part_of_the_truth(
     from recsys.evaluation import metrics
 
     cold = popularity[truth.items] == 0
-    values = metrics.ndcg(metrics.judge(truth.restricted(cold), systems[0]), 10)
+    values = metrics.ndcg(metrics.match(truth.restricted(cold), systems[0]), 10)
     row = evaluation.segments["items"][0]
     assert row.label == "cold_items"
     assert row.systems["good"].value == pytest.approx(np.nanmean(values))
@@ -256,7 +256,7 @@ def test_written_files_hold_the_same_numbers(evaluation: Evaluation, tmp_path: P
     tree = json.loads((page.parent / "report.json").read_text(encoding="utf-8"))
     own = evaluation.systems["good"]["ndcg@10"]
     assert tree["evaluation"]["systems"]["good"]["ndcg@10"] == own._asdict()
-    assert tree["context"]["sources"][0]["dials"] == {"factors": 64}
+    assert tree["context"]["sources"][0]["params"] == {"factors": 64}
     table = pq.read_table(page.parent / "report.parquet")
     values = table.column("good/ndcg@10").to_numpy()
     assert values.mean() == pytest.approx(own.value, rel=1e-5)

@@ -37,8 +37,8 @@ def test_same_seed_same_interval_other_seed_nearly() -> None:
 def test_a_column_does_not_depend_on_its_neighbours() -> None:
     columns, user = RNG.normal(size=(200, 5)), np.arange(200) // 2
     whole = bootstrap(columns, user, resamples=100, seed=4)
-    alone = bootstrap(columns[:, 3:4], user, resamples=100, seed=4)
-    np.testing.assert_allclose(whole.replicates[:, 3], alone.replicates[:, 0], rtol=1e-12)
+    single_source = bootstrap(columns[:, 3:4], user, resamples=100, seed=4)
+    np.testing.assert_allclose(whole.replicates[:, 3], single_source.replicates[:, 0], rtol=1e-12)
 
 
 def test_width_is_that_of_the_t_interval() -> None:

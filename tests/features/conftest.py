@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from recsys.features.catalogue import Catalogue
-from recsys.features.random_world import Trial, item_table
+from recsys.features.random_world import RandomWorld, item_table
 
 
 @pytest.fixture
@@ -14,8 +14,8 @@ def catalogue() -> Catalogue:
 
 
 @pytest.fixture(scope="session")
-def trial() -> Trial:
-    return Trial.make(3)
+def trial() -> RandomWorld:
+    return RandomWorld.make(3)
 
 
 @pytest.fixture

@@ -11,10 +11,16 @@ from recsys.features.array_counts import (
     _seek,
     count_windows,
 )
-from recsys.features.counter_query import Column
+from recsys.features.counter_query import CountColumn
 from recsys.features.rows import ANY_POSITION
 
-COLUMNS = (Column((), 0), Column((), 24), Column((1,), 24), Column((0, 2), 168), Column((9,), 3))
+COLUMNS = (
+    CountColumn((), 0),
+    CountColumn((), 24),
+    CountColumn((1,), 24),
+    CountColumn((0, 2), 168),
+    CountColumn((9,), 3),
+)
 TYPES = (np.int32, np.int16, np.int64, np.int64)
 event = st.tuples(st.integers(-1, 2), st.integers(0, 2), st.integers(-9, 200), st.integers(0, 50))
 bounds = st.one_of(st.just(ANY_POSITION), st.integers(0, 60))

@@ -97,8 +97,8 @@ def test_lent_items_leave_no_trace(catalogue):
     before = [catalogue.fields(i) for i in range(12)]
     pool = catalogue._pool_size
     for _ in range(3):
-        lent = {"item_id": "lent", "tags": ["all", "odd"], "category": "c", "colour": "red"}
-        catalogue.append(lent)
+        inline = {"item_id": "lent", "tags": ["all", "odd"], "category": "c", "colour": "red"}
+        catalogue.append(inline)
         catalogue.append({"item_id": "lent too", "tags": ["all"]})
         catalogue.forget_from(12)
     assert catalogue.n_items == 12

@@ -19,7 +19,7 @@ from recsys.features.random_world import (
     SIGNALS,
     START,
     TYPES,
-    Trial,
+    RandomWorld,
     item_table,
 )
 
@@ -110,7 +110,7 @@ def test_a_class_that_is_no_feature_is_refused():
 # -- item-side columns that are kept ----------------------------------------------------------------
 
 
-def kept_and_fresh(trial: Trial, state, kept: FeatureSet, group: int):
+def kept_and_fresh(trial: RandomWorld, state, kept: FeatureSet, group: int):
     part = dict(trial.rows.groups())[group]
     moment = trial.moment(state, group, part)
     return kept.online(moment), FeatureSet(kept.features).online(moment)

@@ -30,8 +30,8 @@ from recsys.features.kinds.trend import Trend
 from recsys.features.kinds.user_activity import UserActivity, UserDiversity
 from recsys.features.kinds.user_attribute import UserAttribute
 from recsys.features.kinds.window_count import WindowCount
-from recsys.features.random_world import START, Trial, item_table
-from recsys.features.ranking_context import Moment
+from recsys.features.random_world import START, RandomWorld, item_table
+from recsys.features.ranking_context import RankingContext
 
 NAN = float("nan")
 NOW = START + 10 * DAY
@@ -65,7 +65,7 @@ def history(items=(), days_ago=(), kinds=None, grades=None):
 def moment(items=(0, 1, 2, 3), past=None, **more):
     catalogue = Catalogue.from_table(item_table(12))
     given = {"signals": {}, "state": None, "catalogue": catalogue, "kinds": ("view", "click")}
-    return Moment(NOW, past or history(), np.array(items, np.int32), **(given | more))
+    return RankingContext(NOW, past or history(), np.array(items, np.int32), **(given | more))
 
 
 def online(feature, *args, **more):
@@ -243,7 +243,7 @@ def test_context_is_what_the_request_says():
 
 def test_time_of_day_and_week():
     monday = 4 * DAY  # 1970-01-05
-    at = Moment(monday + 6 * HOUR, history(), np.zeros(1, np.int32), {}, None, None)
+    at = RankingContext(monday + 6 * HOUR, history(), np.zeros(1, np.int32), {}, None, None)
     assert TimeOf("week").online(at)[0] == 0
     assert TimeOf("day").online(at)[0] == 6
 
@@ -264,7 +264,7 @@ def test_every_kind_says_what_it_is(kind):
     [WindowCount("item", "click", DAY), Trend("", DAY, 7 * DAY), Overlap("tag"), Age()],
     ids=lambda feature: feature.column,
 )
-def test_no_candidates_give_no_values(feature, trial: Trial):
+def test_no_candidates_give_no_values(feature, trial: RandomWorld):
     state = trial.state(50)
-    at = Moment(NOW, history(), np.zeros(0, np.int32), {}, state, state.catalogue)
+    at = RankingContext(NOW, history(), np.zeros(0, np.int32), {}, state, state.catalogue)
     assert feature.online(at).shape in {(0,), (1,)}

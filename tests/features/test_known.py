@@ -6,8 +6,8 @@ import pytest
 
 from recsys.data_schemas.meaning import DEFAULT_TYPES, EventMeaning
 from recsys.features.catalogue import Catalogue
-from recsys.features.parity import Places, with_log
-from recsys.features.random_world import Trial, _impressions
+from recsys.features.parity import ItemPlaces, with_log
+from recsys.features.random_world import RandomWorld, _impressions
 
 MEANING = EventMeaning(DEFAULT_TYPES)
 COLUMNS = ("item", "time", "weight", "grade", "position")
@@ -26,25 +26,25 @@ def log_table(records, base=0):
 
 
 @pytest.mark.parametrize("cut", [0, 80, 249])
-def test_tables_and_log_are_the_whole(trial: Trial, cut):
+def test_tables_and_log_are_the_whole(trial: RandomWorld, cut):
     catalogue, whole = Catalogue.from_table(trial.table), trial.interactions
     base = whole.where(whole.position < cut)
-    joined = with_log(base, log_table(trial.log[cut:]), Places(catalogue, {}), MEANING, 0)
+    joined = with_log(base, log_table(trial.log[cut:]), ItemPlaces(catalogue, {}), MEANING, 0)
     for name in COLUMNS:
         np.testing.assert_array_equal(getattr(joined, name), getattr(whole, name))
     assert joined.user_ids[joined.user].tolist() == whole.user_ids[whole.user].tolist()
     assert [joined.kinds[k] for k in joined.kind] == [whole.kinds[k] for k in whole.kind]
 
 
-def test_the_log_is_numbered_behind_the_tables(trial: Trial):
+def test_the_log_is_numbered_behind_the_tables(trial: RandomWorld):
     catalogue, whole = Catalogue.from_table(trial.table), trial.interactions
     base = whole.where(whole.position < 80)
     log = log_table(trial.log[80:], base=80)
-    joined = with_log(base, log, Places(catalogue, {}), MEANING, 80)
+    joined = with_log(base, log, ItemPlaces(catalogue, {}), MEANING, 80)
     np.testing.assert_array_equal(joined.position, whole.position)
 
 
-def test_an_item_counts_from_the_moment_it_was_posted(trial: Trial):
+def test_an_item_counts_from_the_moment_it_was_posted(trial: RandomWorld):
     """Events on it before are left out, as the fold leaves them out; other types and users stay."""
     catalogue, base = Catalogue.from_table(trial.table), trial.interactions
     log = pa.table(
@@ -57,7 +57,7 @@ def test_an_item_counts_from_the_moment_it_was_posted(trial: Trial):
             "position": [5, 9, 10],
         }
     )
-    places = Places(catalogue, {"fresh": (catalogue.n_items, 7)})
+    places = ItemPlaces(catalogue, {"fresh": (catalogue.n_items, 7)})
     joined = with_log(base, log, places, MEANING, len(trial.log))
     assert len(joined) == len(base) + 1
     assert joined.n_items == base.n_items + 1
@@ -65,12 +65,12 @@ def test_an_item_counts_from_the_moment_it_was_posted(trial: Trial):
     assert joined.kinds == (*base.kinds, "wish")
 
 
-def test_nothing_behind_the_tables_changes_nothing(trial: Trial):
+def test_nothing_behind_the_tables_changes_nothing(trial: RandomWorld):
     catalogue, base = Catalogue.from_table(trial.table), trial.interactions
-    assert with_log(base, log_table(trial.log)[:0], Places(catalogue, {}), MEANING, 9) is base
+    assert with_log(base, log_table(trial.log)[:0], ItemPlaces(catalogue, {}), MEANING, 9) is base
 
 
-def test_lists_of_tables_and_log_are_the_whole(trial: Trial):
+def test_lists_of_tables_and_log_are_the_whole(trial: RandomWorld):
     catalogue = Catalogue.from_table(trial.table)
     first, second = (_impressions(part, catalogue) for part in (trial.log[:120], trial.log[120:]))
     joined, whole = first.joined(second), trial.impressions

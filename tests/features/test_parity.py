@@ -24,13 +24,13 @@ from recsys.features.parity import (
     relative,
     served_rows,
 )
-from recsys.features.random_world import SIGNALS, TYPES, Trial
+from recsys.features.random_world import SIGNALS, TYPES, RandomWorld
 from recsys.features.rows import ANY_POSITION, Rows
 
 pytestmark = pytest.mark.parity
 
 
-def every_kind(trial: Trial, bucket: str = "hour") -> FeatureSet:
+def every_kind(trial: RandomWorld, bucket: str = "hour") -> FeatureSet:
     """A set in which each kind occurs."""
     config = FeaturesConfig(bucket=bucket, windows=("1d", "3d", "7d"))
     catalogue = Catalogue.from_table(trial.table)
@@ -56,7 +56,7 @@ def every_kind(trial: Trial, bucket: str = "hour") -> FeatureSet:
     st.sampled_from(["minute", "hour", "day"]),
 )
 def test_both_readings_agree_on_any_stream(seed, n_events, bucket):
-    trial = Trial.make(seed, n_events=n_events, bucket=bucket, n_lists=10)
+    trial = RandomWorld.make(seed, n_events=n_events, bucket=bucket, n_lists=10)
     features = every_kind(trial, bucket)
     differences = compare_served(trial.online(features), trial.batch(features), features.columns)
     assert broken(differences) == []
@@ -88,7 +88,7 @@ def test_what_was_known_decides_and_not_the_time_of_the_event(trial):
 
 @pytest.mark.parametrize(("seed", "bucket"), [(4, "minute"), (5, "hour"), (6, "day")])
 def test_counts_by_sql_are_those_of_arrays(seed, bucket):
-    trial = Trial.make(seed, bucket=bucket)
+    trial = RandomWorld.make(seed, bucket=bucket)
     features = every_kind(trial, bucket)
     np.testing.assert_array_equal(trial.batch(features, "duckdb"), trial.batch(features))
 
@@ -106,7 +106,7 @@ def test_one_row_reads_the_same_alone_as_among_others(trial):
     whole = trial.batch(features)
     rows = trial.rows
     for group, part in list(rows.groups())[:4]:
-        alone = Rows(
+        single_source = Rows(
             np.array([0, 1]),
             rows.user[group : group + 1],
             rows.now[group : group + 1],
@@ -117,7 +117,7 @@ def test_one_row_reads_the_same_alone_as_among_others(trial):
             {name: values[group : group + 1] for name, values in rows.context.items()},
         )
         np.testing.assert_array_equal(
-            features.batch(alone, trial.inputs()), whole[part.stop - 1 : part.stop]
+            features.batch(single_source, trial.inputs()), whole[part.stop - 1 : part.stop]
         )
 
 

@@ -20,13 +20,13 @@ from recsys.features.counter_query import (
     PAIRS,
     POSITION_BOUND,
     ROW,
-    Column,
+    CountColumn,
     unknown_yet,
     window_counts,
 )
 
 SNAPSHOTS = Path(__file__).parent / "snapshots"
-COLUMNS = (Column((), 0), Column((), 24), Column((1,), 24), Column((0, 2), 168))
+COLUMNS = (CountColumn((), 0), CountColumn((), 24), CountColumn((1,), 24), CountColumn((0, 2), 168))
 QUERIES = {"window_counts": window_counts, "unknown_yet": unknown_yet}
 
 

@@ -15,7 +15,7 @@ from recsys.features.interactions import DAY
 from recsys.features.kinds.smoothed_rate import SmoothedRate
 from recsys.features.kinds.trend import Trend
 from recsys.features.kinds.window_count import WindowCount
-from recsys.features.random_world import Trial
+from recsys.features.random_world import RandomWorld
 from recsys.features.rows import ANY_POSITION, BatchInputs, Rows
 from recsys.ingestion.generator import generate, settings_of
 from recsys.ingestion.tables.ingest import ingest
@@ -89,7 +89,7 @@ def same_on_every_engine(features, rows, inputs):
 
 @pytest.mark.parametrize("seed", [1, 2])
 def test_spark_gives_the_table_of_the_other_engines(spark, seed):
-    trial = Trial.make(seed)
+    trial = RandomWorld.make(seed)
     same_on_every_engine(every_count("click"), trial.rows, trial.inputs())
 
 

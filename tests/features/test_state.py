@@ -11,7 +11,7 @@ from recsys.data_schemas.errors import RecsysError, UsageError
 from recsys.data_schemas.log_record import LogRecord
 from recsys.features.catalogue import Catalogue
 from recsys.features.interactions import DAY, HOUR, SECOND
-from recsys.features.random_world import START, Trial, item_table
+from recsys.features.random_world import START, RandomWorld, item_table
 from recsys.features.ranking_context import Count, CountPlan, OnlineCounts
 from recsys.features.state import OnlineState
 
@@ -229,7 +229,7 @@ def test_records_that_make_no_sense_are_counted_and_passed_over(empty):
 )
 def test_snapshot_and_log_give_the_same_bytes(tmp_path_factory, seed, sizes, until):
     folder = tmp_path_factory.mktemp("states")
-    trial = Trial.make(seed, n_events=120, n_lists=1)
+    trial = RandomWorld.make(seed, n_events=120, n_lists=1)
     changes = [
         LogRecord(0, "item", {"item_id": "item-1", "category": "category0"}, 0),
         LogRecord(0, "item", {"item_id": "new", "tags": ["all"]}, 0),

@@ -14,9 +14,9 @@ import uvicorn
 
 from recsys.data_schemas.errors import RecsysError
 from recsys.serving.app import App
-from recsys.serving.released_model import Answer
+from recsys.serving.released_model import RankingResult
 from recsys.serving.server import Endpoint, address, bind
-from recsys.serving.settings import Settings
+from recsys.serving.settings import ServiceSettings
 from recsys.storage.eventlog import open_log
 
 PATIENCE = 120.0
@@ -68,7 +68,7 @@ class FakeEngine:
             }
             for _ in scored[: ask.explain]
         ]
-        return Answer(
+        return RankingResult(
             [i for _, i in scored],
             [s for s, _ in scored],
             unknown,
@@ -162,7 +162,9 @@ async def running(path, provider=None, with_model=True, **settings):
     # No answer is to depend on how slow the machine is.
     settings = {**given, "timeout_ms": 60_000, **settings}
     app = App(
-        provider or FakeProvider(), lambda: open_log(path / "log.sqlite"), Settings(**settings)
+        provider or FakeProvider(),
+        lambda: open_log(path / "log.sqlite"),
+        ServiceSettings(**settings),
     )
     await app.start()
     if with_model:
@@ -230,7 +232,7 @@ def live(tmp_path):
         settings = {**given, "timeout_ms": 60_000, **settings}
         log = tmp_path / "log.sqlite"
         return LiveServer(
-            App(provider or FakeProvider(), lambda: open_log(log), Settings(**settings))
+            App(provider or FakeProvider(), lambda: open_log(log), ServiceSettings(**settings))
         )
 
     return start

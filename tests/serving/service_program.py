@@ -20,11 +20,11 @@ from recsys.serving.server import (
     run_worker,
     supervise,
 )
-from recsys.serving.settings import Settings
+from recsys.serving.settings import ServiceSettings
 from recsys.storage.eventlog import open_log
 
 # No answer is to depend on how slow the machine is.
-SETTINGS = Settings(champion_poll=0.1, log_poll=0.1, drain_seconds=5, timeout_ms=60_000)
+SETTINGS = ServiceSettings(champion_poll=0.1, log_poll=0.1, drain_seconds=5, timeout_ms=60_000)
 
 
 class Provider(FakeProvider):

@@ -10,11 +10,11 @@ from recsys.data_schemas.config import RankerConfig
 from recsys.evaluation.report_context import PositionBias
 from recsys.evaluation.shown_lists import ShownLists
 from recsys.features.interactions import DAY, Interactions
-from recsys.retrieval.candidates import RecallStage
+from recsys.retrieval.candidates import CandidateGenerator
 from recsys.training.groups import CandidateTable, collect_shown, history_reader
 from recsys.training.impression_groups import best_grades, groups_of_lists
 from recsys.training.night import position_weights
-from recsys.training.night.ranking_data import Measured
+from recsys.training.night.ranking_data import RankingData
 from recsys.training.ranker import (
     Groups,
     _folds,
@@ -159,7 +159,7 @@ def test_a_list_knows_only_what_was_strictly_before_it():
 
 def test_signals_are_those_of_items_given_to_be_ranked(fixed):
     """Ranks are places in what recall would list, and what the user had before is not taken out."""
-    stage = RecallStage({"als": fixed("als", [7, 2, 5, 1], [9, 8, 7, 6])}, depth=3, limit=2)
+    stage = CandidateGenerator({"als": fixed("als", [7, 2, 5, 1], [9, 8, 7, 6])}, depth=3, limit=2)
     events = acts((0, 2, 50, 1), (0, 5, 110, 1))
     groups = groups_of_lists(lists_of((0, 100, [1, 5, 2])), events, ALL_THERE)
     read = history_reader(events.histories(), groups.moments)
@@ -174,7 +174,7 @@ def test_signals_are_those_of_items_given_to_be_ranked(fixed):
 
 
 @pytest.fixture
-def measured():
+def ranking():
     """A moment of recall at the cut 50, and two lists in its window with the same item taken."""
     items = np.array([2, 5, 2, 5, 2, 5], np.int32)
     grade = np.array([1, 0, 1, 0, 1, 0], np.int8)
@@ -182,15 +182,15 @@ def measured():
         np.zeros(3, np.int32), np.array([50, 100, 200]), np.arange(4), items[::2], grade[::2]
     )
     table = CandidateTable(np.array([0, 2, 4, 6]), items, {}, grade)
-    return Measured(moments, table, None, None, np.array([False, True, True]))
+    return RankingData(moments, table, None, None, np.array([False, True, True]))
 
 
-def test_a_label_of_a_list_weighs_by_its_place_in_that_very_list(measured):
+def test_a_label_of_a_list_weighs_by_its_place_in_that_very_list(ranking):
     lists = lists_of((0, 100, [5, 2]), (0, 200, [2, 5]))
     events = acts((0, 2, 110, 1), (0, 2, 210, 1))
     bias = PositionBias([1.0, 0.5], [1.0, 0.5], [1.0, 0.5], "swaps")
     inputs = SimpleNamespace(windows=SimpleNamespace(label_end={50: 300}.__getitem__))
-    weight = position_weights._of_rows(inputs, measured, lists, events, bias)
+    weight = position_weights._of_rows(inputs, ranking, lists, events, bias)
     # The moment of recall takes the first list of its window in which the item was acted on.
     assert weight.tolist() == [2, 1, 2, 1, 1, 1]
 
@@ -241,14 +241,14 @@ def test_shown_lists_do_not_change_who_judges_nor_the_linear_part():
     both = Groups(
         x, grade, np.arange(0, 241, 3), user, np.ones(80, np.int32), shown=np.arange(80) >= 40
     )
-    alone = replace(both.take(np.arange(40)), shown=None)
-    assert _held_out(both, 0.2, 1)[:40].tolist() == _held_out(alone, 0.2, 1).tolist()
+    single_source = replace(both.take(np.arange(40)), shown=None)
+    assert _held_out(both, 0.2, 1)[:40].tolist() == _held_out(single_source, 0.2, 1).tolist()
     folds = _folds(both, 1)
-    assert folds[:40].tolist() == _folds(alone, 1).tolist()
+    assert folds[:40].tolist() == _folds(single_source, 1).tolist()
     assert (folds[user >= 20] == -1).all()
     found = [
         fit_ranker(groups, ["a", "b"], RankerConfig(), seed=1, workers=1).linear.score(x)
-        for groups in (both, alone)
+        for groups in (both, single_source)
     ]
     np.testing.assert_array_equal(*found)
 
@@ -263,9 +263,9 @@ def test_lists_that_say_the_contrary_are_not_kept():
         x, grade, np.arange(0, 1201, 4), np.arange(300, dtype=np.int32), np.ones(300, np.int32),
         shown=np.arange(300) >= 150,
     )  # fmt: skip
-    alone = replace(both.take(np.arange(150)), shown=None)
+    single_source = replace(both.take(np.arange(150)), shown=None)
     settings = RankerConfig(trees=5, seeds=1)
-    found = [fit_ranker(g, ["taste"], settings, seed=1, workers=1) for g in (both, alone)]
+    found = [fit_ranker(g, ["taste"], settings, seed=1, workers=1) for g in (both, single_source)]
     assert not found[0].facts["shown lists kept"]
     assert "shown lists" not in found[1].facts
     np.testing.assert_array_equal(found[0].score(x), found[1].score(x))

@@ -78,10 +78,10 @@ class Job:
         self.encoded = SimpleNamespace(
             source=lambda: silent, vectors=lambda: None, vectors_stage=SimpleNamespace(key="none")
         )
-        self.stage, self.rows = self.measured("ranker")
+        self.stage, self.rows = self.ranking("ranker")
 
-    def measured(self, role):
-        return ranking_data.measure(self.night, self.data, self.encoded, RECIPE, role)
+    def ranking(self, role):
+        return ranking_data.build_ranking_data(self.night, self.data, self.encoded, RECIPE, role)
 
     def column(self, name):
         return self.rows.x[:, self.rows.features.columns.index(name)]
@@ -175,7 +175,7 @@ def test_the_ranker_learns_from_both_and_says_so(job, monkeypatch):
 
 
 def test_labels_of_lists_are_weighted_by_place(job):
-    weight = position_weights.debias(job.night, job.data, job.rows).weight
+    weight = position_weights.place_weights(job.night, job.data, job.rows).weight
     per_row = np.repeat(job.rows.shown, np.diff(job.rows.table.offsets))
     acted = job.rows.table.grade > 0
     assert (weight[per_row & acted] > 1).mean() > 0.3
@@ -193,7 +193,7 @@ def test_recall_and_lists_are_never_mixed_in_the_leak_scan(job):
 
 
 def test_the_test_has_no_lists(job):
-    assert not job.measured("test")[1].shown.any()
+    assert not job.ranking("test")[1].shown.any()
 
 
 def test_without_impressions_recalls_groups_are_the_same(folder, silent, job):

@@ -12,7 +12,7 @@ from recsys.encoder.tower import Tower
 from recsys.features.interactions import Floats, Interactions
 
 if TYPE_CHECKING:
-    from recsys.training.finetune.examples import Shown
+    from recsys.training.finetune.examples import ShownExamples
     from recsys.training.finetune.refit import Refit
 
 
@@ -25,7 +25,7 @@ def fit_encoder(
     out_dir: Path,
     seed: int,
     budget_seconds: float | None,
-    shown: "Shown | None" = None,
+    shown: "ShownExamples | None" = None,
     previous: Path | None = None,
     checkpoint_dir: Path | None = None,
     vector_cache: Path | None = None,
@@ -69,7 +69,7 @@ def refit_tower(
     since: int,
     seed: int,
     seconds: float,
-    shown: "Shown | None" = None,
+    shown: "ShownExamples | None" = None,
 ) -> "Refit":
     """Fit the user tower alone over item vectors as they are; see `recsys.training.finetune.refit`."""
     from recsys.training.finetune.refit import refit_tower as refit

@@ -42,7 +42,7 @@ SOON = 30 * 60 * SECOND
 """Longest time from a list to what followed it (the usual end of a session)."""
 
 
-class Shown(NamedTuple):
+class ShownExamples(NamedTuple):
     """G lists shown to users; list g held items offsets[g]:offsets[g+1]."""
 
     user: npt.NDArray[np.int32]
@@ -195,7 +195,7 @@ def make_examples(
     fit_until: int,
     places: int,
     seed: int,
-    shown: Shown | None = None,
+    shown: ShownExamples | None = None,
 ) -> Split:
     """Examples of events up to `fit_until`; validation users are kept apart wholly.
 
@@ -278,7 +278,7 @@ def _weak(interactions: Interactions) -> npt.NDArray[np.bool_]:
     return weak
 
 
-def match_shown(interactions: Interactions, shown: Shown) -> Unclicked:
+def match_shown(interactions: Interactions, shown: ShownExamples) -> Unclicked:
     """What stood beside each event's item in the latest list its user saw before it, at most `SOON`
     earlier; items the user acted on at any time of the fit are no negatives."""
     n = np.int64(interactions.n_items)
@@ -297,7 +297,9 @@ def match_shown(interactions: Interactions, shown: Shown) -> Unclicked:
     return Unclicked(np.concatenate([[0], np.cumsum(counts)]), listed[beside])
 
 
-def _lists_before(pair: Longs, time: Longs, n: np.int64, shown: Shown) -> tuple[Longs, Longs]:
+def _lists_before(
+    pair: Longs, time: Longs, n: np.int64, shown: ShownExamples
+) -> tuple[Longs, Longs]:
     """(event, list) for each event that follows a list with its item within `SOON`, by event.
 
     pair [E] is user × n + item of the events, time [E] theirs.

@@ -46,7 +46,7 @@ from recsys.training.finetune.calibrate import calibrate
 from recsys.training.finetune.checkpoint import Checkpoints
 from recsys.training.finetune.distributed import Group
 from recsys.training.finetune.examples import (
-    Shown,
+    ShownExamples,
     Split,
     fewer_users,
     make_examples,
@@ -99,7 +99,7 @@ def fit_encoder(
     out_dir: Path,
     seed: int,
     budget_seconds: float | None,
-    shown: Shown | None = None,
+    shown: ShownExamples | None = None,
     previous: Path | None = None,
     checkpoint_dir: Path | None = None,
     vector_cache: Path | None = None,

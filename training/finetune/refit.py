@@ -26,7 +26,7 @@ from recsys.training.deterministic import repeatable
 from recsys.training.finetune.calibrate import calibrate
 from recsys.training.finetune.checkpoint import Checkpoints
 from recsys.training.finetune.distributed import Group
-from recsys.training.finetune.examples import Shown, make_examples
+from recsys.training.finetune.examples import ShownExamples, make_examples
 from recsys.training.finetune.learner import Learner
 from recsys.training.finetune.loop import Trainer
 from recsys.training.finetune.tower_model import UserTower
@@ -90,7 +90,7 @@ def refit_tower(
     since: int,
     seed: int,
     seconds: float,
-    shown: Shown | None = None,
+    shown: ShownExamples | None = None,
 ) -> Refit:
     """Fit `start`, a tower of `interactions.kinds`, to events up to `fit_until`.
 

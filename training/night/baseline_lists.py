@@ -1,6 +1,6 @@
 """Baselines that every report holds, whatever the recipe keeps.
 
-Item-item, ALS and BM25 over the texts are fitted with their default dials where the recipe has
+Item-item, ALS and BM25 over the texts are fitted with their default params where the recipe has
 dropped them, and the encoder stands beside its tuned self as it was before it saw any behaviour.
 One that cannot be fitted is named with its reason; the night goes on.
 """
@@ -62,8 +62,8 @@ def baselines_as_of(
     """The baselines that are not among the sources at hand, knowing events before `cut` alone."""
     found = Baselines()
     view, extra = inputs.interactions, source_inputs(inputs, encoded)
-    judged = applicable_sources(view.before(cut), extra, None, np.inf, np.inf)
-    for name, applies, reason in judged:
+    matched = applicable_sources(view.before(cut), extra, None, np.inf, np.inf)
+    for name, applies, reason in matched:
         if name not in REFERENCES or name in have:
             continue
         if not applies:

@@ -1,6 +1,6 @@
 """The champion's side of the comparison: its recipe, fitted again as of tonight's cuts.
 
-The recipe (sources and dials, fusion, feature and ranker settings, encoder) is kept in the
+The recipe (sources and params, fusion, feature and ranker settings, encoder) is kept in the
 champion's bundle. Where it equals tonight's, every stage is found unchanged and costs nothing.
 Where it cannot be fitted again (its encoder has seen tonight's windows, a feature of its own is no
 longer installed, its settings are no longer known), the latest champion's bundle that was fitted
@@ -19,8 +19,8 @@ from recsys.data_schemas.errors import DataRefused, RecsysError
 from recsys.encoder.encode import encode_items
 from recsys.encoder.tower import TOWER
 from recsys.evaluation.lists import RankedLists
-from recsys.query import Ask
-from recsys.recommender import Runtime
+from recsys.query import RankingQuery
+from recsys.recommender import LoadedRelease
 from recsys.storage.bundle import Bundle, BundleRefused, open_bundle
 from recsys.storage.files import DiskFull
 from recsys.storage.registry import Registry, RegistryError
@@ -32,10 +32,10 @@ from recsys.training.night import (
     test_lists,
 )
 from recsys.training.night.fit_sources import Recipe
-from recsys.training.night.gate import Rival
+from recsys.training.night.gate import ChampionResult
 from recsys.training.night.inputs import Inputs
 from recsys.training.night.night_context import Night
-from recsys.training.night.ranking_data import Measured
+from recsys.training.night.ranking_data import RankingData
 from recsys.training.night.refresh_encoder import Encoded
 from recsys.training.windows import Moments
 
@@ -66,9 +66,9 @@ def lists_of_champion(
     inputs: Inputs,
     encoded: Encoded,
     registry: Registry,
-    tested: Measured,
+    tested: RankingData,
     state: StageResult,
-) -> Rival | None:
+) -> ChampionResult | None:
     """The champion on tonight's test moments; None where there is none.
 
     Raises:
@@ -85,7 +85,7 @@ def lists_of_champion(
         return _without_files(night, version, problem)
     try:
         lists = _refitted(night, inputs, encoded, bundle, version)
-        return Rival(version, lists, "its recipe fitted again as of the same cuts")
+        return ChampionResult(version, lists, "its recipe fitted again as of the same cuts")
     except NOT_THE_RECIPES_FAULT:
         raise
     except (RecsysError, ValidationError, KeyError) as problem:
@@ -94,12 +94,12 @@ def lists_of_champion(
     return _by_an_old_bundle(night, inputs, registry, tested, state, version, why)
 
 
-def _without_files(night: Night, version: int, problem: RecsysError) -> Rival:
+def _without_files(night: Night, version: int, problem: RecsysError) -> ChampionResult:
     """A champion whose bundle cannot be opened: lost, unless only this release cannot read it."""
     newer = isinstance(problem, BundleRefused) and "newer" in problem.what
     why = _one_line(problem)
     night.alarm(f"the champion (version {version}) cannot be opened: {why}")
-    return Rival(version, None, why, lost=not newer)
+    return ChampionResult(version, None, why, lost=not newer)
 
 
 def _one_line(problem: Exception) -> str:
@@ -113,8 +113,8 @@ def _refitted(
     side = _with_recipe(night, bundle)
     kept = _encoder_of(side, inputs, encoded, bundle)
     recipe = Recipe.parse(bundle.facts["recipe"])
-    groups, rows = ranking_data.measure(side, inputs, kept, recipe, "ranker")
-    _, tested = ranking_data.measure(side, inputs, kept, recipe, "test")
+    groups, rows = ranking_data.build_ranking_data(side, inputs, kept, recipe, "ranker")
+    _, tested = ranking_data.build_ranking_data(side, inputs, kept, recipe, "test")
     rankers = fit_ranker.fit(side, inputs, rows, groups)
     assert tested is not None
     score = fit_ranker.score(rankers.path, "full", tested)
@@ -181,23 +181,25 @@ def _by_an_old_bundle(
     night: Night,
     inputs: Inputs,
     registry: Registry,
-    tested: Measured,
+    tested: RankingData,
     state: StageResult,
     version: int,
     why: str,
-) -> Rival:
+) -> ChampionResult:
     """Lists of the latest champion's bundle that has not seen the test window, if one can be asked."""
     first = inputs.windows.test[0]
     for number, bundle in _bundles_before(registry, first):
         try:
-            runtime = Runtime(bundle, _state_of(state), version=str(number))
+            loaded = LoadedRelease(bundle, _state_of(state), version=str(number))
         except RecsysError as problem:
             night.reporter.warn(f"version {number} cannot be asked: {_one_line(problem)}")
             continue
-        items, scores = _asked(runtime, inputs, tested.moments)
+        items, scores = _asked(loaded, inputs, tested.moments)
         lists = RankedLists(f"champion (version {number} as released)", items, scores)
-        return Rival(version, lists, f"by the bundle of version {number}, fitted before the window")
-    return Rival(
+        return ChampionResult(
+            version, lists, f"by the bundle of version {number}, fitted before the window"
+        )
+    return ChampionResult(
         version, None, f"{why}; and no champion's bundle was fitted before the test window"
     )
 
@@ -222,15 +224,17 @@ def _state_of(state: StageResult) -> Any:
     return OnlineState.open(state.path / "state")
 
 
-def _asked(runtime: Runtime, inputs: Inputs, moments: Moments) -> test_lists.Lists:
+def _asked(loaded: LoadedRelease, inputs: Inputs, moments: Moments) -> test_lists.Lists:
     """(items int32[M,K], scores float32[M,K]) that a release answers at the test moments."""
     items = np.full((len(moments), test_lists.LIST_LENGTH), -1, np.int32)
     scores = np.zeros((len(moments), test_lists.LIST_LENGTH), np.float32)
-    while runtime.encode_new(test_lists.LIST_LENGTH):
+    while loaded.encode_new(test_lists.LIST_LENGTH):
         pass
     for moment in range(len(moments)):
         user = str(inputs.interactions.user_ids[moments.user[moment]])
-        answer = runtime.answer(Ask(user, int(moments.now[moment]), k=test_lists.LIST_LENGTH))
+        answer = loaded.answer(
+            RankingQuery(user, int(moments.now[moment]), k=test_lists.LIST_LENGTH)
+        )
         found = inputs.tables.catalogue.indices_of(answer.item_ids)
         items[moment, : len(found)] = found
         scores[moment, : len(found)] = answer.scores

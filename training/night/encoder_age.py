@@ -56,10 +56,10 @@ def measure(
     known = [r for r in remembered(night) if r["end"] < record["end"] or r["encoder"] != encoder]
     atomic_write(night.workspace.encoder_ages, json.dumps([*known, record][-KEPT:]))
     first = next((r for r in known if r["encoder"] == encoder), record)
-    return worn(first, record)
+    return degraded(first, record)
 
 
-def worn(first: dict[str, Any], now: dict[str, Any]) -> str | None:
+def degraded(first: dict[str, Any], now: dict[str, Any]) -> str | None:
     """Why an encoder is due for a refresh, given its first and its latest measurement."""
     if min(first["moments"], now["moments"]) < FEW:
         return None

@@ -12,8 +12,8 @@ from recsys.ranker import Ranker
 from recsys.storage.stages import StageResult
 from recsys.training.night.inputs import Inputs
 from recsys.training.night.night_context import Night
-from recsys.training.night.position_weights import debias
-from recsys.training.night.ranking_data import Measured
+from recsys.training.night.position_weights import place_weights
+from recsys.training.night.ranking_data import RankingData
 from recsys.training.ranker import Groups, fit_ranker
 
 CODE = (
@@ -37,17 +37,17 @@ WHOLE = "all features, fewer groups"
 
 
 def fit(
-    night: Night, inputs: Inputs, measured: Measured | None, upstream: StageResult
+    night: Night, inputs: Inputs, ranking: RankingData | None, upstream: StageResult
 ) -> StageResult:
     """The ranker, and one more per ablation, each in its own folder."""
 
     def action(out: Path) -> dict[str, Any]:
-        assert measured is not None
-        unbiased = debias(night, inputs, measured)
-        groups = replace(measured.groups(), weight=unbiased.weight)
-        learned = learned_from(measured)
+        assert ranking is not None
+        unbiased = place_weights(night, inputs, ranking)
+        groups = replace(ranking.groups(), weight=unbiased.weight)
+        learned = learned_from(ranking)
         night.reporter.say(f"ranker: {learned}")
-        ranker = _fit_into(out / "full", night, groups, measured.features.columns)
+        ranker = _fit_into(out / "full", night, groups, ranking.features.columns)
         if "shown lists" in ranker.facts:
             kept_lists = ranker.facts["shown lists kept"]
             said = f"impressions {'kept' if kept_lists else 'not kept'}"
@@ -58,17 +58,15 @@ def fit(
         small = groups if few else _sample(groups, night.config.seed)
         kept: dict[str, list[str]] = {}
         if len(small) < len(groups):
-            kept[WHOLE] = list(measured.features.columns)
-            _fit_into(_folder(out, WHOLE), night, small, measured.features.columns)
+            kept[WHOLE] = list(ranking.features.columns)
+            _fit_into(_folder(out, WHOLE), night, small, ranking.features.columns)
         for name, families in ABLATIONS.items():
             columns = [
-                c
-                for c in measured.features.columns
-                if measured.features.families[c] not in families
+                c for c in ranking.features.columns if ranking.features.families[c] not in families
             ]
-            if 0 < len(columns) < len(measured.features.columns):
+            if 0 < len(columns) < len(ranking.features.columns):
                 kept[name] = columns
-                _fit_into(_folder(out, name), night, only(small, measured, columns), columns)
+                _fit_into(_folder(out, name), night, only(small, ranking, columns), columns)
         return {
             "ranker": ranker.facts,
             "gain": ranker.gain(),
@@ -86,12 +84,12 @@ def fit(
     )
 
 
-def learned_from(measured: Measured) -> str:
+def learned_from(ranking: RankingData) -> str:
     """How many groups with a positive there are, and how many of them are impressions, in words."""
-    groups = measured.groups().with_positive()
+    groups = ranking.groups().with_positive()
     said = f"{len(groups):,} groups"
-    shown = int(measured.shown[groups].sum())
-    return f"{said}, {shown:,} of them impressions" if measured.shown.any() else said
+    shown = int(ranking.shown[groups].sum())
+    return f"{said}, {shown:,} of them impressions" if ranking.shown.any() else said
 
 
 def _folder(place: Path, name: str) -> Path:
@@ -114,9 +112,9 @@ def _fit_into(folder: Path, night: Night, groups: Groups, columns: Sequence[str]
     return ranker
 
 
-def only(groups: Groups, measured: Measured, columns: Sequence[str]) -> Groups:
+def only(groups: Groups, ranking: RankingData, columns: Sequence[str]) -> Groups:
     """The same groups with some of their features."""
-    place = [measured.features.columns.index(c) for c in columns]
+    place = [ranking.features.columns.index(c) for c in columns]
     return replace(groups, x=np.ascontiguousarray(groups.x[:, place]))
 
 
@@ -127,16 +125,18 @@ def _sample(groups: Groups, seed: int) -> Groups:
     return groups.take(np.sort(chosen).astype(np.int64))
 
 
-def score(stage_path: Path, name: str, measured: Measured) -> np.ndarray[Any, np.dtype[np.float64]]:
+def score(
+    stage_path: Path, name: str, ranking: RankingData
+) -> np.ndarray[Any, np.dtype[np.float64]]:
     """float64[R]: scores of all rows by the full ranker (`full`) or an ablation's."""
-    return scored(Ranker.load(_folder(stage_path, name)), measured)
+    return scored(Ranker.load(_folder(stage_path, name)), ranking)
 
 
-def scored(ranker: Ranker, measured: Measured) -> np.ndarray[Any, np.dtype[np.float64]]:
+def scored(ranker: Ranker, ranking: RankingData) -> np.ndarray[Any, np.dtype[np.float64]]:
     """float64[R]: scores of all rows, whose features are found by name."""
-    place = [measured.features.columns.index(c) for c in ranker.features]
-    out = np.empty(len(measured.x))
+    place = [ranking.features.columns.index(c) for c in ranker.features]
+    out = np.empty(len(ranking.x))
     for low in range(0, len(out), 500_000):
-        part = np.ascontiguousarray(measured.x[low : low + 500_000][:, place])
+        part = np.ascontiguousarray(ranking.x[low : low + 500_000][:, place])
         out[low : low + 500_000] = ranker.score(part)
     return out

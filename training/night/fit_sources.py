@@ -1,6 +1,6 @@
 """Tuning and fitting the recall sources, as of each cut and for the release.
 
-One recipe (which sources, with which dials, fused how) is used for every fit of a night, so that
+One recipe (which sources, with which params, fused how) is used for every fit of a night, so that
 what is evaluated and what is released differ only in how far their data reaches.
 """
 
@@ -16,7 +16,7 @@ import psutil
 
 from recsys.features.interactions import DAY, Interactions
 from recsys.features.protocols import RecallSource
-from recsys.retrieval.candidates import RecallStage
+from recsys.retrieval.candidates import CandidateGenerator
 from recsys.retrieval.fitted_source import SourceInputs
 from recsys.retrieval.source_kinds import load_source
 from recsys.storage.files import atomic_write, hash_file, hash_json
@@ -40,10 +40,10 @@ CODE = (
 )
 TEXT = "text"
 TUNING_MOMENTS = 3000
-"""Moments whose labels choose the dials (one in fifteen is a hit among the first ten, so that their
-nDCG@10 has a standard error of .004: enough to tell dials a tenth apart)."""
+"""Moments whose labels choose the params (one in fifteen is a hit among the first ten, so that their
+nDCG@10 has a standard error of .004: enough to tell params a tenth apart)."""
 RETUNE_DAYS = 7.0
-"""Days of data after which remembered dials are tried again (assumed: the encoder's cadence)."""
+"""Days of data after which remembered params are tried again (assumed: the encoder's cadence)."""
 SEQUENCE = "sequence"
 VECTORS = "vectors.npy"
 READ_TEXTS = ("bm25", "attributes")
@@ -53,15 +53,15 @@ with 675 positions, 0.12 s with 4,096)."""
 SEQUENCE_SHARE = 0.6
 """Share of the sources' budget that the sequence model may take (assumed)."""
 FITS_OF_A_NIGHT = 4
-"""Fits of an expensive source: for its dials, the ranker's windows, the test, the release."""
+"""Fits of an expensive source: for its params, the ranker's windows, the test, the release."""
 LEAST_EPOCHS, MOST_EPOCHS = 2, 12
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How sources are made: which, with which dials, and how their lists are fused."""
+    """How sources are made: which, with which params, and how their lists are fused."""
 
-    dials: Mapping[str, Mapping[str, float]]
+    params: Mapping[str, Mapping[str, float]]
     weights: Mapping[str, float]
     """Weight of each source in the fusion of ranks; a source of weight 0 is not recalled from."""
     facts: Mapping[str, Any]
@@ -71,11 +71,11 @@ class Recipe:
         return cls(record["dials"], record["weights"], record["facts"])
 
     def as_json(self) -> dict[str, Any]:
-        return {"dials": self.dials, "weights": self.weights, "facts": self.facts}
+        return {"dials": self.params, "weights": self.weights, "facts": self.facts}
 
     def identity(self) -> dict[str, Any]:
         """What decides the lists: everything but the facts."""
-        return {"dials": self.dials, "weights": self.weights}
+        return {"dials": self.params, "weights": self.weights}
 
 
 def source_inputs(inputs: Inputs, encoded: Encoded) -> SourceInputs:
@@ -84,7 +84,7 @@ def source_inputs(inputs: Inputs, encoded: Encoded) -> SourceInputs:
 
 
 def tune(night: Night, inputs: Inputs, encoded: Encoded) -> Recipe:
-    """Choose sources and dials on the ranker's windows, or keep those of an earlier night.
+    """Choose sources and params on the ranker's windows, or keep those of an earlier night.
 
     The labels used lie before the first tested cut; the test window takes no part.
     """
@@ -130,7 +130,7 @@ def _choose(night: Night, inputs: Inputs, encoded: Encoded) -> Recipe:
     cut = (cuts or windows.cuts)[0]
     events = inputs.interactions.before(cut)
     extra = source_inputs(inputs, encoded)
-    judged = applicable_sources(
+    matched = applicable_sources(
         events,
         extra,
         config.use,
@@ -138,30 +138,30 @@ def _choose(night: Night, inputs: Inputs, encoded: Encoded) -> Recipe:
         budget_seconds=night.budget("sources") / (len(windows.cuts) + 1),
     )
     epochs = sequence_epochs(events, night.budget("sources"))
-    names = [s.name for s in judged if s.kept and (s.name != SEQUENCE or epochs)]
+    names = [s.name for s in matched if s.kept and (s.name != SEQUENCE or epochs)]
     plan = tune_sources(
         events,
         _labels(inputs, cuts, night.config.seed),
         extra,
         names,
         fixed={TEXT: cast(RecallSource, encoded.source())},
-        dials={SEQUENCE: {"epochs": epochs}} | dict(config.dials) if epochs else config.dials,
+        params={SEQUENCE: {"epochs": epochs}} | dict(config.dials) if epochs else config.dials,
         depth=config.depth,
         limit=config.candidates,
         budget_seconds=night.budget("tuning") if config.tune else 0.0,
         seed=night.config.seed,
         workers=night.workers,
     )
-    facts = {"applicable": [list(source) for source in judged], **plan.facts()}
+    facts = {"applicable": [list(source) for source in matched], **plan.facts()}
     seconds = {
-        o["name"]: float(o["fit_seconds"]) for o in facts["sources"] if o["name"] in plan.dials
+        o["name"]: float(o["fit_seconds"]) for o in facts["sources"] if o["name"] in plan.params
     }
     fits, dropped = plan_fits(seconds, len(windows.cuts), night.budget("sources"))
     for outcome in facts["sources"]:
         if outcome["name"] in dropped:
             outcome |= {"kept": False, "reason": dropped[outcome["name"]]}
-    dials = {name: dials for name, dials in plan.dials.items() if name in fits}
-    return Recipe(dials, plan.weights, facts | {"fits": fits})
+    params = {name: params for name, params in plan.params.items() if name in fits}
+    return Recipe(params, plan.weights, facts | {"fits": fits})
 
 
 def sequence_epochs(events: Interactions, budget: float) -> int:
@@ -224,16 +224,16 @@ def fit_as_of(
     view: Interactions,
     cut: int,
     *,
-    practised: str = "",
+    masked: str = "",
 ) -> Fitted:
     """The recipe's sources as of a cut, fitted on events of `view` strictly before it.
 
     An expensive source is not fitted at every cut: the latest fit at or before the cut is used,
     which knows less than it might, never more. `practised` names the items whose events were taken
-    out of `view` (see `night.measure`); empty where none were.
+    out of `view` (see `training.night.ranking_data`); empty where none were.
     """
     stages = {
-        name: _fit_one(night, inputs, encoded, recipe, name, view, at, practised)
+        name: _fit_one(night, inputs, encoded, recipe, name, view, at, masked)
         for name, at in fit_times(inputs.windows, recipe, cut).items()
     }
     return Fitted(stages)
@@ -244,7 +244,7 @@ def fit_times(windows: Windows, recipe: Recipe, cut: int) -> dict[str, int]:
     fits: Mapping[str, int] = recipe.facts.get("fits", {})
     role = windows.ranker if cut in windows.ranker else windows.test
     times = {}
-    for name in recipe.dials:
+    for name in recipe.params:
         if cut not in windows.cuts:
             times[name] = cut
             continue
@@ -292,21 +292,21 @@ def _fit_one(
     name: str,
     view: Interactions,
     cut: int,
-    practised: str,
+    masked: str,
 ) -> StageResult:
     """One source on the events of `view` strictly before a time."""
 
-    end, dials = inputs.windows.end, recipe.dials[name]
-    content = _content(night, inputs, encoded, recipe, name, cut, practised)
+    end, params = inputs.windows.end, recipe.params[name]
+    content = _content(night, inputs, encoded, recipe, name, cut, masked)
     identity = hash_json(content)
-    start = warm_starts.start_of(night, name, dials, practised, cut, end, identity)
+    start = warm_starts.start_of(night, name, params, masked, cut, end, identity)
 
     def action(out: Path) -> dict[str, Any]:
         earlier = warm_starts.opened(night, start)
         fitted = fit_sources(
             view.before(cut),
             source_inputs(inputs, encoded),
-            {name: dials},
+            {name: params},
             seed=night.config.seed,
             workers=night.workers,
             previous=None if earlier is None else {name: earlier},
@@ -322,7 +322,7 @@ def _fit_one(
         code=CODE,
         personal=False,
     )
-    warm_starts.remember(night, name, dials, practised, cut, end, start, stage.key, identity)
+    warm_starts.remember(night, name, params, masked, cut, end, start, stage.key, identity)
     return stage
 
 
@@ -333,15 +333,15 @@ def _content(
     recipe: Recipe,
     name: str,
     cut: int,
-    practised: str,
+    masked: str,
 ) -> dict[str, Any]:
     """What decides a fit, its start apart."""
     return {
         "known": inputs.key_before(cut),
         "cut": cut,
-        "practised": practised,
+        "practised": masked,
         "reads": _also_read(name, inputs, encoded, night.runner.dry_run),
-        "dials": recipe.dials[name],
+        "dials": recipe.params[name],
         "seed": night.config.seed,
     }
 
@@ -377,7 +377,7 @@ def warm_start_facts(
     cut = inputs.windows.test[-1]
     at_cut = moments.take(np.flatnonzero(moments.now == cut))
     events = inputs.interactions.before(cut)
-    for name in set(recipe.dials) & set(warm_starts.WARM):
+    for name in set(recipe.params) & set(warm_starts.WARM):
         at = fit_times(inputs.windows, recipe, cut)[name]
         stage = _fit_one(night, inputs, encoded, recipe, name, inputs.interactions, at, "")
         content = _content(night, inputs, encoded, recipe, name, at, "")
@@ -390,7 +390,7 @@ def warm_start_facts(
         said = warm_starts.compared(
             night,
             name,
-            recipe.dials[name],
+            recipe.params[name],
             load_source(stage.path / name),
             stage.seconds,
             events if at == cut else inputs.interactions.before(at),
@@ -403,7 +403,9 @@ def warm_start_facts(
     return found
 
 
-def recall_stage(night: Night, recipe: Recipe, sources: Mapping[str, RecallSource]) -> RecallStage:
+def recall_stage(
+    night: Night, recipe: Recipe, sources: Mapping[str, RecallSource]
+) -> CandidateGenerator:
     """Recall as it is served: the configured depth and limit, the recipe's fusion."""
     config = night.config.sources
-    return RecallStage(sources, config.depth, config.candidates, recipe.weights)
+    return CandidateGenerator(sources, config.depth, config.candidates, recipe.weights)

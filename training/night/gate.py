@@ -22,12 +22,12 @@ from recsys.data_schemas.config import GateConfig
 from recsys.evaluation import metrics
 from recsys.evaluation.drift import in_digits
 from recsys.evaluation.lists import RankedLists, Truth
-from recsys.evaluation.metrics import Judged
+from recsys.evaluation.metrics import MatchedLists
 from recsys.evaluation.segments import SegmentLabels
 from recsys.evaluation.uncertainty import bootstrap
 
 PROMOTE, CHALLENGER, REJECT = "promote", "challenger", "reject"
-METRICS: Mapping[str, Callable[[Judged, int], npt.NDArray[np.float64]]] = {
+METRICS: Mapping[str, Callable[[MatchedLists, int], npt.NDArray[np.float64]]] = {
     "ndcg": metrics.ndcg,
     "recall": metrics.recall,
     "precision": metrics.precision,
@@ -38,7 +38,7 @@ METRICS: Mapping[str, Callable[[Judged, int], npt.NDArray[np.float64]]] = {
 
 
 @dataclass(frozen=True)
-class Rule:
+class GateRule:
     """One rule with what it found."""
 
     name: str
@@ -69,7 +69,7 @@ class Guardrail:
 
 
 @dataclass(frozen=True)
-class Rival:
+class ChampionResult:
     """The champion's side of the comparison."""
 
     version: int
@@ -87,10 +87,10 @@ class Decision:
 
     action: str = PROMOTE
     champion: int | None = None
-    rules: list[Rule] = field(default_factory=list)
+    rules: list[GateRule] = field(default_factory=list)
 
     def add(self, name: str, passed: bool, detail: str, *, doubt: bool = False) -> None:
-        self.rules.append(Rule(name, passed, detail, doubt and not passed))
+        self.rules.append(GateRule(name, passed, detail, doubt and not passed))
 
     @property
     def promoted(self) -> bool:
@@ -106,7 +106,7 @@ class Decision:
         return asdict(self)
 
 
-def _word(rule: Rule) -> str:
+def _word(rule: GateRule) -> str:
     return "passed" if rule.passed else "in doubt" if rule.doubt else "FAILED"
 
 
@@ -114,7 +114,7 @@ def decide(
     config: GateConfig,
     truth: Truth,
     candidate: RankedLists,
-    rival: Rival | None,
+    champion_result: ChampionResult | None,
     segments: Mapping[str, SegmentLabels],
     *,
     guardrails: Sequence[Guardrail],
@@ -134,8 +134,8 @@ def decide(
         leaks: suspects by name; any refuses promotion, of a first model too.
         stops: data or drift beyond a limit that stops; they warn only where there is no champion.
     """
-    decision = Decision(champion=rival.version if rival else None)
-    first = rival is None or rival.lost
+    decision = Decision(champion=champion_result.version if champion_result else None)
+    first = champion_result is None or champion_result.lost
     for leak in leaks:
         decision.add("no leak", False, leak)
     if not leaks:
@@ -146,15 +146,21 @@ def decide(
         decision.add("data and drift", True, "nothing is beyond a limit that stops")
     for guardrail in guardrails:
         decision.add(guardrail.name, guardrail.held or first, guardrail.detail)
-    if rival is None:
+    if champion_result is None:
         decision.add("champion", True, "there is no champion to be worse than")
-    elif rival.lost:
-        decision.add("champion", True, f"nothing can serve version {rival.version}: {rival.how}")
-    elif rival.lists is None:
-        decision.add("champion", False, f"cannot be compared: {rival.how}", doubt=True)
+    elif champion_result.lost:
+        decision.add(
+            "champion",
+            True,
+            f"nothing can serve version {champion_result.version}: {champion_result.how}",
+        )
+    elif champion_result.lists is None:
+        decision.add("champion", False, f"cannot be compared: {champion_result.how}", doubt=True)
     else:
-        decision.add("champion", True, f"version {rival.version}, {rival.how}")
-        _compare(decision, config, truth, candidate, rival.lists, segments, resamples, seed)
+        decision.add("champion", True, f"version {champion_result.version}, {champion_result.how}")
+        _compare(
+            decision, config, truth, candidate, champion_result.lists, segments, resamples, seed
+        )
     failed = [rule for rule in decision.rules if not rule.passed]
     if failed:
         decision.action = CHALLENGER if all(rule.doubt for rule in failed) else REJECT
@@ -202,7 +208,7 @@ def _compare(
 def _values(truth: Truth, lists: RankedLists, metric: str) -> npt.NDArray[np.float64]:
     """float64[G] of the gate's metric, e.g. `ndcg@10`."""
     name, k = metric.split("@")
-    return METRICS[name](metrics.judge(truth, lists), int(k))
+    return METRICS[name](metrics.match(truth, lists), int(k))
 
 
 def _non_inferior(

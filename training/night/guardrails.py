@@ -8,7 +8,7 @@ from recsys.evaluation.report_context import Check
 from recsys.evaluation.uncertainty import Interval
 from recsys.features.parity import LIMIT
 from recsys.training.night.gate import Guardrail
-from recsys.training.night.release_check import Trial
+from recsys.training.night.release_check import ReleaseCheck
 
 KEPT = ("coverage", "text_diversity", "category_diversity")
 """Metrics of lists that may not fall far below the champion's."""
@@ -17,8 +17,8 @@ KEPT = ("coverage", "text_diversity", "category_diversity")
 def guardrails(
     gate: GateConfig,
     evaluation: Evaluation,
-    trial: Trial,
-    rival: str | None,
+    trial: ReleaseCheck,
+    champion_result: str | None,
     bundle_bytes: int,
     rival_bytes: int | None,
     served: Sequence[Check],
@@ -65,8 +65,8 @@ def guardrails(
         found.append(
             Guardrail("bundle size, × the champion's", growth, gate.max_bundle_growth, False)
         )
-    if rival is not None:
-        found += _against(main, evaluation.systems[rival], gate.guardrail_margin)
+    if champion_result is not None:
+        found += _against(main, evaluation.systems[champion_result], gate.guardrail_margin)
     return found
 
 

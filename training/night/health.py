@@ -1,7 +1,7 @@
 """Data health and drift of a night: the test windows against what came just before them.
 
 Events, items, users and texts may stop a promotion; features and scores only warn, because the
-ranker's windows practise what is rare on purpose (see `night.measure`). Everything is held against
+ranker's windows practise what is rare on purpose (see `training.night.ranking_data`). Everything is held against
 its own past: new words are normal for new items, so their share is compared with the share that the
 items before them brought.
 
@@ -22,7 +22,7 @@ from recsys.evaluation.languages import languages_of
 from recsys.features.interactions import DAY, Interactions
 from recsys.training.night.inputs import Inputs
 from recsys.training.night.night_context import Night
-from recsys.training.night.ranking_data import Measured
+from recsys.training.night.ranking_data import RankingData
 
 REFERENCE = 3
 """Length of the reference window, in events of the current one."""
@@ -64,7 +64,9 @@ def limits_of(config: DriftConfig) -> Limits:
     return Limits(config.psi_warn, config.psi_stop, config.share_warn, config.share_stop)
 
 
-def examine(night: Night, inputs: Inputs, tested: Measured, rows: Measured | None) -> list[Drift]:
+def examine(
+    night: Night, inputs: Inputs, tested: RankingData, rows: RankingData | None
+) -> list[Drift]:
     """All findings; those at `stop` refuse promotion over a champion, `warn` is an alarm."""
     limits = limits_of(night.config.drift)
     periods = Periods.of(inputs.interactions, inputs.windows.test[0])
@@ -190,7 +192,7 @@ def _texts(inputs: Inputs, items: npt.NDArray[np.integer]) -> list[str]:
     return [inputs.texts[int(item)] for item in chosen]
 
 
-def of_features(rows: Measured, tested: Measured, limits: Limits) -> list[Drift]:
+def of_features(rows: RankingData, tested: RankingData, limits: Limits) -> list[Drift]:
     """The features of the test's rows against those of the ranker's: warnings only."""
     warn_only = replace(limits, psi_stop=NEVER)
     step = max(1, len(rows.x) // FEATURE_ROWS), max(1, len(tested.x) // FEATURE_ROWS)

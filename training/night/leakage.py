@@ -21,7 +21,7 @@ from recsys.training.groups import history_reader
 from recsys.training.night import ranking_data
 from recsys.training.night.inputs import Inputs
 from recsys.training.night.night_context import Night
-from recsys.training.night.ranking_data import Measured
+from recsys.training.night.ranking_data import RankingData
 from recsys.training.night.refresh_encoder import Encoded
 from recsys.training.night.test_lists import truth_of
 
@@ -39,8 +39,8 @@ def leak_checks(
     night: Night,
     inputs: Inputs,
     encoded: Encoded,
-    rows: Measured | None,
-    tested: Measured,
+    rows: RankingData | None,
+    tested: RankingData,
     lists: StageResult,
 ) -> list[Check]:
     """Who could have seen what is tested, and features that know too much."""
@@ -64,7 +64,7 @@ def leak_checks(
     return found
 
 
-def leak_hints(rows: Measured | None, tested: Measured) -> list[Check]:
+def leak_hints(rows: RankingData | None, tested: RankingData) -> list[Check]:
     """Signs of a leak that chance can give too where groups are few: alarms, not refusals."""
     if rows is None or not len(rows.moments) or not len(tested.moments):
         return []
@@ -76,22 +76,22 @@ def leak_hints(rows: Measured | None, tested: Measured) -> list[Check]:
     return found
 
 
-def sampled(measured: Measured, *, shown: bool = False) -> tuple[Any, Any, Any]:
+def sampled(ranking: RankingData, *, shown: bool = False) -> tuple[Any, Any, Any]:
     """(x, y, groups) of the first groups up to LEAK_ROWS rows: recall's, or lists that were shown.
 
     The two are never mixed: a feature may well be stronger among what somebody chose to show.
     """
-    first_shown = int((~measured.shown).sum())
-    offsets = measured.table.offsets
+    first_shown = int((~ranking.shown).sum())
+    offsets = ranking.table.offsets
     edges = offsets[first_shown:] if shown else offsets[: first_shown + 1]
     last = int(np.searchsorted(edges, edges[0] + LEAK_ROWS, "right")) - 1
     last = min(max(last, 1), len(edges) - 1)
     rows = slice(int(edges[0]), int(edges[last]))
     group = np.repeat(np.arange(last), np.diff(edges[: last + 1]))
-    return np.asarray(measured.x[rows]), measured.table.grade[rows], group
+    return np.asarray(ranking.x[rows]), ranking.table.grade[rows], group
 
 
-def _sources(inputs: Inputs, tested: Measured, lists: StageResult) -> list[Check]:
+def _sources(inputs: Inputs, tested: RankingData, lists: StageResult) -> list[Check]:
     """Each source's own word on the last event it saw, and test events up to there."""
     late: list[str] = []
     seen_until = np.iinfo(np.int64).min
@@ -113,7 +113,7 @@ def _sources(inputs: Inputs, tested: Measured, lists: StageResult) -> list[Check
     ]
 
 
-def _blind_to_the_future(night: Night, inputs: Inputs, tested: Measured) -> Check:
+def _blind_to_the_future(night: Night, inputs: Inputs, tested: RankingData) -> Check:
     """No feature may change when everything from the moment on is taken away."""
     now = int(tested.moments.now.min())
     chosen = np.flatnonzero(tested.moments.now == now)[:TRIED_MOMENTS]
@@ -130,7 +130,7 @@ def _blind_to_the_future(night: Night, inputs: Inputs, tested: Measured) -> Chec
     return leaks.blind_to_the_future(with_future, without, tested.features.columns, TOLERANCE)
 
 
-def _rows(inputs: Inputs, tested: Measured, chosen: Any) -> tuple[Floats, Rows]:
+def _rows(inputs: Inputs, tested: RankingData, chosen: Any) -> tuple[Floats, Rows]:
     """Features as they were measured (float32[r, F]) and the rows to read them from again."""
     table, moments = tested.table, tested.moments.take(chosen)
     offsets, places = chosen_groups(table.offsets, chosen)

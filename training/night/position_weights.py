@@ -18,14 +18,14 @@ from recsys.evaluation.shown_lists import ShownLists, bias_of_lists, label_weigh
 from recsys.features.interactions import Floats
 from recsys.training.night.inputs import Inputs, lists_of_users
 from recsys.training.night.night_context import Night
-from recsys.training.night.ranking_data import Measured
+from recsys.training.night.ranking_data import RankingData
 
 MOST_LISTS = 200_000
 """Latest lists that the bias is estimated on (assumed: more change nothing in its second place)."""
 
 
 @dataclass(frozen=True)
-class Debiased:
+class PlaceWeights:
     """The bias, and what each row's label is worth by it."""
 
     weight: Floats | None
@@ -45,11 +45,11 @@ def bias_of(facts: dict[str, Any]) -> PositionBias | None:
     return None if facts["bias"] is None else PositionBias(**facts["bias"])
 
 
-def debias(night: Night, inputs: Inputs, measured: Measured) -> Debiased:
+def place_weights(night: Night, inputs: Inputs, ranking: RankingData) -> PlaceWeights:
     """Weights of the ranker's labels; all the same, with the reason, where no bias can be known."""
     lists = lists_of_users(inputs.tables)
     if lists is None or not len(lists):
-        return Debiased(None, None, "there are no impressions")
+        return PlaceWeights(None, None, "there are no impressions")
     until = inputs.windows.test[0]
     before = np.flatnonzero(lists.time < until)[-MOST_LISTS:]
     events = inputs.interactions.before(until)
@@ -57,28 +57,30 @@ def debias(night: Night, inputs: Inputs, measured: Measured) -> Debiased:
     try:
         bias = bias_of_lists(lists, events, seed=night.config.seed)
     except DataRefused as error:
-        return Debiased(None, None, str(error))
+        return PlaceWeights(None, None, str(error))
     if not np.isfinite(bias.examination).all():
-        return Debiased(None, None, "some place was never acted on")
+        return PlaceWeights(None, None, "some place was never acted on")
     if not night.config.ranker.debias:
-        return Debiased(None, bias, "ranker.debias is off: labels count the same at every place")
-    weight = _of_rows(inputs, measured, lists, events, bias)
+        return PlaceWeights(
+            None, bias, "ranker.debias is off: labels count the same at every place"
+        )
+    weight = _of_rows(inputs, ranking, lists, events, bias)
     moved = int((weight != 1).sum())
-    return Debiased(
-        weight, bias, f"{moved:,} of {int((measured.table.grade > 0).sum()):,} labels are weighted"
+    return PlaceWeights(
+        weight, bias, f"{moved:,} of {int((ranking.table.grade > 0).sum()):,} labels are weighted"
     )
 
 
 def _of_rows(
-    inputs: Inputs, measured: Measured, lists: ShownLists, events: Any, bias: PositionBias
+    inputs: Inputs, ranking: RankingData, lists: ShownLists, events: Any, bias: PositionBias
 ) -> Floats:
     """float32[R]. A label of a moment of recall takes the place where the item was shown in the
     label's window, one of a shown list the place in that very list."""
-    table, moments = measured.table, measured.moments
+    table, moments = ranking.table, ranking.moments
     rows = np.flatnonzero(table.grade > 0)
     moment = np.searchsorted(table.offsets, rows, "right") - 1
     end = moments.now + 1
-    recalled = np.flatnonzero(~measured.shown)
+    recalled = np.flatnonzero(~ranking.shown)
     end[recalled] = [inputs.windows.label_end(int(cut)) for cut in moments.now[recalled]]
     weight = np.ones(len(table.items), np.float32)
     weight[rows] = label_weights(

@@ -34,14 +34,14 @@ from recsys.training.night import (
 from recsys.training.night.fit_sources import Recipe, warm_start_facts
 from recsys.training.night.gate import (
     REJECT,
+    ChampionResult,
     Decision,
-    Rival,
     decide,
 )
 from recsys.training.night.guardrails import guardrails
 from recsys.training.night.inputs import Inputs
 from recsys.training.night.night_context import Night
-from recsys.training.night.ranking_data import Measured
+from recsys.training.night.ranking_data import RankingData
 from recsys.training.night.refresh_encoder import Encoded
 from recsys.training.night.release import publish_state
 from recsys.training.night.release_check import try_release
@@ -72,11 +72,11 @@ def decide_and_register(
     inputs: Inputs,
     encoded: Encoded,
     recipe: Recipe,
-    rows: Measured | None,
-    tested: Measured,
+    rows: RankingData | None,
+    tested: RankingData,
     rankers: StageResult,
     lists: StageResult,
-    rival: Rival | None,
+    champion_result: ChampionResult | None,
     bundle: StageResult,
     state: StageResult,
     registry: Registry,
@@ -93,7 +93,7 @@ def decide_and_register(
         night,
         inputs,
         encoded,
-        [*systems, *([rival.lists] if rival and rival.lists else [])],
+        [*systems, *([champion_result.lists] if champion_result and champion_result.lists else [])],
         tested.moments,
         lists.facts["variants"],
     )
@@ -110,15 +110,15 @@ def decide_and_register(
         night.config.gate,
         truth,
         systems[0],
-        rival,
+        champion_result,
         test_lists.segments_of(inputs, truth, tested.moments, night.config.evaluation.segments),
         guardrails=guardrails(
             night.config.gate,
             evaluation,
             trial,
-            rival.lists.name if rival and rival.lists else None,
+            champion_result.lists.name if champion_result and champion_result.lists else None,
             folder_bytes(bundle.path / "bundle"),
-            _bytes_of(registry, rival),
+            _bytes_of(registry, champion_result),
             night.served_parity,
         ),
         leaks=[f"{check.name}: {check.detail}" for check in checks if not check.passed],
@@ -137,7 +137,7 @@ def decide_and_register(
         [*checks, *leakage.leak_hints(rows, tested)],
         shift, drifted, trial.parity, decision,
     )  # fmt: skip
-    _keep_lists(inputs, tested, systems[0], rival, page)
+    _keep_lists(inputs, tested, systems[0], champion_result, page)
     version = _register(night, registry, bundle, evaluation, decision, page)
     publish_state(night, state)
     if decision.promoted and registry.champion() != version:
@@ -158,24 +158,28 @@ def _missing(lists: StageResult) -> list[str]:
 
 
 def _keep_lists(
-    inputs: Inputs, tested: Measured, own: RankedLists, rival: Rival | None, page: Path
+    inputs: Inputs,
+    tested: RankingData,
+    own: RankedLists,
+    champion_result: ChampionResult | None,
+    page: Path,
 ) -> None:
     """Tonight's lists and the champion's, beside the page: what versions are compared by."""
     write_lists(
         page.parent,
         test_lists.truth_of(tested.moments),
         test_lists.past_items(inputs.interactions, tested.moments),
-        [own, *([rival.lists] if rival and rival.lists else [])],
+        [own, *([champion_result.lists] if champion_result and champion_result.lists else [])],
         inputs.interactions.user_ids,
     )
 
 
-def _bytes_of(registry: Registry, rival: Rival | None) -> int | None:
+def _bytes_of(registry: Registry, champion_result: ChampionResult | None) -> int | None:
     """Size of the champion's bundle; None where there is none that can be read."""
-    if rival is None or rival.lost:
+    if champion_result is None or champion_result.lost:
         return None
     try:
-        return folder_bytes(registry.local_path(rival.version))
+        return folder_bytes(registry.local_path(champion_result.version))
     except RecsysError:
         return None
 
@@ -201,8 +205,8 @@ def _report(
     inputs: Inputs,
     encoded: Encoded,
     recipe: Recipe,
-    rows: Measured | None,
-    tested: Measured,
+    rows: RankingData | None,
+    tested: RankingData,
     rankers: StageResult,
     made: StageResult,
     lists: RankedLists,
@@ -292,7 +296,7 @@ def _registered(
     night: Night, registry: Registry, bundle: StageResult, state: StageResult
 ) -> "NightResult | None":
     """The result of the night that already registered exactly this, if one did."""
-    from recsys.training.night.gate import Rule
+    from recsys.training.night.gate import GateRule
     from recsys.training.night.night_result import NightResult
 
     try:
@@ -307,7 +311,9 @@ def _registered(
     ):
         return None
     kept = record["decision"]
-    decision = Decision(kept["action"], kept["champion"], [Rule(**rule) for rule in kept["rules"]])
+    decision = Decision(
+        kept["action"], kept["champion"], [GateRule(**rule) for rule in kept["rules"]]
+    )
     night.reporter.say(f"register: unchanged, version {record['version']}")
     unchanged = all(r.skipped for r in night.runner.results)
     return NightResult(

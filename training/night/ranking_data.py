@@ -63,7 +63,7 @@ CHUNK = 4096
 
 
 @dataclass(frozen=True)
-class Practice:
+class ColdStartMasking:
     """What the ranker's windows pretend not to know."""
 
     key: str
@@ -74,7 +74,7 @@ class Practice:
 
 
 @dataclass(frozen=True)
-class Measured:
+class RankingData:
     """Moments of one role, their candidates and features."""
 
     moments: Moments
@@ -95,7 +95,7 @@ class Measured:
         )
 
 
-def practice(inputs: Inputs, floor: float, seed: int) -> Practice:
+def cold_start_masking(inputs: Inputs, floor: float, seed: int) -> ColdStartMasking:
     """Which items and how many users the ranker's windows treat as new.
 
     Decided by what was known before the test, so that it stays while the windows do.
@@ -106,12 +106,12 @@ def practice(inputs: Inputs, floor: float, seed: int) -> Practice:
     items = float(np.clip((events == 0).mean(), floor, PRACTISED_AT_MOST)) if len(events) else 0.0
     users = float(np.clip((of_user <= FEW_EVENTS).mean(), floor, PRACTISED_AT_MOST))
     cold = np.random.default_rng(seed).random(inputs.n_items) < items
-    return Practice(hash_json([np.flatnonzero(cold).tolist(), users]), cold, users)
+    return ColdStartMasking(hash_json([np.flatnonzero(cold).tolist(), users]), cold, users)
 
 
-def measure(
+def build_ranking_data(
     night: Night, inputs: Inputs, encoded: Encoded, recipe: Recipe, role: str
-) -> tuple[StageResult, Measured | None]:
+) -> tuple[StageResult, RankingData | None]:
     """Candidates and features of every moment of a role (`ranker` or `test`); None in a dry run.
 
     Where only the test has a window, the ranker's role has no moment: its groups are empty, but
@@ -124,16 +124,16 @@ def measure(
     labels_until = {cut: windows.label_end(cut) for cut in cuts} or {windows.cuts[0]: NO_LABEL}
     cuts = tuple(labels_until)
     seed = night.config.seed
-    practised = (
-        practice(inputs, night.config.windows.floor_share, seed) if role == "ranker" else None
+    masked = (
+        cold_start_masking(inputs, night.config.windows.floor_share, seed)
+        if role == "ranker"
+        else None
     )
     view = inputs.interactions
-    if practised is not None:
-        view = view.where(~practised.cold[view.item])
-    key = "" if practised is None else practised.key
-    fits = {
-        cut: fit_as_of(night, inputs, encoded, recipe, view, cut, practised=key) for cut in cuts
-    }
+    if masked is not None:
+        view = view.where(~masked.cold[view.item])
+    key = "" if masked is None else masked.key
+    fits = {cut: fit_as_of(night, inputs, encoded, recipe, view, cut, masked=key) for cut in cuts}
     limit = (
         night.config.ranker.max_groups if role == "ranker" else night.config.evaluation.max_users
     )
@@ -142,30 +142,30 @@ def measure(
     def action(out: Path) -> dict[str, Any]:
         parts: list[_Part] = []
         lists: list[_Part] = []
-        shown = shown_groups(inputs) if practised is not None else None
+        shown = shown_groups(inputs) if masked is not None else None
         for number, cut in enumerate(cuts):
             moments = moments_at(inputs.interactions, cut, labels_until[cut])
             moments = moments.sample(max(1, drawn // len(cuts)), seed + number)
             sources = fits[cut].load(encoded)
-            if practised is None:
+            if masked is None:
                 parts.append(_collect_cut(night, inputs, recipe, view, moments, sources))
                 continue
             most = max(1, limit // len(cuts))
             at_cut = None if shown is None else shown.between(cut, labels_until[cut])
             room = 0 if at_cut is None else min(len(at_cut), int(SHOWN_SHARE * most))
             found = _collect_to_learn(
-                night, inputs, recipe, view, moments, sources, practised, seed, most - room
+                night, inputs, recipe, view, moments, sources, masked, seed, most - room
             )
             parts += found
             if at_cut is not None:
                 rng = np.random.default_rng([seed, number])
                 beside = at_cut.sample(min(room, _most_beside(found)), rng)
                 lists.append(
-                    _collect_shown(night, inputs, recipe, view, beside, sources, practised, rng)
+                    _collect_shown(night, inputs, recipe, view, beside, sources, masked, rng)
                 )
         known = batch_inputs(night, inputs, view)
-        if practised is not None and known.impressions is not None:
-            known = replace(known, impressions=known.impressions.without(practised.cold))
+        if masked is not None and known.impressions is not None:
+            known = replace(known, impressions=known.impressions.without(masked.cold))
         return _write(out, night, inputs, known, [*parts, *lists])
 
     stage = night.runner.run(
@@ -232,12 +232,12 @@ def _most_beside(parts: list[_Part]) -> int:
     return int(found * SHOWN_SHARE / (1 - SHOWN_SHARE))
 
 
-def _practised_lengths(
-    count: int, practised: Practice, rng: np.random.Generator
+def _masked_lengths(
+    count: int, masked: ColdStartMasking, rng: np.random.Generator
 ) -> npt.NDArray[np.int64]:
     """int64[count]: how many of the last events each moment sees, -1 for all of them."""
     lengths = np.full(count, -1, np.int64)
-    chosen = rng.random(count) < practised.new_users
+    chosen = rng.random(count) < masked.new_users
     lengths[chosen] = rng.integers(0, FEW_EVENTS + 1, int(chosen.sum()))
     return lengths
 
@@ -249,7 +249,7 @@ def _collect_to_learn(
     view: Interactions,
     moments: Moments,
     sources: Mapping[str, RecallSource],
-    practised: Practice,
+    masked: ColdStartMasking,
     seed: int,
     most: int,
 ) -> list[_Part]:
@@ -264,7 +264,7 @@ def _collect_to_learn(
     found = 0
     for start in range(0, max(1, len(order)), CHUNK):  # once even without a moment
         chunk = moments.take(np.sort(order[start : start + CHUNK]))
-        lengths = _practised_lengths(len(chunk), practised, rng)
+        lengths = _masked_lengths(len(chunk), masked, rng)
         part = _collect_cut(night, inputs, recipe, view, chunk, sources, lengths)
         found += int(part.table.has_positive().sum())
         parts.append(part._replace(table=part.table.to_learn_from()))
@@ -280,11 +280,11 @@ def _collect_shown(
     view: Interactions,
     lists: ShownGroups,
     sources: Mapping[str, RecallSource],
-    practised: Practice,
+    masked: ColdStartMasking,
     rng: np.random.Generator,
 ) -> _Part:
     """Lists of a cut's window with what its sources say of their items at the time of each."""
-    lengths = _practised_lengths(len(lists), practised, rng)
+    lengths = _masked_lengths(len(lists), masked, rng)
     table = collect_shown(
         lists,
         history_reader(view.histories(), lists.moments, lengths),
@@ -404,7 +404,7 @@ def _resolution(inputs: Inputs) -> str:
     return "seconds" if inputs.tables.resolution.kind in ("seconds", "hours") else "days"
 
 
-def read(folder: Path) -> Measured:
+def read(folder: Path) -> RankingData:
     """Open what a groups stage left."""
     held = np.load(folder / "moments.npz")
     moments = Moments(
@@ -420,4 +420,4 @@ def read(folder: Path) -> Measured:
         json.loads((folder / "features.json").read_text(encoding="utf-8"))
     )
     x = np.load(folder / "x.npy", mmap_mode="r")
-    return Measured(moments, table, x, features, held["shown"])
+    return RankingData(moments, table, x, features, held["shown"])

@@ -106,12 +106,12 @@ def refresh(night: Night, inputs: Inputs) -> Encoded:
     encoded = _encoded(night, inputs, registry, kept)
     if night.runner.dry_run:
         return encoded
-    worn = encoder_age.measure(
+    degraded = encoder_age.measure(
         night, inputs, encoded.vectors_stage, encoded.source(), kept["until"]
     )
-    if worn is None or hash_json(kept) == hash_json(new):
+    if degraded is None or hash_json(kept) == hash_json(new):
         return encoded
-    night.reporter.say(f"encoder: due after all, {worn}")
+    night.reporter.say(f"encoder: due after all, {degraded}")
     return _renewed(night, inputs, registry, pointer, new)
 
 
@@ -250,7 +250,7 @@ def _checkpoints(night: Night, inputs: Inputs, identity: dict[str, Any]) -> Path
 
 def _shown(inputs: Inputs, until: int) -> Any:
     """Lists shown before a time, as the fit reads them; None without impressions."""
-    from recsys.training.finetune.examples import Shown
+    from recsys.training.finetune.examples import ShownExamples
 
     lists = inputs.tables.impressions
     if lists is None or not len(lists):
@@ -258,7 +258,7 @@ def _shown(inputs: Inputs, until: int) -> Any:
     last = int(np.searchsorted(lists.time, until))
     first = int(np.searchsorted(lists.offsets, lists.offsets[last] - SHOWN_AT_MOST))
     low, high = lists.offsets[first], lists.offsets[last]
-    return Shown(
+    return ShownExamples(
         lists.user[first:last],
         lists.time[first:last],
         lists.offsets[first : last + 1] - low,

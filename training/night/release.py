@@ -22,7 +22,7 @@ from recsys.storage.stages import StageResult
 from recsys.training.night.fit_sources import Fitted, Recipe, fit_as_of
 from recsys.training.night.inputs import Inputs, shown_lists, user_table
 from recsys.training.night.night_context import Night
-from recsys.training.night.ranking_data import Measured
+from recsys.training.night.ranking_data import RankingData
 from recsys.training.night.refresh_encoder import Encoded
 
 TEXT = "text"
@@ -87,7 +87,7 @@ def bundle(
     inputs: Inputs,
     encoded: Encoded,
     recipe: Recipe,
-    measured: Measured,
+    ranking: RankingData,
     rankers: StageResult,
     released: Fitted,
     state: StageResult,
@@ -110,7 +110,7 @@ def bundle(
             },
             sources=sources,
             ranker=Ranker.load(rankers.path / "full"),
-            features_json=measured.features.to_json(),
+            features_json=ranking.features.to_json(),
             facts={
                 "config": plain(night.config.model_dump(mode="json", exclude=NOT_IN_A_BUNDLE)),
                 "data_window": [int(inputs.interactions.time.min()), inputs.windows.end],

@@ -21,12 +21,12 @@ from recsys.features.feature_set import FeatureSet
 from recsys.features.interactions import Floats
 from recsys.features.kinds.kind import SignalFeature
 from recsys.features.parity import LIMIT, broken, compare_served
-from recsys.query import Ask
-from recsys.recommender import Runtime
+from recsys.query import RankingQuery
+from recsys.recommender import LoadedRelease
 from recsys.storage.stages import StageResult
 from recsys.training.night.inputs import Inputs
 from recsys.training.night.night_context import Night
-from recsys.training.night.ranking_data import Measured
+from recsys.training.night.ranking_data import RankingData
 
 LATENCY_CALLS = 30
 """Ranking calls timed for the gate's latency rule; their median counts."""
@@ -38,7 +38,7 @@ Doubles = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Trial:
+class ReleaseCheck:
     """What asking the release found."""
 
     latency_ms: float
@@ -93,11 +93,11 @@ def _decimals(value: float | None) -> str:
 
 
 def try_release(
-    night: Night, inputs: Inputs, tested: Measured, bundle: Path, state: StageResult,
+    night: Night, inputs: Inputs, tested: RankingData, bundle: Path, state: StageResult,
     evaluated: RankedLists,
-) -> Trial:  # fmt: skip
+) -> ReleaseCheck:  # fmt: skip
     """Ask the release at a sample of the test moments."""
-    runtime = Runtime.open(bundle, state.path / "state", version="")
+    loaded = LoadedRelease.open(bundle, state.path / "state", version="")
     rng = np.random.default_rng(night.config.seed)
     chosen = rng.permutation(len(tested.moments))[:MOMENTS]
     times: list[float] = []
@@ -106,7 +106,7 @@ def try_release(
     after: list[float] = []
     for moment in chosen:
         began = time.perf_counter()
-        answer = runtime.answer(Ask(*_who(inputs, tested, int(moment)), k=K))
+        answer = loaded.answer(RankingQuery(*_who(inputs, tested, int(moment)), k=K))
         times.append((time.perf_counter() - began) * 1000)
         found = inputs.tables.catalogue.indices_of(answer.item_ids)
         released = dict(zip(found.tolist(), answer.scores, strict=True))
@@ -118,25 +118,25 @@ def try_release(
         both = sorted(released.keys() & old.keys())
         before += [old[item] for item in both]
         after += [released[item] for item in both]
-    return Trial(
+    return ReleaseCheck(
         float(np.median(times[1 : LATENCY_CALLS + 1])) if len(times) > 1 else 0.0,
         float(np.mean(overlaps)) if overlaps else None,
         np.array(before),
         np.array(after),
-        read_twice(runtime, inputs, tested, chosen[:PARITY_MOMENTS].tolist()),
+        read_twice(loaded, inputs, tested, chosen[:PARITY_MOMENTS].tolist()),
     )
 
 
-def _who(inputs: Inputs, tested: Measured, moment: int) -> tuple[str, int]:
+def _who(inputs: Inputs, tested: RankingData, moment: int) -> tuple[str, int]:
     user = inputs.interactions.user_ids[tested.moments.user[moment]]
     return str(user), int(tested.moments.now[moment])
 
 
 def read_twice(
-    runtime: Runtime, inputs: Inputs, tested: Measured, moments: Sequence[int]
+    loaded: LoadedRelease, inputs: Inputs, tested: RankingData, moments: Sequence[int]
 ) -> dict[str, float]:
     """Each feature that no model makes: the largest relative difference of batch and online."""
-    columns = [c for c in _without_models(tested.features) if c in runtime.features.columns]
+    columns = [c for c in _without_models(tested.features) if c in loaded.features.columns]
     batch: list[Floats] = []
     online: list[Floats] = []
     for moment in moments:
@@ -145,12 +145,14 @@ def read_twice(
         ids = [inputs.tables.catalogue.id_of(int(item)) for item in items]
         if not ids:
             continue
-        answer = runtime.answer(Ask(*_who(inputs, tested, int(moment)), items=ids, k=len(ids)))
+        answer = loaded.answer(
+            RankingQuery(*_who(inputs, tested, int(moment)), items=ids, k=len(ids))
+        )
         assert answer.features is not None
         place = {name: row for row, name in enumerate(ids)}
         order = [place[name] for name in answer.item_ids]
         batch.append(np.asarray(tested.x[rows])[order][:, _places(tested.features, columns)])
-        online.append(answer.features[:, _places(runtime.features, columns)])
+        online.append(answer.features[:, _places(loaded.features, columns)])
     if not batch:
         return dict.fromkeys(columns, 0.0)
     return compare_served(np.concatenate(batch), np.concatenate(online), columns)

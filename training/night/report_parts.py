@@ -28,7 +28,7 @@ from recsys.training.night.gate import Decision
 from recsys.training.night.inputs import Inputs
 from recsys.training.night.night_context import SHARES, Night
 from recsys.training.night.position_weights import bias_of
-from recsys.training.night.ranking_data import Measured
+from recsys.training.night.ranking_data import RankingData
 from recsys.training.night.refresh_encoder import Encoded
 
 SHAP_ROWS = 2000
@@ -52,7 +52,7 @@ CAVEATS = (
 
 
 def examples(
-    inputs: Inputs, tested: Measured, lists: RankedLists, ranker: Ranker, count: int, seed: int
+    inputs: Inputs, tested: RankingData, lists: RankedLists, ranker: Ranker, count: int, seed: int
 ) -> list[Example]:
     """Real lists of users with a history, some with hits and some without."""
     moments, catalogue = tested.moments, inputs.tables.catalogue
@@ -80,7 +80,7 @@ def examples(
 
 
 def _reasons(
-    tested: Measured, ranker: Ranker, moment: int, shown: Sequence[int]
+    tested: RankingData, ranker: Ranker, moment: int, shown: Sequence[int]
 ) -> dict[int, tuple[str, ...]]:
     """The two feature families that lift each shown item most above the mean of its list."""
     low, high = tested.table.offsets[moment : moment + 2]
@@ -103,7 +103,7 @@ def _reasons(
     return out
 
 
-def ranker_facts(rankers: StageResult, rows: Measured | None, ranker: Ranker) -> RankerFacts:
+def ranker_facts(rankers: StageResult, rows: RankingData | None, ranker: Ranker) -> RankerFacts:
     """What the ranker is made of, and which families matter."""
     facts = dict(rankers.facts["ranker"])
     parts = facts.pop("validation_ndcg@10", {})
@@ -139,7 +139,7 @@ def source_facts(recipe: Recipe) -> list[SourceFact]:
                 bool(found["kept"]),
                 str(found.get("reason") or found["note"] or reason),
                 float(found["recall"]),
-                dict(recipe.dials.get(name, found["dials"])),
+                dict(recipe.params.get(name, found["params"])),
             )
         )
     return out
@@ -150,8 +150,8 @@ def context(
     inputs: Inputs,
     encoded: Encoded,
     recipe: Recipe,
-    rows: Measured | None,
-    tested: Measured,
+    rows: RankingData | None,
+    tested: RankingData,
     rankers: StageResult,
     made: StageResult,
     lists: RankedLists,
@@ -268,7 +268,7 @@ def data_facts(inputs: Inputs) -> dict[str, object]:
     return facts
 
 
-def split_facts(inputs: Inputs, encoded: Encoded, tested: Measured) -> dict[str, object]:
+def split_facts(inputs: Inputs, encoded: Encoded, tested: RankingData) -> dict[str, object]:
     """Which window trained what, and how many moments were tested."""
     windows = inputs.windows
     return {

@@ -39,8 +39,8 @@ from recsys.features.interactions import Floats, Longs
 from recsys.features.kinds.kind import CounterFeature
 from recsys.features.parity import (
     LIMIT,
+    ItemPlaces,
     KnownHistories,
-    Places,
     Served,
     relative,
     served_rows,
@@ -50,7 +50,7 @@ from recsys.features.ranking_context import ENTITY_SHOWN
 from recsys.features.rows import BatchInputs
 from recsys.features.state import OnlineState
 from recsys.ingestion.tables.load import load_tables
-from recsys.query import Ask
+from recsys.query import RankingQuery
 from recsys.storage.bundle import Bundle, open_bundle
 from recsys.storage.eventlog.drain import FEATURES
 from recsys.storage.registry import Registry
@@ -332,7 +332,7 @@ class _World:
     came. Lists are read in the order of what they knew."""
 
     def __init__(self, bundle: Bundle, base: _Base, drained: Path) -> None:
-        from recsys.recommender import Runtime
+        from recsys.recommender import LoadedRelease
 
         tables, start = base.inputs.interactions, base.log_position
         self.base, self.catalogue = base, base.inputs.catalogue
@@ -362,7 +362,7 @@ class _World:
         state = OnlineState.build(
             nobody, self.catalogue, bucket_us=bucket, windows_us=(), log_position=start
         )
-        self._runtime = Runtime(bundle, state, version="")
+        self._runtime = LoadedRelease(bundle, state, version="")
 
     def row(self, sample: Sample) -> _Row | None:
         """A list with the signals of recall as of what it knew; None if no item was known."""
@@ -376,7 +376,7 @@ class _World:
         user = self._users.get(served.user_id, -1)
         history = self._histories.of(user, served.now, bound)
         facts = sample.facts
-        ask = Ask(
+        ask = RankingQuery(
             served.user_id,
             served.now,
             items=None if facts["recommended"] else [],
@@ -446,14 +446,14 @@ def _changes(records: Sequence[LogRecord], catalogue: Catalogue) -> Longs:
     return np.array(found, np.int64)
 
 
-def _places(records: Sequence[LogRecord], catalogue: Catalogue) -> "Places":
+def _places(records: Sequence[LogRecord], catalogue: Catalogue) -> "ItemPlaces":
     """Where the items of the log stand in the catalogue, and since when."""
     born: dict[str, tuple[int, int]] = {}
     for record in records:
         item_id = record.payload[c.ITEM_ID]
         if catalogue.index_of(item_id) < 0 and item_id not in born:
             born[item_id] = (catalogue.n_items + len(born), record.position)
-    return Places(catalogue, born)
+    return ItemPlaces(catalogue, born)
 
 
 def _read_again(

@@ -30,7 +30,7 @@ from recsys.training.night.baseline_lists import baselines_as_of
 from recsys.training.night.fit_sources import TEXT, Recipe, fit_as_of
 from recsys.training.night.inputs import Inputs, user_table
 from recsys.training.night.night_context import Night
-from recsys.training.night.ranking_data import Measured
+from recsys.training.night.ranking_data import RankingData
 from recsys.training.night.refresh_encoder import Encoded
 from recsys.training.windows import Moments
 
@@ -53,24 +53,24 @@ def make_lists(
     encoded: Encoded,
     recipe: Recipe,
     groups: StageResult,
-    measured: Measured | None,
+    ranking: RankingData | None,
     rankers: StageResult,
 ) -> StageResult:
     """Every system's top lists, kept as arrays so that the page can be made again at no cost."""
 
     def action(out: Path) -> dict[str, Any]:
-        assert measured is not None
-        systems = _ranked(measured, rankers)
-        alone = _alone(night, inputs, encoded, recipe, measured)
-        systems |= alone.lists
+        assert ranking is not None
+        systems = _ranked(ranking, rankers)
+        single_source = _single_source(night, inputs, encoded, recipe, ranking)
+        systems |= single_source.lists
         _save(out / "items.npz", {name: items for name, (items, _) in systems.items()})
         _save(out / "scores.npz", {name: scores for name, (_, scores) in systems.items()})
         return {
             "systems": list(systems),
             "variants": fit_ranker.bases(rankers.facts["ablations"], MAIN),
-            "absent": alone.absent,
-            "failed": alone.failed,
-            "last_seen": alone.last_seen,
+            "absent": single_source.absent,
+            "failed": single_source.failed,
+            "last_seen": single_source.last_seen,
         }
 
     return night.runner.run(
@@ -96,17 +96,17 @@ def read_lists(stage: StageResult) -> list[RankedLists]:
     return [RankedLists(name, items[name], scores[name]) for name in stage.facts["systems"]]
 
 
-def _ranked(measured: Measured, rankers: StageResult) -> dict[str, Lists]:
+def _ranked(ranking: RankingData, rankers: StageResult) -> dict[str, Lists]:
     """The ranker's lists, its ablations', and those of the fused recall it starts from."""
-    table = measured.table
+    table = ranking.table
     found: dict[str, Lists] = {}
 
     def rank(name: str, score: npt.NDArray[np.float64]) -> None:
         found[name] = top_k(score, table.items, table.offsets, LIST_LENGTH)
 
-    rank(MAIN, fit_ranker.score(rankers.path, "full", measured))
+    rank(MAIN, fit_ranker.score(rankers.path, "full", ranking))
     for name in rankers.facts["ablations"]:
-        rank(name, fit_ranker.score(rankers.path, name, measured))
+        rank(name, fit_ranker.score(rankers.path, name, ranking))
     rank(FUSION, np.nan_to_num(table.signals["fused.score"].astype(np.float64), nan=-1.0))
     return found
 
@@ -122,8 +122,8 @@ class _Alone:
     """Cut → source → time of the last event its fit saw."""
 
 
-def _alone(
-    night: Night, inputs: Inputs, encoded: Encoded, recipe: Recipe, measured: Measured
+def _single_source(
+    night: Night, inputs: Inputs, encoded: Encoded, recipe: Recipe, ranking: RankingData
 ) -> _Alone:
     """Lists of each source alone and of the humble baselines, as of each cut."""
     parts: dict[str, list[Lists]] = {}
@@ -133,11 +133,11 @@ def _alone(
     histories = inputs.interactions.histories()
     unavailable = inputs.tables.catalogue.blocked.copy()
     for cut in inputs.windows.test:
-        moments = measured.moments.take(np.flatnonzero(measured.moments.now == cut))
+        moments = ranking.moments.take(np.flatnonzero(ranking.moments.now == cut))
         if not len(moments):
             continue
         read = history_reader(histories, moments)
-        humble = _humble(inputs, moments, cut)
+        simple = _simple_baselines(inputs, moments, cut)
         own = fit_as_of(night, inputs, encoded, recipe, inputs.interactions, cut).load(encoded)
         more = baselines_as_of(night, inputs, encoded, recipe, own, cut)
         absent |= more.absent
@@ -147,9 +147,9 @@ def _alone(
             lists = source_lists(
                 source, moments, read, unavailable, k=LIST_LENGTH, workers=night.workers
             )
-            filled = (fill_up(lists[0], humble[0].items), lists[1])
+            filled = (fill_up(lists[0], simple[0].items), lists[1])
             parts.setdefault(TEXT_ALONE if name == TEXT else name, []).append(filled)
-        for made in humble:
+        for made in simple:
             parts.setdefault(made.name, []).append((made.items, made.scores))
     # One that failed at some cut only would be judged on other moments than the rest.
     whole = {name: lists for name, lists in parts.items() if name not in {*failed, *absent}}
@@ -186,7 +186,7 @@ def fill_up(items: npt.NDArray[np.int32], popular: npt.NDArray[np.int32]) -> npt
     return out
 
 
-def _humble(inputs: Inputs, moments: Moments, cut: int) -> list[RankedLists]:
+def _simple_baselines(inputs: Inputs, moments: Moments, cut: int) -> list[RankedLists]:
     """Popularity, recent popularity and most recent, as of a cut."""
     past, n = inputs.interactions.before(cut), inputs.n_items
     seen = past_items(inputs.interactions, moments)

@@ -1,6 +1,6 @@
 """Where tonight's fits start from: the same source as an earlier night fitted it.
 
-A fit at a cut may only start from one whose events lay before that cut too, with the same dials and
+A fit at a cut may only start from one whose events lay before that cut too, with the same params and
 the same items practised as unknown; the choice is written down when it is made, so an interrupted
 or repeated night makes the same. From time to time (`sources.full_refit`) all start from scratch,
 and that night measures what starting warm would have cost or gained.
@@ -40,9 +40,9 @@ class Fit:
     """A finished fit that later ones may start from."""
 
     source: str
-    practised: str
-    dials: str
-    """Hash of the dials."""
+    masked: str
+    params: str
+    """Hash of the params."""
     cut: int
     """It saw events strictly before this (µs)."""
     made: int
@@ -62,8 +62,8 @@ class Fit:
 def start_of(
     night: Night,
     name: str,
-    dials: Mapping[str, float],
-    practised: str,
+    params: Mapping[str, float],
+    masked: str,
     cut: int,
     end: int,
     content: str = "",
@@ -77,7 +77,7 @@ def start_of(
     same = _same(night, content)
     if same is not None and (same.start is None or not refit_due(night, same.since, end)):
         return None if same.start is None else replace(same, key=same.start)
-    found = _nearest(night, name, dials, practised, cut, end)
+    found = _nearest(night, name, params, masked, cut, end)
     return None if found is None or refit_due(night, found.since, end) else found
 
 
@@ -93,13 +93,13 @@ def kept(night: Night, content: str, end: int) -> bool:
 
 
 def _nearest(
-    night: Night, name: str, dials: Mapping[str, float], practised: str, cut: int, end: int
+    night: Night, name: str, params: Mapping[str, float], masked: str, cut: int, end: int
 ) -> Fit | None:
-    like = (name, practised, hash_json(dict(dials)))
+    like = (name, masked, hash_json(dict(params)))
     fits = [
         fit
         for fit in _read(night)
-        if (fit.source, fit.practised, fit.dials) == like and fit.cut <= cut and fit.made < end
+        if (fit.source, fit.masked, fit.params) == like and fit.cut <= cut and fit.made < end
     ]
     return max(fits, key=lambda fit: (fit.cut, fit.made), default=None)
 
@@ -118,8 +118,8 @@ def refit_due(night: Night, since: int, end: int) -> bool:
 def remember(
     night: Night,
     name: str,
-    dials: Mapping[str, float],
-    practised: str,
+    params: Mapping[str, float],
+    masked: str,
     cut: int,
     end: int,
     started: Fit | None,
@@ -133,8 +133,8 @@ def remember(
     made = min([f.made for f in earlier if f.key == key], default=end)
     fit = Fit(
         source=name,
-        practised=practised,
-        dials=hash_json(dict(dials)),
+        masked=masked,
+        params=hash_json(dict(params)),
         cut=cut,
         made=made,
         end=end,
@@ -171,7 +171,7 @@ def opened(night: Night, fit: Fit | None) -> RecallSource | None:
 def compared(
     night: Night,
     name: str,
-    dials: Mapping[str, float],
+    params: Mapping[str, float],
     cold: RecallSource,
     cold_seconds: float,
     events: Interactions,
@@ -188,7 +188,7 @@ def compared(
         cold: tonight's fit of events before `cut`; `events` are those.
         moments: the test moments at `cut`.
     """
-    start = _nearest(night, name, dials, "", cut, end)
+    start = _nearest(night, name, params, "", cut, end)
     earlier = opened(night, start)
     if earlier is None or not len(moments):
         return None
@@ -196,7 +196,7 @@ def compared(
     warm = fit_sources(
         events,
         inputs,
-        {name: dials},
+        {name: params},
         seed=night.config.seed,
         workers=night.workers,
         previous={name: earlier},

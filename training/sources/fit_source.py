@@ -51,11 +51,11 @@ def applicable_sources(
     people without a history get.
     """
     return [
-        _judged(name, interactions, inputs, use, memory_bytes, budget_seconds) for name in FITTABLE
+        _matched(name, interactions, inputs, use, memory_bytes, budget_seconds) for name in FITTABLE
     ]
 
 
-def _judged(
+def _matched(
     name: str,
     interactions: Interactions,
     inputs: SourceInputs,
@@ -146,13 +146,13 @@ def fit_sources(
     workers: int,
     previous: Mapping[str, RecallSource] | None = None,
 ) -> dict[str, RecallSource]:
-    """Fit the planned sources (name → dials) on all given interactions, cheapest first.
+    """Fit the planned sources (name → params) on all given interactions, cheapest first.
 
     `previous` are sources of an earlier cut: those that can continue from their earlier weights
     do, the others start afresh.
 
     Raises:
-        UsageError: a name or a dial that does not exist.
+        UsageError: a name or a param that does not exist.
     """
     fitted: dict[str, RecallSource] = {}
     for name in sorted(plan, key=lambda name: (*FITTABLE, name).index(name)):
@@ -169,7 +169,7 @@ def fit_one(
     name: str,
     interactions: Interactions,
     inputs: SourceInputs,
-    dials: Mapping[str, float],
+    params: Mapping[str, float],
     *,
     seed: int,
     workers: int,
@@ -181,9 +181,9 @@ def fit_one(
 
         earlier = previous if isinstance(previous, SequenceSource) else None
         return fit_sequence(
-            interactions, inputs, dials, seed=seed, workers=workers, previous=earlier
+            interactions, inputs, params, seed=seed, workers=workers, previous=earlier
         )
     if name == Als.name:
         start = previous if isinstance(previous, Als) else None
-        return Als.fit(interactions, inputs, dials, seed=seed, workers=workers, previous=start)
-    return source_class(name).fit(interactions, inputs, dials, seed=seed, workers=workers)
+        return Als.fit(interactions, inputs, params, seed=seed, workers=workers, previous=start)
+    return source_class(name).fit(interactions, inputs, params, seed=seed, workers=workers)

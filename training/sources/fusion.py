@@ -44,7 +44,7 @@ class Quality:
         )
 
 
-def judged(ranks: Doubles, owner: npt.NDArray[np.int64], sizes: Doubles, limit: int) -> Quality:
+def matched(ranks: Doubles, owner: npt.NDArray[np.int64], sizes: Doubles, limit: int) -> Quality:
     """Quality from the 1-based ranks of the relevant items found (inf: not found).
 
     `owner` is the label of each; `sizes` float64[L] how many relevant items a label has.
@@ -99,7 +99,7 @@ class Lists:
 
     def quality(self, weights: Mapping[str, float]) -> Quality:
         """Quality of the fusion with the given weights (0 where absent)."""
-        return judged(self.ranks(weights), self._owner, self.sizes, self.limit)
+        return matched(self.ranks(weights), self._owner, self.sizes, self.limit)
 
     def ranks(self, weights: Mapping[str, float]) -> Doubles:
         """1-based fused rank of every relevant item, inf where no weighted source lists it."""

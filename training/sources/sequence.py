@@ -29,7 +29,7 @@ from recsys.retrieval.fitted_source import (
     SourceInputs,
     last_time,
     positive,
-    resolve_dials,
+    resolve_params,
     support,
     weight_scale,
 )
@@ -64,7 +64,7 @@ BUCKET: Final = 50
 def fit_sequence(
     interactions: Interactions,
     inputs: SourceInputs,
-    dials: Mapping[str, float],
+    params: Mapping[str, float],
     *,
     seed: int,
     workers: int,
@@ -73,7 +73,7 @@ def fit_sequence(
     """Train on all given events; continue from `previous` where the shapes allow it."""
     import torch
 
-    chosen = resolve_dials(SequenceSource.name, SequenceSource.DIALS, dials)
+    chosen = resolve_params(SequenceSource.name, SequenceSource.PARAMS, params)
     threads = torch.get_num_threads()
     torch.set_num_threads(idle_threads(workers))
     try:
@@ -98,19 +98,19 @@ def idle_threads(workers: int) -> int:
 def _fit(
     interactions: Interactions,
     inputs: SourceInputs,
-    dials: dict[str, float],
+    params: dict[str, float],
     seed: int,
     previous: SequenceSource | None,
 ) -> SequenceSource:
     from recsys.training.sources.sequence_model import SequenceModel
 
     counts = support(interactions)
-    sequences = Sequences.of(interactions, int(dials["length"]))
-    model = SequenceModel(counts, inputs.vectors, dials, MOST_IDS)
+    sequences = Sequences.of(interactions, int(params["length"]))
+    model = SequenceModel(counts, inputs.vectors, params, MOST_IDS)
     continued = previous is not None and model.continue_from(previous.training)
-    epochs = dials["epochs"] * (WARM_EPOCH_SHARE if continued else 1.0)
+    epochs = params["epochs"] * (WARM_EPOCH_SHARE if continued else 1.0)
     draw = np.random.default_rng(seed)
-    train(model, sequences, Negatives(counts, int(dials["negatives"]), draw), epochs, dials, draw)
+    train(model, sequences, Negatives(counts, int(params["negatives"]), draw), epochs, params, draw)
     arrays = model.exported()
     targets = arrays.pop("targets")
     known = model.known()
@@ -120,7 +120,7 @@ def _fit(
         targets,
         known,
         arrays,
-        dials=dials,
+        params=params,
         fit_until=last_time(interactions),
         training=model.state(),
         lists=lists,
@@ -204,7 +204,7 @@ def train(
     sequences: Sequences,
     negatives: Negatives,
     epochs: float,
-    dials: Mapping[str, float],
+    params: Mapping[str, float],
     draw: np.random.Generator,
 ) -> None:
     """AdamW with a warm-up and a cosine decay over the given number of epochs."""
@@ -216,8 +216,8 @@ def train(
     steps = min(MOST_STEPS, max(LEAST_STEPS, wanted))
     optimiser = torch.optim.AdamW(
         model.parameters(),
-        lr=dials["learning_rate"],
-        weight_decay=dials["weight_decay"],
+        lr=params["learning_rate"],
+        weight_decay=params["weight_decay"],
         betas=(0.9, 0.98),
         fused=True,
     )
@@ -230,7 +230,7 @@ def train(
                 log.warning("sequence training stopped after %d of %d steps: no time", done, steps)
                 done = steps
                 break
-            optimiser.param_groups[0]["lr"] = dials["learning_rate"] * schedule(progress)
+            optimiser.param_groups[0]["lr"] = params["learning_rate"] * schedule(progress)
             loss = model.loss(torch.from_numpy(items), torch.from_numpy(weights), negatives)
             optimiser.zero_grad(set_to_none=True)
             loss.backward()

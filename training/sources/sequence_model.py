@@ -56,16 +56,16 @@ class SequenceModel(nn.Module):  # type: ignore[misc]
     Args:
         counts: int32[N] positive events per item.
         vectors: float32[N, t] text vectors, or None.
-        dials: as of `SequenceSource.DIALS`.
+        params: as of `SequenceSource.DIALS`.
         most_ids: items with an id embedding at most.
     """
 
     def __init__(
-        self, counts: Ints, vectors: Floats | None, dials: Mapping[str, float], most_ids: int
+        self, counts: Ints, vectors: Floats | None, params: Mapping[str, float], most_ids: int
     ) -> None:
         super().__init__()
-        self.width, self.length = int(dials["width"]), int(dials["length"])
-        self.id_dropout = dials["id_dropout"] if vectors is not None else 0.0
+        self.width, self.length = int(params["width"]), int(params["length"])
+        self.id_dropout = params["id_dropout"] if vectors is not None else 0.0
         order = np.lexsort((np.arange(len(counts)), -counts))[:most_ids]
         met = np.sort(order[counts[order] > 0])
         # row 0 is the id of items without one: all zeros, never trained
@@ -83,13 +83,13 @@ class SequenceModel(nn.Module):  # type: ignore[misc]
         self.project = (
             None if vectors is None else nn.Linear(vectors.shape[1], self.width, bias=False)
         )
-        heads = int(dials["heads"])
+        heads = int(params["heads"])
         self.blocks = nn.ModuleList(
-            Block(self.width, heads, self.length, dials["dropout"])
-            for _ in range(int(dials["blocks"]))
+            Block(self.width, heads, self.length, params["dropout"])
+            for _ in range(int(params["blocks"]))
         )
         self.norm = nn.LayerNorm(self.width, NORM_EPSILON)
-        self.dropout = nn.Dropout(dials["dropout"])
+        self.dropout = nn.Dropout(params["dropout"])
 
     def items(self, item: Tensor) -> tuple[Tensor, Tensor]:
         """Embedding float[.., d] and bias float[..] of items (int64[..]); ids drop out in training."""

@@ -1,7 +1,7 @@
-"""Self-tuning: dials of the sources, weights of their fusion, and who earns a place.
+"""Self-tuning: params of the sources, weights of their fusion, and who earns a place.
 
 Everything is judged on labels that lie after the events the sources are fitted on. The defaults
-are good starting points, measured on several data sets, so a dial moves only when the paired
+are good starting points, measured on several data sets, so a param moves only when the paired
 difference says so. Cheap sources go first; a budget bounds it all.
 """
 
@@ -25,7 +25,7 @@ from recsys.training.sources.fusion import (
     Quality,
     better,
     choose_weights,
-    judged,
+    matched,
 )
 
 log = logging.getLogger(__name__)
@@ -54,7 +54,7 @@ class Outcome:
     """What tuning found out about one source."""
 
     name: str
-    dials: dict[str, float]
+    params: dict[str, float]
     ndcg: float
     """nDCG@10 on the tuning labels."""
     recall: float
@@ -74,7 +74,7 @@ class Outcome:
 class TunedPlan:
     """The choice of one night, and everything the report says about it."""
 
-    dials: dict[str, dict[str, float]]
+    params: dict[str, dict[str, float]]
     """Of the sources to fit, cheapest first."""
     weights: dict[str, float]
     """Fusion weight of every source that is used; the largest is 1."""
@@ -95,7 +95,7 @@ class TunedPlan:
         }
 
 
-class Clock:
+class TuningClock:
     """A budget that is being spent."""
 
     def __init__(self, seconds: float) -> None:
@@ -120,31 +120,31 @@ def tune_sources(
     seed: int,
     workers: int = 1,
     fixed: Mapping[str, RecallSource] | None = None,
-    dials: Mapping[str, Mapping[str, float]] | None = None,
+    params: Mapping[str, Mapping[str, float]] | None = None,
     remembered: Mapping[str, Mapping[str, float]] | None = None,
     depth: int = 300,
     limit: int = 200,
 ) -> TunedPlan:
-    """Choose dials, fusion weights and sources.
+    """Choose params, fusion weights and sources.
 
     Args:
         fit_interactions: events before all labels.
         labels: moments after them; those without a relevant item are ignored.
         names: sources to try.
-        budget_seconds: time for trying dials; each source is fitted at least once, whatever the
+        budget_seconds: time for trying params; each source is fitted at least once, whatever the
             budget, because its lists are needed to fuse and to judge it.
         fixed: sources that are there already, such as the encoder's `text`; fused and judged,
             never fitted.
-        dials: the caller's own; they are not tuned.
-        remembered: dials of an earlier night, tried first in place of the defaults.
+        params: the caller's own; they are not tuned.
+        remembered: params of an earlier night, tried first in place of the defaults.
         depth, limit: as served.
     """
-    clock = Clock(budget_seconds)
+    clock = TuningClock(budget_seconds)
     bench = Bench(fit_interactions, inputs, usable(labels), seed, workers, depth)
     outcomes: list[Outcome] = []
     for place, name in enumerate(sorted(names, key=lambda n: (*FITTABLE, n).index(n))):
         allowance = clock.left / max(1, len(names) - place)
-        own = dict((dials or {}).get(name, {}))
+        own = dict((params or {}).get(name, {}))
         start = {**_known(name, (remembered or {}).get(name, {})), **own}
         outcomes.append(_tune_one(bench, name, start, frozenset(own), allowance))
         log.info("%s", outcomes[-1])
@@ -163,8 +163,8 @@ def usable(labels: Sequence[Label]) -> list[Label]:
 
 
 def _known(name: str, remembered: Mapping[str, float]) -> dict[str, float]:
-    """Remembered dials that the source still has."""
-    return {d: v for d, v in remembered.items() if d in source_class(name).DIALS}
+    """Remembered params that the source still has."""
+    return {d: v for d, v in remembered.items() if d in source_class(name).PARAMS}
 
 
 class Bench:
@@ -187,11 +187,11 @@ class Bench:
         self.sizes = np.array([len(row.relevant) for row in labels], np.float64)
         self._nothing_blocked: Mask = np.zeros(interactions.n_items, np.uint8)
 
-    def fit(self, name: str, dials: Mapping[str, float]) -> tuple[RecallSource, float]:
+    def fit(self, name: str, params: Mapping[str, float]) -> tuple[RecallSource, float]:
         """A fitted source, and how many seconds it took."""
         started = perf_counter()
         source = fit_one(
-            name, self.interactions, self.inputs, dials, seed=self.seed, workers=self.workers
+            name, self.interactions, self.inputs, params, seed=self.seed, workers=self.workers
         )
         return source, perf_counter() - started
 
@@ -222,7 +222,7 @@ class Bench:
 
     def quality_of(self, ranks: Doubles) -> Quality:
         """Quality from ranks in the order of the labels' relevant items."""
-        return judged(ranks, self.owner, self.sizes, HIT_DEPTH)
+        return matched(ranks, self.owner, self.sizes, HIT_DEPTH)
 
     def keep(self, name: str) -> None:
         """Let the lists measured last be the source's."""
@@ -237,25 +237,25 @@ def _rank(found: Ints, item: int) -> float:
 def _tune_one(
     bench: Bench, name: str, start: Mapping[str, float], pinned: frozenset[str], allowance: float
 ) -> Outcome:
-    """Coordinate search over a source's dials, those that need no fit first."""
-    clock = Clock(allowance)
-    grid = source_class(name).DIALS
+    """Coordinate search over a source's params, those that need no fit first."""
+    clock = TuningClock(allowance)
+    grid = source_class(name).PARAMS
     source, fit_seconds = bench.fit(name, start)
-    chosen: dict[str, float] = dict(source.dials)  # type: ignore[attr-defined]
+    chosen: dict[str, float] = dict(source.params)  # type: ignore[attr-defined]
     quality = bench.measure(source)
     bench.keep(name)
     tried, skipped = 1, []
-    order = sorted(grid, key=lambda dial: dial not in READ_WHEN_SERVING)
-    for dial in order:
-        free = dial in READ_WHEN_SERVING
-        for value in _choices(grid[dial][1], chosen[dial], dial in pinned):
+    order = sorted(grid, key=lambda param: param not in READ_WHEN_SERVING)
+    for param in order:
+        free = param in READ_WHEN_SERVING
+        for value in _choices(grid[param][1], chosen[param], param in pinned):
             if (not free and clock.left < 1.2 * fit_seconds) or clock.left <= 0:
-                skipped.append(f"{dial}={value:g}")
+                skipped.append(f"{param}={value:g}")
                 continue
-            trial = {**chosen, dial: value}
+            trial = {**chosen, param: value}
             candidate = source
             if free:
-                candidate.dials = trial  # type: ignore[attr-defined]
+                candidate.params = trial  # type: ignore[attr-defined]
             else:
                 candidate, _ = bench.fit(name, trial)
             outcome = bench.measure(candidate)
@@ -263,14 +263,14 @@ def _tune_one(
             if better(outcome.objective, quality.objective):
                 source, chosen, quality = candidate, trial, outcome
                 bench.keep(name)
-        source.dials = chosen  # type: ignore[attr-defined]
+        source.params = chosen  # type: ignore[attr-defined]
     ndcg, recall = quality.means()
     note = f"no time for {', '.join(skipped)}" if skipped else ""
     return Outcome(name, chosen, ndcg, recall, round(fit_seconds, 2), tried, note)
 
 
 def _choices(values: Sequence[float], current: float, pinned: bool) -> Iterator[float]:
-    """Values of a dial other than the current one, nearest first."""
+    """Values of a param other than the current one, nearest first."""
     if not pinned:
         yield from sorted((v for v in values if v != current), key=lambda v: abs(v - current))
 
@@ -282,15 +282,15 @@ def _fuse(bench: Bench, outcomes: list[Outcome], limit: int) -> TunedPlan:
     if not bench.labels:
         for outcome in outcomes:
             outcome.reason = "kept: there is no label to judge it by"
-        dials = {o.name: o.dials for o in outcomes if o.name in FITTABLE}
-        return TunedPlan(dials, dict.fromkeys(start, 1.0), outcomes)
+        params = {o.name: o.params for o in outcomes if o.name in FITTABLE}
+        return TunedPlan(params, dict.fromkeys(start, 1.0), outcomes)
     weights = choose_weights(lists, start)
     whole = lists.quality(weights)
     for outcome in outcomes:
         _judge(outcome, lists, weights, whole)
     kept = {o.name: weights[o.name] for o in outcomes if o.kept}
     return TunedPlan(
-        {o.name: o.dials for o in outcomes if o.kept and o.name in FITTABLE},
+        {o.name: o.params for o in outcomes if o.kept and o.name in FITTABLE},
         kept,
         outcomes,
         lists.quality(kept).means(),

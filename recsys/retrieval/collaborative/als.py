@@ -24,14 +24,14 @@ from recsys.retrieval import history_kernels as kernels
 from recsys.retrieval.ann import LISTS_FROM, InvertedLists, scan
 from recsys.retrieval.fitted_source import (
     NOTHING,
-    Dials,
     FittableSource,
+    Params,
     SourceInputs,
     check_blocked,
     last_time,
     positive,
     read_source,
-    resolve_dials,
+    resolve_params,
     support,
     unsure,
     weighed,
@@ -56,7 +56,7 @@ class Als(FittableSource):
 
     name: ClassVar[str] = "als"  # type: ignore[misc]
     columns: tuple[str, ...] = ("score",)
-    DIALS: ClassVar[Dials] = {
+    PARAMS: ClassVar[Params] = {
         "factors": (128.0, (64.0, 128.0, 256.0)),
         "alpha": (20.0, (5.0, 10.0, 20.0, 40.0)),
         "regularization": (0.01, (0.01, 1.0, 10.0)),
@@ -69,13 +69,13 @@ class Als(FittableSource):
         white: Floats,
         known: Marks,
         *,
-        dials: dict[str, float],
+        params: dict[str, float],
         scale: float,
         fit_until: int,
         lists: InvertedLists | None = None,
     ) -> None:
         self.white, self.known, self.lists = white, known, lists
-        self.dials, self.scale, self.fit_until = dials, scale, fit_until
+        self.params, self.scale, self.fit_until = params, scale, fit_until
         self.n_items = len(known)
 
     @classmethod
@@ -83,14 +83,14 @@ class Als(FittableSource):
         cls,
         interactions: Interactions,
         inputs: SourceInputs,
-        dials: Mapping[str, float],
+        params: Mapping[str, float],
         *,
         seed: int,
         workers: int,
         previous: "Als | None" = None,
     ) -> Self:
         """Fit item factors, from scratch or from an earlier fit's, and whiten them."""
-        chosen = resolve_dials(cls.name, cls.DIALS, dials)
+        chosen = resolve_params(cls.name, cls.PARAMS, params)
         scale = weight_scale(interactions)
         earlier = None if previous is None else previous.white
         factors = fit_factors(interactions, chosen, scale, seed, workers, earlier)
@@ -100,7 +100,7 @@ class Als(FittableSource):
         return cls(
             white,
             known,
-            dials=chosen,
+            params=chosen,
             scale=scale,
             fit_until=last_time(interactions),
             lists=lists,
@@ -108,11 +108,11 @@ class Als(FittableSource):
 
     def _query(self, history: History) -> Floats | None:
         """Whitened user factor, float32[f]; None without a positive event on a known item."""
-        item, weight = weighed(history, self.known, self.dials["decay"], self.scale)
+        item, weight = weighed(history, self.known, self.params["decay"], self.scale)
         if not len(item):
             return None
         query = np.empty(self.white.shape[1], np.float32)
-        kernels.fold_in(self.white, item, weight, len(item), self.dials["alpha"], query)
+        kernels.fold_in(self.white, item, weight, len(item), self.params["alpha"], query)
         return query
 
     def score(self, history: History, items: Ints, now: int) -> Floats:
@@ -144,7 +144,7 @@ class Als(FittableSource):
         return cls(
             arrays["white"],
             arrays["known"],
-            dials=facts["dials"],
+            params=facts["dials"],
             scale=facts["scale"],
             fit_until=facts["fit_until"],
             lists=InvertedLists.of(arrays),
@@ -153,7 +153,7 @@ class Als(FittableSource):
 
 def fit_factors(
     interactions: Interactions,
-    dials: Mapping[str, float],
+    params: Mapping[str, float],
     scale: float,
     seed: int,
     workers: int,
@@ -172,7 +172,7 @@ def fit_factors(
     events = positive(interactions)
     shape = (interactions.n_users, interactions.n_items)
     met = int(np.count_nonzero(support(interactions)))
-    width = max(1, min(int(dials["factors"]), max(LEAST_FACTORS, met // ITEMS_PER_FACTOR)))
+    width = max(1, min(int(params["factors"]), max(LEAST_FACTORS, met // ITEMS_PER_FACTOR)))
     if not len(events):
         return np.zeros((interactions.n_items, width), np.float32)
     start = None if white is None or white.shape[1] != width else white
@@ -182,12 +182,12 @@ def fit_factors(
     with threadpool_limits(1, "blas"):
         model = AlternatingLeastSquares(
             factors=width,
-            regularization=dials["regularization"],
-            alpha=dials["alpha"],
+            regularization=params["regularization"],
+            alpha=params["alpha"],
             dtype=np.float32,
             use_native=True,
             use_cg=True,
-            iterations=max(1, int(dials["iterations"] * (1.0 if start is None else WARM_SHARE))),
+            iterations=max(1, int(params["iterations"] * (1.0 if start is None else WARM_SHARE))),
             calculate_training_loss=False,
             num_threads=workers,
             random_state=seed,

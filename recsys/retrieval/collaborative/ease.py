@@ -18,11 +18,11 @@ from recsys.features.interactions import (
 )
 from recsys.retrieval.collaborative.neighbours import NeighbourSource
 from recsys.retrieval.fitted_source import (
-    Dials,
+    Params,
     SourceInputs,
     last_time,
     positive,
-    resolve_dials,
+    resolve_params,
     support,
     weight_scale,
 )
@@ -38,7 +38,7 @@ class Ease(NeighbourSource):
     """Ridge item-item weights, pruned to a sparse table."""
 
     name: ClassVar[str] = "ease"  # type: ignore[misc]
-    DIALS: ClassVar[Dials] = {
+    PARAMS: ClassVar[Params] = {
         "decay": (0.8, (0.6, 0.7, 0.8, 0.9)),
         "ridge": (200.0, (20.0, 60.0, 200.0, 600.0)),
         "items": (8000.0, (8000.0,)),
@@ -49,13 +49,13 @@ class Ease(NeighbourSource):
         cls,
         interactions: Interactions,
         inputs: SourceInputs,
-        dials: Mapping[str, float],
+        params: Mapping[str, float],
         *,
         seed: int,
         workers: int,
     ) -> Self:
         """Invert the regularised Gram matrix of the most supported items."""
-        chosen = resolve_dials(cls.name, cls.DIALS, dials)
+        chosen = resolve_params(cls.name, cls.PARAMS, params)
         limit = min(int(chosen["items"]), affordable_items())
         chosen_items = most_supported(support(interactions), limit)
         known = np.zeros(interactions.n_items, np.uint8)
@@ -64,7 +64,7 @@ class Ease(NeighbourSource):
         return cls(
             *largest(weights, chosen_items, interactions.n_items),
             known=known,
-            dials=chosen,
+            params=chosen,
             scale=weight_scale(interactions),
             fit_until=last_time(interactions),
         )

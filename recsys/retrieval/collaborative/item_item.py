@@ -19,14 +19,14 @@ from recsys.features.interactions import (
     Longs,
 )
 from recsys.retrieval import history_kernels as kernels
-from recsys.retrieval.collaborative.neighbours import NeighbourSource, Rows
+from recsys.retrieval.collaborative.neighbours import NeighbourRows, NeighbourSource
 from recsys.retrieval.fitted_source import (
-    Dials,
+    Params,
     SourceInputs,
     in_chunks,
     last_time,
     positive,
-    resolve_dials,
+    resolve_params,
     support,
     weight_scale,
 )
@@ -41,7 +41,7 @@ class ItemItem(NeighbourSource):
     """Item-item neighbours with asymmetric normalisation and a decayed history."""
 
     name: ClassVar[str] = "item_item"  # type: ignore[misc]
-    DIALS: ClassVar[Dials] = {
+    PARAMS: ClassVar[Params] = {
         "decay": (0.8, (0.6, 0.7, 0.8, 0.9, 1.0)),
         "right": (0.15, (0.0, 0.15, 0.3, 0.5)),
         "shrink": (10.0, (0.0, 2.0, 10.0, 30.0)),
@@ -53,13 +53,13 @@ class ItemItem(NeighbourSource):
         cls,
         interactions: Interactions,
         inputs: SourceInputs,
-        dials: Mapping[str, float],
+        params: Mapping[str, float],
         *,
         seed: int,
         workers: int,
     ) -> Self:
         """Count pairs both ways over each user's latest events."""
-        chosen = resolve_dials(cls.name, cls.DIALS, dials)
+        chosen = resolve_params(cls.name, cls.PARAMS, params)
         rows = count_pairs(
             interactions, MAX_REACH, MAX_REACH, 1.0,
             chosen["left"], chosen["right"], chosen["shrink"], workers,
@@ -67,7 +67,7 @@ class ItemItem(NeighbourSource):
         return cls(
             *rows,
             known=(support(interactions) > 0).astype(np.uint8),
-            dials=chosen,
+            params=chosen,
             scale=weight_scale(interactions),
             fit_until=last_time(interactions),
         )
@@ -77,7 +77,7 @@ class Transitions(NeighbourSource):
     """What follows what: pairs ahead within a window, decayed by their distance."""
 
     name: ClassVar[str] = "transitions"  # type: ignore[misc]
-    DIALS: ClassVar[Dials] = {
+    PARAMS: ClassVar[Params] = {
         "decay": (0.8, (0.6, 0.7, 0.8, 0.9)),
         "right": (0.1, (0.0, 0.1, 0.3, 0.5)),
         "shrink": (10.0, (0.0, 2.0, 10.0, 30.0)),
@@ -91,13 +91,13 @@ class Transitions(NeighbourSource):
         cls,
         interactions: Interactions,
         inputs: SourceInputs,
-        dials: Mapping[str, float],
+        params: Mapping[str, float],
         *,
         seed: int,
         workers: int,
     ) -> Self:
         """Count pairs ahead within the window."""
-        chosen = resolve_dials(cls.name, cls.DIALS, dials)
+        chosen = resolve_params(cls.name, cls.PARAMS, params)
         rows = count_pairs(
             interactions, 0, int(chosen["window"]), chosen["gap_decay"],
             chosen["left"], chosen["right"], chosen["shrink"], workers,
@@ -105,7 +105,7 @@ class Transitions(NeighbourSource):
         return cls(
             *rows,
             known=(support(interactions) > 0).astype(np.uint8),
-            dials=chosen,
+            params=chosen,
             scale=weight_scale(interactions),
             fit_until=last_time(interactions),
         )
@@ -137,7 +137,7 @@ def count_pairs(
     mass = np.maximum(mass, 1e-9)
     row_scale = (mass**-left).astype(np.float32)
     column_scale = (mass**-right).astype(np.float32)
-    rows = Rows(n_items, KEPT_NEIGHBOURS)
+    rows = NeighbourRows(n_items, KEPT_NEIGHBOURS)
 
     def work(first: int, until: int) -> None:
         chunk = rows.chunk(first, until)

@@ -41,7 +41,7 @@ class NeighbourSource(FittableSource):
     Args:
         offsets, neighbour, value: CSR rows, int64[N+1], int32[nnz], float32[nnz].
         known: uint8[N], 1 for items the fit knows; others score NaN.
-        dials: as fitted; `decay` is read here.
+        params: as fitted; `decay` is read here.
         scale: event weight that counts as 1.
         fit_until: time of the fit's last event (µs).
     """
@@ -56,18 +56,18 @@ class NeighbourSource(FittableSource):
         value: Floats,
         known: Marks,
         *,
-        dials: dict[str, float],
+        params: dict[str, float],
         scale: float,
         fit_until: int,
     ) -> None:
         self.offsets, self.neighbour, self.value, self.known = offsets, neighbour, value, known
-        self.dials, self.scale, self.fit_until = dials, scale, fit_until
+        self.params, self.scale, self.fit_until = params, scale, fit_until
         self.n_items = len(known)
 
     def score(self, history: History, items: Ints, now: int) -> Floats:
         """float32[n, 3]: the sum, its largest single part, the newest history item's part."""
         out = unsure(len(items), len(self.columns))
-        item, weight = weighed(history, self.known, self.dials["decay"], self.scale)
+        item, weight = weighed(history, self.known, self.params["decay"], self.scale)
         if len(item):
             space = scratch(self.n_items)
             kernels.gather_at(
@@ -80,7 +80,7 @@ class NeighbourSource(FittableSource):
     def recall(self, history: History, limit: int, now: int, blocked: Mask) -> Recalled:
         """Best items with a positive sum; see `RecallSource.recall`."""
         check_blocked(self.name, blocked, self.n_items)
-        item, weight = weighed(history, self.known, self.dials["decay"], self.scale)
+        item, weight = weighed(history, self.known, self.params["decay"], self.scale)
         if not len(item) or limit < 1:
             return NOTHING
         space = scratch(self.n_items)
@@ -99,11 +99,11 @@ class NeighbourSource(FittableSource):
     def load(cls, folder: Path) -> Self:
         facts, arrays = read_source(folder, cls.name)
         return cls(
-            **arrays, dials=facts["dials"], scale=facts["scale"], fit_until=facts["fit_until"]
+            **arrays, params=facts["dials"], scale=facts["scale"], fit_until=facts["fit_until"]
         ).voting(facts)
 
 
-class Rows:
+class NeighbourRows:
     """N rows of at most K entries being filled in chunks, then packed into CSR."""
 
     def __init__(self, n_items: int, keep: int) -> None:
@@ -147,7 +147,7 @@ def product_rows(
 ) -> tuple[Longs, Ints, Floats]:
     """Top `keep` of each row of left @ right · diag(column_scale), as CSR (diagonal left out)."""
     n_items = len(column_scale)
-    rows = Rows(n_items, keep)
+    rows = NeighbourRows(n_items, keep)
 
     def work(first: int, until: int) -> None:
         chunk = rows.chunk(first, until)

@@ -19,13 +19,13 @@ from recsys.features.protocols import Mask, Recalled
 from recsys.retrieval import history_kernels as kernels
 from recsys.retrieval.fitted_source import (
     NOTHING,
-    Dials,
     FittableSource,
+    Params,
     SourceInputs,
     check_blocked,
     last_time,
     read_source,
-    resolve_dials,
+    resolve_params,
     unsure,
     weight_scale,
 )
@@ -42,10 +42,10 @@ class Popular(FittableSource):
 
     name: ClassVar[str] = "popular"  # type: ignore[misc]
     columns: tuple[str, ...] = ("score", "log")
-    DIALS: ClassVar[Dials] = {"half_life": (0.0, (0.0, 7.0, 30.0, 90.0, 365.0))}
+    PARAMS: ClassVar[Params] = {"half_life": (0.0, (0.0, 7.0, 30.0, 90.0, 365.0))}
 
-    def __init__(self, counts: Floats, *, dials: dict[str, float], fit_until: int) -> None:
-        self.counts, self.dials, self.fit_until = counts, dials, fit_until
+    def __init__(self, counts: Floats, *, params: dict[str, float], fit_until: int) -> None:
+        self.counts, self.params, self.fit_until = counts, params, fit_until
         self.n_items = len(counts)
         self.order = np.lexsort((np.arange(self.n_items), -counts)).astype(np.int32)
 
@@ -54,16 +54,16 @@ class Popular(FittableSource):
         cls,
         interactions: Interactions,
         inputs: SourceInputs,
-        dials: Mapping[str, float],
+        params: Mapping[str, float],
         *,
         seed: int,
         workers: int,
     ) -> Self:
         """Count decayed positive events."""
-        chosen = resolve_dials(cls.name, cls.DIALS, dials)
+        chosen = resolve_params(cls.name, cls.PARAMS, params)
         until = last_time(interactions)
         counts = decayed_counts(interactions, until, chosen["half_life"])
-        return cls(counts.astype(np.float32), dials=chosen, fit_until=until)
+        return cls(counts.astype(np.float32), params=chosen, fit_until=until)
 
     def score(self, history: History, items: Ints, now: int) -> Floats:
         """float32[n, 2]: the decayed count and its log(1 + count)."""
@@ -88,7 +88,7 @@ class Popular(FittableSource):
     @classmethod
     def load(cls, folder: Path) -> Self:
         facts, arrays = read_source(folder, cls.name)
-        opened = cls(arrays["counts"], dials=facts["dials"], fit_until=facts["fit_until"])
+        opened = cls(arrays["counts"], params=facts["dials"], fit_until=facts["fit_until"])
         return opened.voting(facts)
 
 
@@ -99,7 +99,7 @@ class Recent(Popular):
     """
 
     name: ClassVar[str] = "recent"  # type: ignore[misc]
-    DIALS: ClassVar[Dials] = {
+    PARAMS: ClassVar[Params] = {
         "half_life": (7.0, (1.0, 3.0, 7.0, 21.0)),
         "newness": (3.0, (0.0, 3.0, 10.0)),
     }
@@ -109,20 +109,20 @@ class Recent(Popular):
         cls,
         interactions: Interactions,
         inputs: SourceInputs,
-        dials: Mapping[str, float],
+        params: Mapping[str, float],
         *,
         seed: int,
         workers: int,
     ) -> Self:
         """Count decayed positive events, and decayed creations where the catalogue dates them."""
-        chosen = resolve_dials(cls.name, cls.DIALS, dials)
+        chosen = resolve_params(cls.name, cls.PARAMS, params)
         until = last_time(interactions)
         half_life = max(chosen["half_life"], 1e-3)
         counts = decayed_counts(interactions, until, half_life)
         created = created_times(inputs, interactions.n_items)
         dated = (created > 0) & (created <= until)
         counts[dated] += chosen["newness"] * fading(until - created[dated], half_life)
-        return cls(counts.astype(np.float32), dials=chosen, fit_until=until)
+        return cls(counts.astype(np.float32), params=chosen, fit_until=until)
 
 
 def fading(age: Longs, half_life: float) -> Doubles:

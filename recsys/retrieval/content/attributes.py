@@ -22,11 +22,11 @@ from recsys.retrieval.content.words import (
     transposed,
 )
 from recsys.retrieval.fitted_source import (
-    Dials,
+    Params,
     SourceInputs,
     last_time,
     positive,
-    resolve_dials,
+    resolve_params,
     weight_scale,
 )
 
@@ -47,7 +47,7 @@ class Attributes(NeighbourSource):
     """Popular items that share attributes with the history."""
 
     name: ClassVar[str] = "attributes"  # type: ignore[misc]
-    DIALS: ClassVar[Dials] = {
+    PARAMS: ClassVar[Params] = {
         "decay": (0.8, (0.6, 0.8, 0.9)),
         "popularity": (0.85, (0.5, 0.85, 1.0)),
         "smoothing": (1.0, (1.0,)),
@@ -58,13 +58,13 @@ class Attributes(NeighbourSource):
         cls,
         interactions: Interactions,
         inputs: SourceInputs,
-        dials: Mapping[str, float],
+        params: Mapping[str, float],
         *,
         seed: int,
         workers: int,
     ) -> Self:
         """Extract attributes, learn how much each counts, and list each item's companions."""
-        chosen = resolve_dials(cls.name, cls.DIALS, dials)
+        chosen = resolve_params(cls.name, cls.PARAMS, params)
         n_items = interactions.n_items
         most = max(MOST_LEAST, int(MOST_SHARE * n_items))
         rows, names = coded(item_attributes(inputs, n_items), LEAST_ITEMS, most)
@@ -81,7 +81,7 @@ class Attributes(NeighbourSource):
         return cls(
             *companions,
             known=(np.diff(rows[0]) > 0).astype(np.uint8),
-            dials=chosen,
+            params=chosen,
             scale=weight_scale(interactions),
             fit_until=last_time(interactions),
         )

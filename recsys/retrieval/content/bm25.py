@@ -22,10 +22,10 @@ from recsys.retrieval.content.words import (
     transposed,
 )
 from recsys.retrieval.fitted_source import (
-    Dials,
+    Params,
     SourceInputs,
     last_time,
-    resolve_dials,
+    resolve_params,
     weight_scale,
 )
 
@@ -42,7 +42,7 @@ class Bm25(NeighbourSource):
     """Text matches with the history's items."""
 
     name: ClassVar[str] = "bm25"  # type: ignore[misc]
-    DIALS: ClassVar[Dials] = {
+    PARAMS: ClassVar[Params] = {
         "decay": (0.8, (0.6, 0.8, 0.9)),
         "popularity": (0.3, (0.0, 0.15, 0.3, 0.5)),
         "k1": (1.2, (1.2,)),
@@ -54,13 +54,13 @@ class Bm25(NeighbourSource):
         cls,
         interactions: Interactions,
         inputs: SourceInputs,
-        dials: Mapping[str, float],
+        params: Mapping[str, float],
         *,
         seed: int,
         workers: int,
     ) -> Self:
         """Match every item's text with every other's; `popularity` is an exponent on support."""
-        chosen = resolve_dials(cls.name, cls.DIALS, dials)
+        chosen = resolve_params(cls.name, cls.PARAMS, params)
         n_items = interactions.n_items
         documents, queries = weighted_terms(inputs.texts[:n_items], chosen["k1"], chosen["b"])
         n_terms = int(documents[1].max()) + 1 if len(documents[1]) else 0
@@ -72,7 +72,7 @@ class Bm25(NeighbourSource):
         return cls(
             *rows,
             known=(np.diff(documents[0]) > 0).astype(np.uint8),
-            dials=chosen,
+            params=chosen,
             scale=weight_scale(interactions),
             fit_until=last_time(interactions),
         )

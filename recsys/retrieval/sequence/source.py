@@ -21,8 +21,8 @@ from recsys.features.protocols import Mask, Recalled
 from recsys.retrieval.ann import InvertedLists, scan
 from recsys.retrieval.fitted_source import (
     NOTHING,
-    Dials,
     FittableSource,
+    Params,
     check_blocked,
     read_source,
     unsure,
@@ -54,7 +54,7 @@ class SequenceSource(FittableSource):
     name: ClassVar[str] = "sequence"  # type: ignore[misc]
     columns: tuple[str, ...] = ("score", "probability")
     logarithmic: ClassVar[bool] = True
-    DIALS: ClassVar[Dials] = {
+    PARAMS: ClassVar[Params] = {
         "width": (128.0, (128.0,)),
         "heads": (2.0, (2.0,)),
         "blocks": (1.0, (1.0,)),
@@ -74,14 +74,14 @@ class SequenceSource(FittableSource):
         known: Marks,
         weights: Weights,
         *,
-        dials: dict[str, float],
+        params: dict[str, float],
         fit_until: int,
         training: Weights | None = None,
         lists: InvertedLists | None = None,
     ) -> None:
         self.items, self.targets, self.known = items, targets, known
         self.weights, self.training, self.lists = dict(weights), dict(training or {}), lists
-        self.dials, self.fit_until = dials, fit_until
+        self.params, self.fit_until = params, fit_until
         self.n_items = len(known)
         self.blocks = self.weights["distance"].shape[0]
         self.length = self.weights["distance"].shape[2]
@@ -145,7 +145,7 @@ class SequenceSource(FittableSource):
             arrays["targets"],
             arrays["known"],
             _under("weights.", arrays),
-            dials=facts["dials"],
+            params=facts["dials"],
             fit_until=facts["fit_until"],
             training=_under("training.", arrays),
             lists=InvertedLists.of(arrays),

@@ -11,7 +11,7 @@ import pytest
 from recsys.data_schemas.config import load_config
 from recsys.features.feature_set import FeatureSet
 from recsys.features.future_check import FutureUse
-from recsys.ingestion.generator.world_settings import Settings
+from recsys.ingestion.generator.world_settings import WorldSettings
 from recsys.ingestion.generator.write import generate
 from recsys.operations.cli.main import main
 from recsys.storage.progress import Reporter
@@ -47,7 +47,9 @@ def world(tmp_path_factory):
     """600 users, 150 items, 12 days."""
     folder = tmp_path_factory.mktemp("refused") / "world"
     generate(
-        Settings(600, 150, 12, lists_per_user=1.0, early_users=0.4), folder, Reporter(quiet=True)
+        WorldSettings(600, 150, 12, lists_per_user=1.0, early_users=0.4),
+        folder,
+        Reporter(quiet=True),
     )
     return folder
 
@@ -116,18 +118,18 @@ def test_better_for_many_and_worse_for_new_users_is_refused_by_that_segment(conf
         seen.append(inputs.interactions)
         return make_lists(night, inputs, *given)
 
-    def partial(path, name, measured):
+    def partial(path, name, ranking):
         """The champion's recipe knows what new users want, tonight's what those with a history do."""
-        found = score(path, name, measured)
+        found = score(path, name, ranking)
         facts = json.loads((path / "stage.json").read_text(encoding="utf-8"))
         tonight = facts["inputs"]["ranker"]["trees"] == 31
-        moments, events = measured.moments, seen[-1]
+        moments, events = ranking.moments, seen[-1]
         known = [
             ((events.user == user) & (events.time < now)).any()
             for user, now in zip(moments.user, moments.now, strict=True)
         ]
-        helped = np.repeat(np.array(known) == tonight, np.diff(measured.table.offsets))
-        return found + 100.0 * (helped & (measured.table.grade > 0))
+        helped = np.repeat(np.array(known) == tonight, np.diff(ranking.table.offsets))
+        return found + 100.0 * (helped & (ranking.table.grade > 0))
 
     worse = config_of("segments", trees=31)
     monkeypatch.setattr(test_lists, "make_lists", remembered)

@@ -5,8 +5,8 @@ import json
 import pytest
 import yaml
 
+from recsys.operations.ahead_lines import differences
 from recsys.operations.cli.demo import apart
-from recsys.operations.rival_lines import differences
 
 
 @pytest.mark.parametrize("serving", ["", "serving: {workers: 1, log: postgresql://host/log}\n"])

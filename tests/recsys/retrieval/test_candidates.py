@@ -7,7 +7,7 @@ import pytest
 
 from recsys.data_schemas.errors import UsageError
 from recsys.features.protocols import Recalled
-from recsys.retrieval.candidates import RecallStage
+from recsys.retrieval.candidates import CandidateGenerator
 
 
 def free(n=10):
@@ -15,7 +15,7 @@ def free(n=10):
 
 
 def test_fused_score_is_the_weighted_sum_of_reciprocal_ranks(fixed, nobody):
-    stage = RecallStage(
+    stage = CandidateGenerator(
         {"a": fixed("a", [3, 1, 2], [9, 6, 3]), "b": fixed("b", [1, 4], [0.5, 0.1])},
         depth=5,
         limit=10,
@@ -36,19 +36,19 @@ def test_fused_score_is_the_weighted_sum_of_reciprocal_ranks(fixed, nobody):
 
 
 def test_equal_fused_scores_go_by_item_index(fixed, nobody):
-    stage = RecallStage({"a": fixed("a", [7], [1]), "b": fixed("b", [2], [1])}, 5, 10)
+    stage = CandidateGenerator({"a": fixed("a", [7], [1]), "b": fixed("b", [2], [1])}, 5, 10)
     assert stage.candidates(nobody, 0, free()).items.tolist() == [2, 7]
 
 
 def test_the_limit_keeps_the_best(fixed, nobody):
-    stage = RecallStage({"a": fixed("a", [5, 3, 8, 1], [4, 3, 2, 1])}, 4, 2)
+    stage = CandidateGenerator({"a": fixed("a", [5, 3, 8, 1], [4, 3, 2, 1])}, 4, 2)
     found = stage.candidates(nobody, 0, free())
     assert found.items.tolist() == [5, 3]
     assert all(len(signal) == 2 for signal in found.signals.values())
 
 
 def test_blocked_items_are_not_candidates(fixed, nobody):
-    stage = RecallStage({"a": fixed("a", [5, 3, 8], [4, 3, 2])}, 4, 4)
+    stage = CandidateGenerator({"a": fixed("a", [5, 3, 8], [4, 3, 2])}, 4, 4)
     blocked = free()
     blocked[3] = 1
     assert stage.candidates(nobody, 0, blocked).items.tolist() == [5, 8]
@@ -57,13 +57,13 @@ def test_blocked_items_are_not_candidates(fixed, nobody):
 
 def test_a_source_without_vote_still_speaks(fixed, nobody):
     sources = {"a": fixed("a", [5], [1]), "b": fixed("b", [6], [1])}
-    found = RecallStage(sources, 4, 4, weights={"b": 0.0}).candidates(nobody, 0, free())
+    found = CandidateGenerator(sources, 4, 4, weights={"b": 0.0}).candidates(nobody, 0, free())
     assert found.items.tolist() == [5]
     assert np.isnan(found.signals["b.score"]).all()
 
 
 def test_scores_without_a_positive_best_share_by_difference(fixed, nobody):
-    stage = RecallStage({"a": fixed("a", [5, 6], [-1, -2])}, 4, 4)
+    stage = CandidateGenerator({"a": fixed("a", [5, 6], [-1, -2])}, 4, 4)
     np.testing.assert_allclose(
         stage.candidates(nobody, 0, free()).signals["a.share"], [1, np.exp(-1)], rtol=1e-6
     )
@@ -73,14 +73,16 @@ def test_logarithms_share_by_difference_and_negative_scores_share_nothing(fixed,
     logs, plain = fixed("logs", [5, 6], [2, 1]), fixed("plain", [5, 6], [2, -1])
     logs.logarithmic = True
     signals = (
-        RecallStage({"logs": logs, "plain": plain}, 4, 4).candidates(nobody, 0, free()).signals
+        CandidateGenerator({"logs": logs, "plain": plain}, 4, 4)
+        .candidates(nobody, 0, free())
+        .signals
     )
     np.testing.assert_allclose(signals["logs.share"], [1, np.exp(-1)], rtol=1e-6)
     np.testing.assert_allclose(signals["plain.share"], [1, 0])
 
 
 def test_signals_for_given_items_are_those_of_recall(fitted, history):
-    stage = RecallStage(fitted, 20, 15)
+    stage = CandidateGenerator(fitted, 20, 15)
     past, blocked = history([0, 2, 6]), free(40)
     blocked[past.item] = 1
     found = stage.candidates(past, 0, blocked)
@@ -91,14 +93,14 @@ def test_signals_for_given_items_are_those_of_recall(fitted, history):
 
 
 def test_an_item_nobody_knows_has_no_signal(fitted, history):
-    stage = RecallStage(fitted, 20, 15)
+    stage = CandidateGenerator(fitted, 20, 15)
     signals = stage.signals_for(history([0, 2]), np.array([77], np.int32), 0, free(80))
     assert np.isnan(np.array(list(signals.values()))).all()
 
 
 @pytest.mark.parametrize("past", [[], [77]], ids=["no history", "history of unknown items"])
 def test_nobody_gets_an_empty_list(past, fitted, history):
-    stage = RecallStage(fitted, 20, 15)
+    stage = CandidateGenerator(fitted, 20, 15)
     assert len(stage.candidates(history(past), 0, free(80)).items) == 15
     all_but_one = np.ones(40, np.uint8)
     all_but_one[39] = 0
@@ -107,25 +109,25 @@ def test_nobody_gets_an_empty_list(past, fitted, history):
 
 def test_somebody_new_gets_what_is_popular_though_it_weighs_nothing(fitted, history, nobody):
     sources = {name: fitted[name] for name in ("popular", "item_item", "als")}
-    stage = RecallStage(sources, 20, 5, weights={"popular": 0.0})
+    stage = CandidateGenerator(sources, 20, 5, weights={"popular": 0.0})
     blocked = np.zeros(fitted["popular"].n_items, np.uint8)
     new = stage.candidates(nobody, 0, blocked)
-    alone = fitted["popular"].recall(nobody, 5, 0, blocked).items
-    np.testing.assert_array_equal(new.items, alone)
+    single_source = fitted["popular"].recall(nobody, 5, 0, blocked).items
+    np.testing.assert_array_equal(new.items, single_source)
     assert np.isfinite(new.signals["fused.score"]).all()
     somebody = history([0, 2, 4])
     known = stage.candidates(somebody, 10**15, blocked).items
-    without = RecallStage({n: fitted[n] for n in ("item_item", "als")}, 20, 5)
+    without = CandidateGenerator({n: fitted[n] for n in ("item_item", "als")}, 20, 5)
     np.testing.assert_array_equal(known, without.candidates(somebody, 10**15, blocked).items)
 
 
 def test_threads_do_not_disturb_one_another(fitted, history):
-    stage = RecallStage(fitted, 20, 15)
+    stage = CandidateGenerator(fitted, 20, 15)
     pasts = [history([i % 38, (i * 7) % 38, (i * 11) % 38]) for i in range(200)]
-    alone = [stage.candidates(past, 0, free(40)) for past in pasts]
+    single_source = [stage.candidates(past, 0, free(40)) for past in pasts]
     with ThreadPoolExecutor(4) as pool:
         together = list(pool.map(lambda past: stage.candidates(past, 0, free(40)), pasts))
-    for one, other in zip(alone, together, strict=True):
+    for one, other in zip(single_source, together, strict=True):
         np.testing.assert_array_equal(one.items, other.items)
         for name in one.signals:
             np.testing.assert_array_equal(one.signals[name], other.signals[name])
@@ -135,9 +137,9 @@ def test_an_item_beyond_the_mask_is_refused(fixed, nobody):
     careless = fixed("a", [12], [1])
     careless.recall = lambda *_: Recalled(careless.items, careless.scores)
     with pytest.raises(ValueError, match="proposed item 12"):
-        RecallStage({"a": careless}, 5, 5).candidates(nobody, 0, free(10))
+        CandidateGenerator({"a": careless}, 5, 5).candidates(nobody, 0, free(10))
 
 
 def test_depth_and_limit_must_be_positive(fixed):
     with pytest.raises(UsageError, match="at least 1"):
-        RecallStage({}, 0, 10)
+        CandidateGenerator({}, 0, 10)

@@ -9,7 +9,7 @@ from recsys.data_schemas.errors import DataRefused
 from recsys.features.interactions import DAY
 from recsys.training.finetune.examples import (
     WEAK_SHARE,
-    Shown,
+    ShownExamples,
     fewer_users,
     make_examples,
     match_shown,
@@ -81,7 +81,7 @@ def test_too_little_behaviour_is_refused(behaviour):
 def lists(*shown):
     """(user, minute, items) of each list."""
     users, minutes, items = zip(*shown, strict=True)
-    return Shown(
+    return ShownExamples(
         np.array(users, np.int32),
         np.array(minutes, np.int64) * MINUTE,
         np.concatenate([[0], np.cumsum([len(i) for i in items])]),
@@ -113,7 +113,7 @@ def test_own_negatives_are_drawn_from_the_examples_list(behaviour):
     first = int(np.flatnonzero(behaviour.user == 7)[-1])
     item, time = int(behaviour.item[first]), int(behaviour.time[first])
     others = [i for i in range(60) if i % 8 != 7]
-    shown = Shown(
+    shown = ShownExamples(
         np.array([7], np.int32),
         np.array([time - 5]),
         np.array([0, 4]),

@@ -14,7 +14,7 @@ from recsys.encoder.encode import encode_items
 from recsys.encoder.torch_model import ItemEncoder
 from recsys.encoder.tower import InterestSource, Tower
 from recsys.training.finetune import fit_encoder
-from recsys.training.finetune.examples import Shown
+from recsys.training.finetune.examples import ShownExamples
 from recsys.training.finetune.loop import Progress, Trainer
 from recsys.training.finetune.states import SCRATCH, scratch_folder
 
@@ -383,7 +383,7 @@ def test_own_negatives_are_learned_from(fit, settings, behaviour, texts, freeze)
     """Lists of the user's own kind with one item of another: a shown list tells them apart."""
     rng = np.random.default_rng(0)
     items = np.stack([behaviour.item, rng.integers(0, 64, len(behaviour))], 1)
-    shown = Shown(
+    shown = ShownExamples(
         behaviour.user,
         behaviour.time - 5,
         np.arange(0, 2 * len(behaviour) + 1, 2),

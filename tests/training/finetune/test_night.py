@@ -318,5 +318,5 @@ def test_cadence(tmp_path, scheme, days, events, due):
 )
 def test_what_counts_as_worn(now, why):
     first = {"moments": 500, "ndcg": 0.2, "high": 0.22, "new_items": 0.1}
-    found = encoder_age.worn(first, first | now)
+    found = encoder_age.degraded(first, first | now)
     assert found is None if why is None else why in found

@@ -16,7 +16,7 @@ from recsys.storage.registry import RegistryError
 from recsys.training.night import champion
 from recsys.training.night.guardrails import guardrails
 from recsys.training.night.publish import costs
-from recsys.training.night.release_check import Trial
+from recsys.training.night.release_check import ReleaseCheck
 
 FIRST_TEST = 100
 
@@ -63,7 +63,7 @@ def ask(monkeypatch):
             "open_bundle",
             lambda v: SimpleNamespace(manifest={"data_window": [0, registry.versions[v]]}),
         )
-        monkeypatch.setattr(champion, "Runtime", lambda bundle, state, version: version)
+        monkeypatch.setattr(champion, "LoadedRelease", lambda bundle, state, version: version)
         monkeypatch.setattr(champion, "_state_of", lambda state: None)
         one = np.zeros((1, 1))
         monkeypatch.setattr(champion, "_asked", lambda *_: (one.astype("i4"), one.astype("f4")))
@@ -78,15 +78,15 @@ SEEN = RecsysError("the champion's encoder has seen events of tonight's windows"
 
 def test_no_champion_and_one_that_is_refitted(ask):
     assert ask(Shelf({}, [], None))[0] is None
-    rival, alarms = ask(Shelf({1: 90}, [1], 1))
-    assert (rival.version, rival.lists, alarms) == (1, "refitted lists", [])
+    champion_result, alarms = ask(Shelf({1: 90}, [1], 1))
+    assert (champion_result.version, champion_result.lists, alarms) == (1, "refitted lists", [])
 
 
 def test_lost_files_hold_nobody_up_but_a_newer_format_does(ask):
-    rival, alarms = ask(
+    champion_result, alarms = ask(
         Shelf({1: BundleRefused("a registered version has lost its files")}, [1], 1)
     )
-    assert rival.lost
+    assert champion_result.lost
     assert "cannot be opened" in alarms[0]
     assert ask(Shelf({}, [1], 1))[0].lost
     newer = BundleRefused("the bundle was written by a newer recsys")
@@ -98,18 +98,18 @@ def test_lost_files_hold_nobody_up_but_a_newer_format_does(ask):
 )
 def test_an_older_champions_bundle_stands_in(ask, refit):
     versions = {1: 80, 2: FIRST_TEST, 3: 95, 4: 170}
-    rival, alarms = ask(Shelf(versions, [1, 2, 4], 4), refit)
+    champion_result, alarms = ask(Shelf(versions, [1, 2, 4], 4), refit)
     # 4 has seen the window, 3 never was champion.
-    assert "version 2" in rival.how
-    assert isinstance(rival.lists, RankedLists)
+    assert "version 2" in champion_result.how
+    assert isinstance(champion_result.lists, RankedLists)
     assert "cannot be fitted again" in alarms[0]
 
 
 def test_without_one_it_cannot_be_compared(ask):
-    rival, _ = ask(Shelf({1: 170, 2: BundleRefused("damaged")}, [1, 2], 1), SEEN)
-    assert rival.lists is None
-    assert not rival.lost
-    assert "has seen events" in rival.how
+    champion_result, _ = ask(Shelf({1: 170, 2: BundleRefused("damaged")}, [1, 2], 1), SEEN)
+    assert champion_result.lists is None
+    assert not champion_result.lost
+    assert "has seen events" in champion_result.how
 
 
 @pytest.mark.parametrize("error", [DiskFull("full"), RegistryError("away")])
@@ -129,7 +129,7 @@ def trial(**changes):
         "released": np.array([1.1, 2.1, 3.1]),
         "differences": {"age": 0.0},
     }
-    return Trial(**usual | changes)
+    return ReleaseCheck(**usual | changes)
 
 
 def found(ours=None, theirs=None, served=(), growth=1.0, calibration=None, **changes):

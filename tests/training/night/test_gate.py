@@ -11,8 +11,8 @@ from recsys.training.night.gate import (
     CHALLENGER,
     PROMOTE,
     REJECT,
+    ChampionResult,
     Guardrail,
-    Rival,
     decide,
 )
 
@@ -51,12 +51,16 @@ SEGMENTS = {
 
 
 def gate(truth, ours, theirs, guardrails=(), leaks=(), stops=(), segments=SEGMENTS, **config):
-    rival = theirs if theirs is None or isinstance(theirs, Rival) else Rival(3, theirs, "refitted")
+    champion_result = (
+        theirs
+        if theirs is None or isinstance(theirs, ChampionResult)
+        else ChampionResult(3, theirs, "refitted")
+    )
     return decide(
         GateConfig(**config),
         truth,
         ours,
-        rival,
+        champion_result,
         segments,
         guardrails=guardrails,
         leaks=leaks,
@@ -192,7 +196,7 @@ def test_a_first_model_passes_with_alarms_but_not_with_a_leak(truth):
 
 def test_a_champion_that_cannot_be_compared_keeps_the_candidate_waiting(truth):
     ours = lists(users_first(0.5))
-    decision = gate(truth, ours, Rival(3, None, "its encoder has seen the window"))
+    decision = gate(truth, ours, ChampionResult(3, None, "its encoder has seen the window"))
     assert decision.action == CHALLENGER
     assert "its encoder has seen the window" in decision.reasons[0]
-    assert gate(truth, ours, Rival(3, None, "its files are gone", lost=True)).promoted
+    assert gate(truth, ours, ChampionResult(3, None, "its files are gone", lost=True)).promoted

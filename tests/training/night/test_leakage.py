@@ -13,7 +13,7 @@ from recsys.features.random_world import item_table
 from recsys.features.rows import ANY_POSITION, BatchInputs, Rows
 from recsys.training.groups import CandidateTable, history_reader
 from recsys.training.night import leakage, ranking_data
-from recsys.training.night.ranking_data import Measured
+from recsys.training.night.ranking_data import RankingData
 from recsys.training.windows import moments_at
 
 CUT, END = 100, 200
@@ -45,7 +45,7 @@ def measured_with(events, feature):
     )  # fmt: skip
     table = CandidateTable(offsets, items, {}, np.zeros(len(items), np.int8))
     shown = np.zeros(len(moments), bool)
-    return Measured(moments, table, features.batch(rows, inputs), features, shown), inputs
+    return RankingData(moments, table, features.batch(rows, inputs), features, shown), inputs
 
 
 def test_a_source_that_saw_the_window_is_named_with_its_test_events(events):

@@ -15,7 +15,7 @@ from recsys.training.night import warm_starts
 from recsys.training.night.night_context import Night
 from recsys.training.sources.fit_source import fit_one
 
-DIALS = {"factors": 64.0}
+PARAMS = {"factors": 64.0}
 THURSDAY = 20_454 * DAY
 """2026-01-01, 00:00 UTC."""
 
@@ -31,31 +31,31 @@ def night(tmp_path):
     return start
 
 
-def remember(night, cut, end, key, practised="", started=None, name="als", content=""):
-    warm_starts.remember(night, name, DIALS, practised, cut, end, started, key, content)
+def remember(night, cut, end, key, masked="", started=None, name="als", content=""):
+    warm_starts.remember(night, name, PARAMS, masked, cut, end, started, key, content)
 
 
 def test_a_fit_starts_from_the_nearest_that_saw_no_more(night):
     for cut, key in ((10, "a"), (20, "b"), (30, "c")):
         remember(night(), cut, 100, key)
-    assert warm_starts.start_of(night(), "als", DIALS, "", 29, 101).key == "b"
-    assert warm_starts.start_of(night(), "als", DIALS, "", 30, 101).key == "c"
-    assert warm_starts.start_of(night(), "als", DIALS, "", 9, 101) is None
+    assert warm_starts.start_of(night(), "als", PARAMS, "", 29, 101).key == "b"
+    assert warm_starts.start_of(night(), "als", PARAMS, "", 30, 101).key == "c"
+    assert warm_starts.start_of(night(), "als", PARAMS, "", 9, 101) is None
 
 
 def test_tonights_own_fits_do_not_count_so_a_repeat_chooses_the_same(night):
     remember(night(), 10, 100, "old")
-    before = warm_starts.start_of(night(), "als", DIALS, "", 50, 200)
+    before = warm_starts.start_of(night(), "als", PARAMS, "", 50, 200)
     remember(night(), 40, 200, "tonight", started=before)
     remember(night(), 60, 300, "later")
-    assert warm_starts.start_of(night(), "als", DIALS, "", 50, 200) == before
+    assert warm_starts.start_of(night(), "als", PARAMS, "", 50, 200) == before
 
 
 def test_practised_fits_other_dials_and_other_sources_do_not_mix(night):
     remember(night(), 10, 100, "plain")
-    assert warm_starts.start_of(night(), "als", DIALS, "some items", 50, 200) is None
+    assert warm_starts.start_of(night(), "als", PARAMS, "some items", 50, 200) is None
     assert warm_starts.start_of(night(), "als", {"factors": 128.0}, "", 50, 200) is None
-    assert warm_starts.start_of(night(), "ease", DIALS, "", 50, 200) is None
+    assert warm_starts.start_of(night(), "ease", PARAMS, "", 50, 200) is None
 
 
 @pytest.mark.parametrize(
@@ -72,42 +72,42 @@ def test_practised_fits_other_dials_and_other_sources_do_not_mix(night):
 )
 def test_from_scratch_when_the_weekday_has_begun(night, full_refit, end, due):
     remember(night(), 10, THURSDAY + DAY // 2 if full_refit != "always" else 1, "old")
-    found = warm_starts.start_of(night(full_refit), "als", DIALS, "", 50, end)
+    found = warm_starts.start_of(night(full_refit), "als", PARAMS, "", 50, end)
     assert (found is None) == due
 
 
 def test_a_line_of_warm_fits_remembers_its_last_start_from_scratch(night):
     remember(night("sunday"), 10, THURSDAY, "cold")
     for day in (1, 2):
-        started = warm_starts.start_of(night("sunday"), "als", DIALS, "", 50, THURSDAY + day * DAY)
+        started = warm_starts.start_of(night("sunday"), "als", PARAMS, "", 50, THURSDAY + day * DAY)
         remember(night("sunday"), 10, THURSDAY + day * DAY, f"warm-{day}", started=started)
-    last = warm_starts.start_of(night("sunday"), "als", DIALS, "", 50, THURSDAY + 2 * DAY + 1)
+    last = warm_starts.start_of(night("sunday"), "als", PARAMS, "", 50, THURSDAY + 2 * DAY + 1)
     assert (last.key, last.since) == ("warm-2", THURSDAY)
-    assert warm_starts.start_of(night("sunday"), "als", DIALS, "", 50, THURSDAY + 4 * DAY) is None
+    assert warm_starts.start_of(night("sunday"), "als", PARAMS, "", 50, THURSDAY + 4 * DAY) is None
 
 
 def test_a_fit_of_the_same_content_is_not_fitted_again(night):
     remember(night(), 10, 100, "cold", content="a")
-    first = warm_starts.start_of(night(), "als", DIALS, "", 20, 200, "b")
+    first = warm_starts.start_of(night(), "als", PARAMS, "", 20, 200, "b")
     remember(night(), 20, 200, "warm", started=first, content="b")
     assert warm_starts.kept(night(), "b", 300)
     assert not warm_starts.kept(night(), "b", 200)
     # the start it had, not the latest there is; and none where it had none
-    assert warm_starts.start_of(night(), "als", DIALS, "", 20, 300, "b").key == "cold"
-    assert warm_starts.start_of(night(), "als", DIALS, "", 10, 300, "a") is None
-    assert warm_starts.start_of(night(), "als", DIALS, "", 20, 300, "c").key == "warm"
+    assert warm_starts.start_of(night(), "als", PARAMS, "", 20, 300, "b").key == "cold"
+    assert warm_starts.start_of(night(), "als", PARAMS, "", 10, 300, "a") is None
+    assert warm_starts.start_of(night(), "als", PARAMS, "", 20, 300, "c").key == "warm"
     # used again tonight, it is still a start for others of tonight, as in a repeated night
     remember(night(), 20, 300, "warm", started=first, content="b")
-    assert warm_starts.start_of(night(), "als", DIALS, "", 20, 300, "c").key == "warm"
+    assert warm_starts.start_of(night(), "als", PARAMS, "", 20, 300, "c").key == "warm"
 
 
 def test_a_warm_fit_of_the_same_content_is_fitted_again_when_all_are(night):
     remember(night("sunday"), 10, THURSDAY, "cold", content="a")
-    started = warm_starts.start_of(night("sunday"), "als", DIALS, "", 20, THURSDAY + DAY, "b")
+    started = warm_starts.start_of(night("sunday"), "als", PARAMS, "", 20, THURSDAY + DAY, "b")
     remember(night("sunday"), 20, THURSDAY + DAY, "warm", started=started, content="b")
     for day, key in ((2, "cold"), (4, None)):
         found = warm_starts.start_of(
-            night("sunday"), "als", DIALS, "", 20, THURSDAY + day * DAY, "b"
+            night("sunday"), "als", PARAMS, "", 20, THURSDAY + day * DAY, "b"
         )
         assert (found and found.key) == key
 
@@ -120,7 +120,7 @@ def test_only_the_last_nights_are_remembered(night):
 
 def test_an_output_no_longer_kept_is_a_start_from_scratch(night):
     remember(night(), 10, 100, "gone")
-    start = warm_starts.start_of(night(), "als", DIALS, "", 50, 200)
+    start = warm_starts.start_of(night(), "als", PARAMS, "", 50, 200)
     assert start is not None
     assert warm_starts.opened(night(), start) is None
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from recsys.retrieval.candidates import RecallStage
+from recsys.retrieval.candidates import CandidateGenerator
 from recsys.training.sources.fusion import (
     Lists,
     better,
@@ -36,11 +36,11 @@ def test_ranks_are_those_of_the_recall_stage(fixed, nobody):
     listed = {name: draw.permutation(60)[:25].astype(np.int32) for name in "abc"}
     weights = {"a": 1.0, "b": 0.5, "c": 0.25}
     sources = {n: fixed(n, items, np.arange(25, 0, -1)) for n, items in listed.items()}
-    stage = RecallStage(sources, 25, 60, weights)
+    stage = CandidateGenerator(sources, 25, 60, weights)
     served = stage.candidates(nobody, 0, np.zeros(60, np.uint8)).items
     for place, item in enumerate(served[:10]):
-        alone = Lists({n: [i] for n, i in listed.items()}, [np.array([item], np.int32)], 60)
-        assert alone.quality(weights).ndcg[0] == pytest.approx(1 / np.log2(place + 2))
+        single_source = Lists({n: [i] for n, i in listed.items()}, [np.array([item], np.int32)], 60)
+        assert single_source.quality(weights).ndcg[0] == pytest.approx(1 / np.log2(place + 2))
 
 
 def test_the_better_source_gets_the_weight():

@@ -30,7 +30,7 @@ def test_every_source_is_reported_with_a_reason(world, labels):
     assert [o.name for o in plan.outcomes] == list(CHEAP)
     assert all(o.reason for o in plan.outcomes)
     assert max(plan.weights.values()) == 1.0
-    assert set(plan.dials) == {o.name for o in plan.outcomes if o.kept}
+    assert set(plan.params) == {o.name for o in plan.outcomes if o.kept}
     assert plan.facts()["labels"] == 60
     by_name = {o.name: o for o in plan.outcomes}
     assert by_name["item_item"].ndcg > by_name["popular"].ndcg
@@ -38,20 +38,20 @@ def test_every_source_is_reported_with_a_reason(world, labels):
 
 def test_without_time_the_defaults_stay(world, labels):
     plan = planned(world, labels, budget_seconds=0.0)
-    assert plan.dials["item_item"]["decay"] == 0.8
+    assert plan.params["item_item"]["decay"] == 0.8
     assert all(o.tried == 1 for o in plan.outcomes)
     assert "no time for" in plan.outcomes[1].note
 
 
 def test_the_callers_dials_are_not_touched(world, labels):
-    plan = planned(world, labels, dials={"item_item": {"decay": 0.33}})
-    assert plan.dials["item_item"]["decay"] == 0.33
+    plan = planned(world, labels, params={"item_item": {"decay": 0.33}})
+    assert plan.params["item_item"]["decay"] == 0.33
 
 
 def test_remembered_dials_are_the_start(world, labels):
     remembered = {"item_item": {"decay": 0.6, "gone": 1.0}}
     plan = planned(world, labels, budget_seconds=0.0, remembered=remembered)
-    assert plan.dials["item_item"]["decay"] == 0.6
+    assert plan.params["item_item"]["decay"] == 0.6
 
 
 def test_a_costly_source_that_adds_nothing_is_dropped(world, labels, monkeypatch):
@@ -62,12 +62,12 @@ def test_a_costly_source_that_adds_nothing_is_dropped(world, labels, monkeypatch
     assert by_name["popular"].kept
     for name in ("recent", "item_item"):
         assert "dropped, it costs" in by_name[name].reason
-    assert set(plan.dials) == set(plan.weights) == {"popular"}
+    assert set(plan.params) == set(plan.weights) == {"popular"}
 
 
 def test_a_fixed_source_is_judged_but_not_fitted(world, labels, fitted):
     plan = planned(world, labels, names=("popular",), fixed={"text": fitted["bm25"]})
-    assert set(plan.dials) == {"popular"}
+    assert set(plan.params) == {"popular"}
     assert plan.weights["text"] > 0
 
 
@@ -93,8 +93,8 @@ def test_applicable_says_why_not(world, interactions_of, inputs_of):
     only = {a.name for a in applicable_sources(*world, ("als",), 4e9, 600.0) if a.kept}
     assert only == {"popular", "als"}
     single = interactions_of([0, 1, 2], [0, 1, 2])
-    alone = {a.name: a for a in applicable_sources(single, inputs_of(40), None, 4e9, 600.0)}
-    assert "no user has two positive events" in alone["item_item"].reason
+    single_source = {a.name: a for a in applicable_sources(single, inputs_of(40), None, 4e9, 600.0)}
+    assert "no user has two positive events" in single_source["item_item"].reason
 
 
 def test_ease_needs_memory(world):
@@ -105,4 +105,4 @@ def test_ease_needs_memory(world):
 def test_fit_sources_fits_what_is_planned(world):
     fitted = fit_sources(*world, {"popular": {}, "item_item": {"decay": 0.5}}, seed=1, workers=1)
     assert list(fitted) == ["popular", "item_item"]
-    assert fitted["item_item"].dials["decay"] == 0.5
+    assert fitted["item_item"].params["decay"] == 0.5

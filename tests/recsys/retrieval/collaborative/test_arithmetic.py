@@ -24,9 +24,9 @@ from recsys.training.sources.sequence import Sequences, fit_sequence
 PLAIN = {"left": 0.5, "right": 0.5, "shrink": 0.0, "decay": 0.5}
 
 
-def fit(cls, interactions, dials, inputs=None):
+def fit(cls, interactions, params, inputs=None):
     inputs = inputs or SourceInputs(None, ["a"] * interactions.n_items, None)
-    return cls.fit(interactions, inputs, dials, seed=1, workers=1)
+    return cls.fit(interactions, inputs, params, seed=1, workers=1)
 
 
 def test_cosine_of_items_by_hand(interactions_of, history):
@@ -157,13 +157,18 @@ def test_sequence_served_is_the_sequence_trained(world, history):
     torch = pytest.importorskip("torch")
     from recsys.training.sources.sequence_model import SequenceModel
 
-    dials = {n: d for n, (d, _) in SequenceSource.DIALS.items()} | {"width": 16.0, "blocks": 2.0}
+    params = {n: d for n, (d, _) in SequenceSource.PARAMS.items()} | {"width": 16.0, "blocks": 2.0}
     torch.manual_seed(0)
     counts = np.ones(40, np.int32)
-    model = SequenceModel(counts, world[1].vectors, dials, 1000)
+    model = SequenceModel(counts, world[1].vectors, params, 1000)
     arrays = model.exported()
     source = SequenceSource(
-        arrays.pop("items"), arrays.pop("targets"), model.known(), arrays, dials=dials, fit_until=0
+        arrays.pop("items"),
+        arrays.pop("targets"),
+        model.known(),
+        arrays,
+        params=params,
+        fit_until=0,
     )
     with torch.no_grad():
         embedded, _ = model.items(torch.tensor([[3, 9, 27, 5]]))

@@ -112,7 +112,7 @@ def test_saved_and_loaded_gives_the_same_bits(source, history, tmp_path, monkeyp
     ):
         np.testing.assert_array_equal(mine, theirs)
     assert opened.fit_until == source.fit_until
-    assert opened.dials == source.dials
+    assert opened.params == source.params
     assert opened.fusion_weight == 0.37
     assert not any(p.suffix in (".pkl", ".pickle") for p in tmp_path.iterdir())
 
@@ -126,8 +126,8 @@ def test_a_damaged_folder_is_refused(source, tmp_path):
 
 def test_two_fits_are_equal(source, world, history, small):
     interactions, inputs = world
-    dials = small.get(source.name, {})
-    again = fit_one(source.name, interactions, inputs, dials, seed=1, workers=1)
+    params = small.get(source.name, {})
+    again = fit_one(source.name, interactions, inputs, params, seed=1, workers=1)
     past, items = history([1, 3, 9]), np.arange(40, dtype=np.int32)
     np.testing.assert_array_equal(source.score(past, items, 0), again.score(past, items, 0))
 
@@ -141,8 +141,8 @@ def test_two_fits_are_equal(source, world, history, small):
 def test_a_candidates_score_does_not_depend_on_the_others(source, history, past, pick):
     together = source.score(history(past), np.array(pick, np.int32), 0)
     for row, item in zip(together, pick, strict=True):
-        alone = source.score(history(past), np.array([item], np.int32), 0)[0]
-        np.testing.assert_array_equal(row, alone)
+        single_source = source.score(history(past), np.array([item], np.int32), 0)[0]
+        np.testing.assert_array_equal(row, single_source)
 
 
 @pytest.mark.parametrize("name", PERSONAL)
@@ -184,9 +184,9 @@ def test_an_unknown_dial_is_refused_by_name(name, world):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_an_unusable_dial_is_refused(name, world):
-    dial = next(iter(source_class(name).DIALS))
+    param = next(iter(source_class(name).PARAMS))
     with pytest.raises(UsageError, match="not usable"):
-        fit_one(name, *world, {dial: float("nan")}, seed=1, workers=1)
+        fit_one(name, *world, {param: float("nan")}, seed=1, workers=1)
 
 
 def test_an_unknown_source_lists_the_known_ones():

@@ -1,4 +1,4 @@
-"""No dial is ignored in silence: another value gives other scores, for every dial of every source.
+"""No param is ignored in silence: another value gives other scores, for every param of every source.
 
 This is also how `implicit` is held to what it is told: it drops arguments on some of its paths.
 """
@@ -43,7 +43,7 @@ OTHER = {
     "weight_decay": 0.5,
 }
 """Values that the grid for tuning does not hold, or that are far enough to matter in a small world."""
-EVERY_DIAL = [(name, dial) for name in FITTABLE for dial in source_class(name).DIALS]
+EVERY_PARAM = [(name, param) for name in FITTABLE for param in source_class(name).PARAMS]
 
 
 @pytest.fixture(scope="module")
@@ -70,13 +70,13 @@ def rich(world):
 
 @pytest.fixture(scope="module")
 def scores(rich, history):
-    """(source, dials) → scores of all items for some histories, each fitted once."""
+    """(source, params) → scores of all items for some histories, each fitted once."""
     kept = {}
 
-    def of(name, **dials):
-        key = (name, tuple(sorted(dials.items())))
+    def of(name, **params):
+        key = (name, tuple(sorted(params.items())))
         if key not in kept:
-            source = fit_one(name, *rich, BASE.get(name, {}) | dials, seed=1, workers=1)
+            source = fit_one(name, *rich, BASE.get(name, {}) | params, seed=1, workers=1)
             pasts = [history([0, 2, 4, 10]), history([1, 3, 9])]
             items = np.arange(rich[0].n_items, dtype=np.int32)
             kept[key] = np.stack([source.score(past, items, 0) for past in pasts])
@@ -85,13 +85,13 @@ def scores(rich, history):
     return of
 
 
-@pytest.mark.parametrize(("name", "dial"), EVERY_DIAL)
-def test_another_value_gives_other_scores(name, dial, scores):
-    default, grid = source_class(name).DIALS[dial]
-    now = BASE.get(name, {}).get(dial, default)
-    other = OTHER[dial] if dial in OTHER else next(value for value in grid if value != now)
+@pytest.mark.parametrize(("name", "dial"), EVERY_PARAM)
+def test_another_value_gives_other_scores(name, param, scores):
+    default, grid = source_class(name).PARAMS[param]
+    now = BASE.get(name, {}).get(param, default)
+    other = OTHER[param] if param in OTHER else next(value for value in grid if value != now)
     assert other != now
-    assert not np.array_equal(scores(name), scores(name, **{dial: other}), equal_nan=True)
+    assert not np.array_equal(scores(name), scores(name, **{param: other}), equal_nan=True)
 
 
 def test_implicit_is_told_everything_and_keeps_it(rich, monkeypatch):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from recsys.retrieval.collaborative import neighbours
-from recsys.retrieval.collaborative.neighbours import Rows
+from recsys.retrieval.collaborative.neighbours import NeighbourRows
 from recsys.retrieval.content import attributes, words
 from recsys.retrieval.fitted_source import in_chunks
 
@@ -41,13 +41,13 @@ def test_a_small_catalogue_loses_nothing(rows):
     weight = np.arange(len(rows[1]), dtype=np.float64)
     for part, whole in zip(words.bounded(rows, weight), rows, strict=True):
         np.testing.assert_array_equal(part, whole)
-    assert Rows(80_000, 300).keep == 300
+    assert NeighbourRows(80_000, 300).keep == 300
 
 
 def test_the_table_of_a_large_catalogue_is_bounded():
-    assert Rows(400_000, 300).keep == 125
-    assert Rows(10_000_000, 300).keep == neighbours.LEAST_KEPT
-    assert Rows(10_000_000, 20).keep == 20
+    assert NeighbourRows(400_000, 300).keep == 125
+    assert NeighbourRows(10_000_000, 300).keep == neighbours.LEAST_KEPT
+    assert NeighbourRows(10_000_000, 20).keep == 20
 
 
 def test_work_that_has_not_begun_is_not_waited_for():

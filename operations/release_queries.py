@@ -42,12 +42,12 @@ from recsys.features.interactions import (
     Ints,
     Longs,
 )
-from recsys.operations.evaluation_events import HeldOut, Shown
-from recsys.query import Ask
+from recsys.operations.evaluation_events import EvaluationEvents, ShownEvents
+from recsys.query import RankingQuery
 
 if TYPE_CHECKING:
     from recsys.features.protocols import RecallSource
-    from recsys.recommender import Runtime
+    from recsys.recommender import LoadedRelease
 
 LIST_LENGTH = 100
 WINDOW, LAST, IMPRESSIONS = "window", "leave-last-out", "impressions"
@@ -59,7 +59,7 @@ FROZEN = "frozen text"
 
 
 @dataclass(frozen=True)
-class Questions:
+class Queries:
     """G questions put to every system."""
 
     protocol: str
@@ -67,7 +67,7 @@ class Questions:
     now: Longs
     truth: Truth
     past: PastItems
-    shown: Shown | None = None
+    shown: ShownEvents | None = None
     """The lists to be ranked again; None where the whole catalogue is ranked."""
     types: SegmentLabels | None = None
     """Relevant items by the type of the event, where there are several."""
@@ -82,8 +82,13 @@ class Questions:
 
 
 def questions_of(
-    protocol: str, runtime: "Runtime", held: HeldOut, shown: Shown | None, limit: int, seed: int
-) -> Questions:
+    protocol: str,
+    loaded: "LoadedRelease",
+    held: EvaluationEvents,
+    shown: ShownEvents | None,
+    limit: int,
+    seed: int,
+) -> Queries:
     """The questions of a protocol; with `leave-last-out` and `impressions` the events are folded
     into the runtime's state, so that each question knows what came before it.
 
@@ -91,25 +96,25 @@ def questions_of(
         DataRefused: nothing can be asked.
     """
     if protocol == WINDOW:
-        return _window(runtime, held, limit, seed)
-    fold(runtime, held)
+        return _window(loaded, held, limit, seed)
+    fold(loaded, held)
     if protocol == LAST:
-        return _last(runtime, held, limit, seed)
+        return _last(loaded, held, limit, seed)
     assert shown is not None
-    return _impressions(runtime, held, shown, limit, seed)
+    return _impressions(loaded, held, shown, limit, seed)
 
 
-def data_end(runtime: "Runtime") -> int:
+def data_end(loaded: "LoadedRelease") -> int:
     """End of the data that the model was fitted on, µs; strictly after its last event."""
-    return int(runtime.bundle.manifest["data_window"][1])
+    return int(loaded.bundle.manifest["data_window"][1])
 
 
-def _window(runtime: "Runtime", held: HeldOut, limit: int, seed: int) -> Questions:
+def _window(loaded: "LoadedRelease", held: EvaluationEvents, limit: int, seed: int) -> Queries:
     events = held.events
     first = int(events.time.min())
     # Events before the model's own end are an alarm of the caller's; they are then judged as of
     # everything known.
-    now = first if first >= data_end(runtime) else runtime.state.last_time() + 1
+    now = first if first >= data_end(loaded) else loaded.state.last_time() + 1
     positive = events.where(events.grade > 0)
     chosen = _sampled(np.unique(positive.user), limit, seed)
     group_of = np.full(events.n_users, -1, np.int64)
@@ -118,7 +123,7 @@ def _window(runtime: "Runtime", held: HeldOut, limit: int, seed: int) -> Questio
     moments = np.full(len(users), now, np.int64)
     group = group_of[positive.user]
     asked = group >= 0
-    histories = _histories(runtime, users, moments)
+    histories = _histories(loaded, users, moments)
     past = _past(histories)
     fresh = asked & ~_contains(past, group, positive.item)
     truth = Truth.of(
@@ -133,12 +138,12 @@ def _window(runtime: "Runtime", held: HeldOut, limit: int, seed: int) -> Questio
         )
     asked_events = replace(positive, user=group.astype(np.int32)).where(asked)
     types = segments.by_event_type(truth, asked_events)
-    return Questions(WINDOW, users, moments, truth, past, types=types, said=said)
+    return Queries(WINDOW, users, moments, truth, past, types=types, said=said)
 
 
-def _last(runtime: "Runtime", held: HeldOut, limit: int, seed: int) -> Questions:
+def _last(loaded: "LoadedRelease", held: EvaluationEvents, limit: int, seed: int) -> Queries:
     users = [str(u) for u in held.events.user_ids]
-    known = _joined(runtime, users)
+    known = _joined(loaded, users)
     asked = leave_last_out(known)
     if not asked.truth.n_groups:
         raise DataRefused(
@@ -157,12 +162,12 @@ def _last(runtime: "Runtime", held: HeldOut, limit: int, seed: int) -> Questions
             f"{left:,} users are left out: nothing is known of them before their last positive event, "
             "or it is on an item they had acted on before."
         )
-    return Questions(LAST, [users[u] for u in truth.user], truth.time, truth, past, said=said)
+    return Queries(LAST, [users[u] for u in truth.user], truth.time, truth, past, said=said)
 
 
 def _impressions(
-    runtime: "Runtime", held: HeldOut, shown: Shown, limit: int, seed: int
-) -> Questions:
+    loaded: "LoadedRelease", held: EvaluationEvents, shown: ShownEvents, limit: int, seed: int
+) -> Queries:
     lists = shown.take(_sampled(np.arange(len(shown)), limit, seed))
     place = {str(u): code for code, u in enumerate(held.events.user_ids)}
     known_as = np.array([place.get(str(u), -1) for u in lists.user], np.int64)
@@ -172,20 +177,20 @@ def _impressions(
     _, user = np.unique(lists.user.astype(str), return_inverse=True)
     truth = of_impressions(lists.offsets, lists.items, grades, user, lists.time)
     users = [str(u) for u in lists.user]
-    past = _past(_histories(runtime, users, lists.time))
+    past = _past(_histories(loaded, users, lists.time))
     said = _sampling(len(lists), len(shown), "shown lists")
     said.append(
         "What was acted on depends on the place where it was shown: the order that made the log is "
         "flattered, and every other order is judged by clicks it did not get."
     )
-    return Questions(IMPRESSIONS, users, lists.time, truth, past, lists, said=said)
+    return Queries(IMPRESSIONS, users, lists.time, truth, past, lists, said=said)
 
 
-def fold(runtime: "Runtime", held: HeldOut) -> None:
+def fold(loaded: "LoadedRelease", held: EvaluationEvents) -> None:
     """Let the runtime's state know the events, each at its own time; those it knows stay single."""
     from recsys.data_schemas.log_record import LogRecord
 
-    events, state = held.events, runtime.state
+    events, state = held.events, loaded.state
     known = events.item < state.catalogue.n_items
     for user, rows in _by_user(events):
         known[rows[_repeated(state, user, events, rows)]] = False
@@ -205,15 +210,15 @@ def fold(runtime: "Runtime", held: HeldOut) -> None:
         )
         for place, row in enumerate(np.flatnonzero(known))
     ]
-    runtime.apply(records)
+    loaded.apply(records)
 
 
-def seen_events(runtime: "Runtime", held: HeldOut) -> int:
+def seen_events(loaded: "LoadedRelease", held: EvaluationEvents) -> int:
     """How many of the events the model has learnt from: they are in the state, before its end."""
-    events, end = held.events, data_end(runtime)
-    early = events.where((events.time < end) & (events.item < runtime.state.catalogue.n_items))
+    events, end = held.events, data_end(loaded)
+    early = events.where((events.time < end) & (events.item < loaded.state.catalogue.n_items))
     return sum(
-        int(_repeated(runtime.state, user, early, rows).sum()) for user, rows in _by_user(early)
+        int(_repeated(loaded.state, user, early, rows).sum()) for user, rows in _by_user(early)
     )
 
 
@@ -250,8 +255,8 @@ def _sampling(taken: int, of: int, what: str = "users") -> list[str]:
     ]
 
 
-def _histories(runtime: "Runtime", users: Sequence[str], now: Longs) -> list[History]:
-    return [runtime.state.history(u, int(t)) for u, t in zip(users, now, strict=True)]
+def _histories(loaded: "LoadedRelease", users: Sequence[str], now: Longs) -> list[History]:
+    return [loaded.state.history(u, int(t)) for u, t in zip(users, now, strict=True)]
 
 
 def _past(histories: Sequence[History]) -> PastItems:
@@ -284,9 +289,9 @@ def _taken_past(past: PastItems, groups: Longs) -> PastItems:
     return PastItems(offsets, past.items[rows])
 
 
-def _joined(runtime: "Runtime", users: Sequence[str], until: int = FOREVER) -> Interactions:
+def _joined(loaded: "LoadedRelease", users: Sequence[str], until: int = FOREVER) -> Interactions:
     """The state's events of some users before a time, as one table."""
-    histories = [runtime.state.history(u, until) for u in users]
+    histories = [loaded.state.history(u, until) for u in users]
     sizes = [len(h.item) for h in histories]
     columns = [np.concatenate(part) for part in zip(*histories, strict=True)]
     item, kind, time, weight, grade = columns
@@ -300,49 +305,49 @@ def _joined(runtime: "Runtime", users: Sequence[str], until: int = FOREVER) -> I
         grade=grade,
         position=np.arange(len(item), dtype=np.int64),
         user_ids=np.array(users, object),
-        kinds=tuple(runtime.state.kinds),
-        n_items=runtime.state.catalogue.n_items,
+        kinds=tuple(loaded.state.kinds),
+        n_items=loaded.state.catalogue.n_items,
     )
 
 
 # -- answers --------------------------------------------------------------------------------------
 
 
-def lists_of_release(runtime: "Runtime", questions: Questions, name: str) -> RankedLists:
+def lists_of_release(loaded: "LoadedRelease", questions: Queries, name: str) -> RankedLists:
     """A release's own lists, asked as a service would ask."""
     from recsys.storage.progress import Reporter
 
-    catalogue, scored = runtime.state.catalogue, []
+    catalogue, scored = loaded.state.catalogue, []
     with Reporter().task(name, len(questions)) as task:
         for group, user in enumerate(questions.users):
-            ask = Ask(
+            ask = RankingQuery(
                 user,
                 int(questions.now[group]),
                 k=LIST_LENGTH,
-                items=_asked(runtime, questions, group),
+                items=_asked(loaded, questions, group),
                 context=_said(questions, group),
             )
-            answer = runtime.answer(ask)
+            answer = loaded.answer(ask)
             scored.append((catalogue.indices_of(answer.item_ids), answer.scores))
             task.advance()
     return RankedLists.of(name, scored, length_of(questions))
 
 
-def _asked(runtime: "Runtime", questions: Questions, group: int) -> list[str] | None:
+def _asked(loaded: "LoadedRelease", questions: Queries, group: int) -> list[str] | None:
     if questions.shown is None:
         return None
     lists = questions.shown
     shown = lists.items[lists.offsets[group] : lists.offsets[group + 1]]
-    return [runtime.state.catalogue.id_of(int(i)) for i in dict.fromkeys(shown.tolist())]
+    return [loaded.state.catalogue.id_of(int(i)) for i in dict.fromkeys(shown.tolist())]
 
 
-def _said(questions: Questions, group: int) -> dict[str, str | float]:
+def _said(questions: Queries, group: int) -> dict[str, str | float]:
     """What the request said when a list was shown; nothing where no list is asked about."""
     lists = questions.shown
     return {} if lists is None else request_context(lists.context[group])
 
 
-def length_of(questions: Questions) -> int:
+def length_of(questions: Queries) -> int:
     """Places of a list: what was shown at the most, or `LIST_LENGTH`."""
     if questions.shown is None:
         return LIST_LENGTH
@@ -350,7 +355,7 @@ def length_of(questions: Questions) -> int:
 
 
 @dataclass
-class Humble:
+class BaselineResults:
     """Baselines, with those that could not be had."""
 
     lists: list[RankedLists] = field(default_factory=list)
@@ -367,36 +372,38 @@ class Humble:
             self.failed[name] = f"{type(error).__name__}: {error}".strip()[:300]
 
 
-def popularity_before(runtime: "Runtime", moment: int) -> Longs:
+def popularity_before(loaded: "LoadedRelease", moment: int) -> Longs:
     """int64[N]: people who acted on each item before a moment."""
-    before = _joined(runtime, runtime.state.user_ids(), moment)
+    before = _joined(loaded, loaded.state.user_ids(), moment)
     return baselines.popularity_of(before, before.n_items)
 
 
-def humble_lists(runtime: "Runtime", questions: Questions, frozen: "RecallSource | None") -> Humble:
+def baseline_lists_of(
+    loaded: "LoadedRelease", questions: Queries, frozen: "RecallSource | None"
+) -> BaselineResults:
     """The baselines as of the first question: they see what was known then and nothing else."""
     start = int(questions.now.min())
-    before = _joined(runtime, runtime.state.user_ids(), start)
-    found = Humble(popularity=baselines.popularity_of(before, before.n_items))
+    before = _joined(loaded, loaded.state.user_ids(), start)
+    found = BaselineResults(popularity=baselines.popularity_of(before, before.n_items))
     if questions.shown is not None:
         _of_shown(found, questions)
         return found
-    _from_events(found, runtime, questions, before, start)
+    _from_events(found, loaded, questions, before, start)
     popular = found.lists[0].items
-    for name, source in runtime.recall.proposing.items():
+    for name, source in loaded.recall.proposing.items():
         label = "text alone" if name == "text" else name
-        found.attempt(label, partial(_alone, label, source, runtime, questions, popular))
-    _fitted(found, runtime, questions, before, popular)
+        found.attempt(label, partial(_single_source, label, source, loaded, questions, popular))
+    _fitted(found, loaded, questions, before, popular)
     if frozen is None:
         found.absent[FROZEN] = (
             "the workspace holds no vectors of the untuned encoder for these items"
         )
     else:
-        found.attempt(FROZEN, partial(_alone, FROZEN, frozen, runtime, questions, popular))
+        found.attempt(FROZEN, partial(_single_source, FROZEN, frozen, loaded, questions, popular))
     return found
 
 
-def _of_shown(found: Humble, questions: Questions) -> None:
+def _of_shown(found: BaselineResults, questions: Queries) -> None:
     """Among what was shown: as it was shown, and by popularity."""
     lists = questions.shown
     assert lists is not None
@@ -410,12 +417,16 @@ def _of_shown(found: Humble, questions: Questions) -> None:
 
 
 def _from_events(
-    found: Humble, runtime: "Runtime", questions: Questions, before: Interactions, start: int
+    found: BaselineResults,
+    loaded: "LoadedRelease",
+    questions: Queries,
+    before: Interactions,
+    start: int,
 ) -> None:
-    catalogue, n, past = runtime.state.catalogue, before.n_items, questions.past
+    catalogue, n, past = loaded.state.catalogue, before.n_items, questions.past
     offered = catalogue.available
     found.lists.append(baselines.popular(before, past, LIST_LENGTH, n_items=n, offered=offered))
-    if runtime.bundle.facts["windows"]["scheme"] == "ordinal":
+    if loaded.bundle.facts["windows"]["scheme"] == "ordinal":
         why = "timestamps carry order only, so nothing is recent"
         found.absent |= {"recent popularity": why, "most recent": why}
         return
@@ -435,24 +446,28 @@ def _from_events(
 
 
 def _fitted(
-    found: Humble, runtime: "Runtime", questions: Questions, before: Interactions, popular: Ints
+    found: BaselineResults,
+    loaded: "LoadedRelease",
+    questions: Queries,
+    before: Interactions,
+    popular: Ints,
 ) -> None:
-    """References that the release does without, fitted with their default dials."""
+    """References that the release does without, fitted with their default params."""
     from recsys.encoder.text import item_texts
     from recsys.retrieval.fitted_source import SourceInputs
     from recsys.training.sources.fit_source import applicable_sources, fit_one
 
-    missing = [name for name in REFERENCES if name not in runtime.recall.proposing]
+    missing = [name for name in REFERENCES if name not in loaded.recall.proposing]
     if not missing:
         return
-    catalogue = runtime.state.catalogue
-    template = str(runtime.bundle.facts["template"])
+    catalogue = loaded.state.catalogue
+    template = str(loaded.bundle.facts["template"])
     extra = SourceInputs(catalogue, item_texts(catalogue, template), None)
     workers = len(os.sched_getaffinity(0))
 
     def fitted(name: str) -> RankedLists:
         source = fit_one(name, before, extra, {}, seed=0, workers=workers)
-        return _alone(name, source, runtime, questions, popular)
+        return _single_source(name, source, loaded, questions, popular)
 
     for name, applies, reason in applicable_sources(before, extra, None, np.inf, np.inf):
         if name not in missing:
@@ -463,13 +478,13 @@ def _fitted(
         found.attempt(name, partial(fitted, name))
 
 
-def _alone(
-    name: str, source: "RecallSource", runtime: "Runtime", questions: Questions, popular: Ints
+def _single_source(
+    name: str, source: "RecallSource", loaded: "LoadedRelease", questions: Queries, popular: Ints
 ) -> RankedLists:
     """One source's lists, filled up with popular items where it has nothing to say."""
     from recsys.training.night.test_lists import fill_up
 
-    state = runtime.state
+    state = loaded.state
     blocked, scored = state.catalogue.blocked.copy(), []
     base = blocked.copy()
     for user, now in zip(questions.users, questions.now.tolist(), strict=True):
@@ -483,10 +498,10 @@ def _alone(
 
 
 def segments_of(
-    runtime: "Runtime", questions: Questions, popularity: Longs, own: Sequence[str]
+    loaded: "LoadedRelease", questions: Queries, popularity: Longs, own: Sequence[str]
 ) -> dict[str, SegmentLabels]:
     """Users by history, items by popularity and category, and one's own columns."""
-    truth, catalogue = questions.truth, runtime.state.catalogue
+    truth, catalogue = questions.truth, loaded.state.catalogue
     found = {
         "users": segments.by_activity(np.diff(questions.past.offsets)),
         "items": segments.by_item_popularity(truth, popularity),
@@ -508,7 +523,7 @@ def segments_of(
         if column in catalogue.categorical_names:
             found[column] = of_items(catalogue.categorical(column), catalogue.values_of(column))
         else:
-            values = [runtime.state.user_attributes(u).get(column) for u in questions.users]
+            values = [loaded.state.user_attributes(u).get(column) for u in questions.users]
             if any(v is not None for v in values):
                 found[column] = segments.from_column(values)
     return found
