@@ -199,7 +199,7 @@ def test_replayed_over_http_the_moments_get_the_scores_of_the_evaluation(workspa
             asked[int(now), user] = dict(zip(row, scores.tolist(), strict=False))
         return lists
 
-    monkeypatch.setattr(match, "lists_of_release", remembered)
+    monkeypatch.setattr(release_queries, "lists_of_release", remembered)
     evaluated(folder, table, "--protocol", "leave-last-out")
     assert len(asked) == ASKED
     moments = sorted(asked)
