@@ -6,7 +6,7 @@ window of w buckets sees the w buckets before it.
 
 import re
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
@@ -20,6 +20,45 @@ UNBOUNDED: Final = 0
 BUCKETS: Final = {"minute": 60 * SECOND, "hour": HOUR, "day": DAY}
 _UNITS: Final = {"m": 60 * SECOND, "h": HOUR, "d": DAY, "w": 7 * DAY}
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class MomentGrid(NamedTuple):
+    """The moments at which lists are asked for in batch, when training, testing or recommending.
+
+    A counter does not see the bucket that is going on, while every model score and the history do. Only at
+    a moment where a bucket has just ended is all that is known also counted; where times are known to the
+    day, or only their order, the next action lies a whole step further. Cuts, label windows, batch lists
+    and a frozen clock all take `after`, so nothing is asked at a moment that the ranker did not practise.
+
+    >>> MomentGrid(60 * 60 * 1_000_000).after(90 * 60 * 1_000_000) // (60 * 1_000_000)
+    120
+    """
+
+    step: int
+    """µs between moments: a whole number of counter buckets, or the step of ordinal histories."""
+    origin: int = 0
+    """One of the moments, µs."""
+
+    def after(self, time: int) -> int:
+        """The first moment strictly after `time` (µs): all up to `time` is known and counted then."""
+        return self.origin + ((time - self.origin) // self.step + 1) * self.step
+
+    def before(self, time: int) -> int:
+        """The last moment at or before `time` (µs)."""
+        return self.origin + (time - self.origin) // self.step * self.step
+
+    @classmethod
+    def of(cls, bucket_us: int, step_us: int = 0, ordinal_until: int | None = None) -> "MomentGrid":
+        """The grid for counters in buckets of `bucket_us` over data whose times are known to `step_us`.
+
+        Args:
+            bucket_us: width of a counter bucket.
+            step_us: resolution of the data's times, 0 where they are known to the second.
+            ordinal_until: last moment of wholly ordinal histories; the grid then runs through it.
+        """
+        if ordinal_until is not None:
+            return cls(step_us or DAY, ordinal_until)
+        return cls(bucket_us * max(1, -(-step_us // bucket_us)))
 
 
 def microseconds(value: Any) -> int:

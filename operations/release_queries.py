@@ -112,9 +112,9 @@ def data_end(loaded: "LoadedRelease") -> int:
 def _window(loaded: "LoadedRelease", held: EvaluationEvents, limit: int, seed: int) -> Queries:
     events = held.events
     first = int(events.time.min())
-    # Events before the model's own end are an alarm of the caller's; they are then judged as of
-    # everything known.
-    now = first if first >= data_end(loaded) else loaded.state.last_time() + 1
+    # At a moment of the model's grid, as it was tested. Events before the model's own end are an alarm
+    # of the caller's; they are then judged as of everything known.
+    now = max(loaded.moment, loaded.grid.before(first))
     positive = events.where(events.grade > 0)
     chosen = _sampled(np.unique(positive.user), limit, seed)
     group_of = np.full(events.n_users, -1, np.int64)

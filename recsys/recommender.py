@@ -32,7 +32,7 @@ from recsys.features.protocols import (
 )
 from recsys.features.ranking_context import RankingContext
 from recsys.features.state import OnlineState
-from recsys.features.time_buckets import microseconds
+from recsys.features.time_buckets import MomentGrid, microseconds
 from recsys.new_items import NewItems, TextVectors
 from recsys.query import RankingQuery, RankingResult
 from recsys.ranker import Ranker
@@ -105,9 +105,15 @@ class LoadedRelease:
         return self.state.log_position
 
     @property
-    def data_end(self) -> int:
-        """End of the data the bundle was released with, µs."""
-        return self.state.last_time()
+    def moment(self) -> int:
+        """When lists are asked for in batch and by a frozen clock, µs: the first moment of the data's
+        grid at which all that the state knows is also counted."""
+        return self.grid.after(self.state.last_time())
+
+    @property
+    def grid(self) -> MomentGrid:
+        """The moments at which the ranker was trained and tested."""
+        return MomentGrid(**self.bundle.facts["windows"]["grid"])
 
     def apply(self, records: Sequence[LogRecord]) -> None:
         """Fold log records into the state. Texts of new items wait for `encode_new`."""

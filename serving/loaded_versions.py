@@ -149,7 +149,7 @@ class Versions:
             metrics.MODEL.labels(version=old.engine.version).set(0)
         metrics.MODEL.labels(version=new_version).set(1)
         if self._clock.frozen:
-            self._clock.observe(live.engine.data_end)
+            self._clock.observe(live.engine.moment - 1)
         metrics.SWAPS.inc()
         log("info", "champion", version=new_version, log_position=live.position)
 
@@ -185,7 +185,7 @@ class Versions:
     def _load(self, version: str | None) -> tuple[ReleasedModel, list[str]]:
         """Open and warm; the list of a new user is kept for bad times."""
         engine = self._provider.load(version)
-        moment = engine.data_end + 1 if self._clock.frozen else self._clock.now()
+        moment = engine.moment if self._clock.frozen else self._clock.now()
         cold = warm(engine, moment)
         # What a release keeps is never garbage: the collector need not walk it during requests.
         # What was kept of versions that are gone is looked at again first.

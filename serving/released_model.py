@@ -35,8 +35,8 @@ class ReleasedModel(Protocol):
         ...
 
     @property
-    def data_end(self) -> int:
-        """End of the data the model was released with, µs; where a frozen clock stands."""
+    def moment(self) -> int:
+        """When a frozen clock asks, µs: all that the state knows is known and counted then."""
         ...
 
     def answer(self, ask: RankingQuery) -> RankingResult:

@@ -1,6 +1,7 @@
 """Where the past is cut: what each part may see, which moments train the ranker, which are tested.
 
-Windows are consecutive. With cuts c0 < c1 < … < cn and the data's end e:
+Windows are consecutive, and every cut lies on the data's grid of moments (`MomentGrid`), at which all
+that is known is also counted. With cuts c0 < c1 < … < cn and the data's end e:
 
     encoder ≤ c0 │ ranker's moments at c0 … cr-1, labels in [ci, ci+1) │ test at cr … cn, labels to e
 
@@ -31,11 +32,18 @@ from recsys.data_schemas.errors import DataRefused
 from recsys.features.grouped import chosen_groups
 from recsys.features.interactions import (
     DAY,
+    HOUR,
+    SECOND,
     Interactions,
     Ints,
     Longs,
 )
+from recsys.features.time_buckets import MomentGrid
 
+MINUTE = 60 * SECOND
+HOURLY = MomentGrid(HOUR)
+LEAST_STEPS = 3
+"""Steps of the grid that the data must span for one to be cut into."""
 REGION_SHARES = (0.1, 0.2, 0.35, 0.6)
 """Shares of the events, from the end, in which cuts may lie; the smallest that gives enough."""
 ENOUGH_MOMENTS = 4000
@@ -55,9 +63,11 @@ class Windows:
     """One sentence for the log and the report."""
     cuts: tuple[int, ...]
     end: int
-    """Strictly after the last event."""
+    """The first moment of the grid after the last event: when lists are asked for next."""
     first_test: int
     """Place in `cuts` of the first tested cut."""
+    grid: MomentGrid = HOURLY
+    """All cuts and the end lie on it."""
 
     @property
     def ranker(self) -> tuple[int, ...]:
@@ -98,7 +108,7 @@ class Windows:
     @classmethod
     def parse(cls, facts: Mapping[str, Any]) -> "Windows":
         """What `facts` said."""
-        return cls(**{**facts, "cuts": tuple(facts["cuts"])})
+        return cls(**{**facts, "cuts": tuple(facts["cuts"]), "grid": MomentGrid(**facts["grid"])})
 
     def facts(self) -> dict[str, object]:
         """For manifests and the report."""
@@ -108,6 +118,7 @@ class Windows:
             "cuts": list(self.cuts),
             "end": self.end,
             "first_test": self.first_test,
+            "grid": self.grid._asdict(),
         }
 
 
@@ -161,7 +172,8 @@ def plan_windows(
     config: WindowsConfig,
     *,
     ordinal_until: int | None,
-    ordinal_step: int = DAY,
+    bucket: int = HOUR,
+    step: int = 0,
 ) -> Windows:
     """Choose scheme and cuts from the data.
 
@@ -169,7 +181,8 @@ def plan_windows(
         interactions: all accepted events.
         config: the caller's wishes.
         ordinal_until: time up to and including which timestamps are ordinal only; None if never.
-        ordinal_step: the fixed step of ordinal histories, µs.
+        bucket: width of a counter bucket, µs.
+        step: unit of the data's times or the fixed step of ordinal histories, µs; 0 for seconds.
 
     Raises:
         DataRefused: fewer than two moments in time, so that nothing can be held out, or nothing
@@ -184,12 +197,13 @@ def plan_windows(
             expected="events at two or more moments",
             fix="give events with their real times",
         )
-    end = int(times.max()) + 1
     wholly_ordinal = ordinal_until is not None and (times > ordinal_until).mean() < 0.05
     if config.scheme == "ordinal" or (config.scheme == "auto" and wholly_ordinal):
-        windows = _ordinal_windows(interactions, end, ordinal_step)
+        last = int(times.max())
+        windows = _ordinal_windows(interactions, MomentGrid.of(bucket, step, last))
     else:
-        windows = _time_windows(interactions, config, end, ordinal_until)
+        grid = _fine_enough(MomentGrid.of(bucket, step), times)
+        windows = _time_windows(interactions, config, grid, ordinal_until)
     _refuse_without_a_test(interactions, windows)
     return windows
 
@@ -211,45 +225,60 @@ def _refuse_without_a_test(interactions: Interactions, windows: Windows) -> None
     )
 
 
-def _ordinal_windows(interactions: Interactions, end: int, step: int) -> Windows:
-    last = int(interactions.time.max())
-    cuts = tuple(c for c in (last - step, last) if c > interactions.time.min())
+def _fine_enough(grid: MomentGrid, times: Longs) -> MomentGrid:
+    """The grid, or a finer one where all events lie within three of its steps: then there is nothing
+    to train on and to test otherwise, and a bucket has to be cut."""
+    span = int(times.max() - times.min())
+    finer = (grid, *(MomentGrid(step) for step in (MINUTE, SECOND) if step < grid.step))
+    return next((g for g in finer if span >= LEAST_STEPS * g.step), MomentGrid(1))
+
+
+def _ordinal_windows(interactions: Interactions, grid: MomentGrid) -> Windows:
+    last = grid.origin
+    cuts = tuple(c for c in (last - grid.step, last) if c > interactions.time.min())
     why = (
         "timestamps carry order only (every history ends at the same moment), so each user's last "
         "event is the test and the one before it trains the ranker"
     )
-    return Windows("ordinal", why, cuts, end, max(0, len(cuts) - 1))
+    return Windows("ordinal", why, cuts, grid.after(last), max(0, len(cuts) - 1), grid)
 
 
 def _time_windows(
-    interactions: Interactions, config: WindowsConfig, end: int, ordinal_until: int | None
+    interactions: Interactions,
+    config: WindowsConfig,
+    grid: MomentGrid,
+    ordinal_until: int | None,
 ) -> Windows:
     """Cuts at equal shares of the events in the latest region that holds enough moments."""
     times = np.sort(interactions.time)
     floor = int(times[0]) if ordinal_until is None else ordinal_until
+    end = grid.after(int(times[-1]))
     counts = CUT_COUNTS if config.cuts is None else (3 * config.cuts,)
 
     def cut(share: float, count: int) -> tuple[tuple[int, ...], int]:
         start = max(int(times[int(len(times) * (1 - share))]), floor + 1)
-        cuts = _spread(times, start, count)
+        cuts = _spread(times, start, count, grid)
         return cuts, count_returning(interactions, cuts, end)
 
     for share in REGION_SHARES:
         cuts, moments = cut(share, counts[0])
         if moments >= ENOUGH_MOMENTS:
-            return _described(cuts, end, moments, share)
+            return _described(cuts, end, moments, share, grid)
     for count in counts:
         cuts, moments = cut(REGION_SHARES[-1], count)
         if moments >= FEW_MOMENTS:
             break
-    return _described(cuts, end, moments, REGION_SHARES[-1])
+    return _described(cuts, end, moments, REGION_SHARES[-1], grid)
 
 
-def _spread(times: Longs, start: int, count: int) -> tuple[int, ...]:
-    """`count` distinct cut times from `start` on, equal numbers of events between them."""
+def _spread(times: Longs, start: int, count: int, grid: MomentGrid) -> tuple[int, ...]:
+    """At most `count` moments of the grid from `start` on, about equal numbers of events between them,
+    each with an event at or after it."""
     region = times[np.searchsorted(times, start) :]
     places = (np.arange(count) * len(region) / count).astype(np.int64)
-    return tuple(int(t) for t in np.unique(region[places])) if len(region) else (int(times[-1]),)
+    cuts = sorted({grid.after(int(t)) for t in region[places]})
+    inside = tuple(cut for cut in cuts if cut <= times[-1])
+    return inside or (grid.after(int(times[-1])) - grid.step,)
 
 
 def count_returning(interactions: Interactions, cuts: tuple[int, ...], end: int) -> int:
@@ -264,13 +293,16 @@ def count_returning(interactions: Interactions, cuts: tuple[int, ...], end: int)
     return len(np.unique(pairs))
 
 
-def _described(cuts: tuple[int, ...], end: int, moments: int, share: float) -> Windows:
+def _described(
+    cuts: tuple[int, ...], end: int, moments: int, share: float, grid: MomentGrid
+) -> Windows:
     tested = max(1, len(cuts) // 3)
     why = (
         f"labels after dates: {len(cuts)} rolling cuts over the last {share:.0%} of the events give "
         f"{moments} moments of returning users; the last {tested} cuts are the test"
     )
-    return Windows("time", why, cuts, end, len(cuts) - tested if len(cuts) > 1 else 0)
+    first = len(cuts) - tested if len(cuts) > 1 else 0
+    return Windows("time", why, cuts, end, first, grid)
 
 
 def moments_at(interactions: Interactions, cut: int, label_end: int) -> Moments:

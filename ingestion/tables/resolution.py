@@ -39,6 +39,11 @@ class Resolution(NamedTuple):
     ordinal_until: int | None
     """µs; events up to and including this moment have an order within their user and no date."""
     why: str
+    step: int = 0
+    """µs: the unit that times are rounded to, the step of ordinal histories; 0 for seconds."""
+
+
+UNITS: dict[Kind, int] = {"seconds": 0, "hours": HOUR, "days": DAY}
 
 
 def detect_resolution(user: Ints, time: Longs) -> Resolution:
@@ -51,16 +56,16 @@ def detect_resolution(user: Ints, time: Longs) -> Resolution:
     until, step, share = _spread_until(user, time)
     if until is None:
         kind, why = _rounding(time)
-        return Resolution(kind, None, why)
+        return Resolution(kind, None, why, UNITS[kind])
     spread = (
         f"{share:.1%} of the users with two or more events have them exactly {_say(step)} apart,"
         f" ending at {np.datetime64(until, 'us')}Z: order within a user is real, dates are not"
     )
     later = time[time > until]
     if len(later) == 0:
-        return Resolution("ordinal", until, spread)
+        return Resolution("ordinal", until, spread, step)
     kind, why = _rounding(later)
-    return Resolution(kind, until, f"up to then {spread}; later {why}")
+    return Resolution(kind, until, f"up to then {spread}; later {why}", UNITS[kind])
 
 
 def _sample(user: Ints, time: Longs) -> tuple[Ints, Longs]:

@@ -14,7 +14,7 @@ from recsys.operations.user_ids import read_users
 from recsys.query import RankingQuery
 
 if TYPE_CHECKING:
-    from recsys.recommender import LoadedRelease
+    pass
 
 
 def run_recommend(args: argparse.Namespace) -> int:
@@ -46,7 +46,7 @@ def run_recommend(args: argparse.Namespace) -> int:
     known = loaded.state.user_ids()
     users = known if asked is None else asked
     caps = config.serving.caps
-    ask = RankingQuery("", end_of_data(loaded), k=args.k, keep_seen=args.keep_seen, caps=caps)
+    ask = RankingQuery("", loaded.moment, k=args.k, keep_seen=args.keep_seen, caps=caps)
     try:
         with (
             pq.ParquetWriter(aside, schema) as writer,
@@ -64,8 +64,3 @@ def run_recommend(args: argparse.Namespace) -> int:
     if new := len(set(users) - set(known)):
         print(f"{new:,} of these users are unknown: theirs are the lists of somebody new")
     return ExitCode.DONE
-
-
-def end_of_data(loaded: "LoadedRelease") -> int:
-    """The moment just after the last event known, µs."""
-    return loaded.state.last_time() + 1

@@ -8,7 +8,6 @@ import pytest
 from recsys.data_schemas.config import load_config
 from recsys.data_schemas.errors import RecsysError
 from recsys.operations import batch_lists
-from recsys.operations.cli.recommend import end_of_data
 from recsys.operations.open_release import find_release
 from recsys.query import RankingQuery
 
@@ -23,7 +22,7 @@ def release(released):
 @pytest.fixture(scope="module")
 def question(release):
     loaded = release.open_whole()
-    return loaded, RankingQuery("", end_of_data(loaded), k=7)
+    return loaded, RankingQuery("", loaded.moment, k=7)
 
 
 def test_processes_give_the_rows_of_one_in_the_same_order(release, question, monkeypatch):

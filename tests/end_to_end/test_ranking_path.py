@@ -28,11 +28,11 @@ def somebody(loaded):
 
 
 def ask(loaded, user, **more):
-    return RankingQuery(user, loaded.data_end + 1, **more)
+    return RankingQuery(user, loaded.moment, **more)
 
 
 def post(loaded, position, **fields):
-    item = {**ITEM, "created_at": loaded.data_end, **fields}
+    item = {**ITEM, "created_at": loaded.moment - 1, **fields}
     loaded.apply([LogRecord(loaded.log_position + position, "item", item, 0)])
 
 

@@ -60,4 +60,4 @@ def test_replayed_moments_give_the_scores_of_the_release(released):
 
 def _data_end(loaded):
     """Just after the end of the data: where the frozen clock stood for the first served list."""
-    return datetime.fromtimestamp(loaded.data_end / 1e6 + 2e-6, UTC)
+    return datetime.fromtimestamp((loaded.moment + 1) / 1e6, UTC)

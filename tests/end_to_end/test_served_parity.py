@@ -60,7 +60,7 @@ def serve_a_day(folder, config, users):
     forgotten; some requests bring their own history or items."""
     loaded = load_release(config)
     ids = [loaded.state.catalogue.id_of(i) for i in range(30)]
-    end = loaded.data_end
+    end = loaded.moment - 1
     with service(folder / "recsys.yaml") as address, Client(address, timeout=60) as client:
         for number in range(LISTS):
             user, item = users[number], ids[number]

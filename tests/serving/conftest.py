@@ -38,7 +38,7 @@ class FakeEngine:
     def __init__(self, version):
         self.version = version
         self.log_position = 0
-        self.data_end = DATA_END
+        self.moment = DATA_END + 1
         self.items = {item_id: dict(row) for item_id, row in CATALOGUE.items()}
         self.events = {}
         self.prepared = []

@@ -108,7 +108,7 @@ def split(night: Night, stage: StageResult) -> Inputs:
     known = interactions
     if night.until is not None:
         interactions = interactions.before(night.until)
-    plan = window_plan.windows_of(night, interactions, tables.resolution.ordinal_until)
+    plan = window_plan.windows_of(night, interactions, tables.resolution)
     night.reporter.say(f"split: {plan.windows.why}")
     inputs = Inputs(stage, tables, interactions, known, meaning, plan.windows, night.config)
     return replace(inputs, earlier=window_plan.attributes_of_plan(night, inputs, plan))

@@ -17,9 +17,11 @@ import pyarrow as pa
 from recsys.features.catalogue import Catalogue
 from recsys.features.feature_set import FeatureSet
 from recsys.features.interactions import Interactions
+from recsys.features.time_buckets import BUCKETS
 from recsys.features.user_table import UserTable
 from recsys.ingestion.tables.ingest import ITEMS_FILE, USERS_FILE
 from recsys.ingestion.tables.load import Tables, read_users
+from recsys.ingestion.tables.resolution import Resolution
 from recsys.storage.files import atomic_write, link_or_copy
 from recsys.training.night.inputs import Inputs
 from recsys.training.night.night_context import Night
@@ -42,16 +44,25 @@ class Plan:
     """What a later night goes on from."""
 
 
-def windows_of(night: Night, events: Interactions, ordinal_until: int | None) -> Plan:
+def windows_of(night: Night, events: Interactions, resolution: Resolution) -> Plan:
     """The windows of an earlier night while they hold, otherwise new ones."""
     wishes, pointer = night.section("windows"), night.workspace.window_plan
-    windows = plan_windows(events, night.config.windows, ordinal_until=ordinal_until)
+    windows = plan_windows(
+        events,
+        night.config.windows,
+        ordinal_until=resolution.ordinal_until,
+        bucket=BUCKETS[night.config.features.bucket],
+        step=resolution.step,
+    )
     try:
         record = json.loads(pointer.read_text(encoding="utf-8"))
         kept = Windows.parse(record["windows"])
     except (OSError, ValueError, KeyError, TypeError):
         record, kept = {}, windows
-    if record.get("wishes") == wishes and kept.scheme == windows.scheme:
+    if record.get("wishes") == wishes and (kept.scheme, kept.grid) == (
+        windows.scheme,
+        windows.grid,
+    ):
         longer = kept.longer(windows.end, events.time, GROWTH, DAYS)
         if longer is not None:
             return Plan(longer, record)

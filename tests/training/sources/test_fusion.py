@@ -8,7 +8,7 @@ from recsys.training.sources.fusion import (
     Lists,
     better,
     choose_weights,
-    judged,
+    matched,
 )
 
 LISTS = {
@@ -71,6 +71,6 @@ def test_noise_is_not_better():
 
 
 def test_ideal_counts_only_what_fits_into_ten():
-    quality = judged(np.arange(1.0, 13.0), np.zeros(12, np.int64), np.array([12.0]), limit=10)
+    quality = matched(np.arange(1.0, 13.0), np.zeros(12, np.int64), np.array([12.0]), limit=10)
     assert quality.ndcg[0] == pytest.approx(1.0)
     assert quality.recall[0] == pytest.approx(10 / 12)
