@@ -85,7 +85,7 @@ def scores(rich, history):
     return of
 
 
-@pytest.mark.parametrize(("name", "dial"), EVERY_PARAM)
+@pytest.mark.parametrize(("name", "param"), EVERY_PARAM)
 def test_another_value_gives_other_scores(name, param, scores):
     default, grid = source_class(name).PARAMS[param]
     now = BASE.get(name, {}).get(param, default)
