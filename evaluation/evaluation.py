@@ -21,6 +21,7 @@ from recsys.evaluation.lists import (
     Truth,
 )
 from recsys.evaluation.metrics import MatchedLists, ReliabilityBin
+from recsys.evaluation.popularity import PopularityAt
 from recsys.evaluation.segments import SegmentLabels, by_day
 from recsys.evaluation.uncertainty import (
     LEVEL,
@@ -118,10 +119,10 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class CatalogueFacts:
-    """What list metrics need of the items: N items, popularity [N], vectors [N, d], category [N]."""
+    """What list metrics need of the N items: popularity by moment, vectors [N, d], category [N]."""
 
     size: int
-    popularity: Doubles
+    popularity: PopularityAt
     vectors: Floats | None = None
     category: npt.NDArray[np.integer] | None = None
 
@@ -142,7 +143,7 @@ def evaluate_lists(
     ks: Sequence[int],
     segments: Mapping[str, SegmentLabels] | None = None,
     catalogue_size: int,
-    item_popularity: npt.NDArray[np.number],
+    item_popularity: npt.NDArray[np.number] | PopularityAt,
     item_vectors: Floats | None = None,
     item_category: npt.NDArray[np.integer] | None = None,
     past_items: PastItems | None = None,
@@ -158,8 +159,8 @@ def evaluate_lists(
         main: name of the system the differences are taken from.
         ks: cut-offs; nDCG at the smallest is the main metric.
         segments: segmentations by name; one named `day` replaces the days of `truth.time`.
-        item_popularity: past events of each item; what novelty and popularity bias refer to.
-            Items beyond its end are new and have none.
+        item_popularity: past events of each item as of each list, or [N] the same for all lists;
+            what novelty and popularity bias refer to. Items beyond its end are new and have none.
         item_vectors: L2-normalised [N, d], for diversity; left out of the report when None.
         item_category: codes [N], negative unknown; left out when None.
         past_items: histories of the groups, for popularity bias; left out when None.
@@ -175,9 +176,11 @@ def evaluate_lists(
     bases = dict(variants or {})
     _check(names, main, ks, bases)
     rivals = [s for s in systems if s.name not in bases]
-    popularity = np.zeros(catalogue_size)
-    known = min(catalogue_size, len(item_popularity))
-    popularity[:known] = item_popularity[:known]
+    popularity = (
+        item_popularity
+        if isinstance(item_popularity, PopularityAt)
+        else PopularityAt.same(item_popularity, truth.n_groups, catalogue_size)
+    )
     items = CatalogueFacts(catalogue_size, popularity, item_vectors, item_category)
     matched = {s.name: metrics.match(truth, s) for s in systems}
     main_metric = f"ndcg@{min(ks)}"
@@ -551,18 +554,25 @@ def _exposure(
     """Share of places by tenth of the catalogue in order of popularity."""
     if items.size == 0:
         return {}
-    order = np.argsort(-items.popularity, kind="stable")
-    tenth = np.empty(items.size, np.int64)
-    tenth[order] = np.arange(len(order)) * 10 // len(order)
-    shown = {s.name: metrics.exposure(s, k, items.size) for s in systems}
+    popularity = items.popularity
+    shown = {s.name: _first(s, k) for s in systems}
     if past is not None:
-        known = past.items[past.items < items.size]
-        shown = {HISTORY: np.bincount(known, minlength=items.size)} | shown
+        groups = np.repeat(np.arange(len(past.offsets) - 1), np.diff(past.offsets))
+        shown = {HISTORY: (groups, past.items)} | shown
     found = {}
-    for name, counts in shown.items():
-        by_tenth = np.bincount(tenth, weights=counts, minlength=10)
+    for name, (group, item) in shown.items():
+        known = item < items.size
+        tenth = popularity.tenths[popularity.snapshot[group[known]], item[known]]
+        by_tenth = np.bincount(tenth, minlength=10).astype(np.float64)
         found[name] = (by_tenth / max(by_tenth.sum(), 1.0)).tolist()
     return found
+
+
+def _first(lists: RankedLists, k: int) -> tuple[npt.NDArray[np.intp], Ints]:
+    """(group, item) of what the lists show in their first k."""
+    shown = lists.items[:, :k]
+    group, place = np.nonzero(shown >= 0)
+    return group, shown[group, place]
 
 
 def _warnings(

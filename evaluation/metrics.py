@@ -40,6 +40,7 @@ from recsys.evaluation.lists import (
     Truth,
     check_groups,
 )
+from recsys.evaluation.popularity import PopularityAt
 from recsys.features.compiled import compiled
 
 Gain = Literal["exponential", "linear"]
@@ -240,35 +241,24 @@ def exposure(lists: RankedLists, k: int, catalogue_size: int) -> Longs:
     return np.bincount(held, minlength=catalogue_size).astype(np.int64)
 
 
-def novelty(lists: RankedLists, k: int, popularity: npt.NDArray[np.number]) -> Doubles:
+def novelty(lists: RankedLists, k: int, popularity: PopularityAt) -> Doubles:
     """Mean self-information -log2 p(item) of the first k, in bits; float64[G].
 
-    p is the item's share of past interactions, with one added to each count so that an item
-    never seen is finite. NaN for an empty list.
+    p is the item's share of past interactions when the list was asked for, with one added to each
+    count so that an item never seen is finite. NaN for an empty list.
     """
-    counts = popularity.astype(np.float64) + 1.0
-    return _list_mean(lists, k, -np.log2(counts / counts.sum()))
+    return _list_mean(lists, k, popularity.self_information, popularity.snapshot)
 
 
-def popularity_percentile(popularity: npt.NDArray[np.number]) -> Doubles:
-    """float64[N] in [0, 1]: share of other items that are less popular; ties share their mean."""
-    n = len(popularity)
-    if n < 2:
-        return np.zeros(n)
-    _, inverse, counts = np.unique(popularity, return_inverse=True, return_counts=True)
-    below = np.cumsum(counts) - counts
-    return np.asarray(((below + (counts - 1) / 2.0) / (n - 1))[inverse], np.float64)
-
-
-def mean_popularity(lists: RankedLists, k: int, popularity: npt.NDArray[np.number]) -> Doubles:
+def mean_popularity(lists: RankedLists, k: int, popularity: PopularityAt) -> Doubles:
     """Mean popularity percentile of the first k; float64[G], NaN for an empty list."""
-    return _list_mean(lists, k, popularity_percentile(popularity))
+    return _list_mean(lists, k, popularity.percentiles, popularity.snapshot)
 
 
 def popularity_bias(
     lists: RankedLists,
     k: int,
-    popularity: npt.NDArray[np.number],
+    popularity: PopularityAt,
     history_offsets: Longs,
     history_items: Ints,
 ) -> Doubles:
@@ -277,29 +267,33 @@ def popularity_bias(
     Above 0: the list is more mainstream than the user. Histories are CSR over the G groups; NaN
     for an empty list or history.
     """
-    percentile = popularity_percentile(popularity)
+    percentile = popularity.percentiles
     groups = np.repeat(np.arange(lists.n_groups), np.diff(history_offsets))
-    known = history_items < len(percentile)
+    known = history_items < percentile.shape[1]
+    groups, items = groups[known], history_items[known]
     total = np.bincount(
-        groups[known], weights=percentile[history_items[known]], minlength=lists.n_groups
+        groups,
+        weights=percentile[popularity.snapshot[groups], items],
+        minlength=lists.n_groups,
     )
-    own = _over(total, np.bincount(groups[known], minlength=lists.n_groups))
-    return _list_mean(lists, k, percentile) - own
+    own = _over(total, np.bincount(groups, minlength=lists.n_groups))
+    return _list_mean(lists, k, percentile, popularity.snapshot) - own
 
 
 def serendipity(
-    matched: MatchedLists, lists: RankedLists, k: int, popularity: npt.NDArray[np.number]
+    matched: MatchedLists, lists: RankedLists, k: int, popularity: PopularityAt
 ) -> Doubles:
     """Sum over hits in the first k of (1 - popularity percentile) / k; float64[G].
 
     A hit on the most popular item is worth nothing, one that nobody would have guessed 1/k.
     """
-    surprise = 1.0 - popularity_percentile(popularity)
+    surprise = 1.0 - popularity.percentiles
     inside = matched.hit_place < k
     rows = matched.hit_group[inside]
     items = lists.items[rows, matched.hit_place[inside]]
-    worth = np.where(items < len(surprise), surprise[np.minimum(items, len(surprise) - 1)], 1.0)
-    total = np.bincount(rows, weights=worth, minlength=lists.n_groups)
+    known = items < surprise.shape[1]
+    held = surprise[popularity.snapshot[rows], np.where(known, items, 0)]
+    total = np.bincount(rows, weights=np.where(known, held, 1.0), minlength=lists.n_groups)
     return _defined(matched, total / k)
 
 
@@ -433,9 +427,10 @@ def _gain_table(gain: Gain) -> Doubles:
     return np.exp2(grades) - 1.0 if gain == "exponential" else grades
 
 
-def _list_mean(lists: RankedLists, k: int, worth: Doubles) -> Doubles:
-    """Mean of a per-item number over the first k; items beyond the table are left out."""
+def _list_mean(lists: RankedLists, k: int, worth: Doubles, row: Longs) -> Doubles:
+    """Mean of a number per item over the first k, by group's `row` [G] of the table [C, N]; items
+    beyond the table are left out."""
     shown = lists.items[:, :k]
-    held = (shown >= 0) & (shown < len(worth))
-    values = np.where(held, worth[np.where(held, shown, 0)], 0.0)
+    held = (shown >= 0) & (shown < worth.shape[1])
+    values = np.where(held, worth[row[:, None], np.where(held, shown, 0)], 0.0)
     return _over(values.sum(1), held.sum(1))

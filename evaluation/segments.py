@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from recsys.evaluation.lists import Longs, Truth
+from recsys.evaluation.popularity import PopularityAt
 from recsys.features.interactions import Interactions
 
 LIGHT_UNTIL = 10
@@ -64,17 +65,21 @@ def by_activity(history_length: npt.NDArray[np.integer]) -> SegmentLabels:
     return SegmentLabels(labels, code.astype(np.int32))
 
 
-def by_item_popularity(truth: Truth, popularity: npt.NDArray[np.number]) -> SegmentLabels:
-    """Cold (no past event), tail and head relevant items; `popularity` [N] counts past events."""
-    counts = np.zeros(len(truth.items))
-    known = truth.items < len(popularity)
-    counts[known] = popularity[truth.items[known]]
-    seen = np.sort(popularity[popularity > 0])
-    edge = seen[int(len(seen) * (1.0 - HEAD_SHARE))] if len(seen) else 1
+def by_item_popularity(truth: Truth, popularity: PopularityAt) -> SegmentLabels:
+    """Cold (no event before the list), tail and head relevant items, as of each list's own moment."""
+    counts = popularity.held(truth.group_of_item, truth.items)
+    edges = np.array([_head_from(row) for row in popularity.counts])
+    edge = edges[popularity.snapshot[truth.group_of_item]]
     code = np.where(counts == 0, 0, np.where(counts < edge, 1, 2))
     return SegmentLabels(
         ("cold_items", "tail items", "head items"), code.astype(np.int32), "relevant"
     )
+
+
+def _head_from(popularity: npt.NDArray[np.number]) -> float:
+    """Events from which an item is of the head."""
+    seen = np.sort(popularity[popularity > 0])
+    return float(seen[int(len(seen) * (1.0 - HEAD_SHARE))]) if len(seen) else 1.0
 
 
 def by_event_type(truth: Truth, events: Interactions) -> SegmentLabels | None:

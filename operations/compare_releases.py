@@ -145,13 +145,9 @@ def compare(
     from recsys.evaluation.comparison import compare_lists
     from recsys.evaluation.comparison_page import write_comparison
     from recsys.operations.evaluate_release import measured
-    from recsys.operations.release_queries import popularity_before
 
     questions = rows.questions
-    popularity = popularity_before(loaded, int(questions.now.min()))
-    evaluation = measured(
-        config, loaded, questions, [rows.first, rows.second], rows.first.name, popularity
-    )
+    evaluation = measured(config, loaded, questions, [rows.first, rows.second], rows.first.name)
     comparison = compare_lists(
         questions.truth,
         rows.first,

@@ -177,7 +177,7 @@ def evaluate_events(
     )
     simple = release_queries.baseline_lists_of(loaded, questions, frozen)
     own = release_queries.lists_of_release(loaded, questions, MAIN)
-    evaluation = measured(config, loaded, questions, [own, *simple.lists], MAIN, simple.popularity)
+    evaluation = measured(config, loaded, questions, [own, *simple.lists], MAIN)
     if questions.shown is None:
         return EvaluatedRelease(questions, evaluation, simple, own, checks)
     choices, bias, said = of_shown(loaded, questions, held, own, config)
@@ -190,14 +190,13 @@ def measured(
     questions: "Queries",
     systems: "Sequence[RankedLists]",
     main: str,
-    popularity: Any,
 ) -> "Evaluation":
     """All metrics of some systems' answers."""
     from recsys.evaluation.report import evaluate_lists
-    from recsys.operations.release_queries import segments_of
+    from recsys.operations.release_queries import popularity_at, segments_of
 
     catalogue, vectors = loaded.state.catalogue, loaded.bundle.vectors()
-    shown = questions.shown
+    shown, popularity = questions.shown, popularity_at(loaded, questions)
     return evaluate_lists(
         questions.truth,
         systems,

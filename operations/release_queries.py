@@ -26,6 +26,7 @@ from recsys.data_schemas.errors import DataRefused
 from recsys.evaluation import baselines, segments
 from recsys.evaluation.evaluation import PastItems
 from recsys.evaluation.lists import RankedLists, Truth
+from recsys.evaluation.popularity import PopularityAt
 from recsys.evaluation.query_sets import (
     grades_of_shown,
     leave_last_out,
@@ -372,10 +373,10 @@ class BaselineResults:
             self.failed[name] = f"{type(error).__name__}: {error}".strip()[:300]
 
 
-def popularity_before(loaded: "LoadedRelease", moment: int) -> Longs:
-    """int64[N]: people who acted on each item before a moment."""
-    before = _joined(loaded, loaded.state.user_ids(), moment)
-    return baselines.popularity_of(before, before.n_items)
+def popularity_at(loaded: "LoadedRelease", questions: Queries) -> PopularityAt:
+    """Past events of each item as of each question."""
+    known = _joined(loaded, loaded.state.user_ids(), int(questions.now.max(initial=0)))
+    return PopularityAt.of(known, questions.now, known.n_items)
 
 
 def baseline_lists_of(
@@ -498,7 +499,7 @@ def _single_source(
 
 
 def segments_of(
-    loaded: "LoadedRelease", questions: Queries, popularity: Longs, own: Sequence[str]
+    loaded: "LoadedRelease", questions: Queries, popularity: PopularityAt, own: Sequence[str]
 ) -> dict[str, SegmentLabels]:
     """Users by history, items by popularity and category, and one's own columns."""
     truth, catalogue = questions.truth, loaded.state.catalogue

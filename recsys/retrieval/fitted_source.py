@@ -110,7 +110,7 @@ def resolve_params(name: str, known: Params, given: Mapping[str, float]) -> dict
     for key, value in given.items():
         if not np.isfinite(value) or value < 0:
             raise UsageError(
-                f"dial '{key}' of source '{name}' is not usable",
+                f"param '{key}' of source '{name}' is not usable",
                 where=f"sources.dials.{name}.{key}",
                 found=value,
                 expected="a finite number, at least 0",

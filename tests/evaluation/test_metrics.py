@@ -6,6 +6,7 @@ import pytest
 from recsys.data_schemas.errors import RecsysError
 from recsys.evaluation import metrics
 from recsys.evaluation.lists import RankedLists, Truth
+from recsys.evaluation.popularity import PopularityAt, popularity_percentile
 
 NAN = float("nan")
 
@@ -160,12 +161,14 @@ def test_novelty_is_self_information_with_one_added() -> None:
     popularity = np.array([1, 0, 3])  # with one added: 2, 1, 4 of 7
     lists = lists_of([0, 1], [2])
     expected = [(-np.log2(2 / 7) - np.log2(1 / 7)) / 2, -np.log2(4 / 7)]
-    np.testing.assert_allclose(metrics.novelty(lists, 2, popularity), expected)
+    np.testing.assert_allclose(
+        metrics.novelty(lists, 2, PopularityAt.same(popularity, 2, 3)), expected
+    )
 
 
 def test_popularity_percentile_shares_ties() -> None:
     np.testing.assert_allclose(
-        metrics.popularity_percentile(np.array([5, 1, 1, 9])), [2 / 3, 0.5 / 3, 0.5 / 3, 1]
+        popularity_percentile(np.array([5, 1, 1, 9])), [2 / 3, 0.5 / 3, 0.5 / 3, 1]
     )
 
 
@@ -173,7 +176,11 @@ def test_popularity_bias_is_list_minus_history() -> None:
     popularity = np.array([0, 1, 2])  # percentiles 0, 1/2, 1
     lists = lists_of([2, 1], [0], [1])
     bias = metrics.popularity_bias(
-        lists, 2, popularity, np.array([0, 2, 3, 3]), np.array([0, 1, 2], np.int32)
+        lists,
+        2,
+        PopularityAt.same(popularity, 3, 3),
+        np.array([0, 2, 3, 3]),
+        np.array([0, 1, 2], np.int32),
     )
     np.testing.assert_allclose(bias, [3 / 4 - 1 / 4, 0 - 1, NAN])
 
@@ -181,7 +188,9 @@ def test_popularity_bias_is_list_minus_history() -> None:
 def test_serendipity_pays_for_hits_nobody_would_guess() -> None:
     popularity = np.array([0, 1, 2])
     found_truth, lists = truth_of({0: 1, 2: 1}), lists_of([2, 0, 1])
-    value = metrics.serendipity(metrics.match(found_truth, lists), lists, 3, popularity)
+    value = metrics.serendipity(
+        metrics.match(found_truth, lists), lists, 3, PopularityAt.same(popularity, 1, 3)
+    )
     np.testing.assert_allclose(value, [(0 + 1) / 3])
 
 

@@ -12,6 +12,7 @@ from recsys.data_schemas.errors import UsageError
 from recsys.evaluation import segments
 from recsys.evaluation.drift import Drift, summary
 from recsys.evaluation.lists import RankedLists, Truth
+from recsys.evaluation.popularity import PopularityAt
 from recsys.evaluation.report import (
     Check,
     Evaluation,
@@ -53,7 +54,9 @@ def evaluation(truth: Truth, systems: list[RankedLists], popularity: np.ndarray)
         ks=(10, 30),
         segments={
             "users": segments.by_activity(truth.user % 20),
-            "items": segments.by_item_popularity(truth, popularity),
+            "items": segments.by_item_popularity(
+                truth, PopularityAt.same(popularity, truth.n_groups, ITEMS)
+            ),
         },
         catalogue_size=ITEMS,
         item_popularity=popularity,

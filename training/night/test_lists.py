@@ -14,6 +14,7 @@ import numpy.typing as npt
 from recsys.evaluation import baselines
 from recsys.evaluation.evaluation import Evaluation, PastItems, evaluate_lists
 from recsys.evaluation.lists import RankedLists, Truth
+from recsys.evaluation.popularity import PopularityAt
 from recsys.evaluation.segments import (
     SegmentLabels,
     by_activity,
@@ -222,17 +223,23 @@ def past_items(interactions: Interactions, moments: Moments) -> PastItems:
     )
 
 
+def popularity_of(inputs: Inputs, truth: Truth) -> PopularityAt:
+    """Past events of each item as of each test moment."""
+    return PopularityAt.of(inputs.interactions, truth.time, inputs.n_items)
+
+
 def segments_of(
-    inputs: Inputs, truth: Truth, moments: Moments, own: tuple[str, ...]
+    inputs: Inputs,
+    truth: Truth,
+    moments: Moments,
+    own: tuple[str, ...],
 ) -> dict[str, SegmentLabels]:
     """Who is looked at apart: by the user's history, the item's popularity, category, day."""
     past = past_items(inputs.interactions, moments)
     catalogue = inputs.tables.catalogue
-    known = inputs.interactions.before(inputs.windows.test[0])
-    popularity = np.bincount(known.item, minlength=inputs.n_items)
     found = {
         "users": by_activity(np.diff(past.offsets)),
-        "items": by_item_popularity(truth, popularity),
+        "items": by_item_popularity(truth, popularity_of(inputs, truth)),
         "day": by_day(truth.time),
     }
     if len(catalogue.category_names) > 1:
@@ -266,7 +273,6 @@ def measure_lists(
     """All metrics of all systems with their intervals."""
     config = night.config.evaluation
     truth = truth_of(moments)
-    known = inputs.interactions.before(inputs.windows.test[0])
     catalogue = inputs.tables.catalogue
     return evaluate_lists(
         truth,
@@ -275,7 +281,7 @@ def measure_lists(
         ks=config.k,
         segments=segments_of(inputs, truth, moments, config.segments),
         catalogue_size=inputs.n_items,
-        item_popularity=np.bincount(known.item, minlength=inputs.n_items),
+        item_popularity=popularity_of(inputs, truth),
         item_vectors=np.asarray(encoded.vectors()),
         item_category=catalogue.category_codes if len(catalogue.category_names) > 1 else None,
         past_items=past_items(inputs.interactions, moments),
