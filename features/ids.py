@@ -96,6 +96,11 @@ def pack(ids: Iterable[str] | Any) -> tuple[Bytes, Longs]:
     return block, offsets - offsets[0]
 
 
+def hash_ids(ids: Iterable[str] | Any) -> Hashes:
+    """uint64[N] of N identifiers (strings or an Arrow array)."""
+    return _hash_all(*pack(ids))
+
+
 class IdIndex:
     """Two-way map between identifiers and 0..n-1, growing at the end.
 

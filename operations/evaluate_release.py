@@ -372,13 +372,15 @@ def _examples(
 ) -> "list[Example]":
     """Real answers with their reasons, users drawn at random among those with a truth."""
     from recsys.evaluation.report_context import Example, ExampleItem
+    from recsys.features.draws import chance, hash_ids
     from recsys.query import RankingQuery
 
     questions, catalogue = evaluated.questions, loaded.state.catalogue
     truth = questions.truth
     useful = np.flatnonzero(np.diff(truth.offsets) > 0)
     out: list[Example] = []
-    for group in np.random.default_rng(seed).permutation(useful)[:count].tolist():
+    lots = chance(hash_ids([questions.users[group] for group in useful]), "examples", seed)
+    for group in useful[np.argsort(lots, kind="stable")][:count].tolist():
         relevant = truth.items[truth.offsets[group] : truth.offsets[group + 1]].tolist()
         user, now = questions.users[group], int(questions.now[group])
         listed = [int(i) for i in evaluated.lists.items[group][:EXAMPLE_ITEMS] if i >= 0]

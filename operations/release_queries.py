@@ -34,6 +34,7 @@ from recsys.evaluation.query_sets import (
     ranked_candidates,
 )
 from recsys.evaluation.segments import SegmentLabels
+from recsys.features.draws import chance, hash_ids, least
 from recsys.features.grouped import chosen_groups
 from recsys.features.impressions import request_context
 from recsys.features.interactions import (
@@ -117,7 +118,8 @@ def _window(loaded: "LoadedRelease", held: EvaluationEvents, limit: int, seed: i
     # of the caller's; they are then judged as of everything known.
     now = max(loaded.moment, loaded.grid.before(first))
     positive = events.where(events.grade > 0)
-    chosen = _sampled(np.unique(positive.user), limit, seed)
+    everybody = np.unique(positive.user)
+    chosen = everybody[_sampled([str(events.user_ids[u]) for u in everybody], limit, seed)]
     group_of = np.full(events.n_users, -1, np.int64)
     group_of[chosen] = np.arange(len(chosen))
     users = [str(events.user_ids[u]) for u in chosen]
@@ -154,7 +156,7 @@ def _last(loaded: "LoadedRelease", held: EvaluationEvents, limit: int, seed: int
             expected="a last event on an item that is new to its user, and an earlier event",
             fix="use --protocol window, which asks new users too",
         )
-    chosen = _sampled(np.arange(asked.truth.n_groups), limit, seed)
+    chosen = _sampled([users[u] for u in asked.truth.user], limit, seed)
     truth, past = _taken(asked.truth, chosen), _taken_past(asked.past, chosen)
     said = _sampling(len(chosen), asked.truth.n_groups)
     left = len(users) - asked.truth.n_groups
@@ -169,7 +171,8 @@ def _last(loaded: "LoadedRelease", held: EvaluationEvents, limit: int, seed: int
 def _impressions(
     loaded: "LoadedRelease", held: EvaluationEvents, shown: ShownEvents, limit: int, seed: int
 ) -> Queries:
-    lists = shown.take(_sampled(np.arange(len(shown)), limit, seed))
+    names = [f"{user} {time}" for user, time in zip(shown.user, shown.time, strict=True)]
+    lists = shown.take(_sampled(names, limit, seed))
     place = {str(u): code for code, u in enumerate(held.events.user_ids)}
     known_as = np.array([place.get(str(u), -1) for u in lists.user], np.int64)
     grades = grades_of_shown(
@@ -241,10 +244,9 @@ def _repeated(
     return np.array([pair in known for pair in pairs], bool)
 
 
-def _sampled(codes: npt.NDArray[Any], limit: int, seed: int) -> npt.NDArray[Any]:
-    if len(codes) <= limit:
-        return codes
-    return np.sort(np.random.default_rng(seed).permutation(codes)[:limit])
+def _sampled(names: Sequence[str], limit: int, seed: int) -> Longs:
+    """Places of at most `limit` of the named, drawn by their names."""
+    return least(chance(hash_ids(names), "evaluated", seed), limit)
 
 
 def _sampling(taken: int, of: int, what: str = "users") -> list[str]:

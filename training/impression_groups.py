@@ -15,6 +15,7 @@ import numpy.typing as npt
 from recsys.evaluation.lists import RELEVANT_FROM
 from recsys.evaluation.query_sets import grades_of_shown
 from recsys.evaluation.shown_lists import ShownLists
+from recsys.features.draws import Doubles, least
 from recsys.features.grouped import chosen_groups
 from recsys.features.interactions import Interactions, Ints, Longs
 from recsys.features.protocols import Mask
@@ -46,9 +47,9 @@ class ShownGroups:
         now = self.moments.now
         return self.take(np.flatnonzero((now >= begin) & (now < end)))
 
-    def sample(self, limit: int, rng: np.random.Generator) -> "ShownGroups":
-        """At most `limit` groups, drawn at random, order kept."""
-        return self.take(np.sort(rng.permutation(len(self))[:limit]).astype(np.int64))
+    def sample(self, limit: int, chances: Doubles) -> "ShownGroups":
+        """The at most `limit` groups with the smallest chances (float64[M]), order kept."""
+        return self.take(least(chances, limit))
 
 
 def groups_of_lists(lists: ShownLists, events: Interactions, unavailable: Mask) -> ShownGroups:

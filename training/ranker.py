@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from recsys.data_schemas.config import RankerConfig
 from recsys.features.compiled import compiled
+from recsys.features.draws import chance, least
 from recsys.features.grouped import chosen_groups
 from recsys.ranker import Ranker
 from recsys.ranker.linear import LinearPart, Matrix, Offsets
@@ -42,8 +43,8 @@ class Groups:
     """int8[R]; 0 not acted on, 1.. acted on."""
     offsets: Offsets
     """int64[G+1]"""
-    user: npt.NDArray[np.int32]
-    """int32[G]: whose group it is; validation holds out users."""
+    user: npt.NDArray[np.integer]
+    """[G]: whose group it is, by a hash of the id; validation holds out users."""
     relevant: npt.NDArray[np.int32]
     """int32[G]: positives of the moment, found by recall or not (the metric's denominator)."""
     weight: npt.NDArray[np.float32] | None = None
@@ -311,7 +312,8 @@ def _folds(groups: Groups, seed: int) -> npt.NDArray[np.int64]:
     others, who are in no fold (-1) and always learnt from.
     """
     users = np.unique(groups.of_recall().user)
-    turn = np.random.default_rng(seed).permutation(len(users)) % FOLDS
+    turn = np.empty(len(users), np.int64)
+    turn[np.argsort(chance(users, "folds", seed), kind="stable")] = np.arange(len(users)) % FOLDS
     place = np.minimum(np.searchsorted(users, groups.user), len(users) - 1)
     return np.where(users[place] == groups.user, turn[place], -1).astype(np.int64)
 
@@ -328,8 +330,7 @@ def _held_out(groups: Groups, share: float, seed: int) -> npt.NDArray[np.bool_]:
     They are drawn from the users of recall's groups, so that shown lists do not change who judges.
     """
     users = np.unique(groups.of_recall().user)
-    rng = np.random.default_rng(seed)
-    chosen = rng.permutation(users)[: round(share * len(users))]
+    chosen = users[least(chance(users, "validation", seed), round(share * len(users)))]
     return np.isin(groups.user, chosen)
 
 

@@ -29,6 +29,7 @@ import numpy.typing as npt
 
 from recsys.data_schemas.config import WindowsConfig
 from recsys.data_schemas.errors import DataRefused
+from recsys.features.draws import Doubles, least
 from recsys.features.grouped import chosen_groups
 from recsys.features.interactions import (
     DAY,
@@ -147,12 +148,9 @@ class Moments:
             self.grade[rows],
         )
 
-    def sample(self, limit: int, seed: int) -> "Moments":
-        """At most `limit` moments, drawn at random, order kept."""
-        if len(self) <= limit:
-            return self
-        chosen = np.random.default_rng(seed).permutation(len(self))[:limit]
-        return self.take(np.sort(chosen).astype(np.int64))
+    def sample(self, limit: int, chances: Doubles) -> "Moments":
+        """The at most `limit` moments with the smallest chances (float64[M]), order kept."""
+        return self if len(self) <= limit else self.take(least(chances, limit))
 
     @classmethod
     def join(cls, parts: "list[Moments]") -> "Moments":

@@ -4,7 +4,6 @@ Shapes: E events, Q examples (queries), B examples of a step, N history places, 
 example's own.
 """
 
-import hashlib
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -13,6 +12,7 @@ import numpy.typing as npt
 
 from recsys.data_schemas.errors import DataRefused
 from recsys.encoder.tower import age_place, grade_place
+from recsys.features.draws import Doubles, chance, hash_ids
 from recsys.features.interactions import (
     SECOND,
     Floats,
@@ -265,9 +265,9 @@ def fewer_users(interactions: Interactions, items: int, seed: int) -> Interactio
     return interactions.where(turn < np.sort(first)[items])
 
 
-def _lot(user_ids: npt.NDArray[np.object_], seed: int) -> list[bytes]:
-    """A lot for each user that stays the same from fit to fit."""
-    return [hashlib.blake2b(f"{seed} {user}".encode(), digest_size=8).digest() for user in user_ids]
+def _lot(user_ids: npt.NDArray[np.object_], seed: int) -> Doubles:
+    """float64[U]: a lot for each user that stays the same from fit to fit."""
+    return chance(hash_ids(user_ids), "encoder validation", seed)
 
 
 def _weak(interactions: Interactions) -> npt.NDArray[np.bool_]:

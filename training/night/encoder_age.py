@@ -88,9 +88,8 @@ def quality(inputs: Inputs, source: InterestSource, until: int, seed: int) -> di
     """nDCG, with its 95 % interval, of the first thing each user did in the ranker's windows."""
     windows, events = inputs.windows, inputs.interactions
     cuts = windows.ranker or windows.cuts[:1]
-    moments = Moments.join(
-        [moments_at(events, cut, windows.label_end(cut)) for cut in cuts]
-    ).sample(MOMENTS, seed)
+    moments = Moments.join([moments_at(events, cut, windows.label_end(cut)) for cut in cuts])
+    moments = moments.sample(MOMENTS, inputs.chances(moments, "encoder age"))
     rng = np.random.default_rng(seed)
     count = np.bincount(events.item[events.time < cuts[0]], minlength=inputs.n_items)
     drawn = _candidates(rng, count)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from recsys.features.draws import chance, least
 from recsys.ranker import Ranker
 from recsys.storage.stages import StageResult
 from recsys.training.night.inputs import Inputs
@@ -121,8 +122,7 @@ def only(groups: Groups, ranking: RankingData, columns: Sequence[str]) -> Groups
 def _sample(groups: Groups, seed: int) -> Groups:
     share = len(groups.with_positive()) / len(groups)
     count = round(ABLATION_GROUPS / max(share, 1e-9))
-    chosen = np.random.default_rng(seed).permutation(len(groups))[:count]
-    return groups.take(np.sort(chosen).astype(np.int64))
+    return groups.take(least(chance(groups.user, "ablations", seed), count))
 
 
 def score(

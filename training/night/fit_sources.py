@@ -141,7 +141,7 @@ def _choose(night: Night, inputs: Inputs, encoded: Encoded) -> Recipe:
     names = [s.name for s in matched if s.kept and (s.name != SEQUENCE or epochs)]
     plan = tune_sources(
         events,
-        _labels(inputs, cuts, night.config.seed),
+        _labels(inputs, cuts),
         extra,
         names,
         fixed={TEXT: cast(RecallSource, encoded.source())},
@@ -177,12 +177,13 @@ def sequence_epochs(events: Interactions, budget: float) -> int:
     return 0 if allowed < LEAST_EPOCHS else int(min(allowed, MOST_EPOCHS))
 
 
-def _labels(inputs: Inputs, cuts: Sequence[int], seed: int) -> list[Label]:
+def _labels(inputs: Inputs, cuts: Sequence[int]) -> list[Label]:
     """Moments at some cuts with what their users did until the next."""
     if not cuts:
         return []
     parts = [moments_at(inputs.interactions, c, inputs.windows.label_end(c)) for c in cuts]
-    moments = Moments.join(parts).sample(TUNING_MOMENTS, seed)
+    moments = Moments.join(parts)
+    moments = moments.sample(TUNING_MOMENTS, inputs.chances(moments, "tuning"))
     read = history_reader(inputs.interactions.histories(), moments)
     return [
         Label(

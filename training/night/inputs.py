@@ -14,6 +14,7 @@ from recsys.data_schemas.config import RecsysConfig
 from recsys.data_schemas.meaning import EventMeaning
 from recsys.encoder.text import item_texts
 from recsys.evaluation.shown_lists import ShownLists
+from recsys.features.draws import at_moments, chance, hash_ids
 from recsys.features.impressions import Impressions
 from recsys.features.interactions import Interactions
 from recsys.features.user_table import UserTable
@@ -21,7 +22,7 @@ from recsys.ingestion.tables.ingest import ITEMS_FILE, USERS_FILE
 from recsys.ingestion.tables.load import Tables
 from recsys.storage.files import hash_file, hash_json
 from recsys.storage.stages import StageResult
-from recsys.training.windows import Windows
+from recsys.training.windows import Moments, Windows
 
 VOCABULARY = ITEMS_FILE
 TABLES = "tables"
@@ -54,6 +55,24 @@ class Inputs:
     @property
     def key(self) -> str:
         return hash_json([self.stage.key, self.windows.end])
+
+    @cached_property
+    def user_hashes(self) -> npt.NDArray[np.uint64]:
+        """uint64[U] of the users' ids: what draws follow."""
+        return hash_ids(self.interactions.user_ids)
+
+    @cached_property
+    def item_hashes(self) -> npt.NDArray[np.uint64]:
+        """uint64[N] of the items' ids."""
+        return hash_ids(self.tables.catalogue.item_ids)
+
+    def names_of(self, moments: Moments) -> npt.NDArray[np.uint64]:
+        """uint64[M]: each moment by its user's id and its time."""
+        return at_moments(self.user_hashes[moments.user], moments.now)
+
+    def chances(self, moments: Moments, purpose: str) -> npt.NDArray[np.float64]:
+        """float64[M] in [0, 1) of moments, by the users' ids and the times."""
+        return chance(self.names_of(moments), purpose, self.config.seed)
 
     @property
     def n_items(self) -> int:

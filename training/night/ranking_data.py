@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from recsys.features.draws import chance
 from recsys.features.feature_set import FeatureSet
 from recsys.features.impressions import request_context
 from recsys.features.interactions import Floats, Interactions
@@ -78,6 +79,8 @@ class RankingData:
     """Moments of one role, their candidates and features."""
 
     moments: Moments
+    user_hash: npt.NDArray[np.uint64]
+    """uint64[M]: of the users' ids."""
     table: CandidateTable
     x: Floats
     """float32[R,F], memory-mapped."""
@@ -91,7 +94,7 @@ class RankingData:
         relevant = (self.moments.offsets[1:] - self.moments.offsets[:-1]).astype(np.int32)
         shown = self.shown if self.shown.any() else None
         return Groups(
-            self.x, self.table.grade, self.table.offsets, self.moments.user, relevant, shown=shown
+            self.x, self.table.grade, self.table.offsets, self.user_hash, relevant, shown=shown
         )
 
 
@@ -105,7 +108,7 @@ def cold_start_masking(inputs: Inputs, floor: float, seed: int) -> ColdStartMask
     of_user = np.bincount(known.user)
     items = float(np.clip((events == 0).mean(), floor, PRACTISED_AT_MOST)) if len(events) else 0.0
     users = float(np.clip((of_user <= FEW_EVENTS).mean(), floor, PRACTISED_AT_MOST))
-    cold = np.random.default_rng(seed).random(inputs.n_items) < items
+    cold = chance(inputs.item_hashes, "masked items", seed) < items
     return ColdStartMasking(hash_json([np.flatnonzero(cold).tolist(), users]), cold, users)
 
 
@@ -143,9 +146,9 @@ def build_ranking_data(
         parts: list[_Part] = []
         lists: list[_Part] = []
         shown = shown_groups(inputs) if masked is not None else None
-        for number, cut in enumerate(cuts):
+        for cut in cuts:
             moments = moments_at(inputs.interactions, cut, labels_until[cut])
-            moments = moments.sample(max(1, drawn // len(cuts)), seed + number)
+            moments = moments.sample(max(1, drawn // len(cuts)), inputs.chances(moments, "moments"))
             sources = fits[cut].load(encoded)
             if masked is None:
                 parts.append(_collect_cut(night, inputs, recipe, view, moments, sources))
@@ -154,15 +157,14 @@ def build_ranking_data(
             at_cut = None if shown is None else shown.between(cut, labels_until[cut])
             room = 0 if at_cut is None else min(len(at_cut), int(SHOWN_SHARE * most))
             found = _collect_to_learn(
-                night, inputs, recipe, view, moments, sources, masked, seed, most - room
+                night, inputs, recipe, view, moments, sources, masked, most - room
             )
             parts += found
             if at_cut is not None:
-                rng = np.random.default_rng([seed, number])
-                beside = at_cut.sample(min(room, _most_beside(found)), rng)
-                lists.append(
-                    _collect_shown(night, inputs, recipe, view, beside, sources, masked, rng)
+                beside = at_cut.sample(
+                    min(room, _most_beside(found)), inputs.chances(at_cut.moments, "shown lists")
                 )
+                lists.append(_collect_shown(night, inputs, recipe, view, beside, sources, masked))
         known = batch_inputs(night, inputs, view)
         if masked is not None and known.impressions is not None:
             known = replace(known, impressions=known.impressions.without(masked.cold))
@@ -233,13 +235,12 @@ def _most_beside(parts: list[_Part]) -> int:
 
 
 def _masked_lengths(
-    count: int, masked: ColdStartMasking, rng: np.random.Generator
+    inputs: Inputs, moments: Moments, masked: ColdStartMasking
 ) -> npt.NDArray[np.int64]:
-    """int64[count]: how many of the last events each moment sees, -1 for all of them."""
-    lengths = np.full(count, -1, np.int64)
-    chosen = rng.random(count) < masked.new_users
-    lengths[chosen] = rng.integers(0, FEW_EVENTS + 1, int(chosen.sum()))
-    return lengths
+    """int64[M]: how many of the last events each moment sees, -1 for all of them."""
+    some = (inputs.chances(moments, "lengths") * (FEW_EVENTS + 1)).astype(np.int64)
+    new = inputs.chances(moments, "masked users") < masked.new_users
+    return np.where(new, some, -1)
 
 
 def _collect_to_learn(
@@ -250,7 +251,6 @@ def _collect_to_learn(
     moments: Moments,
     sources: Mapping[str, RecallSource],
     masked: ColdStartMasking,
-    seed: int,
     most: int,
 ) -> list[_Part]:
     """Moments in random order until `most` of them hold a positive that recall found.
@@ -258,13 +258,12 @@ def _collect_to_learn(
     Where recall finds one of three, three times the moments are looked at for as much to learn; the
     rows of the others are let go at once, so that memory is that of what is learned from.
     """
-    rng = np.random.default_rng(seed)
-    order = rng.permutation(len(moments))
+    order = np.argsort(inputs.chances(moments, "order"), kind="stable")
     parts: list[_Part] = []
     found = 0
     for start in range(0, max(1, len(order)), CHUNK):  # once even without a moment
         chunk = moments.take(np.sort(order[start : start + CHUNK]))
-        lengths = _masked_lengths(len(chunk), masked, rng)
+        lengths = _masked_lengths(inputs, chunk, masked)
         part = _collect_cut(night, inputs, recipe, view, chunk, sources, lengths)
         found += int(part.table.has_positive().sum())
         parts.append(part._replace(table=part.table.to_learn_from()))
@@ -281,10 +280,9 @@ def _collect_shown(
     lists: ShownGroups,
     sources: Mapping[str, RecallSource],
     masked: ColdStartMasking,
-    rng: np.random.Generator,
 ) -> _Part:
     """Lists of a cut's window with what its sources say of their items at the time of each."""
-    lengths = _masked_lengths(len(lists), masked, rng)
+    lengths = _masked_lengths(inputs, lists.moments, masked)
     table = collect_shown(
         lists,
         history_reader(view.histories(), lists.moments, lengths),
@@ -354,6 +352,7 @@ def _write(
     np.savez(
         out / "moments.npz",
         user=moments.user,
+        user_hash=inputs.user_hashes[moments.user],
         now=moments.now,
         offsets=moments.offsets,
         relevant=moments.relevant,
@@ -420,4 +419,4 @@ def read(folder: Path) -> RankingData:
         json.loads((folder / "features.json").read_text(encoding="utf-8"))
     )
     x = np.load(folder / "x.npy", mmap_mode="r")
-    return RankingData(moments, table, x, features, held["shown"])
+    return RankingData(moments, held["user_hash"], table, x, features, held["shown"])

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from recsys.evaluation.lists import RankedLists
 from recsys.evaluation.report_context import Check
+from recsys.features.draws import least
 from recsys.features.feature_set import FeatureSet
 from recsys.features.interactions import Floats
 from recsys.features.kinds.kind import SignalFeature
@@ -98,8 +99,7 @@ def try_release(
 ) -> ReleaseCheck:  # fmt: skip
     """Ask the release at a sample of the test moments."""
     loaded = LoadedRelease.open(bundle, state.path / "state", version="")
-    rng = np.random.default_rng(night.config.seed)
-    chosen = rng.permutation(len(tested.moments))[:MOMENTS]
+    chosen = least(inputs.chances(tested.moments, "release check"), MOMENTS)
     times: list[float] = []
     overlaps: list[float] = []
     before: list[float] = []

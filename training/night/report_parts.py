@@ -52,12 +52,12 @@ CAVEATS = (
 
 
 def examples(
-    inputs: Inputs, tested: RankingData, lists: RankedLists, ranker: Ranker, count: int, seed: int
+    inputs: Inputs, tested: RankingData, lists: RankedLists, ranker: Ranker, count: int
 ) -> list[Example]:
     """Real lists of users with a history, some with hits and some without."""
     moments, catalogue = tested.moments, inputs.tables.catalogue
     read = history_reader(inputs.interactions.histories(), moments)
-    order = np.random.default_rng(seed).permutation(len(moments))
+    order = np.argsort(inputs.chances(moments, "examples"), kind="stable")
     chosen = [int(m) for m in order[:200] if len(read(int(m)).item)][:count]
     out: list[Example] = []
     for m in chosen:
@@ -198,9 +198,7 @@ def context(
         ],
         failed_systems={**made.facts["absent"], **failed},
         warnings=[w for w in night.reporter.warnings if w not in night.alarms],
-        examples=examples(
-            inputs, tested, lists, ranker, night.config.evaluation.examples, night.config.seed
-        ),
+        examples=examples(inputs, tested, lists, ranker, night.config.evaluation.examples),
         position_bias=bias_of(rankers.facts["position"]),
         caveats=CAVEATS,
     )

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from recsys.features.draws import at_moments, chance, hash_ids
 from recsys.features.interactions import Interactions
 from recsys.features.protocols import RecallSource
 from recsys.retrieval.fitted_source import SourceInputs
@@ -202,7 +203,8 @@ def compared(
         previous={name: earlier},
     )[name]
     seconds = perf_counter() - began
-    sample = moments.sample(CHECKED_MOMENTS, night.config.seed)
+    names = at_moments(hash_ids(events.user_ids)[moments.user], moments.now)
+    sample = moments.sample(CHECKED_MOMENTS, chance(names, "warm start", night.config.seed))
     lists = [recall_of(source, sample, events) for source in (cold, warm)]
     return (
         f"recall@{CHECKED_K} {lists[0]:.4f} from scratch in {cold_seconds:.1f} s, "

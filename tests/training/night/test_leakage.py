@@ -45,7 +45,14 @@ def measured_with(events, feature):
     )  # fmt: skip
     table = CandidateTable(offsets, items, {}, np.zeros(len(items), np.int8))
     shown = np.zeros(len(moments), bool)
-    return RankingData(moments, table, features.batch(rows, inputs), features, shown), inputs
+    return RankingData(
+        moments,
+        moments.user.astype(np.uint64),
+        table,
+        features.batch(rows, inputs),
+        features,
+        shown,
+    ), inputs
 
 
 def test_a_source_that_saw_the_window_is_named_with_its_test_events(events):
