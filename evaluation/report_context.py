@@ -141,6 +141,42 @@ class OffPolicyFacts:
         )
 
 
+@dataclass(frozen=True)
+class MaskedItems:
+    """How well lists find items whose past was taken away; see `training.night.masked_items`."""
+
+    items: int
+    """Items that lost their events, of the catalogue."""
+    lists: int
+    positives: int
+    since: int
+    """µs; what was acted on from then on is looked for."""
+    metrics: tuple[str, ...]
+    systems: Mapping[str, Mapping[str, Interval]]
+    """System → metric → its mean, the whole first."""
+    ahead: Mapping[str, Mapping[str, Interval]]
+    """Other system → metric → the whole minus it, list by list."""
+
+    @property
+    def text(self) -> str | None:
+        """What text is worth there, in one sentence; None where no ranker without it was fitted."""
+        gain = self.ahead.get(WITHOUT_TEXT)
+        if gain is None:
+            return None
+        interval = gain[self.metrics[0]]
+        if interval.value is None or interval.low is None or interval.high is None:
+            return None
+        of = f"{self.metrics[0]} {interval.value:+.4f} [{interval.low:+.4f}, {interval.high:+.4f}]"
+        if interval.low > 0:
+            return f"Text is worth {of} there."
+        if interval.high < 0:
+            return f"Text does harm there: {of}."
+        return f"Whether text is worth anything there cannot be told: {of}."
+
+
+WITHOUT_TEXT = "without text"
+
+
 @dataclass(frozen=True, kw_only=True)
 class ReportContext:
     """Everything the page shows that is not computed from the lists."""
@@ -167,6 +203,8 @@ class ReportContext:
     ranker: RankerFacts | None = None
     sources: Sequence[SourceFact | tuple[object, ...]] | None = None
     gate: GateDecision | None = None
+    masked: MaskedItems | None = None
+    """On the first screen: items on which nobody has acted."""
     leak_checks: Sequence[Check | tuple[object, ...]] | None = None
     parity: Sequence[Check | tuple[object, ...]] | None = None
     """Batch against online features of served rows."""

@@ -19,6 +19,7 @@ from recsys.training.night import (
     champion,
     fit_ranker,
     fit_sources,
+    masked_items,
     publish,
     ranking_data,
     read_data,
@@ -78,6 +79,7 @@ def _run(night: Night, registry: Registry) -> NightResult:
     if night.runner.dry_run and not (rankers.skipped and test_groups.skipped):
         return publish.planned(night, "what follows depends on the ranker")
     lists = test_lists.make_lists(night, data, encoded, recipe, test_groups, test_rows, rankers)
+    masked = masked_items.make_masked_lists(night, data, encoded, recipe, rankers)
 
     released = release.refit(night, data, encoded, recipe)
     position = drained.facts["until"] if drained else -1
@@ -89,6 +91,6 @@ def _run(night: Night, registry: Registry) -> NightResult:
 
     champion_result = champion.lists_of_champion(night, data, encoded, registry, test_rows, state)
     return publish.decide_and_register(
-        night, data, encoded, recipe, training_rows, test_rows, rankers, lists, champion_result, bundle, state,
-        registry,
+        night, data, encoded, recipe, training_rows, test_rows, rankers, lists, masked, champion_result,
+        bundle, state, registry,
     )  # fmt: skip

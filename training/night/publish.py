@@ -13,7 +13,7 @@ from recsys.evaluation.drift import Drift
 from recsys.evaluation.evaluation import Evaluation
 from recsys.evaluation.lists import RankedLists
 from recsys.evaluation.page import write_report
-from recsys.evaluation.report_context import Check
+from recsys.evaluation.report_context import Check, MaskedItems
 from recsys.evaluation.saved_lists import write_lists
 from recsys.storage.bundle import open_bundle
 from recsys.storage.files import (
@@ -28,6 +28,7 @@ from recsys.storage.workspace import Workspace, as_stage_ids
 from recsys.training.night import (
     health,
     leakage,
+    masked_items,
     report_parts,
     test_lists,
 )
@@ -76,6 +77,7 @@ def decide_and_register(
     tested: RankingData,
     rankers: StageResult,
     lists: StageResult,
+    masked: StageResult,
     champion_result: ChampionResult | None,
     bundle: StageResult,
     state: StageResult,
@@ -135,7 +137,7 @@ def decide_and_register(
     page = _report(
         night, inputs, encoded, recipe, rows, tested, rankers, lists, systems[0], evaluation,
         [*checks, *leakage.leak_hints(rows, tested)],
-        shift, drifted, trial.parity, decision,
+        shift, drifted, trial.parity, decision, masked_items.masked_facts(night, inputs, masked),
     )  # fmt: skip
     _keep_lists(inputs, tested, systems[0], champion_result, page)
     version = _register(night, registry, bundle, evaluation, decision, page)
@@ -216,10 +218,11 @@ def _report(
     drifted: Sequence[Drift],
     parity: Sequence[Check],
     decision: Decision,
+    masked: MaskedItems | None,
 ) -> Path:
     context = report_parts.context(
         night, inputs, encoded, recipe, rows, tested, rankers, made, lists, evaluation, checks,
-        shift, drifted, parity, decision,
+        shift, drifted, parity, decision, masked,
     )  # fmt: skip
     folder = night.workspace.reports / f"{datetime.now(UTC):%Y%m%dT%H%M%S}"
     return write_report(evaluation, context, folder)

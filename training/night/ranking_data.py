@@ -151,7 +151,7 @@ def build_ranking_data(
             moments = moments.sample(max(1, drawn // len(cuts)), inputs.chances(moments, "moments"))
             sources = fits[cut].load(encoded)
             if masked is None:
-                parts.append(_collect_cut(night, inputs, recipe, view, moments, sources))
+                parts.append(collect_cut(night, inputs, recipe, view, moments, sources))
                 continue
             most = max(1, limit // len(cuts))
             at_cut = None if shown is None else shown.between(cut, labels_until[cut])
@@ -166,9 +166,9 @@ def build_ranking_data(
                 )
                 lists.append(_collect_shown(night, inputs, recipe, view, beside, sources, masked))
         known = batch_inputs(night, inputs, view)
-        if masked is not None and known.impressions is not None:
-            known = replace(known, impressions=known.impressions.without(masked.cold))
-        return _write(out, night, inputs, known, [*parts, *lists])
+        if masked is not None:
+            known = without_items(known, masked.cold)
+        return write_ranking_data(out, night, inputs, known, [*parts, *lists])
 
     stage = night.runner.run(
         f"groups-{role}",
@@ -264,7 +264,7 @@ def _collect_to_learn(
     for start in range(0, max(1, len(order)), CHUNK):  # once even without a moment
         chunk = moments.take(np.sort(order[start : start + CHUNK]))
         lengths = _masked_lengths(inputs, chunk, masked)
-        part = _collect_cut(night, inputs, recipe, view, chunk, sources, lengths)
+        part = collect_cut(night, inputs, recipe, view, chunk, sources, lengths)
         found += int(part.table.has_positive().sum())
         parts.append(part._replace(table=part.table.to_learn_from()))
         if found >= most:
@@ -296,7 +296,7 @@ def _collect_shown(
     return _Part(lists.moments, table, lengths, said)
 
 
-def _collect_cut(
+def collect_cut(
     night: Night,
     inputs: Inputs,
     recipe: Recipe,
@@ -318,7 +318,7 @@ def _collect_cut(
     return _Part(moments, table, lengths)
 
 
-def _write(
+def write_ranking_data(
     out: Path, night: Night, inputs: Inputs, known: BatchInputs, parts: list[_Part]
 ) -> dict[str, Any]:
     moments = Moments.join([p.moments for p in parts])
@@ -394,6 +394,13 @@ def batch_inputs(night: Night, inputs: Inputs, view: Interactions) -> BatchInput
         users=user_table(inputs.tables),
         impressions=shown_lists(inputs.tables),
     )
+
+
+def without_items(known: BatchInputs, hidden: npt.NDArray[np.bool_]) -> BatchInputs:
+    """The same without what was shown of some items (bool[N])."""
+    if known.impressions is None:
+        return known
+    return replace(known, impressions=known.impressions.without(hidden))
 
 
 def _resolution(inputs: Inputs) -> str:

@@ -14,6 +14,7 @@ from recsys.evaluation.report_context import (
     ExampleItem,
     GateDecision,
     Importance,
+    MaskedItems,
     RankerFacts,
     ReportContext,
     SourceFact,
@@ -161,6 +162,7 @@ def context(
     drifted: Sequence[drift.Drift],
     parity: Sequence[Check],
     decision: Decision,
+    masked: MaskedItems | None,
 ) -> ReportContext:
     """Everything the page shows that is not computed from the lists."""
     ranker = Ranker.load(rankers.path / "full")
@@ -174,6 +176,7 @@ def context(
         data=data_facts(inputs),
         split=split_facts(inputs, encoded, tested),
         release=release,
+        masked=masked,
         validation={"ndcg@10": best} if best is not None else None,
         stages=[
             StageCost(r.name, r.seconds, r.peak_mb, r.bytes, r.skipped)

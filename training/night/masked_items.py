@@ -1,0 +1,243 @@
+"""Masked cold items: how well lists find items on which nobody has acted.
+
+Real items without any event are few among what people go on to act on, so a night also asks: had a
+tenth of the catalogue been new, would the lists have found them? These items lose their events in the
+fits, the histories and the counters before the first tested cut; whoever acted on one of them
+afterwards is asked for. This is where an item's text has to earn its place.
+
+The encoder is not fitted again: what it learned until the ranker's windows includes these items. The
+untuned text beside it has seen nothing.
+
+Shapes: M moments, N items, K places of a list.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from recsys.evaluation.evaluation import Evaluation, evaluate_lists
+from recsys.evaluation.lists import RankedLists, Truth
+from recsys.evaluation.report_context import WITHOUT_TEXT, MaskedItems
+from recsys.features.draws import chance
+from recsys.features.interactions import Interactions
+from recsys.features.protocols import RecallSource
+from recsys.retrieval.source_kinds import FITTABLE
+from recsys.storage.files import hash_json
+from recsys.storage.stages import StageResult
+from recsys.training.groups import history_reader, source_lists, top_k
+from recsys.training.night import fit_ranker, ranking_data
+from recsys.training.night.baseline_lists import FROZEN, frozen_text
+from recsys.training.night.fit_sources import TEXT, Fitted, Recipe, fit_as_of
+from recsys.training.night.inputs import Inputs
+from recsys.training.night.night_context import Night
+from recsys.training.night.ranking_data import RankingData
+from recsys.training.night.refresh_encoder import Encoded
+from recsys.training.night.test_lists import FUSION, LIST_LENGTH, MAIN, TEXT_ALONE, truth_of
+from recsys.training.windows import Moments, moments_at
+
+MASKED_SHARE = 0.1
+"""Share of the catalogue that is masked (assumed: a tenth leaves the warm items' fits as they are)."""
+WORDS = "bm25"
+LISTS = "lists.npz"
+
+Lists = tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]
+
+
+def masked_of(inputs: Inputs) -> npt.NDArray[np.bool_]:
+    """bool[N]: items that lose their past; the same ones every night, by a hash of their ids."""
+    return chance(inputs.item_hashes, "masked test items", inputs.config.seed) < MASKED_SHARE
+
+
+def make_masked_lists(
+    night: Night, inputs: Inputs, encoded: Encoded, recipe: Recipe, rankers: StageResult
+) -> StageResult:
+    """Lists of the whole, without text, and of text, words and fusion alone, over masked items.
+
+    Asked at the first tested cut, with what was acted on until the end of the data.
+    """
+    hidden = masked_of(inputs)
+    cut = inputs.windows.test[0]
+    view = inputs.interactions.where(~hidden[inputs.interactions.item])
+    key = hash_json(np.flatnonzero(hidden).tolist())
+    fitted = fit_as_of(night, inputs, encoded, recipe, view, cut, masked=key)
+    words = _words(night, inputs, encoded, recipe, view, cut, key)
+
+    def action(out: Path) -> dict[str, Any]:
+        moments = _moments(night, inputs, hidden, cut)
+        sources = fitted.load(encoded)
+        ranking = _ranked_data(out, night, inputs, recipe, view, hidden, moments, sources)
+        systems = _by_ranker(ranking, rankers)
+        alone = {TEXT_ALONE: sources[TEXT], **({} if words is None else words.load(encoded))}
+        alone.pop(TEXT, None)
+        if night.config.encoder.fine_tune:
+            alone[FROZEN] = frozen_text(night, inputs)
+        for name in (TEXT_ALONE, WORDS, FROZEN):
+            if name in alone:
+                systems[name] = _single(night, inputs, view, moments, alone[name])
+        truth = _truth(ranking.moments, hidden)
+        lists: dict[str, Any] = {f"items/{n}": items for n, (items, _) in systems.items()}
+        lists |= {f"scores/{n}": scores for n, (_, scores) in systems.items()}
+        np.savez(
+            out / LISTS,
+            **lists,
+            offsets=truth.offsets,
+            relevant=truth.items,
+            grade=truth.grades,
+            user=truth.user,
+            time=truth.time,
+        )
+        return {
+            "systems": list(systems),
+            "items": int(hidden.sum()),
+            "cut": cut,
+            "until": inputs.windows.end,
+            "lists": truth.n_groups,
+            "positives": len(truth.items),
+        }
+
+    return night.runner.run(
+        "masked-items",
+        {
+            "known": inputs.key_before(inputs.windows.end),
+            "cut": cut,
+            "masked": key,
+            "sources": fitted.key,
+            "words": None if words is None else words.key,
+            "encoder": encoded.vectors_stage.key,
+            "recipe": recipe.identity(),
+            "ranker": rankers.key,
+            "limit": night.config.evaluation.max_users,
+            "settings": [night.section("sources"), night.section("features")],
+        },
+        action,
+        code=(
+            "recsys.training.night.masked_items",
+            "recsys.training.night.ranking_data",
+            "recsys.training.groups",
+            "recsys.features",
+            "recsys.retrieval",
+        ),
+    )
+
+
+def _moments(night: Night, inputs: Inputs, hidden: npt.NDArray[np.bool_], cut: int) -> Moments:
+    """Users who acted on a masked item after the cut, at most as many as are tested."""
+    moments = moments_at(inputs.interactions, cut, inputs.windows.end)
+    found = np.zeros(len(moments), bool)
+    found[
+        np.repeat(np.arange(len(moments)), np.diff(moments.offsets))[hidden[moments.relevant]]
+    ] = 1
+    moments = moments.take(np.flatnonzero(found))
+    return moments.sample(
+        night.config.evaluation.max_users, inputs.chances(moments, "masked moments")
+    )
+
+
+def _words(
+    night: Night,
+    inputs: Inputs,
+    encoded: Encoded,
+    recipe: Recipe,
+    view: Interactions,
+    cut: int,
+    key: str,
+) -> Fitted | None:
+    """BM25 over the texts, whether the recipe keeps it or not; None where it does not apply."""
+    if WORDS not in FITTABLE or not inputs.texts:
+        return None
+    plain = recipe if WORDS in recipe.params else Recipe({WORDS: {}}, {}, {})
+    only = Recipe({WORDS: plain.params[WORDS]}, {}, plain.facts)
+    return fit_as_of(night, inputs, encoded, only, view, cut, masked=key)
+
+
+def _ranked_data(
+    out: Path,
+    night: Night,
+    inputs: Inputs,
+    recipe: Recipe,
+    view: Interactions,
+    hidden: npt.NDArray[np.bool_],
+    moments: Moments,
+    sources: Mapping[str, RecallSource],
+) -> RankingData:
+    """Candidates and features of the moments, as of the cut, without the masked items' past."""
+    part = ranking_data.collect_cut(night, inputs, recipe, view, moments, sources)
+    known = ranking_data.batch_inputs(night, inputs, view)
+    known = ranking_data.without_items(known, hidden)
+    ranking_data.write_ranking_data(out, night, inputs, known, [part])
+    return ranking_data.read(out)
+
+
+def _by_ranker(ranking: RankingData, rankers: StageResult) -> dict[str, Lists]:
+    """The ranker's lists, those without text, and those of the fusion that it starts from."""
+    table = ranking.table
+    scores = {MAIN: fit_ranker.score(rankers.path, "full", ranking)}
+    if WITHOUT_TEXT in rankers.facts["ablations"]:
+        scores[WITHOUT_TEXT] = fit_ranker.score(rankers.path, WITHOUT_TEXT, ranking)
+    fused = table.signals["fused.score"].astype(np.float64)
+    scores[FUSION] = np.nan_to_num(fused, nan=-1.0)
+    return {
+        name: top_k(score, table.items, table.offsets, LIST_LENGTH)
+        for name, score in scores.items()
+    }
+
+
+def _single(
+    night: Night, inputs: Inputs, view: Interactions, moments: Moments, source: RecallSource
+) -> Lists:
+    """One source's own lists."""
+    read = history_reader(view.histories(), moments)
+    unavailable = inputs.tables.catalogue.blocked.copy()
+    return source_lists(source, moments, read, unavailable, k=LIST_LENGTH, workers=night.workers)
+
+
+def _truth(moments: Moments, hidden: npt.NDArray[np.bool_]) -> Truth:
+    """What was acted on, masked items alone."""
+    whole = truth_of(moments)
+    return whole.restricted(hidden[whole.items])
+
+
+def read_masked(stage: StageResult) -> tuple[Truth, list[RankedLists]]:
+    """The truth and every system's lists, the main one first."""
+    held = np.load(stage.path / LISTS)
+    truth = Truth(held["offsets"], held["relevant"], held["grade"], held["user"], held["time"])
+    names = stage.facts["systems"]
+    return truth, [RankedLists(n, held[f"items/{n}"], held[f"scores/{n}"]) for n in names]
+
+
+def masked_facts(night: Night, inputs: Inputs, stage: StageResult) -> MaskedItems | None:
+    """What the report's first screen says of masked items; None where nobody acted on one."""
+    found = evaluate_masked(night, inputs, stage)
+    if found is None:
+        return None
+    metrics = (f"ndcg@{min(found.ks)}", f"recall@{max(found.ks)}")
+    return MaskedItems(
+        items=stage.facts["items"],
+        lists=stage.facts["lists"],
+        positives=stage.facts["positives"],
+        since=stage.facts["cut"],
+        metrics=metrics,
+        systems={n: {m: means[m] for m in metrics} for n, means in found.systems.items()},
+        ahead={n: {m: gaps[m].interval for m in metrics} for n, gaps in found.differences.items()},
+    )
+
+
+def evaluate_masked(night: Night, inputs: Inputs, stage: StageResult) -> Evaluation | None:
+    """All metrics on masked items; None where nobody acted on one."""
+    truth, systems = read_masked(stage)
+    if not truth.n_groups:
+        return None
+    config = night.config.evaluation
+    return evaluate_lists(
+        truth,
+        systems,
+        main=MAIN,
+        ks=config.k,
+        catalogue_size=inputs.n_items,
+        item_popularity=np.zeros(inputs.n_items),
+        seed=night.config.seed,
+        resamples=config.bootstrap,
+    )
