@@ -85,7 +85,8 @@ def _spread_until(user: Ints, time: Longs) -> tuple[int | None, int, float]:
     first_at_moment = np.ones(len(user), bool)
     first_at_moment[1:] = (user[1:] != user[:-1]) | (time[1:] != time[:-1])
     moments, users_there = np.unique(time[first_at_moment], return_counts=True)
-    pooled = moments[np.argsort(-users_there, kind="stable")[:MOMENTS]]
+    # Of equally crowded moments the later: where all histories are long, each of their steps is one.
+    pooled = moments[np.lexsort((-moments, -users_there))[:MOMENTS]]
     for until in sorted((int(m) for m in pooled), reverse=True):
         step, share = _agreement(user, time, until)
         if share >= AGREEMENT:

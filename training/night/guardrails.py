@@ -40,6 +40,12 @@ def guardrails(
             False,
         ),
     ]
+    found.append(Guardrail("known events that counters see when asked", trial.counted, 0.999, True))
+    if trial.moved:
+        name, gap = trial.furthest
+        found.append(
+            Guardrail(f"{name}, as asked against as tested", gap, gate.max_feature_gap, False)
+        )
     if served:
         broken = sum(not check.passed for check in served)
         found.append(Guardrail("served features that differ in batch", broken, 0, False))

@@ -22,6 +22,7 @@ from recsys.features.feature_set import FeatureSet
 from recsys.features.interactions import Floats
 from recsys.features.kinds.kind import SignalFeature
 from recsys.features.parity import LIMIT, broken, compare_served
+from recsys.features.state import ENTITIES
 from recsys.query import RankingQuery
 from recsys.recommender import LoadedRelease
 from recsys.storage.stages import StageResult
@@ -33,6 +34,8 @@ LATENCY_CALLS = 30
 """Ranking calls timed for the gate's latency rule; their median counts."""
 MOMENTS = 200
 PARITY_MOMENTS = 60
+LEAST_MOVED = 20
+"""Lists from which on the distributions of features are compared (assumed)."""
 K = 10
 
 Doubles = npt.NDArray[np.float64]
@@ -51,6 +54,16 @@ class ReleaseCheck:
     """Scores of the items that both lists hold, pairwise."""
     differences: Mapping[str, float]
     """Feature → largest relative difference of its two readings."""
+    counted: float
+    """Share of the known events that counters see at the moment at which lists are asked for."""
+    moved: Mapping[str, float]
+    """Feature → how far its values, as asked for next, lie from those that were tested: the largest
+    gap of the two distribution functions (Kolmogorov and Smirnov's), or of the shares unknown."""
+
+    @property
+    def furthest(self) -> tuple[str, float]:
+        """The feature that moved most, and how far."""
+        return max(self.moved.items(), key=lambda pair: pair[1], default=("none", 0.0))
 
     @property
     def shift(self) -> float | None:
@@ -81,6 +94,8 @@ class ReleaseCheck:
         return {
             "overlap of the released top 10 with the evaluated": _percent(self.overlap),
             "shift of the mean score, standard deviations": _decimals(self.shift),
+            "known events that counters see when lists are asked for": f"{self.counted:.1%}",
+            "feature furthest from what was tested": "{} by {:.2f}".format(*self.furthest),
             "median time of one recommendation, ms": f"{self.latency_ms:.1f}",
         }
 
@@ -124,7 +139,63 @@ def try_release(
         np.array(before),
         np.array(after),
         read_twice(loaded, inputs, tested, chosen[:PARITY_MOMENTS].tolist()),
+        counted_of_known(loaded, inputs),
+        moved_features(loaded, inputs, tested, chosen.tolist()),
     )
+
+
+def counted_of_known(loaded: LoadedRelease, inputs: Inputs) -> float:
+    """Share of the events before the moment of asking that counters see then; 1 where there are none.
+
+    A model score knows every one of them. Where counters do not, the two disagree in a way that no
+    row the ranker learned from ever showed.
+    """
+    items = np.arange(loaded.state.catalogue.n_items, dtype=np.int32)
+    moment = loaded.moment
+    view = loaded.state.counters(moment)
+    kinds = np.arange(len(loaded.state.kinds), dtype=np.int16)
+    counts = view.read(ENTITIES[0], items, kinds, np.zeros(1, np.int64))
+    seen = int(counts[:, -1].sum())  # behind the kinds: all of them together
+    known = int((inputs.known.time < moment).sum())
+    return seen / known if known else 1.0
+
+
+def moved_features(
+    loaded: LoadedRelease, inputs: Inputs, tested: RankingData, moments: Sequence[int]
+) -> dict[str, float]:
+    """Each feature's distribution over candidates: as tested, against as the same users are answered
+    at the release's own moment. What differs by construction, the time of the request, is left out.
+    """
+    columns = [c for c in loaded.features.columns if c in tested.features.columns]
+    columns = [c for c in columns if not c.startswith("time.")]
+    then: list[Floats] = []
+    now: list[Floats] = []
+    for moment in moments:
+        rows = slice(*tested.table.offsets[moment : moment + 2])
+        if rows.stop - rows.start < K:
+            continue
+        user, _ = _who(inputs, tested, moment)
+        answer = loaded.answer(RankingQuery(user, loaded.moment, k=rows.stop - rows.start))
+        if answer.features is None or not len(answer.item_ids):
+            continue
+        then.append(np.asarray(tested.x[rows])[:, _places(tested.features, columns)])
+        now.append(answer.features[:, _places(loaded.features, columns)])
+    if len(now) < LEAST_MOVED:
+        return {}
+    before, after = np.concatenate(then), np.concatenate(now)
+    return {name: _gap(before[:, f], after[:, f]) for f, name in enumerate(columns)}
+
+
+def _gap(before: Floats, after: Floats) -> float:
+    """Largest gap of two distribution functions, or of the shares that are unknown."""
+    unknown = abs(float(np.isnan(before).mean() - np.isnan(after).mean()))
+    one, other = np.sort(before[~np.isnan(before)]), np.sort(after[~np.isnan(after)])
+    if not len(one) or not len(other):
+        return unknown
+    at = np.concatenate([one, other])
+    gap = np.searchsorted(one, at, "right") / len(one)
+    gap -= np.searchsorted(other, at, "right") / len(other)
+    return max(unknown, float(np.abs(gap).max()))
 
 
 def _who(inputs: Inputs, tested: RankingData, moment: int) -> tuple[str, int]:

@@ -79,3 +79,10 @@ def test_no_and_one_event():
 def test_large_tables_are_sampled_by_user(monkeypatch):
     monkeypatch.setattr("recsys.ingestion.tables.resolution.SAMPLE_EVENTS", 500)
     assert detect_resolution(*spread(2000)).ordinal_until == D
+
+
+def test_long_histories_end_at_the_last_of_equally_crowded_moments():
+    user = np.repeat(np.arange(30, dtype=np.int32), 12)
+    time = np.tile(np.arange(12, dtype=np.int64) * DAY, 30)
+    found = detect_resolution(user, time)
+    assert (found.kind, found.ordinal_until, found.step) == ("ordinal", 11 * DAY, DAY)

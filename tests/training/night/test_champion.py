@@ -128,6 +128,8 @@ def trial(**changes):
         "evaluated": np.array([1.0, 2.0, 3.0]),
         "released": np.array([1.1, 2.1, 3.1]),
         "differences": {"age": 0.0},
+        "counted": 1.0,
+        "moved": {"age": 0.1},
     }
     return ReleaseCheck(**usual | changes)
 
@@ -163,6 +165,8 @@ def test_the_usual_night_keeps_all_guardrails():
         ({"overlap": 0.01}, "overlap of released and evaluated"),
         ({"released": np.array([9.0, 9.0, 9.0])}, "score shift of the release"),
         ({"served": [Check("rows", True), Check("age", False)]}, "served features that differ in batch"),
+        ({"counted": 0.9}, "known events that counters see when asked"),
+        ({"moved": {"age": 0.1, "count": 0.9}}, "count, as asked against as tested"),
         ({"growth": 4.0}, "bundle size, × the champion's"),
         ({"calibration": 0.3}, "calibration error"),
     ],

@@ -1,0 +1,193 @@
+"""What was judged is what goes live: the command's lists at a cut are the night's own, bit for bit.
+
+A night's encoder, its sources as of a tested cut, its ranker and recipe are packed into a bundle, the
+log ends at the cut, and `recsys recommend` is asked: whatever it computed at another moment, over
+another history or with other features would show in the last digit.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+
+from recsys.data_schemas.config import load_config
+from recsys.features.interactions import DAY
+from recsys.features.state import OnlineState
+from recsys.features.time_buckets import BUCKETS
+from recsys.ingestion.generator import generate, settings_of
+from recsys.operations.cli.main import main
+from recsys.operations.open_release import load_release
+from recsys.storage.progress import Reporter
+from recsys.storage.registry import Registry
+from recsys.storage.stages import StageRunner
+from recsys.storage.workspace import Workspace
+from recsys.training.night import (
+    fit_ranker,
+    fit_sources,
+    ranking_data,
+    read_data,
+    refresh_encoder,
+    release,
+    test_lists,
+)
+from recsys.training.night.inputs import shown_lists, user_table
+from recsys.training.night.night_context import Night
+from recsys.training.night.release_check import counted_of_known
+
+USERS = 150
+CONFIG = """
+data: {{items: data/items.parquet, events: data/events.parquet}}
+clock: end_of_data
+budget_minutes: 10
+windows: {{cuts: 1}}
+encoder: {{model: {model}, head_steps: 4, max_steps: 1, epochs: 1, max_tokens: 16}}
+sources: {{use: [item_item, transitions, als, text, popular, recent], tune: false, depth: 60, candidates: 50}}
+ranker: {{trees: 20, seeds: 1}}
+evaluation: {{bootstrap: 50, examples: 1, k: [10]}}
+"""
+
+
+def real_seconds(events):
+    return events
+
+
+def whole_days(events):
+    """The same log of which only the day is known."""
+    day = pc.cast(pc.floor_temporal(events["timestamp"], unit="day"), events["timestamp"].type)
+    return events.set_column(events.schema.get_field_index("timestamp"), "timestamp", day)
+
+
+def order_alone(events):
+    """Each user's clicks on new items a day apart, all histories ending at the same moment."""
+    clicks = events.filter(pc.equal(events["event_type"], "click"))
+    first = clicks.group_by(["user_id", "item_id"]).aggregate([("timestamp", "min")])
+    events = pa.table(
+        {
+            "user_id": first["user_id"],
+            "item_id": first["item_id"],
+            "event_type": pa.array(["click"] * len(first)),
+            "timestamp": first["timestamp_min"],
+        }
+    )
+    order = pc.sort_indices(events, [("user_id", "ascending"), ("timestamp", "ascending")])
+    events = events.take(order)
+    users = events["user_id"].to_pylist()
+    left = np.zeros(len(users), np.int64)
+    for row in range(len(users) - 2, -1, -1):
+        left[row] = left[row + 1] + 1 if users[row] == users[row + 1] else 0
+    end = np.int64(17_000) * DAY
+    times = pa.array(end - left * DAY, pa.timestamp("us", tz="UTC"))
+    return events.set_column(events.schema.get_field_index("timestamp"), "timestamp", times)
+
+
+class JudgedNight:
+    """A night up to its judged lists, and its parts packed as of one tested cut."""
+
+    def __init__(self, folder):
+        self.folder, self.config = folder, load_config(folder / "recsys.yaml")
+        workspace = Workspace(self.config.workspace_path)
+        reporter = Reporter(quiet=True)
+        self.night = night = Night(
+            self.config, workspace, StageRunner(workspace, reporter), reporter
+        )
+        self.data = data = read_data.split(night, read_data.validate(night, None))
+        self.encoded = refresh_encoder.refresh(night, data)
+        self.recipe = fit_sources.tune(night, data, self.encoded)
+        learn = ranking_data.build_ranking_data(night, data, self.encoded, self.recipe, "ranker")
+        test = ranking_data.build_ranking_data(night, data, self.encoded, self.recipe, "test")
+        self.tested = test[1]
+        self.rankers = fit_ranker.fit(night, data, learn[1], learn[0])
+        self.stage = test_lists.make_lists(
+            night, data, self.encoded, self.recipe, test[0], self.tested, self.rankers
+        )
+
+    def at(self, cut):
+        """{user id: (item ids, scores)} that the night judged at a cut."""
+        lists = test_lists.read_lists(self.stage)[0]
+        moments, found = self.tested.moments, {}
+        for m in np.flatnonzero(moments.now == cut):
+            held = lists.items[m] >= 0
+            ids = [self.data.tables.catalogue.id_of(int(i)) for i in lists.items[m][held]]
+            user = str(self.data.interactions.user_ids[moments.user[m]])
+            found[user] = (ids, lists.scores[m][held].tolist())
+        return found
+
+    def release_as_of(self, cut):
+        """Make the parts as of a cut the champion, over a log that ends there."""
+        night, data = self.night, self.data
+        known = data.known.before(cut)
+        earlier = replace(
+            data,
+            interactions=data.interactions.before(cut),
+            known=known,
+            windows=replace(data.windows, end=cut),
+        )
+        folder = night.workspace.path / "as of the cut"
+        OnlineState.build(
+            known,
+            data.tables.catalogue,
+            bucket_us=BUCKETS[self.config.features.bucket],
+            windows_us=release.state_windows(night),
+            log_position=-1,
+            users=user_table(data.tables),
+            meaning=data.meaning,
+            impressions=shown_lists(data.tables),
+        ).save(folder / "state")
+        state = replace(self.stage, name="state", key="cut", path=folder)
+        sources = fit_sources.fit_as_of(
+            night, data, self.encoded, self.recipe, data.interactions, cut
+        )
+        bundle = release.bundle(
+            night, earlier, self.encoded, self.recipe, self.tested, self.rankers, sources, state
+        )
+        registry = Registry(self.config)
+        version = registry.register(bundle.path / "bundle", tags={}, metrics={})
+        registry.promote(version, "test")
+        release.publish_state(night, state)
+
+
+@pytest.mark.parametrize("as_known", [real_seconds, whole_days, order_alone])
+def test_the_command_gives_the_judged_lists_to_the_last_bit(as_known, tiny_model, tmp_path):
+    folder = tmp_path / "world"
+    generate(
+        settings_of(users=USERS, items=120, days=20, events_per_user=20),
+        folder,
+        Reporter(quiet=True),
+    )
+    (folder / "recsys.yaml").write_text(CONFIG.format(model=tiny_model), encoding="utf-8")
+    events = pq.read_table(folder / "data" / "events")
+    pq.write_table(as_known(events), folder / "data" / "events.parquet")
+    judged = JudgedNight(folder)
+    cut = judged.data.windows.test[-1]
+    assert judged.data.windows.scheme == ("ordinal" if as_known is order_alone else "time")
+    expected = judged.at(cut)
+    assert len(expected) >= 5
+    judged.release_as_of(cut)
+    out = tmp_path / "lists.parquet"
+    words = ["recommend", "-c", str(folder / "recsys.yaml"), "--all-users", "--k", "50"]
+    assert main([*words, "--out", str(out)]) == 0
+    rows = {row["user_id"]: row for row in pq.read_table(out).to_pylist()}
+    known = [user for user in expected if user in rows]  # the others are new: nobody asks for them
+    assert len(known) >= 5
+    for user in known:
+        ids, scores = expected[user]
+        n = len(ids)
+        assert rows[user]["item_ids"][:n] == ids
+        np.testing.assert_array_equal(np.float32(rows[user]["scores"][:n]), np.float32(scores))
+    the_release_check_sees_a_moment_that_nothing_practised(judged, cut)
+
+
+def the_release_check_sees_a_moment_that_nothing_practised(judged, cut):
+    """Asked inside a bucket, just after the last event, counters miss what every model score knows."""
+    loaded = load_release(judged.config)
+    data = replace(judged.data, known=judged.data.known.before(cut))
+    assert counted_of_known(loaded, data) == 1.0
+
+    class Early(type(loaded)):
+        moment = property(lambda self: self.state.last_time() + 1)
+
+    loaded.__class__ = Early
+    assert counted_of_known(loaded, data) < 0.999
