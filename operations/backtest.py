@@ -265,6 +265,7 @@ def match(
     from recsys.query import RankingQuery
     from recsys.recommender import LoadedRelease
     from recsys.storage.registry import Registry
+    from recsys.training.night.read_data import graded
     from recsys.training.windows import moments_at
 
     nobody = np.empty(0, np.str_), np.empty(0)
@@ -275,7 +276,7 @@ def match(
         registry.local_path(version), state_folder(config), version=str(version)
     )
     newest = max(Workspace(config.workspace_path).stages.glob("tables/*/tables"), key=_age)
-    events = load_tables(newest, config).interactions
+    events, _ = graded(load_tables(newest, config).interactions, config.events.meaning())
     moments = moments_at(events, cut, end)
     if not len(moments):
         return nobody
@@ -283,7 +284,7 @@ def match(
     users = events.user_ids[moments.user].astype(np.str_)
     lists = []
     for user in users:
-        answer = loaded.answer(RankingQuery(str(user), cut, k=K))
+        answer = loaded.answer(RankingQuery(str(user), cut, k=K, caps=config.serving.caps))
         lists.append((loaded.state.catalogue.indices_of(answer.item_ids), answer.scores))
     return users, ndcg(read(truth, RankedLists.of("champion", lists, K)), K)
 

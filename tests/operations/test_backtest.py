@@ -125,6 +125,38 @@ def test_every_seventh_version_stands_for_a_weekly_retraining(config, monkeypatc
     assert asked == [None, 1, 1, 1, 1, 1, 1, None, 8]
 
 
+def test_a_log_of_views_alone_is_judged_as_its_nights_graded_it(
+    config, monkeypatch, interactions_of
+):
+    """No event type is graded positive there, so a night counts every event; so must the judge."""
+    views = interactions_of([0, 1, 0, 1], [0, 1, 2, 3])
+    views = replace(
+        views, kinds=("view",), weight=np.ones(4, np.float32), grade=np.zeros(4, np.int8)
+    )
+    (config.workspace_path / "stages" / "tables" / "k" / "tables").mkdir(parents=True)
+    asked = []
+
+    class Release:
+        state = SimpleNamespace(catalogue=SimpleNamespace(indices_of=lambda ids: np.array(ids)))
+
+        def answer(self, query):
+            asked.append(query)
+            return SimpleNamespace(item_ids=[2, 9], scores=np.array([1.0, 0.5]))
+
+    stand_ins = {
+        "recsys.ingestion.tables.load.load_tables": lambda *_: SimpleNamespace(interactions=views),
+        "recsys.operations.open_release.state_folder": lambda _: config.workspace_path,
+        "recsys.recommender.LoadedRelease.open": lambda *_, **__: Release(),
+        "recsys.storage.registry.Registry": lambda _: SimpleNamespace(local_path=lambda _: None),
+    }
+    for name, stand_in in stand_ins.items():
+        monkeypatch.setattr(name, stand_in)
+    users, ndcg = backtest.match(config, 1, 2 * DAY, 4 * DAY)
+    assert list(users) == ["u0", "u1"]
+    assert ndcg.tolist() == [1.0, 0.0]
+    assert [(query.user_id, query.now) for query in asked] == [("u0", 2 * DAY), ("u1", 2 * DAY)]
+
+
 def test_the_page_and_the_table(config):
     nights = [quality(DAY, 1), quality(2 * DAY, None, None)]
     page = backtest.page("name <b>", "the last <i>", nights, {})
