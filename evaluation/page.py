@@ -27,14 +27,16 @@ from recsys.evaluation.report_context import (
     day_and_time,
 )
 from recsys.evaluation.uncertainty import Interval
+from recsys.storage.files import human_seconds
 
 if TYPE_CHECKING:
     pass
 
 FORMAT = 1
 """Version of report.json; raised when a key is renamed or removed."""
-CORE = ("ndcg", "recall", "mrr", "auc", "coverage")
-"""Metrics of the first table; the others are one click further."""
+CORE = ("ndcg", "recall", "mrr", "coverage")
+"""Metrics of the first table; the others are one click further. AUC is among those: over lists that hold
+a part of the catalogue it lies below one half for systems far better than chance."""
 TOO_GOOD = 1.25
 """Validation above this multiple of test, and above its interval, raises an alarm (assumed:
 out-of-time loss measured on real logs stayed well under a fifth)."""
@@ -52,8 +54,9 @@ MEANINGS = {
     "precision": "share of the first k places that are hits",
     "map": "mean over hits of the precision at each, divided by all relevant items",
     "mrr": "1 / place of the first hit",
-    "auc": "share of (hit, miss) pairs in the right order; what the list lacks counts as lost",
-    "novelty": "mean surprise of the shown items, in bits: higher is less popular",
+    "auc": "share of the list's (hit, miss) pairs in the right order; what the list lacks counts as "
+    "lost, so below one half need not be worse than chance",
+    "novelty": "mean surprise of the shown items, in bits, one added to each count: higher is less popular",
     "popularity": "mean popularity percentile of the shown items: 1 is the most popular",
     "serendipity": "hits weighted by how unpopular they are",
     "popularity_bias": "popularity of the list minus that of the user's own past",
@@ -150,6 +153,7 @@ def write_report(evaluation: Evaluation, context: ReportContext, out_dir: Path) 
 
 def render(evaluation: Evaluation, context: ReportContext) -> str:
     """The whole page as text."""
+    stages = _by_stage(_rows(StageCost, context.stages))
     page: str = template("report.html.j2").render(
         e=evaluation,
         c=context,
@@ -165,7 +169,9 @@ def render(evaluation: Evaluation, context: ReportContext) -> str:
         checks=_rows(Check, context.leak_checks),
         parity=_rows(Check, context.parity),
         sources=_rows(SourceFact, context.sources),
-        stages=_by_stage(_rows(StageCost, context.stages)),
+        stages=stages,
+        spent=sum(stage.seconds or 0.0 for stage in stages),
+        kept=sum(stage.kept_seconds or 0.0 for stage in stages),
         drift=_by_level(context.drift or ()),
         plots=_plots(evaluation, context),
         caveats=[*context.caveats, *page_caveats(evaluation)],
@@ -456,7 +462,10 @@ class StageTotal(NamedTuple):
     """What all runs of one stage cost together."""
 
     name: str
-    seconds: float
+    seconds: float | None
+    """Spent in this run; None where all outputs are of earlier ones."""
+    kept_seconds: float | None
+    """What outputs of earlier runs that were used again cost when they were made; None without any."""
     peak_mb: float | None
     bytes_written: int | None
     note: str
@@ -471,16 +480,18 @@ def _by_stage(stages: Sequence[StageCost]) -> list[StageTotal]:
 
 
 def _stage_total(name: str, runs: Sequence[StageCost]) -> StageTotal:
-    peaks = [r.peak_mb for r in runs if r.peak_mb is not None]
-    written = [r.bytes_written for r in runs if r.bytes_written is not None]
-    skipped = sum(r.skipped for r in runs)
-    said = [f"{len(runs)} runs"] if len(runs) > 1 else []
-    if skipped:
-        count = "" if len(runs) == 1 else f"{skipped} "
+    done = [r for r in runs if not r.skipped]
+    kept = [r.seconds for r in runs if r.skipped]
+    peaks = [r.peak_mb for r in done if r.peak_mb is not None]
+    written = [r.bytes_written for r in done if r.bytes_written is not None]
+    said = [f"{len(runs)} outputs"] if len(runs) > 1 else []
+    if kept:
+        count = "" if len(runs) == 1 else f"{len(kept)} "
         said.append(f"{count}unchanged, earlier output used")
     return StageTotal(
         name,
-        sum(r.seconds for r in runs),
+        sum(r.seconds for r in done) if done else None,
+        sum(kept) if kept else None,
         max(peaks, default=None),
         sum(written) if written else None,
         ", ".join(said) or "—",
@@ -570,8 +581,4 @@ def _bytes(value: int | None) -> str:
 
 
 def _seconds(value: float | None) -> str:
-    if value is None:
-        return "—"
-    if value < 90:
-        return f"{value:.1f} s"
-    return f"{int(value) // 60} min {int(value) % 60:02d} s"
+    return "—" if value is None else human_seconds(value)

@@ -194,6 +194,9 @@ class ReportContext:
     validation: Mapping[str, float] | None = None
     """Main metric → its value on validation, to be held against the test's."""
     stages: Sequence[StageCost | tuple[object, ...]] | None = None
+    """Each output once: those made in this run, and those of earlier runs that were used again."""
+    elapsed: float | None = None
+    """Seconds from the start of the run until the page was written."""
     budget: Mapping[str, float] | None = None
     """Minutes given to each part of the night."""
     learning_curves: Sequence[Mapping[str, float]] | None = None

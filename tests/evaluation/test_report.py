@@ -294,6 +294,14 @@ def test_page_says_everything_it_was_given(full_page: str) -> None:
     assert "did not hand over" not in words
 
 
+def test_a_metric_that_reads_worse_than_chance_is_not_in_the_first_table(full_page: str) -> None:
+    tables = full_page.split("<table")
+    first = next(t for t in tables if "Means over lists" in t)
+    every = next(t for t in tables if "<caption>All metrics" in t)
+    assert ">auc<" not in first
+    assert ">auc<" in every
+
+
 def test_every_cell_of_a_table_is_filled(full_page: str) -> None:
     """A generator used up by the first row once left a table half blank."""
     import re
@@ -313,11 +321,14 @@ def test_runs_of_one_stage_are_one_row(evaluation: Evaluation) -> None:
         StageCost("als", 1.0, 100.0, 1_000_000),
         ("als", 2.5, 300.0, 2_000_000, True),
         ("ranker", 4.0),
+        ("encoder", 1332.0, 900.0, 5_000_000, True),
     ]
-    page = Page(render(evaluation, ReportContext(stages=stages))).words
-    assert "als 3.5 s 300 MB 3.0 MB 2 runs, 1 unchanged, earlier output used" in page
-    assert "ranker 4.0 s — — —" in page
-    assert "together 7.5 s" in page
+    page = Page(render(evaluation, ReportContext(stages=stages, elapsed=513.0))).words
+    assert "als 1.0 s 2.5 s 100 MB 1.0 MB 2 outputs, 1 unchanged, earlier output used" in page
+    assert "ranker 4.0 s — — — —" in page
+    assert "encoder — 22 min 12 s — — unchanged, earlier output used" in page
+    assert "together 5.0 s 22 min 14 s" in page  # what was kept took no time tonight
+    assert "until this page was written the night took 8 min 33 s." in page
 
 
 @pytest.mark.usefixtures("undrawn")

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,6 +22,7 @@ from recsys.storage.files import (
     folder_bytes,
     hash_json,
     human_bytes,
+    human_seconds,
 )
 from recsys.storage.registry import Registry
 from recsys.storage.stages import StageResult
@@ -146,6 +148,7 @@ def decide_and_register(
         registry.promote(version, "; ".join(decision.reasons)[:4000])
     _remember(night, inputs.windows.end, bundle, state, version, decision, page, evaluation)
     _collect(night, registry)
+    _say_what_it_took(night)
     metrics = {
         name: {m: list(i[:3]) for m, i in found.items()}
         for name, found in evaluation.systems.items()
@@ -199,6 +202,15 @@ def _collect(night: Night, registry: Registry) -> None:
     largest = ", ".join(f"{name} {human_bytes(size)}" for name, size in list(usage.items())[:4])
     night.reporter.say(
         f"disk: the workspace holds {human_bytes(total)} ({largest}); {human_bytes(freed)} freed"
+    )
+
+
+def _say_what_it_took(night: Night) -> None:
+    spent, kept = night.runner.spent
+    whole = human_seconds(time.monotonic() - night.began)
+    night.reporter.say(
+        f"time: {whole} in all, {human_seconds(spent)} of them in stages; outputs of earlier nights that "
+        f"took {human_seconds(kept)} were used again"
     )
 
 

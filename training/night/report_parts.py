@@ -180,8 +180,9 @@ def context(
         validation={"ndcg@10": best} if best is not None else None,
         stages=[
             StageCost(r.name, r.seconds, r.peak_mb, r.bytes, r.skipped)
-            for r in night.runner.results
+            for r in night.runner.outputs
         ],
+        elapsed=time.monotonic() - night.began,
         budget={k: v * night.config.budget_minutes for k, v in SHARES.items()},
         learning_curves=learning_curves(encoded),
         encoder=encoder_facts(night, encoded),
