@@ -8,7 +8,8 @@ import pytest
 
 from recsys.data_schemas.config import parse_config
 from recsys.data_schemas.errors import UsageError
-from recsys.features.interactions import DAY
+from recsys.features.interactions import DAY, HOUR
+from recsys.features.time_buckets import MomentGrid
 from recsys.operations import backtest
 from recsys.operations.backtest import (
     NightQuality,
@@ -50,15 +51,17 @@ def test_cuts_are_days_or_equal_shares_that_hold_enough_lists(config, monkeypatc
         each = np.arange(len(times))
         events = interactions_of(each % users, each, n_items=len(times))
         events = replace(events, time=np.sort(times).astype(np.int64))
-        monkeypatch.setattr(backtest, "_events", lambda _: events)
-        return plan_cuts(config, nights)
+        monkeypatch.setattr(backtest, "_events", lambda _: (events, MomentGrid(HOUR)))
+        cuts, why = plan_cuts(config, nights)
+        assert all(cut % HOUR == 0 for cut in cuts)
+        return cuts, why
 
     cuts, why = planned(np.random.default_rng(1).integers(0, 40 * DAY, 4000), 50, 14)
     assert np.diff(cuts).tolist() == [DAY] * 14
     assert "the last 14 days, " in why
     sparse = np.arange(400) * 30 * DAY
     cuts, why = planned(sparse, 50, 4)
-    assert (cuts[-1], len(cuts)) == (sparse[-1] + 1, 5)
+    assert (cuts[-1], len(cuts)) == (sparse[-1] + HOUR, 5)
     assert cuts[0] == sparse[320]
     assert why.startswith(
         "equal shares of the last 20% of the events, 80 lists of returning users to judge"
@@ -68,7 +71,7 @@ def test_cuts_are_days_or_equal_shares_that_hold_enough_lists(config, monkeypatc
     assert cuts[0] == sparse[200]
     assert "last 50%" in why
     with pytest.raises(UsageError, match="too few moments"):
-        planned([1, 1, 1, 2], 2, 3)
+        planned([1, 1, 1, HOUR], 2, 3)
 
 
 def test_the_reason_is_what_spoke_against_or_how_it_compared():
