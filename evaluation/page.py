@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from recsys.evaluation import plots
-from recsys.evaluation.drift import in_digits
+from recsys.evaluation.drift import RISE, in_digits
 from recsys.evaluation.evaluation import (
     AHEAD,
     BEHIND,
@@ -106,7 +106,7 @@ def alarms(evaluation: Evaluation, context: ReportContext) -> list[str]:
     parity, and a validation figure far above the test figure."""
     found = list(context.alarms)
     for check in _rows(Check, context.leak_checks):
-        if not check.passed:
+        if check.refuses:
             found.append(f"Leak suspected by the check “{check.name}”: {check.detail}")
     for check in _rows(Check, context.parity):
         if not check.passed:
@@ -117,6 +117,13 @@ def alarms(evaluation: Evaluation, context: ReportContext) -> list[str]:
     for metric, value in (context.validation or {}).items():
         found += _too_good(evaluation, metric, value)
     return found
+
+
+def leak_hints(context: ReportContext) -> list[str]:
+    """Failed leak checks that refuse nothing: to be read with care, but no alarm."""
+    checks = _rows(Check, context.leak_checks)
+    failed = [check for check in checks if not check.passed and not check.refuses]
+    return [f"{check.name}: not so, {check.detail}" for check in failed]
 
 
 def _too_good(evaluation: Evaluation, metric: str, validation: float) -> list[str]:
@@ -167,6 +174,7 @@ def render(evaluation: Evaluation, context: ReportContext) -> str:
         ablations={n: d for n, d in evaluation.differences.items() if n in evaluation.variants},
         meanings=MEANINGS,
         checks=_rows(Check, context.leak_checks),
+        hints=leak_hints(context),
         parity=_rows(Check, context.parity),
         sources=_rows(SourceFact, context.sources),
         stages=stages,
@@ -360,7 +368,8 @@ def _drift_plots(context: ReportContext) -> list[Plot]:
     rows = [
         (str(row["what"]), float(str(row["value"])) / float(str(row["limit"])), str(row["level"]))
         for row in context.drift or ()
-        if row.get("measure") in ("PSI", "change of share") and float(str(row.get("limit", 0))) > 0
+        if row.get("measure") in ("PSI", "change of share", RISE)
+        and float(str(row.get("limit", 0))) > 0
     ]
     rows = sorted(rows, key=lambda row: -row[1])[:DRIFT_BARS]
     if not rows:

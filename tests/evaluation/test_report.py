@@ -33,6 +33,7 @@ from recsys.evaluation.report import (
     verdict,
     write_report,
 )
+from recsys.evaluation.report_context import DROP, WARN
 
 ITEMS = 200
 
@@ -340,6 +341,24 @@ def test_off_policy_estimates_or_their_refusal_are_shown(evaluation: Evaluation)
     words = Page(render(evaluation, ReportContext(off_policy=refused))).words
     assert "No estimate is given: only 3 effective choices" in words
     assert "snips" not in words
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_what_refuses_nothing_is_no_alarm(evaluation: Evaluation) -> None:
+    """A red “leak suspected” once stood beside a gate that had passed it as no leak."""
+    checks = [
+        Check("no feature is stronger in training", False, "age (AUC .9, .7)", WARN),
+        Check("created_at is its own", False, "it is the first event", DROP),
+    ]
+    assert not any(check.refuses for check in checks)
+    context = ReportContext(leak_checks=checks)
+    assert alarms(evaluation, context) == []
+    words = Page(render(evaluation, context)).words
+    care = words[words.rindex("Read with care") : words.index("Means over lists")]
+    assert "no feature is stronger in training: not so, age (AUC .9, .7)" in care
+    assert "worth a look" in words
+    assert "left out" in words
+    assert "Leak suspected" not in words
 
 
 @pytest.mark.usefixtures("undrawn")

@@ -41,7 +41,7 @@ from recsys.training.night.gate import (
     Decision,
     decide,
 )
-from recsys.training.night.guardrails import guardrails
+from recsys.training.night.guardrails import guardrails, missing_parts, ranker_parts, without_trees
 from recsys.training.night.inputs import Inputs
 from recsys.training.night.night_context import Night
 from recsys.training.night.ranking_data import RankingData
@@ -102,6 +102,7 @@ def decide_and_register(
         lists.facts["variants"],
     )
     checks = leakage.leak_checks(night, inputs, encoded, rows, tested, lists)
+    checks += leakage.leak_hints(rows, tested)
     truth = test_lists.truth_of(tested.moments)
     trial = try_release(night, inputs, tested, bundle.path / "bundle", state, systems[0])
     drifted = health.examine(night, inputs, tested, rows)
@@ -110,22 +111,27 @@ def decide_and_register(
     )
     for warning in health.warnings(drifted):
         night.alarm(warning)
+    own_ranker = rankers.facts["ranker"]
+    _say_what_is_missing(night, own_ranker, bool(inputs.windows.ranker), lists.facts["failed"])
     decision = decide(
         night.config.gate,
         truth,
         systems[0],
         champion_result,
         test_lists.segments_of(inputs, truth, tested.moments, night.config.evaluation.segments),
-        guardrails=guardrails(
-            night.config.gate,
-            evaluation,
-            trial,
-            champion_result.lists.name if champion_result and champion_result.lists else None,
-            folder_bytes(bundle.path / "bundle"),
-            _bytes_of(registry, champion_result),
-            night.served_parity,
-        ),
-        leaks=[f"{check.name}: {check.detail}" for check in checks if not check.passed],
+        guardrails=[
+            *guardrails(
+                night.config.gate,
+                evaluation,
+                trial,
+                champion_result.lists.name if champion_result and champion_result.lists else None,
+                folder_bytes(bundle.path / "bundle"),
+                _bytes_of(registry, champion_result),
+                night.served_parity,
+            ),
+            *ranker_parts(own_ranker, _ranker_of(registry, champion_result)),
+        ],
+        leaks=[f"{check.name}: {check.detail}" for check in checks if check.refuses],
         stops=[*health.stops(drifted), *_missing(lists)],
         resamples=night.config.evaluation.bootstrap,
         seed=night.config.seed,
@@ -138,8 +144,7 @@ def decide_and_register(
     }
     page = _report(
         night, inputs, encoded, recipe, rows, tested, rankers, lists, systems[0], evaluation,
-        [*checks, *leakage.leak_hints(rows, tested)],
-        shift, drifted, trial.parity, decision, masked_items.masked_facts(night, inputs, masked),
+        checks, shift, drifted, trial.parity, decision, masked_items.masked_facts(night, inputs, masked),
     )  # fmt: skip
     _keep_lists(inputs, tested, systems[0], champion_result, page)
     version = _register(night, registry, bundle, evaluation, decision, page)
@@ -187,6 +192,30 @@ def _bytes_of(registry: Registry, champion_result: ChampionResult | None) -> int
         return folder_bytes(registry.local_path(champion_result.version))
     except RecsysError:
         return None
+
+
+def _say_what_is_missing(
+    night: Night, ranker: Mapping[str, Any], has_window: bool, failed: Mapping[str, str]
+) -> None:
+    """On the terminal and on the report's first screen."""
+    for missing in missing_parts(ranker, has_window, failed):
+        night.alarm(missing)
+    if (no_trees := without_trees(ranker)) is not None:
+        night.reporter.warn(no_trees)
+
+
+def _ranker_of(
+    registry: Registry, champion_result: ChampionResult | None
+) -> Mapping[str, Any] | None:
+    """What the champion's fit says of its ranker; None where there is none that can be read."""
+    if champion_result is None or champion_result.lost:
+        return None
+    try:
+        bundle = open_bundle(registry.local_path(champion_result.version), verify=False)
+    except RecsysError:
+        return None
+    facts: Mapping[str, Any] = bundle.facts.get("ranker", {})
+    return facts
 
 
 def _collect(night: Night, registry: Registry) -> None:

@@ -196,10 +196,7 @@ def context(
         leak_checks=checks,
         drift=drift.summary(drifted),
         parity=[*parity, *night.served_parity],
-        alarms=[
-            *night.alarms,
-            *(f"The baseline “{name}” could not be fitted: {why}" for name, why in failed.items()),
-        ],
+        alarms=night.alarms,
         failed_systems={**made.facts["absent"], **failed},
         warnings=[w for w in night.reporter.warnings if w not in night.alarms],
         examples=examples(inputs, tested, lists, ranker, night.config.evaluation.examples),
