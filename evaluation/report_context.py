@@ -12,6 +12,8 @@ from typing import NamedTuple
 from recsys.evaluation.off_policy import OffPolicy
 from recsys.evaluation.uncertainty import Interval
 
+CAPS = "caps on every list, as served"
+"""Name of the fact that says so."""
 Facts = Mapping[str, object]
 """Label → value, shown as a two-column table in the order given."""
 

@@ -14,7 +14,7 @@ from recsys.evaluation.drift import Drift
 from recsys.evaluation.evaluation import Evaluation
 from recsys.evaluation.lists import RankedLists
 from recsys.evaluation.page import write_report
-from recsys.evaluation.report_context import Check, MaskedItems
+from recsys.evaluation.report_context import CAPS, Check, MaskedItems
 from recsys.evaluation.saved_lists import write_lists
 from recsys.storage.bundle import open_bundle
 from recsys.storage.files import (
@@ -139,6 +139,7 @@ def decide_and_register(
     shift = {
         "evaluated models fitted on events before": "each test cut",
         "released models fitted on events before": report_parts._day(inputs.windows.end),
+        CAPS: test_lists.caps_of(night, inputs).in_words(),
         **trial.facts(),
         **warm_start_facts(night, inputs, encoded, recipe, tested.moments),
     }

@@ -165,7 +165,7 @@ def test_what_differs_by_construction_is_no_drift():
     draw = np.random.default_rng(1)
     rows = ranking([16] * 300, draw.random(1500), shown=[3] * 75)
     tested = ranking([5] * 100, draw.random(400))
-    assert [row.what for row in health.of_features(rows, tested, LIMITS)] == ["feature attr.price"]
+    assert [row.what for row in health.of_features(rows, tested, LIMITS)] == ["feature item.price"]
     rows.x[1200:, 2] += 9  # what was shown costs more than what recall finds, as ever
     assert health.of_features(rows, tested, LIMITS)[0].level == "ok"
     tested.x[:, 2] += 9
