@@ -118,6 +118,9 @@ def numbers(
     return _matched(what, before, after, [*names, "missing"], limits)
 
 
+RISE = "rise of share"
+
+
 def share(
     what: str,
     reference: float,
@@ -132,9 +135,12 @@ def share(
 
 
 def rise(what: str, reference: float, current: float, limits: Limits = USUAL) -> Drift:
-    """Change of a share of which only a rise can stop: a fall is at most worth a look."""
+    """Rise of a share of which only more is a fault: of unknown users, items or words. A fall is what
+    data looks like that keeps users with a least number of events, or a shop that brings nothing new."""
     found = share(what, reference, current, limits)
-    return found._replace(level="warn") if current < reference and found.level == "stop" else found
+    if current >= reference:
+        return found._replace(measure=RISE)
+    return found._replace(measure=RISE, value=0.0, level="ok")
 
 
 def vocabulary(

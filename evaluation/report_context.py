@@ -12,6 +12,8 @@ from typing import NamedTuple
 from recsys.evaluation.off_policy import OffPolicy
 from recsys.evaluation.uncertainty import Interval
 
+CAPS = "caps on every list, as served"
+"""Name of the fact that says so."""
 Facts = Mapping[str, object]
 """Label → value, shown as a two-column table in the order given."""
 
@@ -50,12 +52,23 @@ class SourceFact(NamedTuple):
     """µs UTC."""
 
 
+REFUSE, DROP, WARN = "refuse", "drop", "warn"
+
+
 class Check(NamedTuple):
     """One check for leakage or parity, with its finding."""
 
     name: str
     passed: bool
     detail: str = ""
+    outcome: str = REFUSE
+    """What a failed check means: `refuse` promotion, `drop` an attribute (done already: the night went
+    on without it), or `warn`."""
+
+    @property
+    def refuses(self) -> bool:
+        """Whether it speaks against promotion: one verdict for gate and page."""
+        return not self.passed and self.outcome == REFUSE
 
 
 class ExampleItem(NamedTuple):
@@ -194,6 +207,9 @@ class ReportContext:
     validation: Mapping[str, float] | None = None
     """Main metric → its value on validation, to be held against the test's."""
     stages: Sequence[StageCost | tuple[object, ...]] | None = None
+    """Each output once: those made in this run, and those of earlier runs that were used again."""
+    elapsed: float | None = None
+    """Seconds from the start of the run until the page was written."""
     budget: Mapping[str, float] | None = None
     """Minutes given to each part of the night."""
     learning_curves: Sequence[Mapping[str, float]] | None = None

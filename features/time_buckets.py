@@ -54,10 +54,14 @@ class MomentGrid(NamedTuple):
         Args:
             bucket_us: width of a counter bucket.
             step_us: resolution of the data's times, 0 where they are known to the second.
-            ordinal_until: last moment of wholly ordinal histories; the grid then runs through it.
+            ordinal_until: last moment of wholly ordinal histories; the grid then runs through it, or
+                through the beginning of its bucket where a step is whole buckets, and is the same for
+                histories that have grown by whole steps.
         """
         if ordinal_until is not None:
-            return cls(step_us or DAY, ordinal_until)
+            step = step_us or DAY
+            moment = ordinal_until if step % bucket_us else ordinal_until // bucket_us * bucket_us
+            return cls(step, moment % step)
         return cls(bucket_us * max(1, -(-step_us // bucket_us)))
 
 

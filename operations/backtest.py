@@ -30,6 +30,7 @@ from recsys.data_schemas.config import (
 )
 from recsys.data_schemas.errors import ExitCode, UsageError
 from recsys.features.interactions import DAY, Interactions
+from recsys.features.time_buckets import BUCKETS, MomentGrid
 from recsys.storage.workspace import SIMULATION_PLAN, Workspace
 
 K = 10
@@ -96,6 +97,8 @@ def run_backtest(args: argparse.Namespace) -> int:
 def plan_cuts(config: RecsysConfig, nights: int) -> tuple[list[int], str]:
     """(N + 1 moments in µs, why these): night n trains before cut n and is judged until cut n + 1.
 
+    All lie on the data's grid, where a release is asked in use: all that a night knows is counted then.
+
     The last days where enough users come back in them; otherwise equal shares of the latest events
     that hold enough, because most days of a small or old data set have hardly anybody to judge.
 
@@ -104,8 +107,8 @@ def plan_cuts(config: RecsysConfig, nights: int) -> tuple[list[int], str]:
     """
     from recsys.training.windows import count_returning
 
-    events = _events(config)
-    end = int(events.time[-1]) + 1
+    events, grid = _events(config)
+    end = grid.after(int(events.time[-1]))
     wanted = LEAST_LISTS * nights
     daily = [end - DAY * n for n in range(nights, -1, -1)]
     lists = count_returning(events, tuple(daily[:-1]), end)
@@ -115,7 +118,8 @@ def plan_cuts(config: RecsysConfig, nights: int) -> tuple[list[int], str]:
     for share in SHARES:
         region = events.time[int(len(events) * (1 - share)) :]
         places = np.linspace(0, len(region) - 1, nights + 1).astype(int)
-        cuts = sorted({int(t) for t in region[places[:-1]]})
+        moments = {grid.before(int(t)) for t in region[places[:-1]]}
+        cuts = sorted(cut for cut in moments if cut > events.time[0])
         lists = count_returning(events, tuple(cuts), end)
         if len(cuts) == nights and (lists >= wanted or share == SHARES[-1]):
             said = f"equal shares of the last {share:.0%} of the events, {lists:,} lists of returning users to judge"
@@ -128,8 +132,9 @@ def plan_cuts(config: RecsysConfig, nights: int) -> tuple[list[int], str]:
     )
 
 
-def _events(config: RecsysConfig) -> Interactions:
-    """All accepted events in the order of time, graded as a night grades them."""
+def _events(config: RecsysConfig) -> tuple[Interactions, MomentGrid]:
+    """All accepted events in the order of time, graded as a night grades them, and the moments at which
+    lists are asked for."""
     import tempfile
 
     from recsys.ingestion.tables.ingest import ingest
@@ -140,8 +145,11 @@ def _events(config: RecsysConfig) -> Interactions:
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place) / "tables"
         ingest(config, folder, forgotten=forgotten(Workspace(config.workspace_path)))
-        loaded = load_tables(folder, config).interactions
-        return graded(loaded, config.events.meaning())[0]
+        tables = load_tables(folder, config)
+    resolution = tables.resolution
+    ordinal_until = resolution.ordinal_until if resolution.kind == "ordinal" else None
+    grid = MomentGrid.of(BUCKETS[config.features.bucket], resolution.step, ordinal_until)
+    return graded(tables.interactions, config.events.meaning())[0], grid
 
 
 def elsewhere(config: RecsysConfig) -> RecsysConfig:
@@ -265,6 +273,7 @@ def match(
     from recsys.query import RankingQuery
     from recsys.recommender import LoadedRelease
     from recsys.storage.registry import Registry
+    from recsys.training.night.read_data import graded
     from recsys.training.windows import moments_at
 
     nobody = np.empty(0, np.str_), np.empty(0)
@@ -275,7 +284,7 @@ def match(
         registry.local_path(version), state_folder(config), version=str(version)
     )
     newest = max(Workspace(config.workspace_path).stages.glob("tables/*/tables"), key=_age)
-    events = load_tables(newest, config).interactions
+    events, _ = graded(load_tables(newest, config).interactions, config.events.meaning())
     moments = moments_at(events, cut, end)
     if not len(moments):
         return nobody
@@ -283,7 +292,7 @@ def match(
     users = events.user_ids[moments.user].astype(np.str_)
     lists = []
     for user in users:
-        answer = loaded.answer(RankingQuery(str(user), cut, k=K))
+        answer = loaded.answer(RankingQuery(str(user), cut, k=K, caps=config.serving.caps))
         lists.append((loaded.state.catalogue.indices_of(answer.item_ids), answer.scores))
     return users, ndcg(read(truth, RankedLists.of("champion", lists, K)), K)
 

@@ -68,7 +68,7 @@ def on_events(config: RecsysConfig, first: int, second: int, place: str) -> Same
     leaks = [c for r in runtimes for c in leak_checks(r, held, None) if not c.passed]
     questions = questions_of(WINDOW, newest, held, None, config.evaluation.max_users, config.seed)
     lists = [
-        lists_of_release(loaded, questions, name_of(version))
+        lists_of_release(loaded, questions, name_of(version), config.serving.caps)
         for loaded, version in zip(runtimes, (first, second), strict=True)
     ]
     how = f"the {held.events.n_users:,} users of {place}"

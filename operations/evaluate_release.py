@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from recsys.operations.evaluation_events import EvaluationEvents, ShownEvents
     from recsys.operations.release_queries import BaselineResults, Queries
     from recsys.recommender import LoadedRelease
+    from recsys.rules import ListCaps
 
 MAIN = "recsys"
 EXAMPLE_ITEMS = 8
@@ -175,8 +176,9 @@ def evaluate_events(
     frozen = release_queries.frozen_source(
         config.workspace_path / "stages" / FROZEN_STAGE, loaded.state.catalogue.n_items
     )
-    simple = release_queries.baseline_lists_of(loaded, questions, frozen)
-    own = release_queries.lists_of_release(loaded, questions, MAIN)
+    caps = _caps(config, loaded)
+    simple = release_queries.baseline_lists_of(loaded, questions, frozen, caps)
+    own = release_queries.lists_of_release(loaded, questions, MAIN, caps.limits)
     evaluation = measured(config, loaded, questions, [own, *simple.lists], MAIN)
     if questions.shown is None:
         return EvaluatedRelease(questions, evaluation, simple, own, checks)
@@ -300,7 +302,7 @@ def _context(
     held: "EvaluationEvents",
     evaluated: EvaluatedRelease,
 ) -> Any:
-    from recsys.evaluation.report_context import ReportContext, day_and_time
+    from recsys.evaluation.report_context import CAPS, ReportContext, day_and_time
     from recsys.operations.release_queries import data_end
 
     times, simple = held.events.time, evaluated.simple
@@ -324,7 +326,10 @@ def _context(
             "the model knows events before": day_and_time(data_end(loaded)),
             "lists are asked for at": _moments(evaluated.questions),
         },
-        release={"what is measured": f"the release itself, version {loaded.version}"},
+        release={
+            "what is measured": f"the release itself, version {loaded.version}",
+            CAPS: _caps(config, loaded).in_words(),
+        },
         leak_checks=evaluated.checks,
         alarms=alarms,
         warnings=[*_unknown(held), *evaluated.questions.said, *evaluated.said],
@@ -337,6 +342,14 @@ def _context(
             "nothing to say, for a new user say, is filled up with popular items.",
         ),
     )
+
+
+def _caps(config: RecsysConfig, loaded: "LoadedRelease") -> "ListCaps":
+    """The caps that a service of this config puts on every list of this release."""
+    from recsys.rules import ListCaps
+
+    candidates = int(loaded.bundle.facts["candidates"])
+    return ListCaps(loaded.state.catalogue, config.serving.caps, candidates)
 
 
 def _left_out(rejected: Mapping[str, int]) -> dict[str, object]:

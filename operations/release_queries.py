@@ -12,7 +12,7 @@ Shapes: G groups (questions), N items, K places.
 """
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -46,6 +46,7 @@ from recsys.features.interactions import (
 )
 from recsys.operations.evaluation_events import EvaluationEvents, ShownEvents
 from recsys.query import RankingQuery
+from recsys.rules import ListCaps
 
 if TYPE_CHECKING:
     from recsys.features.protocols import RecallSource
@@ -316,8 +317,10 @@ def _joined(loaded: "LoadedRelease", users: Sequence[str], until: int = FOREVER)
 # -- answers --------------------------------------------------------------------------------------
 
 
-def lists_of_release(loaded: "LoadedRelease", questions: Queries, name: str) -> RankedLists:
-    """A release's own lists, asked as a service would ask."""
+def lists_of_release(
+    loaded: "LoadedRelease", questions: Queries, name: str, caps: Mapping[str, int]
+) -> RankedLists:
+    """A release's own lists, asked as a service with these caps would ask."""
     from recsys.storage.progress import Reporter
 
     catalogue, scored = loaded.state.catalogue, []
@@ -328,6 +331,7 @@ def lists_of_release(loaded: "LoadedRelease", questions: Queries, name: str) -> 
                 int(questions.now[group]),
                 k=LIST_LENGTH,
                 items=_asked(loaded, questions, group),
+                caps=caps,
                 context=_said(questions, group),
             )
             answer = loaded.answer(ask)
@@ -382,16 +386,20 @@ def popularity_at(loaded: "LoadedRelease", questions: Queries) -> PopularityAt:
 
 
 def baseline_lists_of(
-    loaded: "LoadedRelease", questions: Queries, frozen: "RecallSource | None"
+    loaded: "LoadedRelease",
+    questions: Queries,
+    frozen: "RecallSource | None",
+    caps: ListCaps,
 ) -> BaselineResults:
-    """The baselines as of the first question: they see what was known then and nothing else."""
+    """The baselines as of the first question: they see what was known then and nothing else, and are
+    capped as the release's lists are."""
     start = int(questions.now.min())
     before = _joined(loaded, loaded.state.user_ids(), start)
     found = BaselineResults(popularity=baselines.popularity_of(before, before.n_items))
     if questions.shown is not None:
         _of_shown(found, questions)
         return found
-    _from_events(found, loaded, questions, before, start)
+    _from_events(found, loaded, questions, before, start, caps.depth(LIST_LENGTH))
     popular = found.lists[0].items
     for name, source in loaded.recall.proposing.items():
         label = "text alone" if name == "text" else name
@@ -403,6 +411,10 @@ def baseline_lists_of(
         )
     else:
         found.attempt(FROZEN, partial(_single_source, FROZEN, frozen, loaded, questions, popular))
+    found.lists = [
+        RankedLists(made.name, *caps.cut(made.items, made.scores, LIST_LENGTH))
+        for made in found.lists
+    ]
     return found
 
 
@@ -425,10 +437,11 @@ def _from_events(
     questions: Queries,
     before: Interactions,
     start: int,
+    length: int,
 ) -> None:
     catalogue, n, past = loaded.state.catalogue, before.n_items, questions.past
     offered = catalogue.available
-    found.lists.append(baselines.popular(before, past, LIST_LENGTH, n_items=n, offered=offered))
+    found.lists.append(baselines.popular(before, past, length, n_items=n, offered=offered))
     if loaded.bundle.facts["windows"]["scheme"] == "ordinal":
         why = "timestamps carry order only, so nothing is recent"
         found.absent |= {"recent popularity": why, "most recent": why}
@@ -436,13 +449,13 @@ def _from_events(
     found.attempt(
         "recent popularity",
         lambda: baselines.recently_popular(
-            before, past, LIST_LENGTH, n_items=n, now=start, offered=offered
+            before, past, length, n_items=n, now=start, offered=offered
         ),
     )
     found.attempt(
         "most recent",
         lambda: baselines.newest(
-            before, past, LIST_LENGTH, n_items=n, now=start, created_at=catalogue.created_at,
+            before, past, length, n_items=n, now=start, created_at=catalogue.created_at,
             offered=offered,
         ),
     )  # fmt: skip
@@ -484,19 +497,20 @@ def _fitted(
 def _single_source(
     name: str, source: "RecallSource", loaded: "LoadedRelease", questions: Queries, popular: Ints
 ) -> RankedLists:
-    """One source's lists, filled up with popular items where it has nothing to say."""
+    """One source's lists, as long as those of popular items, which fill it up where it has nothing to
+    say."""
     from recsys.training.night.test_lists import fill_up
 
-    state = loaded.state
+    state, length = loaded.state, popular.shape[1]
     blocked, scored = state.catalogue.blocked.copy(), []
     base = blocked.copy()
     for user, now in zip(questions.users, questions.now.tolist(), strict=True):
         history = state.history(user, now)
         blocked[history.item] = 1
-        found = source.recall(history, LIST_LENGTH, now, blocked)
+        found = source.recall(history, length, now, blocked)
         blocked[history.item] = base[history.item]
         scored.append((found.items, found.scores))
-    lists = RankedLists.of(name, scored, LIST_LENGTH)
+    lists = RankedLists.of(name, scored, length)
     return RankedLists(name, fill_up(lists.items, popular), lists.scores)
 
 

@@ -5,6 +5,7 @@ Shapes: N items of the catalogue, n candidates, d dimensions of an item vector.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ import numpy.typing as npt
 from recsys.data_schemas import columns as c
 from recsys.data_schemas.errors import UsageError
 from recsys.features.catalogue import Catalogue
-from recsys.features.interactions import Floats
+from recsys.features.interactions import Floats, Ints
 from recsys.features.protocols import Mask
 
 DIVERSE_HEAD = 200
@@ -110,6 +111,48 @@ class Caps:
                 chosen.append(row)
                 self.take(row)
         return np.array(chosen, np.int64)
+
+
+@dataclass(frozen=True)
+class ListCaps:
+    """A shop's own caps on lists made in bulk, as its service puts them on each answer."""
+
+    catalogue: Catalogue
+    limits: Mapping[str, int]
+    """As `Caps` takes them; empty where nothing is capped."""
+    candidates: int
+    """Items that stand to choice for an answer."""
+
+    def depth(self, k: int) -> int:
+        """How long lists must be for `cut` to find k items in them."""
+        return max(k, self.candidates) if self.limits else k
+
+    def cut(self, items: npt.NDArray[np.int32], scores: Floats, k: int) -> tuple[Ints, Floats]:
+        """The first k of each list that the caps leave room for.
+
+        Args:
+            items: int32[M, depth(k)], best first, -1 where a list has ended.
+            scores: float32[M, depth(k)].
+
+        Returns:
+            (int32[M, k], float32[M, k]), padded with -1 and -inf.
+        """
+        if not self.limits:
+            return items[:, :k], scores[:, :k]
+        kept = np.full((len(items), k), -1, np.int32)
+        of_kept = np.full((len(items), k), -np.inf, np.float32)
+        for row, listed in enumerate(items):
+            held = np.flatnonzero(listed >= 0)
+            caps = Caps(self.catalogue, self.limits, listed[held])
+            chosen = held[caps.first(np.arange(len(held)), k)]
+            kept[row, : len(chosen)] = listed[chosen]
+            of_kept[row, : len(chosen)] = scores[row, chosen]
+        return kept, of_kept
+
+    def in_words(self) -> str:
+        """`at most 3 of one category`; of no cap, that there is none."""
+        said = [f"at most {most} of one {column}" for column, most in self.limits.items()]
+        return ", ".join(said) or "none"
 
 
 def _codes_to_cap(catalogue: Catalogue, column: str) -> npt.NDArray[np.int32]:

@@ -87,6 +87,16 @@ def human_bytes(count: float) -> str:
     return f"{count:.1f} TB"
 
 
+def human_seconds(seconds: float) -> str:
+    """`8.2 s`, `22 min 12 s`, `1 h 05 min`."""
+    if seconds < 90:
+        return f"{seconds:.1f} s"
+    whole = int(seconds)
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
 @contextmanager
 def explain_disk_full(path: Path, what: str | None = None) -> Iterator[None]:
     """Turn a full disk, however a library words it, into `DiskFull`."""

@@ -43,8 +43,6 @@ from recsys.features.time_buckets import MomentGrid
 
 MINUTE = 60 * SECOND
 HOURLY = MomentGrid(HOUR)
-LEAST_STEPS = 3
-"""Steps of the grid that the data must span for one to be cut into."""
 REGION_SHARES = (0.1, 0.2, 0.35, 0.6)
 """Shares of the events, from the end, in which cuts may lie; the smallest that gives enough."""
 ENOUGH_MOMENTS = 4000
@@ -52,6 +50,11 @@ CUT_COUNTS = (6, 12, 24)
 FEW_MOMENTS = 400
 """Returning users' moments wanted in all cuts together before their number is raised (assumed:
 a third of them is tested, and fewer than a hundred tested users decide nothing)."""
+LEAST_MOMENTS = 20
+"""Moments below which the ranker's windows or the test are empty for all purposes (assumed); cuts are
+then placed by where people did something new, not by shares of the events."""
+EXCEPTIONS = 0.05
+"""Share of events with a date of their own up to which data counts as ordinal (assumed)."""
 
 
 @dataclass(frozen=True)
@@ -165,6 +168,52 @@ class Moments:
         )
 
 
+@dataclass(frozen=True)
+class FirstPositives:
+    """P pairs of a user and an item with a positive event: what moments can be made of.
+
+    A cut up to the first event on the item leaves it new to the user, and relevant where the first
+    positive one lies in the cut's window.
+    """
+
+    user: Ints
+    first_event: Longs
+    """The pair's first event, µs."""
+    first_positive: Longs
+    """Its first positive event, µs."""
+
+    @classmethod
+    def of(cls, interactions: Interactions) -> "FirstPositives":
+        """Of all events, which come in the order of time."""
+        pair = interactions.user.astype(np.int64) * interactions.n_items + interactions.item
+        pairs, first = np.unique(pair, return_index=True)
+        positive = np.flatnonzero(interactions.grade > 0)
+        of_pair, best = np.unique(pair[positive], return_index=True)
+        first_event = interactions.time[first[np.searchsorted(pairs, of_pair)]]
+        user = (of_pair // interactions.n_items).astype(np.int32)
+        return cls(user, first_event, interactions.time[positive[best]])
+
+    def before(self, time: int) -> "FirstPositives":
+        """Those whose positive event lies before a time."""
+        early = self.first_positive < time
+        return FirstPositives(self.user[early], self.first_event[early], self.first_positive[early])
+
+    def moments(self, cut: int, label_end: int) -> int:
+        """How many moments `moments_at` gives."""
+        inside = (self.first_event >= cut) & (self.first_positive < label_end)
+        return len(np.unique(self.user[inside]))
+
+    def latest(self, wanted: int, grid: MomentGrid) -> int | None:
+        """The latest moment of the grid from which on `wanted` users first meet an item that they then act
+        on positively; None without so many."""
+        users, place = np.unique(self.user, return_inverse=True)
+        if not 0 < wanted <= len(users):
+            return None
+        last = np.full(len(users), np.iinfo(np.int64).min)
+        np.maximum.at(last, place, self.first_event)
+        return grid.before(int(np.sort(last)[-wanted]))
+
+
 def plan_windows(
     interactions: Interactions,
     config: WindowsConfig,
@@ -172,15 +221,20 @@ def plan_windows(
     ordinal_until: int | None,
     bucket: int = HOUR,
     step: int = 0,
+    ordinal_step: int = 0,
 ) -> Windows:
     """Choose scheme and cuts from the data.
+
+    Whatever the data, the ranker has a window where two moments, with something before the first, have
+    somebody who acts positively on something new.
 
     Args:
         interactions: all accepted events.
         config: the caller's wishes.
         ordinal_until: time up to and including which timestamps are ordinal only; None if never.
         bucket: width of a counter bucket, µs.
-        step: unit of the data's times or the fixed step of ordinal histories, µs; 0 for seconds.
+        step: unit of the data's times, µs; 0 for seconds.
+        ordinal_step: step of the histories up to `ordinal_until`, µs; 0 for a day.
 
     Raises:
         DataRefused: fewer than two moments in time, so that nothing can be held out, or nothing
@@ -195,22 +249,41 @@ def plan_windows(
             expected="events at two or more moments",
             fix="give events with their real times",
         )
-    wholly_ordinal = ordinal_until is not None and (times > ordinal_until).mean() < 0.05
-    if config.scheme == "ordinal" or (config.scheme == "auto" and wholly_ordinal):
-        last = int(times.max())
-        windows = _ordinal_windows(interactions, MomentGrid.of(bucket, step, last))
+    firsts = FirstPositives.of(interactions)
+    later = 1.0 if ordinal_until is None else float((times > ordinal_until).mean())
+    if config.scheme == "ordinal" or (config.scheme == "auto" and later < EXCEPTIONS):
+        last = common_end(interactions, ordinal_until)
+        grid = MomentGrid.of(bucket, ordinal_step, last)
+        windows = _ordinal_windows(interactions, last, grid)
+        windows = _with_ranker(interactions, firsts, windows, None)
     else:
-        grid = _fine_enough(MomentGrid.of(bucket, step), times)
-        windows = _time_windows(interactions, config, grid, ordinal_until)
-    _refuse_without_a_test(interactions, windows)
+        grid = MomentGrid.of(bucket, step)
+        windows = _time_windows(interactions, firsts, config, grid, ordinal_until)
+    _refuse_without_a_test(interactions, firsts, windows)
+    if not windows.ranker:
+        why = f"{windows.why}; no window is left for the ranker: between the first events and the "
+        windows = replace(windows, why=f"{why}test nobody acts positively on anything new")
     return windows
 
 
-def _refuse_without_a_test(interactions: Interactions, windows: Windows) -> None:
+def common_end(interactions: Interactions, until: int | None) -> int:
+    """The moment (µs), at most `until`, at which most users have their last event up to `until`.
+
+    Where histories end together this is where, whatever a few others do.
+    """
+    events = interactions if until is None else interactions.where(interactions.time <= until)
+    last = np.full(interactions.n_users, np.iinfo(np.int64).min)
+    np.maximum.at(last, events.user, events.time)
+    moments, users = np.unique(last[np.unique(events.user)], return_counts=True)
+    return int(moments[len(users) - 1 - np.argmax(users[::-1])])
+
+
+def _refuse_without_a_test(
+    interactions: Interactions, firsts: FirstPositives, windows: Windows
+) -> None:
     """Before hours of work: lists must have something to be judged by."""
-    for cut in windows.test:
-        if len(moments_at(interactions, cut, windows.label_end(cut))):
-            return
+    if _moments_of(firsts, windows)[1]:
+        return
     start = np.datetime64(windows.test[0], "us").astype("datetime64[s]")
     raise DataRefused(
         "nothing can be tested",
@@ -223,26 +296,39 @@ def _refuse_without_a_test(interactions: Interactions, windows: Windows) -> None
     )
 
 
-def _fine_enough(grid: MomentGrid, times: Longs) -> MomentGrid:
-    """The grid, or a finer one where all events lie within three of its steps: then there is nothing
-    to train on and to test otherwise, and a bucket has to be cut."""
-    span = int(times.max() - times.min())
-    finer = (grid, *(MomentGrid(step) for step in (MINUTE, SECOND) if step < grid.step))
-    return next((g for g in finer if span >= LEAST_STEPS * g.step), MomentGrid(1))
-
-
-def _ordinal_windows(interactions: Interactions, grid: MomentGrid) -> Windows:
-    last = grid.origin
-    cuts = tuple(c for c in (last - grid.step, last) if c > interactions.time.min())
+def _ordinal_windows(interactions: Interactions, last: int, grid: MomentGrid) -> Windows:
+    first, final = int(interactions.time.min()), grid.before(last)
+    cuts = tuple(c for c in (final - grid.step, final) if c > first) or (grid.after(first),)
     why = (
         "timestamps carry order only (every history ends at the same moment), so each user's last "
         "event is the test and the one before it trains the ranker"
     )
-    return Windows("ordinal", why, cuts, grid.after(last), max(0, len(cuts) - 1), grid)
+    end = grid.after(int(interactions.time.max()))
+    return Windows("ordinal", why, cuts, end, len(cuts) - 1, grid)
 
 
 def _time_windows(
     interactions: Interactions,
+    firsts: FirstPositives,
+    config: WindowsConfig,
+    grid: MomentGrid,
+    ordinal_until: int | None,
+) -> Windows:
+    """Windows on the grid of the data, or on a finer one where all of it lies within so few steps that
+    nothing would be left to train on: then a counter's bucket has to be cut."""
+    rolling = [_rolling_windows(interactions, firsts, config, grid, ordinal_until)]
+    for step in (MINUTE, SECOND, 1):
+        if rolling[-1].ranker:
+            return rolling[-1]
+        if step < grid.step:
+            finer = MomentGrid(step)
+            rolling.append(_rolling_windows(interactions, firsts, config, finer, ordinal_until))
+    return rolling[-1] if rolling[-1].ranker else rolling[0]
+
+
+def _rolling_windows(
+    interactions: Interactions,
+    firsts: FirstPositives,
     config: WindowsConfig,
     grid: MomentGrid,
     ordinal_until: int | None,
@@ -260,13 +346,74 @@ def _time_windows(
 
     for share in REGION_SHARES:
         cuts, moments = cut(share, counts[0])
-        if moments >= ENOUGH_MOMENTS:
-            return _described(cuts, end, moments, share, grid)
-    for count in counts:
-        cuts, moments = cut(REGION_SHARES[-1], count)
-        if moments >= FEW_MOMENTS:
+        # Where much of the data lies at one moment, all cuts may fall onto it.
+        if moments >= ENOUGH_MOMENTS and len(cuts) > 1:
             break
-    return _described(cuts, end, moments, REGION_SHARES[-1], grid)
+    else:
+        for count in counts:
+            cuts, moments = cut(REGION_SHARES[-1], count)
+            if moments >= FEW_MOMENTS:
+                break
+    windows = _described(cuts, end, moments, share, grid)
+    return _with_ranker(interactions, firsts, windows, ordinal_until)
+
+
+def _with_ranker(
+    interactions: Interactions, firsts: FirstPositives, windows: Windows, ordinal_until: int | None
+) -> Windows:
+    """The windows, or two cuts in their place where the ranker or the test would have next to nothing;
+    without the ranker's cuts where there is nothing at all."""
+    found = _moments_of(firsts, windows)
+    if min(found) >= LEAST_MOMENTS:
+        return windows
+    floors = [int(interactions.time.min())]
+    if ordinal_until is not None and windows.scheme == "time":
+        floors.insert(0, ordinal_until)
+    why = (
+        "cuts at equal shares of the events would leave the ranker or the test next to nothing, so one "
+        "is placed for each where enough people did something new"
+    )
+    for floor in floors:
+        cuts = _two_cuts(firsts, windows.grid, floor)
+        if not cuts:
+            continue
+        other = replace(windows, cuts=cuts, first_test=len(cuts) - 1, why=why)
+        counted = _moments_of(firsts, other)
+        if _worth(counted) > _worth(found):
+            windows, found = other, counted
+    if not found[0]:
+        return replace(windows, cuts=windows.test, first_test=0)
+    return windows
+
+
+def _worth(found: tuple[int, int]) -> tuple[int, int]:
+    """What windows are preferred by: the moments of the worse side, up to enough, then the test's."""
+    return min(*found, LEAST_MOMENTS), min(found[1], LEAST_MOMENTS)
+
+
+def _moments_of(firsts: FirstPositives, windows: Windows) -> tuple[int, int]:
+    """How many moments the ranker's windows have, and the test's."""
+    ranker, test = (
+        sum(firsts.moments(cut, windows.label_end(cut)) for cut in cuts)
+        for cuts in (windows.ranker, windows.test)
+    )
+    return ranker, test
+
+
+def _two_cuts(firsts: FirstPositives, grid: MomentGrid, floor: int) -> tuple[int, ...]:
+    """The latest cuts after `floor` (µs) for the ranker and for the test that give both enough moments,
+    or as many as can be had; only the test's where nothing is left for the ranker, none for neither."""
+    once: tuple[int, ...] = ()
+    wanted = FEW_MOMENTS
+    while wanted:
+        test = firsts.latest(wanted, grid)
+        if test is not None and test > floor:
+            once = once or (test,)
+            ranker = firsts.before(test).latest(wanted, grid)
+            if ranker is not None and ranker > floor:
+                return ranker, test
+        wanted //= 2
+    return once
 
 
 def _spread(times: Longs, start: int, count: int, grid: MomentGrid) -> tuple[int, ...]:
@@ -274,9 +421,9 @@ def _spread(times: Longs, start: int, count: int, grid: MomentGrid) -> tuple[int
     each with an event at or after it."""
     region = times[np.searchsorted(times, start) :]
     places = (np.arange(count) * len(region) / count).astype(np.int64)
-    cuts = sorted({grid.after(int(t)) for t in region[places]})
+    cuts = sorted({grid.after(int(t)) for t in region[places]}) if len(region) else []
     inside = tuple(cut for cut in cuts if cut <= times[-1])
-    return inside or (grid.after(int(times[-1])) - grid.step,)
+    return inside or (grid.before(int(times[-1])),)
 
 
 def count_returning(interactions: Interactions, cuts: tuple[int, ...], end: int) -> int:

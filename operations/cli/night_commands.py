@@ -18,7 +18,7 @@ OUTCOMES: "dict[str, Outcome]" = {
     "challenger": "challenger",
     "reject": "refused",
 }
-SHOWN = ("ndcg@10", "recall@10", "recall@100", "mrr", "auc", "coverage@100")
+SHOWN = ("ndcg@10", "recall@10", "recall@100", "mrr", "coverage@100")
 """Columns of the printed table, where they were measured."""
 
 

@@ -19,6 +19,8 @@ class Meter:
     """Context manager that measures its block; `seconds` and `peak_mb` are set at its end."""
 
     seconds = 0.0
+    own_seconds = 0.0
+    """Without what is measured by others inside; set by whoever knows of them."""
     peak_mb = 0.0
 
     def __init__(self) -> None:

@@ -9,7 +9,7 @@ repeated night does nothing and a changed setting redoes exactly what depends on
 import contextlib
 import json
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -57,7 +57,7 @@ class StageResult:
     """Whether a kept output was used (in a dry run: would be used)."""
     reason: str
     seconds: float = 0.0
-    """Of the run that made the output, also when skipped now."""
+    """Of the run that made the output, also when skipped now; without the stages run inside it."""
     peak_mb: float = 0.0
     bytes: int = 0
 
@@ -92,7 +92,25 @@ class StageRunner:
         self._reporter = reporter if reporter is not None else Reporter()
         self._met: dict[StageId, None] = {}
         """Stages and keys of this run so far, in order."""
+        self._inside: list[float] = []
+        """Of each stage that is running, outermost first: seconds spent in stages inside it."""
         self._run = run or f"{datetime.now(UTC):%Y%m%dT%H%M%S.%f}"
+
+    @property
+    def outputs(self) -> list[StageResult]:
+        """Each output of this run once, as it was first met: one that was made in this run and then
+        asked for again is no output of an earlier one."""
+        first: dict[StageId, StageResult] = {}
+        for result in self.results:
+            first.setdefault((result.name, result.key), result)
+        return list(first.values())
+
+    @property
+    def spent(self) -> tuple[float, float]:
+        """Seconds: of the stages that this run did, and what the outputs of earlier runs that it used
+        cost when they were made."""
+        now = sum(result.seconds for result in self.outputs if not result.skipped)
+        return now, sum(result.seconds for result in self.outputs if result.skipped)
 
     @property
     def used(self) -> dict[str, str]:
@@ -191,12 +209,12 @@ class StageRunner:
                 else:
                     aside.unlink(missing_ok=True)
             try:
-                with Meter() as meter:
+                with self._metered() as meter:
                     facts = _as_read_again(action(part) or {})
                 result = replace(
                     plan,
                     facts=facts,
-                    seconds=round(meter.seconds, 3),
+                    seconds=round(meter.own_seconds, 3),
                     peak_mb=round(meter.peak_mb, 1),
                     bytes=folder_bytes(part),
                 )
@@ -210,6 +228,20 @@ class StageRunner:
             f"{human_bytes(result.bytes)} ({plan.key[:8]})"
         )
         return result
+
+    @contextlib.contextmanager
+    def _metered(self) -> Iterator[Meter]:
+        """Measures a stage; `own_seconds` leave out what the stages inside it took, which are counted
+        under their own names."""
+        self._inside.append(0.0)
+        meter = Meter()
+        try:
+            with meter:
+                yield meter
+        finally:
+            meter.own_seconds = max(0.0, meter.seconds - self._inside.pop())
+            if self._inside:
+                self._inside[-1] += meter.seconds
 
     def _finish(self, part: Path, result: StageResult, identity: dict[str, Any]) -> None:
         marker = {

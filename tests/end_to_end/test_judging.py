@@ -190,8 +190,8 @@ def test_replayed_over_http_the_moments_get_the_scores_of_the_evaluation(workspa
     asked = {}
     answer = release_queries.lists_of_release
 
-    def remembered(loaded, questions, name):
-        lists = answer(loaded, questions, name)
+    def remembered(loaded, questions, name, caps):
+        lists = answer(loaded, questions, name, caps)
         ids = [[loaded.state.catalogue.id_of(int(i)) for i in row if i >= 0] for row in lists.items]
         for user, now, row, scores in zip(
             questions.users, questions.now, ids, lists.scores, strict=True

@@ -70,6 +70,15 @@ def test_shares_and_words() -> None:
     assert drift.vocabulary("titles", ["a"], []).value == 0.0
 
 
+def test_only_a_rise_of_the_unknown_is_a_finding() -> None:
+    fallen, risen = drift.rise("new users", 0.6, 0.1), drift.rise("new users", 0.1, 0.6)
+    assert (fallen.level, fallen.value) == ("ok", 0.0)
+    assert fallen.detail == "from 60.0% to 10.0%"
+    assert (risen.level, risen.value) == ("stop", pytest.approx(0.5))
+    assert drift.rise("new users", 0.1, 0.25).level == "warn"
+    assert drift.share("missing", 0.6, 0.1).level == "stop"  # either way for other shares
+
+
 def test_the_worst_comes_first() -> None:
     rows = [drift.share("a", 0, 0.01), drift.share("b", 0, 0.9), drift.share("c", 0, 0.2)]
     assert [r["what"] for r in drift.summary(rows)] == ["b", "c", "a"]

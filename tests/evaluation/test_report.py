@@ -33,6 +33,7 @@ from recsys.evaluation.report import (
     verdict,
     write_report,
 )
+from recsys.evaluation.report_context import DROP, WARN
 
 ITEMS = 200
 
@@ -294,6 +295,14 @@ def test_page_says_everything_it_was_given(full_page: str) -> None:
     assert "did not hand over" not in words
 
 
+def test_a_metric_that_reads_worse_than_chance_is_not_in_the_first_table(full_page: str) -> None:
+    tables = full_page.split("<table")
+    first = next(t for t in tables if "Means over lists" in t)
+    every = next(t for t in tables if "<caption>All metrics" in t)
+    assert ">auc<" not in first
+    assert ">auc<" in every
+
+
 def test_every_cell_of_a_table_is_filled(full_page: str) -> None:
     """A generator used up by the first row once left a table half blank."""
     import re
@@ -313,11 +322,14 @@ def test_runs_of_one_stage_are_one_row(evaluation: Evaluation) -> None:
         StageCost("als", 1.0, 100.0, 1_000_000),
         ("als", 2.5, 300.0, 2_000_000, True),
         ("ranker", 4.0),
+        ("encoder", 1332.0, 900.0, 5_000_000, True),
     ]
-    page = Page(render(evaluation, ReportContext(stages=stages))).words
-    assert "als 3.5 s 300 MB 3.0 MB 2 runs, 1 unchanged, earlier output used" in page
-    assert "ranker 4.0 s — — —" in page
-    assert "together 7.5 s" in page
+    page = Page(render(evaluation, ReportContext(stages=stages, elapsed=513.0))).words
+    assert "als 1.0 s 2.5 s 100 MB 1.0 MB 2 outputs, 1 unchanged, earlier output used" in page
+    assert "ranker 4.0 s — — — —" in page
+    assert "encoder — 22 min 12 s — — unchanged, earlier output used" in page
+    assert "together 5.0 s 22 min 14 s" in page  # what was kept took no time tonight
+    assert "until this page was written the night took 8 min 33 s." in page
 
 
 @pytest.mark.usefixtures("undrawn")
@@ -329,6 +341,24 @@ def test_off_policy_estimates_or_their_refusal_are_shown(evaluation: Evaluation)
     words = Page(render(evaluation, ReportContext(off_policy=refused))).words
     assert "No estimate is given: only 3 effective choices" in words
     assert "snips" not in words
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_what_refuses_nothing_is_no_alarm(evaluation: Evaluation) -> None:
+    """A red “leak suspected” once stood beside a gate that had passed it as no leak."""
+    checks = [
+        Check("no feature is stronger in training", False, "age (AUC .9, .7)", WARN),
+        Check("created_at is its own", False, "it is the first event", DROP),
+    ]
+    assert not any(check.refuses for check in checks)
+    context = ReportContext(leak_checks=checks)
+    assert alarms(evaluation, context) == []
+    words = Page(render(evaluation, context)).words
+    care = words[words.rindex("Read with care") : words.index("Means over lists")]
+    assert "no feature is stronger in training: not so, age (AUC .9, .7)" in care
+    assert "worth a look" in words
+    assert "left out" in words
+    assert "Leak suspected" not in words
 
 
 @pytest.mark.usefixtures("undrawn")

@@ -8,7 +8,8 @@ import pytest
 
 from recsys.data_schemas.config import parse_config
 from recsys.data_schemas.errors import UsageError
-from recsys.features.interactions import DAY
+from recsys.features.interactions import DAY, HOUR
+from recsys.features.time_buckets import MomentGrid
 from recsys.operations import backtest
 from recsys.operations.backtest import (
     NightQuality,
@@ -50,15 +51,17 @@ def test_cuts_are_days_or_equal_shares_that_hold_enough_lists(config, monkeypatc
         each = np.arange(len(times))
         events = interactions_of(each % users, each, n_items=len(times))
         events = replace(events, time=np.sort(times).astype(np.int64))
-        monkeypatch.setattr(backtest, "_events", lambda _: events)
-        return plan_cuts(config, nights)
+        monkeypatch.setattr(backtest, "_events", lambda _: (events, MomentGrid(HOUR)))
+        cuts, why = plan_cuts(config, nights)
+        assert all(cut % HOUR == 0 for cut in cuts)
+        return cuts, why
 
     cuts, why = planned(np.random.default_rng(1).integers(0, 40 * DAY, 4000), 50, 14)
     assert np.diff(cuts).tolist() == [DAY] * 14
     assert "the last 14 days, " in why
     sparse = np.arange(400) * 30 * DAY
     cuts, why = planned(sparse, 50, 4)
-    assert (cuts[-1], len(cuts)) == (sparse[-1] + 1, 5)
+    assert (cuts[-1], len(cuts)) == (sparse[-1] + HOUR, 5)
     assert cuts[0] == sparse[320]
     assert why.startswith(
         "equal shares of the last 20% of the events, 80 lists of returning users to judge"
@@ -68,7 +71,7 @@ def test_cuts_are_days_or_equal_shares_that_hold_enough_lists(config, monkeypatc
     assert cuts[0] == sparse[200]
     assert "last 50%" in why
     with pytest.raises(UsageError, match="too few moments"):
-        planned([1, 1, 1, 2], 2, 3)
+        planned([1, 1, 1, HOUR], 2, 3)
 
 
 def test_the_reason_is_what_spoke_against_or_how_it_compared():
@@ -123,6 +126,38 @@ def test_every_seventh_version_stands_for_a_weekly_retraining(config, monkeypatc
     monkeypatch.setattr(backtest, "compare", lambda *_: {})
     assert backtest.run_backtest(SimpleNamespace(nights=9, config="c")) == 0
     assert asked == [None, 1, 1, 1, 1, 1, 1, None, 8]
+
+
+def test_a_log_of_views_alone_is_judged_as_its_nights_graded_it(
+    config, monkeypatch, interactions_of
+):
+    """No event type is graded positive there, so a night counts every event; so must the judge."""
+    views = interactions_of([0, 1, 0, 1], [0, 1, 2, 3])
+    views = replace(
+        views, kinds=("view",), weight=np.ones(4, np.float32), grade=np.zeros(4, np.int8)
+    )
+    (config.workspace_path / "stages" / "tables" / "k" / "tables").mkdir(parents=True)
+    asked = []
+
+    class Release:
+        state = SimpleNamespace(catalogue=SimpleNamespace(indices_of=lambda ids: np.array(ids)))
+
+        def answer(self, query):
+            asked.append(query)
+            return SimpleNamespace(item_ids=[2, 9], scores=np.array([1.0, 0.5]))
+
+    stand_ins = {
+        "recsys.ingestion.tables.load.load_tables": lambda *_: SimpleNamespace(interactions=views),
+        "recsys.operations.open_release.state_folder": lambda _: config.workspace_path,
+        "recsys.recommender.LoadedRelease.open": lambda *_, **__: Release(),
+        "recsys.storage.registry.Registry": lambda _: SimpleNamespace(local_path=lambda _: None),
+    }
+    for name, stand_in in stand_ins.items():
+        monkeypatch.setattr(name, stand_in)
+    users, ndcg = backtest.match(config, 1, 2 * DAY, 4 * DAY)
+    assert list(users) == ["u0", "u1"]
+    assert ndcg.tolist() == [1.0, 0.0]
+    assert [(query.user_id, query.now) for query in asked] == [("u0", 2 * DAY), ("u1", 2 * DAY)]
 
 
 def test_the_page_and_the_table(config):

@@ -6,7 +6,7 @@ import pytest
 
 from recsys.data_schemas.errors import UsageError
 from recsys.features.catalogue import Catalogue
-from recsys.rules import Caps, allowed_by, diversify
+from recsys.rules import Caps, ListCaps, allowed_by, diversify
 
 CATALOGUE = Catalogue.from_table(
     pa.table(
@@ -70,6 +70,28 @@ def test_no_value_takes_more_than_its_cap(caps, k, kept):
     # Diversity over items that are like nothing is the plain order, and keeps the same caps.
     spread = diversify(SCORE, NO_VECTORS, k, 0.5, Caps(CATALOGUE, caps, ITEMS))
     assert names(spread) == kept
+
+
+def test_lists_in_bulk_are_capped_as_one_answer_is():
+    caps = ListCaps(CATALOGUE, {"category": 1}, candidates=6)
+    assert (caps.depth(3), caps.depth(9)) == (6, 9)
+    orders = [ITEMS, ITEMS[::-1], np.array([1, 3, -1, -1, -1, -1], np.int32)]
+    items, scores = caps.cut(np.stack(orders), np.tile(SCORE.astype("f4"), (3, 1)), 3)
+    for order, listed in zip(orders, items, strict=True):
+        held = order[order >= 0]
+        kept = held[Caps(CATALOGUE, {"category": 1}, held).first(np.arange(len(held)), 3)]
+        assert names(listed[listed >= 0]) == names(kept)
+    assert items.tolist() == [[0, 3, 4], [5, 4, 2], [1, 3, -1]]
+    assert scores[:2].tolist() == [[6, 3, 2], [6, 5, 3]]
+    assert scores[2].tolist() == [6, 5, -np.inf]
+    assert caps.in_words() == "at most 1 of one category"
+
+
+def test_without_caps_lists_stay_as_they_are():
+    caps = ListCaps(CATALOGUE, {}, candidates=6)
+    assert caps.depth(3) == 3
+    assert caps.cut(np.stack([ITEMS]), np.stack([SCORE]), 3)[0].tolist() == [[0, 1, 2]]
+    assert caps.in_words() == "none"
 
 
 def test_diversity_holds_likeness_against_the_next():

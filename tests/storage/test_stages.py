@@ -1,6 +1,7 @@
 import io
 import json
 import os
+import time
 
 import pytest
 
@@ -184,6 +185,35 @@ def test_cost_is_measured_and_kept(night):
     assert (again.seconds, again.bytes) == (first.seconds, 1000)
     assert again.cost == {"seconds": 0.0, "peak_mb": 0.0, "bytes": 0.0}
     assert first.cost["bytes"] == 1000
+
+
+def test_what_is_kept_from_earlier_is_no_cost_of_tonight(night):
+    def slow(seconds):
+        def action(out):
+            time.sleep(seconds)
+
+        return action
+
+    night().run("tables", {}, slow(0.3))
+    runner = night()
+
+    def lists(out):
+        runner.run("als", {}, slow(0.2))
+        time.sleep(0.1)
+
+    runner.run("tables", {}, slow(0.3))
+    runner.run("lists", {}, lists)
+    for _ in range(3):  # asked for again by others of the same night
+        assert runner.run("als", {}, slow(0.2)).skipped
+    assert [(r.name, r.skipped) for r in runner.outputs] == [
+        ("tables", True),
+        ("als", False),
+        ("lists", False),
+    ]
+    als, own = runner.outputs[1].seconds, runner.outputs[2].seconds
+    assert als >= 0.2
+    assert 0.1 <= own < als + 0.1  # the source fitted inside the stage is not counted twice
+    assert runner.spent == (pytest.approx(als + own), runner.outputs[0].seconds)
 
 
 def test_what_a_run_used_survives_collection(night, workspace):

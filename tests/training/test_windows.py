@@ -2,13 +2,16 @@
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from recsys.data_schemas.config import WindowsConfig
+from recsys.data_schemas.config import FeaturesConfig, WindowsConfig
 from recsys.data_schemas.errors import DataRefused
 from recsys.features.interactions import DAY
+from recsys.ingestion.tables.resolution import Resolution
+from recsys.training.night.window_plan import windows_of
 from recsys.training.windows import Windows, plan_windows
 
 
@@ -66,6 +69,25 @@ def test_cuts_stay_while_little_has_come_since():
     assert windows.longer(99, times, growth=0.1, days=1) is None  # a night of the past
     late = 100 + 2 * DAY
     assert windows.longer(late, np.append(times[:100], late - 1), growth=0.1, days=1) is None
+
+
+def test_a_kept_plan_without_a_window_for_the_ranker_gives_way(interactions_of, tmp_path):
+    """It would be kept for a week although there is something to learn from by now."""
+    pointer = tmp_path / "windows.json"
+    night = SimpleNamespace(
+        config=SimpleNamespace(windows=WindowsConfig(), features=FeaturesConfig()),
+        section=lambda name: {},
+        workspace=SimpleNamespace(window_plan=pointer),
+    )
+    seconds = Resolution("seconds", None, "")
+    events = at_days(interactions_of([0, 1, 2] * 40, list(range(120))), np.arange(120) // 6)
+    first = windows_of(night, events, seconds).windows
+    assert first.ranker
+    without = replace(first, cuts=first.test, first_test=0)
+    pointer.write_text(json.dumps({"wishes": {}, "windows": without.facts()}))
+    assert windows_of(night, events, seconds).windows == first
+    pointer.write_text(json.dumps({"wishes": {}, "windows": first.facts()}))
+    assert windows_of(night, events, seconds).record == {"wishes": {}, "windows": first.facts()}
 
 
 def test_windows_are_read_as_they_were_written():

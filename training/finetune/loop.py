@@ -81,7 +81,7 @@ class StepPlan:
     encoded: npt.NDArray[np.int64]
     """Items encoded anew, with gradient."""
     items: npt.NDArray[np.int64]
-    """All distinct items of the step, ascending."""
+    """All distinct items of the step, ascending; those encoded anew are all among them."""
     candidates: npt.NDArray[np.int64]
     """Places in `items` that stand to choice for every example."""
     own: npt.NDArray[np.int64]
@@ -165,7 +165,11 @@ class Sampler:
             if encode
             else np.union1d(batch.target, self._negatives(rng))
         )
-        items = np.unique(np.concatenate([candidates, batch.item[batch.item >= 0], own[own >= 0]]))
+        # An item encoded for its place in a history need not be in those of the examples drawn, nor be
+        # a candidate; it has a row all the same, for its vector to be written to.
+        items = np.unique(
+            np.concatenate([candidates, encoded, batch.item[batch.item >= 0], own[own >= 0]])
+        )
         return StepPlan(batch, encoded, items, np.searchsorted(items, candidates), own)
 
     def _own(

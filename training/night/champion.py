@@ -25,7 +25,6 @@ from recsys.storage.bundle import Bundle, BundleRefused, open_bundle
 from recsys.storage.files import DiskFull
 from recsys.storage.registry import Registry, RegistryError
 from recsys.storage.stages import StageResult
-from recsys.training.groups import top_k
 from recsys.training.night import (
     fit_ranker,
     ranking_data,
@@ -118,7 +117,7 @@ def _refitted(
     rankers = fit_ranker.fit(side, inputs, rows, groups)
     assert tested is not None
     score = fit_ranker.score(rankers.path, "full", tested)
-    items, scores = top_k(score, tested.table.items, tested.table.offsets, test_lists.LIST_LENGTH)
+    items, scores = test_lists.best_of(score, tested, test_lists.caps_of(side, inputs))
     return RankedLists(f"champion (version {version})", items, scores)
 
 
@@ -194,7 +193,7 @@ def _by_an_old_bundle(
         except RecsysError as problem:
             night.reporter.warn(f"version {number} cannot be asked: {_one_line(problem)}")
             continue
-        items, scores = _asked(loaded, inputs, tested.moments)
+        items, scores = _asked(loaded, night, inputs, tested.moments)
         lists = RankedLists(f"champion (version {number} as released)", items, scores)
         return ChampionResult(
             version, lists, f"by the bundle of version {number}, fitted before the window"
@@ -224,16 +223,19 @@ def _state_of(state: StageResult) -> Any:
     return OnlineState.open(state.path / "state")
 
 
-def _asked(loaded: LoadedRelease, inputs: Inputs, moments: Moments) -> test_lists.Lists:
+def _asked(
+    loaded: LoadedRelease, night: Night, inputs: Inputs, moments: Moments
+) -> test_lists.Lists:
     """(items int32[M,K], scores float32[M,K]) that a release answers at the test moments."""
     items = np.full((len(moments), test_lists.LIST_LENGTH), -1, np.int32)
     scores = np.zeros((len(moments), test_lists.LIST_LENGTH), np.float32)
+    caps = night.config.serving.caps
     while loaded.encode_new(test_lists.LIST_LENGTH):
         pass
     for moment in range(len(moments)):
         user = str(inputs.interactions.user_ids[moments.user[moment]])
         answer = loaded.answer(
-            RankingQuery(user, int(moments.now[moment]), k=test_lists.LIST_LENGTH)
+            RankingQuery(user, int(moments.now[moment]), k=test_lists.LIST_LENGTH, caps=caps)
         )
         found = inputs.tables.catalogue.indices_of(answer.item_ids)
         items[moment, : len(found)] = found

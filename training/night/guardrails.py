@@ -1,6 +1,7 @@
 """Numbers with limits that a candidate has to keep besides being as good as the champion."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from recsys.data_schemas.config import GateConfig
 from recsys.evaluation.evaluation import Evaluation
@@ -74,6 +75,61 @@ def guardrails(
     if champion_result is not None:
         found += _against(main, evaluation.systems[champion_result], gate.guardrail_margin)
     return found
+
+
+def ranker_parts(tonight: Mapping[str, Any], champion: Mapping[str, Any] | None) -> list[Guardrail]:
+    """A night without a fitted ranker, or without trees, does not take the place of a champion with one:
+    its lists may pass for as good where few are tested, and nobody meant to go without.
+
+    Args:
+        tonight, champion: what their fits say of the rankers (`Ranker.facts`); None where there is no
+            champion, or none that can be read.
+    """
+    if champion is None or not _is_fitted(champion):
+        return []
+    found = [
+        Guardrail("the ranker is fitted, as the champion's (1: yes)", _is_fitted(tonight), 1, True)
+    ]
+    if _trees(champion):
+        trees = Guardrail("trees of the ranker; the champion's has some", _trees(tonight), 1, True)
+        found.append(trees)
+    return found
+
+
+def missing_parts(
+    ranker: Mapping[str, Any], has_window: bool, failed: Mapping[str, str]
+) -> list[str]:
+    """What a night goes without although it should not, in words for the first screen and the terminal.
+
+    Args:
+        ranker: what its fit says of it.
+        has_window: whether the plan left the ranker a window.
+        failed: sources and baselines that could not be fitted → why.
+    """
+    said = [f"“{name}” could not be fitted: {why}" for name, why in failed.items()]
+    if not _is_fitted(ranker):
+        why = ranker.get("why", "no group has a positive") if has_window else "it has no window"
+        said.append(f"the ranker is not fitted, the fused recall ranks alone: {why}")
+    return said
+
+
+def without_trees(ranker: Mapping[str, Any]) -> str | None:
+    """That a fitted ranker has no trees, and why: no alarm, but nothing to be silent about. None where it
+    has some."""
+    if not _is_fitted(ranker) or _trees(ranker):
+        return None
+    tried = "linear+trees" in ranker.get("validation_ndcg@10", {})
+    few = f"{ranker.get('train_groups', 0):,} groups to learn from are too few to try them"
+    why = "held-out users did no better with them" if tried else few
+    return f"the ranker has no trees, its linear part ranks alone: {why}"
+
+
+def _is_fitted(ranker: Mapping[str, Any]) -> bool:
+    return int(ranker.get("groups", 0)) > 0
+
+
+def _trees(ranker: Mapping[str, Any]) -> int:
+    return sum(int(count) for count in ranker.get("trees", ()))
 
 
 def _against(

@@ -39,6 +39,8 @@ FEATURES_SHOWN = 60
 NO_NEWS_DAYS = 3.0
 """Days without any event after which a night with a wall clock warns."""
 NEVER = 1e9
+OF_THE_REQUEST = "request"
+"""Entity of features that say nothing of items or users."""
 
 
 @dataclass(frozen=True)
@@ -95,8 +97,9 @@ def volume(inputs: Inputs, config: DriftConfig) -> list[Drift]:
 
 
 def _freshness(night: Night, inputs: Inputs) -> list[Drift]:
-    """Days since the last event, where the data is meant to be as of now."""
-    if night.config.clock != "wall" or night.until is not None:
+    """Days since the last event, where the data is meant to be as of now and its times are dates."""
+    dated = inputs.windows.scheme != "ordinal"
+    if night.config.clock != "wall" or night.until is not None or not dated:
         return []
     age = (time.time_ns() // 1000 - inputs.windows.end) / DAY
     level: drift.Level = "warn" if age > NO_NEWS_DAYS else "ok"
@@ -123,8 +126,7 @@ def of_events(periods: Periods, inputs: Inputs, limits: Limits) -> list[Drift]:
     if inputs.windows.scheme != "ordinal":  # histories that end together begin with nobody new
         whats.append(("events of users never seen before", "user", inputs.interactions.n_users))
     for what, field, size in whats:
-        # More that is new than usual is what changed identifiers look like. Less is also what data
-        # looks like that keeps users with a least number of events.
+        # More that is new than usual is what changed identifiers look like.
         usual = _share_new(getattr(older, field), getattr(past, field), size)
         known = np.concatenate([getattr(older, field), getattr(past, field)])
         found.append(drift.rise(what, usual, _share_new(known, getattr(now, field), size), limits))
@@ -180,7 +182,7 @@ def of_texts(periods: Periods, inputs: Inputs, limits: Limits) -> list[Drift]:
     known, before, after = (_texts(inputs, items) for items in (older, earlier, fresh))
     usual = drift.vocabulary("", known, before)
     found = drift.vocabulary("", known, after)
-    words = drift.share("words of new items that are not in older ones", usual.value, found.value,
+    words = drift.rise("words of new items that are not in older ones", usual.value, found.value,
                         limits)  # fmt: skip
     mix = drift.categories("language mix of new items", languages_of(before), languages_of(after),
                            limits)  # fmt: skip
@@ -193,15 +195,22 @@ def _texts(inputs: Inputs, items: npt.NDArray[np.integer]) -> list[str]:
 
 
 def of_features(rows: RankingData, tested: RankingData, limits: Limits) -> list[Drift]:
-    """The features of the test's rows against those of the ranker's: warnings only."""
+    """The features of the test's rows against those of the ranker's: warnings only.
+
+    Left out is what differs by construction: features of the moment alone, since cuts are few and lie
+    where the data puts them, and what only a request says. Rows of shown lists stand in no test.
+    """
     warn_only = replace(limits, psi_stop=NEVER)
-    step = max(1, len(rows.x) // FEATURE_ROWS), max(1, len(tested.x) // FEATURE_ROWS)
+    of_recall = slice(int(rows.table.offsets[int((~rows.shown).sum())]))
+    learned = rows.x[of_recall]
+    step = max(1, len(learned) // FEATURE_ROWS), max(1, len(tested.x) // FEATURE_ROWS)
     found = []
-    for place, name in enumerate(tested.features.columns):
-        if name not in rows.features.columns:
+    for place, feature in enumerate(tested.features.features):
+        name = feature.column
+        if name not in rows.features.columns or feature.entity == OF_THE_REQUEST:
             continue
         other = rows.features.columns.index(name)
-        before = np.asarray(rows.x[:: step[0], other], np.float64)
+        before = np.asarray(learned[:: step[0], other], np.float64)
         after = np.asarray(tested.x[:: step[1], place], np.float64)
         found.append(drift.numbers(f"feature {name}", before, after, warn_only))
     found.sort(key=lambda row: -row.value / row.limit)

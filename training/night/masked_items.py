@@ -25,9 +25,10 @@ from recsys.features.draws import chance
 from recsys.features.interactions import Interactions
 from recsys.features.protocols import RecallSource
 from recsys.retrieval.source_kinds import FITTABLE
+from recsys.rules import ListCaps
 from recsys.storage.files import hash_json
 from recsys.storage.stages import StageResult
-from recsys.training.groups import history_reader, source_lists, top_k
+from recsys.training.groups import history_reader, source_lists
 from recsys.training.night import fit_ranker, ranking_data
 from recsys.training.night.baseline_lists import FROZEN, frozen_text
 from recsys.training.night.fit_sources import TEXT, Fitted, Recipe, fit_as_of
@@ -35,7 +36,15 @@ from recsys.training.night.inputs import Inputs
 from recsys.training.night.night_context import Night
 from recsys.training.night.ranking_data import RankingData
 from recsys.training.night.refresh_encoder import Encoded
-from recsys.training.night.test_lists import FUSION, LIST_LENGTH, MAIN, TEXT_ALONE, truth_of
+from recsys.training.night.test_lists import (
+    FUSION,
+    LIST_LENGTH,
+    MAIN,
+    TEXT_ALONE,
+    best_of,
+    caps_of,
+    truth_of,
+)
 from recsys.training.windows import Moments, moments_at
 
 MASKED_SHARE = 0.1
@@ -69,7 +78,7 @@ def make_masked_lists(
         moments = _moments(night, inputs, hidden, cut)
         sources = fitted.load(encoded)
         ranking = _ranked_data(out, night, inputs, recipe, view, hidden, moments, sources)
-        systems = _by_ranker(ranking, rankers)
+        systems = _by_ranker(ranking, rankers, caps_of(night, inputs))
         alone = {TEXT_ALONE: sources[TEXT], **({} if words is None else words.load(encoded))}
         alone.pop(TEXT, None)
         if night.config.encoder.fine_tune:
@@ -110,6 +119,7 @@ def make_masked_lists(
             "recipe": recipe.identity(),
             "ranker": rankers.key,
             "limit": night.config.evaluation.max_users,
+            "caps": night.config.serving.caps,
             "settings": [night.section("sources"), night.section("features")],
         },
         action,
@@ -119,6 +129,7 @@ def make_masked_lists(
             "recsys.training.groups",
             "recsys.features",
             "recsys.retrieval",
+            "recsys.rules",
         ),
     )
 
@@ -171,18 +182,14 @@ def _ranked_data(
     return ranking_data.read(out)
 
 
-def _by_ranker(ranking: RankingData, rankers: StageResult) -> dict[str, Lists]:
+def _by_ranker(ranking: RankingData, rankers: StageResult, caps: ListCaps) -> dict[str, Lists]:
     """The ranker's lists, those without text, and those of the fusion that it starts from."""
-    table = ranking.table
     scores = {MAIN: fit_ranker.score(rankers.path, "full", ranking)}
     if WITHOUT_TEXT in rankers.facts["ablations"]:
         scores[WITHOUT_TEXT] = fit_ranker.score(rankers.path, WITHOUT_TEXT, ranking)
-    fused = table.signals["fused.score"].astype(np.float64)
+    fused = ranking.table.signals["fused.score"].astype(np.float64)
     scores[FUSION] = np.nan_to_num(fused, nan=-1.0)
-    return {
-        name: top_k(score, table.items, table.offsets, LIST_LENGTH)
-        for name, score in scores.items()
-    }
+    return {name: best_of(score, ranking, caps) for name, score in scores.items()}
 
 
 def _single(
@@ -190,8 +197,10 @@ def _single(
 ) -> Lists:
     """One source's own lists."""
     read = history_reader(view.histories(), moments)
-    unavailable = inputs.tables.catalogue.blocked.copy()
-    return source_lists(source, moments, read, unavailable, k=LIST_LENGTH, workers=night.workers)
+    unavailable, caps = inputs.tables.catalogue.blocked.copy(), caps_of(night, inputs)
+    depth = caps.depth(LIST_LENGTH)
+    lists = source_lists(source, moments, read, unavailable, k=depth, workers=night.workers)
+    return caps.cut(*lists, LIST_LENGTH)
 
 
 def _truth(moments: Moments, hidden: npt.NDArray[np.bool_]) -> Truth:

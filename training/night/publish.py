@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,7 +14,7 @@ from recsys.evaluation.drift import Drift
 from recsys.evaluation.evaluation import Evaluation
 from recsys.evaluation.lists import RankedLists
 from recsys.evaluation.page import write_report
-from recsys.evaluation.report_context import Check, MaskedItems
+from recsys.evaluation.report_context import CAPS, Check, MaskedItems
 from recsys.evaluation.saved_lists import write_lists
 from recsys.storage.bundle import open_bundle
 from recsys.storage.files import (
@@ -21,6 +22,7 @@ from recsys.storage.files import (
     folder_bytes,
     hash_json,
     human_bytes,
+    human_seconds,
 )
 from recsys.storage.registry import Registry
 from recsys.storage.stages import StageResult
@@ -39,7 +41,7 @@ from recsys.training.night.gate import (
     Decision,
     decide,
 )
-from recsys.training.night.guardrails import guardrails
+from recsys.training.night.guardrails import guardrails, missing_parts, ranker_parts, without_trees
 from recsys.training.night.inputs import Inputs
 from recsys.training.night.night_context import Night
 from recsys.training.night.ranking_data import RankingData
@@ -100,6 +102,7 @@ def decide_and_register(
         lists.facts["variants"],
     )
     checks = leakage.leak_checks(night, inputs, encoded, rows, tested, lists)
+    checks += leakage.leak_hints(rows, tested)
     truth = test_lists.truth_of(tested.moments)
     trial = try_release(night, inputs, tested, bundle.path / "bundle", state, systems[0])
     drifted = health.examine(night, inputs, tested, rows)
@@ -108,22 +111,27 @@ def decide_and_register(
     )
     for warning in health.warnings(drifted):
         night.alarm(warning)
+    own_ranker = rankers.facts["ranker"]
+    _say_what_is_missing(night, own_ranker, bool(inputs.windows.ranker), lists.facts["failed"])
     decision = decide(
         night.config.gate,
         truth,
         systems[0],
         champion_result,
         test_lists.segments_of(inputs, truth, tested.moments, night.config.evaluation.segments),
-        guardrails=guardrails(
-            night.config.gate,
-            evaluation,
-            trial,
-            champion_result.lists.name if champion_result and champion_result.lists else None,
-            folder_bytes(bundle.path / "bundle"),
-            _bytes_of(registry, champion_result),
-            night.served_parity,
-        ),
-        leaks=[f"{check.name}: {check.detail}" for check in checks if not check.passed],
+        guardrails=[
+            *guardrails(
+                night.config.gate,
+                evaluation,
+                trial,
+                champion_result.lists.name if champion_result and champion_result.lists else None,
+                folder_bytes(bundle.path / "bundle"),
+                _bytes_of(registry, champion_result),
+                night.served_parity,
+            ),
+            *ranker_parts(own_ranker, _ranker_of(registry, champion_result)),
+        ],
+        leaks=[f"{check.name}: {check.detail}" for check in checks if check.refuses],
         stops=[*health.stops(drifted), *_missing(lists)],
         resamples=night.config.evaluation.bootstrap,
         seed=night.config.seed,
@@ -131,13 +139,13 @@ def decide_and_register(
     shift = {
         "evaluated models fitted on events before": "each test cut",
         "released models fitted on events before": report_parts._day(inputs.windows.end),
+        CAPS: test_lists.caps_of(night, inputs).in_words(),
         **trial.facts(),
         **warm_start_facts(night, inputs, encoded, recipe, tested.moments),
     }
     page = _report(
         night, inputs, encoded, recipe, rows, tested, rankers, lists, systems[0], evaluation,
-        [*checks, *leakage.leak_hints(rows, tested)],
-        shift, drifted, trial.parity, decision, masked_items.masked_facts(night, inputs, masked),
+        checks, shift, drifted, trial.parity, decision, masked_items.masked_facts(night, inputs, masked),
     )  # fmt: skip
     _keep_lists(inputs, tested, systems[0], champion_result, page)
     version = _register(night, registry, bundle, evaluation, decision, page)
@@ -146,6 +154,7 @@ def decide_and_register(
         registry.promote(version, "; ".join(decision.reasons)[:4000])
     _remember(night, inputs.windows.end, bundle, state, version, decision, page, evaluation)
     _collect(night, registry)
+    _say_what_it_took(night)
     metrics = {
         name: {m: list(i[:3]) for m, i in found.items()}
         for name, found in evaluation.systems.items()
@@ -186,6 +195,30 @@ def _bytes_of(registry: Registry, champion_result: ChampionResult | None) -> int
         return None
 
 
+def _say_what_is_missing(
+    night: Night, ranker: Mapping[str, Any], has_window: bool, failed: Mapping[str, str]
+) -> None:
+    """On the terminal and on the report's first screen."""
+    for missing in missing_parts(ranker, has_window, failed):
+        night.alarm(missing)
+    if (no_trees := without_trees(ranker)) is not None:
+        night.reporter.warn(no_trees)
+
+
+def _ranker_of(
+    registry: Registry, champion_result: ChampionResult | None
+) -> Mapping[str, Any] | None:
+    """What the champion's fit says of its ranker; None where there is none that can be read."""
+    if champion_result is None or champion_result.lost:
+        return None
+    try:
+        bundle = open_bundle(registry.local_path(champion_result.version), verify=False)
+    except RecsysError:
+        return None
+    facts: Mapping[str, Any] = bundle.facts.get("ranker", {})
+    return facts
+
+
 def _collect(night: Night, registry: Registry) -> None:
     """Remove what nothing needs, and say what the disk holds."""
     registry.collect()
@@ -199,6 +232,15 @@ def _collect(night: Night, registry: Registry) -> None:
     largest = ", ".join(f"{name} {human_bytes(size)}" for name, size in list(usage.items())[:4])
     night.reporter.say(
         f"disk: the workspace holds {human_bytes(total)} ({largest}); {human_bytes(freed)} freed"
+    )
+
+
+def _say_what_it_took(night: Night) -> None:
+    spent, kept = night.runner.spent
+    whole = human_seconds(time.monotonic() - night.began)
+    night.reporter.say(
+        f"time: {whole} in all, {human_seconds(spent)} of them in stages; outputs of earlier nights that "
+        f"took {human_seconds(kept)} were used again"
     )
 
 

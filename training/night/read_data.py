@@ -17,6 +17,7 @@ from recsys.ingestion.tables.ingest import ingest
 from recsys.ingestion.tables.load import Tables, load_tables, read_summary
 from recsys.ingestion.tables.readers import find_files
 from recsys.ingestion.tables.validation_report import findings
+from recsys.rules import Caps
 from recsys.storage.eventlog import export, log_address, never_written, open_log
 from recsys.storage.files import hash_file, hash_json
 from recsys.storage.stages import StageResult
@@ -98,6 +99,8 @@ def split(night: Night, stage: StageResult) -> Inputs:
     """Load the tables and plan the windows."""
     tables = load_tables(stage.path / TABLES, night.config)
     _check_segments(tables, night.config)
+    # A cap on a column that items cannot be counted by is refused before hours of work, too.
+    Caps(tables.catalogue, night.config.serving.caps, np.empty(0, np.int32))
     interactions, meaning = graded(tables.interactions, night.config.events.meaning())
     if interactions is not tables.interactions:
         night.alarm(

@@ -121,7 +121,8 @@ def try_release(
     after: list[float] = []
     for moment in chosen:
         began = time.perf_counter()
-        answer = loaded.answer(RankingQuery(*_who(inputs, tested, int(moment)), k=K))
+        who, caps = _who(inputs, tested, int(moment)), night.config.serving.caps
+        answer = loaded.answer(RankingQuery(*who, k=K, caps=caps))
         times.append((time.perf_counter() - began) * 1000)
         found = inputs.tables.catalogue.indices_of(answer.item_ids)
         released = dict(zip(found.tolist(), answer.scores, strict=True))

@@ -180,8 +180,9 @@ def context(
         validation={"ndcg@10": best} if best is not None else None,
         stages=[
             StageCost(r.name, r.seconds, r.peak_mb, r.bytes, r.skipped)
-            for r in night.runner.results
+            for r in night.runner.outputs
         ],
+        elapsed=time.monotonic() - night.began,
         budget={k: v * night.config.budget_minutes for k, v in SHARES.items()},
         learning_curves=learning_curves(encoded),
         encoder=encoder_facts(night, encoded),
@@ -195,10 +196,7 @@ def context(
         leak_checks=checks,
         drift=drift.summary(drifted),
         parity=[*parity, *night.served_parity],
-        alarms=[
-            *night.alarms,
-            *(f"The baseline “{name}” could not be fitted: {why}" for name, why in failed.items()),
-        ],
+        alarms=night.alarms,
         failed_systems={**made.facts["absent"], **failed},
         warnings=[w for w in night.reporter.warnings if w not in night.alarms],
         examples=examples(inputs, tested, lists, ranker, night.config.evaluation.examples),

@@ -24,6 +24,7 @@ from recsys.evaluation.segments import (
     from_column,
 )
 from recsys.features.interactions import Interactions
+from recsys.rules import ListCaps
 from recsys.storage.stages import StageResult
 from recsys.training.groups import history_reader, source_lists, top_k
 from recsys.training.night import fit_ranker
@@ -61,7 +62,7 @@ def make_lists(
 
     def action(out: Path) -> dict[str, Any]:
         assert ranking is not None
-        systems = _ranked(ranking, rankers)
+        systems = _ranked(ranking, rankers, caps_of(night, inputs))
         single_source = _single_source(night, inputs, encoded, recipe, ranking)
         systems |= single_source.lists
         _save(out / "items.npz", {name: items for name, (items, _) in systems.items()})
@@ -76,9 +77,10 @@ def make_lists(
 
     return night.runner.run(
         "lists",
-        {"groups": groups.key, "ranker": rankers.key},
+        {"groups": groups.key, "ranker": rankers.key, "caps": night.config.serving.caps},
         action,
         code=(
+            "recsys.rules",
             "recsys.training.night.test_lists",
             "recsys.training.night.baseline_lists",
             "recsys.evaluation.baselines",
@@ -97,19 +99,26 @@ def read_lists(stage: StageResult) -> list[RankedLists]:
     return [RankedLists(name, items[name], scores[name]) for name in stage.facts["systems"]]
 
 
-def _ranked(ranking: RankingData, rankers: StageResult) -> dict[str, Lists]:
-    """The ranker's lists, its ablations', and those of the fused recall it starts from."""
+def caps_of(night: Night, inputs: Inputs) -> ListCaps:
+    """The caps that a service of this config puts on every list."""
+    catalogue, config = inputs.tables.catalogue, night.config
+    return ListCaps(catalogue, config.serving.caps, config.sources.candidates)
+
+
+def best_of(score: npt.NDArray[np.float64], ranking: RankingData, caps: ListCaps) -> Lists:
+    """The lists that scores of all rows (float64[R]) make, as they would be served."""
     table = ranking.table
-    found: dict[str, Lists] = {}
+    return caps.cut(*top_k(score, table.items, table.offsets, caps.depth(LIST_LENGTH)), LIST_LENGTH)
 
-    def rank(name: str, score: npt.NDArray[np.float64]) -> None:
-        found[name] = top_k(score, table.items, table.offsets, LIST_LENGTH)
 
-    rank(MAIN, fit_ranker.score(rankers.path, "full", ranking))
+def _ranked(ranking: RankingData, rankers: StageResult, caps: ListCaps) -> dict[str, Lists]:
+    """The ranker's lists, its ablations', and those of the fused recall it starts from."""
+    scores = {MAIN: fit_ranker.score(rankers.path, "full", ranking)}
     for name in rankers.facts["ablations"]:
-        rank(name, fit_ranker.score(rankers.path, name, ranking))
-    rank(FUSION, np.nan_to_num(table.signals["fused.score"].astype(np.float64), nan=-1.0))
-    return found
+        scores[name] = fit_ranker.score(rankers.path, name, ranking)
+    fused = ranking.table.signals["fused.score"].astype(np.float64)
+    scores[FUSION] = np.nan_to_num(fused, nan=-1.0)
+    return {name: best_of(score, ranking, caps) for name, score in scores.items()}
 
 
 @dataclass(frozen=True)
@@ -133,25 +142,28 @@ def _single_source(
     last_seen: dict[str, dict[str, int]] = {}
     histories = inputs.interactions.histories()
     unavailable = inputs.tables.catalogue.blocked.copy()
+    caps = caps_of(night, inputs)
+    depth = caps.depth(LIST_LENGTH)
     for cut in inputs.windows.test:
         moments = ranking.moments.take(np.flatnonzero(ranking.moments.now == cut))
         if not len(moments):
             continue
         read = history_reader(histories, moments)
-        simple = _simple_baselines(inputs, moments, cut)
+        simple = _simple_baselines(inputs, moments, cut, depth)
         own = fit_as_of(night, inputs, encoded, recipe, inputs.interactions, cut).load(encoded)
         more = baselines_as_of(night, inputs, encoded, recipe, own, cut)
         absent |= more.absent
         failed |= more.failed
         last_seen[str(cut)] = {n: int(s.fit_until) for n, s in (own | more.sources).items()}
         for name, source in (own | more.sources).items():
-            lists = source_lists(
-                source, moments, read, unavailable, k=LIST_LENGTH, workers=night.workers
+            items, scores = source_lists(
+                source, moments, read, unavailable, k=depth, workers=night.workers
             )
-            filled = (fill_up(lists[0], simple[0].items), lists[1])
-            parts.setdefault(TEXT_ALONE if name == TEXT else name, []).append(filled)
+            listed = caps.cut(fill_up(items, simple[0].items), scores, LIST_LENGTH)
+            parts.setdefault(TEXT_ALONE if name == TEXT else name, []).append(listed)
         for made in simple:
-            parts.setdefault(made.name, []).append((made.items, made.scores))
+            listed = caps.cut(made.items, made.scores, LIST_LENGTH)
+            parts.setdefault(made.name, []).append(listed)
     # One that failed at some cut only would be judged on other moments than the rest.
     whole = {name: lists for name, lists in parts.items() if name not in {*failed, *absent}}
     return _Alone(
@@ -187,22 +199,20 @@ def fill_up(items: npt.NDArray[np.int32], popular: npt.NDArray[np.int32]) -> npt
     return out
 
 
-def _simple_baselines(inputs: Inputs, moments: Moments, cut: int) -> list[RankedLists]:
+def _simple_baselines(inputs: Inputs, moments: Moments, cut: int, length: int) -> list[RankedLists]:
     """Popularity, recent popularity and most recent, as of a cut."""
     past, n = inputs.interactions.before(cut), inputs.n_items
     seen = past_items(inputs.interactions, moments)
     catalogue = inputs.tables.catalogue
     offered = catalogue.available
-    made = [baselines.popular(past, seen, LIST_LENGTH, n_items=n, offered=offered)]
+    made = [baselines.popular(past, seen, length, n_items=n, offered=offered)]
     if inputs.windows.scheme != "ordinal":
         made += [
-            baselines.recently_popular(
-                past, seen, LIST_LENGTH, n_items=n, now=cut, offered=offered
-            ),
+            baselines.recently_popular(past, seen, length, n_items=n, now=cut, offered=offered),
             baselines.newest(
                 past,
                 seen,
-                LIST_LENGTH,
+                length,
                 n_items=n,
                 now=cut,
                 created_at=catalogue.created_at,

@@ -53,16 +53,15 @@ def windows_of(night: Night, events: Interactions, resolution: Resolution) -> Pl
         ordinal_until=resolution.ordinal_until,
         bucket=BUCKETS[night.config.features.bucket],
         step=resolution.step,
+        ordinal_step=resolution.ordinal_step,
     )
     try:
         record = json.loads(pointer.read_text(encoding="utf-8"))
         kept = Windows.parse(record["windows"])
     except (OSError, ValueError, KeyError, TypeError):
         record, kept = {}, windows
-    if record.get("wishes") == wishes and (kept.scheme, kept.grid) == (
-        windows.scheme,
-        windows.grid,
-    ):
+    same = (kept.scheme, kept.grid) == (windows.scheme, windows.grid)
+    if record.get("wishes") == wishes and same and (kept.ranker or not windows.ranker):
         longer = kept.longer(windows.end, events.time, GROWTH, DAYS)
         if longer is not None:
             return Plan(longer, record)

@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from recsys.features.interactions import DAY, Interactions
+from recsys.features.interactions import Interactions
 from recsys.features.protocols import RecallSource
 from recsys.retrieval.collaborative.als import Als
 from recsys.retrieval.collaborative.ease import BYTES_PER_CELL
@@ -26,8 +26,6 @@ EASE_CELL_SECONDS: Final = 1.2e-11
 """Seconds of an EASE fit per M³ on one core (measured: 8,000 items in 6 s)."""
 SEQUENCE_LEAST_PAIRS: Final = 2000
 """Consecutive events below which a sequence model learns nothing (assumed)."""
-ORDINAL_SHARE: Final = 0.999
-"""Share of gaps between a user's events that are whole days, from which times are ordinal."""
 
 
 class Applicable(NamedTuple):
@@ -80,14 +78,6 @@ def _matched(
         "attributes": lambda: _no_texts(inputs),
     }[name]()
     return Applicable(name, problem is None, problem or "fits the data and the budget")
-
-
-def is_ordinal(interactions: Interactions) -> bool:
-    """Whether times only order events: nearly all are exactly whole days apart."""
-    times = interactions.time
-    if len(times) < 2:
-        return True
-    return float(np.mean(times % DAY == times[0] % DAY)) >= ORDINAL_SHARE
 
 
 def _no_clock(interactions: Interactions, inputs: SourceInputs) -> str | None:

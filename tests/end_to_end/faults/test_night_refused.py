@@ -109,6 +109,30 @@ def test_shuffled_labels_are_rejected_and_an_absent_registry_costs_no_stage(
     assert main(["nightly", "-c", str(world / "recsys.yaml")]) == 4
 
 
+def test_a_night_without_a_ranker_says_so_and_takes_nobodys_place(
+    config_of, monkeypatch, world, capsys
+):
+    """What its lists are worth does not matter: nobody meant to go without."""
+    first = run_night(config_of("no-ranker"), reporter=Reporter(quiet=True))
+    assert first.decision.promoted
+    fit = fit_ranker.fit_ranker
+
+    def nothing_to_learn_from(groups, columns, settings, **more):
+        if settings.trees == 31:
+            groups = type(groups)(**{**vars(groups), "grade": np.zeros_like(groups.grade)})
+        return fit(groups, columns, settings, **more)
+
+    monkeypatch.setattr(fit_ranker, "fit_ranker", nothing_to_learn_from)
+    config = config_of("no-ranker", trees=31)
+    assert main(["nightly", "-c", str(world / "recsys.yaml")]) == 4
+    said = capsys.readouterr()
+    assert "warning: the ranker is not fitted" in said.err
+    assert "FAILED: the ranker is fitted, as the champion's" in said.out
+    assert Registry(config).champion() == first.version
+    page = max(config.workspace_path.glob("reports/*/report.html")).read_text(encoding="utf-8")
+    assert "the ranker is not fitted, the fused recall ranks alone" in page[: page.index("<table")]
+
+
 def test_better_for_many_and_worse_for_new_users_is_refused_by_that_segment(config_of, monkeypatch):
     first = run_night(config_of("segments"), reporter=Reporter(quiet=True))
     assert first.decision.promoted
@@ -167,7 +191,7 @@ def events_of_the_test_in_training(monkeypatch):
     def greedy(events, *given, **more):
         return fit(whole[-1].interactions, *given, **more)
 
-    monkeypatch.setattr(nightly.inputs, "split", remembered)
+    monkeypatch.setattr(nightly.read_data, "split", remembered)
     monkeypatch.setattr(fit_sources, "fit_sources", greedy)
     return r"test events? "
 

@@ -179,8 +179,8 @@ def test_termination_unwinds_what_is_open(monkeypatch, folder, recsys):
 
 def test_a_reader_that_leaves_is_no_error():
     script = (
-        "import sys; from recsys.operations.cli import main, models\n"
-        "models._list = lambda args: print('x' * 10_000_000)\n"
+        "import sys; from recsys.operations.cli import main, model_commands\n"
+        "model_commands._list = lambda args: print('x' * 10_000_000)\n"
         "sys.exit(main.main(['models', 'list']))"
     )
     child = subprocess.Popen(

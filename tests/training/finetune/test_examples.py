@@ -169,6 +169,29 @@ def test_nobodys_target_is_no_candidate_of_a_step_that_encodes(behaviour):
     assert met
 
 
+def with_openers(behaviour, count=60):
+    """The same with the first event of every history on one of `count` items of the end of the
+    vocabulary, which nobody acts on after anything else."""
+    item = behaviour.item.copy()
+    item[:120] = behaviour.n_items + behaviour.user[:120] % count
+    return replace(behaviour, item=item, n_items=behaviour.n_items + count)
+
+
+def test_an_encoded_item_has_its_row_though_it_is_nobodys_target(behaviour):
+    """It is encoded for its place in one history, while the examples drawn may hold others."""
+    openers = with_openers(behaviour)
+    split = make_examples(openers, fit_until=int(openers.time.max()), places=5, seed=1)
+    targets = np.unique(split.train.target)
+    sampler = Sampler(split.train, 0, 16, 8, 64, np.full(openers.n_items, 5))
+    alone = 0
+    for step in range(20):
+        plan = sampler.plan(step, encode=True)
+        rows = np.searchsorted(plan.items, plan.encoded)
+        assert (plan.items[np.minimum(rows, len(plan.items) - 1)] == plan.encoded).all()
+        alone += int((~np.isin(plan.encoded, [*targets, *plan.batch.item.ravel()])).sum())
+    assert alone > 0
+
+
 def test_what_is_new_to_a_warm_start_is_drawn_more_often(behaviour):
     split = make_examples(behaviour, fit_until=int(behaviour.time.max()), places=5, seed=1)
     times = split.train.histories.events.time[split.train.row]

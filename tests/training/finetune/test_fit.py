@@ -4,6 +4,7 @@ import json
 import math
 import os
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -395,6 +396,36 @@ def test_own_negatives_are_learned_from(fit, settings, behaviour, texts, freeze)
     assert plain["examples_with_shown_negatives"] == 0
     assert learned["losses"][0] > plain["losses"][0]  # one more choice to make
     assert all(math.isfinite(loss) for loss in learned["losses"])
+
+
+def test_items_that_only_open_histories_are_encoded_where_they_belong(
+    settings, behaviour, texts, tmp_path, monkeypatch
+):
+    """Nobody's target, last in the vocabulary and seldom in a step's histories: each has its own row
+    of the step's vectors all the same."""
+    item = behaviour.item.copy()
+    item[:120] = 64 + behaviour.user[:120] % 60
+    opened = replace(behaviour, item=item, n_items=124)
+    steps = []
+    gradients = Trainer._gradients
+
+    def watched(self, plan):
+        steps.append(plan)
+        return gradients(self, plan)
+
+    monkeypatch.setattr(Trainer, "_gradients", watched)
+    learned = fit_encoder(
+        opened,
+        [*texts, *(f"red {text}" for text in texts[:60])],
+        settings(batch_size=16),
+        fit_until=int(opened.time.max()),
+        out_dir=tmp_path / "out",
+        seed=3,
+        budget_seconds=None,
+    )["learned"]
+    assert all(math.isfinite(loss) for loss in learned["losses"])
+    assert any((plan.encoded >= 64).any() for plan in steps)
+    assert all(np.isin(plan.encoded, plan.items).all() for plan in steps)
 
 
 def test_items_that_recall_ranks_high_become_negatives(fit, settings, monkeypatch):

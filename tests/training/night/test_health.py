@@ -1,11 +1,15 @@
 """Findings on a night's data: what warns, what stops, and what is left alone."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 from recsys.data_schemas.config import DriftConfig
 from recsys.evaluation.languages import language_of, languages_of
+from recsys.features.feature_set import FeatureSet
 from recsys.features.interactions import DAY, Interactions
+from recsys.features.kinds import Attribute, Context, TimeOf
 from recsys.training.night import health
 from recsys.training.night.health import (
     Periods,
@@ -104,18 +108,68 @@ def test_items_nobody_knew_are_held_against_the_usual_share():
     assert usual["events on items nobody acted on before"].level == "ok"
 
 
-def test_fewer_new_users_than_usual_warn_and_more_stop():
+def test_more_new_users_than_usual_stop_and_fewer_are_no_finding():
     """Data that keeps users with a least number of events has hardly a new one at its end."""
     events = steady()
     late = events.time >= 36 * DAY
     place = np.arange(len(events))
-    for new, level in (~late, "warn"), (late, "stop"):
+    for new, level in (~late, "ok"), (late, "stop"):
         user = np.where(new & (place % 2 > 0), 1000 + place, events.user)
         changed = make(events.time, user, events.item, events.kind)
-        assert findings(changed)["events of users never seen before"].level == level
+        row = findings(changed)["events of users never seen before"]
+        assert row.level == level
+        assert bool(warnings([row]) or stops([row])) == (level == "stop")
     periods = Periods.of(changed, 36 * DAY)
     ordinal = health.of_events(periods, Data(changed, scheme="ordinal"), LIMITS)
     assert "events of users never seen before" not in {row.what for row in ordinal}
+
+
+def test_fewer_items_that_nobody_knew_are_no_finding():
+    events = steady()
+    late = events.time >= 36 * DAY
+    item = np.where(late, events.item, np.arange(len(events)) // 45)
+    found = findings(make(events.time, events.user, item, events.kind))
+    assert found["events on items nobody acted on before"].level == "ok"
+
+
+@pytest.mark.parametrize(
+    ("clock", "until", "scheme", "alarms"),
+    [
+        ("wall", None, "time", 1),
+        ("wall", None, "ordinal", 0),
+        ("end_of_data", None, "time", 0),
+        ("wall", 40 * DAY, "time", 0),
+    ],
+)
+def test_only_dated_data_of_a_running_shop_grows_old(clock, until, scheme, alarms):
+    night = SimpleNamespace(config=SimpleNamespace(clock=clock), until=until)
+    assert len(warnings(health._freshness(night, Data(steady(), scheme=scheme)))) == alarms
+
+
+def ranking(hours, prices, shown=()):
+    """Two moments of two rows for each hour, at that hour of the day, with a price a row; the moments of
+    `shown` hours come last, as lists that were shown."""
+    kinds = [TimeOf("day"), Context("surface"), Attribute("price")]
+    every = [*hours, *shown]
+    columns = [np.repeat(every, 4), np.full(4 * len(every), len(shown)), np.asarray(prices)]
+    return SimpleNamespace(
+        x=np.column_stack(columns).astype(np.float32),
+        features=FeatureSet(kinds),
+        table=SimpleNamespace(offsets=np.arange(0, 4 * len(every) + 1, 2)),
+        shown=np.arange(2 * len(every)) >= 2 * len(hours),
+    )
+
+
+def test_what_differs_by_construction_is_no_drift():
+    """Cuts lie at a few times of the day, and only a request says what surface it is for."""
+    draw = np.random.default_rng(1)
+    rows = ranking([16] * 300, draw.random(1500), shown=[3] * 75)
+    tested = ranking([5] * 100, draw.random(400))
+    assert [row.what for row in health.of_features(rows, tested, LIMITS)] == ["feature item.price"]
+    rows.x[1200:, 2] += 9  # what was shown costs more than what recall finds, as ever
+    assert health.of_features(rows, tested, LIMITS)[0].level == "ok"
+    tested.x[:, 2] += 9
+    assert health.of_features(rows, tested, LIMITS)[0].level == "warn"
 
 
 @pytest.mark.parametrize(("kept", "level"), [(1.0, "ok"), (0.4, "warn"), (0.05, "stop")])
