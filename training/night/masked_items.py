@@ -21,6 +21,7 @@ import numpy.typing as npt
 from recsys.evaluation.evaluation import Evaluation, evaluate_lists
 from recsys.evaluation.lists import RankedLists, Truth
 from recsys.evaluation.report_context import WITHOUT_TEXT, MaskedItems
+from recsys.evaluation.saved_lists import MAIN
 from recsys.features.draws import chance
 from recsys.features.interactions import Interactions
 from recsys.features.protocols import RecallSource
@@ -35,7 +36,7 @@ from recsys.training.night.inputs import Inputs
 from recsys.training.night.night_context import Night
 from recsys.training.night.ranking_data import RankingData
 from recsys.training.night.refresh_encoder import Encoded
-from recsys.training.night.test_lists import FUSION, LIST_LENGTH, MAIN, TEXT_ALONE, truth_of
+from recsys.training.night.test_lists import FUSION, LIST_LENGTH, TEXT_ALONE, truth_of
 from recsys.training.windows import Moments, moments_at
 
 MASKED_SHARE = 0.1
