@@ -202,6 +202,13 @@ class GateConfig(Section):
     protected: tuple[str, ...] = ("new_users", "cold_items")
     """Labels of segments with a rule of their own: `new_users`, `cold_items`, or a value of one of
     `evaluation.segments`."""
+    when_unsure: Literal["auto", "promote", "challenger"] = "auto"
+    """What becomes of a candidate where the window, earlier nights included, is too small to see a
+    loss of `margin`; `auto` promotes the same recipe on fresher data and keeps a changed recipe as
+    challenger."""
+    best_of_nights: int = Field(default=14, ge=0)
+    """Nights whose best version a candidate may not fall behind, so that small losses do not add up;
+    0 for none. Versions and reports of 14 nights are kept."""
     guardrail_margin: Share = 0.25
     """Largest relative loss of catalogue coverage and of diversity against the champion."""
     min_coverage: Share = 0.0

@@ -208,6 +208,7 @@ def template(name: str) -> Any:
         "moment": day_and_time,
         "fact": _fact,
         "digits": _digits,
+        "ruled": _ruled,
         "drawn": Markup,
         "bytes": _bytes,
         "seconds": _seconds,
@@ -576,6 +577,13 @@ def _fact(value: object) -> str:
 def _digits(value: object) -> str:
     """A value of the drift table: numbers in three significant digits."""
     return in_digits(value) if isinstance(value, float) else _fact(value)
+
+
+def _ruled(value: float | None, relative: bool) -> str:
+    """A number of the gate's table, in percent where it is a share of another's value."""
+    if value is None:
+        return "—"
+    return _relative(value) if relative else in_digits(value, 4)
 
 
 def _bytes(value: int | None) -> str:

@@ -106,6 +106,21 @@ class RankerFacts:
     """Family → mean |SHAP| over validation rows."""
 
 
+class GateRow(NamedTuple):
+    """One rule of the gate."""
+
+    name: str
+    status: str
+    """`passed`, `FAILED`, `in doubt`, `policy` or `alarm`."""
+    value: float | None = None
+    limit: float | None = None
+    room: float | None = None
+    """How far the value is from its limit, negative beyond it."""
+    relative: bool = False
+    """Whether the three are shares, shown in percent."""
+    detail: str = ""
+
+
 @dataclass(frozen=True)
 class GateDecision:
     """What the gate said about promotion."""
@@ -114,6 +129,11 @@ class GateDecision:
     reasons: Sequence[str]
     champion: str | None = None
     """Version compared with; None when there was none."""
+    headline: str = ""
+    """The decision in one sentence."""
+    rules: Sequence[GateRow] = ()
+    notes: Sequence[str] = ()
+    """What the window could have seen, and what could not be compared."""
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ Users are named by their ids, for their numbers are another night's.
 """
 
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,10 @@ from recsys.features.grouped import chosen_groups
 FILE = "lists.parquet"
 TIME, RELEVANT, GRADES, PAST = "time", "relevant", "grades", "past"
 PREFIX = "list/"
+MAIN = "recsys"
+"""Name of the system that a night is about."""
+CHAMPION = re.compile(r"champion \(version (\d+)\b")
+"""How a night names the champion it was compared with."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,21 @@ class SavedLists:
             (str(self.user_ids[u]), int(t))
             for u, t in zip(self.truth.user, self.truth.time, strict=True)
         ]
+
+    def shared(self, other: "SavedLists") -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+        """Rows of the lists that both hold (the same user at the same moment), in one order."""
+        place = {key: row for row, key in enumerate(other.keys())}
+        pairs = [(row, place[key]) for row, key in enumerate(self.keys()) if key in place]
+        rows = np.array(pairs, np.intp).reshape(-1, 2)
+        return rows[:, 0], rows[:, 1]
+
+    def champion(self) -> tuple[int, RankedLists] | None:
+        """The champion of that night with its lists; None where it had none."""
+        for name, lists in self.systems.items():
+            found = CHAMPION.match(name)
+            if found:
+                return int(found[1]), lists
+        return None
 
 
 def write_lists(

@@ -4,14 +4,10 @@ The rows are later events where they are given; else the lists that both version
 else those of the night in which one of the two was held against the other as champion.
 """
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
-import numpy.typing as npt
 
 from recsys.data_schemas.config import RecsysConfig
 from recsys.data_schemas.errors import ExitCode
@@ -24,10 +20,6 @@ if TYPE_CHECKING:
     from recsys.operations.release_queries import Queries
     from recsys.recommender import LoadedRelease
     from recsys.storage.registry import Version
-
-MAIN = "recsys"
-CHAMPION = re.compile(r"champion \(version (\d+)\b")
-"""How a night names the champion it compared with."""
 
 
 @dataclass(frozen=True)
@@ -79,11 +71,11 @@ def on_events(config: RecsysConfig, first: int, second: int, place: str) -> Same
 
 def on_kept_lists(first: "Version", second: "Version") -> SameRows | None:
     """The lists that both nights judged, or those of one night that held both; None without any."""
-    from recsys.evaluation.saved_lists import read_lists
+    from recsys.evaluation.saved_lists import MAIN, read_lists
 
     a, b = (read_lists(Path(v.report)) if v.report else None for v in (first, second))
     if a is not None and b is not None and MAIN in a.systems and MAIN in b.systems:
-        rows_a, rows_b = _common(a, b)
+        rows_a, rows_b = a.shared(b)
         if len(rows_a):
             ours, theirs = a.take(rows_a), b.take(rows_b)
             lists = (ours.systems[MAIN], theirs.systems[MAIN])
@@ -91,33 +83,19 @@ def on_kept_lists(first: "Version", second: "Version") -> SameRows | None:
                 ours, first, second, lists, f"the {len(rows_a):,} lists both nights judged"
             )
     for night, other, kept in ((first, second, a), (second, first, b)):
-        challenger = None if kept is None else _champion(kept, other.version)
-        if kept is None or challenger is None or MAIN not in kept.systems:
+        champion = None if kept is None else kept.champion()
+        if kept is None or champion is None or MAIN not in kept.systems:
+            continue
+        if champion[0] != other.version:
             continue
         own = kept.systems[MAIN]
-        pair = (own, challenger) if night is first else (challenger, own)
+        pair = (own, champion[1]) if night is first else (champion[1], own)
         how = (
             f"the lists of the night of version {night.version}, in which the recipe of version "
             f"{other.version} was fitted again as its champion"
         )
         return _same(kept, first, second, pair, how)
     return None
-
-
-def _champion(kept: "SavedLists", version: int) -> "RankedLists | None":
-    for name, lists in kept.systems.items():
-        found = CHAMPION.match(name)
-        if found and int(found[1]) == version:
-            return lists
-    return None
-
-
-def _common(a: "SavedLists", b: "SavedLists") -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
-    """Rows of the lists that both hold, in the same order."""
-    place = {key: row for row, key in enumerate(b.keys())}
-    pairs = [(row, place[key]) for row, key in enumerate(a.keys()) if key in place]
-    rows = np.array(pairs, np.intp).reshape(-1, 2)
-    return rows[:, 0], rows[:, 1]
 
 
 def _same(

@@ -102,6 +102,9 @@ def say(result: "NightResult") -> None:
         "challenger": "kept as CHALLENGER; the champion stays",
     }.get(decision.action, "REFUSED by the gate")
     print(f"\nversion {result.version}: {verb}")
+    for line in (decision.headline, decision.power, *decision.notes):
+        if line:
+            print(f"  {line}")
     for reason in decision.reasons:
         if not decision.promoted or "champion" in reason:
             print(f"  {reason}")

@@ -19,6 +19,7 @@ from recsys.evaluation.report import (
     Example,
     ExampleItem,
     GateDecision,
+    GateRow,
     Interval,
     OffPolicyFacts,
     PastItems,
@@ -92,7 +93,18 @@ def full_context() -> ReportContext:
             SourceFact("als", True, "adds recall", 0.31, {"factors": 64}, 1_600_000_000_000_000),
             ("ease", False, "no gain"),
         ],
-        gate=GateDecision(True, ["not worse than recsys/6"], "recsys/6"),
+        gate=GateDecision(
+            True,
+            ["not worse than recsys/6"],
+            "recsys/6",
+            "Promoted over version 6 by policy, not by evidence.",
+            [
+                GateRow("not worse (overall)", "policy", -0.0123, -0.02, 0.0077, True),
+                GateRow("latency, ms", "passed", 12.5, 250.0, 237.5),
+                GateRow("no leak", "passed"),
+            ],
+            ["the smallest loss that would have been seen is 7.4%"],
+        ),
         leak_checks=[Check("fit before test", True, "fine")],
         parity=[("interest.score", True, "1e-9")],
         drift=summary([Drift("events", "PSI", 0.02, 0.25, "ok", "little")]),
@@ -288,7 +300,7 @@ def test_page_says_everything_it_was_given(full_page: str) -> None:
         "Night <of> the & tests", "recsys/7", "12,345", "unknown_item: 3", "2 min 41 s", "2.3 MB",
         "unchanged, earlier output used", "not worse than recsys/6", "no gain", "encoder kept",
         "bm25 could not be evaluated", "no text in the items", "<script>alert(1)</script>",
-        "Old & gold", "$5 <b>bold</b>", "✓ hit", "One city only.", "Promoted.", "2020-09-13 12:26 UTC",
+        "Old & gold", "$5 <b>bold</b>", "✓ hit", "One city only.", "2020-09-13 12:26 UTC",
     ):  # fmt: skip
         assert text in words, text
     assert "Not in this report" not in words
@@ -341,6 +353,34 @@ def test_off_policy_estimates_or_their_refusal_are_shown(evaluation: Evaluation)
     words = Page(render(evaluation, ReportContext(off_policy=refused))).words
     assert "No estimate is given: only 3 effective choices" in words
     assert "snips" not in words
+
+
+def test_the_gates_decision_comes_first_then_its_rules_with_the_room_they_leave(
+    full_page: str,
+) -> None:
+    words = Page(full_page).words
+    told = words[words.index("Promoted over version 6 by policy, not by evidence.") :]
+    order = [
+        "the smallest loss that would have been seen is 7.4%",
+        "rule finding value limit room",
+        "not worse (overall) policy −1.2% −2.0% +0.8%",
+        "latency, ms passed 12.5 250 237.5",
+        "no leak passed — — —",
+        "What each rule found not worse than recsys/6",
+    ]
+    places = [told.index(part) for part in order]
+    assert places == sorted(places)
+
+
+@pytest.mark.usefixtures("undrawn")
+@pytest.mark.parametrize(("promoted", "said"), [(True, "Promoted."), (False, "Not promoted.")])
+def test_a_gate_without_rules_is_told_in_words(
+    evaluation: Evaluation, promoted: bool, said: str
+) -> None:
+    context = ReportContext(gate=GateDecision(promoted, ["one reason"]))
+    words = Page(render(evaluation, context)).words
+    assert f"{said} There was no champion to compare with. one reason" in words
+    assert "rule finding value" not in words
 
 
 @pytest.mark.usefixtures("undrawn")

@@ -10,6 +10,7 @@ from recsys.evaluation.uncertainty import (
     bootstrap_ratios,
     holm,
     jackknife,
+    paired_difference,
 )
 
 RNG = np.random.default_rng(3)
@@ -129,3 +130,50 @@ def test_holm_steps_down_and_keeps_order() -> None:
     assert holm([0.9, 0.8]) == [1.0, 1.0]
     assert holm([]) == []
     assert bonferroni([0.01, None, 0.6]) == pytest.approx([0.02, None, 1.0])
+
+
+def test_a_paired_difference_is_what_resampling_users_gives() -> None:
+    user = np.repeat(np.arange(300), 3)
+    theirs = (RNG.random(900) < 0.4).astype(float)
+    ours = np.where(RNG.random(900) < 0.3, 1.0 - theirs, theirs)
+    ours[5] = np.nan
+    found = paired_difference(ours, theirs, user)
+    drawn = bootstrap((ours - theirs)[:, None], user, resamples=4000, seed=1)
+    assert (found.groups, found.users) == (899, 300)
+    assert found.value == pytest.approx(float(drawn.estimate[0]))
+    # Its unseen changes add little where many were seen.
+    assert found.error == pytest.approx(drawn.standard_error(0), rel=0.05)
+    assert found.interval().low == pytest.approx(found.value - 1.968 * found.error, abs=1e-4)
+    assert found.interval(20).low < found.interval().low
+
+
+def test_a_window_where_nothing_changed_is_no_proof_that_nothing_changes() -> None:
+    """The chance of a lost hit that was seen in none of h hits may be 3/h (the rule of three)."""
+    hits = np.array([1.0] * 60 + [0.0] * 40)
+    found = paired_difference(hits, hits, np.arange(100))
+    assert found.value == 0.0
+    low = found.interval().low
+    assert low is not None
+    assert -0.08 < low / found.base < -0.03
+    many = paired_difference(np.ones(40_000), np.ones(40_000), np.arange(40_000))
+    assert many.error < 1e-4
+
+
+def test_the_smallest_visible_loss_is_found_four_times_in_five() -> None:
+    users, draws, seen = 400, 300, 0
+    loss = paired_difference(*_pair(users, 0.0, RNG), np.arange(users)).visible_loss()
+    assert loss is not None
+    for seed in range(draws):
+        ours, theirs = _pair(users, loss, np.random.default_rng([1, seed]))
+        high = paired_difference(ours, theirs, np.arange(users)).interval().high
+        seen += high is not None and high < 0
+    assert seen / draws == pytest.approx(0.8, abs=0.08)
+    assert paired_difference(np.ones(9), np.ones(9), np.arange(9)).visible_loss() is None
+    assert paired_difference(np.ones(20), np.zeros(20), np.arange(20)).visible_loss() is None
+    assert paired_difference(np.zeros(0), np.zeros(0), np.zeros(0)).users == 0
+
+
+def _pair(users: int, loss: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Ours, truly a `loss` worse with a noise of its own, and another's."""
+    theirs = rng.uniform(0.2, 0.8, users)
+    return theirs * (1.0 - loss) + rng.normal(0.0, 0.3, users), theirs

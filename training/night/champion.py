@@ -5,24 +5,31 @@ champion's bundle. Where it equals tonight's, every stage is found unchanged and
 Where it cannot be fitted again (its encoder has seen tonight's windows, a feature of its own is no
 longer installed, its settings are no longer known), the latest champion's bundle that was fitted
 on events before the test window is asked at the test moments instead.
+
+That fit says which recipe is better; it cannot say that tonight's data are sound, for what spoils
+them spoils it alike. So the champion's release is asked too, at the moments that no part of it has
+seen.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from pydantic import ValidationError
 
+from recsys.data_schemas.config import RecsysConfig
 from recsys.data_schemas.errors import DataRefused, RecsysError
 from recsys.encoder.encode import encode_items
 from recsys.encoder.tower import TOWER
 from recsys.evaluation.lists import RankedLists
+from recsys.evaluation.uncertainty import FEW_USERS
 from recsys.query import RankingQuery
 from recsys.recommender import LoadedRelease
 from recsys.storage.bundle import Bundle, BundleRefused, open_bundle
-from recsys.storage.files import DiskFull
+from recsys.storage.files import DiskFull, hash_json
 from recsys.storage.registry import Registry, RegistryError
 from recsys.storage.stages import StageResult
 from recsys.training.night import (
@@ -31,7 +38,6 @@ from recsys.training.night import (
     test_lists,
 )
 from recsys.training.night.fit_sources import Recipe
-from recsys.training.night.gate import ChampionResult
 from recsys.training.night.inputs import Inputs
 from recsys.training.night.night_context import Night
 from recsys.training.night.ranking_data import RankingData
@@ -40,8 +46,42 @@ from recsys.training.windows import Moments
 
 RECIPE_SECTIONS = ("features", "sources", "ranker", "windows", "seed")
 """Config sections that belong to a recipe; the others (evaluation, gate, serving) are tonight's."""
+SETTINGS = (*RECIPE_SECTIONS, "encoder", "events")
+"""Config sections by which a person changes what is made of the same data."""
+ASKED_AT_MOST = 1000
+"""Moments at which a release is asked, at 5 ms each (measured on 9,000 items)."""
 NOT_THE_RECIPES_FAULT = (DiskFull, RegistryError, DataRefused)
 """Errors of a refit that say nothing about the recipe: the night fails and is run again."""
+
+
+@dataclass(frozen=True)
+class ReleasedLists:
+    """What the champion's release answers at some of tonight's test moments."""
+
+    rows: npt.NDArray[np.intp]
+    """int[n]: which."""
+    lists: RankedLists
+
+
+@dataclass(frozen=True)
+class ChampionResult:
+    """The champion's side of the comparison."""
+
+    version: int
+    lists: RankedLists | None
+    """Its lists on tonight's test moments; None where it cannot be compared."""
+    how: str
+    """How it was made comparable, or why it cannot be compared."""
+    lost: bool = False
+    """Whether its files are gone, so that nothing can serve it."""
+    same_recipe: bool = False
+    """Whether its settings are tonight's."""
+    same_labels: bool = False
+    """Whether events meant the same to it: labels recorded by its night can be judged by."""
+    released: ReleasedLists | None = None
+    """Its release at moments after all that any part of it has seen."""
+    unasked: str = ""
+    """Why the release was not asked."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +122,30 @@ def lists_of_champion(
         raise
     except RecsysError as problem:
         return _without_files(night, version, problem)
+    found = _comparable(night, inputs, encoded, registry, bundle, tested, state, version)
+    kept = bundle.manifest.get("config") or {}
+    released, unasked = _released(night, inputs, bundle, tested.moments, state, version)
+    return replace(
+        found,
+        same_recipe=settings_of(kept) == settings_of(_plain(night.config)),
+        same_labels=settings_of(kept, ("events",))
+        == settings_of(_plain(night.config), ("events",)),
+        released=released,
+        unasked=unasked,
+    )
+
+
+def _comparable(
+    night: Night,
+    inputs: Inputs,
+    encoded: Encoded,
+    registry: Registry,
+    bundle: Bundle,
+    tested: RankingData,
+    state: StageResult,
+    version: int,
+) -> ChampionResult:
+    """Its recipe fitted again, or a release that has not seen the test window."""
     try:
         lists = _refitted(night, inputs, encoded, bundle, version)
         return ChampionResult(version, lists, "its recipe fitted again as of the same cuts")
@@ -91,6 +155,57 @@ def lists_of_champion(
         why = _one_line(problem)
     night.alarm(f"the recipe of the champion (version {version}) cannot be fitted again: {why}")
     return _by_an_old_bundle(night, inputs, registry, tested, state, version, why)
+
+
+def recipe_key(config: RecsysConfig, recipe: Recipe, encoder_key: str) -> str:
+    """Names a recipe: settings, what was tuned, the encoder's weights; not the data."""
+    return hash_json([settings_of(_plain(config)), recipe.identity(), encoder_key])
+
+
+def settings_of(
+    config: Mapping[str, Any], sections: tuple[str, ...] = SETTINGS
+) -> dict[str, Any] | None:
+    """A config's settings with every default filled in, so that one written before a setting came
+    to be equals one that does not use it; None where it cannot be read."""
+    try:
+        given = {name: config[name] for name in sections}
+        whole = RecsysConfig.model_validate({"data": {"items": "", "events": ""}, **given})
+    except (ValidationError, KeyError):
+        return None
+    return whole.model_dump(mode="json", include=set(sections))
+
+
+def _plain(config: RecsysConfig) -> dict[str, Any]:
+    return config.model_dump(mode="json")
+
+
+def _released(
+    night: Night,
+    inputs: Inputs,
+    bundle: Bundle,
+    moments: Moments,
+    state: StageResult,
+    version: int,
+) -> tuple[ReleasedLists | None, str]:
+    """The champion's release at moments after every `fit_until` of its parts, or why not."""
+    seen = max([*bundle.fit_until.values(), int(bundle.manifest["data_window"][1]) - 1])
+    rows = np.flatnonzero(moments.now > seen)
+    users = len(np.unique(moments.user[rows]))
+    if users < FEW_USERS:
+        left = f"all but those of {users} users" if users else "all"
+        return None, (
+            f"the release of version {version} has seen {left} of tonight's moments, so it is not "
+            "asked: its recorded lists decide"
+        )
+    asked = inputs.chances(moments.take(rows), "champion asked")
+    rows = rows[least(asked, ASKED_AT_MOST)]
+    try:
+        loaded = LoadedRelease(bundle, _state_of(state), version=str(version))
+    except RecsysError as problem:
+        return None, f"the release of version {version} cannot be asked: {_one_line(problem)}"
+    items, scores = _asked(loaded, night, inputs, moments.take(rows))
+    name = f"champion (version {version} as released)"
+    return ReleasedLists(rows, RankedLists(name, items, scores)), ""
 
 
 def _without_files(night: Night, version: int, problem: RecsysError) -> ChampionResult:
@@ -218,7 +333,8 @@ def _bundles_before(registry: Registry, moment: int) -> Iterator[tuple[int, Bund
 
 
 def _state_of(state: StageResult) -> Any:
-    from recsys.features.state import OnlineState
+    from recsys.features.draws import least
+from recsys.features.state import OnlineState
 
     return OnlineState.open(state.path / "state")
 

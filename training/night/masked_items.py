@@ -21,6 +21,7 @@ import numpy.typing as npt
 from recsys.evaluation.evaluation import Evaluation, evaluate_lists
 from recsys.evaluation.lists import RankedLists, Truth
 from recsys.evaluation.report_context import WITHOUT_TEXT, MaskedItems
+from recsys.evaluation.saved_lists import MAIN
 from recsys.features.draws import chance
 from recsys.features.interactions import Interactions
 from recsys.features.protocols import RecallSource
@@ -39,7 +40,6 @@ from recsys.training.night.refresh_encoder import Encoded
 from recsys.training.night.test_lists import (
     FUSION,
     LIST_LENGTH,
-    MAIN,
     TEXT_ALONE,
     best_of,
     caps_of,

@@ -15,7 +15,7 @@ from recsys.evaluation.evaluation import Evaluation
 from recsys.evaluation.lists import RankedLists
 from recsys.evaluation.page import write_report
 from recsys.evaluation.report_context import CAPS, Check, MaskedItems
-from recsys.evaluation.saved_lists import write_lists
+from recsys.evaluation.saved_lists import SavedLists, write_lists
 from recsys.storage.bundle import open_bundle
 from recsys.storage.files import (
     atomic_write,
@@ -25,6 +25,7 @@ from recsys.storage.files import (
     human_seconds,
 )
 from recsys.storage.registry import Registry
+from recsys.storage.registry.version_tags import AGAINST_TAG, GATE_TAG, RECIPE_TAG
 from recsys.storage.stages import StageResult
 from recsys.storage.workspace import Workspace, as_stage_ids
 from recsys.training.night import (
@@ -34,13 +35,10 @@ from recsys.training.night import (
     report_parts,
     test_lists,
 )
+from recsys.training.night.champion import ChampionResult, recipe_key
 from recsys.training.night.fit_sources import Recipe, warm_start_facts
-from recsys.training.night.gate import (
-    REJECT,
-    ChampionResult,
-    Decision,
-    decide,
-)
+from recsys.training.night.gate import REJECT, ChampionEvidence, Decision, Evidence, decide
+from recsys.training.night.gate_evidence import EarlierNights, champion_evidence, floor
 from recsys.training.night.guardrails import guardrails, missing_parts, ranker_parts, without_trees
 from recsys.training.night.inputs import Inputs
 from recsys.training.night.night_context import Night
@@ -103,7 +101,6 @@ def decide_and_register(
     )
     checks = leakage.leak_checks(night, inputs, encoded, rows, tested, lists)
     checks += leakage.leak_hints(rows, tested)
-    truth = test_lists.truth_of(tested.moments)
     trial = try_release(night, inputs, tested, bundle.path / "bundle", state, systems[0])
     drifted = health.examine(night, inputs, tested, rows)
     drifted += health.of_scores(
@@ -113,29 +110,30 @@ def decide_and_register(
         night.alarm(warning)
     own_ranker = rankers.facts["ranker"]
     _say_what_is_missing(night, own_ranker, bool(inputs.windows.ranker), lists.facts["failed"])
+    tonight = _tonights_lists(inputs, tested, systems[0], champion_result)
+    made_by = recipe_key(night.config, recipe, encoded.stage.key)
+    rails = guardrails(
+        night.config.gate,
+        evaluation,
+        trial,
+        champion_result.lists.name if champion_result and champion_result.lists else None,
+        folder_bytes(bundle.path / "bundle"),
+        _bytes_of(registry, champion_result),
+        night.served_parity,
+    )
+    rails += ranker_parts(own_ranker, _ranker_of(registry, champion_result))
     decision = decide(
         night.config.gate,
-        truth,
-        systems[0],
-        champion_result,
-        test_lists.segments_of(inputs, truth, tested.moments, night.config.evaluation.segments),
-        guardrails=[
-            *guardrails(
-                night.config.gate,
-                evaluation,
-                trial,
-                champion_result.lists.name if champion_result and champion_result.lists else None,
-                folder_bytes(bundle.path / "bundle"),
-                _bytes_of(registry, champion_result),
-                night.served_parity,
-            ),
-            *ranker_parts(own_ranker, _ranker_of(registry, champion_result)),
-        ],
-        leaks=[f"{check.name}: {check.detail}" for check in checks if check.refuses],
-        stops=[*health.stops(drifted), *_missing(lists)],
-        resamples=night.config.evaluation.bootstrap,
-        seed=night.config.seed,
+        Evidence(
+            _of_champion(night, inputs, tested, tonight, champion_result, registry, made_by),
+            floor(tonight, systems, lists.facts["variants"], night.config.gate.metric),
+            rails,
+            [f"{check.name}: {check.detail}" for check in checks if check.refuses],
+            [*health.stops(drifted), *_missing(lists)],
+        ),
     )
+    for warning in decision.alarms:
+        night.alarm(warning)
     shift = {
         "evaluated models fitted on events before": "each test cut",
         "released models fitted on events before": report_parts._day(inputs.windows.end),
@@ -147,8 +145,8 @@ def decide_and_register(
         night, inputs, encoded, recipe, rows, tested, rankers, lists, systems[0], evaluation,
         checks, shift, drifted, trial.parity, decision, masked_items.masked_facts(night, inputs, masked),
     )  # fmt: skip
-    _keep_lists(inputs, tested, systems[0], champion_result, page)
-    version = _register(night, registry, bundle, evaluation, decision, page)
+    _keep_lists(tonight, page)
+    version = _register(night, registry, bundle, evaluation, decision, made_by, page)
     publish_state(night, state)
     if decision.promoted and registry.champion() != version:
         registry.promote(version, "; ".join(decision.reasons)[:4000])
@@ -168,21 +166,41 @@ def _missing(lists: StageResult) -> list[str]:
     return [f"the baseline “{name}” could not be fitted: {why}" for name, why in failed.items()]
 
 
-def _keep_lists(
-    inputs: Inputs,
-    tested: RankingData,
-    own: RankedLists,
-    champion_result: ChampionResult | None,
-    page: Path,
-) -> None:
-    """Tonight's lists and the champion's, beside the page: what versions are compared by."""
-    write_lists(
-        page.parent,
+def _tonights_lists(
+    inputs: Inputs, tested: RankingData, own: RankedLists, champion_result: ChampionResult | None
+) -> SavedLists:
+    """Tonight's lists and the champion's: what this and later nights are compared by."""
+    champion = champion_result.lists if champion_result else None
+    return SavedLists(
+        inputs.interactions.user_ids,
         test_lists.truth_of(tested.moments),
         test_lists.past_items(inputs.interactions, tested.moments),
-        [own, *([champion_result.lists] if champion_result and champion_result.lists else [])],
-        inputs.interactions.user_ids,
+        {lists.name: lists for lists in (own, champion) if lists is not None},
     )
+
+
+def _of_champion(
+    night: Night,
+    inputs: Inputs,
+    tested: RankingData,
+    tonight: SavedLists,
+    champion_result: ChampionResult | None,
+    registry: Registry,
+    made_by: str,
+) -> ChampionEvidence | None:
+    """The champion's part of the evidence."""
+    config = night.config
+    segments = test_lists.segments_of(
+        inputs, tonight.truth, tested.moments, config.evaluation.segments
+    )
+    nights = EarlierNights.of(registry, config.gate.best_of_nights)
+    return champion_evidence(config.gate, tonight, champion_result, segments, nights, made_by)
+
+
+def _keep_lists(tonight: SavedLists, page: Path) -> None:
+    """Leave them beside the page."""
+    systems = list(tonight.systems.values())
+    write_lists(page.parent, tonight.truth, tonight.past, systems, tonight.user_ids)
 
 
 def _bytes_of(registry: Registry, champion_result: ChampionResult | None) -> int | None:
@@ -276,11 +294,17 @@ def _register(
     bundle: StageResult,
     evaluation: Evaluation,
     decision: Decision,
+    made_by: str,
     page: Path,
 ) -> int:
     return registry.register(
         bundle.path / "bundle",
-        tags={"gate": decision.action, "reasons": "\n".join(decision.reasons)[:4000]},
+        tags={
+            GATE_TAG: decision.action,
+            "reasons": "\n".join(decision.reasons)[:4000],
+            RECIPE_TAG: made_by,
+            AGAINST_TAG: decision.champion or "",
+        },
         metrics=dict(test_lists.metrics_of(evaluation)),
         report_dir=page.parent,
         costs=costs(night.runner.results),
@@ -341,7 +365,6 @@ def _registered(
     night: Night, registry: Registry, bundle: StageResult, state: StageResult
 ) -> "NightResult | None":
     """The result of the night that already registered exactly this, if one did."""
-    from recsys.training.night.gate import GateRule
     from recsys.training.night.night_result import NightResult
 
     try:
@@ -355,10 +378,7 @@ def _registered(
         or known.get(record["version"]) != digest
     ):
         return None
-    kept = record["decision"]
-    decision = Decision(
-        kept["action"], kept["champion"], [GateRule(**rule) for rule in kept["rules"]]
-    )
+    decision = Decision.parse(record["decision"])
     night.reporter.say(f"register: unchanged, version {record['version']}")
     unchanged = all(r.skipped for r in night.runner.results)
     return NightResult(

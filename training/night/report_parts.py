@@ -13,6 +13,7 @@ from recsys.evaluation.report_context import (
     Example,
     ExampleItem,
     GateDecision,
+    GateRow,
     Importance,
     MaskedItems,
     RankerFacts,
@@ -188,11 +189,7 @@ def context(
         encoder=encoder_facts(night, encoded),
         ranker=ranker_facts(rankers, rows, ranker),
         sources=source_facts(recipe),
-        gate=GateDecision(
-            decision.promoted,
-            decision.reasons,
-            str(decision.champion) if decision.champion is not None else None,
-        ),
+        gate=gate_facts(decision),
         leak_checks=checks,
         drift=drift.summary(drifted),
         parity=[*parity, *night.served_parity],
@@ -202,6 +199,19 @@ def context(
         examples=examples(inputs, tested, lists, ranker, night.config.evaluation.examples),
         position_bias=bias_of(rankers.facts["position"]),
         caveats=CAVEATS,
+    )
+
+
+def gate_facts(decision: Decision) -> GateDecision:
+    """The decision in the report's terms: what refused or was policy first, then comparisons."""
+    rules = sorted(decision.rules, key=lambda rule: (rule.status == "passed", not rule.relative))
+    return GateDecision(
+        decision.promoted,
+        decision.reasons,
+        str(decision.champion) if decision.champion is not None else None,
+        decision.headline,
+        [GateRow(r.name, r.status, r.value, r.limit, r.room, r.relative, r.detail) for r in rules],
+        [text for text in (decision.power, *decision.notes) if text],
     )
 
 

@@ -15,6 +15,7 @@ from recsys.evaluation import baselines
 from recsys.evaluation.evaluation import Evaluation, PastItems, evaluate_lists
 from recsys.evaluation.lists import RankedLists, Truth
 from recsys.evaluation.popularity import PopularityAt
+from recsys.evaluation.saved_lists import MAIN
 from recsys.evaluation.segments import (
     SegmentLabels,
     by_activity,
@@ -36,7 +37,6 @@ from recsys.training.night.ranking_data import RankingData
 from recsys.training.night.refresh_encoder import Encoded
 from recsys.training.windows import Moments
 
-MAIN = "recsys"
 FUSION = "fusion of sources"
 TEXT_ALONE = "text alone"
 LIST_LENGTH = 100

@@ -1,11 +1,12 @@
 """The champion's side when its recipe cannot be fitted again, and the guardrails against it."""
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from recsys.data_schemas.config import GateConfig
+from recsys.data_schemas.config import GateConfig, parse_config
 from recsys.data_schemas.errors import RecsysError, UsageError
 from recsys.evaluation.lists import RankedLists
 from recsys.evaluation.report_context import Check
@@ -19,6 +20,9 @@ from recsys.training.night.publish import costs
 from recsys.training.night.release_check import ReleaseCheck
 
 FIRST_TEST = 100
+CONFIG = parse_config({"data": {"items": "i", "events": "e"}}, Path())
+MADE_WITH = CONFIG.model_dump(mode="json") | {"seed": 8}
+"""What the champions' bundles say they were made with: another seed, the same meaning of events."""
 
 
 class Shelf:
@@ -49,7 +53,9 @@ def ask(monkeypatch):
 
     def run(registry, refit=None):
         alarms = []
-        night = SimpleNamespace(alarm=alarms.append, reporter=SimpleNamespace(warn=alarms.append))
+        night = SimpleNamespace(
+            alarm=alarms.append, reporter=SimpleNamespace(warn=alarms.append), config=CONFIG
+        )
         inputs = SimpleNamespace(windows=SimpleNamespace(test=(FIRST_TEST,)))
 
         def refitted(*_):
@@ -61,13 +67,16 @@ def ask(monkeypatch):
         monkeypatch.setattr(
             champion,
             "open_bundle",
-            lambda v: SimpleNamespace(manifest={"data_window": [0, registry.versions[v]]}),
+            lambda v: SimpleNamespace(
+                fit_until={"als": registry.versions[v] - 1},
+                manifest={"data_window": [0, registry.versions[v]], "config": MADE_WITH},
+            ),
         )
         monkeypatch.setattr(champion, "LoadedRelease", lambda bundle, state, version: version)
         monkeypatch.setattr(champion, "_state_of", lambda state: None)
         one = np.zeros((1, 1))
         monkeypatch.setattr(champion, "_asked", lambda *_: (one.astype("i4"), one.astype("f4")))
-        tested = SimpleNamespace(moments=None)
+        tested = SimpleNamespace(moments=SimpleNamespace(now=np.full(3, 99), user=np.arange(3)))
         return champion.lists_of_champion(night, inputs, None, registry, tested, None), alarms
 
     return run
@@ -80,6 +89,9 @@ def test_no_champion_and_one_that_is_refitted(ask):
     assert ask(Shelf({}, [], None))[0] is None
     champion_result, alarms = ask(Shelf({1: 90}, [1], 1))
     assert (champion_result.version, champion_result.lists, alarms) == (1, "refitted lists", [])
+    assert (champion_result.same_recipe, champion_result.same_labels) == (False, True)
+    assert champion_result.released is None
+    assert "has seen all but those of 3 users" in champion_result.unasked
 
 
 def test_lost_files_hold_nobody_up_but_a_newer_format_does(ask):
