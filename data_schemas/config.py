@@ -199,7 +199,7 @@ class GateConfig(Section):
     """The same for a protected segment."""
     min_group: Positive = 50
     """Users a segment needs before its rule applies."""
-    protected: tuple[str, ...] = ("new_users", "cold_items")
+    protected: tuple[str, ...] = ("new_users", "cold_items", "masked_cold_items")
     """Labels of segments with a rule of their own: `new_users`, `cold_items`, or a value of one of
     `evaluation.segments`."""
     when_unsure: Literal["auto", "promote", "challenger"] = "auto"

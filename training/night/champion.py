@@ -26,6 +26,7 @@ from recsys.encoder.encode import encode_items
 from recsys.encoder.tower import TOWER
 from recsys.evaluation.lists import RankedLists
 from recsys.evaluation.uncertainty import FEW_USERS
+from recsys.features.draws import least
 from recsys.query import RankingQuery
 from recsys.recommender import LoadedRelease
 from recsys.storage.bundle import Bundle, BundleRefused, open_bundle
@@ -34,6 +35,7 @@ from recsys.storage.registry import Registry, RegistryError
 from recsys.storage.stages import StageResult
 from recsys.training.night import (
     fit_ranker,
+    masked_items,
     ranking_data,
     test_lists,
 )
@@ -82,6 +84,8 @@ class ChampionResult:
     """Its release at moments after all that any part of it has seen."""
     unasked: str = ""
     """Why the release was not asked."""
+    masked: StageResult | None = None
+    """The lists of its recipe over masked cold items."""
 
 
 @dataclass(frozen=True)
@@ -147,8 +151,9 @@ def _comparable(
 ) -> ChampionResult:
     """Its recipe fitted again, or a release that has not seen the test window."""
     try:
-        lists = _refitted(night, inputs, encoded, bundle, version)
-        return ChampionResult(version, lists, "its recipe fitted again as of the same cuts")
+        lists, masked = _refitted(night, inputs, encoded, bundle, version)
+        how = "its recipe fitted again as of the same cuts"
+        return ChampionResult(version, lists, how, masked=masked)
     except NOT_THE_RECIPES_FAULT:
         raise
     except (RecsysError, ValidationError, KeyError) as problem:
@@ -222,8 +227,8 @@ def _one_line(problem: Exception) -> str:
 
 def _refitted(
     night: Night, inputs: Inputs, encoded: Encoded, bundle: Bundle, version: int
-) -> RankedLists:
-    """Lists of a bundle's recipe, fitted as of tonight's cuts."""
+) -> tuple[RankedLists, StageResult]:
+    """Lists of a bundle's recipe, fitted as of tonight's cuts, and those over masked cold items."""
     side = _with_recipe(night, bundle)
     kept = _encoder_of(side, inputs, encoded, bundle)
     recipe = Recipe.parse(bundle.facts["recipe"])
@@ -233,7 +238,8 @@ def _refitted(
     assert tested is not None
     score = fit_ranker.score(rankers.path, "full", tested)
     items, scores = test_lists.best_of(score, tested, test_lists.caps_of(side, inputs))
-    return RankedLists(f"champion (version {version})", items, scores)
+    masked = masked_items.make_masked_lists(side, inputs, kept, recipe, rankers)
+    return RankedLists(f"champion (version {version})", items, scores), masked
 
 
 def _with_recipe(night: Night, bundle: Bundle) -> Night:
@@ -333,8 +339,7 @@ def _bundles_before(registry: Registry, moment: int) -> Iterator[tuple[int, Bund
 
 
 def _state_of(state: StageResult) -> Any:
-    from recsys.features.draws import least
-from recsys.features.state import OnlineState
+    from recsys.features.state import OnlineState
 
     return OnlineState.open(state.path / "state")
 

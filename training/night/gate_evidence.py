@@ -38,6 +38,10 @@ METRICS = {
 """What `gate.metric` may name before its @."""
 
 
+MASKED = "masked_cold_items"
+"""Protected label of items whose past was taken away; see `masked_items`."""
+
+
 @dataclass(frozen=True)
 class EarlierNights:
     """What the registry and the reports keep of the nights before.

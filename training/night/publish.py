@@ -4,6 +4,7 @@ import contextlib
 import json
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,7 +39,13 @@ from recsys.training.night import (
 from recsys.training.night.champion import ChampionResult, recipe_key
 from recsys.training.night.fit_sources import Recipe, warm_start_facts
 from recsys.training.night.gate import REJECT, ChampionEvidence, Decision, Evidence, decide
-from recsys.training.night.gate_evidence import EarlierNights, champion_evidence, floor
+from recsys.training.night.gate_evidence import (
+    MASKED,
+    EarlierNights,
+    champion_evidence,
+    floor,
+    paired,
+)
 from recsys.training.night.guardrails import guardrails, missing_parts, ranker_parts, without_trees
 from recsys.training.night.inputs import Inputs
 from recsys.training.night.night_context import Night
@@ -125,7 +132,9 @@ def decide_and_register(
     decision = decide(
         night.config.gate,
         Evidence(
-            _of_champion(night, inputs, tested, tonight, champion_result, registry, made_by),
+            _of_champion(
+                night, inputs, tested, tonight, champion_result, registry, made_by, masked
+            ),
             floor(tonight, systems, lists.facts["variants"], night.config.gate.metric),
             rails,
             [f"{check.name}: {check.detail}" for check in checks if check.refuses],
@@ -187,6 +196,7 @@ def _of_champion(
     champion_result: ChampionResult | None,
     registry: Registry,
     made_by: str,
+    masked: StageResult,
 ) -> ChampionEvidence | None:
     """The champion's part of the evidence."""
     config = night.config
@@ -194,7 +204,17 @@ def _of_champion(
         inputs, tonight.truth, tested.moments, config.evaluation.segments
     )
     nights = EarlierNights.of(registry, config.gate.best_of_nights)
-    return champion_evidence(config.gate, tonight, champion_result, segments, nights, made_by)
+    found = champion_evidence(config.gate, tonight, champion_result, segments, nights, made_by)
+    if found is None or champion_result is None or champion_result.masked is None:
+        return found
+    if MASKED not in config.gate.protected or found.overall is None:
+        return found
+    truth, own = masked_items.read_masked(masked)
+    _, theirs = masked_items.read_masked(champion_result.masked)
+    if not truth.n_groups or own[0].items.shape != theirs[0].items.shape:
+        return found
+    pairs = paired(truth, own[0], theirs[0], tonight.user_ids, config.gate.metric)
+    return replace(found, segments={**found.segments, MASKED: pairs})
 
 
 def _keep_lists(tonight: SavedLists, page: Path) -> None:
