@@ -40,8 +40,8 @@ links:
 lint: install links
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	cd $(LINKS) && ../../$(BIN)/mypy --config-file ../../pyproject.toml -p recsys
-	cd $(LINKS) && ../../$(BIN)/lint-imports --config ../../pyproject.toml
+	cd $(LINKS) && $(abspath $(BIN))/mypy --config-file ../../pyproject.toml --cache-dir ../../.mypy_cache -p recsys
+	cd $(LINKS) && $(abspath $(BIN))/lint-imports --config ../../pyproject.toml
 
 test: lint
 	$(BIN)/python -m pytest
