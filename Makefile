@@ -1,6 +1,9 @@
 # Two commands do everything on a fresh machine with Python 3.11 or newer:
 #   make demo    install, then a night's retraining on bundled real data, then one ranking call
 #   make test    install, then lint, types, import contracts and tests
+# and two more do what takes longer:
+#   make test-all      every test there is, those marked slow or gpu among them
+#   make test-lowest   the quick tests on the lowest versions that pyproject.toml allows
 # Tests that need what a machine does not have (a JDK for Spark, a PostgreSQL server, Chromium) are
 # skipped, and pytest says which and why.
 VENV   ?= .venv
@@ -14,7 +17,7 @@ PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check --con
 ROOMS  := $(filter-out recsys,$(patsubst %/__init__.py,%,$(wildcard */__init__.py)))
 LINKS  := build/links
 
-.PHONY: install demo test lint links clean
+.PHONY: install demo test test-all test-lowest lint links clean
 
 install: $(VENV)/.installed
 
@@ -40,11 +43,27 @@ links:
 lint: install links
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	cd $(LINKS) && ../../$(BIN)/mypy --config-file ../../pyproject.toml -p recsys
-	cd $(LINKS) && ../../$(BIN)/lint-imports --config ../../pyproject.toml
+	cd $(LINKS) && $(abspath $(BIN))/mypy --config-file ../../pyproject.toml --cache-dir ../../.mypy_cache -p recsys
+	cd $(LINKS) && $(abspath $(BIN))/lint-imports --config ../../pyproject.toml
 
 test: lint
 	$(BIN)/python -m pytest
+
+test-all: lint
+	$(BIN)/python -m pytest -m ''
+
+# In an environment of its own; PyTorch stays at the tested version, Spark and OpenVINO are left out
+# for their size. Old libraries warn of each other: warnings are no errors here.
+LOWEST := .venv-lowest
+QUICK  := data_schemas features storage evaluation recsys ingestion
+
+test-lowest:
+	$(PYTHON) -m venv $(LOWEST)
+	mkdir -p build && $(PYTHON) .ci/lowest.py > build/lowest.txt
+	$(LOWEST)/bin/python -m pip install --quiet --constraint constraints.txt torch
+	$(LOWEST)/bin/python -m pip install --quiet --constraint build/lowest.txt \
+		--editable ".[postgres,lora,s3,otel,tensorboard]" pytest hypothesis
+	$(LOWEST)/bin/python -m pytest -W default $(addprefix tests/,$(QUICK))
 
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -12,6 +12,7 @@ import ibis
 import numpy.typing as npt
 import pyarrow as pa
 
+from recsys.data_schemas.distribution import install_extra
 from recsys.data_schemas.errors import UsageError
 from recsys.features.counter_query import CountColumn
 
@@ -86,7 +87,7 @@ class PySpark:
                 where="features backend",
                 found="pyspark",
                 expected="the [spark] extra",
-                fix="pip install 'recsys[spark]', with a JDK 17 on the PATH",
+                fix=f"{install_extra('spark')}, with a JDK 17 on the PATH",
             ) from None
         self._session = (
             SparkSession.builder.master("local[2]")

@@ -1,3 +1,56 @@
-"""The recommender: encoder, collaborative models, recall, ranker, bundle, registry, evaluation."""
+"""A content-aware recommender: the public names, each looked up in its room when it is first used.
+
+`import recsys` loads nothing but this file; `recsys.load_config` loads the config's module, and so on.
+Types and "go to definition" come from `__init__.pyi`, which names the same names.
+"""
 
 __version__ = "0.1.0"
+
+_NAMES = {
+    "ApiError": "serving.client",
+    "AsyncClient": "serving.client",
+    "Bundle": "storage.bundle",
+    "Client": "serving.client",
+    "DataRefused": "data_schemas.errors",
+    "EncoderManifest": "encoder.manifest",
+    "ExitCode": "data_schemas.errors",
+    "LoadedRelease": "recommender",
+    "NightResult": "training.night.night_result",
+    "RankingQuery": "query",
+    "RankingResult": "query",
+    "RecsysConfig": "data_schemas.config",
+    "RecsysError": "data_schemas.errors",
+    "Registry": "storage.registry",
+    "TextEncoder": "encoder.runtime",
+    "UsageError": "data_schemas.errors",
+    "Workspace": "storage.workspace",
+    "load_config": "data_schemas.config",
+    "load_release": "operations.open_release",
+    "open_bundle": "storage.bundle",
+    "parse_config": "data_schemas.config",
+    "run_night": "training.nightly",
+}
+"""Public name → the module below `recsys` that defines it."""
+
+__all__ = ["__version__", *_NAMES]
+
+
+def __getattr__(name: str) -> object:
+    """A public name, imported now; an unknown one is answered with the nearest."""
+    if name in _NAMES:
+        from importlib import import_module
+
+        value = globals()[name] = getattr(import_module(f"{__name__}.{_NAMES[name]}"), name)
+        return value
+    hint = ""
+    if not name.startswith("_"):
+        from difflib import get_close_matches
+
+        near = get_close_matches(name, _NAMES, n=1)
+        hint = f"; did you mean `{near[0]}`?" if near else f"; it has {', '.join(_NAMES)}"
+    # With a name and no object, Python adds no second guess to ours.
+    raise AttributeError(f"module `{__name__}` has no attribute `{name}`{hint}", name=name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_NAMES})

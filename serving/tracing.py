@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
 from typing import Any
 
+from recsys.data_schemas.distribution import install_extra
 from recsys.serving.asgi import Request, Response
 
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
@@ -35,7 +36,7 @@ def configure(exporter: Any = None) -> bool:
     except ImportError:
         from recsys.serving.logs import log
 
-        log("warning", "tracing_not_installed", fix="pip install 'recsys[otel]'")
+        log("warning", "tracing_not_installed", fix=install_extra("otel"))
         return False
     provider = TracerProvider(resource=Resource.create({"service.name": "recsys"}))
     provider.add_span_processor(BatchSpanProcessor(exporter))

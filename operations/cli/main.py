@@ -20,6 +20,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
+from recsys import __version__
 from recsys.data_schemas.errors import ExitCode, RecsysError
 
 ROOMS = (
@@ -113,9 +114,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as stop:
         return int(stop.code or 0)
     if args.print_version:
-        from recsys.storage.bundle import metadata_version
-
-        print(f"recsys {metadata_version()}")
+        print(f"recsys {__version__}")
         return ExitCode.DONE
     run: Callable[[argparse.Namespace], int] | None = getattr(args, "run", None)
     if run is None:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from recsys.data_schemas.config import RecsysConfig
+from recsys.data_schemas.distribution import install_extra
 from recsys.data_schemas.errors import UsageError
 from recsys.storage.eventlog.log import EventLog
 from recsys.storage.workspace import LOG_FILE
@@ -25,13 +26,21 @@ def open_log(address: str | Path) -> EventLog:
         address: `postgresql://…`, `sqlite:///path`, or a path.
 
     Raises:
-        UsageError: the address's scheme is not known, or the file cannot be opened.
+        UsageError: the address's scheme is not known, the file cannot be opened, or psycopg is not there.
         LogUnavailable: the PostgreSQL server does not answer.
     """
     text = str(address)
     if text.startswith(("postgresql://", "postgres://")):
-        from recsys.storage.eventlog.postgres import PostgresLog
-
+        try:
+            from recsys.storage.eventlog.postgres import PostgresLog
+        except ImportError as error:
+            raise UsageError(
+                "a log in PostgreSQL needs a package that cannot be imported",
+                where="serving.log",
+                found=error,
+                expected="the package psycopg",
+                fix=f"{install_extra('postgres')}, or leave serving.log out for SQLite",
+            ) from None
         return PostgresLog(text)
     if "://" in text and not text.startswith("sqlite:///"):
         raise UsageError(

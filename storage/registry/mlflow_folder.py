@@ -1,25 +1,37 @@
-"""A bundle as an MLflow model folder, so that `mlflow models predict` and `load_model` take it."""
+"""A bundle as an MLflow model folder, so that `mlflow models serve` and `load_model` take it.
 
+The folder holds the bundle, the code that reads it, and the versions of what that code stands on:
+nothing of ours has to be installed, or to be found on a package index, where it is loaded.
+"""
+
+import platform
 from pathlib import Path
 from typing import Any
 
 from recsys.data_schemas import columns as c
-from recsys.storage.bundle import Bundle, metadata_version
+from recsys.storage.bundle import Bundle
 from recsys.storage.files import link_tree
+from recsys.storage.registry.model_code import copy_code, requirements
 
 DATA = "bundle"
 """Name of the bundle inside the model's `data/`."""
+CODE = "code"
+"""Folder of the package's code, where MLflow looks for it."""
 LOADER = "recsys.pyfunc"
 
 
 def write_model(folder: Path, bundle: Bundle, run_id: str, artifact_path: str) -> None:
-    """Write an MLflow model around a bundle; the bundle's bytes are linked where they can be."""
+    """Write an MLflow model around a bundle; the bundle's bytes are linked where they can be.
+
+    Two folders of one bundle, written by one installation, differ in `MLmodel` alone.
+    """
     import mlflow.pyfunc
     from mlflow.models import Model
 
     data = folder / "data" / DATA
     data.parent.mkdir(parents=True, exist_ok=True)
     link_tree(bundle.path, data)
+    copy_code(folder / CODE)
     model = Model(
         run_id=run_id,
         artifact_path=artifact_path,
@@ -27,18 +39,23 @@ def write_model(folder: Path, bundle: Bundle, run_id: str, artifact_path: str) -
         metadata={"digest": bundle.digest},
     )
     mlflow.pyfunc.add_to_model(
-        model, loader_module=LOADER, data=f"data/{DATA}", python_env=_environment(folder)
+        model,
+        loader_module=LOADER,
+        data=f"data/{DATA}",
+        code=CODE,
+        python_env=_environment(folder),
     )
     model.save(str(folder / "MLmodel"))
 
 
 def _environment(folder: Path) -> str:
-    """What an isolated environment has to install: this package."""
-    version = metadata_version()
-    pin = "recsys" if version == "unpackaged" else f"recsys=={version}"
-    (folder / "requirements.txt").write_text(f"{pin}\n", encoding="utf-8")
-    environment = "dependencies:\n- -r requirements.txt\n"
-    (folder / "python_env.yaml").write_text(environment, encoding="utf-8")
+    """What an isolated environment has to install; the code itself comes with the model."""
+    lines = "".join(f"{line}\n" for line in requirements())
+    (folder / "requirements.txt").write_text(lines, encoding="utf-8")
+    (folder / "python_env.yaml").write_text(
+        f"python: {platform.python_version()}\ndependencies:\n- -r requirements.txt\n",
+        encoding="utf-8",
+    )
     return "python_env.yaml"
 
 

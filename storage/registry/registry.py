@@ -59,7 +59,7 @@ from recsys.storage.registry.version_tags import (
 from recsys.storage.workspace import Workspace
 
 KIND_TAG: Final = "recsys.kind"
-WORKSPACE_TAG: Final = "recsys.storage.workspace"
+WORKSPACE_TAG: Final = "recsys.workspace"
 KEEP_VERSIONS: Final = 14
 """Versions kept besides those with an alias: two weeks of nights."""
 KNOCK_SECONDS: Final = 5.0

@@ -174,7 +174,7 @@ def test_what_a_killed_registration_left_is_buried(registry, make_bundle):
         registry._experiment_id,
         tags={
             "recsys.kind": "registration",
-            "recsys.storage.workspace": str(registry.workspace.path),
+            "recsys.workspace": str(registry.workspace.path),
         },
     )
     registry._client.log_text(run.info.run_id, "half", "model/data/half")

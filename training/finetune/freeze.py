@@ -3,6 +3,7 @@
 from torch import nn
 
 from recsys.data_schemas.config import EncoderConfig
+from recsys.data_schemas.distribution import install_extra
 from recsys.data_schemas.errors import UsageError
 from recsys.encoder.torch_model import ItemEncoder
 
@@ -54,7 +55,7 @@ def _add_lora(encoder: ItemEncoder) -> None:
             "LoRA needs a package that is not installed",
             where="encoder.freeze: lora",
             expected="the package peft",
-            fix="install recsys[lora], or choose another freeze strategy",
+            fix=f"{install_extra('lora')}, or choose another freeze strategy",
         ) from None
     names = {
         n.rsplit(".", 1)[-1]

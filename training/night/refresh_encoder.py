@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from recsys.data_schemas.distribution import install_extra
 from recsys.data_schemas.errors import RecsysError, UsageError
 from recsys.encoder.encode import encode_items
 from recsys.encoder.index import FOLDER as INDEX
@@ -299,7 +300,7 @@ def _tensorboard(night: Night) -> Any:
             "TensorBoard is not installed",
             where="encoder.tensorboard",
             expected="the package tensorboard",
-            fix="install recsys[tensorboard], or set encoder.tensorboard: false",
+            fix=f"{install_extra('tensorboard')}, or set encoder.tensorboard: false",
         ) from None
     return SummaryWriter(str(night.workspace.tensorboard))
 
