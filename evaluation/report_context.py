@@ -50,12 +50,23 @@ class SourceFact(NamedTuple):
     """µs UTC."""
 
 
+REFUSE, DROP, WARN = "refuse", "drop", "warn"
+
+
 class Check(NamedTuple):
     """One check for leakage or parity, with its finding."""
 
     name: str
     passed: bool
     detail: str = ""
+    outcome: str = REFUSE
+    """What a failed check means: `refuse` promotion, `drop` an attribute (done already: the night went
+    on without it), or `warn`."""
+
+    @property
+    def refuses(self) -> bool:
+        """Whether it speaks against promotion: one verdict for gate and page."""
+        return not self.passed and self.outcome == REFUSE
 
 
 class ExampleItem(NamedTuple):

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from recsys.evaluation import leaks
-from recsys.evaluation.report_context import Check, day_and_time
+from recsys.evaluation.report_context import WARN, Check, day_and_time
 from recsys.features.grouped import chosen_groups
 from recsys.features.impressions import Impressions
 from recsys.features.interactions import Floats
@@ -65,7 +65,8 @@ def leak_checks(
 
 
 def leak_hints(rows: RankingData | None, tested: RankingData) -> list[Check]:
-    """Signs of a leak that chance can give too where groups are few: alarms, not refusals."""
+    """Signs of a leak that chance, or what people do, can give too: worth a look, no alarm and no
+    refusal."""
     if rows is None or not len(rows.moments) or not len(tested.moments):
         return []
     found = [leaks.no_collapse(sampled(rows), sampled(tested), rows.features.columns)]
@@ -73,7 +74,7 @@ def leak_hints(rows: RankingData | None, tested: RankingData) -> list[Check]:
     if len(np.unique(group[grade > 0])) >= ENOUGH_GROUPS:
         check = leaks.single_features(x, grade, group, rows.features.columns)
         found.append(check._replace(name=f"{check.name} among what was shown"))
-    return found
+    return [check._replace(outcome=WARN) for check in found]
 
 
 def sampled(ranking: RankingData, *, shown: bool = False) -> tuple[Any, Any, Any]:

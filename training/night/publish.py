@@ -99,7 +99,10 @@ def decide_and_register(
         tested.moments,
         lists.facts["variants"],
     )
-    checks = leakage.leak_checks(night, inputs, encoded, rows, tested, lists)
+    checks = [
+        *night.data_checks,
+        *leakage.leak_checks(night, inputs, encoded, rows, tested, lists),
+    ]
     truth = test_lists.truth_of(tested.moments)
     trial = try_release(night, inputs, tested, bundle.path / "bundle", state, systems[0])
     drifted = health.examine(night, inputs, tested, rows)
@@ -123,7 +126,7 @@ def decide_and_register(
             _bytes_of(registry, champion_result),
             night.served_parity,
         ),
-        leaks=[f"{check.name}: {check.detail}" for check in checks if not check.passed],
+        leaks=[f"{check.name}: {check.detail}" for check in checks if check.refuses],
         stops=[*health.stops(drifted), *_missing(lists)],
         resamples=night.config.evaluation.bootstrap,
         seed=night.config.seed,
