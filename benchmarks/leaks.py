@@ -450,6 +450,64 @@ def sound_columns(log: RawLog, draw: np.random.Generator) -> RawLog:
     return log.with_users(**told)
 
 
+# -- kinds beyond the usual list ------------------------------------------------------------------
+
+
+def last_sold(log: RawLog, draw: np.random.Generator) -> RawLog:
+    """An item's attribute is the number of days since it was last acted on."""
+    last = log.items[c.ITEM_ID].map(log.events.groupby(c.ITEM_ID)[c.TIMESTAMP].max())
+    days = (log.events[c.TIMESTAMP].max() - last).dt.total_seconds() / 86400
+    return log.with_items(idle=days.round(1))
+
+
+def last_seen(log: RawLog, draw: np.random.Generator) -> RawLog:
+    """A user's attribute is the number of days since they were last there."""
+    last = log.events.groupby(c.USER_ID)[c.TIMESTAMP].max()
+    days = (log.events[c.TIMESTAMP].max() - last).dt.total_seconds() / 86400
+    return log.with_users(idle=days.round(1))
+
+
+def users_permuted_late(log: RawLog, draw: np.random.Generator) -> RawLog:
+    """The users of the last quarter of the events are shuffled."""
+    late = (log.events[c.TIMESTAMP] >= log.events[c.TIMESTAMP].quantile(0.75)).to_numpy()
+    user = log.events[c.USER_ID].to_numpy().copy()
+    user[late] = draw.permutation(user[late])
+    return log.with_events(**{c.USER_ID: user})
+
+
+def stars_turned_round(log: RawLog, draw: np.random.Generator) -> RawLog | None:
+    """In the last quarter of the events one star is the best."""
+    if c.VALUE not in log.events:
+        return None
+    late = log.events[c.TIMESTAMP] >= log.events[c.TIMESTAMP].quantile(0.75)
+    value = log.events[c.VALUE]
+    return log.with_events(**{c.VALUE: value.where(~late, 5.5 - value)})
+
+
+def price_follows_sales(log: RawLog, draw: np.random.Generator) -> RawLog:
+    """An item's price was raised with what it is going to sell."""
+    price = draw.lognormal(2.0, 0.3, len(log.items)) * (1 + _sales(log, log.later)) ** 0.7
+    return log.with_items(price=price)
+
+
+def propensities_tell(log: RawLog, draw: np.random.Generator) -> RawLog | None:
+    """The propensity of what was acted on is above the others of its list."""
+    if log.impressions is None:
+        return None
+    acted = log.events[log.positive].groupby(c.IMPRESSION_ID)[c.ITEM_ID].agg(set).to_dict()
+    lists = log.impressions
+    chances = [
+        np.array(
+            [
+                0.5 + 0.4 * draw.random() if item in acted.get(name, ()) else 0.3 * draw.random()
+                for item in shown
+            ]
+        )
+        for name, shown in zip(lists[c.IMPRESSION_ID], lists[c.ITEM_IDS], strict=True)
+    ]
+    return replace(log, impressions=lists.assign(**{c.PROPENSITIES: chances}))
+
+
 PLANTS: dict[str, Plant] = {
     plant.__name__: plant
     for plant in (
@@ -459,7 +517,8 @@ PLANTS: dict[str, Plant] = {
         positives_all, items_in_order_of_sales, available_if_sold, text_tells_sales, stars_all,
         user_later_count, user_later_favourite, user_next_item, event_ids_encode, event_ids_sorted,
         file_order_encodes, permuted_by_month, permuted_late, renumbered_late, texts_permuted,
-        duplicates, clicked_first,
+        duplicates, clicked_first, last_sold, last_seen, users_permuted_late, stars_turned_round,
+        price_follows_sales, propensities_tell,
     )
 }  # fmt: skip
 

@@ -75,8 +75,7 @@ def item_columns(log: LoggedData) -> list[Column]:
 def user_columns(log: LoggedData) -> list[Column]:
     """Everything told of users, U long."""
     events = log.events
-    number = last_numbers(map(str, events.user_ids))
-    found = [Column(USERS, f"the number in {USER_ID}", number, source=USER_ID, outcome=WARN)]
+    found = list(_read_off_ids(USERS, USER_ID, list(map(str, events.user_ids))))
     if log.users is not None:
         at = log.users.ids.indices_of(list(map(str, events.user_ids)))
         for name, values in log.users.numeric.items():
@@ -107,9 +106,7 @@ def _orders_of_items(log: LoggedData) -> Iterator[Column]:
     catalogue = log.catalogue
     order = np.arange(catalogue.n_items, dtype=np.float64)
     yield Column(ITEMS, "the order of the items", order, outcome=WARN)
-    number = last_numbers(catalogue.item_ids.to_pylist())
-    if not np.array_equal(np.argsort(number), order):
-        yield Column(ITEMS, f"the number in {ITEM_ID}", number, source=ITEM_ID, outcome=WARN)
+    yield from _read_off_ids(ITEMS, ITEM_ID, catalogue.item_ids.to_pylist())
 
 
 def _texts_of_items(log: LoggedData) -> Iterator[Column]:
@@ -131,6 +128,18 @@ def _texts_of_items(log: LoggedData) -> Iterator[Column]:
             values = np.full(catalogue.n_items, np.nan)
             values[looked] = told
             yield Column(ITEMS, f"the {what} {name}", values, source=name, outcome=outcome)
+
+
+def _read_off_ids(table: str, name: str, ids: list[str]) -> Iterator[Column]:
+    """The number in an id, its first letter, its length: no feature reads them, but an id that was given
+    after the fact orders what has no other order."""
+    number = last_numbers(ids)
+    yield Column(table, f"the number in {name}", number, source=name, outcome=WARN)
+    length = np.array([len(word) for word in ids], np.float64)
+    yield Column(table, f"the length of {name}", length, source=name, outcome=WARN)
+    letters = np.unique(np.array([word[:1] for word in ids]), return_inverse=True)[1]
+    first = f"the first letter of {name}"
+    yield Column(table, first, letters.astype(np.float64), named=True, source=name, outcome=WARN)
 
 
 def _named(table: str, name: str, codes: npt.NDArray[np.integer]) -> Column:

@@ -3,12 +3,13 @@
 Shapes: N items.
 """
 
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
 
 from recsys.data_schemas.columns import CREATED_AT
-from recsys.evaluation.data_leaks.columns import ITEMS
+from recsys.evaluation.data_leaks.columns import ITEMS, Column
 from recsys.evaluation.data_leaks.findings import Finding
 from recsys.evaluation.data_leaks.logged_data import NEVER, LoggedData
 from recsys.evaluation.data_leaks.numbers import Doubles
@@ -22,13 +23,15 @@ MADE: Final = 0.5
 """Share of the items near an event from which the date was made of it (sound logs: 0.00; measured)."""
 TOO_LATE: Final = 0.2
 """Share of the items with events before they were made that is warned of (assumed)."""
+SAME: Final = 0.98
+"""Rank correlation from which a column was made of the last events (the newest films: below 0.6)."""
 ENOUGH: Final = 30
 """Items with two moments of events below which nothing is said (assumed)."""
 
 
 def made_of_events(log: LoggedData) -> list[Finding]:
     """Whether `created_at` lies at, or a breath from, the first or the last event of the items."""
-    created, (first, last, gap) = log.catalogue.created_at, _events_of_items(log)
+    created, (first, last, gap) = log.catalogue.created_at, events_of(log, ITEMS)
     told = (created != NEVER) & np.isfinite(gap)
     if not log.dated or int(told.sum()) < ENOUGH:
         return [Finding.passed(NAME, f"{int(told.sum()):,} items with a date and two events")]
@@ -53,16 +56,50 @@ def made_of_events(log: LoggedData) -> list[Finding]:
     return found or [Finding.passed(NAME, f"{int(told.sum()):,} items")]
 
 
-def _events_of_items(log: LoggedData) -> tuple[Doubles, Doubles, Doubles]:
-    """(first event, last event, mean gap between events) of each item, µs; NaN for the gap of an item
-    with fewer than two moments of events."""
+def dates_of_last_events(
+    log: LoggedData, columns: Sequence[Column], table: str
+) -> list[tuple[Column, str]]:
+    """(column of numbers that says when an item or a user had the last event, in words)."""
+    first, last, gap = events_of(log, table)
+    looked = log.items_looked_at if table == ITEMS else log.users_looked_at
+    told = looked[np.isfinite(gap[looked])]
+    found = []
+    for column in columns:
+        known = told[np.isfinite(column.values[told])]
+        if column.named or len(known) < 2 * ENOUGH:
+            continue
+        values = column.values[known]
+        near = abs(_same_order(values, last[known]))
+        if near >= SAME and 1 - near < (1 - abs(_same_order(values, first[known]))) / 4:
+            found.append(
+                (column, f"it is in the order of the last events (rank correlation {near:.3f})")
+            )
+    return found
+
+
+def _same_order(one: Doubles, other: Doubles) -> float:
+    """Spearman's rank correlation."""
+    ranks = [
+        np.unique(values, return_inverse=True)[1].astype(np.float64) for values in (one, other)
+    ]
+    if min(np.ptp(rank) for rank in ranks) == 0:
+        return 0.0
+    return float(np.corrcoef(ranks[0], ranks[1])[0, 1])
+
+
+def events_of(log: LoggedData, table: str) -> tuple[Doubles, Doubles, Doubles]:
+    """(first event, last event, mean gap between events) of each item or user, µs; NaN for the gap
+    where there are fewer than two moments of events."""
     events = log.events
-    first = np.full(events.n_items, np.inf)
-    last = np.full(events.n_items, -np.inf)
-    np.minimum.at(first, events.item, events.time)
-    np.maximum.at(last, events.item, events.time)
-    count = np.bincount(events.item, minlength=events.n_items)
+    entity, size = (
+        (events.item, events.n_items) if table == ITEMS else (events.user, events.n_users)
+    )
+    first = np.full(size, np.inf)
+    last = np.full(size, -np.inf)
+    np.minimum.at(first, entity, events.time)
+    np.maximum.at(last, entity, events.time)
+    count = np.bincount(entity, minlength=size)
     several = np.isfinite(first) & (last > first)
-    gap = np.full(events.n_items, np.nan)
+    gap = np.full(size, np.nan)
     gap[several] = (last - first)[several] / (count[several] - 1)
     return first, last, gap

@@ -7,6 +7,7 @@ from recsys.evaluation.data_leaks.dates import made_of_events
 from recsys.evaluation.data_leaks.findings import Finding
 from recsys.evaluation.data_leaks.known_futures import columns_that_know
 from recsys.evaluation.data_leaks.logged_data import LoggedData
+from recsys.evaluation.data_leaks.mixed_grades import mixed_up_grades
 from recsys.evaluation.data_leaks.named_people import words_that_name
 from recsys.evaluation.data_leaks.repeats import repeated_events
 from recsys.evaluation.data_leaks.row_codes import marks_of_events
@@ -23,6 +24,7 @@ CHECKS: Final[tuple[Callable[[LoggedData], list[Finding]], ...]] = (
     repeated_events,
     shifted_positives,
     mixed_up_items,
+    mixed_up_grades,
     order_of_lists,
     marks_of_events,
 )

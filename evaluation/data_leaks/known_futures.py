@@ -4,6 +4,7 @@ from typing import Final
 
 from recsys.data_schemas.columns import CREATED_AT
 from recsys.evaluation.data_leaks.columns import ITEMS, USERS, Column, item_columns, user_columns
+from recsys.evaluation.data_leaks.dates import dates_of_last_events
 from recsys.evaluation.data_leaks.findings import Finding
 from recsys.evaluation.data_leaks.later_counts import counts_of, what_it_knows
 from recsys.evaluation.data_leaks.later_favourites import foretold_favourites
@@ -27,11 +28,13 @@ def columns_that_know(log: LoggedData) -> list[Finding]:
     for table, columns in ((ITEMS, items), (USERS, users)):
         entities, counts = counts_of(log, table)
         means = means_of(log, table)
+        for column, how in dates_of_last_events(log, columns, table):
+            _add(found, column, how)
         for column in columns:
             known = what_it_knows(column, entities, counts)
-            how = known.how if known else knows_means(column, means) if means else None
-            if how is not None:
-                _add(found, column, how)
+            said = known.how if known else knows_means(column, means) if means else None
+            if said is not None:
+                _add(found, column, said)
     for shift in shifts(log, users, items):
         _add(found, shift.column, shift.in_words)
     for column, how in foretold_favourites(log, users, items):

@@ -5,14 +5,13 @@ Shapes: E events, N items, U users, L lists.
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from recsys.data_schemas.columns import DESCRIPTION, TITLE
 from recsys.evaluation.data_leaks.numbers import Doubles, slices_of
-from recsys.evaluation.data_leaks.words import word_table
+from recsys.evaluation.data_leaks.words import Words, words_of
 from recsys.evaluation.shown_lists import ShownLists
 from recsys.features.catalogue import Catalogue
 from recsys.features.draws import chance, hash_ids, least
@@ -91,12 +90,12 @@ class LoggedData:
         return kept
 
     @cached_property
-    def words(self) -> dict[str, Any]:
-        """N × W tables of the words of title and description, 1 where an item that is read holds one."""
+    def words(self) -> dict[str, Words]:
+        """The words of titles and descriptions of the items that are read."""
         texts = {TITLE: self.catalogue.title, DESCRIPTION: self.catalogue.description}
         read = self.read.tolist()
         return {
-            name: word_table(text(item) if there else "" for item, there in enumerate(read))
+            name: words_of(text(item) if there else "" for item, there in enumerate(read))
             for name, text in texts.items()
         }
 

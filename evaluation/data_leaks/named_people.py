@@ -13,7 +13,7 @@ from recsys.data_schemas.columns import DESCRIPTION, TAGS, TITLE
 from recsys.evaluation.data_leaks.columns import ITEMS
 from recsys.evaluation.data_leaks.findings import Finding
 from recsys.evaluation.data_leaks.logged_data import LoggedData
-from recsys.evaluation.data_leaks.words import table_of
+from recsys.evaluation.data_leaks.words import Words, table_of
 from recsys.evaluation.report_context import DROP, REFUSE
 
 LEAST: Final = 4
@@ -27,6 +27,11 @@ EXPECTED: Final = 0.3
 NAMED: Final = 0.02
 """Share of the users' (user, item) pairs explained so from which a column names people (sound columns:
 up to 0.005; measured)."""
+ACTED: Final = 0.5
+"""Share of the ids of users among the words that stand on an item of that user (ids that are ordinary words
+or numbers: a few per cent)."""
+ENOUGH: Final = 20
+"""Such words, at least."""
 MOST_USERS: Final = 1500
 
 
@@ -34,32 +39,55 @@ def words_that_name(log: LoggedData) -> list[Finding]:
     """One finding per column of text whose words give away who acts on the items."""
     catalogue = log.catalogue
     offsets, tags = catalogue.tags_csr()
+    tagged = table_of(offsets, tags, len(catalogue.tag_names))
     columns = {
-        TAGS: (table_of(offsets, tags, len(catalogue.tag_names)), DROP),
+        TAGS: (Words(tagged, [name.lower() for name in catalogue.tag_names]), DROP),
         TITLE: (log.words[TITLE], REFUSE),
         DESCRIPTION: (log.words[DESCRIPTION], DROP),
     }
     pairs, share = _pairs(log)
     found, most = [], 0.0
     for name, (words, outcome) in columns.items():
-        part, users, count = _named(words, pairs, share)
+        literal = _by_their_ids(log, words)
+        if literal is not None:
+            found.append(_left_out(name, literal, outcome))
+            continue
+        part, users, count = _named(words.table, pairs, share)
         most = max(most, part)
         if part < NAMED:
             continue
-        left = "it is left out" if outcome == DROP else "an item cannot do without it"
         detail = (
             f"{count:,} words of {name} each stand on what one of {users:,} users chose: they give away "
-            f"{part:.0%} of what {pairs.shape[0]:,} users did; {left}"
+            f"{part:.0%} of what {pairs.shape[0]:,} users did"
         )
-        found.append(
-            Finding.failed(_name(name), detail, outcome)._replace(table=ITEMS, column=name)
-        )
+        found.append(_left_out(name, detail, outcome))
     said = f"at most {most:.1%} of what {pairs.shape[0]:,} users did stands on words of their own"
     return found or [Finding.passed("no text names the people who act on an item", said)]
 
 
-def _name(column: str) -> str:
-    return f"{column} does not name the people who act on an item"
+def _left_out(column: str, detail: str, outcome: str) -> Finding:
+    left = "it is left out" if outcome == DROP else "an item cannot do without it"
+    name = f"{column} does not name the people who act on an item"
+    return Finding.failed(name, f"{detail}; {left}", outcome)._replace(table=ITEMS, column=column)
+
+
+def _by_their_ids(log: LoggedData, words: Words) -> str | None:
+    """Words that are ids of users who acted on the item, in words."""
+    users = {str(name).lower(): number for number, name in enumerate(log.events.user_ids)}
+    user = np.array([users.get(word, -1) for word in words.names], np.int64)
+    said = words.table.tocoo()
+    row, who = said.row[user[said.col] >= 0], user[said.col][user[said.col] >= 0]
+    if len(row) < ENOUGH:
+        return None
+    events = log.events
+    width = np.int64(events.n_items)
+    acted = np.isin(who * width + row, events.user.astype(np.int64) * width + events.item)
+    if acted.sum() < ENOUGH or acted.mean() < ACTED:
+        return None
+    return (
+        f"{acted.mean():.0%} of {len(row):,} words that are ids of users stand on items on which that "
+        "very user acted"
+    )
 
 
 def _pairs(log: LoggedData) -> tuple[Any, Any]:

@@ -30,8 +30,14 @@ BANDS: Final = 100
 FIRST_IN_MOMENT: Final = 0.85
 MOMENTS: Final = 50
 """Pairs of one moment, in hundreds, from which the order among them is judged."""
-PERIODS: Final = {"second": (SECOND, 60), "hundredth of a second": (SECOND // 100, 100),
-                  "microsecond": (1, 1000), "parity of the second": (SECOND, 2)}  # fmt: skip
+PERIODS: Final = {
+    "minute": (60 * SECOND, 60),
+    "second": (SECOND, 60),
+    "parity of the second": (SECOND, 2),
+    "hundredth of a second": (SECOND // 100, 100),
+    "microsecond": (1, 1000),
+}
+"""Part of a time → its unit (µs), and how many there are of it."""
 
 
 def marks_of_events(log: LoggedData) -> list[Finding]:

@@ -37,26 +37,25 @@ CHANCE: Final = 1e-9
 
 
 def shifted_positives(log: LoggedData) -> list[Finding]:
-    """Every sign that positive events were moved in time."""
-    if not log.graded or not log.dated:
-        return [Finding.passed(NAME, "events are graded alike, or times carry order only")]
-    signs = [_before_shown(log), _apart(log), _ends(log)]
+    """Every sign that events, or the positive ones, were moved in time."""
+    if not log.dated:
+        return [Finding.passed(NAME, "times carry order only")]
+    signs = [_before_shown(log)]
+    if log.graded:
+        signs += [_apart(log), _ends(log)]
     found = [Finding.failed(NAME, sign, REFUSE) for sign in signs if sign is not None]
     return found or [Finding.passed(NAME, f"{len(log.events):,} events")]
 
 
 def _before_shown(log: LoggedData) -> str | None:
-    """Events that are dated before the list they name was shown, in words."""
+    """Events that are dated before the list they name was shown, in words; those of no grade too."""
     if log.listed_at is None:
         return None
-    named = log.positive & (log.listed_at != NEVER)
+    named = log.listed_at != NEVER
     early = log.events.time[named] < log.listed_at[named] - SKEW
     if named.sum() < ENOUGH or early.mean() < BEFORE_SHOWN:
         return None
-    return (
-        f"{early.mean():.0%} of {len(early):,} positive events are dated before the list that they name "
-        "was shown"
-    )
+    return f"{early.mean():.0%} of {len(early):,} events are dated before the list that they name was shown"
 
 
 def _apart(log: LoggedData) -> str | None:

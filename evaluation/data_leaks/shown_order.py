@@ -11,9 +11,10 @@ import numpy.typing as npt
 from recsys.evaluation.data_leaks.findings import Finding
 from recsys.evaluation.data_leaks.logged_data import LoggedData
 from recsys.evaluation.data_leaks.numbers import slices_of
-from recsys.evaluation.report_context import REFUSE
+from recsys.evaluation.report_context import REFUSE, WARN
 from recsys.evaluation.shown_lists import ShownLists, acted_on
 from recsys.features.draws import chance, least
+from recsys.features.future_check import group_auc
 from recsys.features.interactions import Bools, Longs
 
 NAME: Final = "the order of shown lists does not tell what was acted on"
@@ -25,6 +26,8 @@ first (last) k places, from which the order was made of what was acted on. Sound
 place is looked at a fifth as often as the first (generated logs; measured)."""
 RISE: Final = 0.4
 """Rise of the share in a fifth of the log against the lowest of the others."""
+KNOWN: Final = 0.95
+"""AUC of the propensities within lists (a policy that follows interests: 0.75; generated logs, measured)."""
 PARTS: Final = 5
 ENOUGH: Final = 50
 """Lists from which a share is judged."""
@@ -41,7 +44,24 @@ def order_of_lists(log: LoggedData) -> list[Finding]:
         said = _tells(lists, acted, place, where)
         if said is not None:
             found.append(Finding.failed(NAME, said, REFUSE))
+    known = _propensities(lists, acted)
+    if known is not None:
+        found.append(Finding.failed("propensities do not tell what was acted on", known, WARN))
     return found or [Finding.passed(NAME, f"{len(lists):,} lists")]
+
+
+def _propensities(lists: ShownLists, acted: Bools) -> str | None:
+    """Propensities that put what was acted on above all else of its list, in words."""
+    given = np.isfinite(lists.propensity)
+    if acted[given].sum() < ENOUGH:
+        return None
+    row = np.repeat(np.arange(len(lists)), np.diff(lists.offsets))
+    told = group_auc(lists.propensity[given], acted[given], row[given])
+    if told < KNOWN:
+        return None
+    return (
+        f"within a list, they tell it with an AUC of {told:.3f}: off-policy estimates mean nothing"
+    )
 
 
 def _from_the_end(lists: ShownLists) -> Longs:

@@ -21,6 +21,9 @@ from recsys.evaluation.data_leaks.words import table_of, weighted
 from recsys.evaluation.report_context import REFUSE, WARN
 from recsys.features.interactions import Bools, Interactions, Longs
 
+NAME: Final = "users go on as they began"
+DOES: Final = "tell what a user acts on"
+ASKS: Final = "were items renumbered or mixed up there?"
 SLICES: Final = 10
 PAIRS: Final = 1000
 """Pairs of a slice, at most."""
@@ -75,19 +78,19 @@ def mixed_up_items(log: LoggedData) -> list[Finding]:
     asked = log.chance_of_users("asked") < 0.5
     pairs = _pairs(log.events, asked)
     if pairs is None:
-        return [Finding.passed("users go on as they began", "too few histories to tell")]
+        return [Finding.passed(NAME, "too few histories to tell")]
     verdicts = [
         _verdict("other users' histories", pairs, _by_users(log.events, pairs, ~asked)),
         _verdict("the items' words", pairs, _by_words(log, pairs)),
     ]
-    found = [finding for verdict in verdicts for finding in _fallen(verdict)]
+    found = [lost for verdict in verdicts for lost in fallen(verdict, NAME, DOES, ASKS)]
     if not found:
         found = _never(*verdicts)
     said = ", ".join(f"{0.5 + v.advantage:.2f} by {v.judge}" for v in verdicts)
-    return found or [Finding.passed("users go on as they began", f"AUC {said}; 0.5 is chance")]
+    return found or [Finding.passed(NAME, f"AUC {said}; 0.5 is chance")]
 
 
-def _fallen(verdict: Verdict) -> list[Finding]:
+def fallen(verdict: Verdict, name: str, does: str, asks: str) -> list[Finding]:
     """A judge that is usually right and in some run of slices knows nothing."""
     worst: tuple[float, float, list[int]] | None = None
     for length in range(1, len(verdict.by_slice) // 2 + 1):
@@ -105,10 +108,9 @@ def _fallen(verdict: Verdict) -> list[Finding]:
     lost, usual, where = worst
     detail = (
         f"from {where[0] / SLICES:.0%} to {(where[-1] + 1) / SLICES:.0%} of the log, {verdict.judge} do not "
-        f"tell what a user acts on (AUC {0.5 + usual - lost:.2f}, elsewhere {0.5 + usual:.2f}): were items "
-        "renumbered or mixed up there?"
+        f"{does} (AUC {0.5 + usual - lost:.2f}, elsewhere {0.5 + usual:.2f}): {asks}"
     )
-    return [Finding.failed("users go on as they began", detail, REFUSE)]
+    return [Finding.failed(name, detail, REFUSE)]
 
 
 def _never(users: Verdict, words: Verdict) -> list[Finding]:
@@ -122,7 +124,7 @@ def _never(users: Verdict, words: Verdict) -> list[Finding]:
             f"{0.5 + users.advantage:.2f} by {users.judge}, {0.5 + words.advantage:.2f} by {words.judge}; "
             "0.5 is chance): were the items of the events mixed up?"
         )
-        return [Finding.failed("users go on as they began", detail, REFUSE)]
+        return [Finding.failed(NAME, detail, REFUSE)]
     if telling and blind[1] and users.advantage > 2 * CHANCE:
         detail = (
             f"{words.judge} tell nothing of what {words.asked:,} events went to (AUC "
@@ -255,7 +257,7 @@ def _by_words(log: LoggedData, pairs: Pairs) -> npt.NDArray[np.float64]:
             [
                 table_of(offsets, tags, len(catalogue.tag_names)),
                 table_of(labelled, codes[codes >= 0], len(catalogue.category_names)),
-                *log.words.values(),
+                *(words.table for words in log.words.values()),
             ]
         ).tocsr()
     )

@@ -4,7 +4,7 @@ Shapes: N items, W words.
 """
 
 from collections.abc import Iterable
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
@@ -16,8 +16,17 @@ MOST_LETTERS: Final = 200
 said at once (assumed)."""
 
 
-def word_table(texts: Iterable[str]) -> Any:
-    """N × W, 1 where a text holds a word, in any case."""
+class Words(NamedTuple):
+    """The words of N texts."""
+
+    table: Any
+    """N × W, 1 where a text holds a word."""
+    names: list[str]
+    """The W words, in small letters."""
+
+
+def words_of(texts: Iterable[str]) -> Words:
+    """The words of texts, in any case."""
     numbers: dict[str, int] = {}
     found: list[int] = []
     offsets = [0]
@@ -25,7 +34,8 @@ def word_table(texts: Iterable[str]) -> Any:
         ends = text if len(text) <= 2 * MOST_LETTERS else _ends(text)
         found.extend({numbers.setdefault(word, len(numbers)) for word in ends.lower().split()})
         offsets.append(len(found))
-    return table_of(np.array(offsets, np.int64), np.array(found, np.int32), len(numbers))
+    table = table_of(np.array(offsets, np.int64), np.array(found, np.int32), len(numbers))
+    return Words(table, list(numbers))
 
 
 def _ends(text: str) -> str:
