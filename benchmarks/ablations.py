@@ -28,6 +28,7 @@ from recsys.storage.stages import StageRunner
 from recsys.storage.workspace import Workspace
 from recsys.training.groups import top_k
 from recsys.training.night import (
+    data_leaks,
     fit_ranker,
     fit_sources,
     ranking_data,
@@ -89,7 +90,8 @@ def main():
     rows = []
     with workspace.lock():
         night = Night(config, workspace, StageRunner(workspace, reporter), reporter)
-        data = read_data.split(night, read_data.validate(night, read_data.drain(night)))
+        tables = read_data.validate(night, read_data.drain(night))
+        data = read_data.split(night, data_leaks.leave_out_leaks(night, tables))
         encoded = refresh_encoder.refresh(night, data)
         recipe = fit_sources.tune(night, data, encoded)
 

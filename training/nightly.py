@@ -1,8 +1,8 @@
 """The night, stage by stage, in order. Each stage is real work in `training/night/`; nothing is
 done here but to say what follows what.
 
-    drain → validate → parity of served rows → split → encoder (when due) → encode what changed
-    → recipe (when due) → sources as of each cut → groups and features → ranker → lists → evaluate → release → gate
+    drain → validate → leaks in the tables → parity of served rows → split → encoder (when due)
+    → encode what changed → recipe (when due) → sources as of each cut → groups and features → ranker → lists → evaluate → release → gate
     → register
 
 Every stage's output is kept under the hash of its inputs, so a night that was interrupted goes on
@@ -17,6 +17,7 @@ from recsys.storage.stages import StageRunner
 from recsys.storage.workspace import Workspace
 from recsys.training.night import (
     champion,
+    data_leaks,
     fit_ranker,
     fit_sources,
     masked_items,
@@ -60,6 +61,9 @@ def _run(night: Night, registry: Registry) -> NightResult:
     tables = read_data.validate(night, drained)
     if night.runner.dry_run and not tables.skipped:
         return publish.planned(night, "what follows depends on the tables")
+    tables = data_leaks.leave_out_leaks(night, tables)
+    if night.runner.dry_run and not tables.skipped:
+        return publish.planned(night, "what follows depends on the tables without leaks")
     read_data.require_sound_features(night, tables)
     served_parity.check(night, drained, registry)
     data = read_data.split(night, tables)

@@ -66,6 +66,7 @@ def run_validate(args: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory(prefix=".validate-", dir=room) as place:
         summary = ingest(config, Path(place) / "tables")
         print(render(summary))
+        print(_leaks(Path(place) / "tables", config))
         found = Path(place) / "tables" / QUARANTINE
         if args.quarantine and found.is_dir():
             target = Path(args.quarantine)
@@ -74,6 +75,18 @@ def run_validate(args: argparse.Namespace) -> int:
             replace_folder(aside, target)
             print(f"\nThe rows that break a rule are in {target}.")
     return 0
+
+
+def _leaks(tables: Path, config: Any) -> str:
+    """What a night would say of leaks in the tables."""
+    from recsys.training.night.data_leaks import find_leaks
+
+    failed = [f.check for f in find_leaks(tables, config) if not f.check.passed]
+    if not failed:
+        return "No leak was found in the tables."
+    what = {"refuse": "promotion is refused", "drop": "the column is left out", "warn": "a warning"}
+    lines = [f"  {what[c.outcome]}: {c.name}: not so, {c.detail}" for c in failed]
+    return "\n".join(["", "Leaks that a night would find:", *lines])
 
 
 def run_init(args: argparse.Namespace) -> int:

@@ -150,6 +150,7 @@ def run_train(args: argparse.Namespace) -> int:
     from recsys.storage.stages import StageRunner
     from recsys.storage.workspace import Workspace
     from recsys.training.night import (
+        data_leaks,
         fit_ranker,
         fit_sources,
         ranking_data,
@@ -163,7 +164,8 @@ def run_train(args: argparse.Namespace) -> int:
     with workspace.lock():
         reporter = Reporter()
         night = Night(config, workspace, StageRunner(workspace, reporter), reporter)
-        data = read_data.split(night, read_data.validate(night, read_data.drain(night)))
+        tables = read_data.validate(night, read_data.drain(night))
+        data = read_data.split(night, data_leaks.leave_out_leaks(night, tables))
         if args.step == "encoder" and args.probe:
             return _probe(night, data, args)
         if args.step == "encoder" and args.search is not None:

@@ -31,6 +31,8 @@ class Night:
     alarms: list[str] = field(default_factory=list)
     served_parity: list[Check] = field(default_factory=list)
     """Batch against online features of served rows; empty where nothing could be compared."""
+    data_checks: list[Check] = field(default_factory=list)
+    """What the checks of the tables found, failed or passed."""
 
     @cached_property
     def workers(self) -> int:

@@ -106,8 +106,11 @@ def decide_and_register(
         tested.moments,
         lists.facts["variants"],
     )
-    checks = leakage.leak_checks(night, inputs, encoded, rows, tested, lists)
-    checks += leakage.leak_hints(rows, tested)
+    checks = [
+        *night.data_checks,
+        *leakage.leak_checks(night, inputs, encoded, rows, tested, lists),
+        *leakage.leak_hints(rows, tested),
+    ]
     trial = try_release(night, inputs, tested, bundle.path / "bundle", state, systems[0])
     drifted = health.examine(night, inputs, tested, rows)
     drifted += health.of_scores(

@@ -1,0 +1,157 @@
+"""What is told of items and users, as columns of numbers or codes: the caller's attributes, and what can be
+read off ids, order and texts.
+
+Shapes: N items, U users with events, n entities.
+"""
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from recsys.data_schemas.columns import (
+    AVAILABLE,
+    CATEGORY,
+    CREATED_AT,
+    DESCRIPTION,
+    ITEM_ID,
+    TAGS,
+    TITLE,
+    USER_ID,
+)
+from recsys.evaluation.data_leaks.logged_data import NEVER, LoggedData
+from recsys.evaluation.data_leaks.numbers import Doubles, codes_of
+from recsys.evaluation.report_context import DROP, REFUSE, WARN
+from recsys.features.interactions import Longs
+
+ITEMS, USERS = "items", "users"
+TAIL = 200
+"""Characters at the end of a text in which its last number is looked for."""
+_NUMBER = re.compile(r"\d+(?:\.\d+)?")
+
+
+@dataclass(frozen=True)
+class Column:
+    """One thing told of every item or of every user."""
+
+    table: str
+    """`items` or `users`."""
+    name: str
+    """As it is called in a finding."""
+    values: Doubles
+    """float64[n], NaN where nothing is told; codes of names where `named`."""
+    named: bool = False
+    source: str = ""
+    """Column of the table that it is read off."""
+    outcome: str = DROP
+    """What follows when it knows the future: whether it can be left out."""
+
+    def codes(self, most: int) -> Longs:
+        """int64[n] from 0; at most `most` bands of a number."""
+        if self.named:
+            return np.where(np.isfinite(self.values), self.values + 1, 0).astype(np.int64)
+        return codes_of(self.values, most)
+
+    @property
+    def tells(self) -> bool:
+        """Whether two entities differ in it."""
+        known = self.values[np.isfinite(self.values)]
+        return bool(len(known) and (len(known) < len(self.values) or np.ptp(known) > 0))
+
+    @property
+    def own(self) -> bool:
+        """Whether it is an attribute, rather than read off ids, order or texts."""
+        return self.name == self.source and self.outcome == DROP
+
+
+def item_columns(log: LoggedData) -> list[Column]:
+    """Everything told of items, N long."""
+    found = [*_attributes_of_items(log), *_orders_of_items(log), *_texts_of_items(log)]
+    return [column for column in found if column.tells]
+
+
+def user_columns(log: LoggedData) -> list[Column]:
+    """Everything told of users, U long."""
+    events = log.events
+    found = list(_read_off_ids(USERS, USER_ID, list(map(str, events.user_ids))))
+    if log.users is not None:
+        at = log.users.ids.indices_of(list(map(str, events.user_ids)))
+        for name, values in log.users.numeric.items():
+            told = (
+                np.where(at >= 0, values[at], np.nan) if len(values) else np.full(len(at), np.nan)
+            )
+            found.append(Column(USERS, name, told.astype(np.float64), source=name))
+        for name, codes in log.users.categorical.items():
+            found.append(_named(USERS, name, np.where(at >= 0, codes.values[at], -1)))
+    return [column for column in found if column.tells]
+
+
+def _attributes_of_items(log: LoggedData) -> Iterator[Column]:
+    catalogue = log.catalogue
+    for name in catalogue.numeric_names:
+        yield Column(ITEMS, name, catalogue.numeric(name).astype(np.float64), source=name)
+    for name in catalogue.categorical_names:
+        yield _named(ITEMS, name, catalogue.categorical(name))
+    yield _named(ITEMS, CATEGORY, catalogue.category_codes)
+    created = catalogue.created_at
+    moments = np.where(created == NEVER, np.nan, created.astype(np.float64))
+    yield Column(ITEMS, CREATED_AT, moments, source=CREATED_AT)
+    there = catalogue.available.astype(np.float64)
+    yield Column(ITEMS, AVAILABLE, there, source=AVAILABLE, outcome=WARN)
+
+
+def _orders_of_items(log: LoggedData) -> Iterator[Column]:
+    catalogue = log.catalogue
+    order = np.arange(catalogue.n_items, dtype=np.float64)
+    yield Column(ITEMS, "the order of the items", order, outcome=WARN)
+    yield from _read_off_ids(ITEMS, ITEM_ID, catalogue.item_ids.to_pylist())
+
+
+def _texts_of_items(log: LoggedData) -> Iterator[Column]:
+    catalogue, looked = log.catalogue, log.items_looked_at
+
+    def tags(item: int) -> str:
+        return " ".join(catalogue.tag_names[code] for code in catalogue.tags_of(item))
+
+    for name, text, outcome in (
+        (TITLE, catalogue.title, REFUSE),
+        (DESCRIPTION, catalogue.description, DROP),
+        (TAGS, tags, DROP),
+    ):
+        written = [text(item) for item in looked.tolist()]
+        for what, told in (
+            ("length of", np.array([len(words) for words in written], np.float64)),
+            ("last number in", last_numbers(written)),
+        ):
+            values = np.full(catalogue.n_items, np.nan)
+            values[looked] = told
+            yield Column(ITEMS, f"the {what} {name}", values, source=name, outcome=outcome)
+
+
+def _read_off_ids(table: str, name: str, ids: list[str]) -> Iterator[Column]:
+    """The number in an id, its first letter, its length: no feature reads them, but an id that was given
+    after the fact orders what has no other order."""
+    number = last_numbers(ids)
+    yield Column(table, f"the number in {name}", number, source=name, outcome=WARN)
+    length = np.array([len(word) for word in ids], np.float64)
+    yield Column(table, f"the length of {name}", length, source=name, outcome=WARN)
+    letters = np.unique(np.array([word[:1] for word in ids]), return_inverse=True)[1]
+    first = f"the first letter of {name}"
+    yield Column(table, first, letters.astype(np.float64), named=True, source=name, outcome=WARN)
+
+
+def _named(table: str, name: str, codes: npt.NDArray[np.integer]) -> Column:
+    values = np.where(codes >= 0, codes.astype(np.float64), np.nan)
+    return Column(table, name, values, named=True, source=name)
+
+
+def last_numbers(texts: Iterable[str]) -> Doubles:
+    """float64[n]: the last number in each text, NaN where it has none.
+
+    >>> last_numbers(["sold 12 times", "none"])
+    array([12., nan])
+    """
+    found = ([*_NUMBER.finditer(text[-TAIL:])] for text in texts)
+    return np.array([float(hits[-1][0][:15]) if hits else np.nan for hits in found], np.float64)

@@ -1,0 +1,105 @@
+"""The tables of a night as the checks read them.
+
+Shapes: E events, N items, U users, L lists.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from recsys.data_schemas.columns import DESCRIPTION, TITLE
+from recsys.evaluation.data_leaks.numbers import Doubles, slices_of
+from recsys.evaluation.data_leaks.words import Words, words_of
+from recsys.evaluation.shown_lists import ShownLists
+from recsys.features.catalogue import Catalogue
+from recsys.features.draws import chance, hash_ids, least
+from recsys.features.interactions import Bools, Interactions, Longs
+from recsys.features.time_buckets import MISSING_TIME
+from recsys.features.user_table import UserTable
+
+SLICES = 20
+"""Consecutive parts of the log with equal numbers of events, at most: a leak that begins anywhere begins
+within a twentieth of an edge."""
+MOST_LOOKED_AT = 6_000
+"""Items, or users, whose columns are looked at, drawn by hash where there are more."""
+MOST_READ = 50_000
+"""Items whose texts are read, those with most events; bounds time."""
+NEVER = MISSING_TIME
+"""In place of a time that is not known (µs)."""
+
+
+@dataclass(frozen=True)
+class LoggedData:
+    """Everything the checks look at."""
+
+    events: Interactions
+    """In the order (time, position)."""
+    catalogue: Catalogue
+    users: UserTable | None = None
+    shown: ShownLists | None = None
+    event_ids: npt.NDArray[np.object_] | None = None
+    """str[E]; None where events carry no ids of their own."""
+    listed_at: Longs | None = None
+    """int64[E] µs: when the list that an event names was shown; `NEVER` where it names none."""
+    dated: bool = True
+    """Whether times are dates, and not an order alone."""
+
+    @cached_property
+    def slice_of(self) -> npt.NDArray[np.int64]:
+        """int64[E]: which slice of the log an event lies in, from 0; events of one moment share one."""
+        return slices_of(self.events.time, SLICES)
+
+    @property
+    def slices(self) -> int:
+        """How many slices there are: fewer where many events share a moment."""
+        return int(self.slice_of[-1]) + 1 if len(self.events) else 0
+
+    @cached_property
+    def positive(self) -> Bools:
+        """bool[E]: what counts as a label."""
+        return np.asarray(self.events.grade > 0)
+
+    def chance_of_items(self, purpose: str) -> Doubles:
+        """float64[N] in [0, 1), by a hash of the ids."""
+        return chance(hash_ids(self.catalogue.item_ids), f"data leaks: {purpose}", 0)
+
+    def chance_of_users(self, purpose: str) -> Doubles:
+        """float64[U] in [0, 1), by a hash of the ids."""
+        return chance(hash_ids(map(str, self.events.user_ids)), f"data leaks: {purpose}", 0)
+
+    def users_among(self, users: npt.NDArray[np.integer], most: int, purpose: str) -> Longs:
+        """At most `most` of some users, drawn, ascending."""
+        return np.asarray(users[least(self.chance_of_users(purpose)[users], most)], np.int64)
+
+    @cached_property
+    def items_looked_at(self) -> Longs:
+        return least(self.chance_of_items("columns"), MOST_LOOKED_AT)
+
+    @cached_property
+    def users_looked_at(self) -> Longs:
+        return least(self.chance_of_users("columns"), MOST_LOOKED_AT)
+
+    @cached_property
+    def read(self) -> Bools:
+        """bool[N]: items whose texts are read."""
+        count = np.bincount(self.events.item, minlength=self.events.n_items)
+        kept = np.zeros(self.events.n_items, bool)
+        kept[np.argsort(-count, kind="stable")[:MOST_READ]] = True
+        return kept
+
+    @cached_property
+    def words(self) -> dict[str, Words]:
+        """The words of titles and descriptions of the items that are read."""
+        texts = {TITLE: self.catalogue.title, DESCRIPTION: self.catalogue.description}
+        read = self.read.tolist()
+        return {
+            name: words_of(text(item) if there else "" for item, there in enumerate(read))
+            for name, text in texts.items()
+        }
+
+    @property
+    def graded(self) -> bool:
+        """Whether some events are labels and some are not."""
+        return bool(self.positive.any() and not self.positive.all())

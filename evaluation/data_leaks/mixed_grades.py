@@ -1,0 +1,59 @@
+"""Grades that were mixed up: what was liked no longer goes with what others liked of the item, and with how
+the user grades.
+
+Shapes: E events.
+"""
+
+from typing import Final
+
+import numpy as np
+
+from recsys.evaluation.data_leaks.findings import Finding
+from recsys.evaluation.data_leaks.logged_data import LoggedData
+from recsys.evaluation.data_leaks.numbers import mean_of_others, separation, slices_of
+from recsys.evaluation.data_leaks.shuffled import ENOUGH, SLICES, Verdict, fallen
+from recsys.evaluation.report_context import WARN
+from recsys.features.interactions import Bools
+
+NAME: Final = "events are graded as their like are"
+NOTHING: Final = 0.015
+"""AUC above one half under which grades go with nothing (sound logs: from 0.08; measured)."""
+LEAST: Final = 5_000
+"""Events from which that is said."""
+CLUSTERED: Final = 2.0
+"""How much wider than by independent events the error is taken (assumed)."""
+
+
+def mixed_up_grades(log: LoggedData) -> list[Finding]:
+    """Whether the grades of all events, or of those of a time, were mixed up or turned round."""
+    if not log.graded:
+        return [Finding.passed(NAME, "all events are graded alike")]
+    label, grade = log.positive, log.positive.astype(np.float64)
+    score = mean_of_others(log.events.item, grade, grade.mean())
+    score = score + mean_of_others(log.events.user, grade, grade.mean())
+    part = slices_of(log.events.time, SLICES)
+    by_slice = [
+        (s, separation(score[part == s], label[part == s]) - 0.5, _error(label[part == s]))
+        for s in range(SLICES)
+        if min(label[part == s].sum(), (~label[part == s]).sum()) >= ENOUGH
+    ]
+    whole = separation(score, label) - 0.5
+    verdict = Verdict("the grades of others", whole, _error(label), 1.0, len(label), by_slice)
+    lost = fallen(
+        verdict, NAME, "tell how an event is graded", "were grades mixed up or turned round there?"
+    )
+    if lost:
+        return lost
+    if len(label) >= LEAST and whole + _error(label) < NOTHING:
+        detail = (
+            f"AUC {0.5 + whole:.2f} on {len(label):,} events; 0.5 is chance: were grades mixed up?"
+        )
+        return [Finding.failed(NAME, detail, WARN)]
+    return [Finding.passed(NAME, f"AUC {0.5 + whole:.2f}; 0.5 is chance")]
+
+
+def _error(label: Bools) -> float:
+    """Standard error of an AUC under chance, widened for events that are not independent."""
+    ones = int(label.sum())
+    others = len(label) - ones
+    return CLUSTERED * float(np.sqrt((len(label) + 1) / 12 / max(ones * others, 1)))

@@ -1,0 +1,148 @@
+"""The tables looked through for leaks before anything is learned from them; a column that knows what comes
+is left out of the tables that the rest of the night reads."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from recsys.data_schemas import columns as c
+from recsys.data_schemas.config import RecsysConfig
+from recsys.evaluation.data_leaks.columns import ITEMS
+from recsys.evaluation.data_leaks.examine import examine
+from recsys.evaluation.data_leaks.findings import Finding
+from recsys.evaluation.data_leaks.logged_data import NEVER, LoggedData
+from recsys.evaluation.report_context import Check
+from recsys.features.interactions import Longs
+from recsys.ingestion.tables.ingest import EVENTS_FILE, ITEMS_FILE, USERS_FILE
+from recsys.ingestion.tables.load import ImpressionTable, Tables, load_tables
+from recsys.storage.files import link_tree
+from recsys.storage.stages import StageResult
+from recsys.storage.stages.runner import MARKER
+from recsys.training.night.inputs import TABLES, lists_of_users, user_table
+from recsys.training.night.night_context import Night
+from recsys.training.night.read_data import graded
+
+FILES = {ITEMS: ITEMS_FILE, "users": USERS_FILE}
+STANDARD = (c.DESCRIPTION, c.TAGS, c.CATEGORY, c.CREATED_AT)
+"""Columns that every items table has: left out, they are there and empty."""
+
+
+def leave_out_leaks(night: Night, tables: StageResult) -> StageResult:
+    """The tables without the columns that know what comes: the same stage where there is none.
+
+    What every check found goes to `night.data_checks`, from where the gate and the page take it.
+    """
+    looked = night.runner.run(
+        "leaks",
+        {"tables": tables.key, "events": night.section("events"), "until": night.until},
+        lambda _: _facts(find_leaks(tables.path / TABLES, night.config, night.until)),
+        code=("recsys.evaluation.data_leaks", __name__),
+        personal=False,
+    )
+    night.data_checks = [Check(*found) for found in looked.facts.get("checks", [])]
+    for check in night.data_checks:
+        if not check.passed:
+            night.reporter.say(f"leaks: {check.outcome}: {check.name}: not so, {check.detail}")
+    if night.runner.dry_run and not looked.skipped:
+        return looked
+    columns = looked.facts.get("left out", [])
+    if not columns:
+        return tables
+    return night.runner.run(
+        "tables",
+        {**_inputs_of(tables), "tables": tables.key, "left out": columns},
+        lambda out: _write_without(tables.path / TABLES, out / TABLES, columns),
+        code=(__name__,),
+    )
+
+
+def _inputs_of(stage: StageResult) -> dict[str, Any]:
+    """What a kept stage was made from, so that a stage made of it says what is different."""
+    marker = json.loads((stage.path / MARKER).read_text(encoding="utf-8"))
+    return dict(marker["inputs"])
+
+
+def find_leaks(folder: Path, config: RecsysConfig, until: int | None = None) -> list[Finding]:
+    """What every check finds in ingested tables, of events before a time (µs)."""
+    return examine(logged_data(load_tables(folder, config), folder, config, until))
+
+
+def logged_data(
+    tables: Tables, folder: Path, config: RecsysConfig, until: int | None = None
+) -> LoggedData:
+    """Ingested tables as the checks read them."""
+    events, _ = graded(tables.interactions, config.events.meaning())
+    shown = lists_of_users(tables)
+    names = pq.read_table(folder / EVENTS_FILE, columns=[c.EVENT_ID, c.IMPRESSION_ID])
+    ids = names[c.EVENT_ID].to_numpy() if names[c.EVENT_ID].null_count < len(names) else None
+    listed = None if tables.impressions is None else _listed_at(names, tables.impressions)
+    if until is not None:
+        before = slice(int(np.searchsorted(events.time, until)))
+        events = events.before(until)
+        ids, listed = (None if column is None else column[before] for column in (ids, listed))
+        if shown is not None:
+            shown = shown.take(np.flatnonzero(shown.time < until))
+    return LoggedData(
+        events, tables.catalogue, user_table(tables), shown, ids, listed, _dated(tables)
+    )
+
+
+def _listed_at(names: pa.Table, shown: ImpressionTable) -> Longs:
+    """int64[E] µs: when the list that each event names was shown; `NEVER` without one."""
+    lists = pa.array(shown.impression_id, pa.large_string())
+    found = pa.compute.index_in(names[c.IMPRESSION_ID].cast(pa.large_string()), lists)
+    place = found.fill_null(-1).to_numpy()
+    return (
+        np.where(place >= 0, shown.time[place], NEVER) if len(shown) else np.full(len(place), NEVER)
+    )
+
+
+def _dated(tables: Tables) -> bool:
+    """Whether most events have a date, and not an order alone."""
+    until = tables.resolution.ordinal_until
+    return until is None or float((tables.interactions.time <= until).mean()) < 0.5
+
+
+def _facts(findings: Sequence[Finding]) -> dict[str, Any]:
+    return {
+        "checks": [list(finding.check) for finding in findings],
+        "left out": [[f.table, f.column] for f in findings if f.leaves_out],
+    }
+
+
+def _write_without(source: Path, target: Path, columns: Sequence[Sequence[str]]) -> dict[str, Any]:
+    """The same tables, without the (table, column) named."""
+    link_tree(source, target)
+    for table, file in FILES.items():
+        names = [name for of, name in columns if of == table]
+        if names:
+            kept = without(pq.read_table(source / file), names)
+            (target / file).unlink()
+            pq.write_table(kept, target / file)
+    return {"left out": [list(column) for column in columns]}
+
+
+def without(table: pa.Table, names: Sequence[str]) -> pa.Table:
+    """A table without the columns named; those that items always have stay, empty."""
+    for name in names:
+        place = table.schema.get_field_index(name)
+        field = table.schema.field(place)
+        if name in STANDARD:
+            table = table.set_column(place, field, _empty(field, table.num_rows))
+        else:
+            table = table.remove_column(place)
+    return table
+
+
+def _empty(field: pa.Field, rows: int) -> pa.Array:
+    """What the tables hold where an item has no such thing."""
+    if pa.types.is_list(field.type) or pa.types.is_large_list(field.type):
+        return pa.array([[]] * rows, field.type)
+    if pa.types.is_timestamp(field.type):
+        return pa.nulls(rows, field.type)
+    return pa.array([""] * rows, field.type)
