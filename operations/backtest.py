@@ -140,8 +140,8 @@ def _events(config: RecsysConfig) -> Interactions:
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place) / "tables"
         ingest(config, folder, forgotten=forgotten(Workspace(config.workspace_path)))
-        loaded = load_tables(folder, config).interactions
-        return graded(loaded, config.events.meaning())[0]
+        loaded = load_tables(folder, config)
+        return graded(loaded.interactions, loaded.meaning)[0]
 
 
 def elsewhere(config: RecsysConfig) -> RecsysConfig:

@@ -98,7 +98,7 @@ def split(night: Night, stage: StageResult) -> Inputs:
     """Load the tables and plan the windows."""
     tables = load_tables(stage.path / TABLES, night.config)
     _check_segments(tables, night.config)
-    interactions, meaning = graded(tables.interactions, night.config.events.meaning())
+    interactions, meaning = graded(tables.interactions, tables.meaning)
     if interactions is not tables.interactions:
         night.alarm(
             "no event type is graded positive (only "
@@ -141,7 +141,7 @@ def graded(interactions: Interactions, meaning: EventMeaning) -> tuple[Interacti
     types = {
         name: (weight, 1 if weight > 0 else low) for name, (weight, low) in meaning.types.items()
     }
-    return replace(interactions, grade=grade.astype(np.int8)), EventMeaning(types)
+    return replace(interactions, grade=grade.astype(np.int8)), replace(meaning, types=types)
 
 
 def _vocabulary(workspace: Workspace) -> Path | None:
