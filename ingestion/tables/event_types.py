@@ -75,9 +75,7 @@ def _facts(
     return facts
 
 
-def _values(
-    duck: DuckEngine, source: str, kind: str
-) -> tuple[Doubles, npt.NDArray[np.int64]]:
+def _values(duck: DuckEngine, source: str, kind: str) -> tuple[Doubles, npt.NDArray[np.int64]]:
     """(distinct values, how often each) of one type."""
     table = duck.arrow(
         f"SELECT {c.VALUE}, count(*) AS times FROM {source} WHERE {c.EVENT_TYPE} = {quote(kind)}"

@@ -211,7 +211,7 @@ def _write(
     items, events = parts["items"], parts["events"]
     accepted = {"items": stage_items(items, previous)}
     items.settle(set_aside, limit)
-    write_items(duck, out / ITEMS_FILE)
+    write_items(items, out / ITEMS_FILE)
     accepted["events"] = stage_events(events, now)
     events.settle(set_aside, limit)
     if accepted["events"] == 0:
@@ -249,8 +249,8 @@ def _write(
         "users": users,
         "events": accepted["events"],
         "positions": positions,
-        "item_attributes": items.attributes,
-        "user_attributes": parts["users"].attributes if "users" in parts else [],
+        "item_attributes": [a.name for a in items.attributes],
+        "user_attributes": [a.name for a in parts["users"].attributes] if "users" in parts else [],
         **_describe(duck, config, out / EVENTS_FILE),
     }
 

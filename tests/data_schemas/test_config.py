@@ -107,7 +107,9 @@ def test_own_types_extend_or_replace_the_defaults():
 
 def test_what_is_a_rating_is_declared_or_named():
     def ratings(**events):
-        return dict(parse_config(SMALLEST | {"events": events}, Path("/x")).events.meaning().ratings)
+        return dict(
+            parse_config(SMALLEST | {"events": events}, Path("/x")).events.meaning().ratings
+        )
 
     assert ratings() == dict.fromkeys(("rating", "rate", "review", "stars"), STARS)
     types = {"thumb": {"scale": [-1, 1]}, "rating": {"rating": False}, "mark": {"rating": True}}
@@ -119,12 +121,29 @@ def test_what_is_a_rating_is_declared_or_named():
     assert ratings(types=own, replace_defaults=True) == {"rating": STARS}
 
 
-@pytest.mark.parametrize("declared", [{"scale": [5, 1]}, {"scale": [-3, 0]}, {"scale": [1, 5], "rating": False}])
+@pytest.mark.parametrize(
+    "declared", [{"scale": [5, 1]}, {"scale": [-3, 0]}, {"scale": [1, 5], "rating": False}]
+)
 def test_a_scale_that_is_none_is_refused(declared):
     wrong({"events": {"types": {"mark": declared}}}, "events.types.mark", "scale")
 
 
-WORDS = ["on", "off", "yes", "no", "y", "n", "null", "~", "1", "1.5", "0o7", "2024-01-01", "true", "<<x"]
+WORDS = [
+    "on",
+    "off",
+    "yes",
+    "no",
+    "y",
+    "n",
+    "null",
+    "~",
+    "1",
+    "1.5",
+    "0o7",
+    "2024-01-01",
+    "true",
+    "<<x",
+]
 
 
 def test_a_key_is_the_text_that_stands_there(tmp_path):
@@ -145,14 +164,6 @@ def test_a_key_is_the_text_that_stands_there(tmp_path):
 
 def test_a_number_for_a_name_says_to_quote_it():
     assert "quote" in wrong({"name": 2024}, "recsys.yaml: name", "2024")
-
-
-def test_a_key_given_twice_is_refused(tmp_path):
-    file = tmp_path / "recsys.yaml"
-    file.write_text("data: {items: i, events: e}\nseed: 1\nseed: 2\n")
-    with pytest.raises(UsageError, match="given twice") as caught:
-        load_config(file)
-    assert "line 3" in caught.value.render()
 
 
 def test_the_environment_is_read_over_the_file(tmp_path, monkeypatch):
