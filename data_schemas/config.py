@@ -185,8 +185,8 @@ class SourcesConfig(Section):
     the first night whose data reaches into that weekday (UTC), or never."""
     depth: Positive = 300
     """Items each source may propose."""
-    candidates: Positive = 200
-    """Items kept after fusing the sources' ranks."""
+    candidates: int = Field(default=200, ge=1, le=10_000)
+    """Items kept after fusing the sources' ranks; LightGBM takes 10,000 of a group."""
 
 
 class RankerConfig(Section):

@@ -16,19 +16,22 @@ TYPE_LENGTH: Final = 64
 NAME_LENGTH: Final = 128
 """Characters of an attribute's name."""
 TITLE_LENGTH: Final = 10_000
-"""Characters of a title or category; longer ones in tables are cut and counted. Assumed: no title
-says more."""
+"""Characters of a title; longer ones in tables are cut and counted. Assumed: no title says more."""
 DESCRIPTION_LENGTH: Final = 200_000
 """Characters of a description; longer ones in tables are cut and counted. 100 kB ones are met in
 practice."""
 TAG_COUNT: Final = 1_000
 """Tags of one item; further ones in tables are cut and counted."""
 TEXT_LENGTH: Final = 1_000
-"""Characters of an attribute's text; a longer one is unknown."""
+"""Characters of a category, a tag or an attribute's text. In tables longer categories and tags are cut,
+and a longer attribute is unknown."""
 NUMBER: Final = 1e15
 """Largest size of a number, so that its square is a float32; a larger one is unknown."""
 PROPENSITY: Final = 1e-12
 """Smallest propensity: the weight of a shown item is its inverse (assumed)."""
+LIST_LENGTH: Final = 2_000
+"""Items of a shown list that the ranker learns from; of longer ones (a category page exported whole)
+it sees a sample. As many as the service ranks in one request; LightGBM takes 10,000 rows a query."""
 ATTRIBUTES: Final = 200
 """Attributes of items, and of users."""
 COLUMNS: Final = 1_000
@@ -80,11 +83,12 @@ def attribute_value(kind: str, value: Any) -> float | bool | str | None:
 
     >>> attribute_value("number", 3), attribute_value("number", "3"), attribute_value("number", 1e39)
     (3.0, None, None)
-    >>> attribute_value("boolean", True), attribute_value("number", True), attribute_value("text", 3)
+    >>> attribute_value("boolean", 1), attribute_value("number", True), attribute_value("text", 3)
     (True, None, None)
     """
     if kind == FLAG:
-        return value if isinstance(value, bool) else None
+        # Some write 1 and 0 for true and false.
+        return bool(value) if isinstance(value, bool | int | float) and value in (0, 1) else None
     if kind == TEXT:
         return value if isinstance(value, str) and len(value) <= TEXT_LENGTH else None
     if isinstance(value, bool) or not isinstance(value, int | float):

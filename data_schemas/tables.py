@@ -198,6 +198,7 @@ RULES: Final[Mapping[str, Rule]] = {
 WARNINGS: Final[Mapping[str, str]] = {
     "title_cut": f"titles longer than {limits.TITLE_LENGTH:,} characters, cut there",
     "description_cut": f"descriptions longer than {limits.DESCRIPTION_LENGTH:,} characters, cut there",
+    "category_cut": f"categories longer than {limits.TEXT_LENGTH:,} characters, cut there",
     "tags_cut": f"items with more than {limits.TAG_COUNT:,} tags, the first kept",
     "control_characters": "items whose text held control characters, now blanks",
     "invalid_utf8": "texts that were not valid UTF-8; the wrong bytes are now U+FFFD",
@@ -210,6 +211,8 @@ WARNINGS: Final[Mapping[str, str]] = {
     "attribute_long": f"attributes of more than {limits.TEXT_LENGTH:,} characters, now null",
     "attribute_of_another_type": "attributes in the service's log of another type than the files'"
     " column, now null",
+    "long_lists": f"lists of more than {limits.LIST_LENGTH:,} items; the ranker learns from a sample"
+    " of what was left in them",
     "in_log_already": "events that the service's log holds too; the log's row is kept",
     "withdrawn": "items of earlier runs that are gone from the files; kept, unavailable",
 }

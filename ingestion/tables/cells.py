@@ -88,8 +88,11 @@ def attribute_expression(source: Source, attribute: Attribute) -> str:
         return number(cell)
     if attribute.kind == FLAG and kind == "bool":
         return cell
+    if attribute.kind == FLAG and kind in ("integer", "float"):
+        return f"CASE {cell} WHEN 1 THEN true WHEN 0 THEN false END"
     if attribute.kind == FLAG and kind == "string":
-        return f"CASE {cell} WHEN 'True' THEN true WHEN 'False' THEN false END"
+        yes, no = "('True', '1.0', '1')", "('False', '0.0', '0')"
+        return f"CASE WHEN {cell} IN {yes} THEN true WHEN {cell} IN {no} THEN false END"
     if attribute.kind not in (AMOUNT, FLAG) and kind == "string":
         return f"CASE WHEN length({cell}) <= {TEXT_LENGTH} THEN CAST({cell} AS VARCHAR) END"
     return f"CAST(NULL AS {attribute.target})"

@@ -7,7 +7,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from recsys.data_schemas import columns as c
-from recsys.data_schemas.limits import PROPENSITY
+from recsys.data_schemas.limits import LIST_LENGTH, PROPENSITY
 from recsys.data_schemas.tables import ITEM_INDICES, USER_INDEX
 from recsys.ingestion.tables.attributes import attribute_columns, count_losses, keep_attributes
 from recsys.ingestion.tables.duck import name
@@ -35,6 +35,12 @@ def stage_impressions(part: TableIngest, now: int) -> int:
         f" WHEN len({c.PROPENSITIES}) <> len({c.ITEM_IDS}) THEN 'unequal_lists'"
         f" WHEN len(list_filter({c.PROPENSITIES}, lambda p: coalesce(p >= {PROPENSITY} AND p <= 1, false)))"
         f" < len({c.PROPENSITIES}) THEN 'propensity_range' END AS {BROKEN}"
+    )
+    part.warn(
+        "long_lists",
+        part.engine.one(
+            f"SELECT count(*) FROM {part.rows} WHERE len({c.ITEM_IDS}) > {LIST_LENGTH}"
+        ),
     )
     part.reject(
         "unknown_item",

@@ -8,7 +8,7 @@ longer has stays in the vocabulary, unavailable, unless the service was told of 
 from pathlib import Path
 
 from recsys.data_schemas import columns as c
-from recsys.data_schemas.limits import DESCRIPTION_LENGTH, TAG_COUNT, TITLE_LENGTH
+from recsys.data_schemas.limits import DESCRIPTION_LENGTH, TAG_COUNT, TEXT_LENGTH, TITLE_LENGTH
 from recsys.ingestion.tables.attributes import attribute_columns, count_losses, keep_attributes
 from recsys.ingestion.tables.cells import blank
 from recsys.ingestion.tables.duck import name, quote
@@ -61,6 +61,7 @@ def _count_texts(part: TableIngest) -> None:
     counts = {
         "title_cut": f"length({c.TITLE}) > {TITLE_LENGTH}",
         "description_cut": f"length({c.DESCRIPTION}) > {DESCRIPTION_LENGTH}",
+        "category_cut": f"length({c.CATEGORY}) > {TEXT_LENGTH}",
         "tags_cut": f"len({tags}) > {TAG_COUNT}",
         "control_characters": f"regexp_matches({joined}, {quote(CONTROL)})",
         "no_title": f"{blank(c.TITLE)} AND {LOG} = 0",
@@ -81,7 +82,8 @@ def _text(column: str, limit: int) -> str:
 def _tags(column: str) -> str:
     """SQL: tags trimmed, without blanks or nulls, never null."""
     cleaned = (
-        f"list_transform({column}, lambda t: trim(regexp_replace(t, {quote(CONTROL)}, ' ', 'g')))"
+        f"list_transform({column}, lambda t:"
+        f" trim(regexp_replace(left(t, {TEXT_LENGTH}), {quote(CONTROL)}, ' ', 'g')))"
     )
     kept = f"list_filter({cleaned}, lambda t: coalesce(t, '') <> '')[:{TAG_COUNT}]"
     return f"coalesce({kept}, CAST([] AS VARCHAR[]))"
@@ -102,7 +104,7 @@ def _merge(part: TableIngest, previous: Path | None) -> None:
     values = {column: _newest(column) for column in columns}
     values[c.TITLE] = _text(values[c.TITLE], TITLE_LENGTH)
     values[c.DESCRIPTION] = _text(values[c.DESCRIPTION], DESCRIPTION_LENGTH)
-    values[c.CATEGORY] = _text(values[c.CATEGORY], TITLE_LENGTH)
+    values[c.CATEGORY] = _text(values[c.CATEGORY], TEXT_LENGTH)
     values[c.TAGS] = _tags(values[c.TAGS])
     created = values[c.CREATED_AT]
     values[c.CREATED_AT] = (
