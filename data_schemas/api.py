@@ -1,7 +1,7 @@
 """Requests and answers of the HTTP API, as msgspec structs; the OpenAPI document is made from them.
 
-Unknown fields are refused by name. Times are RFC 3339 with a zone. Text ids hold no control
-characters. Reading version: v1, in the path.
+Unknown fields are refused by name. Times are RFC 3339 with a zone. What a value may be is what it
+may be in the tables (`limits`). Reading version: v1, in the path.
 """
 
 from datetime import UTC, datetime, timedelta
@@ -10,26 +10,61 @@ from typing import Annotated, Any, Final
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+from recsys.data_schemas import limits
+
 API_VERSION: Final = "1.0"
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
-_PRINTABLE: Final = r"^[^\x00-\x1f\x7f]+$"
+_SOUND: Final = {"pattern": f"^{limits.SOUND}$"}
+"""The pattern as JSON Schema reads it."""
 
-Id = Annotated[str, Meta(min_length=1, max_length=256, pattern=_PRINTABLE)]
+Id = Annotated[
+    str,
+    Meta(
+        min_length=1,
+        max_length=limits.ID_LENGTH,
+        pattern=limits.SOUND_HERE,
+        extra_json_schema=_SOUND,
+    ),
+]
 """An identifier of the caller's: a user, an item, an event, an impression."""
-Word = Annotated[str, Meta(min_length=1, max_length=64, pattern=_PRINTABLE)]
-"""A short name: an event type, a surface, an attribute."""
-Text = Annotated[str, Meta(max_length=20_000)]
-Title = Annotated[str, Meta(min_length=1, max_length=2_000)]
+Word = Annotated[
+    str,
+    Meta(
+        min_length=1,
+        max_length=limits.TYPE_LENGTH,
+        pattern=limits.SOUND_HERE,
+        extra_json_schema=_SOUND,
+    ),
+]
+"""A short name: an event type, a surface."""
+Name = Annotated[
+    str,
+    Meta(
+        min_length=1,
+        max_length=limits.NAME_LENGTH,
+        pattern=limits.SOUND_HERE,
+        extra_json_schema=_SOUND,
+    ),
+]
+"""The name of an attribute or a column."""
+Text = Annotated[str, Meta(max_length=limits.DESCRIPTION_LENGTH)]
+Title = Annotated[str, Meta(min_length=1, max_length=limits.TITLE_LENGTH)]
+Category = Annotated[str, Meta(max_length=limits.TEXT_LENGTH)]
 Time = Annotated[datetime, Meta(tz=True)]
-Number = Annotated[float, Meta(ge=-1e15, le=1e15)]
-Scalar = bool | Number | Annotated[str, Meta(max_length=1_000)]
-Attributes = Annotated[dict[Word, Scalar], Meta(max_length=200)]
-Tags = Annotated[list[Annotated[str, Meta(min_length=1, max_length=200)]], Meta(max_length=100)]
+Number = Annotated[float, Meta(ge=-limits.NUMBER, le=limits.NUMBER)]
+Scalar = bool | Number | Annotated[str, Meta(max_length=limits.TEXT_LENGTH)]
+Attributes = Annotated[dict[Name, Scalar], Meta(max_length=limits.ATTRIBUTES)]
+InlineAttributes = Annotated[dict[Name, Scalar | None], Meta(max_length=limits.ATTRIBUTES)]
+"""Attributes of an item lent to one request: null is unknown."""
+Tags = Annotated[
+    list[Annotated[str, Meta(min_length=1, max_length=limits.TEXT_LENGTH)]],
+    Meta(max_length=limits.TAG_COUNT),
+]
 # JSON knows 2 and 2.0 as one number, and so does a whole number here; msgspec's int does not.
 Count = Annotated[float, Meta(ge=1, le=1000)]
 Explain = bool | Annotated[float, Meta(ge=0, le=100)]
-Version = Annotated[str, Meta(min_length=1, max_length=64, pattern=_PRINTABLE)]
+Version = Word
 
 
 def to_microseconds(moment: datetime) -> int:
@@ -53,9 +88,9 @@ class NewItem(Input):
     title: Title
     description: Text | None = None
     tags: Tags = []
-    category: Annotated[str, Meta(max_length=200)] | None = None
+    category: Category | None = None
     created_at: Time | None = None
-    attributes: Attributes = {}
+    attributes: InlineAttributes = {}
 
 
 class PastEvent(Input):
@@ -96,13 +131,13 @@ class RecommendRequest(Input):
     user_id: Id
     k: Count = 10
     filters: Annotated[
-        dict[Word, Scalar | Annotated[list[Scalar], Meta(max_length=100)]], Meta(max_length=20)
+        dict[Name, Scalar | Annotated[list[Scalar], Meta(max_length=100)]], Meta(max_length=20)
     ] = {}
     """`category`, `tags` or an attribute: equal to a value, or to one of a list."""
     exclude: Annotated[list[Id], Meta(max_length=5_000)] = []
     diversity: Annotated[float, Meta(ge=0, le=1)] = 0.0
     """0: by score alone; 1: as unlike each other as possible."""
-    caps: Annotated[dict[Word, Count], Meta(max_length=10)] | UnsetType = UNSET
+    caps: Annotated[dict[Name, Count], Meta(max_length=10)] | UnsetType = UNSET
     """`category` or a text attribute: items of one value at most; the service's own where absent."""
     explain: Explain = False
     keep_seen: bool = False
@@ -139,7 +174,7 @@ class ItemBody(Input):
     title: Title | None = None
     description: Text | None = None
     tags: Tags | None = None
-    category: Annotated[str, Meta(max_length=200)] | None = None
+    category: Category | None = None
     created_at: Time | None = None
     available: bool | None = None
     attributes: Attributes | None = None

@@ -15,7 +15,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from recsys.data_schemas.errors import UsageError
-from recsys.data_schemas.meaning import DEFAULT_TYPES, EventMeaning
+from recsys.data_schemas.meaning import DEFAULT_RATINGS, DEFAULT_TYPES, STARS, EventMeaning, Scale
+from recsys.data_schemas.yaml_text import read_yaml
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[int, Field(ge=1)]
@@ -47,18 +48,45 @@ class EventTypeConfig(Section):
     """Weight for collaborative training."""
     grade: int = Field(default=1, ge=-1, le=10)
     """Relevance grade as a label: -1 dislike, 0 neutral, 1.. positive."""
+    rating: bool | None = None
+    """Whether `value` is a rating; when absent, by name: rating, rate, review or stars."""
+    scale: tuple[float, float] | None = None
+    """Worst and best rating, such as [1, 10] or [-1, 1]; read off the values when absent."""
+
+    @model_validator(mode="after")
+    def _whole(self) -> "EventTypeConfig":
+        if self.scale is not None and not self.scale[0] < self.scale[1]:
+            raise ValueError("scale is [worst, best], the smaller number first")
+        if self.scale is not None and self.scale[1] <= 0:
+            raise ValueError("the best rating of a scale is above 0")
+        if self.scale is not None and self.rating is False:
+            raise ValueError("a scale belongs to a rating; remove it, or `rating: false`")
+        return self
 
 
 class EventsConfig(Section):
     types: dict[str, EventTypeConfig] = {}
     """The caller's event types; those not named keep their defaults."""
     replace_defaults: bool = False
-    """Whether `types` replaces the default table instead of extending it."""
+    """Whether `types` replaces all that is known by default (which types there are, what they count,
+    which names are ratings) instead of extending it."""
 
     def meaning(self) -> EventMeaning:
+        """What events mean as far as the config says; see `EventMeaning.with_scales`."""
         table = {} if self.replace_defaults else dict(DEFAULT_TYPES)
         table |= {name: (t.weight, t.grade) for name, t in self.types.items()}
-        return EventMeaning(table)
+        ratings: dict[str, Scale | None] = {} if self.replace_defaults else dict(DEFAULT_RATINGS)
+        for name, declared in self.types.items():
+            if declared.rating is False:
+                ratings.pop(name, None)
+            elif declared.rating or declared.scale is not None:
+                ratings[name] = declared.scale or STARS
+        return EventMeaning(table, ratings)
+
+    def unscaled(self) -> tuple[str, ...]:
+        """Types that are ratings and whose scale the config does not give."""
+        given = {name for name, declared in self.types.items() if declared.scale is not None}
+        return tuple(name for name in self.meaning().ratings if name not in given)
 
 
 class WindowsConfig(Section):
@@ -157,8 +185,8 @@ class SourcesConfig(Section):
     the first night whose data reaches into that weekday (UTC), or never."""
     depth: Positive = 300
     """Items each source may propose."""
-    candidates: Positive = 200
-    """Items kept after fusing the sources' ranks."""
+    candidates: int = Field(default=200, ge=1, le=10_000)
+    """Items kept after fusing the sources' ranks; LightGBM takes 10,000 of a group."""
 
 
 class RankerConfig(Section):
@@ -340,7 +368,7 @@ def load_config(path: Path | str) -> RecsysConfig:
     """
     file = Path(path)
     try:
-        raw = yaml.safe_load(file.read_text(encoding="utf-8"))
+        raw = read_yaml(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UsageError(
             "there is no config file here",
@@ -397,7 +425,7 @@ def with_environment(raw: Mapping[str, Any], environment: Mapping[str, str]) -> 
                     expected=f"{ENVIRONMENT}SECTION__KEY",
                 )
         try:
-            place[key] = yaml.safe_load(environment[variable])
+            place[key] = read_yaml(environment[variable])
         except yaml.YAMLError:
             raise UsageError(
                 "the variable's value is not valid YAML", where=variable, expected="a value"
@@ -447,6 +475,7 @@ def _explain(error: ValidationError, name: str) -> UsageError:
         where=f"{name}: {field}",
         found=repr(first.get("input"))[:200],
         expected=first["msg"],
+        fix="put it in quotes" if first["type"] == "string_type" else None,
     )
 
 

@@ -10,6 +10,7 @@ from enum import Enum
 from typing import Final
 
 from recsys.data_schemas import columns as c
+from recsys.data_schemas import limits
 
 SCHEMA_VERSION: Final = 1
 """Version of the tables that ingestion writes; stands in `summary.json`."""
@@ -21,12 +22,6 @@ USER_INDEX: Final = "user_index"
 ITEM_INDICES: Final = "item_indices"
 """`item_ids` of an impression as places in the item vocabulary."""
 
-TITLE_LIMIT: Final = 10_000
-"""Characters of a title; longer ones are cut and counted. Assumed: no title says more."""
-DESCRIPTION_LIMIT: Final = 200_000
-"""Characters of a description; longer ones are cut and counted. 100 kB ones are met in practice."""
-TAG_LIMIT: Final = 1_000
-"""Tags of one item; further ones are cut and counted."""
 CATEGORY_LIMIT: Final = 1_000
 """Distinct values up to which an extra string column is taken as an attribute."""
 
@@ -130,7 +125,30 @@ RULES: Final[Mapping[str, Rule]] = {
             "give every shown list an id of its own",
         ),
         Rule("missing_event_type", "event_type is null or blank", "say what the user did"),
+        Rule(
+            "unfit_id",
+            f"an id is longer than {limits.ID_LENGTH} characters or holds control characters",
+            "shorten or clean it where the table is exported, in every table alike",
+        ),
+        Rule(
+            "id_not_utf8",
+            "an id is not UTF-8 text; it is shown as hexadecimal and never repaired, for two ids"
+            " could become one",
+            "export ids as UTF-8, or bytes as hexadecimal (`hex(user_id)` in DuckDB)",
+        ),
+        Rule(
+            "unfit_event_type",
+            f"event_type is longer than {limits.TYPE_LENGTH} characters, holds control characters"
+            " or is not UTF-8",
+            "give the type a short name",
+        ),
+        Rule(
+            "too_many_event_types",
+            f"the event_type came after {limits.EVENT_TYPES} others",
+            "send a handful of types, such as view, click and purchase",
+        ),
         Rule("missing_timestamp", "timestamp is null", "fill it where the table is exported"),
+        Rule("beyond_time", "timestamp lies beyond any calendar", "correct the unit of the number"),
         Rule("before_1970", "timestamp lies before 1970", "correct the clock or the unit"),
         Rule(
             "in_the_future",
@@ -171,21 +189,30 @@ RULES: Final[Mapping[str, Rule]] = {
         ),
         Rule(
             "propensity_range",
-            "a propensity is null or outside (0, 1]",
+            f"a propensity is null or outside {limits.PROPENSITY:g} to 1",
             "write the probability with which the item was shown at its place",
         ),
     )
 }
 
 WARNINGS: Final[Mapping[str, str]] = {
-    "title_cut": f"titles longer than {TITLE_LIMIT:,} characters, cut there",
-    "description_cut": f"descriptions longer than {DESCRIPTION_LIMIT:,} characters, cut there",
-    "tags_cut": f"items with more than {TAG_LIMIT:,} tags, the first kept",
+    "title_cut": f"titles longer than {limits.TITLE_LENGTH:,} characters, cut there",
+    "description_cut": f"descriptions longer than {limits.DESCRIPTION_LENGTH:,} characters, cut there",
+    "category_cut": f"categories longer than {limits.TEXT_LENGTH:,} characters, cut there",
+    "tags_cut": f"items with more than {limits.TAG_COUNT:,} tags, the first kept",
     "control_characters": "items whose text held control characters, now blanks",
-    "invalid_utf8": "cells that were not valid UTF-8; the wrong bytes are now U+FFFD",
+    "invalid_utf8": "texts that were not valid UTF-8; the wrong bytes are now U+FFFD",
     "no_title": "items without a title",
     "no_text": "items without any text (no title, description, tags or category)",
-    "value_not_finite": "events whose value was NaN or infinite, now null",
+    "value_not_finite": "events whose value was NaN, infinite or beyond"
+    f" ±{limits.NUMBER:.0e}, now null",
+    "created_at_beyond": "items whose created_at lies beyond any calendar, now null",
+    "attribute_beyond": f"attributes that were infinite or beyond ±{limits.NUMBER:.0e}, now null",
+    "attribute_long": f"attributes of more than {limits.TEXT_LENGTH:,} characters, now null",
+    "attribute_of_another_type": "attributes in the service's log of another type than the files'"
+    " column, now null",
+    "long_lists": f"lists of more than {limits.LIST_LENGTH:,} items; the ranker learns from a sample"
+    " of what was left in them",
     "in_log_already": "events that the service's log holds too; the log's row is kept",
     "withdrawn": "items of earlier runs that are gone from the files; kept, unavailable",
 }

@@ -30,6 +30,7 @@ from recsys.data_schemas.columns import (
     TAGS,
     TITLE,
 )
+from recsys.data_schemas.limits import AMOUNT, FLAG, TEXT, attribute_value
 from recsys.features.ids import IdIndex
 from recsys.features.interactions import (
     SECOND,
@@ -94,6 +95,7 @@ class Catalogue:
         tag_pool: Ints,
         numeric: Mapping[str, Floats],
         categorical: Mapping[str, Codes],
+        flags: Iterable[str] = (),
     ) -> None:
         """Use `from_parquet`, `from_table` or `open`."""
         self.ids = ids
@@ -107,6 +109,7 @@ class Catalogue:
         self._pool_size = len(tag_pool)
         self._numeric = dict(numeric)
         self._categorical = dict(categorical)
+        self._flags = frozenset(flags)
         self.serial = next(_SERIALS)
         """Tells this catalogue from every other of the process."""
         self.version = 0
@@ -209,6 +212,12 @@ class Catalogue:
     def categorical_names(self) -> tuple[str, ...]:
         return tuple(self._categorical)
 
+    @property
+    def attribute_kinds(self) -> dict[str, str]:
+        """Kind of each attribute by name, as `limits.attribute_value` takes it."""
+        numbers = {name: FLAG if name in self._flags else AMOUNT for name in self._numeric}
+        return numbers | dict.fromkeys(self._categorical, TEXT)
+
     def numeric(self, name: str) -> Floats:
         """float32[N] of a numeric or boolean attribute; NaN where unknown."""
         return self._numeric[name][: self._size]
@@ -273,7 +282,8 @@ class Catalogue:
         }
         for name, values in self._numeric.items():
             value = float(values[index])
-            known[name] = None if np.isnan(value) else value
+            number = bool(value) if name in self._flags else value
+            known[name] = None if np.isnan(value) else number
         for name, codes in self._categorical.items():
             code = int(codes.values[index])
             known[name] = codes.names[code] if code >= 0 else None
@@ -315,7 +325,8 @@ class Catalogue:
         return index
 
     def update(self, index: int, item: Mapping[str, Any]) -> None:
-        """Set the columns that `item` names; those it leaves out keep their values."""
+        """Set the columns that `item` names; those it leaves out keep their values. An attribute of
+        another type than its column's is unknown."""
         self._set(index, item)
         self.revision += 1
 
@@ -335,10 +346,12 @@ class Catalogue:
             self._blocked[index] = not item[AVAILABLE]
         for name, values in self._numeric.items():
             if name in item:
-                values[index] = _number(item[name])
+                value = attribute_value(FLAG if name in self._flags else AMOUNT, item[name])
+                values[index] = np.nan if value is None else value
         for name, codes in self._categorical.items():
             if name in item:
-                codes.values[index] = codes.take(_string(item[name]))
+                word = attribute_value(TEXT, item[name])
+                codes.values[index] = codes.take(None if word is None else str(word))
         self.version += 1
 
     def forget_from(self, size: int) -> None:
@@ -402,6 +415,7 @@ class Catalogue:
         size = table.num_rows
         category = _encode(table[CATEGORY]) if CATEGORY in table.column_names else _no_codes(size)
         numeric, categorical = _attributes(table)
+        flags = [f.name for f in table.schema if pa.types.is_boolean(f.type) and f.name in numeric]
         tag_names, start, stop, pool = _tags(table, size)
         return cls(
             IdIndex.build(table[ITEM_ID]),
@@ -415,6 +429,7 @@ class Catalogue:
             pool,
             numeric,
             categorical,
+            flags,
         )
 
     def save(self, folder: Path) -> None:
@@ -444,6 +459,7 @@ class Catalogue:
                 "tags": self._tags.names,
                 "category": self._category.names,
                 "numeric": list(self._numeric),
+                "flags": sorted(self._flags),
                 "categorical": [[n, c.names] for n, c in self._categorical.items()],
             },
         )
@@ -485,6 +501,7 @@ class Catalogue:
                 n: Codes(values, arrays[f"categorical.{i}"])
                 for i, (n, values) in enumerate(meta["categorical"])
             },
+            meta.get("flags", ()),
         )
 
 
@@ -597,11 +614,3 @@ def in_range(numbers: npt.NDArray[np.float64]) -> Floats:
         small = numbers.astype(np.float32)
     small[np.isinf(small)] = np.nan
     return small
-
-
-def _number(value: Any) -> float:
-    return float("nan") if value is None else float(in_range(np.array([value], np.float64))[0])
-
-
-def _string(value: Any) -> str | None:
-    return None if value is None else str(value)

@@ -35,7 +35,7 @@ from recsys.data_schemas.columns import (
 )
 from recsys.data_schemas.errors import RecsysError
 from recsys.data_schemas.log_record import LogRecord
-from recsys.data_schemas.meaning import DEFAULT_TYPES, EventMeaning
+from recsys.data_schemas.meaning import DEFAULT_RATINGS, DEFAULT_TYPES, EventMeaning
 from recsys.features.catalogue import Catalogue
 from recsys.features.counters import CounterTable, Kinds
 from recsys.features.ids import IdIndex
@@ -389,6 +389,7 @@ class OnlineState:
                 "format": FORMAT,
                 "kinds": self.kinds,
                 "types": {n: [float(w), int(g)] for n, (w, g) in self.meaning.types.items()},
+                "ratings": dict(self.meaning.ratings),
                 "bucket_us": self.bucket_us,
                 "windows_us": list(self.windows_us),
                 "log_position": self.log_position,
@@ -459,7 +460,7 @@ class OnlineState:
         state = cls(
             Catalogue.open(folder / "catalogue"),
             meta["kinds"],
-            EventMeaning({n: (w, g) for n, (w, g) in meta["types"].items()}),
+            _meaning(meta),
             meta["bucket_us"],
             meta["windows_us"],
             meta["log_position"],
@@ -472,6 +473,13 @@ class OnlineState:
         state.skipped = dict(meta["skipped"])
         state._overlay.forgotten = set(meta["no_attributes"])
         return state
+
+
+def _meaning(meta: Mapping[str, Any]) -> EventMeaning:
+    """What events mean, as a snapshot says it; one from before there were scales has none."""
+    types = {name: (weight, grade) for name, (weight, grade) in meta["types"].items()}
+    ratings = meta.get("ratings", DEFAULT_RATINGS)
+    return EventMeaning(types, {n: None if s is None else (s[0], s[1]) for n, s in ratings.items()})
 
 
 class _Pending:

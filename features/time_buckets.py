@@ -115,6 +115,18 @@ def window_name(width_us: int) -> str:
     return f"{width_us}us"
 
 
+def type_word(name: str, every: str) -> str:
+    """An event type as part of a column's name, `every` for all types; a type of that very name is
+    told apart by a `=` in front.
+
+    >>> type_word("", "any"), type_word("click", "any"), type_word("any", "any")
+    ('any', 'click', '=any')
+    """
+    if not name:
+        return every
+    return f"={name}" if name == every or name.startswith("=") else name
+
+
 def window_buckets(width_us: int, bucket_us: int) -> int:
     """A window's width in buckets; 0 for `UNBOUNDED`.
 

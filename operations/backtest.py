@@ -149,7 +149,7 @@ def _events(config: RecsysConfig) -> tuple[Interactions, MomentGrid]:
     resolution = tables.resolution
     ordinal_until = resolution.ordinal_until if resolution.kind == "ordinal" else None
     grid = MomentGrid.of(BUCKETS[config.features.bucket], resolution.step, ordinal_until)
-    return graded(tables.interactions, config.events.meaning())[0], grid
+    return graded(tables.interactions, tables.meaning)[0], grid
 
 
 def elsewhere(config: RecsysConfig) -> RecsysConfig:

@@ -457,6 +457,11 @@ class LoadedRelease:
             self._new.cut(before)
             self._recall = stage
 
+    @property
+    def attribute_kinds(self) -> Mapping[str, str]:
+        """Kind of each attribute of items by name; see `limits.attribute_value`."""
+        return self.state.catalogue.attribute_kinds
+
     # -- looking things up ----------------------------------------------------------------------
 
     def similar(self, item_id: str, k: int, now: int) -> list[tuple[str, float]] | None:

@@ -14,6 +14,12 @@ from recsys.data_schemas import columns as c
 from recsys.serving import openapi
 from recsys.serving import telemetry as metrics
 from recsys.serving.asgi import Request, Response, invalid
+from recsys.serving.body_rules import (
+    known_attributes,
+    require_attributes,
+    require_times,
+    times_of,
+)
 from recsys.serving.clock import Clock
 from recsys.serving.loaded_versions import Versions
 from recsys.serving.logs import log
@@ -76,6 +82,7 @@ class Handlers:
 
     async def rank(self, request: Request) -> Response:
         asked = await self._json(request, _rank)
+        require_times(times_of(asked.history or (), "$.history"))
         known, new = self._split(asked.items)
         ask = RankingQuery(
             user_id=asked.user_id,
@@ -94,6 +101,7 @@ class Handlers:
     async def recommend(self, request: Request) -> Response:
         asked = await self._json(request, _recommend)
         k = _whole_number(asked.k, "k")
+        require_times(times_of(asked.history or (), "$.history"))
         ask = RankingQuery(
             user_id=asked.user_id,
             now=self._moment(asked.as_of, request),
@@ -131,12 +139,18 @@ class Handlers:
             twice = next(i for i in ids if i in seen or seen.add(i))  # type: ignore[func-returns-value]
             detail = f"Candidate {twice!r} is given more than once."
             raise Problem(422, detail, [("$.items", f"{twice!r} twice")])
-        new = {i.item_id: _columns(i.item_id, i) for i in items if isinstance(i, api.NewItem)}
-        return ids, new
+        given = [item for item in items if isinstance(item, api.NewItem)]
+        if given:
+            # Without attributes of another type; a service without a model has said so by now.
+            model = self._versions.champion()
+            for item in given:
+                item.attributes = known_attributes(model, item.attributes)
+        return ids, {item.item_id: _columns(item.item_id, item) for item in given}
 
     def _moment(self, as_of: datetime | None, request: Request) -> int:
         if as_of is None:
             return self._clock.now()
+        require_times([("$.as_of", as_of)])
         if "replay" not in request.scopes:
             raise Problem(403, "`as_of` needs a key with the scope `replay`.")
         return api.to_microseconds(as_of)
@@ -161,6 +175,9 @@ class Handlers:
     async def post_events(self, request: Request) -> Response:
         body = await self._json(request, cast(Any, _events))
         events: list[api.EventIn] = body if isinstance(body, list) else [body]
+        require_times(
+            times_of(events, "$") if isinstance(body, list) else [("$.timestamp", body.timestamp)]
+        )
         now = self._clock.now()
         rows = [self._event(event, now) for event in events]
         writes = [event_write(row) for row in rows]
@@ -203,14 +220,17 @@ class Handlers:
     async def put_item(self, request: Request) -> Response:
         item_id = _identifier(request, "item_id")
         body = await self._json(request, _item)
-        known = self._versions.champion().item(item_id)
+        champion = self._versions.champion()
+        known = champion.item(item_id)
         if known is None and body.title is None:
             raise Problem(
                 409, f"Item {item_id!r} is new, so it needs a title.", [("$.title", "missing")]
             )
         now = self._clock.now()
         base = _known(known) if known else {c.CREATED_AT: now, c.AVAILABLE: True}
-        row = {**base, **_columns(item_id, body)}
+        columns = _columns(item_id, body)
+        require_attributes(champion, body.attributes or {})
+        row = {**base, **columns}
         entries = await self._durable(
             lambda: self._log.submit([item_write({**row, c.RECEIVED_AT: now})])
         )

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from recsys.data_schemas.limits import LIST_LENGTH
 from recsys.evaluation.lists import RELEVANT_FROM
 from recsys.evaluation.query_sets import grades_of_shown
 from recsys.evaluation.shown_lists import ShownLists
-from recsys.features.draws import Doubles, least
+from recsys.features.draws import Doubles, chance, least
 from recsys.features.grouped import chosen_groups
 from recsys.features.interactions import Interactions, Ints, Longs
 from recsys.features.protocols import Mask
@@ -33,6 +34,8 @@ class ShownGroups:
     """int32[R]"""
     lists: Longs
     """int64[G]: which of the lists each group is."""
+    sampled: int = 0
+    """Lists that were longer than `LIST_LENGTH`, of which a sample of what was left stands here."""
 
     def __len__(self) -> int:
         return len(self.moments)
@@ -72,20 +75,40 @@ def groups_of_lists(lists: ShownLists, events: Interactions, unavailable: Mask) 
     acted = np.bincount(owner[grade > 0], minlength=len(lists))
     shown = np.bincount(owner, minlength=len(lists))
     teaches = (acted > 0) & (acted < shown)
-    kept = teaches[owner]
+    kept = teaches[owner] & _drawn(row, grade > 0)
     relevant = kept & (grade > 0)
+    sizes = np.bincount(owner[kept], minlength=len(lists))[teaches]
     return ShownGroups(
         Moments(
             lists.user[teaches].astype(np.int32),
             lists.time[teaches],
-            _edges(acted[teaches]),
+            _edges(np.bincount(owner[relevant], minlength=len(lists))[teaches]),
             item[relevant],
             grade[relevant],
         ),
-        _edges(shown[teaches]),
+        _edges(sizes),
         item[kept],
         np.flatnonzero(teaches),
+        int((sizes < shown[teaches]).sum()),
     )
+
+
+def _drawn(row: Longs, acted: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """bool[n]: the rows (list << 32 | item, ascending) of a list's group, `LIST_LENGTH` at most.
+
+    What was acted on comes first and something of what was left stays. Which rows is decided by a
+    hash of list and item.
+    """
+    owner = row >> 32
+    if not len(row) or np.bincount(owner).max() <= LIST_LENGTH:
+        return np.ones(len(row), bool)
+    order = np.lexsort((chance(row, "long lists", 0), acted, owner))
+    half = owner * 2 + acted
+    rank = np.empty(len(row), np.int64)
+    rank[order] = np.arange(len(row)) - np.searchsorted(half[order], half[order])
+    taken = np.minimum(np.bincount(owner[acted], minlength=int(owner[-1]) + 1), LIST_LENGTH - 1)
+    room = np.where(acted, taken[owner], LIST_LENGTH - taken[owner])
+    return np.asarray(rank < room)
 
 
 def best_grades(lists: ShownLists, events: Interactions) -> npt.NDArray[np.int8]:

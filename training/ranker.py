@@ -16,6 +16,7 @@ from recsys.features.draws import chance, least
 from recsys.features.grouped import chosen_groups
 from recsys.ranker import Ranker
 from recsys.ranker.linear import LinearPart, Matrix, Offsets
+from recsys.ranker.model import tree_name
 
 PENALTIES = (1.0, 10.0, 100.0)
 """L2 weights tried for the linear part, per whole training set (measured grid)."""
@@ -483,7 +484,7 @@ def _boost(
             weight=groups.weight,
             group=groups.offsets[1:] - groups.offsets[:-1],
             init_score=init,
-            feature_name=list(names),
+            feature_name=[tree_name(name) for name in names],
             reference=reference,
             free_raw_data=True,
         )

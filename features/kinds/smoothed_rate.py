@@ -6,7 +6,7 @@ from functools import cached_property
 from recsys.features.interactions import Floats
 from recsys.features.kinds.kind import CounterFeature, ratio
 from recsys.features.ranking_context import Count, Counts
-from recsys.features.time_buckets import window_name
+from recsys.features.time_buckets import type_word, window_name
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class SmoothedRate(CounterFeature):
 
     @property
     def column(self) -> str:
-        return f"rate.{self.type}.per.{self.per or 'shown'}.{window_name(self.window_us)}"
+        return f"rate.{self.type}.per.{type_word(self.per, 'shown')}.{window_name(self.window_us)}"
 
     @cached_property
     def needs(self) -> tuple[Count, ...]:

@@ -8,7 +8,7 @@ import numpy as np
 from recsys.features.interactions import Floats
 from recsys.features.kinds.kind import CounterFeature
 from recsys.features.ranking_context import Count, Counts
-from recsys.features.time_buckets import window_name
+from recsys.features.time_buckets import type_word, window_name
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Trend(CounterFeature):
     @property
     def column(self) -> str:
         windows = f"{window_name(self.short_us)}.over.{window_name(self.long_us)}"
-        return f"trend.{self.type or 'any'}.{windows}"
+        return f"trend.{type_word(self.type, 'any')}.{windows}"
 
     @cached_property
     def needs(self) -> tuple[Count, ...]:

@@ -7,7 +7,7 @@ import numpy as np
 from recsys.features.interactions import Floats
 from recsys.features.kinds.kind import HistoryFeature, shared
 from recsys.features.ranking_context import RankingContext
-from recsys.features.time_buckets import window_name
+from recsys.features.time_buckets import type_word, window_name
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class UserActivity(HistoryFeature):
 
     @property
     def column(self) -> str:
-        return f"user.{self.type or 'events'}.{window_name(self.window_us)}"
+        return f"user.{type_word(self.type, 'events')}.{window_name(self.window_us)}"
 
     def online(self, moment: RankingContext) -> Floats:
         time, kind = moment.history.time, moment.history.kind

@@ -1,12 +1,17 @@
 """`UserAttribute`: the caller's own columns of users."""
 
+import re
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 
 from recsys.features.interactions import Floats
 from recsys.features.kinds.kind import HistoryFeature, shared
 from recsys.features.ranking_context import RankingContext
+
+_TAKEN: Final = re.compile(r"\.(share|all|\d+(d|h|m|us))\Z")
+"""Ends of the columns that tell what a user did."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +31,8 @@ class UserAttribute(HistoryFeature):
 
     @property
     def column(self) -> str:
-        return f"user.{self.name}"
+        # What a user did has columns of their own: `user.click.7d`, `user.category.share`.
+        return f"{'of_user' if _TAKEN.search(self.name) else 'user'}.{self.name}"
 
     def online(self, moment: RankingContext) -> Floats:
         value = moment.user.get(self.name)

@@ -8,7 +8,7 @@ import numpy as np
 from recsys.features.interactions import Floats
 from recsys.features.kinds.kind import CounterFeature
 from recsys.features.ranking_context import ENTITY_TAG, Count, Counts
-from recsys.features.time_buckets import window_name
+from recsys.features.time_buckets import type_word, window_name
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class WindowCount(CounterFeature):
 
     @property
     def column(self) -> str:
-        what = "shown" if self.of == "shown" else f"{self.of}.{self.type or 'any'}"
+        what = "shown" if self.of == "shown" else f"{self.of}.{type_word(self.type, 'any')}"
         return f"count.{what}.{window_name(self.window_us)}"
 
     @cached_property

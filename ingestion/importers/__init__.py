@@ -14,6 +14,7 @@ from recsys.ingestion.importers import (
     movielens,
 )
 from recsys.ingestion.importers.layout import Job
+from recsys.ingestion.importers.sound_rows import leave_out_broken
 from recsys.ingestion.tables.duck import engine
 from recsys.ingestion.tables.init_folder import refuse_occupied
 from recsys.storage.files import atomic_folder
@@ -32,6 +33,7 @@ __all__ = ["LAYOUTS", "import_dataset"]
 def import_dataset(layout: str, source: Path, target: Path) -> dict[str, int]:
     """Convert a data set into `target/data/*.parquet` and `target/recsys.yaml`; rows by table.
 
+    What is written breaks no rule of the tables; the notes in recsys.yaml say what was left out.
     Memory is bounded by DuckDB, which spills beside the target.
 
     Raises:
@@ -49,6 +51,8 @@ def import_dataset(layout: str, source: Path, target: Path) -> dict[str, int]:
             fix="unpack the data set and name its folder",
         )
     refuse_occupied(target, "import --to")
+    # Absolute, so that no table depends on how the folder was named.
+    source = source.resolve()
     with atomic_folder(target, "the imported tables") as aside:
         scratch = aside / ".scratch"
         scratch.mkdir()
@@ -56,5 +60,6 @@ def import_dataset(layout: str, source: Path, target: Path) -> dict[str, int]:
         with engine(scratch) as duck:
             job = Job(duck, layout, source, aside)
             LAYOUTS[layout](job)
+            leave_out_broken(job, scratch)
         job.finish(scratch)
     return job.counts

@@ -1,6 +1,8 @@
 """What every importer needs: finding files, reading them with clear errors, writing tables."""
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -8,8 +10,6 @@ import duckdb
 
 from recsys.data_schemas.errors import DataRefused, UsageError
 from recsys.ingestion.tables.duck import DuckEngine, quote
-
-NOTE_WIDTH = 96
 
 
 @dataclass
@@ -57,12 +57,20 @@ class Job:
         Raises:
             DataRefused: the files are not what the layout says.
         """
-        path = self.target / "data" / f"{table}.parquet"
+        with self._reading(files, f"for the {table} table"):
+            self.duck.copy(sql, self.path(table))
+            self.recount(table)
+
+    def count(self, sql: str, files: list[Path]) -> int:
+        """A number that is read off the files, with the same errors."""
+        with self._reading(files, "to be counted"):
+            return int(self.duck.one(sql))
+
+    @contextmanager
+    def _reading(self, files: list[Path], why: str) -> Iterator[None]:
+        """The engine's errors as what they say of the caller's files."""
         try:
-            self.duck.copy(sql, path)
-            self.counts[table] = int(
-                self.duck.one(f"SELECT count(*) FROM read_parquet({quote(str(path))})")
-            )
+            yield
         except duckdb.Error as error:
             if isinstance(error, duckdb.ParserException | duckdb.InternalException):
                 raise
@@ -70,9 +78,18 @@ class Job:
                 f"the files are not in the {self.layout} layout",
                 where=", ".join(str(f) for f in files[:3]),
                 found=str(error).splitlines()[0][:300],
-                expected=f"the files as published, unchanged (for the {table} table)",
+                expected=f"the files as published, unchanged ({why})",
                 fix="unpack the data set again; a newer release may have another layout",
             ) from error
+
+    def path(self, table: str) -> Path:
+        """Where a table is written."""
+        return self.target / "data" / f"{table}.parquet"
+
+    def recount(self, table: str) -> None:
+        """Count the rows that were written."""
+        path = quote(str(self.path(table)))
+        self.counts[table] = int(self.duck.one(f"SELECT count(*) FROM read_parquet({path})"))
 
     def finish(self, scratch: Path) -> None:
         """Write recsys.yaml and remove what was only needed on the way."""

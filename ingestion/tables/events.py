@@ -10,7 +10,10 @@ the log knows when it was received.
 from pathlib import Path
 
 from recsys.data_schemas import columns as c
+from recsys.data_schemas.errors import DataRefused
+from recsys.data_schemas.limits import EVENT_TYPES, ID_LENGTH, TYPE_LENGTH
 from recsys.data_schemas.tables import USER_INDEX
+from recsys.ingestion.tables.cells import blank, sound
 from recsys.ingestion.tables.duck import DuckEngine
 from recsys.ingestion.tables.readers import FILE, ROW
 from recsys.ingestion.tables.table_ingest import (
@@ -18,7 +21,8 @@ from recsys.ingestion.tables.table_ingest import (
     LOG,
     PLACE,
     TableIngest,
-    blank,
+    id_faults,
+    time_faults,
 )
 
 _KEY = ", ".join((c.USER_ID, c.ITEM_ID, c.EVENT_TYPE, c.TIMESTAMP, c.VALUE, c.IMPRESSION_ID))
@@ -31,10 +35,8 @@ def stage_events(part: TableIngest, now: int) -> int:
     `now` (µs) is the moment after which a timestamp lies in the future.
     """
     part.stage(f"{_rule(now)} AS {BROKEN}")
-    part.warn(
-        "value_not_finite",
-        part.engine.one(f"SELECT count(*) FROM {part.rows} WHERE NOT isfinite({c.VALUE})"),
-    )
+    part.warn_lost("value_not_finite", c.VALUE)
+    _bound_types(part)
     if part.log is not None:
         _prefer_log(part)
     key = f"coalesce({c.EVENT_ID}, ''), CASE WHEN {c.EVENT_ID} IS NULL THEN hash({_KEY}) END"
@@ -59,16 +61,52 @@ def _prefer_log(part: TableIngest) -> None:
 
 def _rule(now: int) -> str:
     """SQL: name of the first rule a row breaks, or null."""
-    time = f"epoch_us({c.TIMESTAMP})"
+    optional = (c.IMPRESSION_ID, c.EVENT_ID)
+    others = " ".join(
+        f"WHEN {column} IS NOT NULL AND NOT {sound(column, ID_LENGTH)} THEN CASE WHEN"
+        f" starts_with({column}, chr(0)) THEN 'id_not_utf8' ELSE 'unfit_id' END"
+        for column in optional
+    )
     return (
-        f"CASE WHEN {blank(c.USER_ID)} THEN 'missing_user_id'"
-        f" WHEN {blank(c.ITEM_ID)} THEN 'missing_item_id'"
+        f"CASE {id_faults(c.USER_ID, 'missing_user_id')} {id_faults(c.ITEM_ID, 'missing_item_id')}"
         f" WHEN {blank(c.EVENT_TYPE)} THEN 'missing_event_type'"
-        f" WHEN {c.TIMESTAMP} IS NULL THEN 'missing_timestamp'"
-        f" WHEN NOT isfinite({c.TIMESTAMP}) OR {time} < 0 THEN 'before_1970'"
-        f" WHEN {time} > {now} THEN 'in_the_future'"
+        f" WHEN NOT {sound(c.EVENT_TYPE, TYPE_LENGTH)} THEN 'unfit_event_type' {others}"
+        f" {time_faults(now)}"
         f" WHEN {c.ITEM_ID} NOT IN (SELECT {c.ITEM_ID} FROM vocabulary) THEN 'unknown_item' END"
     )
+
+
+def _bound_types(part: TableIngest) -> None:
+    """Refuse files with too many event types; set further ones of the log aside.
+
+    Raises:
+        DataRefused: the files have more than `limits.EVENT_TYPES`.
+    """
+    counted = (
+        f"SELECT {c.EVENT_TYPE}, count(*) AS events FROM {part.rows}"
+        f" WHERE {BROKEN} IS NULL AND {LOG} = {{side}} GROUP BY 1"
+    )
+    files, log = (
+        part.engine.one(f"SELECT count(*) FROM ({counted.format(side=side)})") for side in (0, 1)
+    )
+    if files > EVENT_TYPES:
+        raise DataRefused(
+            "there are too many event types",
+            where=part.files.where,
+            found=f"{files:,} distinct values of {c.EVENT_TYPE}",
+            expected=f"a handful, such as view, click and purchase; at most {EVENT_TYPES}",
+            fix="see whether it is the right column; say what was meant in `value` or an attribute",
+        )
+    if log and files + log > EVENT_TYPES:
+        kept = (
+            f"SELECT {c.EVENT_TYPE} FROM (SELECT {c.EVENT_TYPE}, max({LOG}) AS side, count(*) AS n"
+            f" FROM {part.rows} WHERE {BROKEN} IS NULL GROUP BY 1, {LOG}) GROUP BY 1"
+            f" ORDER BY min(side), sum(n) DESC, 1 LIMIT {EVENT_TYPES}"
+        )
+        part.reject(
+            "too_many_event_types",
+            f"SELECT rowid FROM {part.rows} WHERE {c.EVENT_TYPE} NOT IN ({kept})",
+        )
 
 
 def write_events(part: TableIngest, path: Path, log_base: int) -> None:
@@ -77,7 +115,7 @@ def write_events(part: TableIngest, path: Path, log_base: int) -> None:
     Needs the tables `vocabulary` and `user_vocabulary`.
     """
     engine = part.engine
-    value = f"CASE WHEN isfinite({c.VALUE}) THEN CAST({c.VALUE} AS FLOAT) END AS {c.VALUE}"
+    value = f"CAST({c.VALUE} AS FLOAT) AS {c.VALUE}"
     engine.run(
         f"CREATE TABLE events_sorted AS SELECT {LOG}, {PLACE}, a.{c.USER_ID}, u.{USER_INDEX},"
         f" a.{c.ITEM_ID}, v.{c.ITEM_INDEX}, {c.EVENT_TYPE}, {c.TIMESTAMP}, {value},"

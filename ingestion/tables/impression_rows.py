@@ -7,17 +7,19 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from recsys.data_schemas import columns as c
+from recsys.data_schemas.limits import LIST_LENGTH, PROPENSITY
 from recsys.data_schemas.tables import ITEM_INDICES, USER_INDEX
+from recsys.ingestion.tables.attributes import attribute_columns, count_losses, keep_attributes
 from recsys.ingestion.tables.duck import name
 from recsys.ingestion.tables.events import numbered
-from recsys.ingestion.tables.items import attribute_columns, keep_attributes
 from recsys.ingestion.tables.readers import FILE, ROW
 from recsys.ingestion.tables.table_ingest import (
     BROKEN,
     LOG,
     PLACE,
     TableIngest,
-    blank,
+    id_faults,
+    time_faults,
 )
 
 BATCH = 65_536
@@ -26,17 +28,19 @@ BATCH = 65_536
 
 def stage_impressions(part: TableIngest, now: int) -> int:
     """Check the impressions against the table `vocabulary`; how many are accepted."""
-    time = f"epoch_us({c.TIMESTAMP})"
     part.stage(
-        f"CASE WHEN {blank(c.IMPRESSION_ID)} THEN 'missing_impression_id'"
-        f" WHEN {blank(c.USER_ID)} THEN 'missing_user_id'"
-        f" WHEN {c.TIMESTAMP} IS NULL THEN 'missing_timestamp'"
-        f" WHEN NOT isfinite({c.TIMESTAMP}) OR {time} < 0 THEN 'before_1970'"
-        f" WHEN {time} > {now} THEN 'in_the_future'"
+        f"CASE {id_faults(c.IMPRESSION_ID, 'missing_impression_id')}"
+        f" {id_faults(c.USER_ID, 'missing_user_id')} {time_faults(now)}"
         f" WHEN coalesce(len({c.ITEM_IDS}), 0) = 0 THEN 'empty_list'"
         f" WHEN len({c.PROPENSITIES}) <> len({c.ITEM_IDS}) THEN 'unequal_lists'"
-        f" WHEN len(list_filter({c.PROPENSITIES}, lambda p: coalesce(p > 0 AND p <= 1, false)))"
+        f" WHEN len(list_filter({c.PROPENSITIES}, lambda p: coalesce(p >= {PROPENSITY} AND p <= 1, false)))"
         f" < len({c.PROPENSITIES}) THEN 'propensity_range' END AS {BROKEN}"
+    )
+    part.warn(
+        "long_lists",
+        part.engine.one(
+            f"SELECT count(*) FROM {part.rows} WHERE len({c.ITEM_IDS}) > {LIST_LENGTH}"
+        ),
     )
     part.reject(
         "unknown_item",
@@ -83,16 +87,17 @@ def _map_items(unmapped: Path, path: Path, item_ids: pa.Array) -> None:
 
 def stage_users(part: TableIngest) -> int:
     """Check the users table; how many rows are accepted."""
-    attributes = attribute_columns(part, {c.USER_ID})
-    part.stage(f"CASE WHEN {blank(c.USER_ID)} THEN 'missing_user_id' END AS {BROKEN}", attributes)
-    part.attributes = keep_attributes(part, attributes)
+    part.attributes = attribute_columns(part, {c.USER_ID})
+    part.stage(f"CASE {id_faults(c.USER_ID, 'missing_user_id')} END AS {BROKEN}")
+    count_losses(part)
+    keep_attributes(part)
     part.reject_repeats("duplicate_user_id", c.USER_ID, c.USER_ID)
     return int(part.engine.one(f"SELECT count(*) FROM ({part.accepted})"))
 
 
 def write_users(part: TableIngest, path: Path) -> None:
     """Write the accepted users and their attributes in the byte order of their ids."""
-    columns = "".join(f", {name(column)}" for column in part.attributes)
+    columns = "".join(f", {a.inner} AS {name(a.name)}" for a in part.attributes)
     part.engine.copy(
         f"SELECT {c.USER_ID}{columns} FROM ({part.accepted}) ORDER BY {c.USER_ID}", path
     )

@@ -29,7 +29,6 @@ import pyarrow.parquet as pq
 from recsys.data_schemas import columns as c
 from recsys.data_schemas.config import RecsysConfig
 from recsys.data_schemas.errors import DataRefused, UsageError
-from recsys.data_schemas.meaning import NEGATIVE_UNTIL, POSITIVE_FROM
 from recsys.data_schemas.tables import (
     EVENTS,
     IMPRESSIONS,
@@ -40,6 +39,7 @@ from recsys.data_schemas.tables import (
     Table,
 )
 from recsys.ingestion.tables.duck import DuckEngine, engine, quote
+from recsys.ingestion.tables.event_types import types_of
 from recsys.ingestion.tables.events import (
     from_files,
     make_users,
@@ -211,7 +211,7 @@ def _write(
     items, events = parts["items"], parts["events"]
     accepted = {"items": stage_items(items, previous)}
     items.settle(set_aside, limit)
-    write_items(duck, out / ITEMS_FILE)
+    write_items(items, out / ITEMS_FILE)
     accepted["events"] = stage_events(events, now)
     events.settle(set_aside, limit)
     if accepted["events"] == 0:
@@ -249,8 +249,8 @@ def _write(
         "users": users,
         "events": accepted["events"],
         "positions": positions,
-        "item_attributes": items.attributes,
-        "user_attributes": parts["users"].attributes if "users" in parts else [],
+        "item_attributes": [a.name for a in items.attributes],
+        "user_attributes": [a.name for a in parts["users"].attributes] if "users" in parts else [],
         **_describe(duck, config, out / EVENTS_FILE),
     }
 
@@ -265,7 +265,7 @@ def _describe(duck: DuckEngine, config: RecsysConfig, events: Path) -> dict[str,
     return {
         "time": {"first": _iso(first), "last": _iso(last), "first_us": first, "last_us": last},
         "resolution": resolution._asdict(),
-        "event_types": _event_types(duck, config, source),
+        **types_of(duck, config, source),
     }
 
 
@@ -274,30 +274,6 @@ def _resolution(events: Path) -> Resolution:
     user = table[USER_INDEX].to_numpy().astype(np.int32)
     time = table[c.TIMESTAMP].cast("int64").to_numpy()
     return detect_resolution(user, time)
-
-
-def _event_types(duck: DuckEngine, config: RecsysConfig, source: str) -> dict[str, dict[str, Any]]:
-    """Event types with their numbers, what each counts as, and how many are read as stars."""
-    meaning = config.events.meaning()
-    rows = duck.rows(
-        f"SELECT {c.EVENT_TYPE}, count(*), count(*) FILTER ({c.VALUE} BETWEEN 0.5 AND 5),"
-        f" count(*) FILTER ({c.VALUE} BETWEEN {POSITIVE_FROM} AND 5),"
-        f" count(*) FILTER ({c.VALUE} BETWEEN 0.5 AND {NEGATIVE_UNTIL})"
-        f" FROM {source} GROUP BY 1 ORDER BY 2 DESC, 1"
-    )
-    types = {}
-    for kind, count, stars, positive, negative in rows:
-        weights, grades = meaning.of([kind], np.zeros(1, np.int16), np.array([np.nan]))
-        types[str(kind)] = {
-            "events": count,
-            "weight": float(weights[0]),
-            "grade": int(grades[0]),
-            "known": kind in meaning.types or stars == count,
-            "stars": stars,
-            "stars_positive": positive,
-            "stars_negative": negative,
-        }
-    return types
 
 
 def _iso(microseconds: int) -> str:

@@ -5,32 +5,25 @@ then the file, then (for items gone from the files) what an earlier run knew. An
 longer has stays in the vocabulary, unavailable, unless the service was told of it.
 """
 
-from collections.abc import Set
 from pathlib import Path
 
-import pyarrow as pa
-
 from recsys.data_schemas import columns as c
-from recsys.data_schemas.tables import (
-    CATEGORY_LIMIT,
-    DESCRIPTION_LIMIT,
-    TAG_LIMIT,
-    TITLE_LIMIT,
-)
-from recsys.ingestion.tables.duck import DuckEngine, name, quote
+from recsys.data_schemas.limits import DESCRIPTION_LENGTH, TAG_COUNT, TEXT_LENGTH, TITLE_LENGTH
+from recsys.ingestion.tables.attributes import attribute_columns, count_losses, keep_attributes
+from recsys.ingestion.tables.cells import blank
+from recsys.ingestion.tables.duck import name, quote
 from recsys.ingestion.tables.readers import FILE, ROW
 from recsys.ingestion.tables.table_ingest import (
     BROKEN,
     LOG,
     PLACE,
     TableIngest,
-    blank,
+    id_faults,
 )
-from recsys.ingestion.tables.types import group
 
+_COLUMNS = (c.TITLE, c.DESCRIPTION, c.TAGS, c.CATEGORY, c.CREATED_AT, c.AVAILABLE)
 CONTROL = r"[\x00-\x08\x0B\x0C\x0E-\x1F\x7F]"
 """Control characters that no text needs (tab, line feed and carriage return may stay)."""
-_OURS = {*c.ITEM_STANDARD, c.POSITION, c.RECEIVED_AT, c.ITEM_INDEX}
 
 
 def stage_items(part: TableIngest, previous: Path | None) -> int:
@@ -38,73 +31,25 @@ def stage_items(part: TableIngest, previous: Path | None) -> int:
 
     `previous` is an earlier run's items.parquet: its items keep their places.
     """
-    attributes = attribute_columns(part)
-    part.stage(f"CASE WHEN {blank(c.ITEM_ID)} THEN 'missing_item_id' END AS {BROKEN}", attributes)
-    part.attributes = keep_attributes(part, attributes)
+    part.attributes = attribute_columns(part)
+    part.stage(f"CASE {id_faults(c.ITEM_ID, 'missing_item_id')} END AS {BROKEN}")
+    count_losses(part)
+    keep_attributes(part)
+    part.warn(
+        "created_at_beyond",
+        part.engine.one(f"SELECT count(*) FROM {part.rows} WHERE NOT isfinite({c.CREATED_AT})"),
+    )
     part.reject_repeats("duplicate_item_id", c.ITEM_ID, c.ITEM_ID, f"{LOG} = 0")
     _count_texts(part)
-    _merge(part, previous, part.attributes)
+    _merge(part, previous)
     return int(part.engine.one("SELECT count(*) FROM vocabulary"))
 
 
-def write_items(engine: DuckEngine, path: Path) -> None:
-    """Write the vocabulary, in order."""
-    engine.copy(f"SELECT * FROM vocabulary ORDER BY {c.ITEM_INDEX}", path)
-
-
-def attribute_columns(part: TableIngest, standard: Set[str] = _OURS) -> list[str]:
-    """Columns beyond the standard ones that may be attributes, by type."""
-    kinds: dict[str, str] = {}
-    spelled = {column.lower(): column for column in standard}
-    for side, source, _ in part.sides():
-        partitions = {p.split("=", 1)[0] for f in source.files for p in f.parts if "=" in p}
-        for column, kind in source.kinds.items():
-            coarse = _coarse(kind)
-            if column in standard or column in partitions:
-                continue
-            if spelled.setdefault(column.lower(), column) != column:
-                part.notes.append(f"column `{column}` is left out: another differs only in case")
-                continue
-            if coarse == "other":
-                part.notes.append(f"column `{column}` ({kind}) is left out: no attribute type")
-            elif kinds.setdefault(column, coarse) != coarse:
-                side_name = "the service's log" if side else "the files"
-                part.notes.append(
-                    f"column `{column}` is {coarse} in {side_name} but {kinds[column]} elsewhere:"
-                    " left out"
-                )
-                kinds[column] = "conflict"
-    return [column for column, coarse in kinds.items() if coarse not in ("conflict", "null")]
-
-
-def _coarse(kind: pa.DataType) -> str:
-    named = group(kind)
-    if named in ("integer", "float"):
-        return "number"
-    return named if named in ("bool", "string", "null") else "other"
-
-
-def keep_attributes(part: TableIngest, attributes: list[str]) -> list[str]:
-    """Leave string columns out that have too many values to be an attribute."""
-    kept = []
-    types = part.engine.describe(part.rows)
-    for column in attributes:
-        if types[column] == "VARCHAR":
-            distinct = part.engine.one(
-                f"SELECT approx_count_distinct({name(column)}) FROM {part.rows}"
-            )
-            if distinct <= 2 * CATEGORY_LIMIT:
-                distinct = part.engine.one(
-                    f"SELECT count(DISTINCT {name(column)}) FROM {part.rows}"
-                )
-            if distinct > CATEGORY_LIMIT:
-                part.notes.append(
-                    f"column `{column}` has more than {CATEGORY_LIMIT:,} distinct texts:"
-                    " left out; shorten it to categories to use it as an attribute"
-                )
-                continue
-        kept.append(column)
-    return kept
+def write_items(part: TableIngest, path: Path) -> None:
+    """Write the vocabulary, in order, attributes under their owner's names."""
+    standard = ", ".join((c.ITEM_INDEX, c.ITEM_ID, *_COLUMNS))
+    own = "".join(f", {a.inner} AS {name(a.name)}" for a in part.attributes)
+    part.engine.copy(f"SELECT {standard}{own} FROM vocabulary ORDER BY {c.ITEM_INDEX}", path)
 
 
 def _count_texts(part: TableIngest) -> None:
@@ -114,9 +59,10 @@ def _count_texts(part: TableIngest) -> None:
         f"concat_ws(' ', {c.TITLE}, {c.DESCRIPTION}, {c.CATEGORY}, array_to_string({c.TAGS}, ' '))"
     )
     counts = {
-        "title_cut": f"length({c.TITLE}) > {TITLE_LIMIT}",
-        "description_cut": f"length({c.DESCRIPTION}) > {DESCRIPTION_LIMIT}",
-        "tags_cut": f"len({tags}) > {TAG_LIMIT}",
+        "title_cut": f"length({c.TITLE}) > {TITLE_LENGTH}",
+        "description_cut": f"length({c.DESCRIPTION}) > {DESCRIPTION_LENGTH}",
+        "category_cut": f"length({c.CATEGORY}) > {TEXT_LENGTH}",
+        "tags_cut": f"len({tags}) > {TAG_COUNT}",
         "control_characters": f"regexp_matches({joined}, {quote(CONTROL)})",
         "no_title": f"{blank(c.TITLE)} AND {LOG} = 0",
         "no_text": f"trim({joined}) = '' AND {LOG} = 0",
@@ -136,41 +82,39 @@ def _text(column: str, limit: int) -> str:
 def _tags(column: str) -> str:
     """SQL: tags trimmed, without blanks or nulls, never null."""
     cleaned = (
-        f"list_transform({column}, lambda t: trim(regexp_replace(t, {quote(CONTROL)}, ' ', 'g')))"
+        f"list_transform({column}, lambda t:"
+        f" trim(regexp_replace(left(t, {TEXT_LENGTH}), {quote(CONTROL)}, ' ', 'g')))"
     )
-    kept = f"list_filter({cleaned}, lambda t: coalesce(t, '') <> '')[:{TAG_LIMIT}]"
+    kept = f"list_filter({cleaned}, lambda t: coalesce(t, '') <> '')[:{TAG_COUNT}]"
     return f"coalesce({kept}, CAST([] AS VARCHAR[]))"
 
 
-def _merge(part: TableIngest, previous: Path | None, attributes: list[str]) -> None:
+def _merge(part: TableIngest, previous: Path | None) -> None:
     """The table `vocabulary`: every item of previous run, log and files, once, numbered."""
     engine = part.engine
-    columns = [c.TITLE, c.DESCRIPTION, c.TAGS, c.CATEGORY, c.CREATED_AT, c.AVAILABLE, *attributes]
-    known = _previous(engine, previous, part, columns)
+    columns = [*_COLUMNS, *(a.inner for a in part.attributes)]
+    known = _previous(part, previous)
     engine.run(f"CREATE TABLE items_file AS SELECT * FROM ({part.accepted}) WHERE {LOG} = 0")
-    latest = ", ".join(
-        f"arg_max({name(column)}, ({PLACE}, {ROW})) AS {name(column)}" for column in columns
-    )
+    latest = ", ".join(f"arg_max({x}, ({PLACE}, {ROW})) AS {x}" for x in columns)
     engine.run(
         f"CREATE TABLE items_log AS SELECT {c.ITEM_ID}, min({PLACE}) AS {PLACE},"
         f" min({c.RECEIVED_AT}) AS {c.RECEIVED_AT}, {latest}"
         f" FROM ({part.accepted}) WHERE {LOG} = 1 GROUP BY {c.ITEM_ID}"
     )
     values = {column: _newest(column) for column in columns}
-    values[c.TITLE] = _text(values[c.TITLE], TITLE_LIMIT)
-    values[c.DESCRIPTION] = _text(values[c.DESCRIPTION], DESCRIPTION_LIMIT)
-    values[c.CATEGORY] = _text(values[c.CATEGORY], TITLE_LIMIT)
+    values[c.TITLE] = _text(values[c.TITLE], TITLE_LENGTH)
+    values[c.DESCRIPTION] = _text(values[c.DESCRIPTION], DESCRIPTION_LENGTH)
+    values[c.CATEGORY] = _text(values[c.CATEGORY], TEXT_LENGTH)
     values[c.TAGS] = _tags(values[c.TAGS])
-    values[c.CREATED_AT] = f"coalesce({values[c.CREATED_AT]}, l.{c.RECEIVED_AT})"
+    created = values[c.CREATED_AT]
+    values[c.CREATED_AT] = (
+        f"coalesce(CASE WHEN isfinite({created}) THEN {created} END, l.{c.RECEIVED_AT})"
+    )
     values[c.AVAILABLE] = (
         f"coalesce(l.{c.AVAILABLE}, f.{c.AVAILABLE}, l.{c.ITEM_ID} IS NOT NULL"
         f" OR f.{c.ITEM_ID} IS NOT NULL)"
     )
-    for column in attributes:
-        if engine.describe("items_file")[column] == "DOUBLE":
-            number = values[column]
-            values[column] = f"CASE WHEN isfinite({number}) THEN {number} END"
-    selected = ", ".join(f"{sql} AS {name(column)}" for column, sql in values.items())
+    selected = ", ".join(f"{sql} AS {column}" for column, sql in values.items())
     engine.run(
         f"CREATE TABLE vocabulary AS WITH ids AS (SELECT {c.ITEM_ID} FROM {known}"
         f" UNION SELECT {c.ITEM_ID} FROM items_log UNION SELECT {c.ITEM_ID} FROM items_file)"
@@ -191,21 +135,20 @@ def _merge(part: TableIngest, previous: Path | None, attributes: list[str]) -> N
 
 def _newest(column: str) -> str:
     """SQL: the log's latest word, then the file's; an earlier run's only for items in neither."""
-    named = name(column)
-    gone = f"CASE WHEN l.{c.ITEM_ID} IS NULL AND f.{c.ITEM_ID} IS NULL THEN p.{named} END"
-    return f"coalesce(l.{named}, f.{named}, {gone})"
+    gone = f"CASE WHEN l.{c.ITEM_ID} IS NULL AND f.{c.ITEM_ID} IS NULL THEN p.{column} END"
+    return f"coalesce(l.{column}, f.{column}, {gone})"
 
 
-def _previous(
-    engine: DuckEngine, previous: Path | None, part: TableIngest, columns: list[str]
-) -> str:
+def _previous(part: TableIngest, previous: Path | None) -> str:
     """Name of a table holding the earlier vocabulary with today's columns."""
+    engine = part.engine
     types = engine.describe(part.rows)
     source = f"read_parquet({quote(str(previous))})" if previous else ""
     there = engine.describe(source) if previous else {}
+    columns = {x: x for x in _COLUMNS} | {a.inner: a.name for a in part.attributes}
     selected = ", ".join(
-        f"{name(x) if there.get(x) == types[x] else f'CAST(NULL AS {types[x]})'} AS {name(x)}"
-        for x in columns
+        f"{name(theirs) if there.get(theirs) == types[x] else f'CAST(NULL AS {types[x]})'} AS {x}"
+        for x, theirs in columns.items()
     )
     if previous:
         rows = f"SELECT {c.ITEM_INDEX}, {c.ITEM_ID}, {selected} FROM {source}"

@@ -1,6 +1,7 @@
 """Ingested tables as the arrays that every later stage works on."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pyarrow.parquet as pq
 from recsys.data_schemas import columns as c
 from recsys.data_schemas.config import RecsysConfig
 from recsys.data_schemas.errors import RecsysError, UsageError
+from recsys.data_schemas.meaning import EventMeaning
 from recsys.data_schemas.tables import (
     ITEM_INDICES,
     OLDEST_READABLE,
@@ -92,6 +94,8 @@ class Tables:
     """Attributes by user_id; users need not have events."""
     summary: dict[str, Any]
     resolution: Resolution
+    meaning: EventMeaning
+    """What the config says of event types, with the scales recognised in these events."""
 
 
 def load_tables(folder: Path, config: RecsysConfig) -> Tables:
@@ -103,14 +107,26 @@ def load_tables(folder: Path, config: RecsysConfig) -> Tables:
     summary = read_summary(folder)
     resolution = Resolution(**summary["resolution"])
     shown = folder / IMPRESSIONS_FILE
+    meaning = meaning_of(config, summary)
     return Tables(
         catalogue=Catalogue.from_parquet(folder / ITEMS_FILE),
-        interactions=_interactions(folder, config, int(summary["items"])),
+        interactions=_interactions(folder, meaning, int(summary["items"])),
         impressions=_impressions(shown) if shown.exists() else None,
         users=read_users(folder),
         summary=summary,
         resolution=resolution,
+        meaning=meaning,
     )
+
+
+def meaning_of(config: RecsysConfig, summary: Mapping[str, Any]) -> EventMeaning:
+    """What events mean: the config's word, and the scales found in the tables of a summary."""
+    found = {
+        name: None if scale is None else (float(scale[0]), float(scale[1]))
+        for name, scale in summary.get("scales", {}).items()
+        if name in config.events.unscaled()
+    }
+    return config.events.meaning().with_scales(found)
 
 
 def read_users(folder: Path) -> pa.Table | None:
@@ -141,7 +157,7 @@ def read_summary(folder: Path) -> dict[str, Any]:
     return summary
 
 
-def _interactions(folder: Path, config: RecsysConfig, n_items: int) -> Interactions:
+def _interactions(folder: Path, meaning: EventMeaning, n_items: int) -> Interactions:
     """Events row group by row group into arrays of their final size."""
     with pq.ParquetFile(folder / EVENTS_FILE, read_dictionary=[c.EVENT_TYPE]) as parquet:
         size = parquet.metadata.num_rows
@@ -162,7 +178,7 @@ def _interactions(folder: Path, config: RecsysConfig, n_items: int) -> Interacti
             value[part] = rows[c.VALUE].fill_null(np.nan).to_numpy()
             position[part] = rows[c.POSITION].to_numpy()
     kinds = tuple(codes)
-    weight, grade = _meaning(config, kinds, kind, value)
+    weight, grade = _meaning(meaning, kinds, kind, value)
     ids = pq.read_table(folder / USER_VOCABULARY_FILE, columns=[c.USER_ID]).column(0)
     return Interactions(
         user=user,
@@ -184,10 +200,9 @@ CHUNK = 4_000_000
 
 
 def _meaning(
-    config: RecsysConfig, kinds: tuple[str, ...], kind: npt.NDArray[np.int16], value: Floats
+    meaning: EventMeaning, kinds: tuple[str, ...], kind: npt.NDArray[np.int16], value: Floats
 ) -> tuple[Floats, npt.NDArray[np.int8]]:
     """Weights and grades of all events."""
-    meaning = config.events.meaning()
     weight, grade = np.empty(len(kind), np.float32), np.empty(len(kind), np.int8)
     for low in range(0, len(kind), CHUNK):
         part = slice(low, low + CHUNK)

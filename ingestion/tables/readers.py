@@ -4,8 +4,9 @@ Every file's footer is read before any row is: a missing column, a wrong type or
 said at once, with what exists. The caller's files are only ever read.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from glob import glob, has_magic
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
@@ -14,8 +15,9 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from recsys.data_schemas.columns import POSITION, RECEIVED_AT
+from recsys.data_schemas.columns import EVENT_TYPE, POSITION, RECEIVED_AT
 from recsys.data_schemas.errors import DataRefused, UsageError
+from recsys.data_schemas.limits import COLUMNS
 from recsys.data_schemas.tables import Column, Kind, Table
 from recsys.ingestion.tables.duck import DuckEngine, name, quote
 from recsys.ingestion.tables.types import check, group, wider
@@ -24,14 +26,20 @@ FILE = "__file"
 """Number of a row's file within its source, from 0, in the order of names."""
 ROW = "__row"
 """Number of a row within its file, from 0."""
+_PATH = "__path"
+_SCAN = frozenset({_PATH, "file_row_number"})
+"""Columns that a scan adds; it fails where a file has one of the name, in any case."""
+MARK = "\x00"
+"""In front of the hexadecimal bytes of an id that is not UTF-8: no sound id holds it, so such ids
+stay apart from each other and from all others until their rows are set aside."""
 
 
 @dataclass(frozen=True)
 class Source:
     """A table where it lies: checked, not yet read.
 
-    `kinds` holds each column's Arrow type (columns that are null throughout: the null type);
-    `labels` are the files as messages name them, `files` where they can be read.
+    `kinds` holds each column's Arrow type (columns that are null throughout: the null type) by its
+    name in the files; `labels` are the files as messages name them, `files` where they can be read.
     """
 
     table: Table
@@ -40,6 +48,19 @@ class Source:
     kinds: Mapping[str, pa.DataType]
     rows: int
     notes: tuple[str, ...] = ()
+    clash: bool = False
+    """Whether the engine cannot read the files by their columns' names."""
+    recoded: bool = False
+    """Whether the files are copies of ours, whose columns bear the names of `inner`."""
+
+    def inner(self, column: str) -> str:
+        """Name of a column within the engine. A caller's name never gets there: `rowid` or
+        `file_row_number` would mean something else, and case would not tell two columns apart."""
+        return self._places[column]
+
+    @cached_property
+    def _places(self) -> dict[str, str]:
+        return {column: f"c{place}" for place, column in enumerate(self.kinds)}
 
     @property
     def where(self) -> str:
@@ -133,11 +154,12 @@ def open_source(files: Sequence[Path], table: Table, labels: Sequence[str] | Non
     kinds: dict[str, pa.DataType] = {}
     owner: dict[str, str] = {}
     notes: set[str] = set()
-    rows = 0
+    rows, clash = 0, False
     for file, label in zip(files, shown, strict=True):
         schema, count = _footer(file, label)
         rows += count
         partitions = _partition_keys(file)
+        _refuse_wide(table, schema, label)
         _refuse_ambiguous(table, schema, label)
         for field in [*schema, *(pa.field(key, pa.string()) for key in partitions)]:
             if not field.name:
@@ -157,7 +179,8 @@ def open_source(files: Sequence[Path], table: Table, labels: Sequence[str] | Non
             if together != before or field.name not in owner:
                 kinds[field.name], owner[field.name] = together, label
         _require(table, {*schema.names, *partitions}, label)
-    source = Source(table, tuple(files), shown, kinds, rows, tuple(sorted(notes)))
+        clash = clash or _clashes(schema.names)
+    source = Source(table, tuple(files), shown, kinds, rows, tuple(sorted(notes)), clash)
     _refuse_all_null(source)
     return source
 
@@ -167,16 +190,60 @@ def _footer(file: Path, label: str) -> tuple[pa.Schema, int]:
         parquet = pq.ParquetFile(file)
     except (pa.ArrowException, OSError) as error:
         size = file.stat().st_size if file.exists() else 0
+        found = f"{looks_like(file)}, {size:,} bytes; {_first_line(error)}"
         raise DataRefused(
             "this is not a Parquet file that can be read",
             where=label,
-            found="an empty file" if size == 0 else f"{size:,} bytes; {_first_line(error)}",
+            found="an empty file" if size == 0 else found,
             expected="a Parquet file",
             fix="export the table as Parquet (a CSV converts with DuckDB: COPY (FROM 'x.csv') TO"
             " 'x.parquet')",
         ) from None
     with parquet:
         return parquet.schema_arrow, parquet.metadata.num_rows
+
+
+_MARKS = (
+    (b"PAR1", "a cut Parquet file"),
+    (b"PK\x03\x04", "an Excel workbook or another zip archive"),
+    (b"\xd0\xcf\x11\xe0", "an old Excel workbook"),
+    (b"\x1f\x8b", "a gzip archive"),
+    (b"ARROW1", "an Arrow (Feather) file"),
+    (b"ORC", "an ORC file"),
+    (b"Obj\x01", "an Avro file"),
+    (b"SQLite format 3", "a SQLite database"),
+    (b"{", "JSON text"),
+    (b"[", "JSON text"),
+)
+"""How files of other formats begin."""
+
+
+def looks_like(file: Path) -> str:
+    """What a file that is no Parquet seems to be."""
+    try:
+        with file.open("rb") as content:
+            head = content.read(4096)
+    except OSError:
+        return "nothing that can be opened"
+    named = next((what for mark, what in _MARKS if head.startswith(mark)), None)
+    if named is not None:
+        return named
+    line = head.splitlines()[0] if head else b""
+    divided = next((how for how in (b",", b";", b"\t", b"|") if how in line), None)
+    if b"\x00" in head or divided is None:
+        return "no format that is known"
+    return f"text divided by {divided.decode()!r} (CSV)"
+
+
+def _refuse_wide(table: Table, schema: pa.Schema, label: str) -> None:
+    if len(schema) > COLUMNS:
+        raise DataRefused(
+            f"the {table.name} table has too many columns",
+            where=label,
+            found=f"{len(schema):,} columns",
+            expected=f"at most {COLUMNS:,}",
+            fix="export the columns that are of use, vectors and one-hot codes as one column",
+        )
 
 
 def _refuse_ambiguous(table: Table, schema: pa.Schema, label: str) -> None:
@@ -236,14 +303,15 @@ def _refuse_all_null(source: Source) -> None:
 
 
 def view(engine: DuckEngine, source: Source, as_name: str) -> None:
-    """Make `as_name` a view of the raw rows with `FILE` and `ROW` beside the columns."""
+    """Make `as_name` a view of the raw rows: columns under the names of `Source.inner`, with `FILE`
+    and `ROW` beside them."""
     engine.run(f"CREATE TABLE {name(as_name + '_files')} (label VARCHAR, {FILE} INTEGER)")
     rows = ", ".join(f"({quote(str(f))}, {i})" for i, f in enumerate(source.files))
     engine.run(f"INSERT INTO {name(as_name + '_files')} VALUES {rows}")
     listed = ", ".join(quote(_escaped(f)) for f in source.files)
     partitioned = any(_partition_keys(f) for f in source.files)
     scan = (
-        f"read_parquet([{listed}], filename = '__path', file_row_number = true,"
+        f"read_parquet([{listed}], filename = '{_PATH}', file_row_number = true,"
         f" union_by_name = true, hive_partitioning = {str(partitioned).lower()}"
         + (", hive_types_autocast = false)" if partitioned else ")")
     )
@@ -251,46 +319,23 @@ def view(engine: DuckEngine, source: Source, as_name: str) -> None:
     joined = (
         ""
         if len(source.files) == 1
-        else f" JOIN {name(as_name + '_files')} f ON f.label = r.__path"
+        else f" JOIN {name(as_name + '_files')} f ON f.label = r.{_PATH}"
+    )
+    partitions = {key for f in source.files for key in _partition_keys(f)}
+    columns = "".join(
+        f"r.{name(source.inner(c) if source.recoded and c not in partitions else c)}"
+        f" AS {source.inner(c)}, "
+        for c in source.kinds
     )
     engine.run(
-        f"CREATE VIEW {name(as_name)} AS SELECT r.* EXCLUDE (__path, file_row_number),"
-        f" {number} AS {FILE}, r.file_row_number AS {ROW} FROM {scan} r{joined}"
+        f"CREATE VIEW {name(as_name)} AS SELECT {columns}{number} AS {FILE},"
+        f" r.file_row_number AS {ROW} FROM {scan} r{joined}"
     )
 
 
 def _escaped(file: Path) -> str:
     """A path that DuckDB does not take for a glob."""
     return "".join(f"[{ch}]" if ch in "*?[" else ch for ch in str(file))
-
-
-def expression(source: Source, column: Column) -> str:
-    """SQL of a known column in our own type; a typed null where the source lacks it."""
-    target = {
-        Kind.ID: "VARCHAR",
-        Kind.TEXT: "VARCHAR",
-        Kind.TAGS: "VARCHAR[]",
-        Kind.TIME: "TIMESTAMPTZ",
-        Kind.NUMBER: "DOUBLE",
-        Kind.BOOL: "BOOLEAN",
-        Kind.IDS: "VARCHAR[]",
-        Kind.NUMBERS: "DOUBLE[]",
-    }[column.kind]
-    kind = source.kinds.get(column.name)
-    if kind is None or group(kind) == "null":
-        return f"CAST(NULL AS {target})"
-    if column.kind is Kind.TAGS and group(kind) == "string":
-        return _tags_of_text(f"CAST({name(column.name)} AS VARCHAR)")
-    return f"CAST({name(column.name)} AS {target})"
-
-
-def _tags_of_text(text: str) -> str:
-    """SQL: tags written as one string, as JSON or Python show a list, or divided by `|` or `,`."""
-    return (
-        f"CASE WHEN trim({text}) LIKE '[%]' THEN coalesce(CASE WHEN json_valid({text})"
-        f""" THEN json_transform({text}, '["VARCHAR"]') END, TRY_CAST({text} AS VARCHAR[]))"""
-        f" ELSE regexp_split_to_array({text}, '\\s*[|,]\\s*') END"
-    )
 
 
 def type_notes(source: Source) -> list[str]:
@@ -305,37 +350,55 @@ def type_notes(source: Source) -> list[str]:
 
 
 def recode(source: Source, scratch: Path) -> tuple[Source, int]:
-    """The same rows with every text cell valid UTF-8, in files of our own; cells changed.
+    """The same rows in files of our own that the engine reads without surprises; texts repaired.
 
-    Called when DuckDB meets invalid UTF-8 or when text columns are typed as bytes: wrong bytes
-    become U+FFFD. Streams one row group at a time.
+    Every text cell is valid UTF-8 there, and every column bears the name of `Source.inner`. Wrong
+    bytes of a text become U+FFFD, which is counted; an id that is not UTF-8 becomes `MARK` and its
+    bytes as hexadecimal. Streams one row group at a time.
     """
     changed = 0
     files = []
-    for number, file in enumerate(source.files):
+    for file_number, file in enumerate(source.files):
         folder = Path(*[p for p in file.parent.parts if "=" in p])
         (scratch / folder).mkdir(parents=True, exist_ok=True)
-        target = scratch / folder / f"{source.table.name}-{number:06d}.parquet"
+        target = scratch / folder / f"{source.table.name}-{file_number:06d}.parquet"
         with pq.ParquetFile(file) as parquet:
-            schema = pa.schema([_text_field(f) for f in parquet.schema_arrow])
+            fields = {f.name: (i, f) for i, f in reversed(list(enumerate(parquet.schema_arrow)))}
+            kept = [(*fields[c], source.inner(c)) for c in source.kinds if c in fields]
+            schema = pa.schema([_text_field(field).with_name(inner) for _, field, inner in kept])
             with pq.ParquetWriter(target, schema) as writer:
                 for batch in parquet.iter_batches(65_536):
                     columns = []
-                    for array, field in zip(batch.columns, schema, strict=True):
-                        clean, wrong = _clean(array, field.type)
+                    for (place, field, _), ours in zip(kept, schema, strict=True):
+                        decode = _decode_id if is_identity(source.table, field.name) else _decode
+                        clean, wrong = _clean(batch.column(place), ours.type, decode)
                         columns.append(clean)
                         changed += wrong
                     writer.write_batch(pa.record_batch(columns, schema=schema))
         files.append(target)
     kinds = {n: _text_field(pa.field(n, kind)).type for n, kind in source.kinds.items()}
-    recoded = Source(source.table, tuple(files), source.labels, kinds, source.rows, source.notes)
-    return recoded, changed
+    return replace(source, files=tuple(files), kinds=kinds, recoded=True), changed
 
 
 def needs_recoding(source: Source) -> bool:
-    """Whether a text column is typed as bytes."""
+    """Whether a text column is typed as bytes, or names of columns are in the engine's way."""
     wanted = {column.name for column in source.table.columns}
-    return any(n in wanted and "binary" in group(kind) for n, kind in source.kinds.items())
+    bytes_ = any(n in wanted and "binary" in group(kind) for n, kind in source.kinds.items())
+    return bytes_ or source.clash
+
+
+def _clashes(names: Sequence[str]) -> bool:
+    """Whether two names differ only in case, or one is a column that the scan itself adds."""
+    lower = [name.lower() for name in names]
+    return len(set(lower)) < len(lower) or not _SCAN.isdisjoint(lower)
+
+
+def is_identity(table: Table, column: str) -> bool:
+    """Whether a column tells things apart, so that nothing in it may be repaired."""
+    ids = (Kind.ID, Kind.IDS)
+    return column == EVENT_TYPE or any(
+        known.name == column and known.kind in ids for known in table.columns
+    )
 
 
 def _text_field(field: pa.Field) -> pa.Field:
@@ -347,11 +410,15 @@ def _text_field(field: pa.Field) -> pa.Field:
     return field
 
 
-def _clean(array: pa.Array, target: pa.DataType) -> tuple[pa.Array, int]:
-    """An array with wrong bytes replaced, and how many of its cells had any."""
+Decoder = Callable[[bytes | None], tuple[str | None, bool]]
+"""Bytes → text, and whether it was changed."""
+
+
+def _clean(array: pa.Array, target: pa.DataType, decode: Decoder) -> tuple[pa.Array, int]:
+    """An array as valid UTF-8, and how many of its cells were changed."""
     if pa.types.is_list(target) and pa.types.is_string(target.value_type):
         cells = array.cast(pa.list_(pa.binary())).to_pylist()
-        decoded = [None if c is None else [_decode(v) for v in c] for c in cells]
+        decoded = [None if c is None else [decode(v) for v in c] for c in cells]
         wrong = sum(bad for c in decoded if c is not None for _, bad in c)
         return pa.array(
             [None if c is None else [text for text, _ in c] for c in decoded], target
@@ -362,7 +429,7 @@ def _clean(array: pa.Array, target: pa.DataType) -> tuple[pa.Array, int]:
         array = array.storage
     if pa.types.is_dictionary(array.type):
         array = array.dictionary_decode()
-    pairs = [_decode(value) for value in array.cast(pa.binary()).to_pylist()]
+    pairs = [decode(value) for value in array.cast(pa.binary()).to_pylist()]
     return pa.array([text for text, _ in pairs], target), sum(bad for _, bad in pairs)
 
 
@@ -373,6 +440,16 @@ def _decode(value: bytes | None) -> tuple[str | None, bool]:
         return value.decode("utf-8"), False
     except UnicodeDecodeError:
         return value.decode("utf-8", "replace"), True
+
+
+def _decode_id(value: bytes | None) -> tuple[str | None, bool]:
+    """An id, never repaired; no cell counts as changed, for the rows are set aside."""
+    if value is None:
+        return None, False
+    try:
+        return value.decode("utf-8"), False
+    except UnicodeDecodeError:
+        return MARK + value.hex(), False
 
 
 def from_connection(url: str, wanted: str, table: Table, scratch: Path) -> Source:

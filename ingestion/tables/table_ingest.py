@@ -1,21 +1,29 @@
 """One table on its way in: its files and its part of the log, rows set aside, things counted."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import duckdb
+import pyarrow as pa
 
 from recsys.data_schemas import columns as c
 from recsys.data_schemas.errors import DataRefused
-from recsys.data_schemas.tables import RULES, Table
+from recsys.data_schemas.limits import ID_LENGTH
+from recsys.data_schemas.tables import RULES, Column, Kind, Table
+from recsys.ingestion.tables.cells import (
+    Attribute,
+    attribute_expression,
+    blank,
+    expression,
+    sound,
+)
 from recsys.ingestion.tables.duck import DuckEngine, name, quote
 from recsys.ingestion.tables.readers import (
     FILE,
     ROW,
     Source,
-    expression,
     needs_recoding,
     recode,
     type_notes,
@@ -56,7 +64,7 @@ class TableIngest:
     scratch: Path
     warnings: dict[str, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
-    attributes: list[str] = field(default_factory=list)
+    attributes: list[Attribute] = field(default_factory=list)
     """Columns beyond the standard ones that are kept."""
     rejected: dict[str, int] = field(default_factory=dict)
     """Rows of the caller's files by the rule they broke."""
@@ -76,19 +84,16 @@ class TableIngest:
         if self.log is not None:
             yield 1, self.log, f"{self.table.name}_log_raw"
 
-    def stage(self, select: str, extras: Iterable[str] = ()) -> None:
-        """Make `rows` of both sides.
-
-        `select` is the SQL of the columns after the known ones, over the known columns' names
-        (among them `BROKEN`); `extras` are SQL expressions of further columns by side.
-        """
+    def stage(self, select: str) -> None:
+        """Make `rows` of both sides: the known columns, `attributes`, and `select`, the SQL of
+        further columns over the known ones' names (among them `BROKEN`)."""
         self._make_views()
         try:
-            self._stage(select, extras)
+            self._stage(select)
         except duckdb.Error as error:
             if _BAD_TEXT in str(error).lower():
                 self._recode_all()
-                self._stage(select, extras)
+                self._stage(select)
             elif isinstance(error, _NOT_THE_FILES) or is_disk_full(error):
                 raise
             else:
@@ -131,8 +136,7 @@ class TableIngest:
             view(self.engine, clean, raw)
         self.warn("invalid_utf8", changed)
 
-    def _stage(self, select: str, extras: Iterable[str]) -> None:
-        extra_names = list(extras)
+    def _stage(self, select: str) -> None:
         parts = []
         for side, source, raw in self.sides():
             known = ", ".join(
@@ -140,17 +144,13 @@ class TableIngest:
                 for column in self.table.columns
                 if column.name != c.RECEIVED_AT
             )
-            place = f"CAST({name(c.POSITION)} AS BIGINT)" if side else ROW
-            received = (
-                (
-                    name(c.RECEIVED_AT)
-                    if group(source.kinds[c.RECEIVED_AT]) in ("timestamp with zone", "date")
-                    else "NULL"
-                )
-                if c.RECEIVED_AT in source.kinds
-                else "NULL"
+            place = f"CAST({source.inner(c.POSITION)} AS BIGINT)" if side else ROW
+            received = "NULL"
+            if group(source.kinds.get(c.RECEIVED_AT, pa.null())) in ("timestamp with zone", "date"):
+                received = expression(source, Column(c.RECEIVED_AT, Kind.TIME))
+            others = "".join(
+                f", {attribute_expression(source, a)} AS {a.inner}" for a in self.attributes
             )
-            others = "".join(f", {self._extra(source, e)} AS {name(e)}" for e in extra_names)
             parts.append(
                 f"SELECT {side} AS {LOG}, {FILE}, {ROW}, {place} AS {PLACE}, {known},"
                 f" CAST({received} AS TIMESTAMPTZ) AS {name(c.RECEIVED_AT)}{others} FROM {raw}"
@@ -177,14 +177,6 @@ class TableIngest:
             f" AND CASE WHEN r.{LOG} = 0 THEN coalesce({at} <= g.until_time, true)"
             f" ELSE coalesce(r.{PLACE} < g.until_place, true) END)"
         )
-
-    def _extra(self, source: Source, column: str) -> str:
-        """SQL of an attribute column on one side."""
-        if column not in source.kinds or group(source.kinds[column]) == "null":
-            return "NULL"
-        kind = group(source.kinds[column])
-        target = {"integer": "DOUBLE", "float": "DOUBLE", "bool": "BOOLEAN"}.get(kind, "VARCHAR")
-        return f"CAST({name(column)} AS {target})"
 
     def reject(self, rule: str, rows: str) -> None:
         """Set further rows aside: `rows` is a query of the rowids of `self.rows`."""
@@ -224,6 +216,14 @@ class TableIngest:
         if count:
             self.warnings[warning] = self.warnings.get(warning, 0) + int(count)
 
+    def warn_lost(self, warning: str, column: str) -> None:
+        """Count the cells of a known column that hold something which cannot be read."""
+        known = next(known for known in self.table.columns if known.name == column)
+        for _, source, raw in self.sides():
+            if group(source.kinds.get(column, pa.null())) != "null":
+                lost = f"{source.inner(column)} IS NOT NULL AND {expression(source, known)} IS NULL"
+                self.warn(warning, self.engine.one(f"SELECT count(*) FROM {raw} WHERE {lost}"))
+
     def settle(self, out: Path, limit: float) -> None:
         """Count what was set aside, write it to the quarantine, and refuse if it is too much.
 
@@ -252,8 +252,8 @@ class TableIngest:
         labels = ", ".join(f"({i}, {quote(label)})" for i, label in enumerate(source.labels))
         ours = (c.RULE, c.SOURCE_FILE, c.SOURCE_ROW)
         columns = ", ".join(
-            f"{_storable('r.' + name(column), kind)} AS"
-            f" {name(f'original_{column}' if column in ours else column)}"
+            f"{_storable('r.' + source.inner(column), kind)} AS"
+            f" {name(f'original_{column}' if column.lower() in ours else column)}"
             for column, kind in _apart(source).items()
         )
         return (
@@ -271,7 +271,8 @@ class TableIngest:
         for side, source, raw in self.sides():
             keys = [x.name for x in self.table.columns if x.required and x.name in source.kinds]
             cells = ", ".join(
-                f"left(CAST(r.{name(k)} AS VARCHAR), {SHOWN_CHARACTERS})" for k in keys
+                f"left({shown_id(f'CAST(r.{source.inner(k)} AS VARCHAR)')}, {SHOWN_CHARACTERS})"
+                for k in keys
             )
             rows = self.engine.rows(
                 f"SELECT x.{BROKEN}, r.{FILE}, r.{ROW}, {cells} FROM {raw} r JOIN ("
@@ -334,11 +335,19 @@ def _apart(source: Source) -> dict[str, Any]:
     return {column: source.kinds[column] for column in source.kinds if column in first.values()}
 
 
-def _storable(column: str, kind: Any) -> str:
-    """A raw column in a type that Parquet can hold: nulls of no type become strings."""
+def _storable(cell: str, kind: Any) -> str:
+    """A raw cell in a type that Parquet can hold: nulls of no type become strings, ids that are no
+    text hexadecimal."""
     if group(kind) == "null":
-        return f"CAST({column} AS VARCHAR)"
-    return f"CAST({column} AS VARCHAR[])" if group(kind) == "list<null>" else column
+        return f"CAST({cell} AS VARCHAR)"
+    if group(kind) == "string":
+        return shown_id(f"CAST({cell} AS VARCHAR)")
+    return f"CAST({cell} AS VARCHAR[])" if group(kind) == "list<null>" else cell
+
+
+def shown_id(cell: str) -> str:
+    """SQL: a text as it is shown; behind `readers.MARK` stand an id's bytes."""
+    return f"CASE WHEN starts_with({cell}, chr(0)) THEN 'hex:' || {cell}[2:] ELSE {cell} END"
 
 
 def say_example(example: dict[str, Any]) -> str:
@@ -348,6 +357,22 @@ def say_example(example: dict[str, Any]) -> str:
     return f"{example[c.RULE]}: {file}, row {example[c.SOURCE_ROW]}: {cells}"
 
 
-def blank(column: str) -> str:
-    """SQL: a string column is null or holds nothing visible."""
-    return f"coalesce(trim({name(column)}), '') = ''"
+def id_faults(column: str, missing: str) -> str:
+    """SQL of a CASE: the rules that an id can break; `missing` is the rule of one that is not there.
+
+    One pattern tells the sound ones, which are nearly all.
+    """
+    return (
+        f"WHEN NOT {sound(column, ID_LENGTH)} THEN CASE WHEN {blank(column)} THEN {quote(missing)}"
+        f" WHEN starts_with({column}, chr(0)) THEN 'id_not_utf8' ELSE 'unfit_id' END"
+    )
+
+
+def time_faults(now: int) -> str:
+    """SQL of a CASE: the rules that a timestamp can break; after `now` (µs) lies the future."""
+    time = f"epoch_us({c.TIMESTAMP})"
+    return (
+        f"WHEN {c.TIMESTAMP} IS NULL THEN 'missing_timestamp'"
+        f" WHEN NOT isfinite({c.TIMESTAMP}) THEN 'beyond_time'"
+        f" WHEN {time} < 0 THEN 'before_1970' WHEN {time} > {now} THEN 'in_the_future'"
+    )

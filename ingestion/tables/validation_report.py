@@ -3,11 +3,14 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from recsys.data_schemas.meaning import STARS
 from recsys.data_schemas.tables import RULES, WARNINGS
 from recsys.ingestion.tables.table_ingest import say_example
 
 SHOWN_TYPES = 20
 """Event types listed; a column of ids taken for event types would fill the screen."""
+SHOWN_NAME = 20
+"""Characters of an event type's name that are shown."""
 
 
 def render(summary: Mapping[str, Any]) -> str:
@@ -32,6 +35,8 @@ def findings(summary: Mapping[str, Any]) -> list[str]:
                 f" do: {RULES[rule].do}"
             )
         lines += [f"{place}: {line.strip()}" for line in _remarks(table)]
+    for kind, found in list(summary["event_types"].items())[:SHOWN_TYPES]:
+        lines += [f"event type {kind[:SHOWN_NAME]}: {text}" for text in _doubts(found)]
     return lines
 
 
@@ -55,27 +60,66 @@ def _times(summary: Mapping[str, Any]) -> Iterator[str]:
 
 def _types(summary: Mapping[str, Any]) -> Iterator[str]:
     yield ""
-    yield f"{'event type':<20} {'events':>12}  counts as"
+    yield f"{'event type':<{SHOWN_NAME}} {'events':>12}  counts as"
     types = list(summary["event_types"].items())
     for name, found in types[:SHOWN_TYPES]:
-        yield f"{name[:20]:<20} {found['events']:>12,}  {_meaning(found)}"
+        yield f"{name[:SHOWN_NAME]:<{SHOWN_NAME}} {found['events']:>12,}  {_meaning(found)}"
     if len(types) > SHOWN_TYPES:
         yield f"and {len(types) - SHOWN_TYPES:,} more event types; is the column the right one?"
 
 
 def _meaning(found: Mapping[str, Any]) -> str:
     says = []
-    if found["stars"] < found["events"]:
+    rated = found["values"] if found["rating"] else 0
+    if rated < found["events"]:
         says.append(f"weight {found['weight']:g}, grade {found['grade']}")
-    if found["stars"]:
-        neutral = found["stars"] - found["stars_positive"] - found["stars_negative"]
+    if rated:
         says.append(
-            f"stars in `value`: {found['stars_positive']:,} positive, {neutral:,} neutral,"
-            f" {found['stars_negative']:,} negative"
+            f"rating in `value`: {found['positive']:,} positive, {found['neutral']:,} neutral,"
+            f" {found['negative']:,} negative"
         )
+    return "; ".join([*says, *(f"WARNING: {text}" for text in _doubts(found))])
+
+
+def _doubts(found: Mapping[str, Any]) -> Iterator[str]:
+    """What may be wrong with how a type is read, and how the config corrects it."""
     if not found["known"]:
-        says.append("WARNING: not a known type; give it weight and grade under `events.types`")
-    return "; ".join(says)
+        yield "not a known type; give it weight and grade under `events.types`"
+    if not found["rating"]:
+        if found["values"] and not found["told"]:
+            yield (
+                f"`value` of {found['values']:,} {_events(found['values'])} is taken for a quantity"
+                " and says nothing of liking; `rating: true` under `events.types` makes it a"
+                " rating, `rating: false` ends this warning"
+            )
+        return
+    if not found["values"]:
+        return
+    scale = found["scale"]
+    if scale is None:
+        yield "on no scale that is known, so all are neutral; say `scale: [worst, best]`"
+        return
+    said = f"{scale[0]:g} to {scale[1]:g}"
+    if tuple(scale) != STARS and not found["told"]:
+        yield (
+            f"not stars; read on a scale of {said}, as the values say; `scale: [worst, best]`"
+            " under `events.types` settles it"
+        )
+    if found["outside"]:
+        yield (
+            f"{found['outside']:,} outside the scale of {said} {_count_as(found['outside'])}"
+            " neutral; say `scale: [worst, best]` if it is another"
+        )
+    if not found["positive"]:
+        yield f"none is positive on a scale of {said}; say `scale: [worst, best]` if it is another"
+
+
+def _events(count: int) -> str:
+    return "event" if count == 1 else "events"
+
+
+def _count_as(count: int) -> str:
+    return "counts as" if count == 1 else "count as"
 
 
 def _findings(name: str, table: Mapping[str, Any]) -> Iterator[str]:

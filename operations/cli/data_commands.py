@@ -109,7 +109,11 @@ def run_import(args: argparse.Namespace) -> int:
     counts = import_dataset(args.format, Path(args.source), Path(args.to))
     for table, rows in counts.items():
         print(f"{table:12} {rows:>12,} rows")
-    print(f"next: recsys validate -c {Path(args.to) / 'recsys.yaml'}")
+    config = Path(args.to) / "recsys.yaml"
+    for line in config.read_text(encoding="utf-8").splitlines():
+        if line.startswith("# "):
+            print(line.removeprefix("# "))
+    print(f"next: recsys validate -c {config}")
     return 0
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, unquote
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +20,18 @@ from recsys.ranker.trees import FastTrees
 
 LINEAR_FILE = "linear.json"
 TREES_FILE = "ranker.txt"
+
+
+def tree_name(feature: str) -> str:
+    """A feature's name as LightGBM keeps it: letters, digits and `_.-~/=+`, all else as `%` and bytes.
+
+    LightGBM refuses names with what JSON is written in (`size, cm`) and makes `_` of blanks, and an
+    attribute is named by its owner.
+
+    >>> tree_name("item.size, cm")
+    'item.size%2C%20cm'
+    """
+    return quote(feature, safe="/=+")
 
 
 def _tree_files(folder: Path) -> list[Path]:
@@ -105,7 +118,7 @@ class Ranker:
             import lightgbm
 
             booster = lightgbm.Booster(model_file=str(file))
-            names = tuple(booster.feature_name())
+            names = tuple(unquote(name) for name in booster.feature_name())
             if features is not None and names != features:
                 raise RecsysError(
                     "the ranker's trees and its linear part name different features",

@@ -4,6 +4,7 @@ Each table is written aside, synced and renamed, so a reader never meets half a 
 """
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from recsys.data_schemas import columns as c
+from recsys.data_schemas.limits import ATTRIBUTES
 from recsys.data_schemas.log_record import (
     EVENT,
     FORGET,
@@ -27,6 +29,8 @@ CHUNK = 20_000
 """Records read and written at a time; bounds memory."""
 FEATURES = "features"
 """Feature rows of a served list as JSON, on the sample that is logged for parity."""
+_MOST_ATTRIBUTES = 2 * ATTRIBUTES
+"""Attributes of items that are exported; more than tables take, whichever of them those have."""
 _TIME = pa.timestamp("us", tz="UTC")
 _TAIL = [(c.RECEIVED_AT, _TIME), (c.POSITION, pa.int64())]
 _EVENTS = pa.schema(
@@ -161,10 +165,12 @@ class _Sink:
 
 
 def _item_schema(items: list[dict[str, Any]]) -> pa.Schema:
-    """The standard columns, then each attribute met: boolean, number, or text when mixed."""
+    """The standard columns, then the attributes met, those most often set where there are very many:
+    boolean, number, or text when mixed."""
     fields = list(_ITEM_TYPES.items())
     known = {*_ITEM_TYPES, c.RECEIVED_AT, c.POSITION}
-    for name in sorted({key for item in items for key in item} - known):
+    often = Counter(key for item in items for key in item if key not in known)
+    for name in sorted(sorted(often, key=lambda name: (-often[name], name))[:_MOST_ATTRIBUTES]):
         values = [item[name] for item in items if item.get(name) is not None]
         fields.append((name, _attribute_type(values)))
     return pa.schema([*fields, *_TAIL])

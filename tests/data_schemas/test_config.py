@@ -6,6 +6,7 @@ import pytest
 
 from recsys.data_schemas.config import load_config, parse_config
 from recsys.data_schemas.errors import ExitCode, UsageError
+from recsys.data_schemas.meaning import STARS
 
 SMALLEST = {"data": {"items": "data/items.parquet", "events": "data/events.parquet"}}
 
@@ -102,6 +103,67 @@ def test_own_types_extend_or_replace_the_defaults():
         SMALLEST | {"events": types | {"replace_defaults": True}}, Path("/x")
     )
     assert set(single_source.events.meaning().types) == {"buy"}
+
+
+def test_what_is_a_rating_is_declared_or_named():
+    def ratings(**events):
+        return dict(
+            parse_config(SMALLEST | {"events": events}, Path("/x")).events.meaning().ratings
+        )
+
+    assert ratings() == dict.fromkeys(("rating", "rate", "review", "stars"), STARS)
+    types = {"thumb": {"scale": [-1, 1]}, "rating": {"rating": False}, "mark": {"rating": True}}
+    found = ratings(types=types)
+    assert (found["thumb"], found["mark"], "rating" in found) == ((-1.0, 1.0), STARS, False)
+    bought = {"purchase": {"weight": 5, "grade": 3}}
+    assert ratings(types=bought, replace_defaults=True) == {}
+    own = {"rating": {"rating": True}}
+    assert ratings(types=own, replace_defaults=True) == {"rating": STARS}
+
+
+@pytest.mark.parametrize(
+    "declared", [{"scale": [5, 1]}, {"scale": [-3, 0]}, {"scale": [1, 5], "rating": False}]
+)
+def test_a_scale_that_is_none_is_refused(declared):
+    wrong({"events": {"types": {"mark": declared}}}, "events.types.mark", "scale")
+
+
+WORDS = [
+    "on",
+    "off",
+    "yes",
+    "no",
+    "y",
+    "n",
+    "null",
+    "~",
+    "1",
+    "1.5",
+    "0o7",
+    "2024-01-01",
+    "true",
+    "<<x",
+]
+
+
+def test_a_key_is_the_text_that_stands_there(tmp_path):
+    file = tmp_path / "recsys.yaml"
+    types = "".join(f"    {word}: {{weight: 2, grade: 1}}\n" for word in WORDS)
+    file.write_text(
+        "data: {items: i.parquet, events: e.parquet}\n"
+        f"events:\n  types:\n{types}"
+        "notify: {webhook: 'http://x', on: [failed]}\n"
+        "serving: {caps: {yes: 1}}\nencoder: {compile: no}\nranker: {debias: on}\n"
+    )
+    config = load_config(file)
+    assert list(config.events.types) == WORDS
+    assert config.notify.on == ("failed",)
+    assert config.serving.caps == {"yes": 1}
+    assert (config.encoder.compile, config.ranker.debias) == (False, True)
+
+
+def test_a_number_for_a_name_says_to_quote_it():
+    assert "quote" in wrong({"name": 2024}, "recsys.yaml: name", "2024")
 
 
 def test_the_environment_is_read_over_the_file(tmp_path, monkeypatch):

@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from recsys.data_schemas.limits import attribute_value
 from recsys.features.catalogue import Catalogue
 from recsys.features.random_world import START, item_table
 from recsys.features.time_buckets import MISSING_TIME
@@ -164,3 +165,29 @@ def test_numbers_beyond_float32_are_not_known():
     np.testing.assert_array_equal(catalogue.numeric("price"), [np.nan, np.nan, 2.5])
     catalogue.update(2, {"price": 1e300})
     assert np.isnan(catalogue.numeric("price")[2])
+
+
+@pytest.mark.parametrize(
+    "value", ["dear", "", "12.5", True, 7, 1e300, float("nan"), None, [1], {"a": 1}, "x" * 2000]
+)
+def test_an_attribute_of_another_type_is_unknown_for_that_item_alone(value, tmp_path):
+    table = pa.table(
+        {"item_id": ["a", "b"], "price": [1.0, 2.0], "used": [True, False], "brand": ["x", "y"]}
+    )
+    catalogue = Catalogue.from_table(table)
+    assert catalogue.attribute_kinds == {"price": "number", "used": "boolean", "brand": "text"}
+    mixed = dict.fromkeys(("price", "used", "brand"), value)
+    catalogue.append({"item_id": "a", "title": "still told", **mixed})
+    catalogue.append({"item_id": "new", "title": "New", **mixed})
+    for item in (0, 2):
+        fields = catalogue.fields(item)
+        for name, kind in catalogue.attribute_kinds.items():
+            # A text of nothing is none.
+            expected = attribute_value(kind, value)
+            assert fields[name] == (None if expected == "" else expected), name
+    assert catalogue.title(0) == "still told"
+    assert catalogue.fields(1) | {"title": ""} == {
+        **catalogue.fields(1), "title": "", "price": 2.0, "used": False, "brand": "y",
+    }  # fmt: skip
+    catalogue.save(tmp_path / "catalogue")
+    assert Catalogue.open(tmp_path / "catalogue").attribute_kinds == catalogue.attribute_kinds

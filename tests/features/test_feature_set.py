@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from recsys.data_schemas.config import FeaturesConfig
@@ -22,6 +23,7 @@ from recsys.features.random_world import (
     RandomWorld,
     item_table,
 )
+from recsys.features.user_table import UserTable
 
 
 def default(resolution="seconds", **more):
@@ -36,6 +38,26 @@ def test_every_column_has_a_family_and_occurs_once():
     assert set(features.families) == set(features.columns)
     assert set(features.families.values()) <= set(FAMILIES)
     assert features.categorical == ("item.category", "item.colour")
+
+
+def test_no_name_of_the_callers_is_that_of_another_feature():
+    """Event types and attributes named as our columns name all types, windows and shares."""
+    types = ("any", "=any", "events", "shown", "view", "item", "per")
+    attributes = ["events.all", "any.7d", "item.share", "=events.all", "positive.share", "age"]
+    users = UserTable.from_table(
+        pa.table({"user_id": ["u"]} | {name: [1.0] for name in attributes})
+    )
+    for impressions in (False, True):
+        features = FeatureSet.default(
+            Catalogue.from_table(item_table(12)),
+            types,
+            SIGNALS,
+            FeaturesConfig(),
+            users=users,
+            impressions=impressions,
+        )
+        assert {"user.age", "of_user.events.all", "user.=events.all"} <= set(features.columns)
+        assert FeatureSet.from_json(features.to_json()).columns == features.columns
 
 
 def test_made_up_dates_give_no_windows_ages_and_times():

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from recsys.data_schemas.errors import RecsysError, UsageError
 from recsys.data_schemas.log_record import LogRecord
+from recsys.data_schemas.meaning import EventMeaning
 from recsys.features.catalogue import Catalogue
 from recsys.features.interactions import DAY, HOUR, SECOND
 from recsys.features.random_world import START, RandomWorld, item_table
@@ -63,10 +64,11 @@ def test_late_events_take_their_place_and_ties_go_by_the_log(empty):
 
 
 def test_events_have_the_meaning_of_their_stars(empty):
-    empty.apply([event(0, kind="view", value=5.0), event(1, kind="share", value=1), event(2)])
+    empty.apply([event(0, kind="rating", value=5.0), event(1, kind="rating", value=1), event(2)])
+    empty.apply([event(3, kind="view", value=5.0)])
     history = empty.history("user-0", FAR)
-    assert history.weight.tolist() == [5.0, -1.0, 2.0]
-    assert history.grade.tolist() == [3, -1, 1]
+    assert history.weight.tolist() == [5.0, -1.0, 2.0, 1.0]
+    assert history.grade.tolist() == [3, -1, 1, 0]
 
 
 def test_whole_log_gives_the_histories_of_the_tables(trial):
@@ -215,7 +217,7 @@ def test_records_that_make_no_sense_are_counted_and_passed_over(empty):
         ]
     )
     assert used == 2, "one event, and the item that was there already"
-    assert empty.skipped == {"unknown_item": 0, "malformed": 10}
+    assert empty.skipped == {"unknown_item": 0, "malformed": 9}
     assert empty.log_position == 10
     assert empty.catalogue.n_items == 14
 
@@ -301,3 +303,10 @@ def test_users_without_events_are_not_kept(trial, tmp_path):
         nobody, Catalogue.from_table(trial.table), bucket_us=HOUR, windows_us=(), log_position=0
     )
     assert not state.knows_user("idle")
+
+
+def test_a_snapshot_keeps_what_is_a_rating_and_on_which_scale(tmp_path, empty):
+    scales = {"thumb": (-1.0, 1.0), "mark": None}
+    empty.meaning = EventMeaning({"thumb": (2.0, 1)}, scales)
+    empty.save(tmp_path / "state")
+    assert OnlineState.open(tmp_path / "state").meaning == empty.meaning

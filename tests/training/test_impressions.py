@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from recsys.data_schemas.config import RankerConfig
+from recsys.data_schemas.limits import LIST_LENGTH
 from recsys.evaluation.report_context import PositionBias
 from recsys.evaluation.shown_lists import ShownLists
 from recsys.features.interactions import DAY, Interactions
@@ -73,6 +74,28 @@ def test_a_group_is_a_list_of_which_something_was_taken_and_something_left():
     )
     events = acts((0, 2, 110, 1), (1, 3, 210, 1), (1, 4, 310, 0), (0, 7, 410, -1))
     assert described(groups_of_lists(lists, events, ALL_THERE)) == [(0, 100, [2, 5, 8], {2: 1})]
+
+
+def test_of_a_list_of_thousands_a_sample_of_what_was_left_stands():
+    many = np.arange(12_000)[::-1].tolist()
+    few = [5, 2, 8]
+    there = np.zeros(12_000, np.uint8)
+    lists = lists_of((0, 100, many), (1, 100, few), (2, 100, many))
+    taken = [(0, item, 110, 1) for item in (7, 11_999)]
+    everything = [(2, item, 110, 1) for item in range(11_000)]
+    events = acts(*taken, (1, 2, 110, 1), *everything)
+    groups = groups_of_lists(lists, events, there)
+    first, second, third = described(groups)
+    assert np.diff(groups.offsets).tolist() == [LIST_LENGTH, 3, LIST_LENGTH]
+    assert groups.sampled == 2
+    assert first[3] == {7: 1, 11_999: 1}
+    assert first[2] == sorted(set(first[2]))
+    # A fair draw: as many of the first half as of the second, give or take four deviations.
+    assert abs(sum(item < 6_000 for item in first[2]) - LIST_LENGTH / 2) < 90
+    assert second == (1, 100, [2, 5, 8], {2: 1})
+    assert len(third[3]) == LIST_LENGTH - 1
+    alone = groups_of_lists(lists_of((0, 100, many)), acts(*taken), there)
+    assert described(alone) == [first]
 
 
 def test_the_place_in_the_list_is_gone():

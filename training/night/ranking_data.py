@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from recsys.data_schemas.limits import LIST_LENGTH
 from recsys.features.draws import chance
 from recsys.features.feature_set import FeatureSet
 from recsys.features.impressions import request_context
@@ -146,6 +147,11 @@ def build_ranking_data(
         parts: list[_Part] = []
         lists: list[_Part] = []
         shown = shown_groups(inputs) if masked is not None else None
+        if shown is not None and shown.sampled:
+            night.reporter.say(
+                f"ranker: {shown.sampled:,} shown lists are longer than {LIST_LENGTH:,} items; it"
+                " learns from what was acted on and a sample of what was left"
+            )
         for cut in cuts:
             moments = moments_at(inputs.interactions, cut, labels_until[cut])
             moments = moments.sample(max(1, drawn // len(cuts)), inputs.chances(moments, "moments"))

@@ -101,7 +101,7 @@ def split(night: Night, stage: StageResult) -> Inputs:
     _check_segments(tables, night.config)
     # A cap on a column that items cannot be counted by is refused before hours of work, too.
     Caps(tables.catalogue, night.config.serving.caps, np.empty(0, np.int32))
-    interactions, meaning = graded(tables.interactions, night.config.events.meaning())
+    interactions, meaning = graded(tables.interactions, tables.meaning)
     if interactions is not tables.interactions:
         night.alarm(
             "no event type is graded positive (only "
@@ -144,7 +144,7 @@ def graded(interactions: Interactions, meaning: EventMeaning) -> tuple[Interacti
     types = {
         name: (weight, 1 if weight > 0 else low) for name, (weight, low) in meaning.types.items()
     }
-    return replace(interactions, grade=grade.astype(np.int8)), EventMeaning(types)
+    return replace(interactions, grade=grade.astype(np.int8)), replace(meaning, types=types)
 
 
 def _vocabulary(workspace: Workspace) -> Path | None:

@@ -270,7 +270,7 @@ class _Base:
         sections = {"events": EventsConfig.model_validate(marker["inputs"]["events"])}
         then = config.model_copy(update=sections)
         tables = load_tables(folder, then)
-        events, meaning = graded(tables.interactions, then.events.meaning())
+        events, meaning = graded(tables.interactions, tables.meaning)
         if marker["facts"]["until"] is not None:
             events = events.before(int(marker["facts"]["until"]))
         inputs = BatchInputs(

@@ -113,7 +113,7 @@ def _over(night: Night, inputs: Inputs, folder: Path) -> dict[str, Any] | None:
         or (shown is not None and int(shown.item.max(initial=-1)) >= count)
     ):
         return None
-    tables = Tables(catalogue, events, shown, users, now.summary, now.resolution)
+    tables = Tables(catalogue, events, shown, users, now.summary, now.resolution, now.meaning)
     return {"tables": tables, "interactions": events, "known": events}
 
 

@@ -35,13 +35,15 @@ def config(desk):
 
 def test_validate_says_what_is_there(desk, config, capsys):
     desk.items()
-    desk.events(8, event_type=["click"] * 7 + ["poke"], value=[4.5, *[None] * 7])
+    kinds = ["rating", *["click"] * 6, "poke"]
+    desk.events(8, event_type=kinds, value=[4.5, 3.0, *[None] * 6])
     assert command("validate", config=config) == 0
     said = capsys.readouterr().out
     assert "items                   4            4            0" in said
     assert "2023-11-14T22:13:20+00:00 to 2023-11-14T22:13:27+00:00" in said
     assert "resolution   seconds" in said
-    assert "weight 2, grade 1; stars in `value`: 1 positive, 0 neutral, 0 negative" in said
+    assert "rating in `value`: 1 positive, 0 neutral, 0 negative\n" in said
+    assert "weight 2, grade 1; WARNING: `value` of 1 event is taken for a quantity" in said
     assert "WARNING: not a known type; give it weight and grade under `events.types`" in said
     assert "no row breaks a rule" in said
     assert desk.left_behind() == []

@@ -1,0 +1,160 @@
+"""What the tables set aside, the service refuses, and names the field."""
+
+import asyncio
+
+import pytest
+
+from recsys.data_schemas.limits import ID_LENGTH, NAME_LENGTH, TYPE_LENGTH
+
+RUN = asyncio.run
+EVENT = {"user_id": "u", "item_id": "1", "event_type": "view"}
+UNSOUND = ["", " ", "\u3000", "\u200b", "\t", "a\n", "a\x00", "\x7f", "x" * (ID_LENGTH + 1)]
+KINDS = {"price": "number", "used": "boolean", "brand": "text"}
+
+
+def pointers(answer):
+    return [error["pointer"] for error in answer.json()["errors"]]
+
+
+@pytest.mark.parametrize("field", ["user_id", "item_id", "event_id", "impression_id", "event_type"])
+def test_an_id_that_tables_set_aside_is_refused(serve, field):
+    async def scenario():
+        async with serve() as (client, _):
+            for text in [*UNSOUND, *(["x" * (TYPE_LENGTH + 1)] if field == "event_type" else [])]:
+                answer = await client.post("/v1/events", json=EVENT | {field: text})
+                assert answer.status_code == 422, (field, text)
+                assert pointers(answer) == [f"$.{field}"]
+            for text in ["x" * TYPE_LENGTH, " a b ", "é", "商品", "a/b?c#d%20", "it's"]:
+                event = EVENT | {field: text}
+                assert (await client.post("/v1/events", json=event)).status_code == 200, text
+
+    RUN(scenario())
+
+
+def test_ranking_asks_for_sound_ids_too(serve):
+    async def scenario():
+        async with serve() as (client, _):
+            for text in UNSOUND:
+                for body, place in (
+                    ({"user_id": text, "items": ["1"]}, "$.user_id"),
+                    ({"user_id": "u", "items": ["1", text]}, "$.items[1]"),
+                    (
+                        {"user_id": "u", "items": [{"item_id": text, "title": "T"}]},
+                        "$.items[0].item_id",
+                    ),
+                ):
+                    answer = await client.post("/v1/rank", json=body)
+                    assert answer.status_code == 422, (place, text)
+                    assert pointers(answer)[0].startswith("$.items" if "items" in place else place)
+
+    RUN(scenario())
+
+
+@pytest.mark.parametrize("time", ["1969-12-31T23:59:59Z", "0001-01-01T00:00:00Z"])
+def test_times_before_1970_are_refused_where_they_stand(serve, time):
+    async def scenario():
+        async with serve() as (client, app):
+            old = EVENT | {"timestamp": time}
+            assert pointers(await client.post("/v1/events", json=old)) == ["$.timestamp"]
+            answer = await client.post("/v1/events", json=[EVENT, old])
+            assert (answer.status_code, pointers(answer)) == (422, ["$[1].timestamp"])
+            history = [{"item_id": "1"}, {"item_id": "2", "timestamp": time}]
+            for path, body in (("rank", {"items": ["1"]}), ("recommend", {})):
+                body = body | {"user_id": "u", "history": history}
+                answer = await client.post(f"/v1/{path}", json=body)
+                assert (answer.status_code, pointers(answer)) == (422, ["$.history[1].timestamp"])
+            asked = {"user_id": "u", "items": ["1"], "as_of": time}
+            assert pointers(await client.post("/v1/rank", json=asked)) == ["$.as_of"]
+            assert app._log.last_position() == 0, "nothing of a refused call is kept"
+            # A book may be older than the clock of computers.
+            book = {"title": "T", "created_at": time}
+            assert (await client.put("/v1/items/book", json=book)).status_code == 200
+
+    RUN(scenario())
+
+
+def test_an_attribute_of_another_type_is_refused_by_name(serve):
+    async def scenario():
+        async with serve() as (client, app):
+            app.versions.champion().attribute_kinds = KINDS
+            for name, values in {
+                "price": ["cheap", "", "12.5", True],
+                "used": ["yes", 2, 0.5],
+                "brand": [3, True],
+            }.items():
+                for value in values:
+                    for item in ("1", "fresh"):
+                        body = {"title": "T", "attributes": {name: value}}
+                        answer = await client.put(f"/v1/items/{item}", json=body)
+                        assert answer.status_code == 422, (name, value)
+                        assert pointers(answer) == [f"$.attributes.{name}"]
+            assert app._log.last_position() == 0
+            good = {"price": 3, "used": True, "brand": "Acme", "heard of by nobody": 1}
+            body = {"title": "T", "attributes": good}
+            assert (await client.put("/v1/items/fresh", json=body)).status_code == 200
+
+    RUN(scenario())
+
+
+@pytest.mark.parametrize(
+    "name", ["position", "Position", "received_at", "__index_level_0__", "Unnamed: 0", "Title"]
+)
+def test_a_name_that_no_table_takes_for_an_attribute_is_refused(serve, name):
+    async def scenario():
+        async with serve() as (client, _):
+            body = {"title": "T", "attributes": {name: 1.0}}
+            answer = await client.put("/v1/items/n", json=body)
+            assert (answer.status_code, pointers(answer)) == (422, [f"$.attributes.{name}"])
+
+    RUN(scenario())
+
+
+def test_names_of_people_are_taken(serve):
+    async def scenario():
+        async with serve() as (client, _):
+            names = [
+                "size, cm",
+                '["x"]',
+                "цена, руб",
+                "rowid",
+                "file_row_number",
+                "x" * NAME_LENGTH,
+            ]
+            body = {"title": "T", "attributes": dict.fromkeys(names, 1.0)}
+            assert (await client.put("/v1/items/n", json=body)).status_code == 200
+            for name in ("x" * (NAME_LENGTH + 1), "a\n", " "):
+                body = {"title": "T", "attributes": {name: 1.0}}
+                assert (await client.put("/v1/items/n", json=body)).status_code == 422
+
+    RUN(scenario())
+
+
+def test_in_a_ranking_such_an_attribute_is_unknown_for_that_item_alone(serve):
+    async def scenario():
+        async with serve() as (client, app):
+            engine = app.versions.champion()
+            engine.attribute_kinds = KINDS
+            asked = []
+            answer_with = engine.answer
+
+            def answer(ask):
+                asked.append(ask)
+                return answer_with(ask)
+
+            engine.answer = answer
+            lent = {"item_id": "n", "title": "T"}
+            mixed = {"price": "", "used": None, "brand": "Acme", "other": 3}
+            items = [
+                "1",
+                lent | {"attributes": mixed},
+                {**lent, "item_id": "m", "attributes": {"price": 2}},
+            ]
+            given = await client.post("/v1/rank", json={"user_id": "u", "items": items})
+            assert given.status_code == 200
+            assert None not in [item["score"] for item in given.json()["items"]]
+            new = asked[0].new_items
+            assert {k: new["n"][k] for k in ("brand", "other")} == {"brand": "Acme", "other": 3}
+            assert not {"price", "used"} & new["n"].keys()
+            assert new["m"]["price"] == 2
+
+    RUN(scenario())
