@@ -55,6 +55,17 @@ class Write(NamedTuple):
     user_id: str | None = None
 
 
+class LogMark(NamedTuple):
+    """A place in a log by which it is known again: kept in snapshots and drained exports."""
+
+    identity: str
+    """Of the log; empty where it was not kept, and any log will do."""
+    position: int
+    """Records up to it were read; at or below 0 none was."""
+    witness: str | None = None
+    """Digest of the key of the record at the position; None where it has none."""
+
+
 class Entry(NamedTuple):
     """Where a written record lies."""
 

@@ -11,6 +11,7 @@ import msgspec
 
 from recsys.data_schemas import api
 from recsys.data_schemas import columns as c
+from recsys.data_schemas.errors import RecsysError
 from recsys.serving import openapi
 from recsys.serving import telemetry as metrics
 from recsys.serving.asgi import Request, Response, invalid
@@ -30,6 +31,7 @@ from recsys.storage.eventlog import (
     Entry,
     EventLog,
     ImpressionBuffer,
+    LogDamaged,
     LogUnavailable,
 )
 from recsys.storage.eventlog.log import event_write, item_write
@@ -231,9 +233,15 @@ class Handlers:
             raise unavailable(f"{error.what}; nothing of this call was accepted.", 2) from None
 
     async def _fold(self, entries: Iterable[Entry]) -> None:
-        """See the writes in this worker's state; they are durable whether that works or not."""
+        """See the writes in this worker's state; they are durable whether that works or not.
+
+        Raises:
+            Problem: the log turned out to be damaged (503); what was written there may be lost.
+        """
         try:
             await self._versions.follower.catch_up(max(entry.position for entry in entries))
+        except LogDamaged as error:
+            raise unavailable(f"{error.what}; repeat the call with the same event_id.", 2) from None
         except LogUnavailable as error:
             metrics.LOG_ERRORS.inc()
             log("error", "own_write_not_folded", error=error.what)
@@ -323,6 +331,9 @@ class Handlers:
             return Response.of(api.Health(status="draining", reason="shutting down"), 503)
         if not self._versions.ready:
             return Response.of(api.Health(status="starting", reason="no model is loaded"), 503)
+        trouble = self._log.trouble
+        if trouble is not None:
+            return Response.of(api.Health(status="refusing", reason=_plainly(trouble)), 503)
         version = self._versions.champion().version
         return Response.of(api.Health(status="ready", model_version=version))
 
@@ -339,6 +350,13 @@ class Handlers:
         request.query(frozenset())
         settings = self._settings
         return await request.json(decoder, settings.max_body_bytes, settings.body_timeout)
+
+
+def _plainly(error: RecsysError) -> str:
+    """A problem in one line, without places."""
+    facts = {"found": error.found, "expected": error.expected}
+    said = [f"{name} {fact}" for name, fact in facts.items() if fact is not None]
+    return "; ".join([error.what, *said])
 
 
 def _whole_number(value: float, name: str) -> int:
