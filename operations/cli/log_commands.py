@@ -11,7 +11,9 @@ def add_parsers(subparsers: Any) -> None:
     log = subparsers.add_parser("log", help="the durable log: show it, adopt another one")
     verbs = log.add_subparsers(dest="verb", metavar="VERB", required=True)
 
-    show = verbs.add_parser("show", help="identity and end of the log, and whether it is the one read")
+    show = verbs.add_parser(
+        "show", help="identity and end of the log, and whether it is the one read"
+    )
     show.set_defaults(run=_show)
 
     adopt = verbs.add_parser("adopt", help="say that the log was replaced on purpose")

@@ -75,6 +75,7 @@ def adopt_log(
             return Adoption(needed=False)
         if former is None:
             former = _own_file(config, known)
+        kept: Path | None
         if former is not None:
             kept, until, source = _drain_former(workspace, former, known)
         else:
@@ -179,8 +180,8 @@ def _drained_keys(folder: Path) -> tuple[Any, Any]:
 def _keep(workspace: Workspace, kept: Path | None, until: int) -> None:
     """Put the drained tables where every later export takes them in."""
     with atomic_folder(workspace.adopted, "what was drained of the former log") as folder:
-        for table in TABLES if kept is not None else ():
-            shutil.copyfile(kept / f"{table}.parquet", folder / f"{table}.parquet")
+        for file in [kept / f"{table}.parquet" for table in TABLES] if kept is not None else []:
+            shutil.copyfile(file, folder / file.name)
         write_json(folder / ADOPTED_FILE, {"until": until})
     former = workspace.log / "former"
     if former.is_dir():

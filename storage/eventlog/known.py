@@ -10,10 +10,13 @@ import json
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from recsys.data_schemas.columns import USER_ID
 from recsys.data_schemas.config import RecsysConfig
 from recsys.data_schemas.log_record import LogMark
+from recsys.storage.eventlog.log import EventLog
 from recsys.storage.eventlog.open_log import log_address, never_written, open_log
 from recsys.storage.eventlog.standing import LogReplaced
+from recsys.storage.user_rows import without_users
 from recsys.storage.workspace import STATE_MARKER, Workspace
 
 ADOPTED_FILE: Final = "adopted.json"
@@ -69,6 +72,15 @@ def read_adopted(workspace: Workspace) -> Adopted | None:
     except FileNotFoundError:
         return None
     return Adopted(folder, int(until))
+
+
+def purge_adopted(log: EventLog, adopted: Adopted | None) -> int:
+    """Take persons who asked to be forgotten since out of what former logs left; how many rows."""
+    if adopted is None:
+        return 0
+    forgotten = {str(stone.payload[USER_ID]) for stone in log.tombstones()}
+    files = sorted(adopted.folder.glob("*.parquet"))
+    return sum(without_users(f, forgotten) for f in files if f.name != "forgets.parquet")
 
 
 def standing_lines(config: RecsysConfig) -> list[str]:

@@ -88,6 +88,7 @@ class EventLog(ABC):
         self._wake = threading.Condition()
         self._closed = False
         self._seen = _NOTHING_READ
+        self._unmet: LogMark | None = None
         self._seeing = threading.Lock()
         self._identity = self._salt = ""
         self.trouble: LogUnavailable | None = None
@@ -147,6 +148,11 @@ class EventLog(ABC):
             self._saw(position, key)
         return [LogRecord(p, kind, decode(payload), at) for p, kind, payload, at, _ in rows]
 
+    def tombstones(self) -> list[LogRecord]:
+        """The records of all persons who asked to be forgotten, in order."""
+        rows = self._rows(0, 1 << 62, FORGET)
+        return [LogRecord(p, kind, decode(payload), at) for p, kind, payload, at, _ in rows]
+
     def last_position(self) -> int:
         """The greatest position given so far; 0 for an empty log."""
         return self._standing(0).last_position
@@ -179,8 +185,7 @@ class EventLog(ABC):
             LogReplaced: it does not now.
         """
         with self._seeing:
-            if mark.position > self._seen.position:
-                self._seen = mark
+            self._unmet = mark
         self.check()
 
     def check(self) -> None:
@@ -190,14 +195,44 @@ class EventLog(ABC):
             LogUnavailable: it does not, or the store does not answer. `trouble` tells of what
                 does not pass by itself.
         """
+        self._require_continued(writing=False)
+        self.trouble = None
+
+    def _require_continued(self, *, writing: bool) -> Standing:
+        """What the log says of itself, where it continues what was read; `writing` within a
+        transaction.
+
+        Raises:
+            LogReplaced: it does not.
+        """
         with self._seeing:
-            seen = self._seen
+            unmet, seen = self._unmet, self._seen
         try:
-            self._require_seen(self._standing(seen.position), seen)
+            if unmet is not None:
+                self._follow(self._standing(unmet.position, writing=writing), unmet)
+            standing = self._standing(seen.position, writing=writing)
+            self._follow(standing, seen)
         except (LogReplaced, LogDamaged) as error:
             self.trouble = error
             raise
-        self.trouble = None
+        with self._seeing:
+            self._unmet = None if self._unmet == unmet else self._unmet
+            if unmet is not None and unmet.position > self._seen.position:
+                self._seen = unmet
+        return standing
+
+    def _follow(self, standing: Standing, read: LogMark) -> None:
+        """Go on with a log that continues what was read; refuse any other."""
+        if standing.identity != self._identity and not read.identity:
+            read = read._replace(identity=self._identity)
+        require_continued(standing, read)
+        self._identity, self._salt = standing.identity, standing.about[SALT]
+
+    def _saw(self, position: int, key: str | None) -> None:
+        with self._seeing:
+            if position > self._seen.position:
+                witness = None if key is None else digest(key, self._salt)
+                self._seen = LogMark(self._identity, position, witness)
 
     def take_over(self, shared: int, until: int, former: Mapping[str, int]) -> int:
         """Become the continuation of another log that ended at `until`.
@@ -225,30 +260,18 @@ class EventLog(ABC):
             return moved
 
         with self._seeing:
-            self._seen = _NOTHING_READ
+            self._seen, self._unmet = _NOTHING_READ, None
         moved = self._transaction(run)
         self.trouble = None
         return moved
 
+    @abstractmethod
     def verify(self) -> None:
-        """Read the whole store once and see that it is not damaged; may take seconds.
+        """See that the store is not damaged; may read it whole, which takes seconds.
 
         Raises:
             LogDamaged: it is.
         """
-
-    def _require_seen(self, standing: Standing, seen: LogMark) -> None:
-        """Follow a log that continues what was read; refuse any other."""
-        if standing.identity != self._identity and not seen.identity:
-            seen = seen._replace(identity=self._identity)
-        require_continued(standing, seen)
-        self._identity, self._salt = standing.identity, standing.about[SALT]
-
-    def _saw(self, position: int, key: str | None) -> None:
-        with self._seeing:
-            if position > self._seen.position:
-                witness = None if key is None else digest(key, self._salt)
-                self._seen = LogMark(self._identity, position, witness)
 
     def close(self) -> None:
         """Commit what waits, then release the store."""
@@ -268,7 +291,9 @@ class EventLog(ABC):
     # what an implementation gives
 
     @abstractmethod
-    def _rows(self, after: int, limit: int) -> list[tuple[int, str, str, int, str | None]]:
+    def _rows(
+        self, after: int, limit: int, kind: str | None = None
+    ) -> list[tuple[int, str, str, int, str | None]]:
         """(position, kind, payload, received_at, key) of records that are not erased."""
 
     @abstractmethod
@@ -327,7 +352,7 @@ class EventLog(ABC):
         """Write in one durable transaction, or raise and write nothing."""
 
         def run() -> list[Entry]:
-            standing = self._continued()
+            standing = self._require_continued(writing=True)
             entries = [self._refused(write) or self._insert(write) for write in writes]
             self._advance(standing, entries)
             return entries
@@ -343,7 +368,7 @@ class EventLog(ABC):
         """Empty a user's records and append the tombstone in one durable transaction."""
 
         def run() -> Entry:
-            standing = self._continued()
+            standing = self._require_continued(writing=True)
             for position, key in self._empty(user_id):
                 if key is not None:
                     self._set_key(position, ERASED_KEY + digest(key, self._salt))
@@ -353,22 +378,6 @@ class EventLog(ABC):
             return entry
 
         return self._transaction(run)
-
-    def _continued(self) -> Standing:
-        """What the log says of itself within a transaction that is about to write.
-
-        Raises:
-            LogReplaced: it does not continue what was read from it.
-        """
-        with self._seeing:
-            seen = self._seen
-        standing = self._standing(seen.position, writing=True)
-        try:
-            self._require_seen(standing, seen)
-        except LogReplaced as error:
-            self.trouble = error
-            raise
-        return standing
 
     def _advance(self, standing: Standing, entries: Sequence[Entry]) -> None:
         """Remember the last position given, for the time when its record is no longer kept."""

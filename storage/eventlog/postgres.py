@@ -107,13 +107,19 @@ class PostgresLog(EventLog):
         connection.execute("SET statement_timeout = '10s'")
         return connection
 
+    def verify(self) -> None:
+        self._standing(0)
+
     # reading
 
-    def _rows(self, after: int, limit: int) -> list[tuple[int, str, str, int, str | None]]:
+    def _rows(
+        self, after: int, limit: int, kind: str | None = None
+    ) -> list[tuple[int, str, str, int, str | None]]:
+        which = "kind <> %s" if kind is None else "kind = %s"
         return self._fetch(
             "SELECT position, kind, payload, received_at, key FROM recsys_log "
-            "WHERE position > %s AND kind <> %s ORDER BY position LIMIT %s",
-            (after, ERASED, limit),
+            f"WHERE position > %s AND {which} ORDER BY position LIMIT %s",
+            (after, kind or ERASED, limit),
         )
 
     def last_received_at(self) -> int:

@@ -73,7 +73,7 @@ class SqliteLog(EventLog):
         self._damage: LogDamaged | None = None
         self._write: Any = None
         self._read: Any = None
-        self._places: tuple[Place, Place] = (None, None)
+        self._places: tuple[Place, Place] | None = None
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with self._explained():
@@ -135,7 +135,7 @@ class SqliteLog(EventLog):
             LogDamaged: there is none.
         """
         with self._reading:
-            if _place(self._path) == self._places[0] and self._write is not None:
+            if self._places is not None and _place(self._path) == self._places[0]:
                 # Only the write-ahead file was taken away: what it holds is still at hand.
                 with suppress(sqlite3.Error):
                     self._write.execute("PRAGMA wal_checkpoint").fetchall()
@@ -187,11 +187,14 @@ class SqliteLog(EventLog):
 
     # reading
 
-    def _rows(self, after: int, limit: int) -> list[tuple[int, str, str, int, str | None]]:
+    def _rows(
+        self, after: int, limit: int, kind: str | None = None
+    ) -> list[tuple[int, str, str, int, str | None]]:
+        which = "kind <> ?" if kind is None else "kind = ?"
         return self._fetch(
             "SELECT position, kind, payload, received_at, key FROM log "
-            "WHERE position > ? AND kind <> ? ORDER BY position LIMIT ?",
-            (after, ERASED, limit),
+            f"WHERE position > ? AND {which} ORDER BY position LIMIT ?",
+            (after, kind or ERASED, limit),
         )
 
     def last_received_at(self) -> int:
@@ -202,6 +205,8 @@ class SqliteLog(EventLog):
         if self._damage is not None:
             raise self._damage
         with self._reading, self._explained():
+            if self._read is None:
+                raise self._gone("no file that could be opened")
             try:
                 return list(self._read.execute(query, values).fetchall())
             except sqlite3.OperationalError as error:
@@ -213,6 +218,8 @@ class SqliteLog(EventLog):
         if self._damage is not None:
             raise self._damage
         with self._reading, self._explained():
+            if self._read is None:
+                raise self._gone("no file that could be opened")
             try:
                 return _standing(self._read, position)
             except sqlite3.OperationalError as error:
@@ -311,6 +318,7 @@ class SqliteLog(EventLog):
             if connection is not None:
                 with suppress(sqlite3.Error):
                     connection.close()
+        self._write = self._read = self._places = None
 
 
 def _standing(connection: Any, position: int) -> Standing:

@@ -7,9 +7,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from recsys.data_schemas.log_record import LogMark
 from recsys.data_schemas.config import load_config
 from recsys.data_schemas.errors import UsageError
+from recsys.data_schemas.log_record import LogMark
 from recsys.features.interactions import DAY
 from recsys.features.state import OnlineState
 from recsys.operations.cli.main import main

@@ -20,7 +20,7 @@ from recsys.ingestion.tables.readers import find_files
 from recsys.ingestion.tables.validation_report import findings
 from recsys.rules import Caps
 from recsys.storage.eventlog import export, log_address, never_written, open_log
-from recsys.storage.eventlog.known import marks, read_adopted, require_log
+from recsys.storage.eventlog.known import marks, purge_adopted, read_adopted, require_log
 from recsys.storage.files import hash_file, hash_json
 from recsys.storage.stages import StageResult
 from recsys.storage.tombstones import forgotten
@@ -49,12 +49,14 @@ def drain(night: Night) -> StageResult | None:
     with open_log(uri) as log:
         for mark in known:
             log.expect(mark)
+        if not night.runner.dry_run:
+            purge_adopted(log, adopted)
         last = log.mark()
         return night.runner.run(
             "drain",
             {"log": last.identity, "until": last.position, "revision": log.revision()},
             lambda out: {
-                **export(log, last.position, out, earlier=adopted),
+                **export(log, 0, last.position, out, adopted),
                 "until": last.position,
                 "log": {"identity": last.identity, "witness": last.witness},
             },

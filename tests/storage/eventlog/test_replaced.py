@@ -223,9 +223,7 @@ def test_what_was_not_drained_comes_from_the_former_log(uri, other, tmp_path, ca
         drained(config, log)
         log.append_events([event(2)])
     file = tmp_path / "recsys.yaml"
-    file.write_text(
-        json.dumps({"data": {"items": "i", "events": "e"}, "serving": {"log": other}})
-    )
+    file.write_text(json.dumps({"data": {"items": "i", "events": "e"}, "serving": {"log": other}}))
     assert main(["log", "show", "-c", str(file)]) == 1
     assert "log adopt" in capsys.readouterr().err
     assert main(["log", "adopt", "--from", other, "-c", str(file)]) == 2
