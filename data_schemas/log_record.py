@@ -13,6 +13,10 @@ FORGET: Final = "forget"
 ERASED: Final = "erased"
 """What is left of a forgotten user's record: its position and event_id, no payload. Never read."""
 
+CLOCK_SPAN: Final = 300 * 1_000_000
+"""µs by which clocks may disagree (assumed: clocks kept by NTP are within seconds); beyond, one of
+them is wrong, and nothing is stamped."""
+
 KNOWN_POSITION: Final = "known_position"
 """Log position up to which the state had been folded when a list was ranked."""
 

@@ -111,7 +111,7 @@ class App:
         self._log = await asyncio.to_thread(self._open_log)
         await asyncio.to_thread(self._verify_log)
         self._clock = Clock(frozen=settings.clock == "end_of_data")
-        self._clock.observe(await asyncio.to_thread(self._last_received_at))
+        self._clock.observe_log(*await asyncio.to_thread(self._log_clocks))
         self._impressions = ImpressionBuffer(self._log, on_error=_impressions_kept)
         self.versions = Versions(self._provider, self._log, self._clock, settings)
         ranking = Ranking(self.versions, self._impressions, settings)
@@ -136,8 +136,8 @@ class App:
         if self.joins:
             await self._until_ready(JOIN_SECONDS)
 
-    def _last_received_at(self) -> int:
-        return 0 if self._log.trouble is not None else self._log.last_received_at()
+    def _log_clocks(self) -> tuple[int, int | None]:
+        return (0, None) if self._log.trouble is not None else self._log.clocks()
 
     def _verify_log(self) -> None:
         """A damaged log is found now, not by the call whose page it is; the service answers on."""

@@ -83,6 +83,7 @@ class Follower:
 
     def _refused(self, error: LogUnavailable) -> None:
         metrics.LOG_ERRORS.inc()
+        metrics.LOG_REFUSED.set(self._log.trouble is not None)
         log("error", "log_refused", reason=error.what, found=error.found, expected=error.expected)
 
     async def encode_new(self) -> None:
@@ -108,11 +109,11 @@ class Follower:
             await asyncio.sleep(seconds)
             try:
                 await asyncio.to_thread(self._log.check)
+                self._clock.observe_log(*await asyncio.to_thread(self._log.clocks))
                 await self.catch_up()
-                metrics.LOG_REFUSED.set(0)
+                metrics.LOG_REFUSED.set(self._clock.trouble is not None)
             except LogUnavailable as error:
                 metrics.STATE_LAG.set(float("nan"))
-                metrics.LOG_REFUSED.set(self._log.trouble is not None)
                 self._refused(error)
             except Exception as error:
                 metrics.LOG_ERRORS.inc()

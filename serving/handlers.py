@@ -163,7 +163,7 @@ class Handlers:
     async def post_events(self, request: Request) -> Response:
         body = await self._json(request, cast(Any, _events))
         events: list[api.EventIn] = body if isinstance(body, list) else [body]
-        now = self._clock.now()
+        now = self._stamp()
         rows = [self._event(event, now) for event in events]
         writes = [event_write(row) for row in rows]
         entries = await self._durable(lambda: self._log.submit(writes))
@@ -210,7 +210,7 @@ class Handlers:
             raise Problem(
                 409, f"Item {item_id!r} is new, so it needs a title.", [("$.title", "missing")]
             )
-        now = self._clock.now()
+        now = self._stamp()
         base = _known(known) if known else {c.CREATED_AT: now, c.AVAILABLE: True}
         row = {**base, **_columns(item_id, body)}
         entries = await self._durable(
@@ -218,6 +218,18 @@ class Handlers:
         )
         await self._fold(entries)
         return Response.of(api.ItemAnswer(item_id=item_id, position=entries[0].position))
+
+    def _stamp(self) -> int:
+        """The time of receipt of what is to be kept.
+
+        Raises:
+            Problem: the clocks disagree, so that it would be wrong (503).
+        """
+        trouble = self._clock.trouble
+        if trouble is not None:
+            metrics.EVENTS.labels(outcome="refused").inc()
+            raise unavailable(f"{trouble}; nothing of this call was accepted.", 10)
+        return self._clock.now()
 
     async def _durable(self, submit: Callable[[], "Future[list[Entry]]"]) -> list[Entry]:
         """Wait for the commit.
@@ -305,7 +317,7 @@ class Handlers:
         request.query(frozenset())
         self._versions.champion()
         self._impressions.forget_user(user_id, c.USER_ID)
-        now = self._clock.now()
+        now = self._stamp()
         entries = await self._durable(lambda: self._log.submit_forget(user_id, now))
         await self._fold(entries)
         return Response.of(api.Forgotten(user_id=user_id, position=entries[0].position))
@@ -332,8 +344,9 @@ class Handlers:
         if not self._versions.ready:
             return Response.of(api.Health(status="starting", reason="no model is loaded"), 503)
         trouble = self._log.trouble
-        if trouble is not None:
-            return Response.of(api.Health(status="refusing", reason=_plainly(trouble)), 503)
+        reason = self._clock.trouble if trouble is None else _plainly(trouble)
+        if reason is not None:
+            return Response.of(api.Health(status="refusing", reason=reason), 503)
         version = self._versions.champion().version
         return Response.of(api.Health(status="ready", model_version=version))
 

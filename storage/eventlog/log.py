@@ -16,6 +16,8 @@ from typing import Any, Final, NamedTuple, Self, TypeVar, cast
 from uuid import uuid4
 
 import msgspec
+import numpy as np
+import numpy.typing as npt
 
 from recsys.data_schemas import columns as c
 from recsys.data_schemas.log_record import (
@@ -34,6 +36,7 @@ from recsys.storage.eventlog.standing import (
     ERASED_KEY,
     IDENTITY,
     LAST_POSITION,
+    LAST_STAMP,
     REVISION,
     SALT,
     LogDamaged,
@@ -42,6 +45,7 @@ from recsys.storage.eventlog.standing import (
     Standing,
     digest,
     require_continued,
+    require_possible,
 )
 
 MAX_GROUP = 4096
@@ -52,6 +56,8 @@ _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(dict).decode
 _NOTHING_READ: Final = LogMark("", 0)
 T = TypeVar("T")
+Longs = npt.NDArray[np.int64]
+Moved = Callable[[int, dict[str, Any]], tuple[int, dict[str, Any]]]
 
 
 class _Job(NamedTuple):
@@ -157,9 +163,37 @@ class EventLog(ABC):
         """The greatest position given so far; 0 for an empty log."""
         return self._standing(0).last_position
 
-    @abstractmethod
     def last_received_at(self) -> int:
-        """`received_at` of the last record, µs; 0 for an empty log."""
+        """The latest `received_at` given so far, µs; 0 for an empty log."""
+        return self._standing(0).last_stamp
+
+    def clocks(self) -> tuple[int, int | None]:
+        """(latest stamp given so far, the store's own clock or None where it has none), µs."""
+        standing = self._standing(0)
+        return standing.last_stamp, standing.clock
+
+    @abstractmethod
+    def stamps(self) -> tuple[Longs, Longs]:
+        """(positions, times of receipt) of all records, erased ones too: int64[n] each."""
+
+    def restamp(self, positions: Sequence[int], moved: Moved, latest: int) -> None:
+        """Change times of receipt, and times in payloads.
+
+        Args:
+            positions: the records to change.
+            moved: gives (time of receipt, payload) of a record from its position and payload.
+            latest: the latest stamp of the whole log afterwards, µs.
+        """
+
+        def run() -> None:
+            standing = self._standing(0, writing=True)
+            for position in positions:
+                received_at, payload = moved(position, decode(self._payload(position)))
+                self._rewrite(position, received_at, encode(payload))
+            self._set_about(LAST_STAMP, str(latest))
+            self._set_about(REVISION, str(int(standing.about.get(REVISION, 0)) + 1))
+
+        self._transaction(run)
 
     # the same log as before
 
@@ -318,6 +352,18 @@ class EventLog(ABC):
         (position, key) of erased records whose key is still the former one."""
 
     @abstractmethod
+    def _payload(self, position: int) -> str:
+        """A record's payload as it is stored, within a transaction."""
+
+    @abstractmethod
+    def _rewrite(self, position: int, received_at: int, payload: str) -> None:
+        """Change a record, within a transaction."""
+
+    @abstractmethod
+    def _latest_stamp(self) -> int:
+        """The latest time of receipt of all records, within a transaction; reads them all."""
+
+    @abstractmethod
     def _renumber(self, after: int, by: int) -> int:
         """Add to the positions of all records behind one, within a transaction; how many there were.
         The next record comes behind them all."""
@@ -353,8 +399,9 @@ class EventLog(ABC):
 
         def run() -> list[Entry]:
             standing = self._require_continued(writing=True)
+            require_possible(standing, max((w.received_at for w in writes), default=0))
             entries = [self._refused(write) or self._insert(write) for write in writes]
-            self._advance(standing, entries)
+            self._advance(standing, entries, writes)
             return entries
 
         entries = self._transaction(run)
@@ -372,15 +419,19 @@ class EventLog(ABC):
             for position, key in self._empty(user_id):
                 if key is not None:
                     self._set_key(position, ERASED_KEY + digest(key, self._salt))
-            entry = self._insert(forget_write(user_id, received_at))
-            self._advance(standing, [entry])
+            stone = forget_write(user_id, received_at)
+            entry = self._insert(stone)
+            self._advance(standing, [entry], [stone])
             self._set_about(REVISION, str(int(standing.about.get(REVISION, 0)) + 1))
             return entry
 
         return self._transaction(run)
 
-    def _advance(self, standing: Standing, entries: Sequence[Entry]) -> None:
-        """Remember the last position given, for the time when its record is no longer kept."""
+    def _advance(
+        self, standing: Standing, entries: Sequence[Entry], writes: Sequence[Write]
+    ) -> None:
+        """Remember the last position given, for the time when its record is no longer kept, and the
+        latest stamp."""
         given = [entry.position for entry in entries if entry.fresh]
         if not given:
             return
@@ -393,10 +444,15 @@ class EventLog(ABC):
                 fix="run `recsys log adopt -c …`",
             )
         self._set_about(LAST_POSITION, str(max(given)))
+        latest = max(w.received_at for w, e in zip(writes, entries, strict=True) if e.fresh)
+        if latest > standing.last_stamp:
+            self._set_about(LAST_STAMP, str(latest))
 
     def _introduce(self, about: Mapping[str, str]) -> None:
         """Within the transaction that opens the log: give it an identity where it has none."""
         made = {IDENTITY: uuid4().hex, SALT: uuid4().hex, REVISION: "0", CONTINUES: json.dumps([])}
+        if LAST_STAMP not in about:
+            made[LAST_STAMP] = str(self._latest_stamp())
         for name, value in made.items():
             if name not in about:
                 self._set_about(name, value)

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+import numpy as np
 import psycopg
 
 from recsys.data_schemas.errors import RecsysError
@@ -19,7 +20,7 @@ from recsys.data_schemas.log_record import (
     Tombstone,
     Write,
 )
-from recsys.storage.eventlog.log import EventLog, encode
+from recsys.storage.eventlog.log import EventLog, Longs, encode
 from recsys.storage.eventlog.standing import (
     ERASED_KEY,
     LogDamaged,
@@ -60,7 +61,8 @@ _TOMBSTONE = (
 )
 _STANDING = (
     "SELECT (SELECT json_object_agg(name, value) FROM recsys_log_about), "
-    "(SELECT max(position) FROM recsys_log), (SELECT key FROM recsys_log WHERE position = %s)"
+    "(SELECT max(position) FROM recsys_log), (SELECT key FROM recsys_log WHERE position = %s), "
+    "extract(epoch FROM clock_timestamp()) * 1000000"
 )
 _FORMER_KEY = f"kind = '{ERASED}' AND key IS NOT NULL AND key NOT LIKE '{ERASED_KEY}%%'"
 T = TypeVar("T")
@@ -122,18 +124,18 @@ class PostgresLog(EventLog):
             (after, kind or ERASED, limit),
         )
 
-    def last_received_at(self) -> int:
-        query = "SELECT received_at FROM recsys_log ORDER BY position DESC LIMIT 1"
-        rows = self._fetch(query, ())
-        return int(rows[0][0]) if rows else 0
+    def stamps(self) -> tuple[Longs, Longs]:
+        rows = self._fetch("SELECT position, received_at FROM recsys_log ORDER BY position", ())
+        table = np.array(rows, np.int64).reshape(-1, 2)
+        return table[:, 0], table[:, 1]
 
     def _standing(self, position: int, *, writing: bool = False) -> Standing:
         if writing:
             rows = self._write.execute(_STANDING, (position,)).fetchall()
         else:
             rows = self._fetch(_STANDING, (position,))
-        about, end, key = rows[0]
-        return Standing(about or {}, int(end or 0), key)
+        about, end, key, clock = rows[0]
+        return Standing(about or {}, int(end or 0), key, int(clock))
 
     def _fetch(self, query: str, values: tuple[object, ...]) -> list[Any]:
         with self._reading:
@@ -177,6 +179,20 @@ class PostgresLog(EventLog):
 
     def _set_key(self, position: int, key: str) -> None:
         self._write.execute("UPDATE recsys_log SET key = %s WHERE position = %s", (key, position))
+
+    def _payload(self, position: int) -> str:
+        query = "SELECT payload FROM recsys_log WHERE position = %s"
+        return str(self._write.execute(query, (position,)).fetchone()[0])
+
+    def _rewrite(self, position: int, received_at: int, payload: str) -> None:
+        self._write.execute(
+            "UPDATE recsys_log SET received_at = %s, payload = %s WHERE position = %s",
+            (received_at, payload, position),
+        )
+
+    def _latest_stamp(self) -> int:
+        found = self._write.execute("SELECT max(received_at) FROM recsys_log").fetchone()
+        return int(found[0] or 0)
 
     def _renumber(self, after: int, by: int) -> int:
         self._write.execute("SET LOCAL statement_timeout = 0")

@@ -12,6 +12,8 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
+
 from recsys.data_schemas.errors import UsageError
 from recsys.data_schemas.log_record import (
     ERASED,
@@ -20,7 +22,7 @@ from recsys.data_schemas.log_record import (
     Tombstone,
     Write,
 )
-from recsys.storage.eventlog.log import EventLog, encode
+from recsys.storage.eventlog.log import EventLog, Longs, encode
 from recsys.storage.eventlog.standing import (
     ERASED_KEY,
     LogDamaged,
@@ -197,9 +199,10 @@ class SqliteLog(EventLog):
             (after, kind or ERASED, limit),
         )
 
-    def last_received_at(self) -> int:
-        rows = self._fetch("SELECT received_at FROM log ORDER BY position DESC LIMIT 1", ())
-        return int(rows[0][0]) if rows else 0
+    def stamps(self) -> tuple[Longs, Longs]:
+        rows = self._fetch("SELECT position, received_at FROM log ORDER BY position", ())
+        table = np.array(rows, np.int64).reshape(-1, 2)
+        return table[:, 0], table[:, 1]
 
     def _fetch(self, query: str, values: tuple[object, ...]) -> list[Any]:
         if self._damage is not None:
@@ -268,6 +271,19 @@ class SqliteLog(EventLog):
 
     def _set_key(self, position: int, key: str) -> None:
         self._write.execute("UPDATE log SET key = ? WHERE position = ?", (key, position))
+
+    def _payload(self, position: int) -> str:
+        query = "SELECT payload FROM log WHERE position = ?"
+        return str(self._write.execute(query, (position,)).fetchone()[0])
+
+    def _rewrite(self, position: int, received_at: int, payload: str) -> None:
+        self._write.execute(
+            "UPDATE log SET received_at = ?, payload = ? WHERE position = ?",
+            (received_at, payload, position),
+        )
+
+    def _latest_stamp(self) -> int:
+        return int(self._write.execute("SELECT max(received_at) FROM log").fetchone()[0] or 0)
 
     def _renumber(self, after: int, by: int) -> int:
         # Through negative numbers, so that no position is met twice on the way.

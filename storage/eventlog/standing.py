@@ -12,12 +12,13 @@ from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 from recsys.data_schemas.errors import RecsysError
-from recsys.data_schemas.log_record import LogMark
+from recsys.data_schemas.log_record import CLOCK_SPAN, LogMark
 
 IDENTITY: Final = "identity"
 SALT: Final = "salt"
 LAST_POSITION: Final = "last_position"
 REVISION: Final = "revision"
+LAST_STAMP: Final = "last_stamp"
 CONTINUES: Final = "continues"
 """Names in the log's table about itself."""
 ERASED_KEY: Final = "erased:"
@@ -45,6 +46,8 @@ class Standing(NamedTuple):
     """The greatest position among the records that are kept; 0 for none."""
     key: str | None
     """Key of the record at the position that was asked for; None where there is none."""
+    clock: int | None = None
+    """The store's own clock, µs; None where it has none."""
 
     @property
     def identity(self) -> str:
@@ -56,6 +59,11 @@ class Standing(NamedTuple):
         return max(self.end, int(self.about.get(LAST_POSITION, 0)))
 
     @property
+    def last_stamp(self) -> int:
+        """The latest time of receipt given so far, µs; 0 for none."""
+        return int(self.about.get(LAST_STAMP, 0))
+
+    @property
     def continues(self) -> dict[str, int]:
         """Logs that this one takes the place of on purpose: identity → last position there."""
         return {str(name): int(until) for name, until in json.loads(self.about[CONTINUES])}
@@ -63,6 +71,22 @@ class Standing(NamedTuple):
     def digest(self, key: str | None) -> str | None:
         """What a mark keeps of a record's key."""
         return None if key is None else digest(key, self.about[SALT])
+
+
+def require_possible(standing: Standing, latest: int) -> None:
+    """Nothing, where the store's clock is not far behind a stamp that is to be written.
+
+    Raises:
+        LogUnavailable: it is; one of the two clocks is wrong.
+    """
+    if standing.clock is not None and latest > standing.clock + CLOCK_SPAN:
+        raise LogUnavailable(
+            "this machine's clock is ahead of the log's store",
+            where="serving.log",
+            found=f"{(latest - standing.clock) // 1_000_000} s",
+            expected=f"at most {CLOCK_SPAN // 1_000_000} s",
+            fix="set the clocks right; nothing of this call was accepted",
+        )
 
 
 def digest(key: str, salt: str) -> str:
