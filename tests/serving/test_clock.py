@@ -104,7 +104,7 @@ def test_one_wrong_clock_does_not_stamp_what_comes_after(serve, tmp_path, monkey
     path, real = tmp_path / "log.sqlite", time.time_ns
 
     async def scenario():
-        async with serve(clock="wall") as (client, app):
+        async with serve(clock="wall") as (client, _):
             assert (await client.post("/v1/events", json=EVENT)).status_code == 200
             monkeypatch.setattr(time, "time_ns", lambda: real() + DAYS * 1000)
             answer = await client.post("/v1/events", json=EVENT)
