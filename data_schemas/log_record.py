@@ -13,6 +13,10 @@ FORGET: Final = "forget"
 ERASED: Final = "erased"
 """What is left of a forgotten user's record: its position and event_id, no payload. Never read."""
 
+CLOCK_SPAN: Final = 300 * 1_000_000
+"""µs by which clocks may disagree (assumed: clocks kept by NTP are within seconds); beyond, one of
+them is wrong, and nothing is stamped."""
+
 KNOWN_POSITION: Final = "known_position"
 """Log position up to which the state had been folded when a list was ranked."""
 
@@ -53,6 +57,17 @@ class Write(NamedTuple):
     key: str | None = None
     """Idempotency key: a second record with the same key is not written."""
     user_id: str | None = None
+
+
+class LogMark(NamedTuple):
+    """A place in a log by which it is known again: kept in snapshots and drained exports."""
+
+    identity: str
+    """Of the log; empty where it was not kept, and any log will do."""
+    position: int
+    """Records up to it were read; at or below 0 none was."""
+    witness: str | None = None
+    """Digest of the key of the record at the position; None where it has none."""
 
 
 class Entry(NamedTuple):

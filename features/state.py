@@ -34,7 +34,7 @@ from recsys.data_schemas.columns import (
     VALUE,
 )
 from recsys.data_schemas.errors import RecsysError
-from recsys.data_schemas.log_record import LogRecord
+from recsys.data_schemas.log_record import LogMark, LogRecord
 from recsys.data_schemas.meaning import DEFAULT_RATINGS, DEFAULT_TYPES, EventMeaning
 from recsys.features.catalogue import Catalogue
 from recsys.features.counters import CounterTable, Kinds
@@ -98,6 +98,7 @@ class OnlineState:
         events: History,
         tables: Mapping[str, CounterTable],
         users: UserTable | None,
+        log_mark: LogMark | None = None,
     ) -> None:
         """Use `build` or `open`."""
         self.catalogue = catalogue
@@ -107,6 +108,8 @@ class OnlineState:
         self.windows_us = tuple(windows_us)
         self.log_position = log_position
         """Position of the last record folded; records at or before it are skipped."""
+        self.log_mark = log_mark or LogMark("", log_position)
+        """Of which log the snapshot holds how much; stays as it is while records are folded."""
         self.users = users
         self.skipped = {"unknown_item": 0, "malformed": 0}
         """Records that could not be used, by reason."""
@@ -339,11 +342,13 @@ class OnlineState:
         users: UserTable | None = None,
         meaning: EventMeaning | None = None,
         impressions: Impressions | None = None,
+        log_mark: LogMark | None = None,
     ) -> "OnlineState":
         """A state that holds all of `interactions` (and `impressions`).
 
         Args:
             log_position: records up to it are in the tables already; -1 for none.
+            log_mark: by what the log of that position is known again.
             meaning: weights and grades of events that come later; the defaults when absent.
 
         Raises:
@@ -364,6 +369,7 @@ class OnlineState:
             events,
             _count_all(interactions, impressions, catalogue, bucket_us),
             users,
+            log_mark,
         )
 
     def save(self, folder: Path) -> None:
@@ -393,10 +399,16 @@ class OnlineState:
                 "bucket_us": self.bucket_us,
                 "windows_us": list(self.windows_us),
                 "log_position": self.log_position,
+                "log": [self.log_mark.identity, self._witness()],
                 "skipped": self.skipped,
                 "no_attributes": sorted(self._overlay.forgotten),
             },
         )
+
+    def _witness(self) -> str | None:
+        """What is known of the log's record at the position; nothing after further ones."""
+        mark = self.log_mark
+        return mark.witness if mark.position == self.log_position else None
 
     def _sizes(self) -> dict[str, tuple[int, int]]:
         kinds, catalogue = len(self.kinds), self.catalogue
@@ -469,6 +481,7 @@ class OnlineState:
             History(*map(arrays.__getitem__, map("history.{}".format, _HISTORY))),
             {name: CounterTable.open(folder, f"counters.{name}") for name in ENTITIES},
             UserTable.open(folder),
+            _mark(meta),
         )
         state.skipped = dict(meta["skipped"])
         state._overlay.forgotten = set(meta["no_attributes"])
@@ -480,6 +493,12 @@ def _meaning(meta: Mapping[str, Any]) -> EventMeaning:
     types = {name: (weight, grade) for name, (weight, grade) in meta["types"].items()}
     ratings = meta.get("ratings", DEFAULT_RATINGS)
     return EventMeaning(types, {n: None if s is None else (s[0], s[1]) for n, s in ratings.items()})
+
+
+def _mark(meta: Mapping[str, Any]) -> LogMark:
+    """Of which log a snapshot holds how much; those of earlier versions did not say which."""
+    identity, witness = meta.get("log") or ("", None)
+    return LogMark(identity, meta["log_position"], witness)
 
 
 class _Pending:

@@ -4,7 +4,7 @@ import html
 import json
 import re
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,17 +13,12 @@ from typing import TYPE_CHECKING, Any
 from recsys.data_schemas import columns as c
 from recsys.data_schemas.config import RecsysConfig
 from recsys.data_schemas.errors import UsageError
-from recsys.storage.files import (
-    PART,
-    explain_disk_full,
-    human_bytes,
-    sync_path,
-    write_json,
-)
+from recsys.storage.files import PART, human_bytes, write_json
 from recsys.storage.registry import Registry
 from recsys.storage.registry.version_tags import STALE_TAG
 from recsys.storage.stages.runner import MARKER
 from recsys.storage.tombstones import write_tombstone
+from recsys.storage.user_rows import holds_user, without_users
 from recsys.storage.workspace import SIMULATION_PLAN, STATE_MARKER, Workspace, remove
 
 if TYPE_CHECKING:
@@ -192,7 +187,7 @@ def _from_stages(workspace: Workspace, receipt: Receipt) -> None:
     halves = [p for p in workspace.stages.glob("*/*") if p.name.endswith(PART)]
     freed, names = sum(remove(half) for half in halves), {half.parent.name for half in halves}
     files = workspace.stages.rglob("*.parquet")
-    if not any(_holds_user(file, receipt.user_id) for file in files):
+    if not any(holds_user(file, receipt.user_id) for file in files):
         what = f"{len(halves)} half-written outputs, whose rows cannot be told"
         receipt.add("stages/", what if halves else "nothing was there")
         return
@@ -221,52 +216,12 @@ def _personal(output: Path) -> bool:
 
 
 def _from_tables(workspace: Workspace, receipt: Receipt) -> None:
-    """Rewrite tables and quarantine below `tables/` without the person's rows."""
+    """Rewrite tables and quarantine, and what former logs left, without the person's rows."""
     rows = 0
-    for file in sorted(workspace.tables.rglob("*.parquet")):
-        rows += _without_user(file, receipt.user_id)
+    left = workspace.adopted.glob("*.parquet")
+    for file in [*sorted(workspace.tables.rglob("*.parquet")), *sorted(left)]:
+        rows += without_users(file, [receipt.user_id])
     receipt.add("tables/ and quarantine", f"{rows} rows" if rows else "nothing was there")
-
-
-def _holds_user(file: Path, user_id: str) -> bool:
-    """Whether a Parquet file has a row of a user."""
-    import pyarrow as pa
-    import pyarrow.dataset as ds
-
-    table = ds.dataset(file, format="parquet")
-    if c.USER_ID not in table.schema.names:
-        return False
-    mine = ds.field(c.USER_ID).cast(pa.string()) == user_id
-    return bool(table.count_rows(filter=mine))
-
-
-def _without_user(file: Path, user_id: str) -> int:
-    """Rewrite a Parquet file without a user's rows; returns how many there were."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-    import pyarrow.parquet as pq
-
-    if c.USER_ID not in pq.read_schema(file).names:
-        return 0
-    table = pq.read_table(file)
-    mine = pc.fill_null(pc.equal(pc.cast(table[c.USER_ID], pa.string()), user_id), False)
-    count = int(pc.sum(mine).as_py() or 0)
-    if count:
-        with _rewritten(file) as aside:
-            pq.write_table(table.filter(pc.invert(mine)), aside)
-    return count
-
-
-@contextmanager
-def _rewritten(file: Path) -> Iterator[Path]:
-    aside = file.with_name(f".{file.name}{PART}")
-    with explain_disk_full(file):
-        try:
-            yield aside
-            sync_path(aside)
-            aside.replace(file)
-        finally:
-            aside.unlink(missing_ok=True)
 
 
 def _from_reports(workspace: Workspace, receipt: Receipt) -> None:
@@ -278,7 +233,7 @@ def _from_reports(workspace: Workspace, receipt: Receipt) -> None:
     removed = []
     for file in _report_files(workspace):
         if file.suffix == ".parquet":
-            if _without_user(file, receipt.user_id):
+            if without_users(file, [receipt.user_id]):
                 removed.append(file)
         elif not receipt.user_id.isdecimal() and _names(file, receipt.user_id):
             file.unlink()

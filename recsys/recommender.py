@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from recsys.data_schemas import columns as c
 from recsys.data_schemas.errors import RecsysError, UsageError
-from recsys.data_schemas.log_record import LogRecord
+from recsys.data_schemas.log_record import LogMark, LogRecord
 from recsys.encoder.index import open_index
 from recsys.encoder.tower import InterestSource
 from recsys.explain import Explainer
@@ -103,6 +103,11 @@ class LoadedRelease:
     def log_position(self) -> int:
         """Position of the last log record folded in."""
         return self.state.log_position
+
+    @property
+    def log_mark(self) -> LogMark:
+        """Of which log the snapshot that was opened holds how much."""
+        return self.state.log_mark
 
     @property
     def moment(self) -> int:

@@ -36,7 +36,7 @@ from recsys.serving.ranking import Ranking
 from recsys.serving.released_model import EngineProvider
 from recsys.serving.routes import OPERATIONS
 from recsys.serving.settings import ServiceSettings
-from recsys.storage.eventlog import EventLog, ImpressionBuffer
+from recsys.storage.eventlog import EventLog, ImpressionBuffer, LogUnavailable
 
 Handler = Callable[[Request], Awaitable[Response]]
 SLOW_SECONDS = 1.0
@@ -109,8 +109,9 @@ class App:
         settings = self.settings
         tracing.configure()
         self._log = await asyncio.to_thread(self._open_log)
+        await asyncio.to_thread(self._verify_log)
         self._clock = Clock(frozen=settings.clock == "end_of_data")
-        self._clock.observe(await asyncio.to_thread(self._log.last_received_at))
+        self._clock.observe_log(*await asyncio.to_thread(self._log_clocks))
         self._impressions = ImpressionBuffer(self._log, on_error=_impressions_kept)
         self.versions = Versions(self._provider, self._log, self._clock, settings)
         ranking = Ranking(self.versions, self._impressions, settings)
@@ -134,6 +135,17 @@ class App:
         ]
         if self.joins:
             await self._until_ready(JOIN_SECONDS)
+
+    def _log_clocks(self) -> tuple[int, int | None]:
+        return (0, None) if self._log.trouble is not None else self._log.clocks()
+
+    def _verify_log(self) -> None:
+        """A damaged log is found now, not by the call whose page it is; the service answers on."""
+        try:
+            self._log.verify()
+        except LogUnavailable as error:
+            metrics.LOG_ERRORS.inc()
+            log("error", "log_refused", reason=error.what, found=error.found)
 
     async def _until_ready(self, seconds: float) -> None:
         end = time.monotonic() + seconds

@@ -13,7 +13,7 @@ from recsys.serving import telemetry as metrics
 from recsys.serving.clock import Clock
 from recsys.serving.logs import log
 from recsys.serving.released_model import Encoding, ReleasedModel
-from recsys.storage.eventlog import EventLog, LogRecord
+from recsys.storage.eventlog import EventLog, LogRecord, LogUnavailable
 
 BATCH = 1000
 """Records folded before the event loop gets a turn (assumed; a fold of one is microseconds)."""
@@ -32,7 +32,11 @@ class Live:
 
 
 class Follower:
-    """Brings engines up to the log's end, on the event loop, in position order."""
+    """Brings engines up to the log's end, on the event loop, in position order.
+
+    A log that is not the one that was read before is not followed: what it holds does not belong to
+    the state, and what is missing there must not look as if it had never happened.
+    """
 
     def __init__(self, log: EventLog, clock: Clock, engines: Callable[[], Iterable[Live]]) -> None:
         self._log, self._clock, self._engines = log, clock, engines
@@ -49,7 +53,7 @@ class Follower:
                 behind = min((live.position for live in engines), default=0)
                 if not engines or (until is not None and behind >= until):
                     return
-                records = await asyncio.to_thread(self._log.read, behind, BATCH)
+                records = await asyncio.to_thread(self._read, behind)
                 if not records:
                     metrics.STATE_LAG.set(0)
                     return
@@ -60,6 +64,27 @@ class Follower:
                     metrics.STATE_LAG.set(0)
                     return
                 await asyncio.sleep(0)
+
+    def _read(self, after: int) -> list[LogRecord]:
+        if self._log.trouble is not None:
+            self._log.check()
+        return self._log.read(after, BATCH)
+
+    async def expect(self, engine: ReleasedModel) -> None:
+        """Hold the log to what a release's snapshot holds of it; where it does not, the service
+        answers and is not ready."""
+        mark = getattr(engine, "log_mark", None)
+        if mark is None:
+            return
+        try:
+            await asyncio.to_thread(self._log.expect, mark)
+        except LogUnavailable as error:
+            self._refused(error)
+
+    def _refused(self, error: LogUnavailable) -> None:
+        metrics.LOG_ERRORS.inc()
+        metrics.LOG_REFUSED.set(self._log.trouble is not None)
+        log("error", "log_refused", reason=error.what, found=error.found, expected=error.expected)
 
     async def encode_new(self) -> None:
         """Have the texts of posted items encoded, a few at a time, so that recall finds them by text."""
@@ -83,7 +108,13 @@ class Follower:
         while True:
             await asyncio.sleep(seconds)
             try:
+                await asyncio.to_thread(self._log.check)
+                self._clock.observe_log(*await asyncio.to_thread(self._log.clocks))
                 await self.catch_up()
+                metrics.LOG_REFUSED.set(self._clock.trouble is not None)
+            except LogUnavailable as error:
+                metrics.STATE_LAG.set(float("nan"))
+                self._refused(error)
             except Exception as error:
                 metrics.LOG_ERRORS.inc()
                 metrics.STATE_LAG.set(float("nan"))

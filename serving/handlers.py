@@ -11,6 +11,7 @@ import msgspec
 
 from recsys.data_schemas import api
 from recsys.data_schemas import columns as c
+from recsys.data_schemas.errors import RecsysError
 from recsys.serving import openapi
 from recsys.serving import telemetry as metrics
 from recsys.serving.asgi import Request, Response, invalid
@@ -36,6 +37,7 @@ from recsys.storage.eventlog import (
     Entry,
     EventLog,
     ImpressionBuffer,
+    LogDamaged,
     LogUnavailable,
 )
 from recsys.storage.eventlog.log import event_write, item_write
@@ -178,7 +180,7 @@ class Handlers:
         require_times(
             times_of(events, "$") if isinstance(body, list) else [("$.timestamp", body.timestamp)]
         )
-        now = self._clock.now()
+        now = self._stamp()
         rows = [self._event(event, now) for event in events]
         writes = [event_write(row) for row in rows]
         entries = await self._durable(lambda: self._log.submit(writes))
@@ -226,7 +228,7 @@ class Handlers:
             raise Problem(
                 409, f"Item {item_id!r} is new, so it needs a title.", [("$.title", "missing")]
             )
-        now = self._clock.now()
+        now = self._stamp()
         base = _known(known) if known else {c.CREATED_AT: now, c.AVAILABLE: True}
         columns = _columns(item_id, body)
         require_attributes(champion, body.attributes or {})
@@ -236,6 +238,18 @@ class Handlers:
         )
         await self._fold(entries)
         return Response.of(api.ItemAnswer(item_id=item_id, position=entries[0].position))
+
+    def _stamp(self) -> int:
+        """The time of receipt of what is to be kept.
+
+        Raises:
+            Problem: the clocks disagree, so that it would be wrong (503).
+        """
+        trouble = self._clock.trouble
+        if trouble is not None:
+            metrics.EVENTS.labels(outcome="refused").inc()
+            raise unavailable(f"{trouble}; nothing of this call was accepted.", 10)
+        return self._clock.now()
 
     async def _durable(self, submit: Callable[[], "Future[list[Entry]]"]) -> list[Entry]:
         """Wait for the commit.
@@ -251,9 +265,15 @@ class Handlers:
             raise unavailable(f"{error.what}; nothing of this call was accepted.", 2) from None
 
     async def _fold(self, entries: Iterable[Entry]) -> None:
-        """See the writes in this worker's state; they are durable whether that works or not."""
+        """See the writes in this worker's state; they are durable whether that works or not.
+
+        Raises:
+            Problem: the log turned out to be damaged (503); what was written there may be lost.
+        """
         try:
             await self._versions.follower.catch_up(max(entry.position for entry in entries))
+        except LogDamaged as error:
+            raise unavailable(f"{error.what}; repeat the call with the same event_id.", 2) from None
         except LogUnavailable as error:
             metrics.LOG_ERRORS.inc()
             log("error", "own_write_not_folded", error=error.what)
@@ -317,7 +337,7 @@ class Handlers:
         request.query(frozenset())
         self._versions.champion()
         self._impressions.forget_user(user_id, c.USER_ID)
-        now = self._clock.now()
+        now = self._stamp()
         entries = await self._durable(lambda: self._log.submit_forget(user_id, now))
         await self._fold(entries)
         return Response.of(api.Forgotten(user_id=user_id, position=entries[0].position))
@@ -343,6 +363,10 @@ class Handlers:
             return Response.of(api.Health(status="draining", reason="shutting down"), 503)
         if not self._versions.ready:
             return Response.of(api.Health(status="starting", reason="no model is loaded"), 503)
+        trouble = self._log.trouble
+        reason = self._clock.trouble if trouble is None else _plainly(trouble)
+        if reason is not None:
+            return Response.of(api.Health(status="refusing", reason=reason), 503)
         version = self._versions.champion().version
         return Response.of(api.Health(status="ready", model_version=version))
 
@@ -359,6 +383,13 @@ class Handlers:
         request.query(frozenset())
         settings = self._settings
         return await request.json(decoder, settings.max_body_bytes, settings.body_timeout)
+
+
+def _plainly(error: RecsysError) -> str:
+    """A problem in one line, without places."""
+    facts = {"found": error.found, "expected": error.expected}
+    said = [f"{name} {fact}" for name, fact in facts.items() if fact is not None]
+    return "; ".join([error.what, *said])
 
 
 def _whole_number(value: float, name: str) -> int:

@@ -21,7 +21,7 @@ from recsys.serving.logs import log
 from recsys.serving.problems import Problem, unavailable
 from recsys.serving.released_model import EngineProvider, RankingQuery, ReleasedModel
 from recsys.serving.settings import ServiceSettings
-from recsys.storage.eventlog import EventLog
+from recsys.storage.eventlog import EventLog, LogUnavailable
 
 RETRY_SECONDS = 30.0
 """Before a champion that failed to load is tried again."""
@@ -178,9 +178,17 @@ class Versions:
         started = time.monotonic()
         engine, cold = await asyncio.to_thread(self._load, version)
         live = Live(engine, engine.log_position, cold)
-        await self.follower.catch_up(joining=live)
+        await self.follower.expect(engine)
+        await self._joined(live)
         log("info", "opened", version=engine.version, seconds=round(time.monotonic() - started, 2))
         return live
+
+    async def _joined(self, live: Live) -> None:
+        """Bring an engine to the log's end; where the log is refused, it serves as it is."""
+        try:
+            await self.follower.catch_up(joining=live)
+        except LogUnavailable as error:
+            log("error", "log_not_read", reason=error.what)
 
     def _load(self, version: str | None) -> tuple[ReleasedModel, list[str]]:
         """Open and warm; the list of a new user is kept for bad times."""

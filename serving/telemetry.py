@@ -57,6 +57,12 @@ STATE_LAG = Gauge(
     multiprocess_mode="livemax",
     registry=_registry,
 )
+LOG_REFUSED = Gauge(
+    "recsys_log_refused",
+    "1 while nothing is accepted: the log was replaced, is damaged, or its clock is wrong",
+    multiprocess_mode="livemax",
+    registry=_registry,
+)
 LOG_ERRORS = Counter("recsys_log_errors", "Failed reads or writes of the log", registry=_registry)
 SWAPS = Counter("recsys_swaps", "Champions put into service", registry=_registry)
 MODEL = Gauge(

@@ -203,6 +203,11 @@ class Workspace:
         return self.path / "forgotten.json"
 
     @property
+    def adopted(self) -> Path:
+        """What was drained of logs that the one in use took the place of."""
+        return self.path / "log" / "adopted"
+
+    @property
     def simulation(self) -> Path:
         """The backtest's own workspace."""
         return self.path / "backtest"

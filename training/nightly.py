@@ -86,8 +86,7 @@ def _run(night: Night, registry: Registry) -> NightResult:
     masked = masked_items.make_masked_lists(night, data, encoded, recipe, rankers)
 
     released = release.refit(night, data, encoded, recipe)
-    position = drained.facts["until"] if drained else -1
-    state = release.snapshot(night, data, position)
+    state = release.snapshot(night, data, read_data.mark_of(drained))
     assert test_rows is not None
     bundle = release.bundle(night, data, encoded, recipe, test_rows, rankers, released, state)
     if night.runner.dry_run:

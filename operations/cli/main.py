@@ -29,6 +29,7 @@ ROOMS = (
     "model_commands",
     "feature_commands",
     "serve_commands",
+    "log_commands",
     "forget",
     "doctor",
 )

@@ -10,12 +10,14 @@ from recsys.data_schemas.log_record import (
     IMPRESSION,
     ITEM,
     Entry,
+    LogMark,
     LogRecord,
 )
 from recsys.storage.eventlog.buffer import ImpressionBuffer
 from recsys.storage.eventlog.drain import export
-from recsys.storage.eventlog.log import EventLog, LogUnavailable
+from recsys.storage.eventlog.log import EventLog
 from recsys.storage.eventlog.open_log import log_address, never_written, open_log
+from recsys.storage.eventlog.standing import LogDamaged, LogReplaced, LogUnavailable
 
 __all__ = [
     "EVENT",
@@ -25,7 +27,10 @@ __all__ = [
     "Entry",
     "EventLog",
     "ImpressionBuffer",
+    "LogDamaged",
+    "LogMark",
     "LogRecord",
+    "LogReplaced",
     "LogUnavailable",
     "export",
     "log_address",

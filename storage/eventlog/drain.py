@@ -23,6 +23,7 @@ from recsys.data_schemas.log_record import (
     LogRecord,
     Tombstone,
 )
+from recsys.storage.eventlog.known import Adopted
 from recsys.storage.eventlog.log import EventLog
 
 CHUNK = 20_000
@@ -73,11 +74,15 @@ _ITEM_TYPES: Mapping[str, Any] = {
 }
 
 
-def export(log: EventLog, after: int, until: int, out_dir: Path) -> dict[str, int]:
+def export(
+    log: EventLog, after: int, until: int, out_dir: Path, earlier: Adopted | None = None
+) -> dict[str, int]:
     """Write the records with after < position ≤ until as Parquet tables.
 
+    With `earlier`, what former logs left comes first, and of this one what lies behind it.
     Gives the number of rows by table: events, items, impressions, forgets.
     """
+    after = max(after, earlier.until) if earlier else after
     out_dir.mkdir(parents=True, exist_ok=True)
     tables = {
         "events": (EVENT, _EVENTS),
@@ -89,6 +94,11 @@ def export(log: EventLog, after: int, until: int, out_dir: Path) -> dict[str, in
     }
     items: list[dict[str, Any]] = []
     try:
+        for kind, rows in _left(earlier, {kind: name for name, (kind, _) in tables.items()}):
+            if kind == ITEM:
+                items += rows
+            else:
+                sinks[kind].write(rows)
         for chunk in _without_late_lists(_chunks(log, after, until)):
             for kind, sink in sinks.items():
                 sink.write([_row(record) for record in chunk if record.kind == kind])
@@ -108,6 +118,23 @@ def export(log: EventLog, after: int, until: int, out_dir: Path) -> dict[str, in
         "impressions": sinks[IMPRESSION].rows,
         "forgets": sinks[FORGET].rows,
     }
+
+
+def _left(
+    earlier: Adopted | None, names: Mapping[str, str]
+) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """(kind, rows) of what former logs left; times stay times, which the sinks take as they are."""
+    if earlier is None:
+        return
+    for kind, name in {**names, ITEM: "items"}.items():
+        file = earlier.folder / f"{name}.parquet"
+        if file.exists():
+            for batch in pq.ParquetFile(file).iter_batches(CHUNK):
+                yield kind, [_present(row) for row in batch.to_pylist()]
+
+
+def _present(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in row.items() if value is not None}
 
 
 def _chunks(log: EventLog, after: int, until: int) -> Iterator[list[LogRecord]]:

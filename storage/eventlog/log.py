@@ -5,27 +5,47 @@ one transaction and commits once, so concurrent requests share one fsync. A call
 completes only after the commit: what was answered is durable.
 """
 
+import json
 import threading
 import time
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from typing import Any, NamedTuple, Self, cast
+from typing import Any, Final, NamedTuple, Self, TypeVar, cast
+from uuid import uuid4
 
 import msgspec
+import numpy as np
+import numpy.typing as npt
 
 from recsys.data_schemas import columns as c
-from recsys.data_schemas.errors import RecsysError
 from recsys.data_schemas.log_record import (
     EVENT,
     FORGET,
     IMPRESSION,
     ITEM,
     Entry,
+    LogMark,
     LogRecord,
     Tombstone,
     Write,
+)
+from recsys.storage.eventlog.standing import (
+    CONTINUES,
+    ERASED_KEY,
+    IDENTITY,
+    LAST_POSITION,
+    LAST_STAMP,
+    REVISION,
+    SALT,
+    LogDamaged,
+    LogReplaced,
+    LogUnavailable,
+    Standing,
+    digest,
+    require_continued,
+    require_possible,
 )
 
 MAX_GROUP = 4096
@@ -34,10 +54,10 @@ ATTEMPT_SECONDS = 2.0
 """How long a write is retried against an unreachable store before its caller is told."""
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(dict).decode
-
-
-class LogUnavailable(RecsysError):
-    """The store behind the log does not answer; nothing of the call was accepted."""
+_NOTHING_READ: Final = LogMark("", 0)
+T = TypeVar("T")
+Longs = npt.NDArray[np.int64]
+Moved = Callable[[int, dict[str, Any]], tuple[int, dict[str, Any]]]
 
 
 class _Job(NamedTuple):
@@ -73,6 +93,12 @@ class EventLog(ABC):
         self._jobs: deque[_Job] = deque()
         self._wake = threading.Condition()
         self._closed = False
+        self._seen = _NOTHING_READ
+        self._unmet: LogMark | None = None
+        self._seeing = threading.Lock()
+        self._identity = self._salt = ""
+        self.trouble: LogUnavailable | None = None
+        """Why nothing is accepted now: the log was replaced, or is damaged."""
         self._writer = threading.Thread(target=self._write_loop, name="log-writer", daemon=True)
 
     # writing
@@ -114,20 +140,172 @@ class EventLog(ABC):
 
     # reading
 
-    @abstractmethod
     def read(self, after: int, limit: int = 1000) -> list[LogRecord]:
         """At most `limit` records with position > `after`, in order.
 
         A record once read never gets a predecessor: what is visible is complete up to its end.
-        """
 
-    @abstractmethod
+        Raises:
+            LogUnavailable: the store does not answer, or is damaged.
+        """
+        rows = self._rows(after, limit)
+        if rows:
+            position, _, _, _, key = rows[-1]
+            self._saw(position, key)
+        return [LogRecord(p, kind, decode(payload), at) for p, kind, payload, at, _ in rows]
+
+    def tombstones(self) -> list[LogRecord]:
+        """The records of all persons who asked to be forgotten, in order."""
+        rows = self._rows(0, 1 << 62, FORGET)
+        return [LogRecord(p, kind, decode(payload), at) for p, kind, payload, at, _ in rows]
+
     def last_position(self) -> int:
         """The greatest position given so far; 0 for an empty log."""
+        return self._standing(0).last_position
+
+    def last_received_at(self) -> int:
+        """The latest `received_at` given so far, µs; 0 for an empty log."""
+        return self._standing(0).last_stamp
+
+    def clocks(self) -> tuple[int, int | None]:
+        """(latest stamp given so far, the store's own clock or None where it has none), µs."""
+        standing = self._standing(0)
+        return standing.last_stamp, standing.clock
 
     @abstractmethod
-    def last_received_at(self) -> int:
-        """`received_at` of the last record, µs; 0 for an empty log."""
+    def stamps(self) -> tuple[Longs, Longs]:
+        """(positions, times of receipt) of all records, erased ones too: int64[n] each."""
+
+    def restamp(self, positions: Sequence[int], moved: Moved, latest: int) -> None:
+        """Change times of receipt, and times in payloads.
+
+        Args:
+            positions: the records to change.
+            moved: gives (time of receipt, payload) of a record from its position and payload.
+            latest: the latest stamp of the whole log afterwards, µs.
+        """
+
+        def run() -> None:
+            standing = self._standing(0, writing=True)
+            for position in positions:
+                received_at, payload = moved(position, decode(self._payload(position)))
+                self._rewrite(position, received_at, encode(payload))
+            self._set_about(LAST_STAMP, str(latest))
+            self._set_about(REVISION, str(int(standing.about.get(REVISION, 0)) + 1))
+
+        self._transaction(run)
+
+    # the same log as before
+
+    @property
+    def identity(self) -> str:
+        """The log's own, as it was when it was opened."""
+        return self._identity
+
+    def revision(self) -> int:
+        """How often records that were written have been changed since (erased, restamped)."""
+        return int(self._standing(0).about.get(REVISION, 0))
+
+    def mark(self, position: int | None = None) -> LogMark:
+        """By what a position (the last one when absent) is known again."""
+        at = self.last_position() if position is None else position
+        standing = self._standing(at)
+        return LogMark(standing.identity, at, standing.digest(standing.key))
+
+    def expect(self, mark: LogMark) -> None:
+        """From now on nothing is accepted unless the log continues what was read up to a mark.
+
+        Raises:
+            LogReplaced: it does not now.
+        """
+        with self._seeing:
+            self._unmet = mark
+        self.check()
+
+    def check(self) -> None:
+        """See that the log is whole as far as is known, and continues what was read from it.
+
+        Raises:
+            LogUnavailable: it does not, or the store does not answer. `trouble` tells of what
+                does not pass by itself.
+        """
+        self._require_continued(writing=False)
+        self.trouble = None
+
+    def _require_continued(self, *, writing: bool) -> Standing:
+        """What the log says of itself, where it continues what was read; `writing` within a
+        transaction.
+
+        Raises:
+            LogReplaced: it does not.
+        """
+        with self._seeing:
+            unmet, seen = self._unmet, self._seen
+        try:
+            if unmet is not None:
+                self._follow(self._standing(unmet.position, writing=writing), unmet)
+            standing = self._standing(seen.position, writing=writing)
+            self._follow(standing, seen)
+        except (LogReplaced, LogDamaged) as error:
+            self.trouble = error
+            raise
+        with self._seeing:
+            self._unmet = None if self._unmet == unmet else self._unmet
+            if unmet is not None and unmet.position > self._seen.position:
+                self._seen = unmet
+        return standing
+
+    def _follow(self, standing: Standing, read: LogMark) -> None:
+        """Go on with a log that continues what was read; refuse any other."""
+        if standing.identity != self._identity and not read.identity:
+            read = read._replace(identity=self._identity)
+        require_continued(standing, read)
+        self._identity, self._salt = standing.identity, standing.about[SALT]
+
+    def _saw(self, position: int, key: str | None) -> None:
+        with self._seeing:
+            if position > self._seen.position:
+                witness = None if key is None else digest(key, self._salt)
+                self._seen = LogMark(self._identity, position, witness)
+
+    def take_over(self, shared: int, until: int, former: Mapping[str, int]) -> int:
+        """Become the continuation of another log that ended at `until`.
+
+        Args:
+            shared: records up to it are those of the other log; all others are numbered anew,
+                behind `until`.
+            former: identities of the log that was read so far, with the last position there.
+
+        Returns:
+            How many records were numbered anew.
+        """
+
+        def run() -> int:
+            standing = self._standing(0, writing=True)
+            moved = self._renumber(shared, until - shared) if until > shared else 0
+            last = max(until, standing.end + (until - shared if moved else 0))
+            self._count_from(last)
+            continued = {**standing.continues, **former}
+            self._set_about(CONTINUES, json.dumps(sorted(continued.items())))
+            self._set_about(LAST_POSITION, str(last))
+            self._set_about(REVISION, str(int(standing.about.get(REVISION, 0)) + 1))
+            self._identity = uuid4().hex
+            self._set_about(IDENTITY, self._identity)
+            return moved
+
+        with self._seeing:
+            self._seen, self._unmet = _NOTHING_READ, None
+        moved = self._transaction(run)
+        self.trouble = None
+        return moved
+
+    @abstractmethod
+    def verify(self) -> None:
+        """See that the store is not damaged; may read it whole, which takes seconds.
+
+        Raises:
+            LogDamaged: it is.
+        """
 
     def close(self) -> None:
         """Commit what waits, then release the store."""
@@ -147,12 +325,56 @@ class EventLog(ABC):
     # what an implementation gives
 
     @abstractmethod
-    def _commit(self, writes: Sequence[Write]) -> list[Entry]:
-        """Write in one durable transaction, or raise and write nothing."""
+    def _rows(
+        self, after: int, limit: int, kind: str | None = None
+    ) -> list[tuple[int, str, str, int, str | None]]:
+        """(position, kind, payload, received_at, key) of records that are not erased."""
 
     @abstractmethod
-    def _erase(self, user_id: str, received_at: int) -> Entry:
-        """Empty a user's records and append the tombstone in one durable transaction."""
+    def _standing(self, position: int, *, writing: bool = False) -> Standing:
+        """What the log says of itself; `writing` within a transaction."""
+
+    @abstractmethod
+    def _set_about(self, name: str, value: str) -> None:
+        """Change an entry of the log's table about itself, within a transaction."""
+
+    @abstractmethod
+    def _transaction(self, run: Callable[[], T]) -> T:
+        """Run in one durable transaction, or raise and write nothing.
+
+        Raises:
+            LogUnavailable: the store was taken away or is damaged; nothing was accepted.
+        """
+
+    @abstractmethod
+    def _empty(self, user_id: str | None) -> list[tuple[int, str | None]]:
+        """Take payload and person from all records of a user but tombstones, within a transaction;
+        (position, key) of erased records whose key is still the former one."""
+
+    @abstractmethod
+    def _payload(self, position: int) -> str:
+        """A record's payload as it is stored, within a transaction."""
+
+    @abstractmethod
+    def _rewrite(self, position: int, received_at: int, payload: str) -> None:
+        """Change a record, within a transaction."""
+
+    @abstractmethod
+    def _latest_stamp(self) -> int:
+        """The latest time of receipt of all records, within a transaction; reads them all."""
+
+    @abstractmethod
+    def _renumber(self, after: int, by: int) -> int:
+        """Add to the positions of all records behind one, within a transaction; how many there were.
+        The next record comes behind them all."""
+
+    @abstractmethod
+    def _count_from(self, position: int) -> None:
+        """Give the next record a later position than this, within a transaction."""
+
+    @abstractmethod
+    def _set_key(self, position: int, key: str) -> None:
+        """Give a record another key, within a transaction."""
 
     @abstractmethod
     def _is_transient(self, error: Exception) -> bool:
@@ -170,9 +392,72 @@ class EventLog(ABC):
     def _tombstone(self, user_id: str) -> Tombstone | None:
         """When a person was last forgotten; read within a transaction, so none is missed."""
 
-    def _insert_all(self, writes: Sequence[Write]) -> list[Entry]:
-        """Write records within a transaction, but lists of persons forgotten since."""
-        return [self._refused(write) or self._insert(write) for write in writes]
+    # transactions
+
+    def _commit(self, writes: Sequence[Write]) -> list[Entry]:
+        """Write in one durable transaction, or raise and write nothing."""
+
+        def run() -> list[Entry]:
+            standing = self._require_continued(writing=True)
+            require_possible(standing, max((w.received_at for w in writes), default=0))
+            entries = [self._refused(write) or self._insert(write) for write in writes]
+            self._advance(standing, entries, writes)
+            return entries
+
+        entries = self._transaction(run)
+        fresh = [(e.position, w.key) for e, w in zip(entries, writes, strict=True) if e.fresh]
+        if fresh:
+            self._saw(*fresh[-1])
+        self.trouble = None
+        return entries
+
+    def _erase(self, user_id: str, received_at: int) -> Entry:
+        """Empty a user's records and append the tombstone in one durable transaction."""
+
+        def run() -> Entry:
+            standing = self._require_continued(writing=True)
+            for position, key in self._empty(user_id):
+                if key is not None:
+                    self._set_key(position, ERASED_KEY + digest(key, self._salt))
+            stone = forget_write(user_id, received_at)
+            entry = self._insert(stone)
+            self._advance(standing, [entry], [stone])
+            self._set_about(REVISION, str(int(standing.about.get(REVISION, 0)) + 1))
+            return entry
+
+        return self._transaction(run)
+
+    def _advance(
+        self, standing: Standing, entries: Sequence[Entry], writes: Sequence[Write]
+    ) -> None:
+        """Remember the last position given, for the time when its record is no longer kept, and the
+        latest stamp."""
+        given = [entry.position for entry in entries if entry.fresh]
+        if not given:
+            return
+        if min(given) <= standing.last_position:
+            raise LogReplaced(
+                "the log was replaced: it counts positions anew",
+                where="serving.log",
+                found=f"position {min(given)} given to a new record",
+                expected=f"a position after {standing.last_position}",
+                fix="run `recsys log adopt -c …`",
+            )
+        self._set_about(LAST_POSITION, str(max(given)))
+        latest = max(w.received_at for w, e in zip(writes, entries, strict=True) if e.fresh)
+        if latest > standing.last_stamp:
+            self._set_about(LAST_STAMP, str(latest))
+
+    def _introduce(self, about: Mapping[str, str]) -> None:
+        """Within the transaction that opens the log: give it an identity where it has none."""
+        made = {IDENTITY: uuid4().hex, SALT: uuid4().hex, REVISION: "0", CONTINUES: json.dumps([])}
+        if LAST_STAMP not in about:
+            made[LAST_STAMP] = str(self._latest_stamp())
+        for name, value in made.items():
+            if name not in about:
+                self._set_about(name, value)
+        whole = {**made, **about}
+        self._identity, self._salt = whole[IDENTITY], whole[SALT]
 
     def _refused(self, write: Write) -> Entry | None:
         """The entry of a list that is not written, because its person was forgotten since."""
@@ -245,7 +530,7 @@ class EventLog(ABC):
                     return [self._erase(*forget)]
                 return self._commit([write for job in group for write in job.writes])
             except Exception as error:
-                if not self._is_transient(error):
+                if isinstance(error, LogUnavailable) or not self._is_transient(error):
                     raise
                 if time.monotonic() + pause > deadline or self._closed:
                     raise LogUnavailable(
@@ -260,8 +545,6 @@ class EventLog(ABC):
 
 def event_write(event: Mapping[str, Any]) -> Write:
     """An event as a log write; it gets an event_id and a time of receipt where it has none."""
-    from uuid import uuid4
-
     payload = dict(event)
     payload.setdefault(c.EVENT_ID, None)
     if payload[c.EVENT_ID] is None:
@@ -274,7 +557,8 @@ def event_write(event: Mapping[str, Any]) -> Write:
 def item_write(item: Mapping[str, Any]) -> Write:
     """An item as a log write."""
     payload = dict(item)
-    return Write(ITEM, payload, int(payload.pop(c.RECEIVED_AT, None) or now_us()))
+    received_at = int(payload.pop(c.RECEIVED_AT, None) or now_us())
+    return Write(ITEM, payload, received_at, f"{ITEM}:{uuid4().hex}")
 
 
 def impression_write(shown: Mapping[str, Any]) -> Write:
@@ -287,4 +571,5 @@ def impression_write(shown: Mapping[str, Any]) -> Write:
 
 def forget_write(user_id: str, received_at: int) -> Write:
     """The tombstone of a forgotten user."""
-    return Write(FORGET, {c.USER_ID: user_id}, received_at, user_id=user_id)
+    key = f"{FORGET}:{uuid4().hex}"
+    return Write(FORGET, {c.USER_ID: user_id}, received_at, key, user_id)

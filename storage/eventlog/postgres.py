@@ -6,9 +6,10 @@ positions is the order of commits, as a follower needs it.
 """
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, TypeVar
 
+import numpy as np
 import psycopg
 
 from recsys.data_schemas.errors import RecsysError
@@ -16,16 +17,16 @@ from recsys.data_schemas.log_record import (
     ERASED,
     FORGET,
     Entry,
-    LogRecord,
     Tombstone,
     Write,
 )
-from recsys.storage.eventlog.log import (
-    EventLog,
+from recsys.storage.eventlog.log import EventLog, Longs, encode
+from recsys.storage.eventlog.standing import (
+    ERASED_KEY,
+    LogDamaged,
     LogUnavailable,
-    decode,
-    encode,
-    forget_write,
+    Standing,
+    digest,
 )
 
 LOCK = 0x7265_6373_7973
@@ -44,18 +45,26 @@ CREATE TABLE IF NOT EXISTS recsys_log (
     received_at BIGINT NOT NULL,
     payload TEXT NOT NULL
 );
+CREATE TABLE IF NOT EXISTS recsys_log_about (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE INDEX IF NOT EXISTS recsys_log_by_user ON recsys_log(user_id) WHERE user_id IS NOT NULL;
 CREATE INDEX IF NOT EXISTS recsys_log_forgotten ON recsys_log(user_id, position)
     WHERE kind = 'forget';
 """
 _INSERT = (
     "INSERT INTO recsys_log(kind, key, user_id, received_at, payload) "
-    "VALUES (%s, %s, %s, %s, %s) ON CONFLICT (key) DO NOTHING RETURNING position"
+    "SELECT %s, %s, %s, %s, %s WHERE NOT EXISTS (SELECT 1 FROM recsys_log WHERE key = %s) "
+    "ON CONFLICT (key) DO NOTHING RETURNING position"
 )
 _TOMBSTONE = (
     "SELECT position, received_at FROM recsys_log WHERE user_id = %s AND kind = 'forget' "
     "ORDER BY position DESC LIMIT 1"
 )
+_STANDING = (
+    "SELECT (SELECT json_object_agg(name, value) FROM recsys_log_about), "
+    "(SELECT max(position) FROM recsys_log), (SELECT key FROM recsys_log WHERE position = %s), "
+    "extract(epoch FROM clock_timestamp()) * 1000000"
+)
+_FORMER_KEY = f"kind = '{ERASED}' AND key IS NOT NULL AND key NOT LIKE '{ERASED_KEY}%%'"
 T = TypeVar("T")
 
 
@@ -73,6 +82,9 @@ class PostgresLog(EventLog):
             with connection.transaction():
                 connection.execute("SELECT pg_advisory_xact_lock(%s)", (LOCK,))
                 connection.execute(_SCHEMA)
+                self._write = connection
+                found = connection.execute("SELECT name, value FROM recsys_log_about")
+                self._introduce(dict(found.fetchall()))
         except psycopg.Error as error:
             raise LogUnavailable(
                 "the PostgreSQL log cannot be opened",
@@ -80,7 +92,6 @@ class PostgresLog(EventLog):
                 found=str(error).strip(),
                 fix="check the URI, the server and this role's right to create a table",
             ) from None
-        self._write = connection
         self._writer.start()
 
     def _connect(self) -> Any:
@@ -98,25 +109,33 @@ class PostgresLog(EventLog):
         connection.execute("SET statement_timeout = '10s'")
         return connection
 
+    def verify(self) -> None:
+        self._standing(0)
+
     # reading
 
-    def read(self, after: int, limit: int = 1000) -> list[LogRecord]:
-        rows = self._fetch(
-            "SELECT position, kind, payload, received_at FROM recsys_log "
-            "WHERE position > %s AND kind <> %s ORDER BY position LIMIT %s",
-            (after, ERASED, limit),
+    def _rows(
+        self, after: int, limit: int, kind: str | None = None
+    ) -> list[tuple[int, str, str, int, str | None]]:
+        which = "kind <> %s" if kind is None else "kind = %s"
+        return self._fetch(
+            "SELECT position, kind, payload, received_at, key FROM recsys_log "
+            f"WHERE position > %s AND {which} ORDER BY position LIMIT %s",
+            (after, kind or ERASED, limit),
         )
-        return [LogRecord(p, kind, decode(payload), at) for p, kind, payload, at in rows]
 
-    def last_position(self) -> int:
-        return self._scalar("SELECT max(position) FROM recsys_log")
+    def stamps(self) -> tuple[Longs, Longs]:
+        rows = self._fetch("SELECT position, received_at FROM recsys_log ORDER BY position", ())
+        table = np.array(rows, np.int64).reshape(-1, 2)
+        return table[:, 0], table[:, 1]
 
-    def last_received_at(self) -> int:
-        return self._scalar("SELECT received_at FROM recsys_log ORDER BY position DESC LIMIT 1")
-
-    def _scalar(self, query: str) -> int:
-        rows = self._fetch(query, ())
-        return int(rows[0][0]) if rows and rows[0][0] is not None else 0
+    def _standing(self, position: int, *, writing: bool = False) -> Standing:
+        if writing:
+            rows = self._write.execute(_STANDING, (position,)).fetchall()
+        else:
+            rows = self._fetch(_STANDING, (position,))
+        about, end, key, clock = rows[0]
+        return Standing(about or {}, int(end or 0), key, int(clock))
 
     def _fetch(self, query: str, values: tuple[object, ...]) -> list[Any]:
         with self._reading:
@@ -124,24 +143,24 @@ class PostgresLog(EventLog):
                 if self._read is None or self._read.closed:
                     self._read = self._connect()
                 return list(self._read.execute(query, values).fetchall())
-            except psycopg.OperationalError as error:
+            except psycopg.errors.DataCorrupted as error:
+                raise self._damaged(error) from error
+            except psycopg.Error as error:
                 self._drop("_read")
                 raise _unavailable(error) from error
 
     # writing
 
-    def _commit(self, writes: Sequence[Write]) -> list[Entry]:
-        return self._transaction(lambda: self._insert_all(writes))
-
     def _insert(self, write: Write) -> Entry:
+        erased = None if write.key is None else ERASED_KEY + digest(write.key, self._salt)
+        payload = encode(write.payload)
         row = self._write.execute(
-            _INSERT,
-            (write.kind, write.key, write.user_id, write.received_at, encode(write.payload)),
+            _INSERT, (write.kind, write.key, write.user_id, write.received_at, payload, erased)
         ).fetchone()
         if row is not None:
             return Entry(int(row[0]), True)
         found = self._write.execute(
-            "SELECT position FROM recsys_log WHERE key = %s", (write.key,)
+            "SELECT position FROM recsys_log WHERE key IN (%s, %s)", (write.key, erased)
         ).fetchone()
         return Entry(int(found[0]), False)
 
@@ -149,16 +168,57 @@ class PostgresLog(EventLog):
         found = self._write.execute(_TOMBSTONE, (user_id,)).fetchone()
         return None if found is None else Tombstone(*found)
 
-    def _erase(self, user_id: str, received_at: int) -> Entry:
-        def run() -> Entry:
-            self._write.execute(
-                "UPDATE recsys_log SET kind = %s, payload = '{}', user_id = NULL "
-                "WHERE user_id = %s AND kind <> %s",
-                (ERASED, user_id, FORGET),
-            )
-            return self._insert(forget_write(user_id, received_at))
+    def _empty(self, user_id: str | None) -> list[tuple[int, str | None]]:
+        self._write.execute(
+            "UPDATE recsys_log SET kind = %s, payload = '{}', user_id = NULL "
+            "WHERE user_id = %s AND kind <> %s",
+            (ERASED, user_id, FORGET),
+        )
+        query = f"SELECT position, key FROM recsys_log WHERE {_FORMER_KEY}"
+        return list(self._write.execute(query, ()).fetchall())
 
-        return self._transaction(run)
+    def _set_key(self, position: int, key: str) -> None:
+        self._write.execute("UPDATE recsys_log SET key = %s WHERE position = %s", (key, position))
+
+    def _payload(self, position: int) -> str:
+        query = "SELECT payload FROM recsys_log WHERE position = %s"
+        return str(self._write.execute(query, (position,)).fetchone()[0])
+
+    def _rewrite(self, position: int, received_at: int, payload: str) -> None:
+        self._write.execute(
+            "UPDATE recsys_log SET received_at = %s, payload = %s WHERE position = %s",
+            (received_at, payload, position),
+        )
+
+    def _latest_stamp(self) -> int:
+        found = self._write.execute("SELECT max(received_at) FROM recsys_log").fetchone()
+        return int(found[0] or 0)
+
+    def _renumber(self, after: int, by: int) -> int:
+        self._write.execute("SET LOCAL statement_timeout = 0")
+        column = "ALTER TABLE recsys_log ALTER COLUMN position SET GENERATED"
+        self._write.execute(f"{column} BY DEFAULT")
+        # Through negative numbers, so that no position is met twice on the way.
+        self._write.execute(
+            "UPDATE recsys_log SET position = -(position + %s) WHERE position > %s", (by, after)
+        )
+        moved = self._write.execute(
+            "UPDATE recsys_log SET position = -position WHERE position < 0"
+        ).rowcount
+        self._write.execute(f"{column} ALWAYS")
+        return int(moved)
+
+    def _count_from(self, position: int) -> None:
+        self._write.execute(
+            "SELECT setval(pg_get_serial_sequence('recsys_log', 'position'), %s)", (position,)
+        )
+
+    def _set_about(self, name: str, value: str) -> None:
+        self._write.execute(
+            "INSERT INTO recsys_log_about VALUES (%s, %s) "
+            "ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+            (name, value),
+        )
 
     def _transaction(self, run: Callable[[], T]) -> T:
         if self._write is None or self._write.closed:
@@ -167,9 +227,21 @@ class PostgresLog(EventLog):
             with self._write.transaction():
                 self._write.execute("SELECT pg_advisory_xact_lock(%s)", (LOCK,))
                 return run()
-        except psycopg.OperationalError:
+        except psycopg.errors.DataCorrupted as error:
+            raise self._damaged(error) from error
+        except psycopg.Error:
+            # Also of a server that became read-only: the name may lead to another one by now.
             self._drop("_write")
             raise
+
+    def _damaged(self, error: Exception) -> LogDamaged:
+        self.trouble = LogDamaged(
+            "the log's table is damaged",
+            where="serving.log",
+            found=str(error).strip().splitlines()[0],
+            fix="restore the database from a copy; nothing is accepted until then",
+        )
+        return self.trouble
 
     def _drop(self, name: str) -> None:
         """Forget a broken connection; the next use makes a new one."""
@@ -179,7 +251,8 @@ class PostgresLog(EventLog):
         setattr(self, name, None)
 
     def _is_transient(self, error: Exception) -> bool:
-        return isinstance(error, psycopg.OperationalError)
+        away = (psycopg.OperationalError, psycopg.InterfaceError)
+        return isinstance(error, (*away, psycopg.errors.ReadOnlySqlTransaction))
 
     def _release(self) -> None:
         self._drop("_write")

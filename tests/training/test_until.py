@@ -9,6 +9,7 @@ import pytest
 
 from recsys.data_schemas.config import load_config
 from recsys.data_schemas.errors import UsageError
+from recsys.data_schemas.log_record import LogMark
 from recsys.features.interactions import DAY
 from recsys.features.state import OnlineState
 from recsys.operations.cli.main import main
@@ -56,7 +57,7 @@ def test_the_state_holds_what_happened_after_the_date_too(config):
     until = moment("2026-01-10")
     assert data.interactions.time.max() < until
     assert data.windows.end <= until
-    state = OnlineState.open(release.snapshot(night, data, -1).path / "state")
+    state = OnlineState.open(release.snapshot(night, data, LogMark("", -1)).path / "state")
     assert len(state.history("u0", 2**62).item) == DAYS
     assert len(state.history("u0", until).item) == 9
     assert state.last_time() > until
@@ -67,7 +68,7 @@ def test_the_state_is_the_same_for_every_date(config):
     for date in ("2026-01-09", "2026-01-10", None):
         night = night_until(config, date)
         data = read_data.split(night, read_data.validate(night, None))
-        keys.add(release.snapshot(night, data, -1).key)
+        keys.add(release.snapshot(night, data, LogMark("", -1)).key)
     assert len(keys) == 1
 
 

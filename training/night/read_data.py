@@ -9,6 +9,7 @@ import numpy as np
 
 from recsys.data_schemas.config import RecsysConfig
 from recsys.data_schemas.errors import UsageError
+from recsys.data_schemas.log_record import LogMark
 from recsys.data_schemas.meaning import EventMeaning
 from recsys.data_schemas.tables import TABLES as TABLE_SPECS
 from recsys.features.features_check import ITEMS_TRIED, require_sound
@@ -19,6 +20,7 @@ from recsys.ingestion.tables.readers import find_files
 from recsys.ingestion.tables.validation_report import findings
 from recsys.rules import Caps
 from recsys.storage.eventlog import export, log_address, never_written, open_log
+from recsys.storage.eventlog.known import marks, purge_adopted, read_adopted, require_log
 from recsys.storage.files import hash_file, hash_json
 from recsys.storage.stages import StageResult
 from recsys.storage.tombstones import forgotten
@@ -33,22 +35,41 @@ def drain(night: Night) -> StageResult | None:
 
     The export always holds the whole log up to a position and is kept under that position, so
     nothing is drained twice or lost whenever the night is killed.
+
+    Raises:
+        LogReplaced: the log does not continue what earlier nights drained.
     """
     uri = log_address(night.config)
+    adopted = read_adopted(night.workspace)
+    known = marks(night.workspace)
     if never_written(uri):
+        require_log(uri, known)
         night.reporter.say("drain: the service has written nothing yet")
         return None
-    log = open_log(uri)
-    try:
-        until = log.last_position()
+    with open_log(uri) as log:
+        for mark in known:
+            log.expect(mark)
+        if not night.runner.dry_run:
+            purge_adopted(log, adopted)
+        last = log.mark()
         return night.runner.run(
             "drain",
-            {"log": uri, "until": until},
-            lambda out: {**export(log, 0, until, out), "until": until},
+            {"log": last.identity, "until": last.position, "revision": log.revision()},
+            lambda out: {
+                **export(log, 0, last.position, out, adopted),
+                "until": last.position,
+                "log": {"identity": last.identity, "witness": last.witness},
+            },
             code=("recsys.storage.eventlog",),
         )
-    finally:
-        log.close()
+
+
+def mark_of(drained: StageResult | None) -> LogMark:
+    """Up to where the log was drained; before its first record where there is none."""
+    if drained is None or not drained.facts:
+        return LogMark("", -1)
+    log = drained.facts["log"]
+    return LogMark(log["identity"], drained.facts["until"], log["witness"])
 
 
 def validate(night: Night, drained: StageResult | None) -> StageResult:

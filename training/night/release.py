@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from recsys.data_schemas.log_record import LogMark
 from recsys.features.protocols import RecallSource
 from recsys.features.state import OnlineState
 from recsys.features.time_buckets import BUCKETS, window_us
@@ -35,7 +36,7 @@ def refit(night: Night, inputs: Inputs, encoded: Encoded, recipe: Recipe) -> Fit
     return fit_as_of(night, inputs, encoded, recipe, inputs.interactions, inputs.windows.end)
 
 
-def snapshot(night: Night, inputs: Inputs, position: int) -> StageResult:
+def snapshot(night: Night, inputs: Inputs, log: LogMark) -> StageResult:
     """The online state as of the drained log position: histories, counters, catalogue.
 
     It holds every event up to there, also for a night that trains on those before a date only: a
@@ -50,14 +51,15 @@ def snapshot(night: Night, inputs: Inputs, position: int) -> StageResult:
             inputs.tables.catalogue,
             bucket_us=BUCKETS[config.bucket],
             windows_us=state_windows(night),
-            log_position=position,
+            log_position=log.position,
+            log_mark=log,
             users=user_table(inputs.tables),
             meaning=inputs.meaning,
             impressions=shown_lists(inputs.tables),
         )
         state.save(out / "state")
         return {
-            "log_position": position,
+            "log_position": log.position,
             "users": inputs.known.n_users,
             # From what, for those who compute again what was read from it.
             "tables": inputs.stage.key,
@@ -68,7 +70,8 @@ def snapshot(night: Night, inputs: Inputs, position: int) -> StageResult:
         "state",
         {
             "tables": inputs.stage.key,
-            "position": position,
+            "position": log.position,
+            "log": log.identity,
             "features": night.section("features"),
             "events": night.section("events"),
         },

@@ -1,0 +1,47 @@
+"""Rows of a user in Parquet files: whether there are any, and the files without them."""
+
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+
+from recsys.data_schemas import columns as c
+from recsys.storage.files import PART, explain_disk_full, sync_path
+
+
+def holds_user(file: Path, user_id: str) -> bool:
+    """Whether a Parquet file has a row of a user."""
+    table = ds.dataset(file, format="parquet")
+    if c.USER_ID not in table.schema.names:
+        return False
+    mine = ds.field(c.USER_ID).cast(pa.string()) == user_id
+    return bool(table.count_rows(filter=mine))
+
+
+def without_users(file: Path, user_ids: Collection[str]) -> int:
+    """Rewrite a Parquet file without the rows of some users; how many there were."""
+    if c.USER_ID not in pq.read_schema(file).names:
+        return 0
+    table = pq.read_table(file)
+    theirs = pc.is_in(pc.cast(table[c.USER_ID], pa.string()), pa.array([*user_ids], pa.string()))
+    count = int(pc.sum(theirs).as_py() or 0)
+    if count:
+        with _rewritten(file) as aside:
+            pq.write_table(table.filter(pc.invert(theirs)), aside)
+    return count
+
+
+@contextmanager
+def _rewritten(file: Path) -> Iterator[Path]:
+    aside = file.with_name(f".{file.name}{PART}")
+    with explain_disk_full(file):
+        try:
+            yield aside
+            sync_path(aside)
+            aside.replace(file)
+        finally:
+            aside.unlink(missing_ok=True)
