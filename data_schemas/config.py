@@ -250,8 +250,9 @@ class GateConfig(Section):
     min_overlap: Share = 0.2
     """Least share of the evaluated top 10 that the released models still list at the same moments: half
     of what the least of two real nights gave (measured: 43 % and 56 %)."""
-    max_feature_gap: Share = 0.6
-    """Largest gap of two distribution functions between a feature as tested and as asked for next."""
+    max_unknown_rise: Share = 0.3
+    """Largest rise of the share of candidates for which a feature is unknown, from the test to the
+    moment at which the release is asked (assumed)."""
     max_score_shift: float = Field(default=3.0, gt=0)
     """Largest shift of the mean score from evaluated to released, in standard deviations."""
 

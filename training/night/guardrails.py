@@ -42,11 +42,9 @@ def guardrails(
         ),
     ]
     found.append(Guardrail("known events that counters see when asked", trial.counted, 0.999, True))
-    if trial.moved:
-        name, gap = trial.furthest
-        found.append(
-            Guardrail(f"{name}, as asked against as tested", gap, gate.max_feature_gap, False)
-        )
+    if trial.lost:
+        name, rise = trial.most_lost
+        found.append(Guardrail(f"{name} unknown when asked", rise, gate.max_unknown_rise, False))
     if served:
         broken = sum(not check.passed for check in served)
         found.append(Guardrail("served features that differ in batch", broken, 0, False))

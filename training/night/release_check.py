@@ -58,7 +58,15 @@ class ReleaseCheck:
     """Share of the known events that counters see at the moment at which lists are asked for."""
     moved: Mapping[str, float]
     """Feature → how far its values, as asked for next, lie from those that were tested: the largest
-    gap of the two distribution functions (Kolmogorov and Smirnov's), or of the shares unknown."""
+    gap of the two distribution functions (Kolmogorov and Smirnov's). Counts grow from one to the other,
+    so this informs and refuses nothing."""
+    lost: Mapping[str, float]
+    """Feature → by how much the share of candidates rose for which it is unknown."""
+
+    @property
+    def most_lost(self) -> tuple[str, float]:
+        """The feature that became unknown most often, and by how much."""
+        return max(self.lost.items(), key=lambda pair: pair[1], default=("none", 0.0))
 
     @property
     def furthest(self) -> tuple[str, float]:
@@ -96,6 +104,7 @@ class ReleaseCheck:
             "shift of the mean score, standard deviations": _decimals(self.shift),
             "known events that counters see when lists are asked for": f"{self.counted:.1%}",
             "feature furthest from what was tested": "{} by {:.2f}".format(*self.furthest),
+            "feature most often unknown since": "{} by {:.0%}".format(*self.most_lost),
             "median time of one recommendation, ms": f"{self.latency_ms:.1f}",
         }
 
@@ -134,6 +143,7 @@ def try_release(
         both = sorted(released.keys() & old.keys())
         before += [old[item] for item in both]
         after += [released[item] for item in both]
+    moved, lost = moved_features(loaded, inputs, tested, chosen.tolist())
     return ReleaseCheck(
         float(np.median(times[1 : LATENCY_CALLS + 1])) if len(times) > 1 else 0.0,
         float(np.mean(overlaps)) if overlaps else None,
@@ -141,7 +151,8 @@ def try_release(
         np.array(after),
         read_twice(loaded, inputs, tested, chosen[:PARITY_MOMENTS].tolist()),
         counted_of_known(loaded, inputs),
-        moved_features(loaded, inputs, tested, chosen.tolist()),
+        moved,
+        lost,
     )
 
 
@@ -163,9 +174,11 @@ def counted_of_known(loaded: LoadedRelease, inputs: Inputs) -> float:
 
 def moved_features(
     loaded: LoadedRelease, inputs: Inputs, tested: RankingData, moments: Sequence[int]
-) -> dict[str, float]:
-    """Each feature's distribution over candidates: as tested, against as the same users are answered
-    at the release's own moment. What differs by construction, the time of the request, is left out.
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Each feature's values over candidates, as tested against as the same users are answered at the
+    release's own moment: the gap of their distributions, and the rise of the share unknown.
+
+    What differs by construction, the time of the request, is left out.
     """
     columns = [c for c in loaded.features.columns if c in tested.features.columns]
     columns = [c for c in columns if not c.startswith("time.")]
@@ -182,21 +195,24 @@ def moved_features(
         then.append(np.asarray(tested.x[rows])[:, _places(tested.features, columns)])
         now.append(answer.features[:, _places(loaded.features, columns)])
     if len(now) < LEAST_MOVED:
-        return {}
+        return {}, {}
     before, after = np.concatenate(then), np.concatenate(now)
-    return {name: _gap(before[:, f], after[:, f]) for f, name in enumerate(columns)}
+    unknown = np.isnan(after).mean(0) - np.isnan(before).mean(0)
+    return (
+        {name: _gap(before[:, f], after[:, f]) for f, name in enumerate(columns)},
+        dict(zip(columns, unknown.tolist(), strict=True)),
+    )
 
 
 def _gap(before: Floats, after: Floats) -> float:
-    """Largest gap of two distribution functions, or of the shares that are unknown."""
-    unknown = abs(float(np.isnan(before).mean() - np.isnan(after).mean()))
+    """Largest gap of the distribution functions of the known values."""
     one, other = np.sort(before[~np.isnan(before)]), np.sort(after[~np.isnan(after)])
     if not len(one) or not len(other):
-        return unknown
+        return 0.0
     at = np.concatenate([one, other])
     gap = np.searchsorted(one, at, "right") / len(one)
     gap -= np.searchsorted(other, at, "right") / len(other)
-    return max(unknown, float(np.abs(gap).max()))
+    return float(np.abs(gap).max())
 
 
 def _who(inputs: Inputs, tested: RankingData, moment: int) -> tuple[str, int]:

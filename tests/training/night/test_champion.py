@@ -142,6 +142,7 @@ def trial(**changes):
         "differences": {"age": 0.0},
         "counted": 1.0,
         "moved": {"age": 0.1},
+        "lost": {"age": 0.0},
     }
     return ReleaseCheck(**usual | changes)
 
@@ -178,7 +179,7 @@ def test_the_usual_night_keeps_all_guardrails():
         ({"released": np.array([9.0, 9.0, 9.0])}, "score shift of the release"),
         ({"served": [Check("rows", True), Check("age", False)]}, "served features that differ in batch"),
         ({"counted": 0.9}, "known events that counters see when asked"),
-        ({"moved": {"age": 0.1, "count": 0.9}}, "count, as asked against as tested"),
+        ({"lost": {"age": 0.1, "count": 0.9}}, "count unknown when asked"),
         ({"growth": 4.0}, "bundle size, × the champion's"),
         ({"calibration": 0.3}, "calibration error"),
     ],
