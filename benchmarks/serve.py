@@ -64,7 +64,7 @@ def bare_predict_ms(folder: Path, rows: int) -> tuple[float, float]:
 
 def prepare(folder: Path, items: int, users: int, events: int) -> None:
     """A release and a key in `folder`, unless they are there."""
-    from release import make_release
+    from synthetic_release import make_release
 
     from recsys.serving.keys import add_key
 
@@ -80,7 +80,7 @@ def prepare(folder: Path, items: int, users: int, events: int) -> None:
 
 def service(folder: Path, log: Path) -> Any:
     """The whole service over the release, everything on."""
-    from release import Release
+    from synthetic_release import SyntheticRelease
 
     from recsys.serving.app import App
     from recsys.serving.settings import ServiceSettings
@@ -92,7 +92,7 @@ def service(folder: Path, log: Path) -> Any:
         keys_file=folder / "keys.yaml",
         explore_share=0.05,
     )
-    return App(Release(folder), lambda: open_log(log), settings)
+    return App(SyntheticRelease(folder), lambda: open_log(log), settings)
 
 
 def serve_ours(folder: Path, port: int, empty: bool) -> None:

@@ -29,7 +29,7 @@ CHUNKS_FOR_MANY = 4
 """Chunks from which further processes pay for their start (measured: 3 s, as 500 users)."""
 
 
-class Release(NamedTuple):
+class ReleaseFiles(NamedTuple):
     """Where a version and the state it is asked over lie."""
 
     bundle: Path
@@ -51,7 +51,7 @@ class Release(NamedTuple):
 
 
 def ranked(
-    release: Release,
+    release: ReleaseFiles,
     loaded: "LoadedRelease",
     ask: RankingQuery,
     users: Sequence[str],
@@ -100,7 +100,7 @@ _runtime: "LoadedRelease | None" = None
 """The release as this further process has opened it."""
 
 
-def _open(release: Release) -> None:
+def _open(release: ReleaseFiles) -> None:
     global _runtime
     _runtime = release.open_whole()
 
