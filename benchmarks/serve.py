@@ -232,17 +232,17 @@ def drive(peer: Peer, connections: int, seconds: float) -> dict[str, float]:
 def measure(peer: Peer, seconds: float) -> dict[str, float]:
     """Latency on one connection, throughput on eight, memory of the server's processes."""
     drive(peer, 1, seconds / 4)
-    single_source = drive(peer, 1, seconds)
+    one_client = drive(peer, 1, seconds)
     many = drive(peer, 8, seconds)
     return {
-        "p50_ms": single_source["p50"],
-        "p99_ms": single_source["p99"],
-        "cpu_ms": single_source["cpu_ms"],
+        "p50_ms": one_client["p50"],
+        "p99_ms": one_client["p99"],
+        "cpu_ms": one_client["cpu_ms"],
         "per_second": many["per_second"],
         "per_cpu_second": 1e3 / many["cpu_ms"],
         "p99_of_8_ms": many["p99"],
         "memory_mb": memory_mb(peer),
-        "failed": single_source["failed"] + many["failed"],
+        "failed": one_client["failed"] + many["failed"],
     }
 
 

@@ -6,12 +6,9 @@ rolling cuts, make lists per cut and join them with `joined`.
 Shapes: G groups, N items of the vocabulary, K positions.
 """
 
-from collections.abc import Sequence
-
 import numpy as np
 import numpy.typing as npt
 
-from recsys.data_schemas.errors import UsageError
 from recsys.evaluation.evaluation import PastItems
 from recsys.evaluation.lists import (
     PADDING,
@@ -87,27 +84,6 @@ def newest(
         seen,
         length,
         offered,
-    )
-
-
-def joined(parts: Sequence[RankedLists]) -> RankedLists:
-    """Lists of one system over several cuts, in the order given.
-
-    Raises:
-        UsageError: the parts are of different systems or lengths, or there are none.
-    """
-    kinds = {(p.name, p.length) for p in parts}
-    if len(kinds) != 1:
-        raise UsageError(
-            "lists of different systems or lengths cannot be joined",
-            where="evaluation lists",
-            found=", ".join(f"{n} × {k}" for n, k in sorted(kinds)) or "no lists",
-            expected="one system, one length",
-        )
-    return RankedLists(
-        parts[0].name,
-        np.concatenate([p.items for p in parts]),
-        np.concatenate([p.scores for p in parts]),
     )
 
 

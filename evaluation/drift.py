@@ -84,7 +84,7 @@ def categories(
         names = np.append(names[order[:TOP]], "all others")
         before = np.append(before[order[:TOP]], before[rest].sum())
         after = np.append(after[order[:TOP]], after[rest].sum())
-    return _matched(what, before, after, [str(n) for n in names], limits)
+    return _compared(what, before, after, [str(n) for n in names], limits)
 
 
 def histograms(
@@ -97,7 +97,7 @@ def histograms(
     """Drift of a distribution already counted; a histogram's sum is the number of independent
     observations in it. Count each user once (their events' shares) where users bring many events:
     one user's busy evening is no drift."""
-    return _matched(what, before, after, names, limits)
+    return _compared(what, before, after, names, limits)
 
 
 def numbers(
@@ -115,7 +115,7 @@ def numbers(
     before, after = _binned(reference, edges), _binned(current, edges)
     inner = [in_digits(e, 4) for e in edges]
     names = [f"{a} to {b}" for a, b in zip(["lowest", *inner], [*inner, "highest"], strict=True)]
-    return _matched(what, before, after, [*names, "missing"], limits)
+    return _compared(what, before, after, [*names, "missing"], limits)
 
 
 RISE = "rise of share"
@@ -199,7 +199,7 @@ def _binned(values: npt.NDArray[np.floating], edges: Doubles) -> Doubles:
     return np.append(counts, float((~known).sum()))
 
 
-def _matched(
+def _compared(
     what: str, before: Doubles, after: Doubles, names: Sequence[str], limits: Limits
 ) -> Drift:
     n, m = before.sum(), after.sum()

@@ -122,10 +122,10 @@ def swaps_of_lists(
     long = lengths > 1
     first, last = propensity[offsets[:-1][long]], propensity[offsets[1:][long] - 1]
     one_pair[long] = 1.0 - np.maximum(first, last)
-    single_source = inner & ((lows == 0) & (one_pair > 0.0) & (one_pair < 0.5))[row]
+    unswapped = inner & ((lows == 0) & (one_pair > 0.0) & (one_pair < 0.5))[row]
     untouched = 1.0 - one_pair * (lengths - 1)
-    upper = np.concatenate([np.nonzero(swapped)[0], np.nonzero(single_source)[0]])
-    chance = np.concatenate([propensity[swapped], untouched[row[single_source]]])
+    upper = np.concatenate([np.nonzero(swapped)[0], np.nonzero(unswapped)[0]])
+    chance = np.concatenate([propensity[swapped], untouched[row[unswapped]]])
     place = upper - offsets[:-1][row[upper]]
     return ShownRows(
         place=np.concatenate([place, place + 1]),

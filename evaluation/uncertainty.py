@@ -279,12 +279,6 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
     return corrected
 
 
-def bonferroni(p_values: Sequence[float | None]) -> list[float | None]:
-    """Each p times the number of tests made, at most 1."""
-    count = sum(p is not None for p in p_values)
-    return [None if p is None else min(1.0, p * count) for p in p_values]
-
-
 def _ratio(above: Doubles, below: Doubles) -> Doubles:
     out = np.full(np.shape(above), np.nan)
     np.divide(above, below, out=out, where=below > 0)

@@ -20,7 +20,6 @@ from recsys.features.interactions import (
 )
 from recsys.features.state import CounterView, OnlineState
 
-ENTITY_ITEM: Final = "item"
 ENTITY_CATEGORY: Final = "category"
 ENTITY_TAG: Final = "tag"
 ENTITY_SHOWN: Final = "shown"

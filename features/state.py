@@ -146,10 +146,6 @@ class OnlineState:
         kept = {user for place, user in enumerate(base) if place not in self._forgotten}
         return sorted(kept | self._overlay.rows.keys())
 
-    def item_totals(self) -> Longs:
-        """int64[N]: events of each item in the snapshot (what came since is not counted)."""
-        return np.bincount(self._events.item, minlength=self.catalogue.n_items).astype(np.int64)
-
     def last_time(self) -> int:
         """Time of the latest event kept (µs); 0 when there is none."""
         base = int(self._events.time.max()) if len(self._events.time) else 0

@@ -54,7 +54,6 @@ if TYPE_CHECKING:
 
 LIST_LENGTH = 100
 WINDOW, LAST, IMPRESSIONS = "window", "leave-last-out", "impressions"
-PROTOCOLS = (WINDOW, LAST, IMPRESSIONS)
 FOREVER = 2**62
 REFERENCES = ("item_item", "als", "bm25")
 """Sources compared with also where the release does without them."""

@@ -52,7 +52,6 @@ if TYPE_CHECKING:
 TEXT = "text"
 ENCODE_AT_ONCE = 32
 """New texts encoded in one go (measured: some 5 ms each on one core)."""
-SIMILAR_TITLES = 20
 FALLBACKS = ("popular", "recent")
 """Sources that fill a list which personal recall left short, in order."""
 

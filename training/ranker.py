@@ -127,10 +127,10 @@ def ndcg_by_group(
 
 def ndcg(groups: Groups, score: npt.NDArray[np.float64], k: int = 10) -> float:
     """Mean nDCG@k over the groups that have a positive anywhere."""
-    return float(np.nanmean(_matched(groups, score, k)))
+    return float(np.nanmean(_ndcg_by_group(groups, score, k)))
 
 
-def _matched(groups: Groups, score: npt.NDArray[np.float64], k: int) -> npt.NDArray[np.float64]:
+def _ndcg_by_group(groups: Groups, score: npt.NDArray[np.float64], k: int) -> npt.NDArray[np.float64]:
     """nDCG@k of recall's groups, where there are any, as the test judges: a list of ten has another
     scale, and its clicks follow the places."""
     found: npt.NDArray[np.float64] = ndcg_by_group(
@@ -161,10 +161,10 @@ def fit_ranker(
         return _fit(chosen, names, config, seed, workers, validation_share, monotone)
 
     ranker = fitted(groups)
-    single_source = groups.of_recall()
-    if len(single_source) == len(groups):
+    recall_groups = groups.of_recall()
+    if len(recall_groups) == len(groups):
         return ranker
-    without = fitted(single_source)
+    without = fitted(recall_groups)
     before, after = _validated(without), _validated(ranker)
     kept = ranker if after > before else without
     facts = {
@@ -320,7 +320,7 @@ def _folds(groups: Groups, seed: int) -> npt.NDArray[np.int64]:
 
 def _pooled(valids: Sequence[Groups], scores: Sequence[npt.NDArray[np.float64]]) -> float:
     """Mean nDCG@10 over the groups of all folds."""
-    found = [_matched(valid, score, 10) for valid, score in zip(valids, scores, strict=True)]
+    found = [_ndcg_by_group(valid, score, 10) for valid, score in zip(valids, scores, strict=True)]
     return float(np.nanmean(np.concatenate(found)))
 
 
@@ -426,8 +426,8 @@ def _fit_trees(
     quality = facts["validation_ndcg@10"]
     quality["linear+trees"] = ndcg(valid, valid_start + trees)
     sample = train if len(train) <= ALONE_GROUPS else train.take(np.arange(ALONE_GROUPS))
-    single_source = _boost(sample, valid, names, None, None, settings, config.trees)
-    quality["trees"] = ndcg(valid, np.asarray(single_source.predict(valid.x, raw_score=True)))
+    trees_only = _boost(sample, valid, names, None, None, settings, config.trees)
+    quality["trees"] = ndcg(valid, np.asarray(trees_only.predict(valid.x, raw_score=True)))
     facts["tree_settings"] = {k: v for k, v in settings.items() if isinstance(v, int | float)}
     return boosters if quality["linear+trees"] > quality["linear"] else []
 

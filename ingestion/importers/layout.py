@@ -9,8 +9,6 @@ import duckdb
 from recsys.data_schemas.errors import DataRefused, UsageError
 from recsys.ingestion.tables.duck import DuckEngine, quote
 
-NOTE_WIDTH = 96
-
 
 @dataclass
 class Job:

@@ -102,9 +102,9 @@ def _spread_until(user: Ints, time: Longs) -> Spread | None:
     first_at_moment = np.ones(len(user), bool)
     first_at_moment[1:] = (user[1:] != user[:-1]) | (time[1:] != time[:-1])
     moments, users_there = np.unique(time[first_at_moment], return_counts=True)
-    # Of equally crowded moments the later: where all histories are long, each of their steps is one.
-    pooled = moments[np.lexsort((-moments, -users_there))[:MOMENTS]]
-    for until in sorted((int(m) for m in pooled), reverse=True):
+    # Of equally busy moments the later: where all histories are long, each of their steps is one.
+    busiest = moments[np.lexsort((-moments, -users_there))[:MOMENTS]]
+    for until in sorted((int(m) for m in busiest), reverse=True):
         found = _spread_at(user, time, until)
         if found is not None:
             return found

@@ -98,10 +98,10 @@ def test_own_types_extend_or_replace_the_defaults():
     extended = parse_config(SMALLEST | {"events": types}, Path("/x")).events.meaning()
     assert extended.types["buy"] == (7, 3)
     assert extended.types["click"] == (2, 1)
-    single_source = parse_config(
+    replaced = parse_config(
         SMALLEST | {"events": types | {"replace_defaults": True}}, Path("/x")
     )
-    assert set(single_source.events.meaning().types) == {"buy"}
+    assert set(replaced.events.meaning().types) == {"buy"}
 
 
 def test_the_environment_is_read_over_the_file(tmp_path, monkeypatch):

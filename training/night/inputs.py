@@ -170,14 +170,3 @@ def lists_of_users(tables: Tables) -> ShownLists | None:
     if shown is None:
         return None
     return ShownLists(shown.offsets, shown.item, shown.user, shown.time, shown.propensity)
-
-
-def summary(inputs: Inputs) -> dict[str, Any]:
-    """Data facts for the report and the manifest."""
-    events = inputs.interactions
-    return {
-        **inputs.tables.summary,
-        "until": int(events.time.max()) if len(events) else None,
-        "events_used": len(events),
-        "windows": inputs.windows.facts(),
-    }

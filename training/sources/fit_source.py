@@ -49,11 +49,11 @@ def applicable_sources(
     people without a history get.
     """
     return [
-        _matched(name, interactions, inputs, use, memory_bytes, budget_seconds) for name in FITTABLE
+        _applicable(name, interactions, inputs, use, memory_bytes, budget_seconds) for name in FITTABLE
     ]
 
 
-def _matched(
+def _applicable(
     name: str,
     interactions: Interactions,
     inputs: SourceInputs,

@@ -6,9 +6,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from recsys.data_schemas.columns import EVENT_STANDARD, ITEM_STANDARD, RECEIVED_AT
+from recsys.data_schemas.columns import ITEM_STANDARD, RECEIVED_AT
 from recsys.data_schemas.config import load_config
 from recsys.data_schemas.errors import DataRefused, ExitCode, UsageError
+from recsys.data_schemas.tables import EVENTS
 from recsys.ingestion.bundled import lay_out_movies, template
 from recsys.ingestion.tables.ingest import ingest
 from recsys.ingestion.tables.load import load_tables
@@ -93,7 +94,7 @@ def test_init_lays_out_tables_that_validate_calls_empty(tmp_path, capsys):
     items = pq.read_schema(folder / "data" / "items.parquet")
     assert tuple(items.names) == ITEM_STANDARD
     events = pq.read_schema(folder / "data" / "events.parquet")
-    assert tuple(events.names) == tuple(n for n in EVENT_STANDARD if n != RECEIVED_AT)
+    assert tuple(events.names) == tuple(n for n in EVENTS.names if n != RECEIVED_AT)
     assert events.field("timestamp").type == pa.timestamp("us", tz="UTC")
     with pytest.raises(DataRefused, match="the items table is empty") as caught:
         command("validate", config=folder / "recsys.yaml")

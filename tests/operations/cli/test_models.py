@@ -95,7 +95,7 @@ def test_an_unknown_version_lists_those_there_are(recsys, registered):
     assert "2, 1" in err
 
 
-def kept(folder, users, answers, challenger=None):
+def kept(folder, users, answers, champion=None):
     """A report's folder with the lists of a night: one list per user, each wants item 1."""
     from recsys.evaluation.evaluation import PastItems
     from recsys.evaluation.lists import RankedLists, Truth
@@ -107,9 +107,9 @@ def kept(folder, users, answers, challenger=None):
     truth = Truth.of(np.arange(n), np.ones(n, int), np.ones(n, int), code, np.full(n, 1_000_000))
     past = PastItems(np.zeros(n + 1, np.int64), np.empty(0, np.int32))
     lists = [RankedLists.of("recsys", [(a, [0.0] * len(a)) for a in answers], 3)]
-    if challenger:
-        name = f"champion (version {challenger[0]})"
-        lists.append(RankedLists.of(name, [(a, [0.0] * len(a)) for a in challenger[1]], 3))
+    if champion:
+        name = f"champion (version {champion[0]})"
+        lists.append(RankedLists.of(name, [(a, [0.0] * len(a)) for a in champion[1]], 3))
     write_lists(folder, truth, past, lists, ids)
     return folder / "report.html"
 
@@ -133,7 +133,7 @@ def test_versions_are_compared_on_the_lists_both_nights_judged(tmp_path):
 
 
 def test_a_night_knows_its_champions_lists(tmp_path):
-    night = kept(tmp_path / "a", ["x", "y"], [[1, 2]] * 2, challenger=(7, [[2, 1]] * 2))
+    night = kept(tmp_path / "a", ["x", "y"], [[1, 2]] * 2, champion=(7, [[2, 1]] * 2))
     rows = on_kept_lists(version_of(8, night), version_of(7, tmp_path / "gone"))
     assert rows.first.items.tolist() == [[1, 2]] * 2
     assert rows.second.items.tolist() == [[2, 1]] * 2

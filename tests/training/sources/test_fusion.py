@@ -39,8 +39,8 @@ def test_ranks_are_those_of_the_recall_stage(fixed, nobody):
     stage = CandidateGenerator(sources, 25, 60, weights)
     served = stage.candidates(nobody, 0, np.zeros(60, np.uint8)).items
     for place, item in enumerate(served[:10]):
-        single_source = Lists({n: [i] for n, i in listed.items()}, [np.array([item], np.int32)], 60)
-        assert single_source.quality(weights).ndcg[0] == pytest.approx(1 / np.log2(place + 2))
+        one_group = Lists({n: [i] for n, i in listed.items()}, [np.array([item], np.int32)], 60)
+        assert one_group.quality(weights).ndcg[0] == pytest.approx(1 / np.log2(place + 2))
 
 
 def test_the_better_source_gets_the_weight():

@@ -93,8 +93,8 @@ def test_applicable_says_why_not(world, interactions_of, inputs_of):
     only = {a.name for a in applicable_sources(*world, ("als",), 4e9, 600.0) if a.kept}
     assert only == {"popular", "als"}
     single = interactions_of([0, 1, 2], [0, 1, 2])
-    single_source = {a.name: a for a in applicable_sources(single, inputs_of(40), None, 4e9, 600.0)}
-    assert "no user has two positive events" in single_source["item_item"].reason
+    applicable = {a.name: a for a in applicable_sources(single, inputs_of(40), None, 4e9, 600.0)}
+    assert "no user has two positive events" in applicable["item_item"].reason
 
 
 def test_ease_needs_memory(world):

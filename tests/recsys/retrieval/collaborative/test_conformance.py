@@ -141,8 +141,8 @@ def test_two_fits_are_equal(source, world, history, small):
 def test_a_candidates_score_does_not_depend_on_the_others(source, history, past, pick):
     together = source.score(history(past), np.array(pick, np.int32), 0)
     for row, item in zip(together, pick, strict=True):
-        single_source = source.score(history(past), np.array([item], np.int32), 0)[0]
-        np.testing.assert_array_equal(row, single_source)
+        one_item = source.score(history(past), np.array([item], np.int32), 0)[0]
+        np.testing.assert_array_equal(row, one_item)
 
 
 @pytest.mark.parametrize("name", PERSONAL)
