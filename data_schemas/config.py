@@ -139,9 +139,9 @@ class SourcesConfig(Section):
     use: tuple[str, ...] | None = None
     """Names of the sources to fit; all that fit the data and the budget when absent."""
     dials: dict[str, dict[str, float]] = {}
-    """Fixed dials by source; those absent are tuned."""
+    """Fixed parameters by source; those absent are tuned."""
     tune: bool = True
-    """Whether dials are chosen on an internal out-of-time window."""
+    """Whether parameters are chosen on an internal out-of-time window."""
     full_refit: Literal[
         "always",
         "monday",

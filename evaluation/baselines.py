@@ -1,4 +1,4 @@
-"""Humble list-makers that need no fitted source: popular, recently popular, newest.
+"""Simple baselines that need no fitted source: popular, recently popular, newest.
 
 All are as of a cut: they see `Interactions` strictly before it and nothing else. With several
 rolling cuts, make lists per cut and join them with `joined`.

@@ -1,4 +1,4 @@
-"""How far tonight's data lies from the reference it is judged by.
+"""How far tonight's data lies from the reference it is compared with.
 
 PSI (population stability index) and Jensen-Shannon divergence between two distributions, and the
 change of a share. PSI of two samples of one distribution is not 0 but about

@@ -175,7 +175,7 @@ def evaluate_lists(
     names = [s.name for s in systems]
     bases = dict(variants or {})
     _check(names, main, ks, bases)
-    rivals = [s for s in systems if s.name not in bases]
+    others = [s for s in systems if s.name not in bases]
     popularity = (
         item_popularity
         if isinstance(item_popularity, PopularityAt)
@@ -194,10 +194,10 @@ def evaluate_lists(
     _add_curves(book, matched, curve_ks)
     parts = {**(segments or {}), _DAY: (segments or {}).get(DAY, by_day(truth.time))}
     parts.pop(DAY, None)
-    _add_segments(book, truth, rivals, matched, parts, main, min(ks))
+    _add_segments(book, truth, others, matched, parts, main, min(ks))
     resampled = book.bootstrap()
     bins, as_chance, error = _score_reliability(matched[main])
-    shown = _read_segments(resampled, parts, [s.name for s in rivals], main)
+    shown = _read_segments(resampled, parts, [s.name for s in others], main)
     return Evaluation(
         main=main,
         main_metric=main_metric,
@@ -584,45 +584,45 @@ def _warnings(
     k: int,
 ) -> list[str]:
     """What a reader must know before believing the table."""
-    said = []
+    warnings = []
     if truth.n_groups == 0:
-        said.append("The evaluation window holds no groups: nothing was measured.")
+        warnings.append("The evaluation window holds no groups: nothing was measured.")
     empty = int((matched[main].relevant == 0).sum())
     if empty:
-        said.append(
+        warnings.append(
             f"{empty:,} of {truth.n_groups:,} groups have no relevant item and are left out of "
             "every accuracy metric."
         )
     if truth.n_users and truth.n_users < 100:
-        said.append(f"Only {truth.n_users} users: intervals are wide and segments say little.")
+        warnings.append(f"Only {truth.n_users} users: intervals are wide and segments say little.")
     if sampled is not None:
-        said.append(
+        warnings.append(
             f"Ranked among a sample of {sampled:,} candidates, not the whole catalogue: sampled "
             "metrics are far higher than full ones and can order systems differently."
         )
     own = next(lists for lists in systems if lists.name == main)
-    said += _list_warnings(own, matched[main], k)
-    return said + _other_warnings(systems, matched, main)
+    warnings += _list_warnings(own, matched[main], k)
+    return warnings + _other_warnings(systems, matched, main)
 
 
 def _list_warnings(lists: RankedLists, matched: MatchedLists, k: int) -> list[str]:
     """What is wrong with the main system's lists."""
-    said = []
+    warnings = []
     silent = int((matched.length == 0).sum())
     if silent:
-        said.append(
+        warnings.append(
             f"{lists.name}: {silent:,} of {lists.n_groups:,} lists are empty; they count as misses."
         )
     short = int(((matched.length > 0) & (matched.length < k)).sum())
     if short:
-        said.append(
+        warnings.append(
             f"{lists.name}: {short:,} lists are shorter than {k}; the rest counts as misses."
         )
     if matched.repeated:
-        said.append(
+        warnings.append(
             f"{lists.name}: {matched.repeated:,} positions show an item again; only the first counts."
         )
-    return said
+    return warnings
 
 
 def _other_warnings(

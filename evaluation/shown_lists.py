@@ -197,7 +197,7 @@ def choices_of_lists(
 
     One choice per list with known chances; the reward is whether the first item was acted on. A
     model of the reward, by bands of the score at the first place, is fitted on the other half of
-    the users, so that the doubly robust estimate never judges a row by itself.
+    the users, so that the doubly robust estimate never estimates a row from itself.
     """
     first = first_given_set(lists)
     starts = lists.offsets[:-1]

@@ -343,7 +343,7 @@ class Catalogue:
 
     def forget_from(self, size: int) -> None:
         """Drop the items at or beyond `size`, which must all have been appended in this process:
-        items lent to one request. Codes of tags and values they brought stay."""
+        inline items of one request. Codes of tags and values they brought stay."""
         self.ids.forget_from(size)
         gone = slice(size, self._size)
         for index in range(size, self._size):
@@ -376,7 +376,7 @@ class Catalogue:
             codes.values = grown(codes.values, size, -1)
 
     def _blank(self, index: int) -> None:
-        """An item of which nothing is known; its place may have held a lent one."""
+        """An item of which nothing is known; its place may have held an inline item of a request."""
         self._created_at[index], self._blocked[index] = MISSING_TIME, 0
         self._tag_start[index] = self._tag_stop[index] = 0
         self._category.values[index] = -1

@@ -60,7 +60,7 @@ def ranked(
     """Rows (user_id, item_ids, scores) chunk by chunk, in the order of `users`.
 
     Args:
-        release: what each further process opens for itself; `runtime` is it, opened here.
+        release: what each further process opens for itself; `loaded` is it, opened here.
         ask: what is asked for everybody, but for the user.
         processes: as many as processors, where there is enough to do, when None.
 
@@ -96,15 +96,15 @@ def rows_of(loaded: "LoadedRelease", ask: RankingQuery, users: Sequence[str]) ->
     ]
 
 
-_runtime: "LoadedRelease | None" = None
+_loaded: "LoadedRelease | None" = None
 """The release as this further process has opened it."""
 
 
 def _open(release: ReleaseFiles) -> None:
-    global _runtime
-    _runtime = release.open_whole()
+    global _loaded
+    _loaded = release.open_whole()
 
 
 def _rows_here(ask: RankingQuery, users: Sequence[str]) -> list[Row]:
-    assert _runtime is not None
-    return rows_of(_runtime, ask, users)
+    assert _loaded is not None
+    return rows_of(_loaded, ask, users)

@@ -84,7 +84,7 @@ def history_reader(
 ) -> HistoryOf:
     """The history of moment m: events strictly before it; at most `lengths[m]` where that is ≥ 0.
 
-    `lengths` is how new users are practised: some moments see only the last few events.
+    `lengths` is how users are masked as new: some moments see only the last few events.
     """
 
     def read(moment: int) -> History:

@@ -22,7 +22,7 @@ PENALTIES = (1.0, 10.0, 100.0)
 NEGATIVES_PER_GROUP = 60
 """Candidates kept per group for the linear fit, besides the positives (sampled alternatives are
 consistent for a conditional logit: McFadden 1978)."""
-ALONE_GROUPS = 2000
+TREES_ONLY_GROUPS = 2000
 """Groups for the trees without a linear start, which the report shows for comparison only."""
 FOLDED_GROUPS = 1500
 """Training groups up to which every group is held out once in turn. With fewer than a hundred
@@ -130,8 +130,10 @@ def ndcg(groups: Groups, score: npt.NDArray[np.float64], k: int = 10) -> float:
     return float(np.nanmean(_ndcg_by_group(groups, score, k)))
 
 
-def _ndcg_by_group(groups: Groups, score: npt.NDArray[np.float64], k: int) -> npt.NDArray[np.float64]:
-    """nDCG@k of recall's groups, where there are any, as the test judges: a list of ten has another
+def _ndcg_by_group(
+    groups: Groups, score: npt.NDArray[np.float64], k: int
+) -> npt.NDArray[np.float64]:
+    """nDCG@k of recall's groups, where there are any, as the test measures them: a list of ten has another
     scale, and its clicks follow the places."""
     found: npt.NDArray[np.float64] = ndcg_by_group(
         score, groups.grade, groups.offsets, groups.relevant, k
@@ -308,7 +310,7 @@ def _every_fold_tells(groups: Groups, seed: int) -> bool:
 def _folds(groups: Groups, seed: int) -> npt.NDArray[np.int64]:
     """Fold of each group, int64[G]; all groups of a user are in one.
 
-    Users of recall's groups take turns, as they would without shown lists; nobody is judged by the
+    Users of recall's groups take turns, as they would without shown lists; nobody is evaluated by the
     others, who are in no fold (-1) and always learnt from.
     """
     users = np.unique(groups.of_recall().user)
@@ -327,7 +329,7 @@ def _pooled(valids: Sequence[Groups], scores: Sequence[npt.NDArray[np.float64]])
 def _held_out(groups: Groups, share: float, seed: int) -> npt.NDArray[np.bool_]:
     """Mask of groups whose user is held out for validation; all groups of a user go together.
 
-    They are drawn from the users of recall's groups, so that shown lists do not change who judges.
+    They are drawn from the users of recall's groups, so that shown lists do not change whose lists are evaluated.
     """
     users = np.unique(groups.of_recall().user)
     chosen = users[least(chance(users, "validation", seed), round(share * len(users)))]
@@ -425,7 +427,7 @@ def _fit_trees(
     trees = np.mean([b.predict(valid.x, raw_score=True) for b in boosters], axis=0)
     quality = facts["validation_ndcg@10"]
     quality["linear+trees"] = ndcg(valid, valid_start + trees)
-    sample = train if len(train) <= ALONE_GROUPS else train.take(np.arange(ALONE_GROUPS))
+    sample = train if len(train) <= TREES_ONLY_GROUPS else train.take(np.arange(TREES_ONLY_GROUPS))
     trees_only = _boost(sample, valid, names, None, None, settings, config.trees)
     quality["trees"] = ndcg(valid, np.asarray(trees_only.predict(valid.x, raw_score=True)))
     facts["tree_settings"] = {k: v for k, v in settings.items() if isinstance(v, int | float)}

@@ -22,7 +22,7 @@ Kind = Literal["seconds", "hours", "days", "ordinal"]
 SAMPLE_EVENTS = 500_000
 """Beyond this, every m-th user is looked at; the pattern is one of all users."""
 MOMENTS = 5
-"""Most crowded moments that are tried as the common end. Assumed."""
+"""Busiest moments that are tried as the common end. Assumed."""
 LEAST_MOMENTS = 3
 """Distinct times below which nothing can be said of their rounding."""
 AGREEMENT = 0.9

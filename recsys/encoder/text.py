@@ -146,15 +146,15 @@ def item_text(
         DESCRIPTION: clean(description),
     }
     pieces, tail = _parse(template)
-    said = ""
+    text_so_far = ""
     for place, (literal, field) in enumerate(pieces):
         value = values[field]
         if not value:
             continue
-        if said and literal[:1] in ".,;:":
-            said = said.rstrip(" .,;:")
-        said = said + (literal if said else "") + value if place else value
-    return pieces[0][0] + said + tail if said else ""
+        if text_so_far and literal[:1] in ".,;:":
+            text_so_far = text_so_far.rstrip(" .,;:")
+        text_so_far = text_so_far + (literal if text_so_far else "") + value if place else value
+    return pieces[0][0] + text_so_far + tail if text_so_far else ""
 
 
 class ItemColumns(Protocol):

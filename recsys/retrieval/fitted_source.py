@@ -100,7 +100,7 @@ def resolve_params(name: str, known: Params, given: Mapping[str, float]) -> dict
     unknown = sorted(set(given) - set(known))
     if unknown:
         raise UsageError(
-            f"source '{name}' has no param '{unknown[0]}'",
+            f"source '{name}' has no parameter '{unknown[0]}'",
             where=f"sources.dials.{name}",
             found=unknown[0],
             expected=f"one of {', '.join(sorted(known)) or '(it has none)'}",

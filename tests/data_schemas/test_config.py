@@ -98,9 +98,7 @@ def test_own_types_extend_or_replace_the_defaults():
     extended = parse_config(SMALLEST | {"events": types}, Path("/x")).events.meaning()
     assert extended.types["buy"] == (7, 3)
     assert extended.types["click"] == (2, 1)
-    replaced = parse_config(
-        SMALLEST | {"events": types | {"replace_defaults": True}}, Path("/x")
-    )
+    replaced = parse_config(SMALLEST | {"events": types | {"replace_defaults": True}}, Path("/x"))
     assert set(replaced.events.meaning().types) == {"buy"}
 
 

@@ -1,4 +1,4 @@
-"""Humble baselines: as of a cut, never what the user has, ties by item."""
+"""Simple baselines: as of a cut, never what the user has, ties by item."""
 
 import numpy as np
 

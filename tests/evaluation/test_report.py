@@ -187,7 +187,7 @@ def test_differences_are_the_means_apart(evaluation: Evaluation) -> None:
                 assert difference.interval.value == pytest.approx(own - other, abs=1e-9), metric
 
 
-def test_a_variant_is_held_against_its_base_and_is_no_rival(
+def test_a_variant_is_held_against_its_base_and_is_no_competitor(
     truth: Truth, systems: list[RankedLists], popularity: np.ndarray, evaluation: Evaluation
 ) -> None:
     assert "without text" not in verdict(evaluation)
@@ -221,7 +221,7 @@ def test_group_segments_average_to_the_whole(evaluation: Evaluation) -> None:
     assert len(evaluation.days) == 12
 
 
-def test_item_segments_judge_the_whole_list_by_part_of_the_truth(
+def test_item_segments_measure_the_whole_list_by_part_of_the_truth(
     truth: Truth, systems: list[RankedLists], popularity: np.ndarray, evaluation: Evaluation
 ) -> None:
     from recsys.evaluation import metrics

@@ -225,7 +225,7 @@ def test_where_nothing_but_lists_is_left_the_linear_part_learns_from_them():
     assert groups.of_recall() is groups
 
 
-def test_a_ranker_is_judged_by_recalls_groups():
+def test_a_ranker_is_validated_on_recalls_groups():
     groups = Groups(
         np.zeros((4, 1), np.float32), np.array([1, 0, 0, 1], np.int8), np.array([0, 2, 4]),
         np.arange(2, dtype=np.int32), np.ones(2, np.int32), shown=np.array([False, True]),
@@ -235,7 +235,7 @@ def test_a_ranker_is_judged_by_recalls_groups():
     assert ndcg(groups.take(np.array([1])), np.array([1.0, 2.0])) == 1
 
 
-def test_shown_lists_do_not_change_who_judges_nor_the_linear_part():
+def test_shown_lists_do_not_change_who_validates_nor_the_linear_part():
     rng = np.random.default_rng(5)
     x = rng.normal(size=(80 * 3, 2)).astype(np.float32)
     grade = np.tile(np.array([1, 0, 0], np.int8), 80)

@@ -328,7 +328,7 @@ def _split(
     """Put some users aside; their last graded examples validate, and none of theirs is trained on.
 
     A hash of seed and user id decides, so that the next refresh, which starts from these weights,
-    keeps the same users aside: otherwise it would be judged by users it has learned from.
+    keeps the same users aside: otherwise it would be validated on users it has learned from.
     """
     graded = every.histories.events.grade[every.row] > 0
     users = np.unique(owner[graded])

@@ -4,7 +4,7 @@ The steps, in order: open the base model, make examples, run the frozen layers o
 and tower, tune the top layers with them, calibrate, export, write aside and rename.
 
 With an encoder of an earlier fit at hand there are two starts, that one's weights (warm) and the base
-model (cold). Both are tuned on the same examples, over the same frozen activations, and judged by
+model (cold). Both are tuned on the same examples, over the same frozen activations, and compared on
 the same validation users; the better one is kept.
 """
 
@@ -41,7 +41,7 @@ from recsys.encoder.torch_model import HEAD_FOLDER, ItemEncoder, best_device
 from recsys.encoder.tower import UNFITTED, Tower
 from recsys.features.interactions import Interactions
 from recsys.storage.files import atomic_write
-from recsys.training.deterministic import repeatable
+from recsys.training.deterministic import deterministic
 from recsys.training.finetune.calibrate import calibrate
 from recsys.training.finetune.checkpoint import Checkpoints
 from recsys.training.finetune.distributed import Group
@@ -89,7 +89,7 @@ CLOSING_SECONDS = 10.0
 """Part of the budget kept for calibration, export and writing (measured: 5-10 s)."""
 
 
-@repeatable()
+@deterministic()
 def fit_encoder(
     interactions: Interactions,
     texts: Sequence[str],

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from recsys.data_schemas.config import EncoderConfig
 from recsys.encoder.tower import Tower
 from recsys.features.interactions import Floats, Interactions
-from recsys.training.deterministic import repeatable
+from recsys.training.deterministic import deterministic
 from recsys.training.finetune.calibrate import calibrate
 from recsys.training.finetune.checkpoint import Checkpoints
 from recsys.training.finetune.distributed import Group
@@ -79,7 +79,7 @@ class _FixedStates:
         return self.bank.device
 
 
-@repeatable()
+@deterministic()
 def refit_tower(
     interactions: Interactions,
     vectors: Floats,

@@ -88,8 +88,8 @@ class Inputs:
         if now not in self._keys:
             digest = hashlib.blake2b(digest_size=16)
             names, columns = _events_before(self.interactions, now)
-            said, shown = self._shown_before(now)
-            digest.update(json.dumps([self._attributes_key, names, said]).encode())
+            contexts, shown = self._shown_before(now)
+            digest.update(json.dumps([self._attributes_key, names, contexts]).encode())
             for column in (*columns, *shown):
                 digest.update(column.data)
             self._keys[now] = digest.hexdigest()

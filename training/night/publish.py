@@ -61,7 +61,7 @@ DECIDING = ("gate", "drift", "evaluation")
 """Config sections that decide about a release besides what it was made of."""
 
 
-def planned(night: Night, why: str | None) -> "NightResult":
+def dry_run_result(night: Night, why: str | None) -> "NightResult":
     """The result of a dry run, as far as it can be foreseen."""
     from recsys.training.night.night_result import NightResult
 
@@ -108,10 +108,10 @@ def decide_and_register(
     )
     checks = leakage.leak_checks(night, inputs, encoded, rows, tested, lists)
     checks += leakage.leak_hints(rows, tested)
-    trial = try_release(night, inputs, tested, bundle.path / "bundle", state, systems[0])
+    checked = try_release(night, inputs, tested, bundle.path / "bundle", state, systems[0])
     drifted = health.examine(night, inputs, tested, rows)
     drifted += health.of_scores(
-        trial.evaluated, trial.released, health.limits_of(night.config.drift)
+        checked.evaluated, checked.released, health.limits_of(night.config.drift)
     )
     for warning in health.warnings(drifted):
         night.alarm(warning)
@@ -147,12 +147,12 @@ def decide_and_register(
         "evaluated models fitted on events before": "each test cut",
         "released models fitted on events before": report_parts._day(inputs.windows.end),
         CAPS: test_lists.caps_of(night, inputs).in_words(),
-        **trial.facts(),
+        **checked.facts(),
         **warm_start_facts(night, inputs, encoded, recipe, tested.moments),
     }
     page = _report(
         night, inputs, encoded, recipe, rows, tested, rankers, lists, systems[0], evaluation,
-        checks, shift, drifted, trial.parity, decision, masked_items.masked_facts(night, inputs, masked),
+        checks, shift, drifted, checked.parity, decision, masked_items.masked_facts(night, inputs, masked),
     )  # fmt: skip
     _keep_lists(tonight, page)
     version = _register(night, registry, bundle, evaluation, decision, made_by, page)

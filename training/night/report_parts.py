@@ -43,7 +43,7 @@ EXAMPLE_ITEMS = 8
 EXAMPLE_HISTORY = 8
 
 CAVEATS = (
-    "Offline lists are judged by what users did without them: an item they would have liked but "
+    "Offline lists are evaluated on what users did without them: an item they would have liked but "
     "never met counts as wrong.",
     "The released models are fitted on more recent data than the evaluated ones; the overlap of "
     "their lists is given above.",

@@ -38,7 +38,7 @@ from recsys.training.night.refresh_encoder import Encoded
 from recsys.training.windows import Moments
 
 FUSION = "fusion of sources"
-TEXT_ALONE = "text alone"
+TEXT_ONLY = "text alone"
 LIST_LENGTH = 100
 
 Lists = tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]
@@ -70,9 +70,9 @@ def make_lists(
         return {
             "systems": list(systems),
             "variants": fit_ranker.bases(rankers.facts["ablations"], MAIN),
-            "absent": single_source.absent,
-            "failed": single_source.failed,
-            "last_seen": single_source.last_seen,
+            "absent": singles.absent,
+            "failed": singles.failed,
+            "last_seen": singles.last_seen,
         }
 
     return night.runner.run(
@@ -122,7 +122,7 @@ def _ranked(ranking: RankingData, rankers: StageResult, caps: ListCaps) -> dict[
 
 
 @dataclass(frozen=True)
-class _Alone:
+class _SingleSources:
     """Lists of single sources and baselines, with those that could not be had."""
 
     lists: dict[str, Lists]
@@ -134,8 +134,8 @@ class _Alone:
 
 def _single_source(
     night: Night, inputs: Inputs, encoded: Encoded, recipe: Recipe, ranking: RankingData
-) -> _Alone:
-    """Lists of each source alone and of the humble baselines, as of each cut."""
+) -> _SingleSources:
+    """Lists of each source alone and of the simple baselines, as of each cut."""
     parts: dict[str, list[Lists]] = {}
     absent: dict[str, str] = dict(_absent(inputs))
     failed: dict[str, str] = {}
@@ -160,13 +160,13 @@ def _single_source(
                 source, moments, read, unavailable, k=depth, workers=night.workers
             )
             listed = caps.cut(fill_up(items, simple[0].items), scores, LIST_LENGTH)
-            parts.setdefault(TEXT_ALONE if name == TEXT else name, []).append(listed)
+            parts.setdefault(TEXT_ONLY if name == TEXT else name, []).append(listed)
         for made in simple:
             listed = caps.cut(made.items, made.scores, LIST_LENGTH)
             parts.setdefault(made.name, []).append(listed)
     # One that failed at some cut only would be judged on other moments than the rest.
     whole = {name: lists for name, lists in parts.items() if name not in {*failed, *absent}}
-    return _Alone(
+    return _SingleSources(
         {
             name: (np.concatenate([i for i, _ in lists]), np.concatenate([s for _, s in lists]))
             for name, lists in whole.items()
@@ -178,7 +178,7 @@ def _single_source(
 
 
 def _absent(inputs: Inputs) -> dict[str, str]:
-    """Humble baselines that mean nothing on this data."""
+    """Simple baselines that mean nothing on this data, with the reason."""
     if inputs.windows.scheme != "ordinal":
         return {}
     why = "timestamps carry order only, so nothing is recent"

@@ -1,7 +1,7 @@
 """Where tonight's fits start from: the same source as an earlier night fitted it.
 
 A fit at a cut may only start from one whose events lay before that cut too, with the same params and
-the same items practised as unknown; the choice is written down when it is made, so an interrupted
+the same items masked; the choice is written down when it is made, so an interrupted
 or repeated night makes the same. From time to time (`sources.full_refit`) all start from scratch,
 and that night measures what starting warm would have cost or gained.
 """

@@ -49,7 +49,8 @@ def applicable_sources(
     people without a history get.
     """
     return [
-        _applicable(name, interactions, inputs, use, memory_bytes, budget_seconds) for name in FITTABLE
+        _applicable(name, interactions, inputs, use, memory_bytes, budget_seconds)
+        for name in FITTABLE
     ]
 
 

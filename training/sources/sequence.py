@@ -34,7 +34,7 @@ from recsys.retrieval.fitted_source import (
     weight_scale,
 )
 from recsys.retrieval.sequence.source import SequenceSource
-from recsys.training.deterministic import repeatable
+from recsys.training.deterministic import deterministic
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +77,7 @@ def fit_sequence(
     threads = torch.get_num_threads()
     torch.set_num_threads(idle_threads(workers))
     try:
-        with torch.random.fork_rng(devices=[]), repeatable():
+        with torch.random.fork_rng(devices=[]), deterministic():
             torch.manual_seed(seed)
             return _fit(interactions, inputs, chosen, seed, previous)
     finally:

@@ -1,4 +1,4 @@
-"""The fusion that tuning judges is the fusion that recall serves."""
+"""The fusion that tuning evaluates is the fusion that recall serves."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from recsys.training.sources.fusion import (
     Lists,
     better,
     choose_weights,
-    matched,
+    quality_of,
 )
 
 LISTS = {
@@ -71,6 +71,6 @@ def test_noise_is_not_better():
 
 
 def test_ideal_counts_only_what_fits_into_ten():
-    quality = matched(np.arange(1.0, 13.0), np.zeros(12, np.int64), np.array([12.0]), limit=10)
+    quality = quality_of(np.arange(1.0, 13.0), np.zeros(12, np.int64), np.array([12.0]), limit=10)
     assert quality.ndcg[0] == pytest.approx(1.0)
     assert quality.recall[0] == pytest.approx(10 / 12)
