@@ -25,7 +25,7 @@ from recsys.training.sources.fusion import (
     Quality,
     better,
     choose_weights,
-    matched,
+    quality_of,
 )
 
 log = logging.getLogger(__name__)
@@ -222,7 +222,7 @@ class Bench:
 
     def quality_of(self, ranks: Doubles) -> Quality:
         """Quality from ranks in the order of the labels' relevant items."""
-        return matched(ranks, self.owner, self.sizes, HIT_DEPTH)
+        return quality_of(ranks, self.owner, self.sizes, HIT_DEPTH)
 
     def keep(self, name: str) -> None:
         """Let the lists measured last be the source's."""

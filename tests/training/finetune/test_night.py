@@ -206,7 +206,7 @@ def test_what_a_killed_fit_left_does_not_stop_the_next_night(world, monkeypatch)
         world.refresh()
     monkeypatch.setattr(Trainer, "step", step)
     night, _ = world.night()
-    left = list((night.workspace.cache / refresh_encoder.CHECKPOINTS).iterdir())
+    left = list(night.workspace.encoder_checkpoints.iterdir())
     assert sorted(f.name for f in left[0].iterdir()) == ["last", "tokens-allowed.json"]
     world.day(7)  # new data: another fit
     fitted = world.refresh()

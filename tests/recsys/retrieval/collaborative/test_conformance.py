@@ -177,7 +177,7 @@ def test_degenerate_data_gives_a_source_that_answers(
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_an_unknown_dial_is_refused_by_name(name, world):
+def test_an_unknown_param_is_refused_by_name(name, world):
     with pytest.raises(UsageError, match="no parameter 'colour'"):
         fit_one(name, *world, {"colour": 1.0}, seed=1, workers=1)
 
