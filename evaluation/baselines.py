@@ -39,7 +39,15 @@ def popular(
     n_items: int,
     offered: npt.NDArray[np.bool_] | None = None,
 ) -> RankedLists:
-    """Items by the number of users who acted on them."""
+    """Items by the number of users who acted on them.
+
+    Args:
+        past: events that are known, all before the moment asked about.
+        seen: what each group's user has had; never listed again.
+        length: places of a list.
+        n_items: N, the size of the catalogue.
+        offered: bool[N], items that may be listed; all when None.
+    """
     score = popularity_of(past, n_items).astype(np.float64)
     return _ranked("popularity", score, seen, length, offered)
 
@@ -54,7 +62,17 @@ def recently_popular(
     offered: npt.NDArray[np.bool_] | None = None,
     half_life_days: float = HALF_LIFE_DAYS,
 ) -> RankedLists:
-    """Items by their events, each halved in worth every `half_life_days` before `now` (µs)."""
+    """Items by their events, each halved in worth every `half_life_days` before `now` (µs).
+
+    Args:
+        past: events that are known, all before the moment asked about.
+        seen: what each group's user has had; never listed again.
+        length: places of a list.
+        n_items: N, the size of the catalogue.
+        now: moment asked about, µs UTC.
+        offered: bool[N], items that may be listed; all when None.
+        half_life_days: days after which an event counts half.
+    """
     liked = past.weight > 0
     age = (now - past.time[liked]) / (half_life_days * DAY)
     score = np.bincount(past.item[liked], np.exp2(-age), n_items).astype(np.float64)
@@ -72,7 +90,17 @@ def newest(
     offered: npt.NDArray[np.bool_] | None = None,
 ) -> RankedLists:
     """Items by when they appeared: `created_at` (µs [N]) where given and before `now`, else
-    their first event. Items of which neither is known are not listed."""
+    their first event. Items of which neither is known are not listed.
+
+    Args:
+        past: events that are known, all before the moment asked about.
+        seen: what each group's user has had; never listed again.
+        length: places of a list.
+        n_items: N, the size of the catalogue.
+        now: moment asked about, µs UTC.
+        created_at: int64[≤ N], µs UTC, 0 or less where unknown; the first event decides when None.
+        offered: bool[N], items that may be listed; all when None.
+    """
     born = np.full(n_items, np.iinfo(np.int64).max)
     np.minimum.at(born, past.item, past.time)
     if created_at is not None:

@@ -96,7 +96,15 @@ def histograms(
 ) -> Drift:
     """Drift of a distribution already counted; a histogram's sum is the number of independent
     observations in it. Count each user once (their events' shares) where users bring many events:
-    one user's busy evening is no drift."""
+    one user's busy evening is no drift.
+
+    Args:
+        what: name of the row.
+        before: float64[b], counts of the reference.
+        after: float64[b], counts of the current data in the same bins.
+        names: [b] what each bin holds.
+        limits: PSI from which the row warns and stops.
+    """
     return _compared(what, before, after, names, limits)
 
 
@@ -108,7 +116,15 @@ def numbers(
     bins: int = 10,
 ) -> Drift:
     """Drift of a numeric column (a feature, a score): bins of equal reference counts; a missing
-    value is a bin of its own."""
+    value is a bin of its own.
+
+    Args:
+        what: name of the row.
+        reference: float[n], earlier values; not finite is missing.
+        current: float[m], values of now.
+        limits: PSI from which the row warns and stops.
+        bins: number of bins, equal in reference counts.
+    """
     known = reference[np.isfinite(reference)]
     inside = np.linspace(0, 1, bins + 1)[1:-1] if len(known) else np.empty(0)
     edges = np.unique(np.quantile(known, inside)) if len(known) else inside

@@ -155,10 +155,12 @@ def evaluate_lists(
     """Measure every system on the same groups, and the main one against the others.
 
     Args:
+        truth: G groups with their relevant items.
         systems: their lists, one row per group of `truth`; list them best-known first.
         main: name of the system the differences are taken from.
         ks: cut-offs; nDCG at the smallest is the main metric.
         segments: segmentations by name; one named `day` replaces the days of `truth.time`.
+        catalogue_size: N, items that could be listed.
         item_popularity: past events of each item as of each list, or [N] the same for all lists;
             what novelty and popularity bias refer to. Items beyond its end are new and have none.
         item_vectors: L2-normalised [N, d], for diversity; left out of the report when None.
@@ -167,6 +169,8 @@ def evaluate_lists(
         sampled_candidates: set it when lists were made among a sample instead of all items.
         variants: systems that are the main one without something, by the system they are held
             against. They are no competitors: no verdict on them, no segments of them.
+        seed: of the bootstrap.
+        resamples: bootstrap resamples of users for each interval.
 
     Raises:
         UsageError: no systems, two of one name, or `main` is not among them; a variant or its base

@@ -79,9 +79,16 @@ class Truth:
         user: npt.NDArray[np.integer],
         time: npt.NDArray[np.integer],
     ) -> "Truth":
-        """From one row per judged item: `group` int[R] indexes `user` and `time` (both [G]).
+        """From one row per judged item.
 
         An item named several times in a group keeps its highest grade.
+
+        Args:
+            group: int[R], the group of each row, an index into `user` and `time`.
+            items: int[R], item indices.
+            grades: int[R], relevance grades, 1 and above relevant.
+            user: int[G], user of each group.
+            time: int[G], moment of each group, µs UTC.
         """
         width = _width(items)
         order = np.lexsort((-grades.astype(np.int64), items, group))

@@ -266,6 +266,13 @@ def popularity_bias(
 
     Above 0: the list is more mainstream than the user. Histories are CSR over the G groups; NaN
     for an empty list or history.
+
+    Args:
+        lists: one list for each of G groups.
+        k: places looked at.
+        popularity: [N], past events of each item.
+        history_offsets: int64[G+1], bounds of the histories.
+        history_items: int32[h], items of the histories.
     """
     percentile = popularity.percentiles
     groups = np.repeat(np.arange(lists.n_groups), np.diff(history_offsets))

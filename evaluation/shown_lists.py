@@ -119,6 +119,14 @@ def label_weights(
 
     1 / examination of the place where the item was shown when it was acted on: a click that had
     little chance to happen stands for those that did not. 1 where it was not shown.
+
+    Args:
+        lists: lists shown to users.
+        events: what users did.
+        bias: chance of being looked at by place.
+        user: int[r], user of each label.
+        item: int[r], item of each label.
+        window: (begin, end) int64[r] each, µs UTC, in which the label was acted on.
     """
     looked = np.maximum(np.asarray(bias.examination, np.float64), LEAST_EXAMINED)
     acted = np.flatnonzero(acted_on(lists, events))

@@ -69,7 +69,15 @@ def read_counters(
     inputs: BatchInputs,
     out: Floats,
 ) -> None:
-    """Fill out[:, places[i]] (float32[R, F]) with feature i's values for all rows."""
+    """Fill out[:, places[i]] (float32[R, F]) with feature i's values for all rows.
+
+    Args:
+        features: features that read counters.
+        places: column of each feature in `out`.
+        rows: R candidate rows of the groups.
+        inputs: the tables, and the backend that counts.
+        out: float32[R, F], filled in place.
+    """
     backend = None if inputs.backend == ARRAYS else open_backend(inputs.backend, inputs.memory_mb)
     try:
         for together in _apart([{need.entity for need in f.needs} for f in features]):

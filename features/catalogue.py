@@ -95,7 +95,21 @@ class Catalogue:
         numeric: Mapping[str, Floats],
         categorical: Mapping[str, Codes],
     ) -> None:
-        """Use `from_parquet`, `from_table` or `open`."""
+        """Use `from_parquet`, `from_table` or `open`.
+
+        Args:
+            ids: id → index of N items.
+            texts: Arrow table of the texts, read as they are asked for.
+            created_at: int64[N], µs UTC, 0 where unknown.
+            blocked: uint8[N], 1 where the item may not be listed.
+            category: code of each item and the names of the codes.
+            tag_names: name of each tag code.
+            tag_start: int64[N], first place of each item in `tag_pool`.
+            tag_stop: int64[N], place after its last.
+            tag_pool: int32[p], tag codes.
+            numeric: column → float32[N], NaN where unknown.
+            categorical: column → codes and names.
+        """
         self.ids = ids
         self._texts = texts
         self._size = len(ids)

@@ -136,7 +136,15 @@ class CounterTable:
     def build(
         cls, entities: Ints, kinds: Kinds, buckets: Longs, n_entities: int, n_kinds: int
     ) -> "CounterTable":
-        """Count E events given as (entity, kind, bucket); negative entities are left out."""
+        """Count E events given as (entity, kind, bucket); negative entities are left out.
+
+        Args:
+            entities: int32[E], negative for events of no entity.
+            kinds: int[E], event type codes.
+            buckets: int64[E], bucket of each event.
+            n_entities: number of entities.
+            n_kinds: number of event types.
+        """
         known = entities >= 0
         key = entities[known].astype(np.int64) * n_kinds + kinds[known]
         return cls._from_cells(key, buckets[known], None, n_entities, n_kinds)

@@ -46,9 +46,11 @@ def check(
     """Try features in random worlds; the first problem of each, none for those that are sound.
 
     Args:
+        features: declared features, your own or all.
         types: event types that occur in the worlds.
         table: Arrow table of items to draw from; made up when absent.
         bucket: width of the counters' buckets.
+        worlds: number of random worlds, each from a seed of its own.
     """
     found: dict[str, Finding] = {}
     for seed in range(worlds):

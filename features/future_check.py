@@ -101,6 +101,9 @@ def scan(
         x: float[n, F].
         y: int[n], relevant from 1.
         groups: int[n], ascending in time: the last groups are the validation.
+        names: [F] names of the columns.
+        validation_share: share of the groups, the latest, in which a feature must not be weaker.
+        seed: of the draws; the same seed gives the same numbers.
     """
     order = np.argsort(groups, kind="stable")
     x, relevant = x[order], np.asarray(y[order]) >= 1

@@ -99,7 +99,21 @@ class OnlineState:
         tables: Mapping[str, CounterTable],
         users: UserTable | None,
     ) -> None:
-        """Use `build` or `open`."""
+        """Use `build` or `open`.
+
+        Args:
+            catalogue: items and their attributes.
+            kinds: event types, by code.
+            meaning: weight and grade of event types that come later.
+            bucket_us: width of the counters' buckets, µs.
+            windows_us: windows of the counters, µs, whole buckets.
+            log_position: position of the last record that is in it.
+            user_index: user id → place of the history.
+            offsets: int64[U+1], bounds of the histories in `events`.
+            events: histories of all users, one after the other, oldest first.
+            tables: entity → its counters.
+            users: attributes of users; None without.
+        """
         self.catalogue = catalogue
         self.kinds = list(kinds)
         self.meaning = meaning
@@ -339,8 +353,14 @@ class OnlineState:
         """A state that holds all of `interactions` (and `impressions`).
 
         Args:
+            interactions: events of the tables.
+            catalogue: items and their attributes.
+            bucket_us: width of the counters' buckets, µs.
+            windows_us: windows of the counters, µs, whole buckets.
             log_position: records up to it are in the tables already; -1 for none.
+            users: attributes of users; None without.
             meaning: weights and grades of events that come later; the defaults when absent.
+            impressions: lists that were shown; None where they are not recorded.
 
         Raises:
             UsageError: a window is not a whole number of buckets.

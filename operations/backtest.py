@@ -213,7 +213,13 @@ def simulate(
 ) -> NightQuality:
     """One night up to a cut, then its champion and the older ones evaluated until `end`.
 
-    `weekly` is the version that a weekly retraining would serve; None where it is this night's.
+    Args:
+        config: of the workspace whose data are used; the night runs in a workspace of its own.
+        number: of the night, from 0.
+        cut: end of the data that the night knows, µs UTC.
+        end: end of what its lists are evaluated on, µs UTC.
+        weekly: version that a weekly retraining would serve; None where it is this night's.
+        reporter: takes the night's lines.
     """
     from recsys.storage.registry import Registry
     from recsys.training.nightly import run_night

@@ -61,7 +61,9 @@ def ranked(
 
     Args:
         release: what each further process opens for itself; `loaded` is it, opened here.
+        loaded: the release, opened here.
         ask: what is asked for everybody, but for the user.
+        users: ids, in the order of the rows.
         processes: as many as processors, where there is enough to do, when None.
 
     Raises:

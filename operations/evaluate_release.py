@@ -167,7 +167,15 @@ def evaluate_events(
     shown: "ShownEvents | None",
     protocol: str,
 ) -> EvaluatedRelease:
-    """Ask the release and the baselines, and measure them."""
+    """Ask the release and the baselines, and measure them.
+
+    Args:
+        config: of the workspace.
+        loaded: the release.
+        held: events that came after its data.
+        shown: lists that were shown, for the protocol `impressions`; None without.
+        protocol: `window`, `leave-last-out` or `impressions`.
+    """
     from recsys.operations import release_queries
 
     limit, seed = config.evaluation.max_users, config.seed
@@ -193,7 +201,16 @@ def evaluate_queries(
     systems: "Sequence[RankedLists]",
     main: str,
 ) -> "Evaluation":
-    """All metrics of some systems' answers."""
+    """All metrics of some systems' answers.
+
+    Args:
+        config: cut-offs, segments and resamples.
+        loaded: the release, whose catalogue is listed from.
+        queries: G queries with their truth.
+        systems: lists of each system, one per query.
+        main: name of the system the differences are taken from.
+        popularity: int64[N], people who acted on each item before the first query.
+    """
     from recsys.evaluation.report import evaluate_lists
     from recsys.operations.release_queries import popularity_at, segments_of
 
@@ -252,7 +269,15 @@ def of_shown(
     own: "RankedLists",
     config: RecsysConfig,
 ) -> "tuple[OffPolicyFacts | None, PositionBias | None, list[str]]":
-    """What shown lists tell beyond the metrics: off-policy estimates and position bias, or why not."""
+    """What shown lists tell beyond the metrics: off-policy estimates and position bias, or why not.
+
+    Args:
+        loaded: the release.
+        queries: shown lists as queries.
+        held: events that came after its data.
+        own: the release's order of each shown list.
+        config: seed and resamples.
+    """
     from recsys.evaluation.off_policy import off_policy
     from recsys.evaluation.report_context import OffPolicyFacts
     from recsys.evaluation.shown_lists import (

@@ -94,6 +94,14 @@ def queries_of(
     """The queries of a protocol; with `leave-last-out` and `impressions` the events are folded
     into the release's state, so that each query knows what came before it.
 
+    Args:
+        protocol: `window`, `leave-last-out` or `impressions`.
+        loaded: the release that is asked.
+        held: events to evaluate on.
+        shown: lists that were shown; needed for `impressions` alone.
+        limit: queries at most, a random sample beyond.
+        seed: of that sample.
+
     Raises:
         DataRefused: nothing can be asked.
     """

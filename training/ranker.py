@@ -99,6 +99,13 @@ def ndcg_by_group(
 
     Equal scores share their places at random in the long run; here the later row loses, rows of
     a group being in the order of fused recall.
+
+    Args:
+        score: float64[R], the higher the better; NaN is last.
+        grade: int8[R], relevant above 0.
+        offsets: int64[G+1], bounds of the groups.
+        relevant: int32[G], relevant items of each group, found by recall or not.
+        k: places that count.
     """
     # A score that is not a number is no first place: every comparison with it is false.
     score = np.where(np.isnan(score), -np.inf, score)
@@ -157,6 +164,15 @@ def fit_ranker(
     users. With too few groups the ranker is the linear part alone. With few (`FOLDED_GROUPS`)
     every user is held out once in turn, and the chosen settings are fitted on all. Where there are
     shown lists, trees are fitted with and without them, and the same users decide.
+
+    Args:
+        groups: R rows in G groups, in the order of time.
+        names: [F] names of the columns.
+        config: settings of the ranker.
+        seed: of the folds and the boosters.
+        workers: threads.
+        validation_share: share of the users that is held out.
+        monotone: column → 1 or -1, where the score may only rise or fall with it.
     """
 
     def fitted(chosen: Groups) -> Ranker:

@@ -133,6 +133,13 @@ def item_text(
     The literal before the first field (such as an E5 model's `passage: `) always stays, unless no
     field has anything to say: then the text is "", whose tuned vector is the learned blank.
 
+    Args:
+        template: literals and the fields {title}, {tags}, {category}, {description}.
+        title: as given; None where there is none.
+        tags: joined by commas.
+        category: as given.
+        description: as given; HTML is cleaned out of it.
+
     Raises:
         UsageError: the template holds an unknown field.
 

@@ -203,6 +203,13 @@ def make_examples(
     a type without one (a view); its history is strictly before it. Neutral ratings and dislikes
     are history, never targets. With `shown` lists an example knows what stood beside its target.
 
+    Args:
+        interactions: events, none later than `fit_until`.
+        fit_until: end of what may be seen, µs UTC.
+        places: history items of an example at most.
+        seed: of the choice of validation users.
+        shown: lists that users saw; None without.
+
     Raises:
         DataRefused: an event lies after fit_until (a leak).
         TooLittle: fewer than 50 examples remain.

@@ -111,9 +111,14 @@ def fit_encoder(
     Args:
         interactions: events, none later than fit_until (µs UTC).
         texts: text of each item of the vocabulary, [n_items].
+        config: settings of the encoder.
+        fit_until: end of what may be seen, µs UTC.
+        out_dir: folder that is written; one that is there is replaced.
+        seed: of all draws.
+        budget_seconds: time it may take; no limit when None.
         shown: lists that users saw, for negatives; later ones than fit_until are not looked at.
-        previous: an encoder folder of an earlier fit: its weights are the warm start, its events are
-            replayed beside the new ones, and the base model is tuned besides for comparison.
+        previous: an encoder folder of an earlier fit: its weights are the warm start, its events
+            are replayed beside the new ones, and the base model is tuned besides for comparison.
         checkpoint_dir: where a killed run finds its last state; removed at the end.
         vector_cache: the cache folder later given to `encode_items`; what the fit has computed of
             the items' vectors is put there, so that they are not encoded again.

@@ -95,9 +95,15 @@ def refit_tower(
     """Fit `start`, a tower of `interactions.kinds`, to events up to `fit_until`.
 
     Args:
+        interactions: events, none later than fit_until.
         vectors: unit vectors float32 [n, d] of all items, writable (a copy-on-write map will do).
+        config: settings of the encoder.
+        start: the tower to go on from.
+        fit_until: end of what may be seen, µs UTC.
         since: events after this (µs) are new to the tower; earlier ones are replayed beside them.
+        seed: of the batches.
         seconds: time it may take.
+        shown: lists that users saw, for negatives; None without.
 
     Raises:
         DataRefused: an event is later than fit_until, or there are too few to learn from.

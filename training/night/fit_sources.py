@@ -230,8 +230,17 @@ def fit_as_of(
     """The recipe's sources as of a cut, fitted on events of `view` strictly before it.
 
     An expensive source is not fitted at every cut: the latest fit at or before the cut is used,
-    which knows less than it might, never more. `masked` identifies the items whose events were taken
-    out of `view` (see `training.night.ranking_data`); empty where none were.
+    which knows less than it might, never more.
+
+    Args:
+        night: tonight's run: config, workspace, runner, reporter.
+        inputs: tonight's tables, events and windows.
+        encoded: tonight's encoder and item vectors.
+        recipe: the sources, their params and fusion weights.
+        view: events, less those of masked items.
+        cut: end of what may be known, µs UTC.
+        masked: identifies the items whose events were taken out of `view` (see
+            `training.night.ranking_data`); empty where none were.
     """
     stages = {
         name: _fit_one(night, inputs, encoded, recipe, name, view, at, masked)
@@ -373,6 +382,13 @@ def warm_start_facts(
     """On a night of fits from scratch: what starting warm would have cost or gained, by source.
 
     Measured at the last tested cut, on its moments.
+
+    Args:
+        night: tonight's run: config, workspace, runner, reporter.
+        inputs: tonight's tables, events and windows.
+        encoded: tonight's encoder and item vectors.
+        recipe: the sources, their params and fusion weights.
+        moments: test moments.
     """
     found: dict[str, object] = {}
     cut = inputs.windows.test[-1]

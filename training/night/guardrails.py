@@ -27,6 +27,9 @@ def guardrails(
     """All guardrails that tonight's figures allow.
 
     Args:
+        gate: limits.
+        evaluation: of all systems on the test moments.
+        release_check: what asking the release found.
         champion: name of the champion's system in the evaluation; None where it has no lists.
         bundle_bytes: size of the release; `champion_bytes` of the champion's, where it can be read.
         served: what recomputing served rows found; empty where nothing was served.

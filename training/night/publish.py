@@ -90,7 +90,22 @@ def decide_and_register(
     state: StageResult,
     registry: Registry,
 ) -> "NightResult":
-    """Report and gate, then register the bundle and promote it if the gate allows."""
+    """Report and gate, then register the bundle and promote it if the gate allows.
+
+    Args:
+        night: tonight's run: config, workspace, runner, reporter.
+        inputs: tonight's tables, events and windows.
+        encoded: tonight's encoder and item vectors.
+        recipe: the sources, their params and fusion weights.
+        rows: ranking data of the ranker's windows; None where there are none.
+        tested: ranking data of the test windows.
+        rankers: stage output of the rankers, with their ablations.
+        lists: stage output of every system's lists.
+        champion_result: the champion on the same test moments; None without one.
+        bundle: stage output of the release.
+        state: stage output of the online state's snapshot.
+        registry: of the workspace.
+    """
     from recsys.training.night.night_result import NightResult
 
     known = _registered(night, registry, bundle, state)

@@ -119,6 +119,13 @@ def build_ranking_data(
 
     Where only the test has a window, the ranker's role has no moment: its groups are empty, but
     with the same signals and features.
+
+    Args:
+        night: tonight's run: config, workspace, runner, reporter.
+        inputs: tonight's tables, events and windows.
+        encoded: tonight's encoder and item vectors.
+        recipe: the sources, their params and fusion weights.
+        role: `ranker` or `test`.
     """
     if role == "ranker" and (earlier := inputs.earlier) is not None:
         inputs, encoded = earlier, encoded.over(night, earlier)

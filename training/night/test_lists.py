@@ -58,7 +58,17 @@ def make_lists(
     ranking: RankingData | None,
     rankers: StageResult,
 ) -> StageResult:
-    """Every system's top lists, kept as arrays so that the page can be made again at no cost."""
+    """Every system's top lists, kept as arrays so that the page can be made again at no cost.
+
+    Args:
+        night: tonight's run: config, workspace, runner, reporter.
+        inputs: tonight's tables, events and windows.
+        encoded: tonight's encoder and item vectors.
+        recipe: the sources, their params and fusion weights.
+        groups: stage output of the test groups.
+        ranking: what it holds; None in a dry run.
+        rankers: stage output of the rankers, with their ablations.
+    """
 
     def action(out: Path) -> dict[str, Any]:
         assert ranking is not None
@@ -280,7 +290,17 @@ def measure_lists(
     moments: Moments,
     variants: Mapping[str, str],
 ) -> Evaluation:
-    """All metrics of all systems with their intervals."""
+    """All metrics of all systems with their intervals.
+
+    Args:
+        night: tonight's run: config, workspace, runner, reporter.
+        inputs: tonight's tables, events and windows.
+        encoded: tonight's encoder and item vectors.
+        systems: lists of every system, one per moment; the main one first.
+        moments: M test moments.
+        variants: systems that are the main one without something → the system they are held
+            against.
+    """
     config = night.config.evaluation
     truth = truth_of(moments)
     catalogue = inputs.tables.catalogue

@@ -130,14 +130,18 @@ def tune_sources(
     Args:
         fit_interactions: events before all labels.
         labels: moments after them; those without a relevant item are ignored.
+        inputs: catalogue, texts and vectors.
         names: sources to try.
         budget_seconds: time for trying params; each source is fitted at least once, whatever the
             budget, because its lists are needed to fuse and to evaluate it.
+        seed: of the fits.
+        workers: threads.
         fixed: sources that are there already, such as the encoder's `text`; fused and evaluated,
             never fitted.
         params: the caller's own; they are not tuned.
         remembered: params of an earlier night, tried first in place of the defaults.
-        depth, limit: as served.
+        depth: items that each source proposes, as served.
+        limit: items kept after fusion, as served.
     """
     clock = TuningClock(budget_seconds)
     bench = Bench(fit_interactions, inputs, usable(labels), seed, workers, depth)
@@ -168,7 +172,16 @@ def _known(name: str, remembered: Mapping[str, float]) -> dict[str, float]:
 
 
 class Bench:
-    """Fits, lists and their quality on the labels."""
+    """Fits, lists and their quality on the labels.
+
+    Args:
+        interactions: events before all labels.
+        inputs: catalogue, texts and vectors.
+        labels: moments with a relevant item.
+        seed: of the fits.
+        workers: threads.
+        depth: items that each source proposes.
+    """
 
     def __init__(
         self,

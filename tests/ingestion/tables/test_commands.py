@@ -34,6 +34,18 @@ def config(desk):
     return path
 
 
+def test_validate_notes_a_setting_that_has_no_effect(desk, config, capsys):
+    desk.items()
+    desk.events(8)
+    assert command("validate", config=config) == 0
+    assert "has no effect" not in capsys.readouterr().out
+    with config.open("a") as file:
+        file.write("features: {history_length: 30}\n")
+    assert command("validate", config=config) == 0
+    assert "note: " in (said := capsys.readouterr().out)
+    assert "`features.history_length` has no effect" in said
+
+
 def test_validate_says_what_is_there(desk, config, capsys):
     desk.items()
     desk.events(8, event_type=["click"] * 7 + ["poke"], value=[4.5, *[None] * 7])
