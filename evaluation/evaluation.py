@@ -21,7 +21,7 @@ from recsys.evaluation.lists import (
     Truth,
 )
 from recsys.evaluation.metrics import MatchedLists, ReliabilityBin
-from recsys.evaluation.popularity import PopularityAt
+from recsys.evaluation.popularity_at import PopularityAt
 from recsys.evaluation.segments import SegmentLabels, by_day
 from recsys.evaluation.uncertainty import (
     LEVEL,

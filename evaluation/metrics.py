@@ -40,7 +40,7 @@ from recsys.evaluation.lists import (
     Truth,
     check_groups,
 )
-from recsys.evaluation.popularity import PopularityAt
+from recsys.evaluation.popularity_at import PopularityAt
 from recsys.features.compiled import compiled
 
 Gain = Literal["exponential", "linear"]

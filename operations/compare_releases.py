@@ -123,7 +123,9 @@ def compare(
     from recsys.operations.evaluate_release import evaluate_queries
 
     queries = rows.queries
-    evaluation = evaluate_queries(config, loaded, queries, [rows.first, rows.second], rows.first.name)
+    evaluation = evaluate_queries(
+        config, loaded, queries, [rows.first, rows.second], rows.first.name
+    )
     comparison = compare_lists(
         queries.truth,
         rows.first,

@@ -26,7 +26,7 @@ from recsys.data_schemas.errors import DataRefused
 from recsys.evaluation import baselines, segments
 from recsys.evaluation.evaluation import PastItems
 from recsys.evaluation.lists import RankedLists, Truth
-from recsys.evaluation.popularity import PopularityAt
+from recsys.evaluation.popularity_at import PopularityAt
 from recsys.evaluation.query_sets import (
     grades_of_shown,
     leave_last_out,

@@ -46,8 +46,8 @@ def run_night(
     """
     workspace = Workspace(config.workspace_path)
     reporter = reporter or Reporter()
-    for note in config.notes:
-        reporter.warn(note)
+    for told in config.notes:
+        reporter.warn(told)
     with workspace.lock() as note:
         if note:
             reporter.warn(note)

@@ -12,7 +12,7 @@ from recsys.data_schemas.errors import UsageError
 from recsys.evaluation import segments
 from recsys.evaluation.drift import Drift, summary
 from recsys.evaluation.lists import RankedLists, Truth
-from recsys.evaluation.popularity import PopularityAt
+from recsys.evaluation.popularity_at import PopularityAt
 from recsys.evaluation.report import (
     Check,
     Evaluation,

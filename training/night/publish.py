@@ -101,6 +101,7 @@ def decide_and_register(
         tested: ranking data of the test windows.
         rankers: stage output of the rankers, with their ablations.
         lists: stage output of every system's lists.
+        masked: stage output of the lists over masked cold items.
         champion_result: the champion on the same test moments; None without one.
         bundle: stage output of the release.
         state: stage output of the online state's snapshot.

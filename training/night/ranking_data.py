@@ -312,6 +312,17 @@ def collect_cut(
     sources: Mapping[str, RecallSource],
     lengths: npt.NDArray[np.int64] | None = None,
 ) -> _Part:
+    """Candidates of some moments of a cut, by recall.
+
+    Args:
+        night: tonight's run: config, workspace, runner, reporter.
+        inputs: tonight's tables, events and windows.
+        recipe: the sources, their params and fusion weights.
+        view: events that histories are read from.
+        moments: M moments.
+        sources: fitted as of the cut.
+        lengths: int64[M], how many of the last events each moment sees; -1, or None, for all.
+    """
     if lengths is None:
         lengths = np.full(len(moments), -1, np.int64)
     table = collect(
@@ -328,6 +339,15 @@ def collect_cut(
 def write_ranking_data(
     out: Path, night: Night, inputs: Inputs, known: BatchInputs, parts: list[_Part]
 ) -> dict[str, Any]:
+    """Read the features of all parts' candidates and write everything; returns the stage's facts.
+
+    Args:
+        out: folder to fill.
+        night: tonight's run: config, workspace, runner, reporter.
+        inputs: tonight's tables, events and windows.
+        known: tables that features are read from.
+        parts: moments with their candidates.
+    """
     moments = Moments.join([p.moments for p in parts])
     table = CandidateTable.join([p.table for p in parts])
     lengths = np.concatenate([p.lengths for p in parts])

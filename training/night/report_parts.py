@@ -192,6 +192,7 @@ def context(
         drifted: data health and drift.
         parity: whether batch and online features agree.
         decision: of the gate.
+        masked: quality on masked cold items; None where it was not measured.
     """
     ranker = Ranker.load(rankers.path / "full")
     validation = rankers.facts["ranker"].get("validation_ndcg@10", {})

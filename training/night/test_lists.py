@@ -14,7 +14,7 @@ import numpy.typing as npt
 from recsys.evaluation import baselines
 from recsys.evaluation.evaluation import Evaluation, PastItems, evaluate_lists
 from recsys.evaluation.lists import RankedLists, Truth
-from recsys.evaluation.popularity import PopularityAt
+from recsys.evaluation.popularity_at import PopularityAt
 from recsys.evaluation.saved_lists import MAIN
 from recsys.evaluation.segments import (
     SegmentLabels,
