@@ -230,7 +230,15 @@ def choices_of_lists(
 def _rewards(
     logged: Doubles, chosen: Doubles, reward: Doubles, user: npt.NDArray[np.integer], seed: int
 ) -> tuple[Doubles, Doubles]:
-    """Modelled reward of the logged and of the chosen first items, each from the other half."""
+    """Modelled reward of the logged and of the chosen first items, each from the other half.
+
+    Args:
+        logged: float64[n], score of the logged first item.
+        chosen: float64[n], score of the item that the model puts first.
+        reward: float64[n], what the logged item earned.
+        user: int[n], halves are of whole users.
+        seed: of the halves.
+    """
     predicted, expected = np.zeros(len(logged)), np.zeros(len(logged))
     if not len(logged):
         return predicted, expected

@@ -145,7 +145,14 @@ def _fall(
     early: npt.NDArray[np.bool_],
     late: npt.NDArray[np.bool_],
 ) -> float:
-    """How much less a feature says on the later rows, in its earlier direction."""
+    """How much less a feature says on the later rows, in its earlier direction.
+
+    Args:
+        column: float32[R], values of one feature.
+        y: bool[R], relevant rows.
+        place: int64[R], group of each row.
+        early, late: bool[R], the two parts compared.
+    """
     before = group_auc(column[early], y[early], place[early])
     after = group_auc(column[late], y[late], place[late])
     if before < 0.5:

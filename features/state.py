@@ -598,6 +598,13 @@ def _sorted_by_hash(
     """Users in the order of their identifiers, events by (user, time, position).
 
     Sorting by identifier makes the bytes independent of who was seen first.
+
+    Args:
+        ids: [U] user ids by code.
+        kept: bool[U], users that are kept.
+        user: int64[E], user code of each event.
+        events: E events.
+        position: int64[E], log positions.
     """
     names = np.array(ids, dtype=object)[kept]
     by_name = pc.sort_indices(pa.array(names, pa.large_string())).to_numpy()

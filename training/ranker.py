@@ -431,7 +431,18 @@ def _fit_trees(
     monotone: Mapping[str, int] | None,
     facts: dict[str, Any],
 ) -> list[Any]:
-    """Boosters on top of the linear score, none when they do not help the held-out users."""
+    """Boosters on top of the linear score, none when they do not help the held-out users.
+
+    Args:
+        train, valid: groups to learn from and of held-out users.
+        names: [F] names of the columns.
+        linear: whose score the trees begin with.
+        config: settings of the ranker.
+        seed: of the first booster; each further one has the next.
+        workers: threads.
+        monotone: column → 1 or -1.
+        facts: what the report shows; added to.
+    """
     start, valid_start = linear.score(train.x), linear.score(valid.x)
     settings = _settings(config, seed, workers, names, monotone)
     if config.search_minutes > 0:
@@ -491,7 +502,17 @@ def _boost(
     trees: int,
 ) -> Any:
     """One lambdarank booster, stopped early on the held-out users' nDCG@10; of exactly `trees`
-    trees where nobody is held out."""
+    trees where nobody is held out.
+
+    Args:
+        train: groups to learn from.
+        valid: groups of held-out users; None to grow exactly `trees`.
+        names: [F] names of the columns.
+        start: float64[R], score the trees begin with; zero when None.
+        valid_start: the same for `valid`.
+        settings: LightGBM's parameters.
+        trees: of the booster at most.
+    """
     import lightgbm
 
     def table(groups: Groups, init: npt.NDArray[np.float64] | None, reference: Any = None) -> Any:
@@ -530,7 +551,15 @@ def _search(
     settings: Mapping[str, Any],
     config: RankerConfig,
 ) -> dict[str, Any]:
-    """Optuna within its minutes; returns the settings that beat the given ones, if any."""
+    """Optuna within its minutes; returns the settings that beat the given ones, if any.
+
+    Args:
+        train, valid: groups to learn from and of held-out users.
+        names: [F] names of the columns.
+        start, valid_start: scores the trees begin with.
+        settings: LightGBM's parameters to beat.
+        config: minutes and number of trees.
+    """
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)

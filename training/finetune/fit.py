@@ -346,7 +346,19 @@ def _tune(
     seconds: float | None,
     on_metrics: Metrics | None,
 ) -> _Run:
-    """Both phases from one start; `states` goes on with its encoder."""
+    """Both phases from one start; `states` goes on with its encoder.
+
+    Args:
+        work: what all starts share.
+        split: training and validation examples.
+        states: the items' states below the tuned layers.
+        start: `warm` or `cold`.
+        folder: encoder folder of a warm start.
+        checkpoints: of this start.
+        group: processes that share a step.
+        seconds: time it may take; no limit when None.
+        on_metrics: called with (named values, step).
+    """
     began = time.monotonic()
     config = work.config
     torch.manual_seed(work.seed)
