@@ -43,12 +43,12 @@ def test_without_time_the_defaults_stay(world, labels):
     assert "no time for" in plan.outcomes[1].note
 
 
-def test_the_callers_dials_are_not_touched(world, labels):
+def test_the_callers_params_are_not_touched(world, labels):
     plan = plan_for(world, labels, params={"item_item": {"decay": 0.33}})
     assert plan.params["item_item"]["decay"] == 0.33
 
 
-def test_remembered_dials_are_the_start(world, labels):
+def test_remembered_params_are_the_start(world, labels):
     remembered = {"item_item": {"decay": 0.6, "gone": 1.0}}
     plan = plan_for(world, labels, budget_seconds=0.0, remembered=remembered)
     assert plan.params["item_item"]["decay"] == 0.6

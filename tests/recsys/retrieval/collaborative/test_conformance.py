@@ -183,7 +183,7 @@ def test_an_unknown_param_is_refused_by_name(name, world):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_an_unusable_dial_is_refused(name, world):
+def test_an_unusable_param_is_refused(name, world):
     param = next(iter(source_class(name).PARAMS))
     with pytest.raises(UsageError, match="not usable"):
         fit_one(name, *world, {param: float("nan")}, seed=1, workers=1)
