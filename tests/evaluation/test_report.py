@@ -122,6 +122,15 @@ def full_context() -> ReportContext:
         off_policy=OffPolicyFacts(
             "a click", 900, 0.2, {"snips": Interval(0.31, 0.2, 0.4, 9, 9)}, 340.0, 0.01, None
         ),
+        masked=MaskedItems(
+            items=20,
+            lists=45,
+            positives=51,
+            since=1_600_000_000_000_000,
+            metrics=("recall@10",),
+            systems={"good": {"recall@10": Interval(0.31, 0.2, 0.4, 45, 45)}},
+            ahead={"without text": {"recall@10": Interval(0.05, 0.01, 0.09, 45, 45)}},
+        ),
         caveats=["One city only."],
     )
 
@@ -408,7 +417,7 @@ def test_missing_parts_are_named(evaluation: Evaluation) -> None:
     for part in (
         "Not in this report: the gate's decision", "examples of ranked lists",
         "leak checks: none were run", "learning curves of the encoder", "costs of the stages",
-        "position bias (it needs impressions)", "facts about the ranker", "version not said",
+        "position bias (it needs impressions)", "facts about the ranker", "masked cold items", "version not said",
     ):  # fmt: skip
         assert part in words, part
 
