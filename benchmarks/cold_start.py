@@ -12,7 +12,7 @@ service asks it:
   and nDCG@10 of the last one, where it is on an item that was not taken out.
 
 BM25 and popularity are fitted on the same rest. Intervals are 95 % by a bootstrap over users. DATA holds
-items.parquet and events.parquet; a TO that is there already is judged again by its champion.
+items.parquet and events.parquet; a TO that is there already is evaluated again with its champion.
 """
 
 import argparse

@@ -109,7 +109,7 @@ def verdicts(users: int, seeds: int) -> dict[str, float]:
     return {
         "false_verdict_on_equal_models": false / seeds,
         "three_models_in_order": ordered / seeds,
-        "best_said_to_be_ahead_of_both": ahead / seeds,
+        "best_reported_ahead_of_both": ahead / seeds,
     }
 
 

@@ -15,7 +15,7 @@ The peers cannot share our environment (they want numpy 1 and pandas 2); theirs 
 
 which brings a PyTorch of its own; to lend it ours, write the path of our site-packages folder into
 PEERS/lib/python3.11/site-packages/lent.pth before installing. implicit runs in our environment.
-Lists pass through Parquet files, so `compare` judges any recommend output on any such folder;
+Lists pass through Parquet files, so `compare` evaluates any recommend output on any such folder;
 SASRec's training is cut off after --minutes of processor time.
 """
 
@@ -91,10 +91,10 @@ def last_events(events: pa.Table) -> np.ndarray:
 
 
 def compare(given: argparse.Namespace) -> None:
-    """Fit every peer, judge its lists and ours on the same users, print the table."""
+    """Fit every peer, evaluate its lists and ours on the same users, print the table."""
     folder: Path = given.folder
     events = positive_events(folder)
-    truth = judged_users(pq.read_table(folder / "truth.parquet"), events, given.users)
+    truth = test_users(pq.read_table(folder / "truth.parquet"), events, given.users)
     out = folder / "peers"
     out.mkdir(exist_ok=True)
     pq.write_table(events, out / "events.parquet")
@@ -127,7 +127,7 @@ def positive_events(folder: Path) -> pa.Table:
     return kept.sort_by(c.TIMESTAMP)
 
 
-def judged_users(truth: pa.Table, events: pa.Table, number: int) -> pa.Table:
+def test_users(truth: pa.Table, events: pa.Table, number: int) -> pa.Table:
     """A sample of the users who have a history and whose held-out item is new to them."""
     pairs = pa.table({n: events[n] for n in (c.USER_ID, c.ITEM_ID)})
     truth = truth.join(pairs, [c.USER_ID, c.ITEM_ID], join_type="left anti")
@@ -152,14 +152,14 @@ def run_peer(name: str, given: argparse.Namespace, out: Path) -> dict[str, Any]:
 
 
 class Systems:
-    """Every system's lists as item codes, one row per judged user."""
+    """Every system's lists as item codes, one row per test user."""
 
     def __init__(self, lists: list[RankedLists], codes: Mapping[str, int]) -> None:
         self.lists, self.codes = lists, codes
 
 
 def indexed(lists: Mapping[str, pa.Table], truth: pa.Table, events: pa.Table) -> Systems:
-    """Lists in the order of the judged users; one with an item its user has had is refused."""
+    """Lists in the order of the test users; one with an item its user has had is refused."""
     codes: dict[str, int] = {}
     had: dict[str, set[str]] = {user: set() for user in truth[c.USER_ID].to_pylist()}
     rows = zip(events[c.USER_ID].to_pylist(), events[c.ITEM_ID].to_pylist(), strict=True)
@@ -259,12 +259,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     splitting = steps.add_parser("split", help="hold out each user's last event")
     splitting.add_argument("data", type=Path, help="folder with items.parquet, events.parquet")
     splitting.add_argument("to", type=Path)
-    comparing = steps.add_parser("compare", help="fit the peers and judge all lists")
+    comparing = steps.add_parser("compare", help="fit the peers and evaluate all lists")
     comparing.add_argument("folder", type=Path, help="what `split` made, after its night")
     comparing.add_argument("--recs", type=Path, help="our lists; FOLDER/recs.parquet by default")
     comparing.add_argument("--peers", help="the Python of the peers' environment")
     comparing.add_argument("--only", nargs="*", choices=tuple(PEERS), default=tuple(PEERS))
-    comparing.add_argument("--users", type=int, default=10_000, help="judged, at random")
+    comparing.add_argument("--users", type=int, default=10_000, help="test users, at random")
     comparing.add_argument("--minutes", type=float, default=12.0, help="processor time of SASRec")
     comparing.add_argument("--epochs", type=int, default=20, help="of SASRec, at most")
     comparing.add_argument("--keep", action="store_true", help="use lists of an earlier call")

@@ -22,20 +22,20 @@ import numpy as np
 import pandas as pd
 
 Lists = dict[str, list[str]]
-RankingResult = tuple["Clock", Lists, dict[str, Any]]
+PeerResult = tuple["Stopwatch", Lists, dict[str, Any]]
 """What the fit took, the lists, and the settings used."""
 
 SESSION = 20
 """History items that SASRec reads; histories of `games` have a median of 6."""
 
 
-class Clock:
+class Stopwatch:
     """Wall and processor seconds (all threads) since it was made, until `stop`."""
 
     def __init__(self) -> None:
         self.wall, self.processor = time.perf_counter(), time.process_time()
 
-    def stop(self) -> "Clock":
+    def stop(self) -> "Stopwatch":
         self.wall = time.perf_counter() - self.wall
         self.processor = time.process_time() - self.processor
         return self
@@ -43,7 +43,7 @@ class Clock:
 
 def rectools_lists(
     model: Any, events: pd.DataFrame, users: list[str], k: int
-) -> tuple[Clock, Lists]:
+) -> tuple[Stopwatch, Lists]:
     """Fit a RecTools model and ask it for everybody's list."""
     from rectools import Columns
     from rectools.dataset import Dataset
@@ -57,7 +57,7 @@ def rectools_lists(
         }
     )
     dataset = Dataset.construct(table)
-    clock = Clock()
+    clock = Stopwatch()
     model.fit(dataset)
     clock.stop()
     # users whose items SASRec left out of its training get no list
@@ -68,7 +68,7 @@ def rectools_lists(
     return clock, found.groupby(Columns.User, sort=False)[Columns.Item].apply(list).to_dict()
 
 
-def ease(events: pd.DataFrame, users: list[str], given: argparse.Namespace) -> RankingResult:
+def ease(events: pd.DataFrame, users: list[str], given: argparse.Namespace) -> PeerResult:
     """RecTools' EASE; every item takes part."""
     from rectools.models import EASEModel
 
@@ -77,7 +77,7 @@ def ease(events: pd.DataFrame, users: list[str], given: argparse.Namespace) -> R
     return clock, lists, settings | {"rectools": version("rectools")}
 
 
-def sasrec(events: pd.DataFrame, users: list[str], given: argparse.Namespace) -> RankingResult:
+def sasrec(events: pd.DataFrame, users: list[str], given: argparse.Namespace) -> PeerResult:
     """RecTools' SASRec with the full softmax, for a number of epochs and of processor minutes."""
     import torch
     from pytorch_lightning import Callback, Trainer
@@ -125,7 +125,7 @@ def sasrec(events: pd.DataFrame, users: list[str], given: argparse.Namespace) ->
     return clock, lists, settings | facts | {"rectools": version("rectools")}
 
 
-def als(events: pd.DataFrame, users: list[str], given: argparse.Namespace) -> RankingResult:
+def als(events: pd.DataFrame, users: list[str], given: argparse.Namespace) -> PeerResult:
     """`implicit`'s ALS, with the factors and alpha that did best in a search beforehand."""
     from implicit.cpu.als import AlternatingLeastSquares
     from scipy.sparse import csr_matrix
@@ -137,7 +137,7 @@ def als(events: pd.DataFrame, users: list[str], given: argparse.Namespace) -> Ra
     settings = {"factors": 256, "alpha": 10.0, "regularization": 0.01, "iterations": 15}
     with threadpool_limits(1, "blas"):  # as implicit asks for
         model = AlternatingLeastSquares(**settings, random_state=1)
-        clock = Clock()
+        clock = Stopwatch()
         model.fit(matrix, show_progress=False)
         clock.stop()
         rows = user.categories.get_indexer(users)
@@ -147,7 +147,7 @@ def als(events: pd.DataFrame, users: list[str], given: argparse.Namespace) -> Ra
     return clock, lists, settings | {"implicit": version("implicit")}
 
 
-def item_item(events: pd.DataFrame, users: list[str], given: argparse.Namespace) -> RankingResult:
+def item_item(events: pd.DataFrame, users: list[str], given: argparse.Namespace) -> PeerResult:
     """LensKit's item-item neighbours for implicit feedback, with its own defaults."""
     from lenskit.batch import recommend
     from lenskit.data import from_interactions_df
@@ -161,7 +161,7 @@ def item_item(events: pd.DataFrame, users: list[str], given: argparse.Namespace)
     )
     settings: dict[str, Any] = {"max_nbrs": 20, "feedback": "implicit"}
     pipeline = topn_pipeline(ItemKNNScorer(**settings), n=given.k)
-    clock = Clock()
+    clock = Stopwatch()
     pipeline.train(data)
     clock.stop()
     found = recommend(pipeline, users, given.k, n_jobs=1)
@@ -169,7 +169,7 @@ def item_item(events: pd.DataFrame, users: list[str], given: argparse.Namespace)
     return clock, lists, settings | {"lenskit": version("lenskit")}
 
 
-MODELS: dict[str, Callable[[pd.DataFrame, list[str], argparse.Namespace], RankingResult]] = {
+MODELS: dict[str, Callable[[pd.DataFrame, list[str], argparse.Namespace], PeerResult]] = {
     "als": als,
     "item_item": item_item,
     "ease": ease,

@@ -167,7 +167,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             print(outcome)
         print(f"fusion weights {plan.weights}; tuned in {plan.seconds:.0f} s")
     chosen = sampled(labels, given.users)
-    print(f"{len(fit):,} events to fit, {len(chosen):,} users to judge, {fit.n_items:,} items")
+    print(f"{len(fit):,} events to fit, {len(chosen):,} test users, {fit.n_items:,} items")
     report(Bench(fit, inputs, chosen, 1, given.workers, 300), plan, 200, given.workers)
 
 

@@ -64,7 +64,7 @@ def bare_predict_ms(folder: Path, rows: int) -> tuple[float, float]:
 
 def prepare(folder: Path, items: int, users: int, events: int) -> None:
     """A release and a key in `folder`, unless they are there."""
-    from release import make_release
+    from synthetic_release import make_release
 
     from recsys.serving.keys import add_key
 
@@ -80,7 +80,7 @@ def prepare(folder: Path, items: int, users: int, events: int) -> None:
 
 def service(folder: Path, log: Path) -> Any:
     """The whole service over the release, everything on."""
-    from release import Release
+    from synthetic_release import SyntheticRelease
 
     from recsys.serving.app import App
     from recsys.serving.settings import ServiceSettings
@@ -92,7 +92,7 @@ def service(folder: Path, log: Path) -> Any:
         keys_file=folder / "keys.yaml",
         explore_share=0.05,
     )
-    return App(Release(folder), lambda: open_log(log), settings)
+    return App(SyntheticRelease(folder), lambda: open_log(log), settings)
 
 
 def serve_ours(folder: Path, port: int, empty: bool) -> None:
@@ -232,17 +232,17 @@ def drive(peer: Peer, connections: int, seconds: float) -> dict[str, float]:
 def measure(peer: Peer, seconds: float) -> dict[str, float]:
     """Latency on one connection, throughput on eight, memory of the server's processes."""
     drive(peer, 1, seconds / 4)
-    single_source = drive(peer, 1, seconds)
+    one_client = drive(peer, 1, seconds)
     many = drive(peer, 8, seconds)
     return {
-        "p50_ms": single_source["p50"],
-        "p99_ms": single_source["p99"],
-        "cpu_ms": single_source["cpu_ms"],
+        "p50_ms": one_client["p50"],
+        "p99_ms": one_client["p99"],
+        "cpu_ms": one_client["cpu_ms"],
         "per_second": many["per_second"],
         "per_cpu_second": 1e3 / many["cpu_ms"],
         "p99_of_8_ms": many["p99"],
         "memory_mb": memory_mb(peer),
-        "failed": single_source["failed"] + many["failed"],
+        "failed": one_client["failed"] + many["failed"],
     }
 
 

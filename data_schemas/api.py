@@ -7,7 +7,6 @@ may be in the tables (`limits`). Reading version: v1, in the path.
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Final
 
-import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from recsys.data_schemas import limits
@@ -336,9 +335,3 @@ class ProblemDetails(Output):
     detail: str
     instance: str | None = None
     errors: list[FieldError] = []
-
-
-def as_builtins(value: Struct) -> dict[str, Any]:
-    """A struct as plain JSON types."""
-    result: dict[str, Any] = msgspec.to_builtins(value)
-    return result

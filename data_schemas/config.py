@@ -7,7 +7,7 @@ The smallest useful file is `data: {items: data/items.parquet, events: data/even
 import copy
 import difflib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
@@ -20,6 +20,13 @@ from recsys.data_schemas.yaml_text import read_yaml
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[int, Field(ge=1)]
+
+
+RETIRED: Final = {
+    ("features", "history_length"): "nothing reads it: every model has a history length of its own"
+}
+"""Settings of earlier versions, by section and key, with what their owner should know. They are let
+go and noted, so that a file which names one still works."""
 
 
 class Section(BaseModel):
@@ -105,8 +112,14 @@ class FeaturesConfig(Section):
     """Windows of counters; `all` is always there."""
     own: tuple[str, ...] = ()
     """Your own features, as `package.module:ClassName`."""
-    history_length: Positive = 50
-    """Events of a history that models read, the latest."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_retired(cls, given: Any) -> Any:
+        """Without settings of earlier versions, which kept configs and snapshots still hold."""
+        if not isinstance(given, Mapping):
+            return given
+        return {key: value for key, value in given.items() if ("features", key) not in RETIRED}
 
 
 class EncoderConfig(Section):
@@ -167,9 +180,9 @@ class SourcesConfig(Section):
     use: tuple[str, ...] | None = None
     """Names of the sources to fit; all that fit the data and the budget when absent."""
     dials: dict[str, dict[str, float]] = {}
-    """Fixed dials by source; those absent are tuned."""
+    """Fixed parameters by source; those absent are tuned."""
     tune: bool = True
-    """Whether dials are chosen on an internal out-of-time window."""
+    """Whether parameters are chosen on an internal out-of-time window."""
     full_refit: Literal[
         "always",
         "monday",
@@ -341,12 +354,18 @@ class RecsysConfig(Section):
     notify: NotifyConfig = NotifyConfig()
 
     _folder: Path = Path(".")
+    _notes: tuple[str, ...] = ()
 
     @model_validator(mode="after")
     def _whole(self) -> "RecsysConfig":
         if self.sources.candidates > 10 * self.sources.depth:
             raise ValueError("sources.candidates cannot exceed 10 × sources.depth")
         return self
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the owner of the file should know, a sentence each."""
+        return self._notes
 
     def path(self, relative: str) -> Path:
         """A path of the YAML, resolved against the YAML's own folder."""
@@ -445,7 +464,15 @@ def parse_config(raw: dict[str, Any], folder: Path, name: str = "config") -> Rec
         encoder = config.encoder.model_copy(update={"model": str(beside.resolve())})
         config = config.model_copy(update={"encoder": encoder})
     object.__setattr__(config, "_folder", folder)
+    object.__setattr__(config, "_notes", tuple(_notes_on_retired(raw, name)))
     return config
+
+
+def _notes_on_retired(raw: Mapping[str, Any], name: str) -> Iterator[str]:
+    """A sentence for each retired setting that is still named."""
+    for (section, key), why in RETIRED.items():
+        if key in (raw.get(section) or {}):
+            yield f"{name}: the setting `{section}.{key}` has no effect, remove it ({why})"
 
 
 def _explain(error: ValidationError, name: str) -> UsageError:

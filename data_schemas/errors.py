@@ -75,9 +75,3 @@ class DataRefused(RecsysError):
     """The data is refused (exit code 3)."""
 
     code = ExitCode.DATA_REFUSED
-
-
-class PromotionRefused(RecsysError):
-    """The gate, or a leak found, refused promotion (exit code 4)."""
-
-    code = ExitCode.PROMOTION_REFUSED

@@ -1,4 +1,4 @@
-"""Humble list-makers that need no fitted source: popular, recently popular, newest.
+"""Simple baselines that need no fitted source: popular, recently popular, newest.
 
 All are as of a cut: they see `Interactions` strictly before it and nothing else. With several
 rolling cuts, make lists per cut and join them with `joined`.
@@ -6,12 +6,9 @@ rolling cuts, make lists per cut and join them with `joined`.
 Shapes: G groups, N items of the vocabulary, K positions.
 """
 
-from collections.abc import Sequence
-
 import numpy as np
 import numpy.typing as npt
 
-from recsys.data_schemas.errors import UsageError
 from recsys.evaluation.evaluation import PastItems
 from recsys.evaluation.lists import (
     PADDING,
@@ -42,7 +39,15 @@ def popular(
     n_items: int,
     offered: npt.NDArray[np.bool_] | None = None,
 ) -> RankedLists:
-    """Items by the number of users who acted on them."""
+    """Items by the number of users who acted on them.
+
+    Args:
+        past: events that are known, all before the moment asked about.
+        seen: what each group's user has had; never listed again.
+        length: places of a list.
+        n_items: N, the size of the catalogue.
+        offered: bool[N], items that may be listed; all when None.
+    """
     score = popularity_of(past, n_items).astype(np.float64)
     return _ranked("popularity", score, seen, length, offered)
 
@@ -57,7 +62,17 @@ def recently_popular(
     offered: npt.NDArray[np.bool_] | None = None,
     half_life_days: float = HALF_LIFE_DAYS,
 ) -> RankedLists:
-    """Items by their events, each halved in worth every `half_life_days` before `now` (µs)."""
+    """Items by their events, each halved in worth every `half_life_days` before `now` (µs).
+
+    Args:
+        past: events that are known, all before the moment asked about.
+        seen: what each group's user has had; never listed again.
+        length: places of a list.
+        n_items: N, the size of the catalogue.
+        now: moment asked about, µs UTC.
+        offered: bool[N], items that may be listed; all when None.
+        half_life_days: days after which an event counts half.
+    """
     liked = past.weight > 0
     age = (now - past.time[liked]) / (half_life_days * DAY)
     score = np.bincount(past.item[liked], np.exp2(-age), n_items).astype(np.float64)
@@ -75,7 +90,17 @@ def newest(
     offered: npt.NDArray[np.bool_] | None = None,
 ) -> RankedLists:
     """Items by when they appeared: `created_at` (µs [N]) where given and before `now`, else
-    their first event. Items of which neither is known are not listed."""
+    their first event. Items of which neither is known are not listed.
+
+    Args:
+        past: events that are known, all before the moment asked about.
+        seen: what each group's user has had; never listed again.
+        length: places of a list.
+        n_items: N, the size of the catalogue.
+        now: moment asked about, µs UTC.
+        created_at: int64[≤ N], µs UTC, 0 or less where unknown; the first event decides when None.
+        offered: bool[N], items that may be listed; all when None.
+    """
     born = np.full(n_items, np.iinfo(np.int64).max)
     np.minimum.at(born, past.item, past.time)
     if created_at is not None:
@@ -87,27 +112,6 @@ def newest(
         seen,
         length,
         offered,
-    )
-
-
-def joined(parts: Sequence[RankedLists]) -> RankedLists:
-    """Lists of one system over several cuts, in the order given.
-
-    Raises:
-        UsageError: the parts are of different systems or lengths, or there are none.
-    """
-    kinds = {(p.name, p.length) for p in parts}
-    if len(kinds) != 1:
-        raise UsageError(
-            "lists of different systems or lengths cannot be joined",
-            where="evaluation lists",
-            found=", ".join(f"{n} × {k}" for n, k in sorted(kinds)) or "no lists",
-            expected="one system, one length",
-        )
-    return RankedLists(
-        parts[0].name,
-        np.concatenate([p.items for p in parts]),
-        np.concatenate([p.scores for p in parts]),
     )
 
 

@@ -127,6 +127,9 @@ def compare_lists(
     """Hold two systems of an evaluation against each other.
 
     Args:
+        truth: G groups with their relevant items.
+        newer: lists of the system that may replace the other, one per group.
+        older: lists of the system in use, one per group.
         evaluation: of both systems on this truth, with `main=newer.name`.
         examples: groups listed of those that gained and lost most.
 

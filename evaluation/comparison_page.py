@@ -56,7 +56,12 @@ def write_comparison(
 ) -> Path:
     """Write compare.html and compare.json; returns the page's path.
 
-    `titles` [N] names the items, `users` the users' codes (shown as numbers otherwise).
+    Args:
+        comparison: what `compare_lists` found.
+        out_dir: folder of the page; made where it is missing.
+        titles: [N] title of each item.
+        users: user code → id; codes are shown where it is None.
+        warnings: sentences that a reader must know before the numbers.
     """
     out_dir.mkdir(parents=True, exist_ok=True)
     tree = {"format": FORMAT, "verdict": verdict(comparison.evaluation)} | comparison.to_json()

@@ -1,4 +1,4 @@
-"""How far tonight's data lies from the reference it is judged by.
+"""How far tonight's data lies from the reference it is compared with.
 
 PSI (population stability index) and Jensen-Shannon divergence between two distributions, and the
 change of a share. PSI of two samples of one distribution is not 0 but about
@@ -84,7 +84,7 @@ def categories(
         names = np.append(names[order[:TOP]], "all others")
         before = np.append(before[order[:TOP]], before[rest].sum())
         after = np.append(after[order[:TOP]], after[rest].sum())
-    return _matched(what, before, after, [str(n) for n in names], limits)
+    return _compared(what, before, after, [str(n) for n in names], limits)
 
 
 def histograms(
@@ -96,8 +96,16 @@ def histograms(
 ) -> Drift:
     """Drift of a distribution already counted; a histogram's sum is the number of independent
     observations in it. Count each user once (their events' shares) where users bring many events:
-    one user's busy evening is no drift."""
-    return _matched(what, before, after, names, limits)
+    one user's busy evening is no drift.
+
+    Args:
+        what: name of the row.
+        before: float64[b], counts of the reference.
+        after: float64[b], counts of the current data in the same bins.
+        names: [b] what each bin holds.
+        limits: PSI from which the row warns and stops.
+    """
+    return _compared(what, before, after, names, limits)
 
 
 def numbers(
@@ -108,14 +116,22 @@ def numbers(
     bins: int = 10,
 ) -> Drift:
     """Drift of a numeric column (a feature, a score): bins of equal reference counts; a missing
-    value is a bin of its own."""
+    value is a bin of its own.
+
+    Args:
+        what: name of the row.
+        reference: float[n], earlier values; not finite is missing.
+        current: float[m], values of now.
+        limits: PSI from which the row warns and stops.
+        bins: number of bins, equal in reference counts.
+    """
     known = reference[np.isfinite(reference)]
     inside = np.linspace(0, 1, bins + 1)[1:-1] if len(known) else np.empty(0)
     edges = np.unique(np.quantile(known, inside)) if len(known) else inside
     before, after = _binned(reference, edges), _binned(current, edges)
     inner = [in_digits(e, 4) for e in edges]
     names = [f"{a} to {b}" for a, b in zip(["lowest", *inner], [*inner, "highest"], strict=True)]
-    return _matched(what, before, after, [*names, "missing"], limits)
+    return _compared(what, before, after, [*names, "missing"], limits)
 
 
 RISE = "rise of share"
@@ -199,7 +215,7 @@ def _binned(values: npt.NDArray[np.floating], edges: Doubles) -> Doubles:
     return np.append(counts, float((~known).sum()))
 
 
-def _matched(
+def _compared(
     what: str, before: Doubles, after: Doubles, names: Sequence[str], limits: Limits
 ) -> Drift:
     n, m = before.sum(), after.sum()

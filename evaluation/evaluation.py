@@ -21,7 +21,7 @@ from recsys.evaluation.lists import (
     Truth,
 )
 from recsys.evaluation.metrics import MatchedLists, ReliabilityBin
-from recsys.evaluation.popularity import PopularityAt
+from recsys.evaluation.popularity_at import PopularityAt
 from recsys.evaluation.segments import SegmentLabels, by_day
 from recsys.evaluation.uncertainty import (
     LEVEL,
@@ -155,10 +155,12 @@ def evaluate_lists(
     """Measure every system on the same groups, and the main one against the others.
 
     Args:
+        truth: G groups with their relevant items.
         systems: their lists, one row per group of `truth`; list them best-known first.
         main: name of the system the differences are taken from.
         ks: cut-offs; nDCG at the smallest is the main metric.
         segments: segmentations by name; one named `day` replaces the days of `truth.time`.
+        catalogue_size: N, items that could be listed.
         item_popularity: past events of each item as of each list, or [N] the same for all lists;
             what novelty and popularity bias refer to. Items beyond its end are new and have none.
         item_vectors: L2-normalised [N, d], for diversity; left out of the report when None.
@@ -167,6 +169,8 @@ def evaluate_lists(
         sampled_candidates: set it when lists were made among a sample instead of all items.
         variants: systems that are the main one without something, by the system they are held
             against. They are no competitors: no verdict on them, no segments of them.
+        seed: of the bootstrap.
+        resamples: bootstrap resamples of users for each interval.
 
     Raises:
         UsageError: no systems, two of one name, or `main` is not among them; a variant or its base
@@ -175,7 +179,7 @@ def evaluate_lists(
     names = [s.name for s in systems]
     bases = dict(variants or {})
     _check(names, main, ks, bases)
-    rivals = [s for s in systems if s.name not in bases]
+    others = [s for s in systems if s.name not in bases]
     popularity = (
         item_popularity
         if isinstance(item_popularity, PopularityAt)
@@ -194,10 +198,10 @@ def evaluate_lists(
     _add_curves(book, matched, curve_ks)
     parts = {**(segments or {}), _DAY: (segments or {}).get(DAY, by_day(truth.time))}
     parts.pop(DAY, None)
-    _add_segments(book, truth, rivals, matched, parts, main, min(ks))
+    _add_segments(book, truth, others, matched, parts, main, min(ks))
     resampled = book.bootstrap()
     bins, as_chance, error = _score_reliability(matched[main])
-    shown = _read_segments(resampled, parts, [s.name for s in rivals], main)
+    shown = _read_segments(resampled, parts, [s.name for s in others], main)
     return Evaluation(
         main=main,
         main_metric=main_metric,
@@ -584,45 +588,45 @@ def _warnings(
     k: int,
 ) -> list[str]:
     """What a reader must know before believing the table."""
-    said = []
+    warnings = []
     if truth.n_groups == 0:
-        said.append("The evaluation window holds no groups: nothing was measured.")
+        warnings.append("The evaluation window holds no groups: nothing was measured.")
     empty = int((matched[main].relevant == 0).sum())
     if empty:
-        said.append(
+        warnings.append(
             f"{empty:,} of {truth.n_groups:,} groups have no relevant item and are left out of "
             "every accuracy metric."
         )
     if truth.n_users and truth.n_users < 100:
-        said.append(f"Only {truth.n_users} users: intervals are wide and segments say little.")
+        warnings.append(f"Only {truth.n_users} users: intervals are wide and segments say little.")
     if sampled is not None:
-        said.append(
+        warnings.append(
             f"Ranked among a sample of {sampled:,} candidates, not the whole catalogue: sampled "
             "metrics are far higher than full ones and can order systems differently."
         )
     own = next(lists for lists in systems if lists.name == main)
-    said += _list_warnings(own, matched[main], k)
-    return said + _other_warnings(systems, matched, main)
+    warnings += _list_warnings(own, matched[main], k)
+    return warnings + _other_warnings(systems, matched, main)
 
 
 def _list_warnings(lists: RankedLists, matched: MatchedLists, k: int) -> list[str]:
     """What is wrong with the main system's lists."""
-    said = []
+    warnings = []
     silent = int((matched.length == 0).sum())
     if silent:
-        said.append(
+        warnings.append(
             f"{lists.name}: {silent:,} of {lists.n_groups:,} lists are empty; they count as misses."
         )
     short = int(((matched.length > 0) & (matched.length < k)).sum())
     if short:
-        said.append(
+        warnings.append(
             f"{lists.name}: {short:,} lists are shorter than {k}; the rest counts as misses."
         )
     if matched.repeated:
-        said.append(
+        warnings.append(
             f"{lists.name}: {matched.repeated:,} positions show an item again; only the first counts."
         )
-    return said
+    return warnings
 
 
 def _other_warnings(

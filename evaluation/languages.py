@@ -59,8 +59,8 @@ def _of_latin(text: str) -> str:
     words = Counter(_TOKEN.findall(text.lower()))
     hits = {lang: sum(words[w] for w in common) for lang, common in _COMMON.items()}
     best = max(hits, key=lambda language: hits[language])
-    rivals = [language for language, count in hits.items() if count == hits[best]]
-    return best if hits[best] and len(rivals) == 1 else "latin"
+    tied = [language for language, count in hits.items() if count == hits[best]]
+    return best if hits[best] and len(tied) == 1 else "latin"
 
 
 def languages_of(texts: Sequence[str]) -> list[str]:

@@ -41,7 +41,14 @@ def fitted_before(fit_until: Mapping[str, int], first_row: int, rows: str) -> li
 
 def no_test_events(user: Whole, item: Whole, time: Longs, truth: Truth, name: str) -> Check:
     """No relevant (user, item) of the truth may be among training events at or after its
-    group's moment. `user`, `item`, `time` are the training events, coded as the truth is."""
+    group's moment.
+
+    Args:
+        user, item: int[E] of the training events, coded as the truth is.
+        time: int64[E], µs UTC.
+        truth: test groups with their relevant items.
+        name: of the check.
+    """
     pairs = truth.user[truth.group_of_item].astype(np.int64) << 32 | truth.items
     moment = truth.time[truth.group_of_item]
     late = np.asarray(time) >= (moment.min() if len(moment) else np.iinfo(np.int64).max)
@@ -140,11 +147,18 @@ def shuffled_labels(
 ) -> Check:
     """A model taught shuffled labels must know nothing about held-out ones.
 
-    `fit_and_score(labels)` fits on the training rows with the labels it is given (int[n]) and
-    scores the held-out rows (float[m]); it is called `repeats` times, each with labels newly
-    shuffled over all rows (within groups would keep what the groups' means say). One such model may rank held-out rows well or badly by luck; their
-    mean may not be off one half by more than luck explains. If it is, the rows share more than
-    their features.
+    One such model may rank held-out rows well or badly by luck; their mean may not be off one half
+    by more than luck explains. If it is, the rows share more than their features.
+
+    Args:
+        fit_and_score: fits on the training rows with the labels it is given (int[n]) and scores the
+            held-out rows (float[m]).
+        y: int[n], labels of the training rows.
+        held_out_y: int[m], relevant from 1.
+        held_out_groups: int[m], group of each held-out row.
+        seed: of the shuffles.
+        repeats: number of shuffles, each over all rows (within groups would keep what their means
+            say).
     """
     rng = np.random.default_rng(seed)
     found = np.empty(repeats)

@@ -29,7 +29,7 @@ RELEVANT_FROM = 1
 class Truth:
     """What the users of G groups did next.
 
-    Group g's judged items are `items[offsets[g]:offsets[g + 1]]`, each at most once, with their
+    Group g's graded items are `items[offsets[g]:offsets[g + 1]]`, each at most once, with their
     `grades`; a grade below 1 is "seen, not relevant". `user` (int32[G]) is the cluster for the
     bootstrap, `time` (int64[G], µs UTC) the moment the list is asked for.
 
@@ -67,7 +67,7 @@ class Truth:
 
     @property
     def group_of_item(self) -> Ints:
-        """int32[R]: the group each judged item belongs to."""
+        """int32[R]: the group each graded item belongs to."""
         return np.repeat(np.arange(self.n_groups, dtype=np.int32), np.diff(self.offsets))
 
     @classmethod
@@ -79,9 +79,16 @@ class Truth:
         user: npt.NDArray[np.integer],
         time: npt.NDArray[np.integer],
     ) -> "Truth":
-        """From one row per judged item: `group` int[R] indexes `user` and `time` (both [G]).
+        """From one row per graded item.
 
         An item named several times in a group keeps its highest grade.
+
+        Args:
+            group: int[R], the group of each row, an index into `user` and `time`.
+            items: int[R], item indices.
+            grades: int[R], relevance grades, 1 and above relevant.
+            user: int[G], user of each group.
+            time: int[G], moment of each group, µs UTC.
         """
         width = _width(items)
         order = np.lexsort((-grades.astype(np.int64), items, group))
@@ -100,7 +107,7 @@ class Truth:
         )
 
     def restricted(self, keep: npt.NDArray[np.bool_]) -> "Truth":
-        """The same groups with only the judged items of `keep` (bool[R])."""
+        """The same groups with only the graded items of `keep` (bool[R])."""
         _same("keep", len(keep), len(self.items))
         offsets = np.zeros(self.n_groups + 1, np.int64)
         counts = np.bincount(self.group_of_item[keep], minlength=self.n_groups)

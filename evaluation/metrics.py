@@ -40,7 +40,7 @@ from recsys.evaluation.lists import (
     Truth,
     check_groups,
 )
-from recsys.evaluation.popularity import PopularityAt
+from recsys.evaluation.popularity_at import PopularityAt
 from recsys.features.compiled import compiled
 
 Gain = Literal["exponential", "linear"]
@@ -112,7 +112,15 @@ def match(truth: Truth, lists: RankedLists) -> MatchedLists:
 def _grades_at(
     items: Ints, offsets: Longs, true_items: Ints, true_grades: Grades, width: int
 ) -> tuple[Grades, int]:
-    """Grade at each position; `width` is one more than the largest item index."""
+    """Grade at each position of each list, and how many positions repeat an item.
+
+    Args:
+        items: int32[G, length], lists; -1 where they end.
+        offsets: int64[G+1], bounds of the truth.
+        true_items: int32[R], relevant items.
+        true_grades: int8[R], their grades.
+        width: one more than the largest item index.
+    """
     groups, length = items.shape
     grade = np.zeros((groups, length), np.int8)
     stamp = np.full(width, -1, np.int64)
@@ -266,6 +274,13 @@ def popularity_bias(
 
     Above 0: the list is more mainstream than the user. Histories are CSR over the G groups; NaN
     for an empty list or history.
+
+    Args:
+        lists: one list for each of G groups.
+        k: places looked at.
+        popularity: [N], past events of each item.
+        history_offsets: int64[G+1], bounds of the histories.
+        history_items: int32[h], items of the histories.
     """
     percentile = popularity.percentiles
     groups = np.repeat(np.arange(lists.n_groups), np.diff(history_offsets))
@@ -403,7 +418,16 @@ def _discounted(
     k: int,
     gain: Gain,
 ) -> Doubles:
-    """Sum over a group's places below k of gain / log2(place + 2); float64[G]."""
+    """Sum over a group's places below k of gain / log2(place + 2); float64[G].
+
+    Args:
+        group: int[r], group of each row.
+        place: int64[r], place in the list, from 0.
+        grade: int8[r], grade of the item there.
+        matched: lists with their hits.
+        k: places that count.
+        gain: how a grade becomes a gain.
+    """
     inside = place < k
     worth = _gain_table(gain)[grade[inside]] / np.log2(place[inside] + 2.0)
     total = np.bincount(group[inside], weights=worth, minlength=matched.n_groups)

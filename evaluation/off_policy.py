@@ -86,7 +86,15 @@ def off_policy(
     resamples: int = 1000,
     seed: int = 7,
 ) -> OffPolicy:
-    """Estimate the new policy's mean reward with intervals by user."""
+    """Estimate the new policy's mean reward with intervals by user.
+
+    Args:
+        log: logged choices with their chances, and the chance under the new policy.
+        clip: largest weight of one choice.
+        least_effective: effective number of choices below which no estimate is made.
+        resamples: bootstrap resamples of users.
+        seed: of the draws; the same seed gives the same numbers.
+    """
     raw = log.target / log.propensity
     weight = np.minimum(raw, clip)
     squares = float((weight**2).sum())

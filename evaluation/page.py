@@ -80,7 +80,7 @@ def verdict(evaluation: Evaluation) -> str:
     if len(sides[AHEAD]) > MOST_NAMED:
         rest = len(sides[AHEAD]) - MOST_NAMED
         sides[AHEAD] = [*sides[AHEAD][:MOST_NAMED], f"{rest} weaker others"]
-    said = [
+    parts = [
         f"{text} {_listed(sides[side])}"
         for side, text in (
             (AHEAD, "ahead of"),
@@ -89,7 +89,7 @@ def verdict(evaluation: Evaluation) -> str:
         )
         if sides[side]
     ]
-    compared = "; ".join(said) if said else "measured alone, with nothing to compare it with"
+    compared = "; ".join(parts) if parts else "measured alone, with nothing to compare it with"
     scope = (
         f"the whole catalogue of {evaluation.catalogue_size:,} items"
         if evaluation.sampled_candidates is None
@@ -170,7 +170,7 @@ def render(evaluation: Evaluation, context: ReportContext) -> str:
         core=[m for m in evaluation.systems[evaluation.main] if m.split("@")[0] in CORE],
         every=list(evaluation.systems[evaluation.main]),
         best=_best(evaluation),
-        rivals={n: d for n, d in evaluation.differences.items() if n not in evaluation.variants},
+        others={n: d for n, d in evaluation.differences.items() if n not in evaluation.variants},
         ablations={n: d for n, d in evaluation.differences.items() if n in evaluation.variants},
         meanings=MEANINGS,
         checks=_rows(Check, context.leak_checks),
@@ -447,7 +447,7 @@ def _missing(context: ReportContext) -> list[str]:
 
 def page_caveats(e: Evaluation) -> list[str]:
     """What every offline evaluation leaves open, in words a reader can use."""
-    said = [
+    caveats = [
         "Offline, an item counts as wrong when the user did not act on it, even if nobody ever "
         "showed it to them: real value may be higher, and systems like the one that made the log "
         "are flattered.",
@@ -456,11 +456,11 @@ def page_caveats(e: Evaluation) -> list[str]:
         "Nothing here measures what showing these lists would change; only an experiment does.",
     ]
     if len(e.differences) > 1:
-        said.append(
+        caveats.append(
             f"Verdicts are corrected (Holm) for {len(e.differences)} comparisons per metric; "
             "segment intervals are wider because they hold for all segments together."
         )
-    return said
+    return caveats
 
 
 def _rows(kind: type[Row], given: Iterable[Any] | None) -> list[Row]:
@@ -494,17 +494,17 @@ def _stage_total(name: str, runs: Sequence[StageCost]) -> StageTotal:
     kept = [r.seconds for r in runs if r.skipped]
     peaks = [r.peak_mb for r in done if r.peak_mb is not None]
     written = [r.bytes_written for r in done if r.bytes_written is not None]
-    said = [f"{len(runs)} outputs"] if len(runs) > 1 else []
+    notes = [f"{len(runs)} outputs"] if len(runs) > 1 else []
     if kept:
         count = "" if len(runs) == 1 else f"{len(kept)} "
-        said.append(f"{count}unchanged, earlier output used")
+        notes.append(f"{count}unchanged, earlier output used")
     return StageTotal(
         name,
         sum(r.seconds for r in done) if done else None,
         sum(kept) if kept else None,
         max(peaks, default=None),
         sum(written) if written else None,
-        ", ".join(said) or "—",
+        ", ".join(notes) or "—",
     )
 
 

@@ -57,7 +57,17 @@ def line_plot(
     y_label: str,
     log_x: bool = False,
 ) -> Plot:
-    """Means with interval bands, one line per system (the first `MOST_LINES` of them)."""
+    """Means with interval bands, one line per system (the first `MOST_LINES` of them).
+
+    Args:
+        title: shown above the plot.
+        alt: what the plot says, in words, for readers who cannot see it.
+        x: places on the x axis, one for each value of a line.
+        lines: system → a mean with its interval for each x.
+        x_label: label of the x axis.
+        y_label: label of the y axis.
+        log_x: whether the x axis is logarithmic.
+    """
 
     def draw(axes: Any) -> None:
         for place, (name, values) in enumerate(list(lines.items())[:MOST_LINES]):
@@ -80,7 +90,15 @@ def line_plot(
 def segment_plot(
     title: str, alt: str, segments: Sequence[Segment], systems: Sequence[str], y_label: str
 ) -> Plot:
-    """One row per segment, one marker with its interval per system."""
+    """One row per segment, one marker with its interval per system.
+
+    Args:
+        title: shown above the plot.
+        alt: what the plot says, in words, for readers who cannot see it.
+        segments: rows, each with a mean and an interval per system.
+        systems: names of the systems drawn.
+        y_label: name of the metric, under the axis.
+    """
 
     def draw(axes: Any) -> None:
         step = 0.7 / max(len(systems), 1)
@@ -117,7 +135,15 @@ def segment_plot(
 def day_plot(
     title: str, alt: str, days: Sequence[Segment], systems: Sequence[str], y_label: str
 ) -> Plot:
-    """One mean per day (or stretch of days) and system."""
+    """One mean per day (or stretch of days) and system.
+
+    Args:
+        title: shown above the plot.
+        alt: what the plot says, in words, for readers who cannot see it.
+        days: days in order, each with a mean per system.
+        systems: names of the systems drawn.
+        y_label: label of the y axis.
+    """
 
     def draw(axes: Any) -> None:
         x = range(len(days))
@@ -143,7 +169,15 @@ def bar_plot(
     x_label: str,
     groups: Sequence[str] = (),
 ) -> Plot:
-    """Horizontal bars, largest on top; `groups` (one per row) colours and names families."""
+    """Horizontal bars, largest on top; `groups` (one per row) colours and names families.
+
+    Args:
+        title: shown above the plot.
+        alt: what the plot says, in words, for readers who cannot see it.
+        rows: (name, value), the largest first.
+        x_label: label of the x axis.
+        groups: the family of each row, which colours it; no colours when empty.
+    """
 
     def draw(axes: Any) -> None:
         names = list(dict.fromkeys(groups))
@@ -208,7 +242,15 @@ def reliability_plot(title: str, alt: str, bins: Sequence[Any], *, as_chance: bo
 def share_plot(
     title: str, alt: str, lines: Mapping[str, Sequence[float]], x_label: str, y_label: str
 ) -> Plot:
-    """Plain lines over places 1, 2, ….; used for exposure by popularity and position bias."""
+    """Plain lines over places 1, 2, ….; used for exposure by popularity and position bias.
+
+    Args:
+        title: shown above the plot.
+        alt: what the plot says, in words, for readers who cannot see it.
+        lines: name → values at the places 1, 2, ….
+        x_label: label of the x axis.
+        y_label: label of the y axis.
+    """
 
     def draw(axes: Any) -> None:
         for place, (name, values) in enumerate(list(lines.items())[:MOST_LINES]):
@@ -231,7 +273,17 @@ def band_plot(
     x_label: str,
     y_label: str,
 ) -> Plot:
-    """One line with its interval over places 1, 2, …."""
+    """One line with its interval over places 1, 2, ….
+
+    Args:
+        title: shown above the plot.
+        alt: what the plot says, in words, for readers who cannot see it.
+        middle: values at the places 1, 2, ….
+        low: lower ends of their intervals.
+        high: upper ends of their intervals.
+        x_label: label of the x axis.
+        y_label: label of the y axis.
+    """
 
     def draw(axes: Any) -> None:
         x = range(1, len(middle) + 1)

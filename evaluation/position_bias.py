@@ -86,11 +86,19 @@ def rows_of_lists(
     question: npt.NDArray[np.integer] | None = None,
     score: npt.NDArray[np.floating] | None = None,
 ) -> ShownRows:
-    """Rows of M lists in CSR form (`offsets` int[M+1], `user` int[M], the others per place).
+    """Rows of M lists in CSR form, n places in all.
 
     A question is the item unless given otherwise. Where lists are personal, an item is shown
     high to those who like it: then give item × band of the score, or bands of
     `first_place_chance` where lists are drawn at random.
+
+    Args:
+        offsets: int[M+1], bounds of the lists.
+        item: int[n], items in shown order.
+        clicked: int[n] or bool[n], whether the item was acted on.
+        user: int[M], user of each list.
+        question: int[n], what makes two rows equally relevant; the item when None.
+        score: float[n], the model's score at the time, for the regression; None without.
     """
     lengths = np.diff(offsets)
     place = np.arange(len(item)) - np.repeat(offsets[:-1], lengths)
@@ -122,10 +130,10 @@ def swaps_of_lists(
     long = lengths > 1
     first, last = propensity[offsets[:-1][long]], propensity[offsets[1:][long] - 1]
     one_pair[long] = 1.0 - np.maximum(first, last)
-    single_source = inner & ((lows == 0) & (one_pair > 0.0) & (one_pair < 0.5))[row]
+    unswapped = inner & ((lows == 0) & (one_pair > 0.0) & (one_pair < 0.5))[row]
     untouched = 1.0 - one_pair * (lengths - 1)
-    upper = np.concatenate([np.nonzero(swapped)[0], np.nonzero(single_source)[0]])
-    chance = np.concatenate([propensity[swapped], untouched[row[single_source]]])
+    upper = np.concatenate([np.nonzero(swapped)[0], np.nonzero(unswapped)[0]])
+    chance = np.concatenate([propensity[swapped], untouched[row[unswapped]]])
     place = upper - offsets[:-1][row[upper]]
     return ShownRows(
         place=np.concatenate([place, place + 1]),
@@ -160,6 +168,13 @@ def estimate_position_bias(
     """Chance of being looked at by place, relative to the first, with intervals by user.
 
     The best method that the rows carry is used and named. Rows beyond `places` are left out.
+
+    Args:
+        shown: n rows of shown lists.
+        places: number of places from the top that are estimated.
+        resamples: bootstrap resamples of users.
+        seed: of the draws; the same seed gives the same numbers.
+        level: confidence of the intervals.
 
     Raises:
         DataRefused: no clicks at all, or no method has what it needs.

@@ -69,9 +69,15 @@ def of_impressions(
 ) -> Truth:
     """One group per shown list: what was acted on among what was shown.
 
-    CSR over G lists: `grades` int[n] is 0 where nothing followed. Lists are to be made with
-    `ranked_candidates` from the same items, and the evaluation told so (`sampled_candidates`):
-    what was shown is not the catalogue.
+    The lists of the systems are to be made with `ranked_candidates` from the same items, and the
+    evaluation told so (`sampled_candidates`): what was shown is not the catalogue.
+
+    Args:
+        offsets: int64[G+1], bounds of the lists.
+        items: int32[n], items in shown order.
+        grades: int[n], 0 where nothing followed.
+        user: int[G], user of each list.
+        time: int64[G], when it was shown, µs UTC.
     """
     group = np.repeat(np.arange(len(user)), np.diff(offsets))
     acted = grades >= RELEVANT_FROM
@@ -91,8 +97,15 @@ def grades_of_shown(
     from the moment shown until `within` µs later, 0 without one. An item shown again to the same
     user takes what follows from then on, so that no event counts for two lists.
 
-    Lists are CSR over G (`items` int[n], `user` and `time` [G], users coded as in `events`).
     Above 0 is what `of_impressions` and the estimate of position bias call acted on, clicked.
+
+    Args:
+        offsets: int64[G+1], bounds of the lists.
+        items: int32[n], items in shown order.
+        user: int[G], coded as in `events`; -1 for somebody without events.
+        time: int64[G], when it was shown, µs UTC.
+        events: events that may follow.
+        within: µs after the list in which an event counts as its consequence.
     """
     relevant = events.grade >= RELEVANT_FROM
     keys = events.user[relevant].astype(np.int64) << 32 | events.item[relevant]
@@ -135,7 +148,15 @@ def _shown_again(key: Longs, time: Longs) -> Longs:
 def ranked_candidates(
     name: str, offsets: Longs, items: Ints, scores: npt.NDArray[np.floating], length: int
 ) -> RankedLists:
-    """Given candidates (CSR over G groups) by their scores, best first, ties as given."""
+    """Given candidates (CSR over G groups) by their scores, best first, ties as given.
+
+    Args:
+        name: of the system.
+        offsets: int64[G+1], bounds of the groups.
+        items: int32[n], candidates.
+        scores: float[n], the higher the better.
+        length: places of a list.
+    """
     group = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
     order = np.lexsort((np.arange(len(items)), -np.asarray(scores, np.float64), group))
     place = np.arange(len(items)) - np.repeat(offsets[:-1], np.diff(offsets))

@@ -87,7 +87,15 @@ def write_lists(
     systems: Sequence[RankedLists],
     user_ids: npt.NDArray[np.object_],
 ) -> Path:
-    """Write lists.parquet into a report's folder, aside and renamed."""
+    """Write lists.parquet into a report's folder, aside and renamed.
+
+    Args:
+        folder: the report's folder.
+        truth: G groups with their relevant items.
+        past: histories of the groups.
+        systems: lists of each system, one per group.
+        user_ids: str[U], id of each user code of `truth`.
+    """
     columns: dict[str, Any] = {
         c.USER_ID: pa.array([str(user_ids[u]) for u in truth.user], pa.string()),
         TIME: truth.time,

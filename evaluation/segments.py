@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from recsys.evaluation.lists import Longs, Truth
-from recsys.evaluation.popularity import PopularityAt
+from recsys.evaluation.popularity_at import PopularityAt
 from recsys.features.interactions import Interactions
 
 LIGHT_UNTIL = 10

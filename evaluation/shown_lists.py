@@ -119,6 +119,14 @@ def label_weights(
 
     1 / examination of the place where the item was shown when it was acted on: a click that had
     little chance to happen stands for those that did not. 1 where it was not shown.
+
+    Args:
+        lists: lists shown to users.
+        events: what users did.
+        bias: chance of being looked at by place.
+        user: int[r], user of each label.
+        item: int[r], item of each label.
+        window: (begin, end) int64[r] each, µs UTC, in which the label was acted on.
     """
     looked = np.maximum(np.asarray(bias.examination, np.float64), LEAST_EXAMINED)
     acted = np.flatnonzero(acted_on(lists, events))
@@ -197,7 +205,7 @@ def choices_of_lists(
 
     One choice per list with known chances; the reward is whether the first item was acted on. A
     model of the reward, by bands of the score at the first place, is fitted on the other half of
-    the users, so that the doubly robust estimate never judges a row by itself.
+    the users, so that the doubly robust estimate never estimates a row from itself.
     """
     first = first_given_set(lists)
     starts = lists.offsets[:-1]
@@ -222,7 +230,15 @@ def choices_of_lists(
 def _rewards(
     logged: Doubles, chosen: Doubles, reward: Doubles, user: npt.NDArray[np.integer], seed: int
 ) -> tuple[Doubles, Doubles]:
-    """Modelled reward of the logged and of the chosen first items, each from the other half."""
+    """Modelled reward of the logged and of the chosen first items, each from the other half.
+
+    Args:
+        logged: float64[n], score of the logged first item.
+        chosen: float64[n], score of the item that the model puts first.
+        reward: float64[n], what the logged item earned.
+        user: int[n], halves are of whole users.
+        seed: of the halves.
+    """
     predicted, expected = np.zeros(len(logged)), np.zeros(len(logged))
     if not len(logged):
         return predicted, expected

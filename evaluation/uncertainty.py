@@ -201,8 +201,15 @@ def bootstrap_ratios(
     resamples: int,
     seed: int,
 ) -> Bootstrapped:
-    """Ratios Σ above / Σ below of M columns (both float[G, M], below not negative), resampled
-    by user. A column's `groups` counts its rows with below > 0."""
+    """Ratios Σ above / Σ below of M columns, resampled by user. A column's `groups` counts its rows with below > 0.
+
+    Args:
+        above: float[G, M], numerators.
+        below: float[G, M], denominators, not negative.
+        user: int[G], user of each row; users are resampled whole.
+        resamples: number of resamples.
+        seed: of the draws; the same seed gives the same numbers.
+    """
     above_by_user, below_by_user = _by_user(above, user), _by_user(below, user)
     estimate = _ratio(above_by_user.sum(0), below_by_user.sum(0))
     # Many columns share their denominators (the same groups are defined): multiply each once.
@@ -277,12 +284,6 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
         running = max(running, min(1.0, p * (len(tested) - rank)))
         corrected[place] = running
     return corrected
-
-
-def bonferroni(p_values: Sequence[float | None]) -> list[float | None]:
-    """Each p times the number of tests made, at most 1."""
-    count = sum(p is not None for p in p_values)
-    return [None if p is None else min(1.0, p * count) for p in p_values]
 
 
 def _ratio(above: Doubles, below: Doubles) -> Doubles:

@@ -70,8 +70,18 @@ def _lay_out(
     out_bucket: Ints,
     running: Any,
 ) -> None:
-    """Events by entity, their order within one kept, as buckets since `first` and running counts
-    int32[E+1, K] of the sets that `member` bool[kinds, K] describes."""
+    """Events by entity, their order within one kept, as buckets and running counts of K sets.
+
+    Args:
+        entity: int32[E], entity of each event.
+        kind: int[E], event type codes.
+        bucket: int64[E], bucket of each event, not falling.
+        first: the earliest bucket.
+        member: bool[kinds, K], event types of each set.
+        start: int64[n+1], bounds of the entities.
+        out_bucket: int32[E], filled: buckets since `first`, by entity.
+        running: int32[E+1, K], filled: running counts of the sets.
+    """
     fill = start.copy()
     sets = member.shape[1]
     for i in range(len(entity)):
@@ -87,7 +97,14 @@ def _lay_out(
 
 @compiled
 def _seek(bucket: Ints, low: int, high: int, at: int, limit: int) -> int:
-    """First place of low..high whose bucket is `limit` or later, looked for from `at` outwards."""
+    """First place of low..high whose bucket is `limit` or later, looked for from `at` outwards.
+
+    Args:
+        bucket: int32[E], buckets by entity.
+        low, high: bounds of the entity's events.
+        at: where to look first: the last place found for this entity.
+        limit: bucket looked for.
+    """
     step = 1
     if at < high and bucket[at] < limit:
         left = at + 1
@@ -129,10 +146,20 @@ def _count(
     first: int,
     out: Any,
 ) -> None:
-    """Add to out int32[C, R] the counts of A pairs, each to its row's.
+    """Add the C counts of A (entity, bucket) pairs, each to its row's.
 
-    Count c is of set `which_set[c]` (-1 for all types) in window `which_width[c]`; a width of 0
-    sees everything before.
+    Args:
+        start: int64[n+1], bounds of the entities.
+        bucket: int32[E], buckets since `first`, by entity.
+        running: int32[E+1, K], running counts of the sets of types.
+        widths: int64[W], buckets of each window; 0 for everything.
+        which_set: int32[C], set of types of each count; -1 for all types.
+        which_width: int32[C], window of each count.
+        row: int64[A], row of each pair in `out`.
+        entity: int32[A], entity of each pair.
+        now: int64[A], bucket of the moment; only earlier ones count.
+        first: the earliest bucket.
+        out: int32[C, R], added to in place.
     """
     n = len(start) - 1
     ends = np.empty((n, len(widths) + 1), np.int64)
@@ -173,7 +200,24 @@ def _take_back(
     bound: Longs,
     out: Any,
 ) -> None:
-    """Subtract the events in the pairs' windows that became known at their bound or later."""
+    """Subtract the events in the pairs' windows that became known at their bound or later.
+
+    Args:
+        start: int64[n+1], bounds of the entities in `order`.
+        order: int64[E], events by entity.
+        kind: int[E], event type codes.
+        bucket: int64[E], bucket of each event.
+        known_at: int64[E], position at which each became known.
+        member: bool[kinds, K], event types of each set.
+        widths: int64[W], buckets of each window; 0 for everything.
+        which_set: int32[C], set of types of each count; -1 for all types.
+        which_width: int32[C], window of each count.
+        row: int64[A], row of each pair in `out`.
+        entity: int32[A], entity of each pair.
+        now: int64[A], bucket of the moment; only earlier ones count.
+        bound: int64[A], position from which on nothing was known.
+        out: int32[C, R], subtracted from in place.
+    """
     n = len(start) - 1
     for a in range(len(entity)):
         e = entity[a]
@@ -267,7 +311,16 @@ def _leave_out_unknown(
     plan: tuple[Longs, Ints, Ints],
     out: npt.NDArray[np.int32],
 ) -> None:
-    """Take back what pairs could not know. Few events are that late, so they are tried one by one."""
+    """Take back what pairs could not know. Few events are that late, so they are tried one by one.
+
+    Args:
+        events: E events that were counted.
+        asked: A (entity, bucket) pairs.
+        bound: int64[A], position from which on nothing was known.
+        member: bool[kinds, K], event types of each set.
+        plan: (widths, set of each count, width of each count).
+        out: int32[C, R], subtracted from in place.
+    """
     late = events.where(events.known_at >= bound.min())
     if not len(late.entity):
         return

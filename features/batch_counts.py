@@ -69,7 +69,15 @@ def read_counters(
     inputs: BatchInputs,
     out: Floats,
 ) -> None:
-    """Fill out[:, places[i]] (float32[R, F]) with feature i's values for all rows."""
+    """Fill out[:, places[i]] (float32[R, F]) with feature i's values for all rows.
+
+    Args:
+        features: features that read counters.
+        places: column of each feature in `out`.
+        rows: R candidate rows of the groups.
+        inputs: the tables, and the backend that counts.
+        out: float32[R, F], filled in place.
+    """
     backend = None if inputs.backend == ARRAYS else open_backend(inputs.backend, inputs.memory_mb)
     try:
         for together in _apart([{need.entity for need in f.needs} for f in features]):
@@ -178,7 +186,17 @@ def _by_sql(
     backend: Backend,
     memory_mb: int,
 ) -> npt.NDArray[np.int32]:
-    """int32[C, R] as `count_windows`, part by part."""
+    """int32[C, R] as `count_windows`, part by part.
+
+    Args:
+        entity: what is counted.
+        events: E events with their entities.
+        asked: A (entity, bucket) pairs with their rows.
+        wanted: the C counts.
+        n_rows: R, rows of the answer.
+        backend: engine that runs the expression.
+        memory_mb: room for one part.
+    """
     out, row = np.zeros((len(wanted), n_rows), np.int32), asked.row
     for part, seen in _parts(asked.entity, events.entity, len(wanted), memory_mb):
         found = _part_counts(asked.where(part), events.where(seen), wanted, backend)
@@ -222,7 +240,15 @@ def _events(entity: str, inputs: BatchInputs) -> Counted:
 def _asked(
     entity: str, items: Ints, bucket: Longs, bound: Longs | None, inputs: BatchInputs
 ) -> Asked:
-    """The (entity, bucket) pairs that rows of these items and buckets ask for."""
+    """The (entity, bucket) pairs that rows of these items and buckets ask for.
+
+    Args:
+        entity: what is counted.
+        items: int32[R], candidates.
+        bucket: int64[R], bucket of each row.
+        bound: int64[R], position from which on nothing was known; None where all is known.
+        inputs: the tables.
+    """
     if entity == ENTITY_TAG:
         row, codes = tag_rows(inputs.catalogue, items)
     else:
@@ -282,7 +308,16 @@ def _leave_out_unknown(
     counts: list[Longs],
     backend: Backend,
 ) -> None:
-    """Take back the events that pairs with a bound could not know."""
+    """Take back the events that pairs with a bound could not know.
+
+    Args:
+        asked: A (entity, bucket) pairs.
+        bound: int64[A], position from which on nothing was known.
+        events: E events that were counted.
+        columns: the C counts.
+        counts: C arrays int64[A], subtracted from in place.
+        backend: engine that runs the expression.
+    """
     bounded = np.flatnonzero(bound != ANY_POSITION)
     if not len(bounded):
         return

@@ -97,7 +97,21 @@ class Catalogue:
         categorical: Mapping[str, Codes],
         flags: Iterable[str] = (),
     ) -> None:
-        """Use `from_parquet`, `from_table` or `open`."""
+        """Use `from_parquet`, `from_table` or `open`.
+
+        Args:
+            ids: id → index of N items.
+            texts: Arrow table of the texts, read as they are asked for.
+            created_at: int64[N], µs UTC, 0 where unknown.
+            blocked: uint8[N], 1 where the item may not be listed.
+            category: code of each item and the names of the codes.
+            tag_names: name of each tag code.
+            tag_start: int64[N], first place of each item in `tag_pool`.
+            tag_stop: int64[N], place after its last.
+            tag_pool: int32[p], tag codes.
+            numeric: column → float32[N], NaN where unknown.
+            categorical: column → codes and names.
+        """
         self.ids = ids
         self._texts = texts
         self._size = len(ids)
@@ -356,7 +370,7 @@ class Catalogue:
 
     def forget_from(self, size: int) -> None:
         """Drop the items at or beyond `size`, which must all have been appended in this process:
-        items lent to one request. Codes of tags and values they brought stay."""
+        inline items of one request. Codes of tags and values they brought stay."""
         self.ids.forget_from(size)
         gone = slice(size, self._size)
         for index in range(size, self._size):
@@ -389,7 +403,7 @@ class Catalogue:
             codes.values = grown(codes.values, size, -1)
 
     def _blank(self, index: int) -> None:
-        """An item of which nothing is known; its place may have held a lent one."""
+        """An item of which nothing is known; its place may have held an inline item of a request."""
         self._created_at[index], self._blocked[index] = MISSING_TIME, 0
         self._tag_start[index] = self._tag_stop[index] = 0
         self._category.values[index] = -1

@@ -25,7 +25,14 @@ _END: Final = -1
 
 @compiled
 def _until(bucket: Longs, running: Longs, low: int, high: int, limit: int) -> int:
-    """Events of the cells low..high-1 in buckets before `limit`."""
+    """Events of the cells low..high-1 in buckets before `limit`.
+
+    Args:
+        bucket: int64[cells], buckets of cells, rising within a key.
+        running: int64[cells], running counts within a key.
+        low, high: bounds of the key's cells.
+        limit: bucket before which is counted.
+    """
     start, stop = low, high
     while start < stop:
         middle = (start + stop) >> 1
@@ -53,7 +60,23 @@ def _read(
     out: Any,
 ) -> None:
     """Fill out[n, K+1, W] with the counts of the `widths[W]` buckets before bucket `now`; the last
-    kind is the sum of the others."""
+    kind is the sum of the others.
+
+    Args:
+        offsets: int64[entities · base_kinds + 1], bounds of the cells of each (entity, kind).
+        bucket: int64[cells], bucket of each cell of the snapshot.
+        running: int64[cells], running counts within a key.
+        base_kinds: event types of the snapshot.
+        head: int32[entities, kinds], first overlay cell of each; -1 for none.
+        cell_bucket: int64[size], bucket of each overlay cell.
+        cell_count: int64[size], its count.
+        cell_next: int32[size], the next cell of the same key; -1 for none.
+        entities: int32[n], negative for no entity.
+        kinds: int[K], event type codes, negative for unknown ones.
+        widths: int64[W], buckets of each window; 0 for everything.
+        now: bucket of the moment.
+        out: int64[n, K+1, W], filled in place.
+    """
     base = (len(offsets) - 1) // base_kinds if base_kinds else 0
     for i in range(len(entities)):
         entity = entities[i]
@@ -100,7 +123,19 @@ def _add(
     buckets: Longs,
     amount: Longs,
 ) -> int:
-    """Add amounts to overlay cells, making those that are new; the new number of cells."""
+    """Add amounts to overlay cells, making those that are new; the new number of cells.
+
+    Args:
+        head: int32[entities, kinds], first overlay cell of each; -1 for none.
+        cell_bucket: int64[room], bucket of each cell.
+        cell_count: int64[room], its count.
+        cell_next: int32[room], the next cell of the same key; -1 for none.
+        size: cells in use.
+        entities: int32[n], negative for no entity.
+        kinds: int[n], event type codes.
+        buckets: int64[n].
+        amount: int64[n], what is added.
+    """
     for i in range(len(entities)):
         entity, kind = entities[i], kinds[i]
         if entity < 0:
@@ -136,7 +171,15 @@ class CounterTable:
     def build(
         cls, entities: Ints, kinds: Kinds, buckets: Longs, n_entities: int, n_kinds: int
     ) -> "CounterTable":
-        """Count E events given as (entity, kind, bucket); negative entities are left out."""
+        """Count E events given as (entity, kind, bucket); negative entities are left out.
+
+        Args:
+            entities: int32[E], negative for events of no entity.
+            kinds: int[E], event type codes.
+            buckets: int64[E], bucket of each event.
+            n_entities: number of entities.
+            n_kinds: number of event types.
+        """
         known = entities >= 0
         key = entities[known].astype(np.int64) * n_kinds + kinds[known]
         return cls._from_cells(key, buckets[known], None, n_entities, n_kinds)
@@ -145,7 +188,15 @@ class CounterTable:
     def _from_cells(
         cls, key: Longs, bucket: Longs, count: Longs | None, n_entities: int, n_kinds: int
     ) -> "CounterTable":
-        """Sum cells of equal (key, bucket) and lay them out by key; cells of zero are dropped."""
+        """Sum cells of equal (key, bucket) and lay them out by key; cells of zero are dropped.
+
+        Args:
+            key: int64[cells], entity · n_kinds + kind.
+            bucket: int64[cells].
+            count: int64[cells]; 1 each when None.
+            n_entities: number of entities.
+            n_kinds: number of event types.
+        """
         order = np.lexsort((bucket, key))
         key, bucket = key[order], bucket[order]
         first = np.ones(len(key), bool)

@@ -185,10 +185,12 @@ class FeatureSet:
         """Everything that these tables can give.
 
         Args:
+            catalogue: its attributes and tags decide which features there are.
             kinds: event types in the data.
             signal_columns: what the recall stage gives.
+            config: bucket and windows of counters, and features of your own.
             resolution: `seconds`; `days` leaves out what is finer than a day; `ordinal` leaves out
-                windows, ages and times, which would read meaning into made-up dates.
+                windows, ages and times, since its timestamps give an order and no real dates.
             users: where there are attributes of users.
             impressions: whether lists that were shown are recorded.
 

@@ -46,15 +46,17 @@ def check(
     """Try features in random worlds; the first problem of each, none for those that are sound.
 
     Args:
+        features: declared features, your own or all.
         types: event types that occur in the worlds.
         table: Arrow table of items to draw from; made up when absent.
         bucket: width of the counters' buckets.
+        worlds: number of random worlds, each from a seed of its own.
     """
     found: dict[str, Finding] = {}
     for seed in range(worlds):
-        trial = RandomWorld.make(seed, types=types, table=table, bucket=bucket)
-        left = _readable(features, trial, found)
-        problems = seeing_future(left, trial) | different(left, trial)
+        world = RandomWorld.make(seed, types=types, table=table, bucket=bucket)
+        left = _readable(features, world, found)
+        problems = seeing_future(left, world) | different(left, world)
         for name, problem in problems.items():
             found.setdefault(name, Finding(name, problem))
     return list(found.values())
@@ -85,25 +87,25 @@ def require_sound(
 
 
 def _readable(
-    features: Sequence[Feature], trial: RandomWorld, found: dict[str, Finding]
+    features: Sequence[Feature], world: RandomWorld, found: dict[str, Finding]
 ) -> list[Feature]:
     """The features that can be read; those that fail are put into `found`."""
     left = [feature for feature in features if feature.column not in found]
-    if _failure(left, trial) is None:
+    if _failure(left, world) is None:
         return left
     for feature in left:
-        problem = _failure([feature], trial)
+        problem = _failure([feature], world)
         if problem is not None:
             found[feature.column] = Finding(feature.column, problem)
     return [feature for feature in left if feature.column not in found]
 
 
-def _failure(features: Sequence[Feature], trial: RandomWorld) -> str | None:
+def _failure(features: Sequence[Feature], world: RandomWorld) -> str | None:
     """What a reading of one's own raises, in words; nothing when both give values."""
     own = FeatureSet([f for f in features if KINDS.get(type(f).__name__) is not type(f)])
     try:
-        trial.batch(own)
-        trial.online(own)
+        world.batch(own)
+        world.online(own)
     except RecsysError:
         raise
     except Exception as error:
@@ -112,22 +114,22 @@ def _failure(features: Sequence[Feature], trial: RandomWorld) -> str | None:
     return None
 
 
-def different(features: Sequence[Feature], trial: RandomWorld) -> dict[str, str]:
+def different(features: Sequence[Feature], world: RandomWorld) -> dict[str, str]:
     """Features whose readings differ, with the first row in words."""
     together = FeatureSet(features)
-    batch, online = trial.batch(together), trial.online(together)
+    batch, online = world.batch(together), world.online(together)
     differs = relative(batch, online) > LIMIT
     return {
         together.columns[f]: "its readings differ: "
-        + _row_in_words(trial, np.flatnonzero(differs[:, f]), batch[:, f], online[:, f])
+        + _row_in_words(world, np.flatnonzero(differs[:, f]), batch[:, f], online[:, f])
         for f in np.flatnonzero(differs.any(axis=0))
     }
 
 
-def _row_in_words(trial: RandomWorld, different: Longs, batch: Floats, online: Floats) -> str:
-    row, rows = int(different[0]), trial.rows
+def _row_in_words(world: RandomWorld, different: Longs, batch: Floats, online: Floats) -> str:
+    row, rows = int(different[0]), world.rows
     group = int(np.searchsorted(rows.offsets, row, "right")) - 1
-    item = trial.table[ITEM_ID][int(rows.items[row])].as_py()
+    item = world.table[ITEM_ID][int(rows.items[row])].as_py()
     user = int(rows.user[group])
     return (
         f"user {f'user-{user}' if user >= 0 else '(unknown)'}, item {item}, "

@@ -22,7 +22,7 @@ from recsys.features.random_world import RandomWorld
 from recsys.features.ranking_context import RankingContext
 from recsys.features.rows import BatchInputs, Rows
 
-ALONE: Final = 0.97
+SINGLE_FEATURE_AUC: Final = 0.97
 """Within-group AUC that no honest single feature reaches (assumed)."""
 STANDS_OUT: Final = 0.15
 """A feature above 0.85 and this far above all others is suspected (assumed)."""
@@ -63,7 +63,7 @@ class FutureUse(Feature):
 
 
 def seeing_future(
-    features: Sequence[Feature], trial: RandomWorld, lists: int = 4
+    features: Sequence[Feature], world: RandomWorld, lists: int = 4
 ) -> dict[str, str]:
     """Features whose batch reading knows the future, with the first row in words.
 
@@ -71,10 +71,10 @@ def seeing_future(
     moment.
     """
     together = FeatureSet(features)
-    whole = trial.batch(together)
+    whole = world.batch(together)
     found: dict[str, str] = {}
-    for group, part in islice(trial.rows.groups(), lists):
-        past = trial.without_future(group).batch(together)
+    for group, part in islice(world.rows.groups(), lists):
+        past = world.without_future(group).batch(together)
         changed = relative(whole[part], past) > LIMIT
         for f in np.flatnonzero(changed.any(axis=0)):
             row = int(np.argmax(changed[:, f]))
@@ -101,6 +101,9 @@ def scan(
         x: float[n, F].
         y: int[n], relevant from 1.
         groups: int[n], ascending in time: the last groups are the validation.
+        names: [F] names of the columns.
+        validation_share: share of the groups, the latest, in which a feature must not be weaker.
+        seed: of the draws; the same seed gives the same numbers.
     """
     order = np.argsort(groups, kind="stable")
     x, relevant = x[order], np.asarray(y[order]) >= 1
@@ -126,7 +129,7 @@ def scan(
 
 def _too_strong(strength: npt.NDArray[np.float64], names: Sequence[str]) -> list[Suspect]:
     order = np.argsort(-strength, kind="stable")
-    found = [int(f) for f in order if strength[f] >= ALONE]
+    found = [int(f) for f in order if strength[f] >= SINGLE_FEATURE_AUC]
     if not found and len(order) > 1:
         first, second = strength[order[0]], strength[order[1]]
         found = [int(order[0])] if first > 0.85 and first - second > STANDS_OUT else []
@@ -142,7 +145,14 @@ def _fall(
     early: npt.NDArray[np.bool_],
     late: npt.NDArray[np.bool_],
 ) -> float:
-    """How much less a feature says on the later rows, in its earlier direction."""
+    """How much less a feature says on the later rows, in its earlier direction.
+
+    Args:
+        column: float32[R], values of one feature.
+        y: bool[R], relevant rows.
+        place: int64[R], group of each row.
+        early, late: bool[R], the two parts compared.
+    """
     before = group_auc(column[early], y[early], place[early])
     after = group_auc(column[late], y[late], place[late])
     if before < 0.5:

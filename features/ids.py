@@ -52,7 +52,16 @@ def _hash_all(block: Bytes, offsets: Longs) -> Hashes:
 def _find(
     block: Bytes, offsets: Longs, hashes: Hashes, order: Ints, query: Bytes, low: int, high: int
 ) -> int:
-    """Index of the identifier query[low:high], -1 when it is not there."""
+    """Index of the identifier query[low:high], -1 when it is not there.
+
+    Args:
+        block: uint8[b], bytes of all identifiers.
+        offsets: int64[n+1], their bounds.
+        hashes: uint64[n], ascending.
+        order: int32[n], identifier of each hash.
+        query: uint8[q], bytes that hold the wanted one.
+        low, high: its bounds.
+    """
     h = _hash(query, low, high)
     at = np.searchsorted(hashes, h)
     while at < len(hashes) and hashes[at] == h:

@@ -104,4 +104,4 @@ def request_context(text: str | None) -> dict[str, str | float]:
         return {}
     if not isinstance(content, dict):
         return {}
-    return {name: said for name, said in content.items() if isinstance(said, str | int | float)}
+    return {name: value for name, value in content.items() if isinstance(value, str | int | float)}

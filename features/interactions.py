@@ -16,7 +16,6 @@ Longs = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
 Bools = npt.NDArray[np.bool_]
 
-MICROSECOND = 1
 SECOND = 1_000_000
 HOUR = 3600 * SECOND
 DAY = 24 * HOUR

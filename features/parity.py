@@ -93,8 +93,10 @@ def with_log(
     """Events of tables and of the log behind them, as one table in canonical order.
 
     Args:
-        log: Arrow table of events in the order of their position; those on items unknown at
-            their position are left out, as the fold leaves them out.
+        base: events of the tables.
+        log: Arrow table of events in the order of their position; those on items unknown at their
+            position are left out, as the fold leaves them out.
+        places: index of each item id as known at a log position.
         meaning: weights and grades of the log's events.
         log_base: what is added to a log position to number it behind the tables' rows.
     """

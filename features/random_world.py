@@ -91,7 +91,16 @@ class RandomWorld:
         table: Any = None,
         bucket: str = "hour",
     ) -> "RandomWorld":
-        """A world drawn from a seed; the same seed gives the same world."""
+        """A world drawn from a seed; the same seed gives the same world.
+
+        Args:
+            seed: of all draws.
+            n_events: records of the log.
+            n_lists: candidate lists, asked about at random moments.
+            types: event types that occur.
+            table: Arrow table of items; made up when None.
+            bucket: width of the counters' buckets: minute, hour or day.
+        """
         rng = np.random.default_rng(seed)
         items = item_table(N_ITEMS) if table is None else table
         log = _draw_log(rng, n_events, items[ITEM_ID].to_pylist(), tuple(types))

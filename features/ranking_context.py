@@ -20,7 +20,6 @@ from recsys.features.interactions import (
 )
 from recsys.features.state import CounterView, OnlineState
 
-ENTITY_ITEM: Final = "item"
 ENTITY_CATEGORY: Final = "category"
 ENTITY_TAG: Final = "tag"
 ENTITY_SHOWN: Final = "shown"
@@ -166,7 +165,14 @@ class OnlineCounts:
 
 @compiled
 def distinct_tags(start: Longs, stop: Longs, pool: Ints, items: Ints, place: Ints) -> Ints:
-    """int32[t]: the tags of n items, each once; `place` int32[tags] (all -1) gets where each is."""
+    """int32[t]: the tags of n items, each once; `place` int32[tags] (all -1) gets where each is.
+
+    Args:
+        start, stop: int64[N], each item's bounds in `pool`.
+        pool: int32[p], tag codes.
+        items: int32[n], the items asked about.
+        place: int32[tags], scratch: all -1 before; the tag's row in the answer after.
+    """
     size = 0
     for item in items:
         for at in range(start[item], stop[item]):
@@ -184,7 +190,16 @@ def distinct_tags(start: Longs, stop: Longs, pool: Ints, items: Ints, place: Int
 def add_tags(
     start: Longs, stop: Longs, pool: Ints, items: Ints, place: Ints, counts: Longs, out: Longs
 ) -> None:
-    """Add to out[n, …] the counts[t, …] of each item's tags."""
+    """Add to out[n, …] the counts[t, …] of each item's tags.
+
+    Args:
+        start, stop: int64[N], each item's bounds in `pool`.
+        pool: int32[p], tag codes.
+        items: int32[n], the items asked about.
+        place: int32[tags], row of each tag in `counts`.
+        counts: int64[t, …], counts of the tags.
+        out: int64[n, …], added to in place.
+    """
     for i in range(len(items)):
         for at in range(start[items[i]], stop[items[i]]):
             out[i] += counts[place[pool[at]]]

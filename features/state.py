@@ -100,7 +100,21 @@ class OnlineState:
         users: UserTable | None,
         log_mark: LogMark | None = None,
     ) -> None:
-        """Use `build` or `open`."""
+        """Use `build` or `open`.
+
+        Args:
+            catalogue: items and their attributes.
+            kinds: event types, by code.
+            meaning: weight and grade of event types that come later.
+            bucket_us: width of the counters' buckets, µs.
+            windows_us: windows of the counters, µs, whole buckets.
+            log_position: position of the last record that is in it.
+            user_index: user id → place of the history.
+            offsets: int64[U+1], bounds of the histories in `events`.
+            events: histories of all users, one after the other, oldest first.
+            tables: entity → its counters.
+            users: attributes of users; None without.
+        """
         self.catalogue = catalogue
         self.kinds = list(kinds)
         self.meaning = meaning
@@ -148,10 +162,6 @@ class OnlineState:
         base = self._user_index.all().to_pylist()
         kept = {user for place, user in enumerate(base) if place not in self._forgotten}
         return sorted(kept | self._overlay.rows.keys())
-
-    def item_totals(self) -> Longs:
-        """int64[N]: events of each item in the snapshot (what came since is not counted)."""
-        return np.bincount(self._events.item, minlength=self.catalogue.n_items).astype(np.int64)
 
     def last_time(self) -> int:
         """Time of the latest event kept (µs); 0 when there is none."""
@@ -347,9 +357,14 @@ class OnlineState:
         """A state that holds all of `interactions` (and `impressions`).
 
         Args:
+            interactions: events of the tables.
+            catalogue: items and their attributes.
+            bucket_us: width of the counters' buckets, µs.
+            windows_us: windows of the counters, µs, whole buckets.
             log_position: records up to it are in the tables already; -1 for none.
             log_mark: by what the log of that position is known again.
             meaning: weights and grades of events that come later; the defaults when absent.
+            impressions: lists that were shown; None where they are not recorded.
 
         Raises:
             UsageError: a window is not a whole number of buckets.
@@ -609,6 +624,13 @@ def _sorted_by_hash(
     """Users in the order of their identifiers, events by (user, time, position).
 
     Sorting by identifier makes the bytes independent of who was seen first.
+
+    Args:
+        ids: [U] user ids by code.
+        kept: bool[U], users that are kept.
+        user: int64[E], user code of each event.
+        events: E events.
+        position: int64[E], log positions.
     """
     names = np.array(ids, dtype=object)[kept]
     by_name = pc.sort_indices(pa.array(names, pa.large_string())).to_numpy()

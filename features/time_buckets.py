@@ -28,7 +28,8 @@ class MomentGrid(NamedTuple):
     A counter does not see the bucket that is going on, while every model score and the history do. Only at
     a moment where a bucket has just ended is all that is known also counted; where times are known to the
     day, or only their order, the next action lies a whole step further. Cuts, label windows, batch lists
-    and a frozen clock all take `after`, so nothing is asked at a moment that the ranker did not practise.
+    and a frozen clock all take `after`, so nothing is asked at a moment of a kind that the ranker did not
+    learn from.
 
     >>> MomentGrid(60 * 60 * 1_000_000).after(90 * 60 * 1_000_000) // (60 * 1_000_000)
     120

@@ -1,9 +1,9 @@
-"""How far a night's ranker is ahead of what is simpler, list by list: lines for the terminal."""
+"""How far a night's ranker is ahead of simpler systems, list by list: lines for the terminal."""
 
 import json
 from pathlib import Path
 
-RIVALS = ("popularity", "als", "text alone", "fusion of sources", "without text")
+COMPARED = ("popularity", "als", "text alone", "fusion of sources", "without text")
 """Shown where the report has them; the report has all."""
 
 
@@ -19,7 +19,7 @@ def differences(report: Path | None) -> list[str]:
         found = {
             name: by_metric[metric]["interval"]
             for name, by_metric in evaluation["differences"].items()
-            if name in RIVALS and by_metric[metric]["interval"]["low"] is not None
+            if name in COMPARED and by_metric[metric]["interval"]["low"] is not None
         }
         users, lists = evaluation["users"], evaluation["groups"]
     except (OSError, ValueError, KeyError, TypeError):
@@ -32,6 +32,6 @@ def differences(report: Path | None) -> list[str]:
         f" ({users:,} users, {lists:,} lists, 95% intervals over users):",
         *(
             f"  {name:<{width}}  {x['value']:+.4f} [{x['low']:+.4f}, {x['high']:+.4f}]"
-            for name, x in sorted(found.items(), key=lambda pair: RIVALS.index(pair[0]))
+            for name, x in sorted(found.items(), key=lambda pair: COMPARED.index(pair[0]))
         ),
     ]

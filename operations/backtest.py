@@ -1,8 +1,8 @@
 """`recsys backtest`: the last N nights simulated on history, with the quality of each.
 
-Night n trains on events before its cut and is judged by what users did until the next; the real
+Night n trains on events before its cut and is evaluated on what users did until the next; the real
 night runs, gate and all, in a workspace and a registry of its own below the workspace, so nothing
-live is touched. Judged beside its champion: the champion of the night before (one night missed) and
+live is touched. Evaluated beside its champion: the champion of the night before (one night missed) and
 that of every seventh night (retrained weekly). A backtest that was interrupted goes on where it
 stopped; one on other data, cuts or settings starts anew.
 
@@ -38,7 +38,7 @@ WEEK = 7
 FRESH, STALE, WEEKLY = "nightly", "a night late", "weekly"
 RESAMPLES = 1000
 LEAST_LISTS = 10
-"""Lists to judge wanted for each night, on average (assumed: 140 of 14 nights have an interval of some
+"""Lists wanted for each night, on average (assumed: 140 of 14 nights have an interval of some
 .05 nDCG@10)."""
 SHARES = (0.2, 0.35, 0.5)
 """Shares of the events, from the end, over which nights are spread where days hold too few."""
@@ -95,12 +95,12 @@ def run_backtest(args: argparse.Namespace) -> int:
 
 
 def plan_cuts(config: RecsysConfig, nights: int) -> tuple[list[int], str]:
-    """(N + 1 moments in µs, why these): night n trains before cut n and is judged until cut n + 1.
+    """(N + 1 moments in µs, why these): night n trains before cut n and is evaluated until cut n + 1.
 
     All lie on the data's grid, where a release is asked in use: all that a night knows is counted then.
 
     The last days where enough users come back in them; otherwise equal shares of the latest events
-    that hold enough, because most days of a small or old data set have hardly anybody to judge.
+    that hold enough, because most days of a small or old data set have hardly a list to evaluate.
 
     Raises:
         UsageError: the data has fewer moments than nights.
@@ -113,8 +113,8 @@ def plan_cuts(config: RecsysConfig, nights: int) -> tuple[list[int], str]:
     daily = [end - DAY * n for n in range(nights, -1, -1)]
     lists = count_returning(events, tuple(daily[:-1]), end)
     if lists >= wanted:
-        return daily, f"the last {nights} days, {lists:,} lists of returning users to judge"
-    few = f"the last {nights} days have {lists:,} lists of returning users to judge"
+        return daily, f"the last {nights} days, {lists:,} lists of returning users to evaluate"
+    few = f"the last {nights} days have {lists:,} lists of returning users to evaluate"
     for share in SHARES:
         region = events.time[int(len(events) * (1 - share)) :]
         places = np.linspace(0, len(region) - 1, nights + 1).astype(int)
@@ -122,8 +122,8 @@ def plan_cuts(config: RecsysConfig, nights: int) -> tuple[list[int], str]:
         cuts = sorted(cut for cut in moments if cut > events.time[0])
         lists = count_returning(events, tuple(cuts), end)
         if len(cuts) == nights and (lists >= wanted or share == SHARES[-1]):
-            said = f"equal shares of the last {share:.0%} of the events, {lists:,} lists of returning users to judge"
-            return [*cuts, end], f"{said} ({few})"
+            how = f"equal shares of the last {share:.0%} of the events, {lists:,} lists of returning users to evaluate"
+            return [*cuts, end], f"{how} ({few})"
     raise UsageError(
         "the data has too few moments for so many nights",
         where="--nights",
@@ -211,9 +211,15 @@ def _keep(
 def simulate(
     config: RecsysConfig, number: int, cut: int, end: int, weekly: int | None, reporter: Any
 ) -> NightQuality:
-    """One night up to a cut, then its champion and the older ones judged until `end`.
+    """One night up to a cut, then its champion and the older ones evaluated until `end`.
 
-    `weekly` is the version that a weekly retraining would serve; None where it is this night's.
+    Args:
+        config: of the workspace whose data are used; the night runs in a workspace of its own.
+        number: of the night, from 0.
+        cut: end of the data that the night knows, µs UTC.
+        end: end of what its lists are evaluated on, µs UTC.
+        weekly: version that a weekly retraining would serve; None where it is this night's.
+        reporter: takes the night's lines.
     """
     from recsys.storage.registry import Registry
     from recsys.training.nightly import run_night
@@ -226,10 +232,10 @@ def simulate(
     champion = Registry(simulated).champion()
     decision = result.decision
     assert decision is not None
-    users, fresh = match(simulated, champion, cut, end)
+    users, fresh = evaluate_version(simulated, champion, cut, end)
     known = {champion: fresh, None: np.full(len(fresh), np.nan)}
     for version in {before, weekly} - known.keys():
-        known[version] = match(simulated, version, cut, end)[1]
+        known[version] = evaluate_version(simulated, version, cut, end)[1]
     columns = {FRESH: fresh, STALE: known[before], WEEKLY: known[weekly] if weekly else fresh}
     folder = Workspace(config.workspace_path).simulation / "nights"
     folder.mkdir(parents=True, exist_ok=True)
@@ -260,14 +266,13 @@ def _mean(values: Doubles) -> float | None:
     return float(known.mean()) if len(known) else None
 
 
-def match(
+def evaluate_version(
     config: RecsysConfig, version: int | None, cut: int, end: int
 ) -> tuple[npt.NDArray[np.str_], Doubles]:
     """(user str[G], nDCG@10 float64[G]) of a version's lists at `cut`, by what users did in
     [cut, end)."""
     from recsys.evaluation.lists import RankedLists, Truth
-    from recsys.evaluation.metrics import match as read
-    from recsys.evaluation.metrics import ndcg
+    from recsys.evaluation.metrics import match, ndcg
     from recsys.ingestion.tables.load import load_tables
     from recsys.operations.open_release import state_folder
     from recsys.query import RankingQuery
@@ -294,7 +299,7 @@ def match(
     for user in users:
         answer = loaded.answer(RankingQuery(str(user), cut, k=K, caps=config.serving.caps))
         lists.append((loaded.state.catalogue.indices_of(answer.item_ids), answer.scores))
-    return users, ndcg(read(truth, RankedLists.of("champion", lists, K)), K)
+    return users, ndcg(match(truth, RankedLists.of("champion", lists, K)), K)
 
 
 def _age(path: Path) -> float:
@@ -338,15 +343,15 @@ def compare(place: Path, nights: Sequence[NightQuality]) -> dict[str, dict[str, 
 
 def conclusions(differences: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """What the lazier ways would have cost, in words."""
-    said = []
+    lines = []
     for way, found in differences.items():
         low, high = (_signed(found[name]) for name in ("low", "high"))
-        said.append(
+        lines.append(
             f"retrained nightly {_number(found[FRESH])}, {way} {_number(found['other'])}: "
             f"difference {_signed(found['difference'])} [{low}, {high}] nDCG@{K}, "
             f"{found['lists']:,} lists of {found['users']:,} users in {found['nights']} nights"
         )
-    return said
+    return lines
 
 
 def _number(value: float | None) -> str:
@@ -421,6 +426,6 @@ def page(
         for n in nights
     ]
     text: str = template("backtest.html.j2").render(
-        name=name, why=why, rows=rows, said=conclusions(differences), plot=plot, k=K
+        name=name, why=why, rows=rows, notes=conclusions(differences), plot=plot, k=K
     )
     return text

@@ -29,7 +29,7 @@ CHUNKS_FOR_MANY = 4
 """Chunks from which further processes pay for their start (measured: 3 s, as 500 users)."""
 
 
-class Release(NamedTuple):
+class ReleaseFiles(NamedTuple):
     """Where a version and the state it is asked over lie."""
 
     bundle: Path
@@ -51,7 +51,7 @@ class Release(NamedTuple):
 
 
 def ranked(
-    release: Release,
+    release: ReleaseFiles,
     loaded: "LoadedRelease",
     ask: RankingQuery,
     users: Sequence[str],
@@ -60,8 +60,10 @@ def ranked(
     """Rows (user_id, item_ids, scores) chunk by chunk, in the order of `users`.
 
     Args:
-        release: what each further process opens for itself; `runtime` is it, opened here.
+        release: what each further process opens for itself; `loaded` is it, opened here.
+        loaded: the release, opened here.
         ask: what is asked for everybody, but for the user.
+        users: ids, in the order of the rows.
         processes: as many as processors, where there is enough to do, when None.
 
     Raises:
@@ -96,15 +98,15 @@ def rows_of(loaded: "LoadedRelease", ask: RankingQuery, users: Sequence[str]) ->
     ]
 
 
-_runtime: "LoadedRelease | None" = None
+_loaded: "LoadedRelease | None" = None
 """The release as this further process has opened it."""
 
 
-def _open(release: Release) -> None:
-    global _runtime
-    _runtime = release.open_whole()
+def _open(release: ReleaseFiles) -> None:
+    global _loaded
+    _loaded = release.open_whole()
 
 
 def _rows_here(ask: RankingQuery, users: Sequence[str]) -> list[Row]:
-    assert _runtime is not None
-    return rows_of(_runtime, ask, users)
+    assert _loaded is not None
+    return rows_of(_loaded, ask, users)

@@ -1,6 +1,6 @@
 """`recsys models compare`: two versions on the same rows, as one page.
 
-The rows are later events where they are given; else the lists that both versions' nights judged;
+The rows are later events where they are given; else the lists that both versions' nights hold;
 else those of the night in which one of the two was held against the other as champion.
 """
 
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SameRows:
-    """Two versions' lists on the same questions."""
+    """Two versions' lists on the same queries."""
 
-    questions: "Queries"
+    queries: "Queries"
     first: "RankedLists"
     second: "RankedLists"
     how: str
@@ -47,30 +47,28 @@ def on_events(config: RecsysConfig, first: int, second: int, place: str) -> Same
         WINDOW,
         data_end,
         lists_of_release,
-        questions_of,
+        queries_of,
     )
     from recsys.recommender import ENCODE_AT_ONCE
 
-    runtimes = [load_release(config, f"models:/{config.name}/{v}") for v in (first, second)]
-    for loaded in runtimes:
+    releases = [load_release(config, f"models:/{config.name}/{v}") for v in (first, second)]
+    for loaded in releases:
         while loaded.encode_new(ENCODE_AT_ONCE):
             pass
-    newest = max(runtimes, key=data_end)
+    newest = max(releases, key=data_end)
     held = read_events(place, newest)
-    leaks = [c for r in runtimes for c in leak_checks(r, held, None) if not c.passed]
-    questions = questions_of(WINDOW, newest, held, None, config.evaluation.max_users, config.seed)
+    leaks = [c for r in releases for c in leak_checks(r, held, None) if not c.passed]
+    queries = queries_of(WINDOW, newest, held, None, config.evaluation.max_users, config.seed)
     lists = [
-        lists_of_release(loaded, questions, name_of(version), config.serving.caps)
-        for loaded, version in zip(runtimes, (first, second), strict=True)
+        lists_of_release(loaded, queries, name_of(version), config.serving.caps)
+        for loaded, version in zip(releases, (first, second), strict=True)
     ]
     how = f"the {held.events.n_users:,} users of {place}"
-    return SameRows(
-        questions, lists[0], lists[1], how, tuple(f"{c.name}: {c.detail}" for c in leaks)
-    )
+    return SameRows(queries, lists[0], lists[1], how, tuple(f"{c.name}: {c.detail}" for c in leaks))
 
 
-def on_kept_lists(first: "Version", second: "Version") -> SameRows | None:
-    """The lists that both nights judged, or those of one night that held both; None without any."""
+def on_saved_lists(first: "Version", second: "Version") -> SameRows | None:
+    """The lists that both nights hold, or those of one night that held both; None without any."""
     from recsys.evaluation.saved_lists import MAIN, read_lists
 
     a, b = (read_lists(Path(v.report)) if v.report else None for v in (first, second))
@@ -80,7 +78,7 @@ def on_kept_lists(first: "Version", second: "Version") -> SameRows | None:
             ours, theirs = a.take(rows_a), b.take(rows_b)
             lists = (ours.systems[MAIN], theirs.systems[MAIN])
             return _same(
-                ours, first, second, lists, f"the {len(rows_a):,} lists both nights judged"
+                ours, first, second, lists, f"the {len(rows_a):,} lists that both nights hold"
             )
     for night, other, kept in ((first, second, a), (second, first, b)):
         champion = None if kept is None else kept.champion()
@@ -108,12 +106,12 @@ def _same(
     from recsys.operations.release_queries import WINDOW, Queries
 
     users = [str(kept.user_ids[u]) for u in kept.truth.user]
-    questions = Queries(WINDOW, users, kept.truth.time, kept.truth, kept.past)
+    queries = Queries(WINDOW, users, kept.truth.time, kept.truth, kept.past)
     named = [
         replace(part, name=name_of(v.version))
         for part, v in zip(lists, (first, second), strict=True)
     ]
-    return SameRows(questions, named[0], named[1], how)
+    return SameRows(queries, named[0], named[1], how)
 
 
 def compare(
@@ -122,12 +120,14 @@ def compare(
     """Measure both and write compare.html and compare.json; the first is the newer one."""
     from recsys.evaluation.comparison import compare_lists
     from recsys.evaluation.comparison_page import write_comparison
-    from recsys.operations.evaluate_release import measured
+    from recsys.operations.evaluate_release import evaluate_queries
 
-    questions = rows.questions
-    evaluation = measured(config, loaded, questions, [rows.first, rows.second], rows.first.name)
+    queries = rows.queries
+    evaluation = evaluate_queries(
+        config, loaded, queries, [rows.first, rows.second], rows.first.name
+    )
     comparison = compare_lists(
-        questions.truth,
+        queries.truth,
         rows.first,
         rows.second,
         evaluation,
@@ -140,7 +140,7 @@ def compare(
         warnings=[
             *(f"LEAK: {leak}" for leak in rows.leaks),
             f"Compared on {rows.how}.",
-            *questions.said,
+            *queries.notes,
         ],
     )
     return comparison

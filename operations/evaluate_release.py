@@ -61,7 +61,7 @@ def _protocol(args: argparse.Namespace) -> str:
     given = args.protocol or (IMPRESSIONS if args.impressions else WINDOW)
     if args.events is None and (args.protocol or args.impressions):
         raise UsageError(
-            "there are no events to judge by",
+            "there are no events to evaluate on",
             where="--events",
             found="none",
             expected="--events FILE beside --protocol and --impressions",
@@ -104,7 +104,7 @@ def _own_report(config: RecsysConfig, model: str | None, out: Path) -> int:
 def _on_events(
     config: RecsysConfig, model: str | None, place: str, lists: str | None, protocol: str, out: Path
 ) -> int:
-    """Lists of a release, judged by what later events say that users did next.
+    """Lists of a release, evaluated on what users did next by later events.
 
     The page is written whatever was found. A leak is exit code 4; a baseline that could not be
     fitted, or a model that answered nobody, is 1; data that cannot be used is 3.
@@ -134,16 +134,16 @@ def _on_events(
 
 @dataclass(frozen=True)
 class EvaluatedRelease:
-    """A release judged by later events."""
+    """A release evaluated on later events, with the baselines."""
 
-    questions: "Queries"
+    queries: "Queries"
     evaluation: "Evaluation"
-    simple: "BaselineResults"
+    baselines: "BaselineResults"
     lists: "RankedLists"
     checks: "list[Check]"
     off_policy: "OffPolicyFacts | None" = None
     position_bias: "PositionBias | None" = None
-    said: Sequence[str] = ()
+    notes: Sequence[str] = ()
 
     @property
     def silent(self) -> bool:
@@ -157,7 +157,7 @@ class EvaluatedRelease:
         nothing = (
             self.silent or not self.evaluation.systems[MAIN][self.evaluation.main_metric].users
         )
-        return ExitCode.FAILED if self.simple.failed or nothing else ExitCode.DONE
+        return ExitCode.FAILED if self.baselines.failed or nothing else ExitCode.DONE
 
 
 def evaluate_events(
@@ -167,49 +167,66 @@ def evaluate_events(
     shown: "ShownEvents | None",
     protocol: str,
 ) -> EvaluatedRelease:
-    """Ask the release and the baselines, and measure them."""
+    """Ask the release and the baselines, and measure them.
+
+    Args:
+        config: of the workspace.
+        loaded: the release.
+        held: events that came after its data.
+        shown: lists that were shown, for the protocol `impressions`; None without.
+        protocol: `window`, `leave-last-out` or `impressions`.
+    """
     from recsys.operations import release_queries
 
     limit, seed = config.evaluation.max_users, config.seed
     checks = leak_checks(loaded, held, shown)
-    questions = release_queries.questions_of(protocol, loaded, held, shown, limit, seed)
+    queries = release_queries.queries_of(protocol, loaded, held, shown, limit, seed)
     frozen = release_queries.frozen_source(
         config.workspace_path / "stages" / FROZEN_STAGE, loaded.state.catalogue.n_items
     )
     caps = _caps(config, loaded)
-    simple = release_queries.baseline_lists_of(loaded, questions, frozen, caps)
-    own = release_queries.lists_of_release(loaded, questions, MAIN, caps.limits)
-    evaluation = measured(config, loaded, questions, [own, *simple.lists], MAIN)
-    if questions.shown is None:
-        return EvaluatedRelease(questions, evaluation, simple, own, checks)
-    choices, bias, said = of_shown(loaded, questions, held, own, config)
-    return EvaluatedRelease(questions, evaluation, simple, own, checks, choices, bias, said)
+    baselines = release_queries.baseline_lists_of(loaded, queries, frozen, caps)
+    own = release_queries.lists_of_release(loaded, queries, MAIN, caps.limits)
+    evaluation = evaluate_queries(config, loaded, queries, [own, *baselines.lists], MAIN)
+    if queries.shown is None:
+        return EvaluatedRelease(queries, evaluation, baselines, own, checks)
+    choices, bias, notes = of_shown(loaded, queries, held, own, config)
+    return EvaluatedRelease(queries, evaluation, baselines, own, checks, choices, bias, notes)
 
 
-def measured(
+def evaluate_queries(
     config: RecsysConfig,
     loaded: "LoadedRelease",
-    questions: "Queries",
+    queries: "Queries",
     systems: "Sequence[RankedLists]",
     main: str,
 ) -> "Evaluation":
-    """All metrics of some systems' answers."""
+    """All metrics of some systems' answers.
+
+    Args:
+        config: cut-offs, segments and resamples.
+        loaded: the release, whose catalogue is listed from.
+        queries: G queries with their truth.
+        systems: lists of each system, one per query.
+        main: name of the system the differences are taken from.
+        popularity: int64[N], people who acted on each item before the first query.
+    """
     from recsys.evaluation.report import evaluate_lists
     from recsys.operations.release_queries import popularity_at, segments_of
 
     catalogue, vectors = loaded.state.catalogue, loaded.bundle.vectors()
-    shown, popularity = questions.shown, popularity_at(loaded, questions)
+    shown, popularity = queries.shown, popularity_at(loaded, queries)
     return evaluate_lists(
-        questions.truth,
+        queries.truth,
         systems,
         main=main,
         ks=config.evaluation.k,
-        segments=segments_of(loaded, questions, popularity, config.evaluation.segments),
+        segments=segments_of(loaded, queries, popularity, config.evaluation.segments),
         catalogue_size=catalogue.n_items,
         item_popularity=popularity,
         item_vectors=None if vectors is None else np.asarray(vectors),
         item_category=catalogue.category_codes if len(catalogue.category_names) > 1 else None,
-        past_items=questions.past,
+        past_items=queries.past,
         sampled_candidates=None if shown is None else int(np.median(np.diff(shown.offsets))),
         seed=config.seed,
         resamples=config.evaluation.bootstrap,
@@ -219,7 +236,7 @@ def measured(
 def leak_checks(
     loaded: "LoadedRelease", held: "EvaluationEvents", shown: "ShownEvents | None"
 ) -> "list[Check]":
-    """Whether the model can have known what it is judged by."""
+    """Whether the model can have known what it is evaluated on."""
     from recsys.evaluation.report_context import Check, day_and_time
     from recsys.operations.release_queries import data_end, seen_events
 
@@ -247,12 +264,20 @@ def leak_checks(
 
 def of_shown(
     loaded: "LoadedRelease",
-    questions: "Queries",
+    queries: "Queries",
     held: "EvaluationEvents",
     own: "RankedLists",
     config: RecsysConfig,
 ) -> "tuple[OffPolicyFacts | None, PositionBias | None, list[str]]":
-    """What shown lists tell beyond the metrics: off-policy estimates and position bias, or why not."""
+    """What shown lists tell beyond the metrics: off-policy estimates and position bias, or why not.
+
+    Args:
+        loaded: the release.
+        queries: shown lists as queries.
+        held: events that came after its data.
+        own: the release's order of each shown list.
+        config: seed and resamples.
+    """
     from recsys.evaluation.off_policy import off_policy
     from recsys.evaluation.report_context import OffPolicyFacts
     from recsys.evaluation.shown_lists import (
@@ -262,27 +287,27 @@ def of_shown(
         choices_of_lists,
     )
 
-    shown = questions.shown
+    shown = queries.shown
     assert shown is not None
     place = {str(u): code for code, u in enumerate(held.events.user_ids)}
     unknown = len(place)
-    user = np.array([place.get(u, unknown + n) for n, u in enumerate(questions.users)], np.int64)
+    user = np.array([place.get(u, unknown + n) for n, u in enumerate(queries.users)], np.int64)
     lists = ShownLists(shown.offsets, shown.items, user, shown.time, shown.propensity)
-    said: list[str] = []
+    notes: list[str] = []
     bias = None
     try:
         bias = bias_of_lists(lists, held.events, seed=config.seed)
     except DataRefused as error:
-        said.append(f"Position bias: {error}")
+        notes.append(f"Position bias: {error}")
     log = choices_of_lists(lists, acted_on(lists, held.events), _scores(own, lists), config.seed)
     if not len(log.user):
-        said.append(
+        notes.append(
             "Off-policy estimates need the chances with which lists were chosen; none were logged "
             "that say how likely another first item was."
         )
-        return None, bias, said
+        return None, bias, notes
     found = off_policy(log, resamples=config.evaluation.bootstrap, seed=config.seed)
-    return OffPolicyFacts.of(found, len(log.user), "the first shown item was acted on"), bias, said
+    return OffPolicyFacts.of(found, len(log.user), "the first shown item was acted on"), bias, notes
 
 
 def _scores(own: "RankedLists", lists: Any) -> Any:
@@ -305,9 +330,9 @@ def _context(
     from recsys.evaluation.report_context import CAPS, ReportContext, day_and_time
     from recsys.operations.release_queries import data_end
 
-    times, simple = held.events.time, evaluated.simple
+    times, baselines = held.events.time, evaluated.baselines
     alarms = [
-        f"The baseline “{name}” could not be made: {why}" for name, why in simple.failed.items()
+        f"The baseline “{name}” could not be made: {why}" for name, why in baselines.failed.items()
     ]
     if evaluated.silent:
         alarms.append("The model has no candidate for anybody: every list is empty.")
@@ -322,9 +347,9 @@ def _context(
             **_left_out(held.rejected),
         },
         split={
-            "protocol": evaluated.questions.protocol,
+            "protocol": evaluated.queries.protocol,
             "the model knows events before": day_and_time(data_end(loaded)),
-            "lists are asked for at": _moments(evaluated.questions),
+            "lists are asked for at": _moments(evaluated.queries),
         },
         release={
             "what is measured": f"the release itself, version {loaded.version}",
@@ -332,13 +357,13 @@ def _context(
         },
         leak_checks=evaluated.checks,
         alarms=alarms,
-        warnings=[*_unknown(held), *evaluated.questions.said, *evaluated.said],
-        failed_systems={**simple.absent, **simple.failed},
+        warnings=[*_unknown(held), *evaluated.queries.notes, *evaluated.notes],
+        failed_systems={**baselines.absent, **baselines.failed},
         examples=_examples(loaded, evaluated, config.evaluation.examples, config.seed),
         position_bias=evaluated.position_bias,
         off_policy=evaluated.off_policy,
         caveats=(
-            "Sources and baselines see what was known before the first question; one that has "
+            "Sources and baselines see what was known before the first query; one that has "
             "nothing to say, for a new user say, is filled up with popular items.",
         ),
     )
@@ -365,13 +390,13 @@ def _unknown(held: "EvaluationEvents") -> list[str]:
     ]
 
 
-def _moments(questions: "Queries") -> str:
+def _moments(queries: "Queries") -> str:
     from recsys.evaluation.report_context import day_and_time
 
-    first, last = int(questions.now.min()), int(questions.now.max())
+    first, last = int(queries.now.min()), int(queries.now.max())
     if first == last:
         return day_and_time(first)
-    return f"each question's own time, {day_and_time(first)} to {day_and_time(last)}"
+    return f"each query's own time, {day_and_time(first)} to {day_and_time(last)}"
 
 
 def _now() -> int:
@@ -388,14 +413,14 @@ def _examples(
     from recsys.features.draws import chance, hash_ids
     from recsys.query import RankingQuery
 
-    questions, catalogue = evaluated.questions, loaded.state.catalogue
-    truth = questions.truth
+    queries, catalogue = evaluated.queries, loaded.state.catalogue
+    truth = queries.truth
     useful = np.flatnonzero(np.diff(truth.offsets) > 0)
     out: list[Example] = []
-    lots = chance(hash_ids([questions.users[group] for group in useful]), "examples", seed)
+    lots = chance(hash_ids([queries.users[group] for group in useful]), "examples", seed)
     for group in useful[np.argsort(lots, kind="stable")][:count].tolist():
         relevant = truth.items[truth.offsets[group] : truth.offsets[group + 1]].tolist()
-        user, now = questions.users[group], int(questions.now[group])
+        user, now = queries.users[group], int(queries.now[group])
         listed = [int(i) for i in evaluated.lists.items[group][:EXAMPLE_ITEMS] if i >= 0]
         ask = RankingQuery(
             user, now, items=[catalogue.id_of(i) for i in listed], explain=len(listed)

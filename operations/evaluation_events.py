@@ -1,4 +1,4 @@
-"""Events and shown lists that a released model is judged by: read and checked as a night does.
+"""Events and shown lists that a released model is evaluated on: read and checked as a night does.
 
 Rows that break a rule are left out and counted. An item that the model has never heard of breaks
 none here: whoever acted on it wanted something the model could not give, and that counts as a miss.

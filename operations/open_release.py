@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from recsys.data_schemas.config import RecsysConfig
 from recsys.data_schemas.errors import RecsysError
-from recsys.operations.batch_lists import Release
+from recsys.operations.batch_lists import ReleaseFiles
 from recsys.storage.registry import Registry
 from recsys.storage.workspace import Workspace
 
@@ -50,11 +50,11 @@ def resolve(registry: Registry, model: str | None) -> int:
     return champion
 
 
-def find_release(config: RecsysConfig, model: str | None = None) -> Release:
+def find_release(config: RecsysConfig, model: str | None = None) -> ReleaseFiles:
     """A version (the champion for None) and the newest state."""
     registry = Registry(config)
     version = resolve(registry, model)
-    return Release(registry.local_path(version), state_folder(config), str(version))
+    return ReleaseFiles(registry.local_path(version), state_folder(config), str(version))
 
 
 def load_release(config: RecsysConfig, model: str | None = None) -> "LoadedRelease":

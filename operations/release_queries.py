@@ -1,4 +1,4 @@
-"""What released models are asked when they are judged by later events, and what they answer.
+"""What released models are asked when they are evaluated on later events, and what they answer.
 
 Three protocols:
 
@@ -8,7 +8,7 @@ Three protocols:
   the file are known by then, as a running service would know them.
 - `impressions`: each shown list is ranked again at its own time; what was acted on is the truth.
 
-Shapes: G groups (questions), N items, K places.
+Shapes: G groups (queries), N items, K places.
 """
 
 import os
@@ -26,7 +26,7 @@ from recsys.data_schemas.errors import DataRefused
 from recsys.evaluation import baselines, segments
 from recsys.evaluation.evaluation import PastItems
 from recsys.evaluation.lists import RankedLists, Truth
-from recsys.evaluation.popularity import PopularityAt
+from recsys.evaluation.popularity_at import PopularityAt
 from recsys.evaluation.query_sets import (
     grades_of_shown,
     leave_last_out,
@@ -54,7 +54,6 @@ if TYPE_CHECKING:
 
 LIST_LENGTH = 100
 WINDOW, LAST, IMPRESSIONS = "window", "leave-last-out", "impressions"
-PROTOCOLS = (WINDOW, LAST, IMPRESSIONS)
 FOREVER = 2**62
 REFERENCES = ("item_item", "als", "bm25")
 """Sources compared with also where the release does without them."""
@@ -63,7 +62,7 @@ FROZEN = "frozen text"
 
 @dataclass(frozen=True)
 class Queries:
-    """G questions put to every system."""
+    """G queries put to every system."""
 
     protocol: str
     users: list[str]
@@ -74,17 +73,17 @@ class Queries:
     """The lists to be ranked again; None where the whole catalogue is ranked."""
     types: SegmentLabels | None = None
     """Relevant items by the type of the event, where there are several."""
-    said: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     """What bends the numbers, for the page."""
 
     def __len__(self) -> int:
         return len(self.users)
 
 
-# -- questions ------------------------------------------------------------------------------------
+# -- queries --------------------------------------------------------------------------------------
 
 
-def questions_of(
+def queries_of(
     protocol: str,
     loaded: "LoadedRelease",
     held: EvaluationEvents,
@@ -92,8 +91,16 @@ def questions_of(
     limit: int,
     seed: int,
 ) -> Queries:
-    """The questions of a protocol; with `leave-last-out` and `impressions` the events are folded
-    into the runtime's state, so that each question knows what came before it.
+    """The queries of a protocol; with `leave-last-out` and `impressions` the events are folded
+    into the release's state, so that each query knows what came before it.
+
+    Args:
+        protocol: `window`, `leave-last-out` or `impressions`.
+        loaded: the release that is asked.
+        held: events to evaluate on.
+        shown: lists that were shown; needed for `impressions` alone.
+        limit: queries at most, a random sample beyond.
+        seed: of that sample.
 
     Raises:
         DataRefused: nothing can be asked.
@@ -116,7 +123,7 @@ def _window(loaded: "LoadedRelease", held: EvaluationEvents, limit: int, seed: i
     events = held.events
     first = int(events.time.min())
     # At a moment of the model's grid, as it was tested. Events before the model's own end are an alarm
-    # of the caller's; they are then judged as of everything known.
+    # of the caller's; they are then evaluated as of everything known.
     now = max(loaded.moment, loaded.grid.before(first))
     positive = events.where(events.grade > 0)
     everybody = np.unique(positive.user)
@@ -133,16 +140,16 @@ def _window(loaded: "LoadedRelease", held: EvaluationEvents, limit: int, seed: i
     truth = Truth.of(
         group[fresh], positive.item[fresh], positive.grade[fresh], np.arange(len(users)), moments
     )
-    said = _sampling(len(chosen), len(np.unique(positive.user)))
+    notes = _sampling(len(chosen), len(np.unique(positive.user)))
     again = int(asked.sum() - fresh.sum())
     if again:
-        said.append(
+        notes.append(
             f"{again:,} events are on items that their users had acted on before; they are not "
             "asked for again."
         )
     asked_events = replace(positive, user=group.astype(np.int32)).where(asked)
     types = segments.by_event_type(truth, asked_events)
-    return Queries(WINDOW, users, moments, truth, past, types=types, said=said)
+    return Queries(WINDOW, users, moments, truth, past, types=types, notes=notes)
 
 
 def _last(loaded: "LoadedRelease", held: EvaluationEvents, limit: int, seed: int) -> Queries:
@@ -159,14 +166,14 @@ def _last(loaded: "LoadedRelease", held: EvaluationEvents, limit: int, seed: int
         )
     chosen = _sampled([users[u] for u in asked.truth.user], limit, seed)
     truth, past = _taken(asked.truth, chosen), _taken_past(asked.past, chosen)
-    said = _sampling(len(chosen), asked.truth.n_groups)
+    notes = _sampling(len(chosen), asked.truth.n_groups)
     left = len(users) - asked.truth.n_groups
     if left:
-        said.append(
+        notes.append(
             f"{left:,} users are left out: nothing is known of them before their last positive event, "
             "or it is on an item they had acted on before."
         )
-    return Queries(LAST, [users[u] for u in truth.user], truth.time, truth, past, said=said)
+    return Queries(LAST, [users[u] for u in truth.user], truth.time, truth, past, notes=notes)
 
 
 def _impressions(
@@ -183,16 +190,16 @@ def _impressions(
     truth = of_impressions(lists.offsets, lists.items, grades, user, lists.time)
     users = [str(u) for u in lists.user]
     past = _past(_histories(loaded, users, lists.time))
-    said = _sampling(len(lists), len(shown), "shown lists")
-    said.append(
+    notes = _sampling(len(lists), len(shown), "shown lists")
+    notes.append(
         "What was acted on depends on the place where it was shown: the order that made the log is "
-        "flattered, and every other order is judged by clicks it did not get."
+        "flattered, and every other order is measured by clicks it did not get."
     )
-    return Queries(IMPRESSIONS, users, lists.time, truth, past, lists, said=said)
+    return Queries(IMPRESSIONS, users, lists.time, truth, past, lists, notes=notes)
 
 
 def fold(loaded: "LoadedRelease", held: EvaluationEvents) -> None:
-    """Let the runtime's state know the events, each at its own time; those it knows stay single."""
+    """Let the release's state know the events, each at its own time; those it knows stay single."""
     from recsys.data_schemas.log_record import LogRecord
 
     events, state = held.events, loaded.state
@@ -318,47 +325,47 @@ def _joined(loaded: "LoadedRelease", users: Sequence[str], until: int = FOREVER)
 
 
 def lists_of_release(
-    loaded: "LoadedRelease", questions: Queries, name: str, caps: Mapping[str, int]
+    loaded: "LoadedRelease", queries: Queries, name: str, caps: Mapping[str, int]
 ) -> RankedLists:
     """A release's own lists, asked as a service with these caps would ask."""
     from recsys.storage.progress import Reporter
 
     catalogue, scored = loaded.state.catalogue, []
-    with Reporter().task(name, len(questions)) as task:
-        for group, user in enumerate(questions.users):
+    with Reporter().task(name, len(queries)) as task:
+        for group, user in enumerate(queries.users):
             ask = RankingQuery(
                 user,
-                int(questions.now[group]),
+                int(queries.now[group]),
                 k=LIST_LENGTH,
-                items=_asked(loaded, questions, group),
+                items=_asked(loaded, queries, group),
                 caps=caps,
-                context=_said(questions, group),
+                context=_request_context(queries, group),
             )
             answer = loaded.answer(ask)
             scored.append((catalogue.indices_of(answer.item_ids), answer.scores))
             task.advance()
-    return RankedLists.of(name, scored, length_of(questions))
+    return RankedLists.of(name, scored, length_of(queries))
 
 
-def _asked(loaded: "LoadedRelease", questions: Queries, group: int) -> list[str] | None:
-    if questions.shown is None:
+def _asked(loaded: "LoadedRelease", queries: Queries, group: int) -> list[str] | None:
+    if queries.shown is None:
         return None
-    lists = questions.shown
+    lists = queries.shown
     shown = lists.items[lists.offsets[group] : lists.offsets[group + 1]]
     return [loaded.state.catalogue.id_of(int(i)) for i in dict.fromkeys(shown.tolist())]
 
 
-def _said(questions: Queries, group: int) -> dict[str, str | float]:
+def _request_context(queries: Queries, group: int) -> dict[str, str | float]:
     """What the request said when a list was shown; nothing where no list is asked about."""
-    lists = questions.shown
+    lists = queries.shown
     return {} if lists is None else request_context(lists.context[group])
 
 
-def length_of(questions: Queries) -> int:
+def length_of(queries: Queries) -> int:
     """Places of a list: what was shown at the most, or `LIST_LENGTH`."""
-    if questions.shown is None:
+    if queries.shown is None:
         return LIST_LENGTH
-    return int(np.diff(questions.shown.offsets).max(initial=1))
+    return int(np.diff(queries.shown.offsets).max(initial=1))
 
 
 @dataclass
@@ -369,7 +376,7 @@ class BaselineResults:
     absent: dict[str, str] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
     popularity: Longs = field(default_factory=lambda: np.zeros(0, np.int64))
-    """int64[N]: people who acted on each item before the first question."""
+    """int64[N]: people who acted on each item before the first query."""
 
     def attempt(self, name: str, make: Callable[[], RankedLists]) -> None:
         """Take what `make` gives; whatever stops it is written down, for the page must say it."""
@@ -379,38 +386,38 @@ class BaselineResults:
             self.failed[name] = f"{type(error).__name__}: {error}".strip()[:300]
 
 
-def popularity_at(loaded: "LoadedRelease", questions: Queries) -> PopularityAt:
+def popularity_at(loaded: "LoadedRelease", queries: Queries) -> PopularityAt:
     """Past events of each item as of each question."""
-    known = _joined(loaded, loaded.state.user_ids(), int(questions.now.max(initial=0)))
-    return PopularityAt.of(known, questions.now, known.n_items)
+    known = _joined(loaded, loaded.state.user_ids(), int(queries.now.max(initial=0)))
+    return PopularityAt.of(known, queries.now, known.n_items)
 
 
 def baseline_lists_of(
     loaded: "LoadedRelease",
-    questions: Queries,
+    queries: Queries,
     frozen: "RecallSource | None",
     caps: ListCaps,
 ) -> BaselineResults:
-    """The baselines as of the first question: they see what was known then and nothing else, and are
+    """The baselines as of the first query: they see what was known then and nothing else, and are
     capped as the release's lists are."""
-    start = int(questions.now.min())
+    start = int(queries.now.min())
     before = _joined(loaded, loaded.state.user_ids(), start)
     found = BaselineResults(popularity=baselines.popularity_of(before, before.n_items))
-    if questions.shown is not None:
-        _of_shown(found, questions)
+    if queries.shown is not None:
+        _of_shown(found, queries)
         return found
-    _from_events(found, loaded, questions, before, start, caps.depth(LIST_LENGTH))
+    _from_events(found, loaded, queries, before, start, caps.depth(LIST_LENGTH))
     popular = found.lists[0].items
     for name, source in loaded.recall.proposing.items():
         label = "text alone" if name == "text" else name
-        found.attempt(label, partial(_single_source, label, source, loaded, questions, popular))
-    _fitted(found, loaded, questions, before, popular)
+        found.attempt(label, partial(_single_source, label, source, loaded, queries, popular))
+    _fitted(found, loaded, queries, before, popular)
     if frozen is None:
         found.absent[FROZEN] = (
             "the workspace holds no vectors of the untuned encoder for these items"
         )
     else:
-        found.attempt(FROZEN, partial(_single_source, FROZEN, frozen, loaded, questions, popular))
+        found.attempt(FROZEN, partial(_single_source, FROZEN, frozen, loaded, queries, popular))
     found.lists = [
         RankedLists(made.name, *caps.cut(made.items, made.scores, LIST_LENGTH))
         for made in found.lists
@@ -418,11 +425,11 @@ def baseline_lists_of(
     return found
 
 
-def _of_shown(found: BaselineResults, questions: Queries) -> None:
+def _of_shown(found: BaselineResults, queries: Queries) -> None:
     """Among what was shown: as it was shown, and by popularity."""
-    lists = questions.shown
+    lists = queries.shown
     assert lists is not None
-    length = length_of(questions)
+    length = length_of(queries)
     place = np.arange(len(lists.items)) - np.repeat(lists.offsets[:-1], np.diff(lists.offsets))
     for name, score in (
         ("as shown", -place.astype(np.float64)),
@@ -434,12 +441,12 @@ def _of_shown(found: BaselineResults, questions: Queries) -> None:
 def _from_events(
     found: BaselineResults,
     loaded: "LoadedRelease",
-    questions: Queries,
+    queries: Queries,
     before: Interactions,
     start: int,
     length: int,
 ) -> None:
-    catalogue, n, past = loaded.state.catalogue, before.n_items, questions.past
+    catalogue, n, past = loaded.state.catalogue, before.n_items, queries.past
     offered = catalogue.available
     found.lists.append(baselines.popular(before, past, length, n_items=n, offered=offered))
     if loaded.bundle.facts["windows"]["scheme"] == "ordinal":
@@ -464,7 +471,7 @@ def _from_events(
 def _fitted(
     found: BaselineResults,
     loaded: "LoadedRelease",
-    questions: Queries,
+    queries: Queries,
     before: Interactions,
     popular: Ints,
 ) -> None:
@@ -483,7 +490,7 @@ def _fitted(
 
     def fitted(name: str) -> RankedLists:
         source = fit_one(name, before, extra, {}, seed=0, workers=workers)
-        return _single_source(name, source, loaded, questions, popular)
+        return _single_source(name, source, loaded, queries, popular)
 
     for name, applies, reason in applicable_sources(before, extra, None, np.inf, np.inf):
         if name not in missing:
@@ -495,7 +502,7 @@ def _fitted(
 
 
 def _single_source(
-    name: str, source: "RecallSource", loaded: "LoadedRelease", questions: Queries, popular: Ints
+    name: str, source: "RecallSource", loaded: "LoadedRelease", queries: Queries, popular: Ints
 ) -> RankedLists:
     """One source's lists, as long as those of popular items, which fill it up where it has nothing to
     say."""
@@ -504,7 +511,7 @@ def _single_source(
     state, length = loaded.state, popular.shape[1]
     blocked, scored = state.catalogue.blocked.copy(), []
     base = blocked.copy()
-    for user, now in zip(questions.users, questions.now.tolist(), strict=True):
+    for user, now in zip(queries.users, queries.now.tolist(), strict=True):
         history = state.history(user, now)
         blocked[history.item] = 1
         found = source.recall(history, length, now, blocked)
@@ -515,12 +522,12 @@ def _single_source(
 
 
 def segments_of(
-    loaded: "LoadedRelease", questions: Queries, popularity: PopularityAt, own: Sequence[str]
+    loaded: "LoadedRelease", queries: Queries, popularity: PopularityAt, own: Sequence[str]
 ) -> dict[str, SegmentLabels]:
     """Users by history, items by popularity and category, and one's own columns."""
-    truth, catalogue = questions.truth, loaded.state.catalogue
+    truth, catalogue = queries.truth, loaded.state.catalogue
     found = {
-        "users": segments.by_activity(np.diff(questions.past.offsets)),
+        "users": segments.by_activity(np.diff(queries.past.offsets)),
         "items": segments.by_item_popularity(truth, popularity),
     }
     known = truth.items < catalogue.n_items
@@ -532,15 +539,15 @@ def segments_of(
 
     if len(catalogue.category_names) > 1:
         found["category"] = of_items(catalogue.category_codes, catalogue.category_names)
-    if questions.types is not None:
-        found["event type"] = questions.types
-    if questions.shown is not None and len(set(questions.shown.surface)) > 1:
-        found["surface"] = segments.from_column(list(questions.shown.surface))
+    if queries.types is not None:
+        found["event type"] = queries.types
+    if queries.shown is not None and len(set(queries.shown.surface)) > 1:
+        found["surface"] = segments.from_column(list(queries.shown.surface))
     for column in own:
         if column in catalogue.categorical_names:
             found[column] = of_items(catalogue.categorical(column), catalogue.values_of(column))
         else:
-            values = [loaded.state.user_attributes(u).get(column) for u in questions.users]
+            values = [loaded.state.user_attributes(u).get(column) for u in queries.users]
             if any(v is not None for v in values):
                 found[column] = segments.from_column(values)
     return found

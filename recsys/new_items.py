@@ -1,4 +1,4 @@
-"""Text vectors of what came after the release: items posted since, and items lent to one request.
+"""Text vectors of what came after the release: items posted since, and items sent inline with one request.
 
 The release's encoder runs here and nowhere else on the ranking path, on another thread and many
 texts at once; the ranking call itself only looks vectors up. Shapes: k items, d dimensions.

@@ -52,7 +52,6 @@ if TYPE_CHECKING:
 TEXT = "text"
 ENCODE_AT_ONCE = 32
 """New texts encoded in one go (measured: some 5 ms each on one core)."""
-SIMILAR_TITLES = 20
 FALLBACKS = ("popular", "recent")
 """Sources that fill a list which personal recall left short, in order."""
 
@@ -314,7 +313,7 @@ class LoadedRelease:
         # An item that came after the moment asked for takes nobody's place in a list of then.
         late = slice(self.bundle.n_items, catalogue.n_items)
         mask[late][catalogue.created_at[late] >= ask.now] = 1
-        # Lent items exist for this request only; they are ranked, never recalled.
+        # Inline items exist for this request only; they are ranked, never recalled.
         if ask.new_items:
             mask[self.bundle.n_items + self._first_inline :] = 1
         yield mask
@@ -600,7 +599,7 @@ def rank_frame(bundle_dir: Path, frame: "pd.DataFrame") -> npt.NDArray[np.float6
 
 
 def _frame_release(bundle_dir: Path) -> LoadedRelease:
-    """A runtime over the bundle's own catalogue and no user at all."""
+    """A release over the bundle's own catalogue and no user at all."""
     from recsys.data_schemas.meaning import DEFAULT_TYPES, EventMeaning
     from recsys.features.catalogue import Catalogue
     from recsys.features.interactions import Interactions

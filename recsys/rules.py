@@ -170,23 +170,23 @@ def diversify(
     score: npt.NDArray[np.float64],
     vectors: Floats,
     k: int,
-    dial: float,
+    diversity: float,
     caps: Caps | None = None,
 ) -> npt.NDArray[np.int64]:
     """Order of the first k candidates, int64[≤ k], likeness to those above held against each.
 
-    Maximal marginal relevance (Carbonell and Goldstein, SIGIR 1998): (1 - dial) × standardised
-    score - dial × largest cosine to an item above. A dial of 0 is the plain order.
+    Maximal marginal relevance (Carbonell and Goldstein, SIGIR 1998): (1 - diversity) ×
+    standardised score - diversity × largest cosine to an item above. 0 is the plain order.
 
     Args:
         score: float64[n].
         vectors: float32[n, d] unit vectors; a row of NaN is like nothing.
         k: items wanted.
-        dial: 0 … 1.
+        diversity: 0 … 1.
         caps: over the same candidates; fresh.
     """
     order = np.argsort(-score, kind="stable")
-    if dial <= 0 or len(order) < 2:
+    if diversity <= 0 or len(order) < 2:
         return order[:k] if caps is None else caps.first(order, k)
     head = order[: max(DIVERSE_HEAD, k)] if caps is None else order
     relevance = score[head] - score[head].mean()
@@ -199,7 +199,7 @@ def diversify(
         free = left if caps is None else left & caps.open[head]
         if not free.any():
             break
-        value = np.where(free, (1.0 - dial) * relevance - dial * likeness, -np.inf)
+        value = np.where(free, (1.0 - diversity) * relevance - diversity * likeness, -np.inf)
         best = int(np.argmax(value))
         chosen.append(best)
         left[best] = False

@@ -60,7 +60,19 @@ class Listing(Protocol):
 
 
 class Handlers:
-    """The operations of one worker; each takes a Request and gives a Response."""
+    """The operations of one worker; each takes a Request and gives a Response.
+
+    Args:
+        versions: releases in service.
+        ranking: answers ranking and recommendation requests.
+        event_log: the durable log.
+        impressions: lists that wait to be written.
+        clock: the time of the service.
+        provider: finds and opens releases.
+        settings: limits of the service.
+        secured: whether keys are configured.
+        draining: set when the worker takes no new requests.
+    """
 
     def __init__(
         self,

@@ -20,7 +20,7 @@ class TextBatcher:
     """Calls `ReleasedModel.prepare` where an engine has it; one batch at a time."""
 
     def __init__(self) -> None:
-        self._waiting: list[_Job] = []
+        self._waiting: list[_EncodeJob] = []
         self._running: asyncio.Task[None] | None = None
 
     async def prepare(self, engine: ReleasedModel, items: Texts, seconds: float) -> bool:
@@ -28,7 +28,7 @@ class TextBatcher:
         if not items or not hasattr(engine, "prepare"):
             return True
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append(_Job(engine, items, done))
+        self._waiting.append(_EncodeJob(engine, items, done))
         if self._running is None or self._running.done():
             self._running = asyncio.create_task(self._run())
         try:
@@ -47,7 +47,7 @@ class TextBatcher:
                 log("error", "texts_not_encoded", error=repr(error)[:200])
             self._waiting = [job for job in self._waiting if not job.finished()]
 
-    def _next_batch(self) -> list["_Job"]:
+    def _next_batch(self) -> list["_EncodeJob"]:
         """Up to AT_ONCE jobs for one engine, the longest waiting first."""
         self._waiting = [job for job in self._waiting if not job.done.done()]
         if not self._waiting:
@@ -56,7 +56,7 @@ class TextBatcher:
         return [job for job in self._waiting if job.engine is engine][:AT_ONCE]
 
 
-class _Job:
+class _EncodeJob:
     """One request's texts."""
 
     def __init__(self, engine: ReleasedModel, texts: Texts, done: "asyncio.Future[None]") -> None:

@@ -141,11 +141,13 @@ def write_bundle(
     """Write a release; the folder appears whole or not at all.
 
     Args:
+        out_dir: folder of the bundle; one that is there is replaced.
         encoder: folder to copy, or None.
         items: `ids` (list of str), `vectors` (float32[n, d] or None), `index` (folder of their
             search index, or None), `catalogue` (folder or None), `texts` (list of str or None).
         sources: each saves itself under its name; its `fit_until` enters the manifest.
         ranker: saves itself; its `fit_until`, when it has one, enters the manifest.
+        features_json: declarations of the features, as `FeatureSet.to_json` gives them.
         facts: anything JSON-able; `precision`, `data_window`, `config` and `code_version` are
             raised to the manifest's top.
 

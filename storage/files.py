@@ -224,15 +224,6 @@ def hash_file(path: Path | str) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def hash_folder(path: Path | str) -> str:
-    """SHA-256 over the relative names and bytes of all files below a folder."""
-    root = Path(path)
-    digest = hashlib.sha256()
-    for name in files_below(root):
-        digest.update(f"{name}\0{hash_file(root / name)}\n".encode())
-    return digest.hexdigest()
-
-
 def files_below(root: Path) -> list[str]:
     """Relative POSIX names of all files below a folder, sorted."""
     return sorted(p.relative_to(root).as_posix() for p in root.rglob("*") if p.is_file())

@@ -6,12 +6,11 @@ One object is handed down to everything that takes long; nothing else prints.
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import TextIO, TypeVar
+from typing import TextIO
 
-T = TypeVar("T")
 LOG_EVERY = 15.0
 """Seconds between two lines of one task in a log (assumed: a night makes a readable page)."""
 TERMINAL_EVERY = 0.1
@@ -52,15 +51,6 @@ class Reporter:
             yield task
         finally:
             self._clear()
-
-    def track(self, items: Iterable[T], label: str, total: int | None = None) -> Iterator[T]:
-        """The items, reporting how many have passed."""
-        if total is None and isinstance(items, Sized):
-            total = len(items)
-        with self.task(label, total) as task:
-            for item in items:
-                yield item
-                task.advance()
 
     def _moment(self, text: str) -> None:
         """The moving line of a terminal, or a dated line of a log."""

@@ -37,7 +37,7 @@ from recsys.training.sources.fit_source import fit_one
 
 N_ITEMS = 40
 SMALL = {"sequence": {"width": 16, "negatives": 32, "learning_rate": 0.01}}
-"""Dials that make a fit quick."""
+"""Params that make a fit quick."""
 UNMET = (38, 39)
 """Items without any event."""
 

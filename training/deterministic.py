@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def repeatable() -> Iterator[None]:
+def deterministic() -> Iterator[None]:
     """Operations in a fixed order while it lasts, where there is no GPU."""
     import torch
 

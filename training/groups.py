@@ -84,7 +84,7 @@ def history_reader(
 ) -> HistoryOf:
     """The history of moment m: events strictly before it; at most `lengths[m]` where that is ≥ 0.
 
-    `lengths` is how new users are practised: some moments see only the last few events.
+    `lengths` is how users are masked as new: some moments see only the last few events.
     """
 
     def read(moment: int) -> History:
@@ -105,9 +105,17 @@ def collect(
     limit: int,
     workers: int,
 ) -> CandidateTable:
-    """Run recall for every moment. `limit` is the stage's candidate limit per moment.
+    """Run recall for every moment.
 
     Items the user acted on before the moment are not candidates.
+
+    Args:
+        moments: M moments of users.
+        history_of: moment → what its user had done before.
+        stage: recall, with its sources as of before the moments.
+        unavailable: uint8[N], items that may not be listed.
+        limit: candidates of a moment at most.
+        workers: threads.
     """
     count = np.zeros(len(moments), np.int64)
     items = np.zeros((len(moments), limit), np.int32)
@@ -149,6 +157,13 @@ def collect_shown(
 
     As for items given to `/v1/rank`, ranks are those of the lists that recall would make, and what
     the user acted on before takes part: a list may show it again.
+
+    Args:
+        shown: M lists with their moments.
+        history_of: moment → what its user had done before.
+        stage: recall, with its sources as of before the moments.
+        unavailable: uint8[N], items that may not be listed.
+        workers: threads.
     """
     signals = {name: np.full(len(shown.items), np.nan, np.float32) for name in stage.signal_columns}
 
@@ -225,7 +240,16 @@ def source_lists(
     k: int,
     workers: int,
 ) -> tuple[Ints, Floats]:
-    """Top-k of one source alone for every moment: items int32[M,k] (-1 padding), scores."""
+    """Top-k of one source alone for every moment: items int32[M,k] (-1 padding), scores.
+
+    Args:
+        source: fitted before the moments.
+        moments: M moments of users.
+        history_of: moment → what its user had done before.
+        unavailable: uint8[N], items that may not be listed.
+        k: places of a list.
+        workers: threads.
+    """
     items = np.full((len(moments), k), -1, np.int32)
     scores = np.full((len(moments), k), -np.inf, np.float32)
 

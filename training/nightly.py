@@ -47,6 +47,8 @@ def run_night(
     """
     workspace = Workspace(config.workspace_path)
     reporter = reporter or Reporter()
+    for told in config.notes:
+        reporter.warn(told)
     with workspace.lock() as note:
         if note:
             reporter.warn(note)
@@ -70,10 +72,10 @@ def _run(night: Night, registry: Registry) -> NightResult:
 
     encoded = refresh_encoder.refresh(night, data)
     if night.runner.dry_run and not encoded.vectors_stage.skipped:
-        return publish.planned(night, "what follows depends on the encoder")
+        return publish.dry_run_result(night, "what follows depends on the encoder")
     recipe = fit_sources.tune(night, data, encoded)
     if night.runner.dry_run and not recipe.params:
-        return publish.planned(night, "what follows depends on the recipe of sources")
+        return publish.dry_run_result(night, "what follows depends on the recipe of sources")
 
     training_groups, training_rows = ranking_data.build_ranking_data(
         night, data, encoded, recipe, "ranker"
@@ -81,7 +83,7 @@ def _run(night: Night, registry: Registry) -> NightResult:
     test_groups, test_rows = ranking_data.build_ranking_data(night, data, encoded, recipe, "test")
     rankers = fit_ranker.fit(night, data, training_rows, training_groups)
     if night.runner.dry_run and not (rankers.skipped and test_groups.skipped):
-        return publish.planned(night, "what follows depends on the ranker")
+        return publish.dry_run_result(night, "what follows depends on the ranker")
     lists = test_lists.make_lists(night, data, encoded, recipe, test_groups, test_rows, rankers)
     masked = masked_items.make_masked_lists(night, data, encoded, recipe, rankers)
 
@@ -90,7 +92,7 @@ def _run(night: Night, registry: Registry) -> NightResult:
     assert test_rows is not None
     bundle = release.bundle(night, data, encoded, recipe, test_rows, rankers, released, state)
     if night.runner.dry_run:
-        return publish.planned(night, None)
+        return publish.dry_run_result(night, None)
 
     champion_result = champion.lists_of_champion(night, data, encoded, registry, test_rows, state)
     return publish.decide_and_register(

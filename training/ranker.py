@@ -23,7 +23,7 @@ PENALTIES = (1.0, 10.0, 100.0)
 NEGATIVES_PER_GROUP = 60
 """Candidates kept per group for the linear fit, besides the positives (sampled alternatives are
 consistent for a conditional logit: McFadden 1978)."""
-ALONE_GROUPS = 2000
+TREES_ONLY_GROUPS = 2000
 """Groups for the trees without a linear start, which the report shows for comparison only."""
 FOLDED_GROUPS = 1500
 """Training groups up to which every group is held out once in turn. With fewer than a hundred
@@ -100,6 +100,13 @@ def ndcg_by_group(
 
     Equal scores share their places at random in the long run; here the later row loses, rows of
     a group being in the order of fused recall.
+
+    Args:
+        score: float64[R], the higher the better; NaN is last.
+        grade: int8[R], relevant above 0.
+        offsets: int64[G+1], bounds of the groups.
+        relevant: int32[G], relevant items of each group, found by recall or not.
+        k: places that count.
     """
     # A score that is not a number is no first place: every comparison with it is false.
     score = np.where(np.isnan(score), -np.inf, score)
@@ -128,11 +135,13 @@ def ndcg_by_group(
 
 def ndcg(groups: Groups, score: npt.NDArray[np.float64], k: int = 10) -> float:
     """Mean nDCG@k over the groups that have a positive anywhere."""
-    return float(np.nanmean(_matched(groups, score, k)))
+    return float(np.nanmean(_ndcg_by_group(groups, score, k)))
 
 
-def _matched(groups: Groups, score: npt.NDArray[np.float64], k: int) -> npt.NDArray[np.float64]:
-    """nDCG@k of recall's groups, where there are any, as the test judges: a list of ten has another
+def _ndcg_by_group(
+    groups: Groups, score: npt.NDArray[np.float64], k: int
+) -> npt.NDArray[np.float64]:
+    """nDCG@k of recall's groups, where there are any, as the test measures them: a list of ten has another
     scale, and its clicks follow the places."""
     found: npt.NDArray[np.float64] = ndcg_by_group(
         score, groups.grade, groups.offsets, groups.relevant, k
@@ -156,16 +165,25 @@ def fit_ranker(
     users. With too few groups the ranker is the linear part alone. With few (`FOLDED_GROUPS`)
     every user is held out once in turn, and the chosen settings are fitted on all. Where there are
     shown lists, trees are fitted with and without them, and the same users decide.
+
+    Args:
+        groups: R rows in G groups, in the order of time.
+        names: [F] names of the columns.
+        config: settings of the ranker.
+        seed: of the folds and the boosters.
+        workers: threads.
+        validation_share: share of the users that is held out.
+        monotone: column → 1 or -1, where the score may only rise or fall with it.
     """
 
     def fitted(chosen: Groups) -> Ranker:
         return _fit(chosen, names, config, seed, workers, validation_share, monotone)
 
     ranker = fitted(groups)
-    single_source = groups.of_recall()
-    if len(single_source) == len(groups):
+    recall_groups = groups.of_recall()
+    if len(recall_groups) == len(groups):
         return ranker
-    without = fitted(single_source)
+    without = fitted(recall_groups)
     before, after = _validated(without), _validated(ranker)
     kept = ranker if after > before else without
     facts = {
@@ -309,7 +327,7 @@ def _every_fold_tells(groups: Groups, seed: int) -> bool:
 def _folds(groups: Groups, seed: int) -> npt.NDArray[np.int64]:
     """Fold of each group, int64[G]; all groups of a user are in one.
 
-    Users of recall's groups take turns, as they would without shown lists; nobody is judged by the
+    Users of recall's groups take turns, as they would without shown lists; nobody is evaluated by the
     others, who are in no fold (-1) and always learnt from.
     """
     users = np.unique(groups.of_recall().user)
@@ -321,14 +339,14 @@ def _folds(groups: Groups, seed: int) -> npt.NDArray[np.int64]:
 
 def _pooled(valids: Sequence[Groups], scores: Sequence[npt.NDArray[np.float64]]) -> float:
     """Mean nDCG@10 over the groups of all folds."""
-    found = [_matched(valid, score, 10) for valid, score in zip(valids, scores, strict=True)]
+    found = [_ndcg_by_group(valid, score, 10) for valid, score in zip(valids, scores, strict=True)]
     return float(np.nanmean(np.concatenate(found)))
 
 
 def _held_out(groups: Groups, share: float, seed: int) -> npt.NDArray[np.bool_]:
     """Mask of groups whose user is held out for validation; all groups of a user go together.
 
-    They are drawn from the users of recall's groups, so that shown lists do not change who judges.
+    They are drawn from the users of recall's groups, so that shown lists do not change whose lists are evaluated.
     """
     users = np.unique(groups.of_recall().user)
     chosen = users[least(chance(users, "validation", seed), round(share * len(users)))]
@@ -414,7 +432,18 @@ def _fit_trees(
     monotone: Mapping[str, int] | None,
     facts: dict[str, Any],
 ) -> list[Any]:
-    """Boosters on top of the linear score, none when they do not help the held-out users."""
+    """Boosters on top of the linear score, none when they do not help the held-out users.
+
+    Args:
+        train, valid: groups to learn from and of held-out users.
+        names: [F] names of the columns.
+        linear: whose score the trees begin with.
+        config: settings of the ranker.
+        seed: of the first booster; each further one has the next.
+        workers: threads.
+        monotone: column → 1 or -1.
+        facts: what the report shows; added to.
+    """
     start, valid_start = linear.score(train.x), linear.score(valid.x)
     settings = _settings(config, seed, workers, names, monotone)
     if config.search_minutes > 0:
@@ -426,9 +455,9 @@ def _fit_trees(
     trees = np.mean([b.predict(valid.x, raw_score=True) for b in boosters], axis=0)
     quality = facts["validation_ndcg@10"]
     quality["linear+trees"] = ndcg(valid, valid_start + trees)
-    sample = train if len(train) <= ALONE_GROUPS else train.take(np.arange(ALONE_GROUPS))
-    single_source = _boost(sample, valid, names, None, None, settings, config.trees)
-    quality["trees"] = ndcg(valid, np.asarray(single_source.predict(valid.x, raw_score=True)))
+    sample = train if len(train) <= TREES_ONLY_GROUPS else train.take(np.arange(TREES_ONLY_GROUPS))
+    trees_only = _boost(sample, valid, names, None, None, settings, config.trees)
+    quality["trees"] = ndcg(valid, np.asarray(trees_only.predict(valid.x, raw_score=True)))
     facts["tree_settings"] = {k: v for k, v in settings.items() if isinstance(v, int | float)}
     return boosters if quality["linear+trees"] > quality["linear"] else []
 
@@ -474,7 +503,17 @@ def _boost(
     trees: int,
 ) -> Any:
     """One lambdarank booster, stopped early on the held-out users' nDCG@10; of exactly `trees`
-    trees where nobody is held out."""
+    trees where nobody is held out.
+
+    Args:
+        train: groups to learn from.
+        valid: groups of held-out users; None to grow exactly `trees`.
+        names: [F] names of the columns.
+        start: float64[R], score the trees begin with; zero when None.
+        valid_start: the same for `valid`.
+        settings: LightGBM's parameters.
+        trees: of the booster at most.
+    """
     import lightgbm
 
     def table(groups: Groups, init: npt.NDArray[np.float64] | None, reference: Any = None) -> Any:
@@ -513,7 +552,15 @@ def _search(
     settings: Mapping[str, Any],
     config: RankerConfig,
 ) -> dict[str, Any]:
-    """Optuna within its minutes; returns the settings that beat the given ones, if any."""
+    """Optuna within its minutes; returns the settings that beat the given ones, if any.
+
+    Args:
+        train, valid: groups to learn from and of held-out users.
+        names: [F] names of the columns.
+        start, valid_start: scores the trees begin with.
+        settings: LightGBM's parameters to beat.
+        config: minutes and number of trees.
+    """
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)

@@ -238,7 +238,7 @@ def plan_windows(
 
     Raises:
         DataRefused: fewer than two moments in time, so that nothing can be held out, or nothing
-            happens in the test windows that a list could be judged by.
+            happens in the test windows that a list could be evaluated on.
     """
     times = interactions.time
     if not len(times) or times.min() == times.max():

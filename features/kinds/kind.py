@@ -13,7 +13,7 @@ Shapes: n candidates of one moment, R rows of a batch, G groups.
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, Literal
 
 import numpy as np
 
@@ -27,16 +27,9 @@ from recsys.features.ranking_context import (
 )
 from recsys.features.rows import BatchInputs, Rows
 
-FAMILIES: Final = (
-    "text",
-    "collaborative",
-    "recall",
-    "counters",
-    "recency",
-    "attributes",
-    "context",
-    "user",
-)
+Family = Literal[
+    "text", "collaborative", "recall", "counters", "recency", "attributes", "context", "user"
+]
 NAN: Final = float("nan")
 
 
@@ -46,8 +39,8 @@ class Feature(ABC):
 
     entity: ClassVar[str] = "item"
     """What the value belongs to: item, category, tag, user, pair (user and item) or request."""
-    family: ClassVar[str] = "counters"
-    """Group in which the report and the explanations show it; one of `FAMILIES`."""
+    family: ClassVar[Family] = "counters"
+    """Group in which the report and the explanations show it."""
     unit: ClassVar[str] = "1"
     default: ClassVar[float] = NAN
     """Value where nothing is known."""

@@ -12,7 +12,14 @@ from recsys.features.ranking_context import RankingContext
 
 @compiled
 def _tag_overlap(start: Longs, stop: Longs, pool: Ints, seen: Ints, items: Ints) -> Floats:
-    """float32[n]: mean over an item's tags of the share of `seen` items that have the tag."""
+    """float32[n]: mean over an item's tags of the share of `seen` items that have the tag.
+
+    Args:
+        start, stop: int64[N], each item's bounds in `pool`.
+        pool: int32[p], tag codes.
+        seen: int32[h], items of the history.
+        items: int32[n], candidates.
+    """
     size = 0
     for item in seen:
         size += stop[item] - start[item]

@@ -15,7 +15,16 @@ def settings_of(
     lists_per_user: float | None = None,
     events_per_user: float | None = None,
 ) -> WorldSettings:
-    """Checked settings; `events_per_user` (over all days) sets `lists_per_user`.
+    """Checked settings of a generated world.
+
+    Args:
+        users: number of users.
+        items: number of items.
+        days: days of the log.
+        seed: of all draws.
+        lists_per_user: lists shown to a user over all days, on average; the default of the settings
+            when None.
+        events_per_user: events of a user over all days, on average; sets `lists_per_user`.
 
     Raises:
         UsageError: a number is out of its range, or both rates are given.

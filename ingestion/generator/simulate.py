@@ -123,7 +123,16 @@ def _times(draw: np.random.Generator, count: int) -> Longs:
 def _chunk(
     world: World, policy: Policy, draw: np.random.Generator, user: Ints, shown_at: Longs, end: int
 ) -> Chunk:
-    """Show a list to each user and see what happens before `end` (µs)."""
+    """Show a list to each user and see what happens before `end` (µs).
+
+    Args:
+        world: users, items and their tastes.
+        policy: chooses what is shown.
+        draw: random generator.
+        user: int32[L], user of each list.
+        shown_at: int64[L], when it is shown, µs UTC.
+        end: end of the log, µs UTC.
+    """
     row, item, propensity = _lists(world, policy, draw, user)
     length = np.bincount(row, minlength=len(user)).astype(np.int32)
     first = np.concatenate([[0], length.cumsum()[:-1]])
@@ -215,7 +224,17 @@ def _events(
     place: npt.NDArray[np.int64],
     looked: npt.NDArray[np.bool_],
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int8], Longs]:
-    """(index of the place, kind, time) of every event, kind after kind."""
+    """(index of the place, kind, time) of every event, kind after kind.
+
+    Args:
+        world: users, items and their tastes.
+        draw: random generator.
+        user: int32[n], user at each place.
+        item: int32[n], item there.
+        shown_at: int64[n], when it was shown, µs UTC.
+        place: int64[n], place in the list, from 0.
+        looked: bool[n], whether it was looked at.
+    """
     seen = np.flatnonzero(looked)
     liking = world.affinity(user[seen], item[seen])
     start = shown_at[seen] + (place[seen] * 2 * SECOND)

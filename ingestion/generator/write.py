@@ -139,11 +139,11 @@ def _write_users(world: World, path: Path) -> None:
     count = world.settings.users
     honest = draw.random(count) < 0.7
     strongest = world.user_topics.argmax(axis=1)
-    said = np.where(honest, strongest, draw.integers(0, len(NAMES), count)).astype(np.int32)
+    stated = np.where(honest, strongest, draw.integers(0, len(NAMES), count)).astype(np.int32)
     countries = pa.array(["de", "fr", "it", "es"])
     table = {
         c.USER_ID: world.user_ids,
-        "hobby": pa.array(NAMES).take(pa.array(said)),
+        "hobby": pa.array(NAMES).take(pa.array(stated)),
         "country": countries.take(pa.array(draw.integers(0, 4, count))),
     }
     pq.write_table(pa.table(table), path)

@@ -78,10 +78,6 @@ class ImpressionTable:
             self.context[:lists],
         )
 
-    def items_of(self, m: int) -> Ints:
-        """Items of list m, in shown order."""
-        return self.item[self.offsets[m] : self.offsets[m + 1]]
-
 
 @dataclass(frozen=True)
 class Tables:

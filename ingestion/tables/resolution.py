@@ -22,7 +22,7 @@ Kind = Literal["seconds", "hours", "days", "ordinal"]
 SAMPLE_EVENTS = 500_000
 """Beyond this, every m-th user is looked at; the pattern is one of all users."""
 MOMENTS = 5
-"""Most crowded moments that are tried as the common end. Assumed."""
+"""Busiest moments that are tried as the common end. Assumed."""
 LEAST_MOMENTS = 3
 """Distinct times below which nothing can be said of their rounding."""
 AGREEMENT = 0.9
@@ -102,9 +102,9 @@ def _spread_until(user: Ints, time: Longs) -> Spread | None:
     first_at_moment = np.ones(len(user), bool)
     first_at_moment[1:] = (user[1:] != user[:-1]) | (time[1:] != time[:-1])
     moments, users_there = np.unique(time[first_at_moment], return_counts=True)
-    # Of equally crowded moments the later: where all histories are long, each of their steps is one.
-    pooled = moments[np.lexsort((-moments, -users_there))[:MOMENTS]]
-    for until in sorted((int(m) for m in pooled), reverse=True):
+    # Of equally busy moments the later: where all histories are long, each of their steps is one.
+    busiest = moments[np.lexsort((-moments, -users_there))[:MOMENTS]]
+    for until in sorted((int(m) for m in busiest), reverse=True):
         found = _spread_at(user, time, until)
         if found is not None:
             return found

@@ -4,7 +4,6 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-SHOWN_EXAMPLES = 6
 IMPORTS = ("movielens", "amazon", "mind", "ebnerd")
 
 

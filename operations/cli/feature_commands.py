@@ -39,15 +39,15 @@ def _list(args: argparse.Namespace) -> int:
     version = Registry(config).champion()
     if version is None:
         gain: dict[str, float] = {}
-        features, said = _planned(config), "no champion yet: what the next night plans"
+        features, note = _planned(config), "no champion yet: what the next night plans"
     else:
         features, gain = _champion(config, version)
-        said = f"champion of {config.name}: version {version}"
+        note = f"champion of {config.name}: version {version}"
     rows = _facts(features, gain)
     if args.json:
-        print(json.dumps({"of": said, "features": rows}, indent=2, ensure_ascii=False))
+        print(json.dumps({"of": note, "features": rows}, indent=2, ensure_ascii=False))
         return 0
-    print(said)
+    print(note)
     names = ("name", "kind", "family", "entity", "default", "cost", "gain")
     table = [names, *(tuple(str(row[name]) for name in names) for row in rows)]
     widths = [max(len(row[i]) for row in table) for i in range(len(names))]

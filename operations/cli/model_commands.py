@@ -31,7 +31,7 @@ def add_parsers(subparsers: Any) -> None:
     compare.add_argument("first", metavar="VERSION")
     compare.add_argument("second", nargs="?", metavar="VERSION", help="default: the champion")
     compare.add_argument(
-        "--events", metavar="FILE", help="events after both; else what both nights judged"
+        "--events", metavar="FILE", help="events after both; else the lists that both nights hold"
     )
     compare.add_argument(
         "--out", metavar="DIR", help="folder of the page; default: in the workspace's reports"
@@ -173,7 +173,7 @@ def _compare(args: argparse.Namespace) -> int:
     rows = (
         compare_releases.on_events(config, first.version, second.version, args.events)
         if args.events
-        else compare_releases.on_kept_lists(first, second)
+        else compare_releases.on_saved_lists(first, second)
     )
     if rows is None:
         _print_apart(args, first, second)
@@ -250,7 +250,7 @@ def _print_apart(args: argparse.Namespace, first: "Version", second: "Version") 
         table.append([name, _number(float(a)), _number(float(b)), f"{a - b:+.4f}"])
     _print_table(table)
     print(
-        "\nEach was measured on its own night's lists; none were judged by both, so the differences\n"
+        "\nEach was measured on its own night's lists; no list is in both, so the differences\n"
         "say little. Give events that came after both: recsys models compare "
         f"{first.version} {second.version} --events FILE"
     )

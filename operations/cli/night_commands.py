@@ -27,8 +27,8 @@ def run_nightly(args: argparse.Namespace) -> int:
     from recsys.training.night.catchup import missed
 
     config = load_config(args.config)
-    single_source = args.single or args.dry_run
-    nights = [moment(args.until)] if single_source else missed(config, moment(args.until))
+    one_night = args.single or args.dry_run
+    nights = [moment(args.until)] if one_night else missed(config, moment(args.until))
     if len(nights) > 1:
         print(f"catching up: {len(nights)} nights, until " + ", ".join(map(_date, nights)))
     code = ExitCode.DONE

@@ -56,11 +56,18 @@ def encode_items(
 ) -> tuple[Floats, EncodeCounts]:
     """Unit vectors float32 [n, d] of n texts, in their order.
 
-    With `out`, a .npy file that they are written to, they come back memory-mapped from it.
-
-    With `cache_dir`, each finished part is stored under the text's hash and the encoder's
-    version, so a killed run goes on where it was and an unchanged text is never encoded twice.
     The model is opened only if something is to be encoded.
+
+    Args:
+        encoder_dir: folder of a fitted encoder.
+        texts: [n] texts to encode.
+        cache_dir: where finished vectors are kept under the text's hash and the encoder's version,
+            so that a killed run goes on where it was and an unchanged text is never encoded twice;
+            no cache when None.
+        progress: called with (texts done, all).
+        max_tokens: tokens of a text at most, within the encoder's own limit; that limit when None.
+        out: a .npy file that the vectors are written to; they come back memory-mapped from it. In
+            memory when None.
 
     Raises:
         RecsysError: the encoder's folder is incomplete or damaged.

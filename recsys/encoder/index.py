@@ -2,7 +2,7 @@
 
 Built once with the vectors and read by the night and the service alike, so that both find the same
 items. Chosen over usearch, faiss and hnswlib because it is all of these at once: deterministic,
-mapped into memory and shared by workers, and filtered inside the search (see `collaborative.dense`).
+mapped into memory and shared by workers, and filtered inside the search (see `recsys.retrieval.ann`).
 """
 
 from pathlib import Path

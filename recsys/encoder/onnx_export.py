@@ -77,7 +77,15 @@ def write_inference(
     precision: str = "float32",
 ) -> Inference:
     """Export for the CPU into `folder`, in the wished precision if its vectors agree with those of
-    the weights over a sample of `tokens`, else in float32, else not at all."""
+    the weights over a sample of `tokens`, else in float32, else not at all.
+
+    Args:
+        encoder: the fitted model.
+        folder: where the exported model is written.
+        tokens: token ids of texts, a sample of which is compared.
+        pad: id of the padding token.
+        precision: wished for: `float32` or `int8`.
+    """
     sample = sample_of(tokens)
     if not sample:
         return Inference(None, "float32", {})

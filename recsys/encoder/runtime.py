@@ -7,7 +7,7 @@ weights on the user's own texts (the manifest says so), the weights run in PyTor
 OpenVINO takes the same file where it is installed and the processor computes in bfloat16 (AVX-512
 BF16, AMX): some 1.5 times as fast there at a cosine of .9999 and above. On a processor with AVX2 alone
 it gains a tenth at most, so ONNX Runtime stays. Whether its vectors agree is checked where it runs,
-on texts that the fit has put aside. Figures: `docs/encoder.md`, `benchmarks/encode.py`.
+on texts that the fit has put aside. Figures: `docs/encoder.md`, `benchmarks/encode_texts.py`.
 """
 
 import importlib.util

@@ -133,6 +133,13 @@ def item_text(
     The literal before the first field (such as an E5 model's `passage: `) always stays, unless no
     field has anything to say: then the text is "", whose tuned vector is the learned blank.
 
+    Args:
+        template: literals and the fields {title}, {tags}, {category}, {description}.
+        title: as given; None where there is none.
+        tags: joined by commas.
+        category: as given.
+        description: as given; HTML is cleaned out of it.
+
     Raises:
         UsageError: the template holds an unknown field.
 
@@ -146,15 +153,15 @@ def item_text(
         DESCRIPTION: clean(description),
     }
     pieces, tail = _parse(template)
-    said = ""
+    text_so_far = ""
     for place, (literal, field) in enumerate(pieces):
         value = values[field]
         if not value:
             continue
-        if said and literal[:1] in ".,;:":
-            said = said.rstrip(" .,;:")
-        said = said + (literal if said else "") + value if place else value
-    return pieces[0][0] + said + tail if said else ""
+        if text_so_far and literal[:1] in ".,;:":
+            text_so_far = text_so_far.rstrip(" .,;:")
+        text_so_far = text_so_far + (literal if text_so_far else "") + value if place else value
+    return pieces[0][0] + text_so_far + tail if text_so_far else ""
 
 
 class ItemColumns(Protocol):

@@ -177,7 +177,15 @@ def encode_with_torch(
     device: torch.device,
     budget: int = TOKENS_AT_ONCE,
 ) -> Floats:
-    """Unit vectors float32 [n, d] of n token sequences."""
+    """Unit vectors float32 [n, d] of n token sequences.
+
+    Args:
+        encoder: moved to `device`.
+        tokens: [n] token ids of each text.
+        pad: id of the padding token.
+        device: that computes.
+        budget: tokens that go through the model together, padding included.
+    """
     lengths = np.array([len(t) for t in tokens])
     vectors = torch.empty(len(tokens), encoder.dimension, device=device)
     encoder.to(device).eval()

@@ -30,9 +30,13 @@ def attend(
 ) -> tuple[Floats, Floats]:
     """User vector float32 [d] and attention float32 [h] of a history.
 
-    past [h, d]: vectors, oldest first; query, key [d, r]: the last item asks, all items answer;
-    bias [h]: from kind, grade, weight, position and age; gate [h]: how far a kind of event counts
-    for (or against) its item; project [d, d]: from history space to candidate space.
+    Args:
+        past: float32[h, d], vectors of the history, oldest first.
+        query: float32[d, r], through which the last item asks.
+        key: float32[d, r], through which all items answer.
+        bias: float32[h], from kind, grade, weight, position and age.
+        gate: float32[h], how far a kind of event counts for (or against) its item.
+        project: float32[d, d], from history space to candidate space.
     """
     h, d = past.shape
     r = query.shape[1]
@@ -75,7 +79,13 @@ def score_items(
 ) -> None:
     """Fill out [n, 4] with (user·v, last·v, best past·v, mean past·v); NaN for unknown items.
 
-    Item i is row i of `base` [m, d], or row i - m of `extra`.
+    Args:
+        user: float32[d], what `attend` gave.
+        past: float32[h, d], vectors of the history, oldest first.
+        base: float32[m, d], vectors of the release's items.
+        extra: float32[e, d], vectors of newer items: item i is row i - m.
+        items: int32[n], candidates.
+        out: float32[n, 4], filled in place.
     """
     m, h = base.shape[0], past.shape[0]
     known = m + extra.shape[0]
@@ -110,7 +120,15 @@ def scan(user: Floats, codes: np.ndarray, scale: Floats, out: Floats) -> None:
 
 @finite
 def dots(user: Floats, base: Floats, extra: Floats, items: Ints, out: Floats) -> None:
-    """user·v of each item, the same sum as in `score_items`."""
+    """user·v of each item, the same sum as in `score_items`.
+
+    Args:
+        user: float32[d], what `attend` gave.
+        base: float32[m, d], vectors of the release's items.
+        extra: float32[e, d], vectors of newer items: item i is row i - m.
+        items: int32[n], candidates, all known.
+        out: float32[n], filled in place.
+    """
     m = base.shape[0]
     for place in range(items.shape[0]):
         item = items[place]

@@ -142,9 +142,15 @@ class LinearPart:
         start: "LinearPart | None" = None,
         iterations: int = 150,
     ) -> "LinearPart":
-        """Fit on x float32[R,F], target float32[R] ≥ 0, offsets int64[G+1].
+        """Fit the weights to the targets of G groups with R rows of F features.
 
-        `penalty` is the L2 weight per group (0.01 … 10); `start` gives design and first weights.
+        Args:
+            x: float32[R, F], features; NaN is missing.
+            target: float32[R], at least 0: what each row is worth in its group.
+            offsets: int64[G+1], bounds of the groups.
+            penalty: L2 weight per group (0.01 … 10).
+            start: an earlier fit, for its design and first weights; None to begin at zero.
+            iterations: of L-BFGS at most.
         """
         from scipy.optimize import minimize
 

@@ -166,7 +166,17 @@ def score_trees(
     places: npt.NDArray[np.uint8],
     out: Doubles,
 ) -> None:
-    """Sum of the trees for columns float32[F,R], into out float64[R]."""
+    """Sum of the trees for columns float32[F,R], into out float64[R].
+
+    Args:
+        columns: float32[F, R], features; NaN is missing.
+        feature, threshold, without_left, missing_left: arrays of the nodes, as in `FastTrees`.
+        node_start: int32[T+1], bounds of the nodes of each tree.
+        value: float64[L], leaves of a tree from left to right.
+        leaf_start: int32[T], first leaf of each tree.
+        places: uint8[32], `PLACES`.
+        out: float64[R], filled in place.
+    """
     rows = columns.shape[1]
     whole = np.uint32(0xFFFFFFFF)
     left = np.empty(rows, np.uint32)

@@ -102,7 +102,16 @@ def scan(
     limit: int,
     lists: InvertedLists | None,
 ) -> Recalled:
-    """The `limit` items with the highest inner product, best first, ties by index."""
+    """The `limit` items with the highest inner product, best first, ties by index.
+
+    Args:
+        vectors: float32[N, d].
+        query: float32[d].
+        known: uint8[N], 1 for items that the source knows.
+        blocked: uint8[N], 1 for items that may not be listed.
+        limit: items wanted.
+        lists: inverted lists to search; all N are compared when None.
+    """
     items, scores = np.empty(limit, np.int32), np.empty(limit, np.float32)
     if lists is None:
         count = kernels.dots_top(vectors, query, known, blocked, items, scores)

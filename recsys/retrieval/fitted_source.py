@@ -87,7 +87,15 @@ class FittableSource(RecallSource):
         seed: int,
         workers: int,
     ) -> Self:
-        """Fit on all given events with the given params (defaults for those absent)."""
+        """Fit on all given events with the given params (defaults for those absent).
+
+        Args:
+            interactions: events to fit on, all before the cut.
+            inputs: catalogue, texts and text vectors.
+            params: by name, of `PARAMS`; those absent have their defaults.
+            seed: of the draws; the same seed gives the same source.
+            workers: threads.
+        """
         raise NotImplementedError
 
 
@@ -100,7 +108,7 @@ def resolve_params(name: str, known: Params, given: Mapping[str, float]) -> dict
     unknown = sorted(set(given) - set(known))
     if unknown:
         raise UsageError(
-            f"source '{name}' has no param '{unknown[0]}'",
+            f"source '{name}' has no parameter '{unknown[0]}'",
             where=f"sources.dials.{name}",
             found=unknown[0],
             expected=f"one of {', '.join(sorted(known)) or '(it has none)'}",
@@ -178,7 +186,15 @@ def scratch(n_items: int) -> Scratch:
 def weighed(
     history: History, known: Marks, decay: float, scale: float, length: int = HISTORY_LENGTH
 ) -> tuple[Ints, Floats]:
-    """Latest positive events on known items, newest first: (int32[m], float32[m]), m ≤ length."""
+    """Latest positive events on known items, newest first: (int32[m], float32[m]), m ≤ length.
+
+    Args:
+        history: a user's events, oldest first.
+        known: uint8[N], 1 for items that the source knows.
+        decay: factor for each further step into the past.
+        scale: event weight that counts as 1.
+        length: events at most.
+    """
     items = np.empty(length, np.int32)
     weights = np.empty(length, np.float32)
     count = weigh(

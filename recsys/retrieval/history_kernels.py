@@ -29,6 +29,15 @@ def weigh(
 
     Event r steps from the end weighs decay**r times its own weight / `scale`. Dislikes and items
     the fit has not met are skipped and take no step. At most len(out_item) events are read.
+
+    Args:
+        item: int32[e], items of a history, oldest first.
+        weight: float32[e], event weights; dislikes are not positive.
+        known: uint8[N], 1 for items that the source knows.
+        decay: factor for each further step into the past.
+        scale: event weight that counts as 1.
+        out_item: int32[h], filled with the items kept.
+        out_weight: float32[h], filled with their weights.
     """
     count = 0
     step = 1.0
@@ -49,6 +58,13 @@ def push(scores: Floats, items: Ints, size: int, score: float, item: int) -> int
     """Offer an item to a heap of the best `len(items)`; the worst is on top. Returns the new size.
 
     Better is a higher score, and at equal scores the lower item index.
+
+    Args:
+        scores: float32[K], the heap.
+        items: int32[K], its items.
+        size: entries in use.
+        score: of the item offered.
+        item: its index.
     """
     if size < len(items):
         place = size
@@ -70,7 +86,15 @@ def push(scores: Floats, items: Ints, size: int, score: float, item: int) -> int
 
 @compiled
 def sift(scores: Floats, items: Ints, size: int, score: float, item: int) -> None:
-    """Replace the top of the heap of `size` by an item and restore the order."""
+    """Replace the top of the heap of `size` by an item and restore the order.
+
+    Args:
+        scores: float32[K], the heap.
+        items: int32[K], its items.
+        size: entries in use.
+        score: of the item that takes the top.
+        item: its index.
+    """
     place = 0
     while True:
         child = 2 * place + 1
@@ -115,8 +139,19 @@ def gather(
 ) -> int:
     """Sum the weighted rows of `count` history items; returns how many items were touched.
 
-    `total` and `best` (float32[N]) hold the sum and the largest single contribution of the
-    touched items; the rows are CSR (offsets int64[N+1]). `mark` is left set for them.
+    The caller clears `mark`.
+
+    Args:
+        offsets: int64[N+1], bounds of the rows.
+        neighbour: int32[nnz], neighbours of each item.
+        value: float32[nnz], their weights.
+        item: int32[h], items of the history.
+        weight: float32[h], their weights.
+        count: rows of them that are used.
+        total: float32[N], the sum for touched items.
+        best: float32[N], their largest single contribution.
+        mark: uint8[N], all zero before; left set for touched items.
+        touched: int32[N], filled with the touched items.
     """
     met = 0
     for r in range(count):
@@ -152,7 +187,23 @@ def gather_top(
     out_items: Ints,
     out_scores: Floats,
 ) -> int:
-    """The best len(out_items) items of the summed rows with a positive sum; returns how many."""
+    """The best len(out_items) items of the summed rows with a positive sum; returns how many.
+
+    Args:
+        offsets: int64[N+1], bounds of the rows.
+        neighbour: int32[nnz], neighbours of each item.
+        value: float32[nnz], their weights.
+        item: int32[h], items of the history.
+        weight: float32[h], their weights.
+        count: rows of them that are used.
+        blocked: uint8[N], 1 for items that may not be listed.
+        total: float32[N], scratch.
+        best: float32[N], scratch.
+        mark: uint8[N], scratch, all zero.
+        touched: int32[N], scratch.
+        out_items: int32[K], filled with items, best first.
+        out_scores: float32[K], filled with their scores.
+    """
     met = gather(offsets, neighbour, value, item, weight, count, total, best, mark, touched)
     size = 0
     for t in range(met):
@@ -183,6 +234,21 @@ def gather_at(
     """Sum, largest part and the newest item's part for given candidates: out is float32[n, 3].
 
     NaN for candidates the source does not know; 0 for known ones that no history item reaches.
+
+    Args:
+        offsets: int64[N+1], bounds of the rows.
+        neighbour: int32[nnz], neighbours of each item.
+        value: float32[nnz], their weights.
+        item: int32[h], items of the history.
+        weight: float32[h], their weights.
+        count: rows of them that are used.
+        known: uint8[N], 1 for items that the source knows.
+        total: float32[N], scratch.
+        best: float32[N], scratch.
+        mark: uint8[N], scratch, all zero.
+        touched: int32[N], scratch.
+        items: int32[n], candidates.
+        out: float32[n, 3], filled in place.
     """
     met = gather(offsets, neighbour, value, item, weight, count, total, best, mark, touched)
     for c in range(len(items)):
@@ -214,7 +280,15 @@ def gather_at(
 def listed_top(
     order: Ints, score: Floats, blocked: Marks, out_items: Ints, out_scores: Floats
 ) -> int:
-    """The first unblocked items of a fixed order; returns how many."""
+    """The first unblocked items of a fixed order; returns how many.
+
+    Args:
+        order: int32[m], items, best first.
+        score: float32[N], score of each item.
+        blocked: uint8[N], 1 for items that may not be listed.
+        out_items: int32[K], filled with items, best first.
+        out_scores: float32[K], filled with their scores.
+    """
     size = 0
     for p in range(len(order)):
         if size == len(out_items):
@@ -238,7 +312,15 @@ def dot(row: Floats, query: Floats) -> float:
 
 @compiled
 def dots_at(rows: Floats, query: Floats, known: Marks, items: Ints, out: Floats) -> None:
-    """Inner products of given items: out is float32[n]; NaN for unknown ones."""
+    """Inner products of given items: out is float32[n]; NaN for unknown ones.
+
+    Args:
+        rows: float32[N, f].
+        query: float32[f].
+        known: uint8[N], 1 for items that the source knows.
+        items: int32[n], candidates.
+        out: float32[n], filled in place.
+    """
     for c in range(len(items)):
         j = items[c]
         if j < 0 or j >= len(known) or known[j] == 0:
@@ -251,7 +333,16 @@ def dots_at(rows: Floats, query: Floats, known: Marks, items: Ints, out: Floats)
 def dots_top(
     rows: Floats, query: Floats, known: Marks, blocked: Marks, out_items: Ints, out_scores: Floats
 ) -> int:
-    """The items with the highest inner product, over all N; returns how many."""
+    """The items with the highest inner product, over all N; returns how many.
+
+    Args:
+        rows: float32[N, f].
+        query: float32[f].
+        known: uint8[N], 1 for items that the source knows.
+        blocked: uint8[N], 1 for items that may not be listed.
+        out_items: int32[K], filled with items, best first.
+        out_scores: float32[K], filled with their scores.
+    """
     size = 0
     for j in range(len(rows)):
         if known[j] == 1 and blocked[j] == 0:
@@ -272,7 +363,19 @@ def dots_top_of_lists(
     out_items: Ints,
     out_scores: Floats,
 ) -> int:
-    """As `dots_top`, over the members of the probed inverted lists only; `rows` in their order."""
+    """As `dots_top`, over the members of the probed inverted lists only; `rows` in their order.
+
+    Args:
+        rows: float32[m, f], vectors of `member`, in its order.
+        query: float32[f].
+        known: uint8[N], 1 for items that the source knows.
+        blocked: uint8[N], 1 for items that may not be listed.
+        offsets: int64[lists+1], bounds of the inverted lists.
+        member: int32[m], items of the lists.
+        probe: int32[p], lists to search.
+        out_items: int32[K], filled with items, best first.
+        out_scores: float32[K], filled with their scores.
+    """
     size = 0
     for q in range(len(probe)):
         for p in range(offsets[probe[q]], offsets[probe[q] + 1]):
@@ -292,6 +395,14 @@ def fold_in(
     `white` = Y L with L Lᵀ = (YᵀY + λI)⁻¹. With confidences W = alpha·weight above the unseen
     ones' and targets c = W + weight, Woodbury gives scores Y A⁻¹ Yₕᵀc = white (whiteₕᵀ b) with
     (I + W G) b = c and G = whiteₕ whiteₕᵀ; solved in its symmetric form √W⁻¹ b.
+
+    Args:
+        white: float32[N, f], whitened item factors.
+        item: int32[h], items of the history.
+        weight: float32[h], their weights.
+        count: rows of them that are used.
+        alpha: confidence of an event of weight 1 above that of none.
+        out: float32[f], filled in place.
     """
     system = np.empty((count, count), np.float64)
     target = np.empty(count, np.float64)
@@ -358,6 +469,22 @@ def co_occurrence(
     Events lie in user order: event e of a user whose events are low[e]:high[e] meets those at
     most `before` places earlier and `after` later; a pair weighs the product of both weights
     times decay**(gap - 1), times row_scale[i] * column_scale[j]. An item is no companion of itself.
+
+    Args:
+        first, until: range of the row items.
+        occurrence_offsets: int64[N+1], bounds of each item in `occurrence`.
+        occurrence: int64[E], events of each item.
+        low, high: int64[E], bounds of the event's user among the events.
+        item: int32[E], item of each event.
+        weight: float32[E], weight of each event.
+        before: places earlier that pair with an event.
+        after: places later that do.
+        decay: factor for each further place between the two.
+        row_scale: float32[N], factor of the row item.
+        column_scale: float32[N], factor of the column item.
+        out_items: int32[rows, K], filled with companions, best first.
+        out_values: float32[rows, K], filled with their values.
+        out_count: int64[rows], filled with how many there are.
     """
     n_items = len(column_scale)
     total = np.zeros(n_items, np.float32)
@@ -402,7 +529,18 @@ def product_rows(
     out_values: Floats,
     out_count: Ints,
 ) -> None:
-    """The K largest entries of rows first..until of a product of CSR matrices, off the diagonal."""
+    """The K largest entries of rows first..until of a product of CSR matrices, off the diagonal.
+
+    Args:
+        first, until: range of the rows.
+        left_offsets, left_column, left_value: CSR of the left matrix: int64[N+1], int32[nnz],
+            float32[nnz].
+        right_offsets, right_column, right_value: CSR of the right matrix.
+        column_scale: float32[N], factor of each column.
+        out_items: int32[rows, K], filled with columns, best first.
+        out_values: float32[rows, K], filled with their values.
+        out_count: int64[rows], filled with how many there are.
+    """
     n_items = len(column_scale)
     total = np.zeros(n_items, np.float32)
     touched = np.empty(n_items, np.int32)
@@ -440,7 +578,20 @@ def keep_row(
     out_values: Floats,
     out_count: Ints,
 ) -> None:
-    """Keep the K best of the touched entries of a row, best first; `mark` is cleared."""
+    """Keep the K best of the touched entries of a row, best first; `mark` is cleared.
+
+    Args:
+        row: index of the row in the outputs.
+        met: how many entries were touched.
+        touched: int32[N], their columns.
+        total: float32[N], their sums.
+        mark: uint8[N], set for touched columns; all zero after.
+        row_scale: the row's factor.
+        column_scale: float32[N], factor of each column.
+        out_items: int32[rows, K].
+        out_values: float32[rows, K].
+        out_count: int64[rows].
+    """
     size = 0
     for t in range(met):
         j = touched[t]
@@ -467,7 +618,19 @@ def fuse(
     out_items: Ints,
     out_scores: Floats,
 ) -> int:
-    """Weighted reciprocal-rank fusion of lists (CSR); returns how many items are kept."""
+    """Weighted reciprocal-rank fusion of lists (CSR); returns how many items are kept.
+
+    Args:
+        offsets: int64[S+1], bounds of each source's list.
+        item: int32[n], items of the lists, best first.
+        weight: float32[S], weight of each source.
+        constant: added to each rank, so that the first places do not decide alone.
+        total: float32[N], scratch.
+        mark: uint8[N], scratch, all zero.
+        touched: int32[N], scratch.
+        out_items: int32[K], filled with items, best first.
+        out_scores: float32[K], filled with their scores.
+    """
     met = 0
     for s in range(len(weight)):
         for p in range(offsets[s], offsets[s + 1]):
@@ -491,7 +654,15 @@ def fuse(
 
 @compiled
 def places(listed: Ints, items: Ints, total: Floats, mark: Marks, out: Floats) -> None:
-    """1-based place of each item in a list, NaN where it is not in it."""
+    """1-based place of each item in a list, NaN where it is not in it.
+
+    Args:
+        listed: int32[l], the list, best first.
+        items: int32[n], items asked about.
+        total: float32[N], scratch.
+        mark: uint8[N], scratch, all zero.
+        out: float32[n], filled in place.
+    """
     for p in range(len(listed)):
         mark[listed[p]] = 1
         total[listed[p]] = p + 1

@@ -42,6 +42,7 @@ class Client:
         timeout: seconds for one attempt.
         retries: repetitions of one call at most; every call may be repeated safely.
         budget: repetitions over all calls; shared between clients if given.
+        transport: httpx's way to the service; the network when None.
 
     Every method raises `ApiError` when the service refuses or cannot be reached.
     """
@@ -143,7 +144,16 @@ class Client:
 
 
 class AsyncClient:
-    """`Client` for asyncio; the arguments and methods are the same, the methods are awaited."""
+    """`Client` for asyncio; the arguments and methods are the same, the methods are awaited.
+
+    Args:
+        url: where the service is, `http://127.0.0.1:8080`.
+        key: an API key, where the service needs one.
+        timeout: seconds for one attempt.
+        retries: repetitions of one call at most.
+        budget: repetitions over all calls; shared between clients if given.
+        transport: httpx's way to the service; the network when None.
+    """
 
     def __init__(
         self,

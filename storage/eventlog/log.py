@@ -60,7 +60,7 @@ Longs = npt.NDArray[np.int64]
 Moved = Callable[[int, dict[str, Any]], tuple[int, dict[str, Any]]]
 
 
-class _Job(NamedTuple):
+class _WriteJob(NamedTuple):
     """One caller's writes, or one user's erasure, with the future that waits for the commit."""
 
     writes: Sequence[Write]
@@ -90,7 +90,7 @@ class EventLog(ABC):
     """
 
     def __init__(self) -> None:
-        self._jobs: deque[_Job] = deque()
+        self._jobs: deque[_WriteJob] = deque()
         self._wake = threading.Condition()
         self._closed = False
         self._seen = _NOTHING_READ
@@ -105,7 +105,7 @@ class EventLog(ABC):
 
     def submit(self, writes: Sequence[Write]) -> "Future[list[Entry]]":
         """Queue writes; the future gives their entries once they are durable."""
-        return self._submit(_Job(writes, None, Future()))
+        return self._submit(_WriteJob(writes, None, Future()))
 
     def append_events(self, events: Sequence[Mapping[str, Any]]) -> list[int]:
         """Write events, idempotent by event_id; give their positions (the first one's if repeated).
@@ -129,7 +129,7 @@ class EventLog(ABC):
     def submit_forget(self, user_id: str, received_at: int | None = None) -> "Future[list[Entry]]":
         """Queue the erasure of a user; see `forget_user`."""
         at = now_us() if received_at is None else received_at
-        return self._submit(_Job((), (user_id, at), Future()))
+        return self._submit(_WriteJob((), (user_id, at), Future()))
 
     def forget_user(self, user_id: str, received_at: int | None = None) -> int:
         """Delete the payloads of all a user's records and leave a tombstone; give its position.
@@ -470,7 +470,7 @@ class EventLog(ABC):
 
     # group commit
 
-    def _submit(self, job: _Job) -> "Future[list[Entry]]":
+    def _submit(self, job: _WriteJob) -> "Future[list[Entry]]":
         with self._wake:
             if self._closed:
                 raise LogUnavailable("the log is closed", fix="this process is shutting down")
@@ -489,7 +489,7 @@ class EventLog(ABC):
             # A caller who gave up before the write began is not written; afterwards it is.
             self._run_group([job for job in group if job.future.set_running_or_notify_cancel()])
 
-    def _take_group(self) -> list[_Job]:
+    def _take_group(self) -> list[_WriteJob]:
         """The next jobs of one transaction, in order; an erasure goes alone."""
         group, size = [self._jobs.popleft()], 0
         if group[0].forget is not None:
@@ -502,7 +502,7 @@ class EventLog(ABC):
             group.append(self._jobs.popleft())
         return group
 
-    def _run_group(self, group: list[_Job]) -> None:
+    def _run_group(self, group: list[_WriteJob]) -> None:
         if not group:
             return
         try:
@@ -517,7 +517,7 @@ class EventLog(ABC):
             job.future.set_result(entries[start : start + size])
             start += size
 
-    def _with_retry(self, group: list[_Job]) -> list[Entry]:
+    def _with_retry(self, group: list[_WriteJob]) -> list[Entry]:
         """Commit a group; repeat it for a short while if the store went away.
 
         A repeated commit cannot write an event twice: events carry an event_id.

@@ -261,7 +261,10 @@ class Registry:
         """Register a bundle as the next version; a bundle already registered keeps its version.
 
         Args:
-            metrics: what the version is judged by; kept in its tags and its run.
+            bundle_dir: folder of a finished bundle.
+            tags: further tags of the version, JSON-able.
+            metrics: what the version is compared by; kept in its tags and its run.
+            report_dir: report that is kept beside the version; None without.
             costs: what making it cost; kept in its run only.
             challenger: whether it may be tried beside the champion; a rejected one may not.
 

@@ -64,7 +64,16 @@ class Version:
         source: str,
         run_id: str | None,
     ) -> "Version":
-        """A version from what either way of reading gives."""
+        """A version from what either way of reading gives.
+
+        Args:
+            number: of the version, from 1.
+            created_ms: ms UTC.
+            tags: the version's tags as MLflow keeps them.
+            aliases: alias → version number, of the whole model.
+            source: address of the version's artifacts.
+            run_id: run that registered it; None where unknown.
+        """
         created = datetime.fromtimestamp(created_ms / 1000, UTC)
         return cls(
             version=number,

@@ -144,12 +144,16 @@ class StageRunner:
     ) -> StageResult:
         """The stage's output: the kept one when inputs and code are unchanged, a new one otherwise.
 
-        `inputs` is JSON-able (upstream keys, data hashes, config sections); `code` names the
-        modules, packages or files whose source decides the output. `action` fills an empty folder
-        and returns its facts; with `resumable` it may find there what a killed run of the same key
-        left (its checkpoints). `personal` says whether the output holds rows about persons (even
-        by number): forgetting a person removes such outputs, so only models and pages without
-        persons may say no.
+        Forgetting a person removes the outputs that are `personal`, so only models and pages
+        without persons may say no.
+
+        Args:
+            name: of the stage; also the folder of its outputs.
+            inputs: JSON-able: keys of earlier stages, hashes of data, config sections.
+            action: fills an empty folder and returns its facts.
+            code: modules, packages or files whose source decides the output.
+            resumable: whether the action may find there what a killed run of the same key left.
+            personal: whether the output holds rows about persons (even by number).
 
         Raises:
             DiskFull: nothing half-written remains.

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from recsys.data_schemas.config import load_config, parse_config
+from recsys.data_schemas.config import FeaturesConfig, load_config, parse_config
 from recsys.data_schemas.errors import ExitCode, UsageError
 from recsys.data_schemas.meaning import STARS
 
@@ -99,10 +99,8 @@ def test_own_types_extend_or_replace_the_defaults():
     extended = parse_config(SMALLEST | {"events": types}, Path("/x")).events.meaning()
     assert extended.types["buy"] == (7, 3)
     assert extended.types["click"] == (2, 1)
-    single_source = parse_config(
-        SMALLEST | {"events": types | {"replace_defaults": True}}, Path("/x")
-    )
-    assert set(single_source.events.meaning().types) == {"buy"}
+    replaced = parse_config(SMALLEST | {"events": types | {"replace_defaults": True}}, Path("/x"))
+    assert set(replaced.events.meaning().types) == {"buy"}
 
 
 def test_what_is_a_rating_is_declared_or_named():
@@ -183,3 +181,21 @@ def test_the_environment_is_read_over_the_file(tmp_path, monkeypatch):
     monkeypatch.setenv("RECSYS__SEED__X", "3")
     with pytest.raises(UsageError, match="no section"):
         load_config(file)
+
+
+def test_a_retired_setting_is_let_go_with_a_note(tmp_path):
+    file = tmp_path / "recsys.yaml"
+    file.write_text("data: {items: a, events: b}\nfeatures: {bucket: day, history_length: 30}\n")
+    config = load_config(file)
+    assert config.features == FeaturesConfig(bucket="day")
+    assert config.notes == (
+        f"{file}: the setting `features.history_length` has no effect, remove it"
+        " (nothing reads it: every model has a history length of its own)",
+    )
+    assert parse_config(SMALLEST, Path("/x")).notes == ()
+    wrong({"features": {"history_lenght": 30}}, "unknown setting", "features.history_lenght")
+
+
+def test_a_kept_section_with_a_retired_setting_is_read():
+    kept = FeaturesConfig().model_dump(mode="json") | {"history_length": 50}
+    assert FeaturesConfig.model_validate(kept) == FeaturesConfig()

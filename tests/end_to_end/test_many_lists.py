@@ -29,10 +29,10 @@ def test_processes_give_the_rows_of_one_in_the_same_order(release, question, mon
     loaded, ask = question
     monkeypatch.setattr(batch_lists, "CHUNK", 4)
     users = [*loaded.state.user_ids()[:13], "nobody-knows"]
-    single_source = list(batch_lists.ranked(release, loaded, ask, users, processes=1))
-    assert [len(rows) for rows in single_source] == [4, 4, 4, 2]
-    assert [row["user_id"] for rows in single_source for row in rows] == users
-    assert list(batch_lists.ranked(release, loaded, ask, users, processes=2)) == single_source
+    in_one_process = list(batch_lists.ranked(release, loaded, ask, users, processes=1))
+    assert [len(rows) for rows in in_one_process] == [4, 4, 4, 2]
+    assert [row["user_id"] for rows in in_one_process for row in rows] == users
+    assert list(batch_lists.ranked(release, loaded, ask, users, processes=2)) == in_one_process
 
 
 def test_a_process_that_is_ended_is_one_message(release, question, monkeypatch):

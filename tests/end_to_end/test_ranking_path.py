@@ -1,4 +1,4 @@
-"""The ranking path over a real release: new items, lent items, failing parts, reasons, search."""
+"""The ranking path over a real release: new items, inline items, failing parts, reasons, search."""
 
 import time
 
@@ -59,18 +59,18 @@ def test_a_posted_item_waits_for_its_text_beside_the_ranking(loaded, somebody):
 def test_items_given_with_text_are_ranked_by_it_and_leave_nothing_behind(loaded, somebody):
     known = loaded.answer(ask(loaded, somebody, k=5)).item_ids
     size = loaded.state.catalogue.n_items
-    inline = {"lent": {**ITEM, "item_id": "lent"}}
-    given = ask(loaded, somebody, items=[*known, "lent"], new_items=inline, explain=1)
+    inline = {"inline": {**ITEM, "item_id": "inline"}}
+    given = ask(loaded, somebody, items=[*known, "inline"], new_items=inline, explain=1)
     exact = loaded.answer(given)
-    assert sorted(exact.item_ids) == sorted([*known, "lent"])
+    assert sorted(exact.item_ids) == sorted([*known, "inline"])
     assert exact.degraded == []
     assert loaded.state.catalogue.n_items == size
-    assert "lent" not in loaded.answer(ask(loaded, somebody, k=10**6)).item_ids
-    assert loaded.answer(ask(loaded, somebody, items=["lent"])).unknown == ["lent"]
+    assert "inline" not in loaded.answer(ask(loaded, somebody, k=10**6)).item_ids
+    assert loaded.answer(ask(loaded, somebody, items=["inline"])).unknown == ["inline"]
     # Beside a deadline nothing is encoded in the call: what `prepare` made is there, or it is late.
     late = RankingQuery(**{**given.__dict__, "deadline": time.monotonic() + 60})
     assert loaded.answer(late).scores == exact.scores
-    other = {"lent": {**ITEM, "item_id": "lent", "title": "Never prepared"}}
+    other = {"inline": {**ITEM, "item_id": "inline", "title": "Never prepared"}}
     assert loaded.answer(
         RankingQuery(**{**late.__dict__, "new_items": other})
     ).degraded == ["text_encoder_late"]  # fmt: skip

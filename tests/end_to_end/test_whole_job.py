@@ -239,7 +239,7 @@ def test_new_and_changed_items_leave_what_the_ranker_learned_from(workspace):
     version, said = further_night(folder)
     assert tables_of(folder) != before
     assert re.search(r"the ranker's windows keep the [\d,]+ items", said)
-    for stage in ("encoder", "planned", "groups-ranker", "ranker"):
+    for stage in ("encoder", "window-plan", "groups-ranker", "ranker"):
         assert f"{stage}: unchanged" in said
         assert f"Z {stage}: running" not in said
     for stage in ("vectors", "groups-test", "lists", "bundle"):

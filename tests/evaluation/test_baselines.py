@@ -1,12 +1,9 @@
-"""Humble baselines: as of a cut, never what the user has, ties by item."""
+"""Simple baselines: as of a cut, never what the user has, ties by item."""
 
 import numpy as np
-import pytest
 
-from recsys.data_schemas.errors import UsageError
 from recsys.evaluation import baselines
 from recsys.evaluation.evaluation import PastItems
-from recsys.evaluation.lists import RankedLists
 from recsys.features.interactions import DAY, Interactions
 
 
@@ -75,14 +72,3 @@ def test_newest_by_first_event_or_told_date_never_from_the_future() -> None:
     told = np.array([8, 0, 0, 0, 0, 11], np.int64) * DAY
     by_date = baselines.newest(PAST, NOBODY, 5, n_items=6, now=now, created_at=told)
     assert by_date.items.tolist() == [[3, 4, 0, 2, 1]]
-
-
-def test_joined_keeps_order_and_refuses_a_mixture() -> None:
-    a = baselines.popular(PAST, NOBODY, 2, n_items=6)
-    both = baselines.joined([a, a])
-    assert both.items.tolist() == [[1, 2], [1, 2]]
-    other = RankedLists("x", a.items, a.scores)
-    with pytest.raises(UsageError, match="popularity × 2, x × 2"):
-        baselines.joined([a, other])
-    with pytest.raises(UsageError, match="no lists"):
-        baselines.joined([])

@@ -6,7 +6,7 @@ import pytest
 from recsys.data_schemas.errors import RecsysError
 from recsys.evaluation import metrics
 from recsys.evaluation.lists import RankedLists, Truth
-from recsys.evaluation.popularity import PopularityAt, popularity_percentile
+from recsys.evaluation.popularity_at import PopularityAt, popularity_percentile
 
 NAN = float("nan")
 

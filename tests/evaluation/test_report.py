@@ -12,7 +12,7 @@ from recsys.data_schemas.errors import UsageError
 from recsys.evaluation import segments
 from recsys.evaluation.drift import Drift, summary
 from recsys.evaluation.lists import RankedLists, Truth
-from recsys.evaluation.popularity import PopularityAt
+from recsys.evaluation.popularity_at import PopularityAt
 from recsys.evaluation.report import (
     Check,
     Evaluation,
@@ -122,6 +122,15 @@ def full_context() -> ReportContext:
         off_policy=OffPolicyFacts(
             "a click", 900, 0.2, {"snips": Interval(0.31, 0.2, 0.4, 9, 9)}, 340.0, 0.01, None
         ),
+        masked=MaskedItems(
+            items=20,
+            lists=45,
+            positives=51,
+            since=1_600_000_000_000_000,
+            metrics=("recall@10",),
+            systems={"good": {"recall@10": Interval(0.31, 0.2, 0.4, 45, 45)}},
+            ahead={"without text": {"recall@10": Interval(0.05, 0.01, 0.09, 45, 45)}},
+        ),
         caveats=["One city only."],
     )
 
@@ -187,7 +196,7 @@ def test_differences_are_the_means_apart(evaluation: Evaluation) -> None:
                 assert difference.interval.value == pytest.approx(own - other, abs=1e-9), metric
 
 
-def test_a_variant_is_held_against_its_base_and_is_no_rival(
+def test_a_variant_is_held_against_its_base_and_is_no_competitor(
     truth: Truth, systems: list[RankedLists], popularity: np.ndarray, evaluation: Evaluation
 ) -> None:
     assert "without text" not in verdict(evaluation)
@@ -221,7 +230,7 @@ def test_group_segments_average_to_the_whole(evaluation: Evaluation) -> None:
     assert len(evaluation.days) == 12
 
 
-def test_item_segments_judge_the_whole_list_by_part_of_the_truth(
+def test_item_segments_measure_the_whole_list_by_part_of_the_truth(
     truth: Truth, systems: list[RankedLists], popularity: np.ndarray, evaluation: Evaluation
 ) -> None:
     from recsys.evaluation import metrics
@@ -408,7 +417,7 @@ def test_missing_parts_are_named(evaluation: Evaluation) -> None:
     for part in (
         "Not in this report: the gate's decision", "examples of ranked lists",
         "leak checks: none were run", "learning curves of the encoder", "costs of the stages",
-        "position bias (it needs impressions)", "facts about the ranker", "version not said",
+        "position bias (it needs impressions)", "facts about the ranker", "masked cold items", "version not said",
     ):  # fmt: skip
         assert part in words, part
 

@@ -98,12 +98,12 @@ def test_lent_items_leave_no_trace(catalogue):
     before = [catalogue.fields(i) for i in range(12)]
     pool = catalogue._pool_size
     for _ in range(3):
-        inline = {"item_id": "lent", "tags": ["all", "odd"], "category": "c", "colour": "red"}
+        inline = {"item_id": "inline", "tags": ["all", "odd"], "category": "c", "colour": "red"}
         catalogue.append(inline)
-        catalogue.append({"item_id": "lent too", "tags": ["all"]})
+        catalogue.append({"item_id": "inline too", "tags": ["all"]})
         catalogue.forget_from(12)
     assert catalogue.n_items == 12
-    assert catalogue.index_of("lent") == -1
+    assert catalogue.index_of("inline") == -1
     assert [catalogue.fields(i) for i in range(12)] == before
     assert catalogue._pool_size == pool
     catalogue.append({"item_id": "plain"})

@@ -1,6 +1,7 @@
 """The set as a whole: what is in it, how it is kept, and what is refused."""
 
 from dataclasses import replace
+from typing import get_args
 
 import numpy as np
 import pyarrow as pa
@@ -12,7 +13,7 @@ from recsys.data_schemas.log_record import LogRecord
 from recsys.features.catalogue import Catalogue
 from recsys.features.feature_set import FeatureSet, own_feature
 from recsys.features.interactions import DAY, HOUR
-from recsys.features.kinds.kind import FAMILIES
+from recsys.features.kinds.kind import Family
 from recsys.features.kinds.recency import Recency
 from recsys.features.kinds.time_of import TimeOf
 from recsys.features.kinds.window_count import WindowCount
@@ -36,7 +37,7 @@ def test_every_column_has_a_family_and_occurs_once():
     features = default()
     assert len(set(features.columns)) == len(features)
     assert set(features.families) == set(features.columns)
-    assert set(features.families.values()) <= set(FAMILIES)
+    assert set(features.families.values()) <= set(get_args(Family))
     assert features.categorical == ("item.category", "item.colour")
 
 

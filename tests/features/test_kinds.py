@@ -1,6 +1,7 @@
 """Each kind's arithmetic, worked out by hand."""
 
 import inspect
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from recsys.features.interactions import DAY, HOUR, History
 from recsys.features.kinds import KINDS
 from recsys.features.kinds.age import Age
 from recsys.features.kinds.attribute import Attribute
-from recsys.features.kinds.kind import FAMILIES
+from recsys.features.kinds.kind import Family
 from recsys.features.kinds.overlap import Overlap
 from recsys.features.kinds.recency import Recency
 from recsys.features.kinds.request_value import Context
@@ -255,7 +256,7 @@ def test_time_of_day_and_week():
 def test_every_kind_says_what_it_is(kind):
     doc = inspect.getdoc(kind)
     assert len(doc) > 40
-    assert kind.family in FAMILIES
+    assert kind.family in get_args(Family)
     assert kind.cost
 
 

@@ -106,7 +106,7 @@ def test_one_row_reads_the_same_alone_as_among_others(trial):
     whole = trial.batch(features)
     rows = trial.rows
     for group, part in list(rows.groups())[:4]:
-        single_source = Rows(
+        one_row = Rows(
             np.array([0, 1]),
             rows.user[group : group + 1],
             rows.now[group : group + 1],
@@ -117,7 +117,7 @@ def test_one_row_reads_the_same_alone_as_among_others(trial):
             {name: values[group : group + 1] for name, values in rows.context.items()},
         )
         np.testing.assert_array_equal(
-            features.batch(single_source, trial.inputs()), whole[part.stop - 1 : part.stop]
+            features.batch(one_row, trial.inputs()), whole[part.stop - 1 : part.stop]
         )
 
 

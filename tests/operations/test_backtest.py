@@ -46,7 +46,7 @@ def test_nothing_is_promoted_where_it_would_serve(config):
 
 
 def test_cuts_are_days_or_equal_shares_that_hold_enough_lists(config, monkeypatch, interactions_of):
-    def planned(times, users, nights):
+    def cuts_of(times, users, nights):
         """Of one event at each time, on an item of its own, users in turn."""
         each = np.arange(len(times))
         events = interactions_of(each % users, each, n_items=len(times))
@@ -56,22 +56,22 @@ def test_cuts_are_days_or_equal_shares_that_hold_enough_lists(config, monkeypatc
         assert all(cut % HOUR == 0 for cut in cuts)
         return cuts, why
 
-    cuts, why = planned(np.random.default_rng(1).integers(0, 40 * DAY, 4000), 50, 14)
+    cuts, why = cuts_of(np.random.default_rng(1).integers(0, 40 * DAY, 4000), 50, 14)
     assert np.diff(cuts).tolist() == [DAY] * 14
     assert "the last 14 days, " in why
     sparse = np.arange(400) * 30 * DAY
-    cuts, why = planned(sparse, 50, 4)
+    cuts, why = cuts_of(sparse, 50, 4)
     assert (cuts[-1], len(cuts)) == (sparse[-1] + HOUR, 5)
     assert cuts[0] == sparse[320]
     assert why.startswith(
-        "equal shares of the last 20% of the events, 80 lists of returning users to judge"
+        "equal shares of the last 20% of the events, 80 lists of returning users to evaluate"
     )
-    assert "(the last 4 days have 1 lists of returning users to judge)" in why
-    cuts, why = planned(sparse, 5, 4)
+    assert "(the last 4 days have 1 lists of returning users to evaluate)" in why
+    cuts, why = cuts_of(sparse, 5, 4)
     assert cuts[0] == sparse[200]
     assert "last 50%" in why
     with pytest.raises(UsageError, match="too few moments"):
-        planned([1, 1, 1, HOUR], 2, 3)
+        cuts_of([1, 1, 1, HOUR], 2, 3)
 
 
 def test_the_reason_is_what_spoke_against_or_how_it_compared():

@@ -91,8 +91,8 @@ def test_items_wait_for_their_text_and_keep_the_old_vector_meanwhile(vectors):
 def test_items_that_are_cut_off_leave_nothing_behind(vectors):
     new = NewItems(2)
     new.append("a")
-    vectors.encode(["a", "lent"])
-    new.append("lent")
+    vectors.encode(["a", "inline"])
+    new.append("inline")
     new.take(vectors)
     new.append("late")
     new.cut(1)

@@ -21,7 +21,9 @@ def test_a_log_has_plain_dated_lines(always):
     said = io.StringIO()
     reporter = Reporter(said)
     reporter.say("hello")
-    assert list(reporter.track(range(2), "fit")) == [0, 1]
+    with reporter.task("fit", 2) as task:
+        task.advance()
+        task.advance()
     lines = said.getvalue().splitlines()
     assert [line.split("Z ", 1)[1].split(",")[0] for line in lines] == [
         "hello",

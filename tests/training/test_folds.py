@@ -31,7 +31,7 @@ def test_a_users_groups_are_in_one_fold(groups):
     assert all(len(set(fold[groups.user == user])) == 1 for user in set(groups.user))
 
 
-def test_few_groups_are_all_learned_from_and_all_judged(groups):
+def test_few_groups_are_all_learned_from_and_all_evaluated(groups):
     settings = RankerConfig(trees=20, seeds=1)
     fitted = fit_ranker(groups, ["good", "noise", "more"], settings, seed=3, workers=1)
     assert fitted.facts["folds"] == FOLDS

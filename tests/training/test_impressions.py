@@ -248,7 +248,7 @@ def test_where_nothing_but_lists_is_left_the_linear_part_learns_from_them():
     assert groups.of_recall() is groups
 
 
-def test_a_ranker_is_judged_by_recalls_groups():
+def test_a_ranker_is_validated_on_recalls_groups():
     groups = Groups(
         np.zeros((4, 1), np.float32), np.array([1, 0, 0, 1], np.int8), np.array([0, 2, 4]),
         np.arange(2, dtype=np.int32), np.ones(2, np.int32), shown=np.array([False, True]),
@@ -258,7 +258,7 @@ def test_a_ranker_is_judged_by_recalls_groups():
     assert ndcg(groups.take(np.array([1])), np.array([1.0, 2.0])) == 1
 
 
-def test_shown_lists_do_not_change_who_judges_nor_the_linear_part():
+def test_shown_lists_do_not_change_who_validates_nor_the_linear_part():
     rng = np.random.default_rng(5)
     x = rng.normal(size=(80 * 3, 2)).astype(np.float32)
     grade = np.tile(np.array([1, 0, 0], np.int8), 80)
@@ -266,14 +266,14 @@ def test_shown_lists_do_not_change_who_judges_nor_the_linear_part():
     both = Groups(
         x, grade, np.arange(0, 241, 3), user, np.ones(80, np.int32), shown=np.arange(80) >= 40
     )
-    single_source = replace(both.take(np.arange(40)), shown=None)
-    assert _held_out(both, 0.2, 1)[:40].tolist() == _held_out(single_source, 0.2, 1).tolist()
+    recall_only = replace(both.take(np.arange(40)), shown=None)
+    assert _held_out(both, 0.2, 1)[:40].tolist() == _held_out(recall_only, 0.2, 1).tolist()
     folds = _folds(both, 1)
-    assert folds[:40].tolist() == _folds(single_source, 1).tolist()
+    assert folds[:40].tolist() == _folds(recall_only, 1).tolist()
     assert (folds[user >= 20] == -1).all()
     found = [
         fit_ranker(groups, ["a", "b"], RankerConfig(), seed=1, workers=1).linear.score(x)
-        for groups in (both, single_source)
+        for groups in (both, recall_only)
     ]
     np.testing.assert_array_equal(*found)
 
@@ -288,9 +288,9 @@ def test_lists_that_say_the_contrary_are_not_kept():
         x, grade, np.arange(0, 1201, 4), np.arange(300, dtype=np.int32), np.ones(300, np.int32),
         shown=np.arange(300) >= 150,
     )  # fmt: skip
-    single_source = replace(both.take(np.arange(150)), shown=None)
+    recall_only = replace(both.take(np.arange(150)), shown=None)
     settings = RankerConfig(trees=5, seeds=1)
-    found = [fit_ranker(g, ["taste"], settings, seed=1, workers=1) for g in (both, single_source)]
+    found = [fit_ranker(g, ["taste"], settings, seed=1, workers=1) for g in (both, recall_only)]
     assert not found[0].facts["shown lists kept"]
     assert "shown lists" not in found[1].facts
     np.testing.assert_array_equal(found[0].score(x), found[1].score(x))

@@ -32,7 +32,23 @@ def fit_encoder(
     on_metrics: Callable[[dict[str, float], int], None] | None = None,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> dict[str, Any]:
-    """Fit encoder and user tower and write an encoder folder; see `recsys.training.finetune.fit`."""
+    """Fit encoder and user tower and write an encoder folder; see `recsys.training.finetune.fit`.
+
+    Args:
+        interactions: events, none later than fit_until (µs UTC).
+        texts: [N] text of each item.
+        config: settings of the encoder.
+        fit_until: time of the last event that may be seen, µs UTC.
+        out_dir: folder that is written.
+        seed: of all draws.
+        budget_seconds: time it may take; no limit when None.
+        shown: lists that users saw, for negatives.
+        previous: encoder folder of an earlier fit, a second start.
+        checkpoint_dir: where a killed run finds its last state.
+        vector_cache: cache of item vectors to fill.
+        on_metrics: called with (named values, step).
+        progress: called with (phase, done, all).
+    """
     from recsys.training.finetune.fit import fit_encoder as fit
 
     return fit(
@@ -71,7 +87,19 @@ def refit_tower(
     seconds: float,
     shown: "ShownExamples | None" = None,
 ) -> "Refit":
-    """Fit the user tower alone over item vectors as they are; see `recsys.training.finetune.refit`."""
+    """Fit the user tower alone over item vectors as they are; see `recsys.training.finetune.refit`.
+
+    Args:
+        interactions: events, none later than fit_until (µs UTC).
+        vectors: unit vectors float32[N, d] of all items, writable.
+        config: settings of the encoder.
+        start: the tower to go on from.
+        fit_until: time of the last event that may be seen, µs UTC.
+        since: events after this (µs) are new to the tower.
+        seed: of all draws.
+        seconds: time it may take.
+        shown: lists that users saw, for negatives.
+    """
     from recsys.training.finetune.refit import refit_tower as refit
 
     return refit(

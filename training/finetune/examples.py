@@ -203,6 +203,13 @@ def make_examples(
     a type without one (a view); its history is strictly before it. Neutral ratings and dislikes
     are history, never targets. With `shown` lists an example knows what stood beside its target.
 
+    Args:
+        interactions: events, none later than `fit_until`.
+        fit_until: end of what may be seen, µs UTC.
+        places: history items of an example at most.
+        seed: of the choice of validation users.
+        shown: lists that users saw; None without.
+
     Raises:
         DataRefused: an event lies after fit_until (a leak).
         TooLittle: fewer than 50 examples remain.
@@ -328,7 +335,7 @@ def _split(
     """Put some users aside; their last graded examples validate, and none of theirs is trained on.
 
     A hash of seed and user id decides, so that the next refresh, which starts from these weights,
-    keeps the same users aside: otherwise it would be judged by users it has learned from.
+    keeps the same users aside: otherwise it would be validated on users it has learned from.
     """
     graded = every.histories.events.grade[every.row] > 0
     users = np.unique(owner[graded])

@@ -4,7 +4,7 @@ The steps, in order: open the base model, make examples, run the frozen layers o
 and tower, tune the top layers with them, calibrate, export, write aside and rename.
 
 With an encoder of an earlier fit at hand there are two starts, that one's weights (warm) and the base
-model (cold). Both are tuned on the same examples, over the same frozen activations, and judged by
+model (cold). Both are tuned on the same examples, over the same frozen activations, and compared on
 the same validation users; the better one is kept.
 """
 
@@ -41,7 +41,7 @@ from recsys.encoder.torch_model import HEAD_FOLDER, ItemEncoder, best_device
 from recsys.encoder.tower import UNFITTED, Tower
 from recsys.features.interactions import Interactions
 from recsys.storage.files import atomic_write
-from recsys.training.deterministic import repeatable
+from recsys.training.deterministic import deterministic
 from recsys.training.finetune.calibrate import calibrate
 from recsys.training.finetune.checkpoint import Checkpoints
 from recsys.training.finetune.distributed import Group
@@ -89,7 +89,7 @@ CLOSING_SECONDS = 10.0
 """Part of the budget kept for calibration, export and writing (measured: 5-10 s)."""
 
 
-@repeatable()
+@deterministic()
 def fit_encoder(
     interactions: Interactions,
     texts: Sequence[str],
@@ -111,9 +111,14 @@ def fit_encoder(
     Args:
         interactions: events, none later than fit_until (µs UTC).
         texts: text of each item of the vocabulary, [n_items].
+        config: settings of the encoder.
+        fit_until: end of what may be seen, µs UTC.
+        out_dir: folder that is written; one that is there is replaced.
+        seed: of all draws.
+        budget_seconds: time it may take; no limit when None.
         shown: lists that users saw, for negatives; later ones than fit_until are not looked at.
-        previous: an encoder folder of an earlier fit: its weights are the warm start, its events are
-            replayed beside the new ones, and the base model is tuned besides for comparison.
+        previous: an encoder folder of an earlier fit: its weights are the warm start, its events
+            are replayed beside the new ones, and the base model is tuned besides for comparison.
         checkpoint_dir: where a killed run finds its last state; removed at the end.
         vector_cache: the cache folder later given to `encode_items`; what the fit has computed of
             the items' vectors is put there, so that they are not encoded again.
@@ -341,7 +346,19 @@ def _tune(
     seconds: float | None,
     on_metrics: Metrics | None,
 ) -> _Run:
-    """Both phases from one start; `states` goes on with its encoder."""
+    """Both phases from one start; `states` goes on with its encoder.
+
+    Args:
+        work: what all starts share.
+        split: training and validation examples.
+        states: the items' states below the tuned layers.
+        start: `warm` or `cold`.
+        folder: encoder folder of a warm start.
+        checkpoints: of this start.
+        group: processes that share a step.
+        seconds: time it may take; no limit when None.
+        on_metrics: called with (named values, step).
+    """
     began = time.monotonic()
     config = work.config
     torch.manual_seed(work.seed)

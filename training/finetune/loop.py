@@ -266,7 +266,20 @@ class Progress:
 
 
 class Trainer:
-    """Runs the steps of a fit over prepared item states."""
+    """Runs the steps of a fit over prepared item states.
+
+    Args:
+        learner: encoder head and user tower.
+        states: the items' states below the tuned layers.
+        split: training and validation examples.
+        config: settings of the encoder.
+        seed: of the batches.
+        checkpoints: where the state is kept between steps.
+        group: processes that share a step.
+        on_metrics: called with (named values, step).
+        since: events after this (µs) are new to the weights it begins with; None for a fit from the
+            base model.
+    """
 
     def __init__(
         self,
@@ -535,6 +548,13 @@ class Trainer:
 
         `deadline` is a time of `time.monotonic()`; the learning rate falls with the steps or with
         the time, whichever is further.
+
+        Args:
+            phase: name of the phase, for progress and metrics.
+            start: number of the first step.
+            steps: steps at most.
+            encode: whether the tuned layers learn too, beside head and tower.
+            deadline: a time of `time.monotonic()`; none when None.
         """
         opened = time.monotonic()
         stop = start + steps

@@ -21,10 +21,15 @@ from torch.nn import functional as F
 def candidate_logits(
     users: Tensor, candidates: Tensor, scale: Tensor, log_q: Tensor, strength: float
 ) -> Tensor:
-    """users [B, d], candidates [C, d], log_q [C] → corrected logits [B, C].
+    """Logits [B, C] of every candidate for every user, corrected for how often each is drawn.
 
-    `strength` 1 makes the model estimate P(item | user), 0 leaves popularity out of it (pointwise
-    mutual information); what helps items without events lies between.
+    Args:
+        users: [B, d] unit vectors.
+        candidates: [C, d] unit vectors.
+        scale: [], logarithm of the factor of the cosines.
+        log_q: [C], logarithm of the chance with which each was drawn.
+        strength: of the correction: 1 makes the model estimate P(item | user), 0 leaves popularity
+            out of it (pointwise mutual information); what helps items without events lies between.
     """
     return users @ candidates.T * scale.exp() - strength * log_q
 
@@ -56,8 +61,16 @@ def own_softmax(
 ) -> Tensor:
     """Weighted mean cross-entropy of each target against its own negatives.
 
-    users [B, d]; vectors [n, d]; target [B] and own [B, K] are rows of `vectors`; there [B, K] says
-    which negatives exist. Examples without any take no part.
+    Examples without negatives take no part.
+
+    Args:
+        users: [B, d] unit vectors.
+        vectors: [n, d] unit vectors of items.
+        target: [B], row of the target in `vectors`.
+        own: [B, K], rows of the negatives.
+        there: [B, K] bool, which negatives exist.
+        scale: [], logarithm of the factor of the cosines.
+        weight: [B], weight of each example.
     """
     rows = torch.cat([target[:, None], own.masked_fill(~there, 0)], 1)
     logits = torch.einsum("bd,bkd->bk", users, vectors[rows]) * scale.exp()

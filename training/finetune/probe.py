@@ -89,7 +89,18 @@ def probe(
     """Fit each model with each freeze strategy for `seconds_each` and compare them.
 
     All see the same examples, validation users and validation items. A candidate that cannot be
-    opened is a row with its problem, not an error. `models` defaults to the config's own.
+    opened is a row with its problem, not an error.
+
+    Args:
+        interactions: events, none later than fit_until (µs UTC).
+        texts: [N] text of each item.
+        config: settings of the encoder.
+        fit_until: time of the last event that may be seen, µs UTC.
+        seed: of all draws.
+        seconds_each: time for each candidate.
+        models: names or folders of models; the config's own when empty.
+        strategies: values of `encoder.freeze` to try.
+        on_row: called with each row as it is found.
     """
     rows = []
     for model in models or (config.model,):

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from recsys.data_schemas.config import EncoderConfig
 from recsys.encoder.tower import Tower
 from recsys.features.interactions import Floats, Interactions
-from recsys.training.deterministic import repeatable
+from recsys.training.deterministic import deterministic
 from recsys.training.finetune.calibrate import calibrate
 from recsys.training.finetune.checkpoint import Checkpoints
 from recsys.training.finetune.distributed import Group
@@ -79,7 +79,7 @@ class _FixedStates:
         return self.bank.device
 
 
-@repeatable()
+@deterministic()
 def refit_tower(
     interactions: Interactions,
     vectors: Floats,
@@ -95,9 +95,15 @@ def refit_tower(
     """Fit `start`, a tower of `interactions.kinds`, to events up to `fit_until`.
 
     Args:
+        interactions: events, none later than fit_until.
         vectors: unit vectors float32 [n, d] of all items, writable (a copy-on-write map will do).
+        config: settings of the encoder.
+        start: the tower to go on from.
+        fit_until: end of what may be seen, µs UTC.
         since: events after this (µs) are new to the tower; earlier ones are replayed beside them.
+        seed: of the batches.
         seconds: time it may take.
+        shown: lists that users saw, for negatives; None without.
 
     Raises:
         DataRefused: an event is later than fit_until, or there are too few to learn from.

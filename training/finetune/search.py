@@ -38,9 +38,18 @@ def search(
 ) -> tuple[EncoderConfig, float]:
     """The settings with the best validation nDCG found in `seconds`, and that nDCG.
 
-    The first trial is the config as it is, so that the answer is never worse on validation. With
-    `storage` (an SQLite file) a later search of the same data and settings goes on from the trials of
-    earlier ones. `on_trial` is called with (trial, nDCG, settings), for tracking.
+    The first trial is the config as it is, so that the answer is never worse on validation.
+
+    Args:
+        interactions: events, none later than fit_until (µs UTC).
+        texts: [N] text of each item.
+        config: settings of the encoder.
+        fit_until: time of the last event that may be seen, µs UTC.
+        seed: of all draws.
+        seconds: time for all trials.
+        storage: SQLite file in which a later search of the same data and settings finds the trials
+            of earlier ones; in memory when None.
+        on_trial: called with (trial, nDCG, settings), for tracking.
     """
     import optuna
 

@@ -59,7 +59,16 @@ def baselines_as_of(
     have: Mapping[str, RecallSource],
     cut: int,
 ) -> Baselines:
-    """The baselines that are not among the sources at hand, knowing events before `cut` alone."""
+    """The baselines that are not among the sources at hand, knowing events before `cut` alone.
+
+    Args:
+        night: tonight's run: config, workspace, runner, reporter.
+        inputs: tonight's tables, events and windows.
+        encoded: tonight's encoder and item vectors.
+        recipe: the sources, their params and fusion weights.
+        have: sources at hand by name.
+        cut: end of what may be known, µs UTC.
+    """
     found = Baselines()
     view, extra = inputs.interactions, source_inputs(inputs, encoded)
     matched = applicable_sources(view.before(cut), extra, None, np.inf, np.inf)

@@ -114,6 +114,14 @@ def lists_of_champion(
 ) -> ChampionResult | None:
     """The champion on tonight's test moments; None where there is none.
 
+    Args:
+        night: tonight's run: config, workspace, runner, reporter.
+        inputs: tonight's tables, events and windows.
+        encoded: tonight's encoder and item vectors.
+        registry: of the workspace.
+        tested: test moments with candidates and features.
+        state: stage output of the online state's snapshot.
+
     Raises:
         RegistryError: the registry does not answer; who is champion is not known then.
     """

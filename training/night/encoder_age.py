@@ -39,7 +39,12 @@ def measure(
 ) -> str | None:
     """Measure the encoder in use; returns why a new one is due, None where it is not.
 
-    `until` is the end of what the encoder has seen, µs.
+    Args:
+        night: tonight's run: config, workspace, runner, reporter.
+        inputs: tonight's tables, events and windows.
+        vectors: stage output of the item vectors.
+        source: the encoder in use, over those vectors.
+        until: end of what the encoder has seen, µs UTC.
     """
     # The encoder's own fit names it: vectors change with every new item.
     encoder = hash_json([until, night.section("encoder")])[:16]

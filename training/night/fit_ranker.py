@@ -50,11 +50,11 @@ def fit(
         night.reporter.say(f"ranker: {learned}")
         ranker = _fit_into(out / "full", night, groups, ranking.features.columns)
         if "shown lists" in ranker.facts:
-            kept_lists = ranker.facts["shown lists kept"]
-            said = f"impressions {'kept' if kept_lists else 'not kept'}"
-            night.reporter.say(f"ranker: {said}: {ranker.facts['shown lists']}")
+            uses_lists = ranker.facts["shown lists kept"]
+            note = f"impressions {'kept' if uses_lists else 'not kept'}"
+            night.reporter.say(f"ranker: {note}: {ranker.facts['shown lists']}")
             # What an ablation is held against learnt from no more than it does.
-            groups = groups if kept_lists else groups.of_recall()
+            groups = groups if uses_lists else groups.of_recall()
         few = len(groups.with_positive()) <= ABLATION_GROUPS
         small = groups if few else _sample(groups, night.config.seed)
         kept: dict[str, list[str]] = {}
@@ -88,9 +88,9 @@ def fit(
 def learned_from(ranking: RankingData) -> str:
     """How many groups with a positive there are, and how many of them are impressions, in words."""
     groups = ranking.groups().with_positive()
-    said = f"{len(groups):,} groups"
+    note = f"{len(groups):,} groups"
     shown = int(ranking.shown[groups].sum())
-    return f"{said}, {shown:,} of them impressions" if ranking.shown.any() else said
+    return f"{note}, {shown:,} of them impressions" if ranking.shown.any() else note
 
 
 def _folder(place: Path, name: str) -> Path:

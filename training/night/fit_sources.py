@@ -130,7 +130,7 @@ def _choose(night: Night, inputs: Inputs, encoded: Encoded) -> Recipe:
     cut = (cuts or windows.cuts)[0]
     events = inputs.interactions.before(cut)
     extra = source_inputs(inputs, encoded)
-    matched = applicable_sources(
+    applicable = applicable_sources(
         events,
         extra,
         config.use,
@@ -138,7 +138,7 @@ def _choose(night: Night, inputs: Inputs, encoded: Encoded) -> Recipe:
         budget_seconds=night.budget("sources") / (len(windows.cuts) + 1),
     )
     epochs = sequence_epochs(events, night.budget("sources"))
-    names = [s.name for s in matched if s.kept and (s.name != SEQUENCE or epochs)]
+    names = [s.name for s in applicable if s.kept and (s.name != SEQUENCE or epochs)]
     plan = tune_sources(
         events,
         _labels(inputs, cuts),
@@ -152,7 +152,7 @@ def _choose(night: Night, inputs: Inputs, encoded: Encoded) -> Recipe:
         seed=night.config.seed,
         workers=night.workers,
     )
-    facts = {"applicable": [list(source) for source in matched], **plan.facts()}
+    facts = {"applicable": [list(source) for source in applicable], **plan.facts()}
     seconds = {
         o["name"]: float(o["fit_seconds"]) for o in facts["sources"] if o["name"] in plan.params
     }
@@ -230,8 +230,17 @@ def fit_as_of(
     """The recipe's sources as of a cut, fitted on events of `view` strictly before it.
 
     An expensive source is not fitted at every cut: the latest fit at or before the cut is used,
-    which knows less than it might, never more. `practised` names the items whose events were taken
-    out of `view` (see `training.night.ranking_data`); empty where none were.
+    which knows less than it might, never more.
+
+    Args:
+        night: tonight's run: config, workspace, runner, reporter.
+        inputs: tonight's tables, events and windows.
+        encoded: tonight's encoder and item vectors.
+        recipe: the sources, their params and fusion weights.
+        view: events, less those of masked items.
+        cut: end of what may be known, µs UTC.
+        masked: identifies the items whose events were taken out of `view` (see
+            `training.night.ranking_data`); empty where none were.
     """
     stages = {
         name: _fit_one(night, inputs, encoded, recipe, name, view, at, masked)
@@ -241,7 +250,7 @@ def fit_as_of(
 
 
 def fit_times(windows: Windows, recipe: Recipe, cut: int) -> dict[str, int]:
-    """When each source's fit for a cut takes place: the cut itself, or an earlier planned one."""
+    """When each source's fit for a cut takes place: the cut itself, or an earlier one."""
     fits: Mapping[str, int] = recipe.facts.get("fits", {})
     role = windows.ranker if cut in windows.ranker else windows.test
     times = {}
@@ -250,8 +259,8 @@ def fit_times(windows: Windows, recipe: Recipe, cut: int) -> dict[str, int]:
             times[name] = cut
             continue
         count = _fits_of_role(fits.get(name, len(windows.cuts) + 1), role, windows)
-        planned = [role[place * len(role) // count] for place in range(count)]
-        times[name] = max(at for at in planned if at <= cut)
+        fits_at = [role[place * len(role) // count] for place in range(count)]
+        times[name] = max(at for at in fits_at if at <= cut)
     return times
 
 
@@ -340,7 +349,7 @@ def _content(
     return {
         "known": inputs.key_before(cut),
         "cut": cut,
-        "practised": masked,
+        "masked": masked,
         "reads": _also_read(name, inputs, encoded, night.runner.dry_run),
         "dials": recipe.params[name],
         "seed": night.config.seed,
@@ -373,6 +382,13 @@ def warm_start_facts(
     """On a night of fits from scratch: what starting warm would have cost or gained, by source.
 
     Measured at the last tested cut, on its moments.
+
+    Args:
+        night: tonight's run: config, workspace, runner, reporter.
+        inputs: tonight's tables, events and windows.
+        encoded: tonight's encoder and item vectors.
+        recipe: the sources, their params and fusion weights.
+        moments: test moments.
     """
     found: dict[str, object] = {}
     cut = inputs.windows.test[-1]
@@ -388,7 +404,7 @@ def warm_start_facts(
         if stage.facts.get("warm"):
             found[f"{name}, tonight"] = "warm, from an earlier night's weights"
             continue
-        said = warm_starts.compared(
+        note = warm_starts.compared(
             night,
             name,
             recipe.params[name],
@@ -400,7 +416,7 @@ def warm_start_facts(
             at,
             inputs.windows.end,
         )
-        found[f"{name}, tonight"] = "from scratch" + (f"; {said}" if said else "")
+        found[f"{name}, tonight"] = "from scratch" + (f"; {note}" if note else "")
     return found
 
 

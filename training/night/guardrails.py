@@ -18,25 +18,30 @@ KEPT = ("coverage", "text_diversity", "category_diversity")
 def guardrails(
     gate: GateConfig,
     evaluation: Evaluation,
-    trial: ReleaseCheck,
-    champion_result: str | None,
+    release_check: ReleaseCheck,
+    champion: str | None,
     bundle_bytes: int,
-    rival_bytes: int | None,
+    champion_bytes: int | None,
     served: Sequence[Check],
 ) -> list[Guardrail]:
     """All guardrails that tonight's figures allow.
 
     Args:
-        rival: name of the champion's system in the evaluation; None where it has no lists.
-        bundle_bytes: size of the release; `rival_bytes` of the champion's, where it can be read.
+        gate: limits.
+        evaluation: of all systems on the test moments.
+        release_check: what asking the release found.
+        champion: name of the champion's system in the evaluation; None where it has no lists.
+        bundle_bytes: size of the release; `champion_bytes` of the champion's, where it can be read.
         served: what recomputing served rows found; empty where nothing was served.
     """
     main = evaluation.systems[evaluation.main]
     found = [
-        Guardrail("latency of a ranking call, ms", trial.latency_ms, gate.max_latency_ms, False),
+        Guardrail(
+            "latency of a ranking call, ms", release_check.latency_ms, gate.max_latency_ms, False
+        ),
         Guardrail(
             "online features equal batch",
-            max(trial.differences.values(), default=0.0),
+            max(release_check.differences.values(), default=0.0),
             LIMIT,
             False,
         ),
@@ -48,13 +53,17 @@ def guardrails(
     if served:
         broken = sum(not check.passed for check in served)
         found.append(Guardrail("served features that differ in batch", broken, 0, False))
-    if trial.overlap is not None:
+    if release_check.overlap is not None:
         found.append(
-            Guardrail("overlap of released and evaluated", trial.overlap, gate.min_overlap, True)
+            Guardrail(
+                "overlap of released and evaluated", release_check.overlap, gate.min_overlap, True
+            )
         )
-    if trial.shift is not None:
+    if release_check.shift is not None:
         found.append(
-            Guardrail("score shift of the release", trial.shift, gate.max_score_shift, False)
+            Guardrail(
+                "score shift of the release", release_check.shift, gate.max_score_shift, False
+            )
         )
     coverage = _value(main, f"coverage@{max(evaluation.ks)}")
     if coverage is not None:
@@ -65,13 +74,13 @@ def guardrails(
                 "calibration error", evaluation.calibration_error, gate.max_calibration_error, False
             )
         )
-    if rival_bytes:
-        growth = bundle_bytes / rival_bytes
+    if champion_bytes:
+        growth = bundle_bytes / champion_bytes
         found.append(
             Guardrail("bundle size, × the champion's", growth, gate.max_bundle_growth, False)
         )
-    if champion_result is not None:
-        found += _against(main, evaluation.systems[champion_result], gate.guardrail_margin)
+    if champion is not None:
+        found += _against(main, evaluation.systems[champion], gate.guardrail_margin)
     return found
 
 

@@ -1,9 +1,9 @@
 """Data health and drift of a night: the test windows against what came just before them.
 
-Events, items, users and texts may stop a promotion; features and scores only warn, because the
-ranker's windows practise what is rare on purpose (see `training.night.ranking_data`). Everything is held against
-its own past: new words are normal for new items, so their share is compared with the share that the
-items before them brought.
+Events, items, users and texts may stop a promotion; features and scores only warn, because in the
+ranker's windows cold items and new users are more frequent on purpose (cold-start masking, see
+`training.night.ranking_data`). Everything is held against its own past: new words are normal for new
+items, so their share is compared with the share that the items before them brought.
 
 Shapes: E events, N items, R rows, F features.
 """

@@ -88,8 +88,8 @@ class Inputs:
         if now not in self._keys:
             digest = hashlib.blake2b(digest_size=16)
             names, columns = _events_before(self.interactions, now)
-            said, shown = self._shown_before(now)
-            digest.update(json.dumps([self._attributes_key, names, said]).encode())
+            contexts, shown = self._shown_before(now)
+            digest.update(json.dumps([self._attributes_key, names, contexts]).encode())
             for column in (*columns, *shown):
                 digest.update(column.data)
             self._keys[now] = digest.hexdigest()
@@ -170,14 +170,3 @@ def lists_of_users(tables: Tables) -> ShownLists | None:
     if shown is None:
         return None
     return ShownLists(shown.offsets, shown.item, shown.user, shown.time, shown.propensity)
-
-
-def summary(inputs: Inputs) -> dict[str, Any]:
-    """Data facts for the report and the manifest."""
-    events = inputs.interactions
-    return {
-        **inputs.tables.summary,
-        "until": int(events.time.max()) if len(events) else None,
-        "events_used": len(events),
-        "windows": inputs.windows.facts(),
-    }

@@ -43,7 +43,16 @@ def leak_checks(
     tested: RankingData,
     lists: StageResult,
 ) -> list[Check]:
-    """Who could have seen what is tested, and features that know too much."""
+    """Who could have seen what is tested, and features that know too much.
+
+    Args:
+        night: tonight's run: config, workspace, runner, reporter.
+        inputs: tonight's tables, events and windows.
+        encoded: tonight's encoder and item vectors.
+        rows: ranking data of the ranker's windows; None where there are none.
+        tested: ranking data of the test windows.
+        lists: stage output of every system's lists.
+    """
     if not len(tested.moments):
         return []
     windows, first = inputs.windows, int(tested.moments.now.min())

@@ -40,7 +40,7 @@ from recsys.training.night.refresh_encoder import Encoded
 from recsys.training.night.test_lists import (
     FUSION,
     LIST_LENGTH,
-    TEXT_ALONE,
+    TEXT_ONLY,
     best_of,
     caps_of,
     truth_of,
@@ -66,6 +66,13 @@ def make_masked_lists(
     """Lists of the whole, without text, and of text, words and fusion alone, over masked items.
 
     Asked at the first tested cut, with what was acted on until the end of the data.
+
+    Args:
+        night: tonight's run: config, workspace, runner, reporter.
+        inputs: tonight's tables, events and windows.
+        encoded: tonight's encoder and item vectors.
+        recipe: the sources, their params and fusion weights.
+        rankers: stage output of the rankers, with their ablations.
     """
     hidden = masked_of(inputs)
     cut = inputs.windows.test[0]
@@ -79,13 +86,13 @@ def make_masked_lists(
         sources = fitted.load(encoded)
         ranking = _ranked_data(out, night, inputs, recipe, view, hidden, moments, sources)
         systems = _by_ranker(ranking, rankers, caps_of(night, inputs))
-        alone = {TEXT_ALONE: sources[TEXT], **({} if words is None else words.load(encoded))}
-        alone.pop(TEXT, None)
+        singles = {TEXT_ONLY: sources[TEXT], **({} if words is None else words.load(encoded))}
+        singles.pop(TEXT, None)
         if night.config.encoder.fine_tune:
-            alone[FROZEN] = frozen_text(night, inputs)
-        for name in (TEXT_ALONE, WORDS, FROZEN):
-            if name in alone:
-                systems[name] = _single(night, inputs, view, moments, alone[name])
+            singles[FROZEN] = frozen_text(night, inputs)
+        for name in (TEXT_ONLY, WORDS, FROZEN):
+            if name in singles:
+                systems[name] = _single(night, inputs, view, moments, singles[name])
         truth = _truth(ranking.moments, hidden)
         lists: dict[str, Any] = {f"items/{n}": items for n, (items, _) in systems.items()}
         lists |= {f"scores/{n}": scores for n, (_, scores) in systems.items()}

@@ -61,7 +61,7 @@ DECIDING = ("gate", "drift", "evaluation")
 """Config sections that decide about a release besides what it was made of."""
 
 
-def planned(night: Night, why: str | None) -> "NightResult":
+def dry_run_result(night: Night, why: str | None) -> "NightResult":
     """The result of a dry run, as far as it can be foreseen."""
     from recsys.training.night.night_result import NightResult
 
@@ -90,7 +90,23 @@ def decide_and_register(
     state: StageResult,
     registry: Registry,
 ) -> "NightResult":
-    """Report and gate, then register the bundle and promote it if the gate allows."""
+    """Report and gate, then register the bundle and promote it if the gate allows.
+
+    Args:
+        night: tonight's run: config, workspace, runner, reporter.
+        inputs: tonight's tables, events and windows.
+        encoded: tonight's encoder and item vectors.
+        recipe: the sources, their params and fusion weights.
+        rows: ranking data of the ranker's windows; None where there are none.
+        tested: ranking data of the test windows.
+        rankers: stage output of the rankers, with their ablations.
+        lists: stage output of every system's lists.
+        masked: stage output of the lists over masked cold items.
+        champion_result: the champion on the same test moments; None without one.
+        bundle: stage output of the release.
+        state: stage output of the online state's snapshot.
+        registry: of the workspace.
+    """
     from recsys.training.night.night_result import NightResult
 
     known = _registered(night, registry, bundle, state)
@@ -114,7 +130,7 @@ def decide_and_register(
     trial = try_release(night, inputs, tested, bundle.path / "bundle", state, systems[0])
     drifted = health.examine(night, inputs, tested, rows)
     drifted += health.of_scores(
-        trial.evaluated, trial.released, health.limits_of(night.config.drift)
+        checked.evaluated, checked.released, health.limits_of(night.config.drift)
     )
     for warning in health.warnings(drifted):
         night.alarm(warning)
@@ -150,12 +166,12 @@ def decide_and_register(
         "evaluated models fitted on events before": "each test cut",
         "released models fitted on events before": report_parts._day(inputs.windows.end),
         CAPS: test_lists.caps_of(night, inputs).in_words(),
-        **trial.facts(),
+        **checked.facts(),
         **warm_start_facts(night, inputs, encoded, recipe, tested.moments),
     }
     page = _report(
         night, inputs, encoded, recipe, rows, tested, rankers, lists, systems[0], evaluation,
-        checks, shift, drifted, trial.parity, decision, masked_items.masked_facts(night, inputs, masked),
+        checks, shift, drifted, checked.parity, decision, masked_items.masked_facts(night, inputs, masked),
     )  # fmt: skip
     _keep_lists(tonight, page)
     version = _register(night, registry, bundle, evaluation, decision, made_by, page)

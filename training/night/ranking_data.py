@@ -1,9 +1,9 @@
 """Ranking groups with their features, as of each cut: what the ranker learns from and is tested on.
 
-The ranker's windows practise what is rare: a share of the items is treated as though nobody had
-ever acted on them (their earlier events are taken out of fits, histories and counters), and a share
-of the users as though they were new. Without this, a night whose window holds no cold item teaches
-the trees that cold means never. The test windows are left as they are.
+Cold-start masking: in the ranker's windows a share of the items is treated as though nobody had ever
+acted on them (their earlier events are taken out of fits, histories and counters), and a share of
+the users as though they were new. Without it, a night whose window holds no cold item teaches the
+trees that cold means never. The test windows are left as they are.
 
 Where impressions are recorded, lists that were shown in the ranker's windows are groups too, beside
 those of recall: only they hold what was offered and left, and moments at all hours.
@@ -48,8 +48,8 @@ from recsys.training.night.refresh_encoder import Encoded
 from recsys.training.ranker import Groups
 from recsys.training.windows import Moments, moments_at
 
-PRACTISED_AT_MOST = 0.15
-"""Largest share of items, or of moments, that is practised as new (assumed)."""
+MASKED_AT_MOST = 0.15
+"""Largest share of items, or of moments, that is masked as new (assumed)."""
 NO_LABEL = -(2**62)
 """End of a label window (µs) in which nothing lies."""
 FEW_EVENTS = 3
@@ -66,7 +66,7 @@ CHUNK = 4096
 
 @dataclass(frozen=True)
 class ColdStartMasking:
-    """What the ranker's windows pretend not to know."""
+    """What is hidden from the ranker's windows, so that cold items and new users occur in them."""
 
     key: str
     cold: npt.NDArray[np.bool_]
@@ -107,8 +107,8 @@ def cold_start_masking(inputs: Inputs, floor: float, seed: int) -> ColdStartMask
     known = inputs.interactions.before(inputs.windows.test[0])
     events = np.bincount(known.item, minlength=inputs.n_items)
     of_user = np.bincount(known.user)
-    items = float(np.clip((events == 0).mean(), floor, PRACTISED_AT_MOST)) if len(events) else 0.0
-    users = float(np.clip((of_user <= FEW_EVENTS).mean(), floor, PRACTISED_AT_MOST))
+    items = float(np.clip((events == 0).mean(), floor, MASKED_AT_MOST)) if len(events) else 0.0
+    users = float(np.clip((of_user <= FEW_EVENTS).mean(), floor, MASKED_AT_MOST))
     cold = chance(inputs.item_hashes, "masked items", seed) < items
     return ColdStartMasking(hash_json([np.flatnonzero(cold).tolist(), users]), cold, users)
 
@@ -120,6 +120,13 @@ def build_ranking_data(
 
     Where only the test has a window, the ranker's role has no moment: its groups are empty, but
     with the same signals and features.
+
+    Args:
+        night: tonight's run: config, workspace, runner, reporter.
+        inputs: tonight's tables, events and windows.
+        encoded: tonight's encoder and item vectors.
+        recipe: the sources, their params and fusion weights.
+        role: `ranker` or `test`.
     """
     if role == "ranker" and (earlier := inputs.earlier) is not None:
         inputs, encoded = earlier, encoded.over(night, earlier)
@@ -183,7 +190,7 @@ def build_ranking_data(
             "kinds": inputs.interactions.kinds,
             "resolution": _resolution(inputs),
             "labels": {str(cut): until for cut, until in labels_until.items()},
-            "practised": key,
+            "masked": key,
             "fits": {str(c): f.key for c, f in fits.items()},
             "encoder": encoded.vectors_stage.key,
             "recipe": recipe.identity(),
@@ -214,7 +221,7 @@ class _Part(NamedTuple):
     table: CandidateTable
     lengths: npt.NDArray[np.int64]
     """int64[M]: history length a moment is limited to; -1 for the whole."""
-    said: list[dict[str, Any]] | None = None
+    contexts: list[dict[str, Any]] | None = None
     """[M] the request's context of each, where the candidates are lists that were shown."""
 
 
@@ -298,8 +305,8 @@ def _collect_shown(
     )
     shown = inputs.tables.impressions
     assert shown is not None
-    said = [request_context(text) for text in shown.context[lists.lists]]
-    return _Part(lists.moments, table, lengths, said)
+    contexts = [request_context(text) for text in shown.context[lists.lists]]
+    return _Part(lists.moments, table, lengths, contexts)
 
 
 def collect_cut(
@@ -311,6 +318,17 @@ def collect_cut(
     sources: Mapping[str, RecallSource],
     lengths: npt.NDArray[np.int64] | None = None,
 ) -> _Part:
+    """Candidates of some moments of a cut, by recall.
+
+    Args:
+        night: tonight's run: config, workspace, runner, reporter.
+        inputs: tonight's tables, events and windows.
+        recipe: the sources, their params and fusion weights.
+        view: events that histories are read from.
+        moments: M moments.
+        sources: fitted as of the cut.
+        lengths: int64[M], how many of the last events each moment sees; -1, or None, for all.
+    """
     if lengths is None:
         lengths = np.full(len(moments), -1, np.int64)
     table = collect(
@@ -327,11 +345,20 @@ def collect_cut(
 def write_ranking_data(
     out: Path, night: Night, inputs: Inputs, known: BatchInputs, parts: list[_Part]
 ) -> dict[str, Any]:
+    """Read the features of all parts' candidates and write everything; returns the stage's facts.
+
+    Args:
+        out: folder to fill.
+        night: tonight's run: config, workspace, runner, reporter.
+        inputs: tonight's tables, events and windows.
+        known: tables that features are read from.
+        parts: moments with their candidates.
+    """
     moments = Moments.join([p.moments for p in parts])
     table = CandidateTable.join([p.table for p in parts])
     lengths = np.concatenate([p.lengths for p in parts])
-    shown = np.concatenate([np.full(len(p.moments), p.said is not None) for p in parts])
-    said = [said for p in parts for said in (p.said or [{}] * len(p.moments))]
+    shown = np.concatenate([np.full(len(p.moments), p.contexts is not None) for p in parts])
+    contexts = [one for p in parts for one in (p.contexts or [{}] * len(p.moments))]
     feature_set = FeatureSet.default(
         inputs.tables.catalogue,
         inputs.interactions.kinds,
@@ -341,7 +368,7 @@ def write_ranking_data(
         users=user_table(inputs.tables),
         impressions=inputs.tables.impressions is not None,
     )
-    # A practised new user has no counters either.
+    # A user masked as new has no counters either.
     user = np.where(lengths >= 0, -1, moments.user).astype(np.int32)
     rows = Rows(
         offsets=table.offsets,
@@ -351,7 +378,7 @@ def write_ranking_data(
         items=table.items,
         signals=table.signals,
         history_of=history_reader(known.interactions.histories(), moments, lengths),
-        context=_columns(said),
+        context=_columns(contexts),
     )
     x = feature_set.batch(rows, known)
     np.save(out / "x.npy", x)
@@ -381,13 +408,13 @@ def write_ranking_data(
     }
 
 
-def _columns(said: list[dict[str, Any]]) -> dict[str, npt.NDArray[np.object_]]:
+def _columns(contexts: list[dict[str, Any]]) -> dict[str, npt.NDArray[np.object_]]:
     """By name object[M], None where a moment's request did not say it."""
-    names = sorted({name for one in said for name in one})
+    names = sorted({name for one in contexts for name in one})
     found: dict[str, npt.NDArray[np.object_]] = {}
     for name in names:
-        found[name] = np.empty(len(said), object)
-        found[name][:] = [one.get(name) for one in said]
+        found[name] = np.empty(len(contexts), object)
+        found[name][:] = [one.get(name) for one in contexts]
     return found
 
 

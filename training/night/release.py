@@ -95,7 +95,18 @@ def bundle(
     released: Fitted,
     state: StageResult,
 ) -> StageResult:
-    """Everything one release needs, in one folder."""
+    """Everything one release needs, in one folder.
+
+    Args:
+        night: tonight's run: config, workspace, runner, reporter.
+        inputs: tonight's tables, events and windows.
+        encoded: tonight's encoder and item vectors.
+        recipe: the sources, their params and fusion weights.
+        ranking: ranking data of the ranker's windows.
+        rankers: stage output of the rankers, with their ablations.
+        released: sources fitted on everything known.
+        state: stage output of the online state's snapshot.
+    """
 
     def action(out: Path) -> dict[str, Any]:
         sources: Mapping[str, RecallSource] = {

@@ -121,7 +121,16 @@ def try_release(
     night: Night, inputs: Inputs, tested: RankingData, bundle: Path, state: StageResult,
     evaluated: RankedLists,
 ) -> ReleaseCheck:  # fmt: skip
-    """Ask the release at a sample of the test moments."""
+    """Ask the release at a sample of the test moments.
+
+    Args:
+        night: tonight's run: config, workspace, runner, reporter.
+        inputs: tonight's tables, events and windows.
+        tested: ranking data of the test windows.
+        bundle: the release's folder.
+        state: stage output of the online state's snapshot.
+        evaluated: the evaluated models' lists at the test moments.
+    """
     loaded = LoadedRelease.open(bundle, state.path / "state", version="")
     chosen = least(inputs.chances(tested.moments, "release check"), MOMENTS)
     times: list[float] = []

@@ -43,7 +43,7 @@ EXAMPLE_ITEMS = 8
 EXAMPLE_HISTORY = 8
 
 CAVEATS = (
-    "Offline lists are judged by what users did without them: an item they would have liked but "
+    "Offline lists are evaluated on what users did without them: an item they would have liked but "
     "never met counts as wrong.",
     "The released models are fitted on more recent data than the evaluated ones; the overlap of "
     "their lists is given above.",
@@ -56,7 +56,16 @@ CAVEATS = (
 def examples(
     inputs: Inputs, tested: RankingData, lists: RankedLists, ranker: Ranker, count: int
 ) -> list[Example]:
-    """Real lists of users with a history, some with hits and some without."""
+    """Real lists of users with a history, some with hits and some without.
+
+    Args:
+        inputs: tonight's tables, events and windows.
+        tested: ranking data of the test windows.
+        lists: the release recipe's lists at the test moments.
+        ranker: that made them, for reasons.
+        count: of examples.
+        seed: of their choice.
+    """
     moments, catalogue = tested.moments, inputs.tables.catalogue
     read = history_reader(inputs.interactions.histories(), moments)
     order = np.argsort(inputs.chances(moments, "examples"), kind="stable")
@@ -165,7 +174,26 @@ def context(
     decision: Decision,
     masked: MaskedItems | None,
 ) -> ReportContext:
-    """Everything the page shows that is not computed from the lists."""
+    """Everything the page shows that is not computed from the lists.
+
+    Args:
+        night: tonight's run: config, workspace, runner, reporter.
+        inputs: tonight's tables, events and windows.
+        encoded: tonight's encoder and item vectors.
+        recipe: the sources, their params and fusion weights.
+        rows: ranking data of the ranker's windows; None where there are none.
+        tested: ranking data of the test windows.
+        rankers: stage output of the rankers, with their ablations.
+        made: stage output of every system's lists.
+        lists: the main system's lists.
+        evaluation: of all systems on the test moments.
+        checks: leak checks.
+        release: facts on what is released, in words.
+        drifted: data health and drift.
+        parity: whether batch and online features agree.
+        decision: of the gate.
+        masked: quality on masked cold items; None where it was not measured.
+    """
     ranker = Ranker.load(rankers.path / "full")
     validation = rankers.facts["ranker"].get("validation_ndcg@10", {})
     best = max(validation.values(), default=None)

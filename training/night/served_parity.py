@@ -362,7 +362,7 @@ class _World:
         state = OnlineState.build(
             nobody, self.catalogue, bucket_us=bucket, windows_us=(), log_position=start
         )
-        self._runtime = LoadedRelease(bundle, state, version="")
+        self._loaded = LoadedRelease(bundle, state, version="")
 
     def row(self, sample: Sample) -> _Row | None:
         """A list with the signals of recall as of what it knew; None if no item was known."""
@@ -384,7 +384,7 @@ class _World:
             exclude=facts["exclude"],
             filters=facts["filters"],
         )
-        signals = self._runtime.signals(ask, history, np.ascontiguousarray(found[kept]))
+        signals = self._loaded.signals(ask, history, np.ascontiguousarray(found[kept]))
         again = replace(
             served,
             position=bound,
@@ -396,11 +396,11 @@ class _World:
     def _fold_items(self, known: int) -> None:
         """Bring the catalogue to a log position, one record at a time, as a service does."""
         while self._folded < len(self._items) and self._items[self._folded].position <= known:
-            self._runtime.apply([self._items[self._folded]])
+            self._loaded.apply([self._items[self._folded]])
             self._folded += 1
-            while self._runtime.encode_new():
+            while self._loaded.encode_new():
                 pass
-        if self._runtime.lacks_encoder:
+        if self._loaded.lacks_encoder:
             raise RecsysError("the release's encoder cannot be opened", found="new items to encode")
 
     def inputs(self) -> BatchInputs:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from recsys.evaluation import baselines
 from recsys.evaluation.evaluation import Evaluation, PastItems, evaluate_lists
 from recsys.evaluation.lists import RankedLists, Truth
-from recsys.evaluation.popularity import PopularityAt
+from recsys.evaluation.popularity_at import PopularityAt
 from recsys.evaluation.saved_lists import MAIN
 from recsys.evaluation.segments import (
     SegmentLabels,
@@ -38,7 +38,7 @@ from recsys.training.night.refresh_encoder import Encoded
 from recsys.training.windows import Moments
 
 FUSION = "fusion of sources"
-TEXT_ALONE = "text alone"
+TEXT_ONLY = "text alone"
 LIST_LENGTH = 100
 
 Lists = tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]
@@ -58,7 +58,17 @@ def make_lists(
     ranking: RankingData | None,
     rankers: StageResult,
 ) -> StageResult:
-    """Every system's top lists, kept as arrays so that the page can be made again at no cost."""
+    """Every system's top lists, kept as arrays so that the page can be made again at no cost.
+
+    Args:
+        night: tonight's run: config, workspace, runner, reporter.
+        inputs: tonight's tables, events and windows.
+        encoded: tonight's encoder and item vectors.
+        recipe: the sources, their params and fusion weights.
+        groups: stage output of the test groups.
+        ranking: what it holds; None in a dry run.
+        rankers: stage output of the rankers, with their ablations.
+    """
 
     def action(out: Path) -> dict[str, Any]:
         assert ranking is not None
@@ -70,9 +80,9 @@ def make_lists(
         return {
             "systems": list(systems),
             "variants": fit_ranker.bases(rankers.facts["ablations"], MAIN),
-            "absent": single_source.absent,
-            "failed": single_source.failed,
-            "last_seen": single_source.last_seen,
+            "absent": singles.absent,
+            "failed": singles.failed,
+            "last_seen": singles.last_seen,
         }
 
     return night.runner.run(
@@ -122,7 +132,7 @@ def _ranked(ranking: RankingData, rankers: StageResult, caps: ListCaps) -> dict[
 
 
 @dataclass(frozen=True)
-class _Alone:
+class _SingleSources:
     """Lists of single sources and baselines, with those that could not be had."""
 
     lists: dict[str, Lists]
@@ -134,8 +144,8 @@ class _Alone:
 
 def _single_source(
     night: Night, inputs: Inputs, encoded: Encoded, recipe: Recipe, ranking: RankingData
-) -> _Alone:
-    """Lists of each source alone and of the humble baselines, as of each cut."""
+) -> _SingleSources:
+    """Lists of each source alone and of the simple baselines, as of each cut."""
     parts: dict[str, list[Lists]] = {}
     absent: dict[str, str] = dict(_absent(inputs))
     failed: dict[str, str] = {}
@@ -160,13 +170,13 @@ def _single_source(
                 source, moments, read, unavailable, k=depth, workers=night.workers
             )
             listed = caps.cut(fill_up(items, simple[0].items), scores, LIST_LENGTH)
-            parts.setdefault(TEXT_ALONE if name == TEXT else name, []).append(listed)
+            parts.setdefault(TEXT_ONLY if name == TEXT else name, []).append(listed)
         for made in simple:
             listed = caps.cut(made.items, made.scores, LIST_LENGTH)
             parts.setdefault(made.name, []).append(listed)
     # One that failed at some cut only would be judged on other moments than the rest.
     whole = {name: lists for name, lists in parts.items() if name not in {*failed, *absent}}
-    return _Alone(
+    return _SingleSources(
         {
             name: (np.concatenate([i for i, _ in lists]), np.concatenate([s for _, s in lists]))
             for name, lists in whole.items()
@@ -178,7 +188,7 @@ def _single_source(
 
 
 def _absent(inputs: Inputs) -> dict[str, str]:
-    """Humble baselines that mean nothing on this data."""
+    """Simple baselines that mean nothing on this data, with the reason."""
     if inputs.windows.scheme != "ordinal":
         return {}
     why = "timestamps carry order only, so nothing is recent"
@@ -280,7 +290,17 @@ def measure_lists(
     moments: Moments,
     variants: Mapping[str, str],
 ) -> Evaluation:
-    """All metrics of all systems with their intervals."""
+    """All metrics of all systems with their intervals.
+
+    Args:
+        night: tonight's run: config, workspace, runner, reporter.
+        inputs: tonight's tables, events and windows.
+        encoded: tonight's encoder and item vectors.
+        systems: lists of every system, one per moment; the main one first.
+        moments: M test moments.
+        variants: systems that are the main one without something → the system they are held
+            against.
+    """
     config = night.config.evaluation
     truth = truth_of(moments)
     catalogue = inputs.tables.catalogue

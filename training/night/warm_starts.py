@@ -1,7 +1,7 @@
 """Where tonight's fits start from: the same source as an earlier night fitted it.
 
 A fit at a cut may only start from one whose events lay before that cut too, with the same params and
-the same items practised as unknown; the choice is written down when it is made, so an interrupted
+the same items masked; the choice is written down when it is made, so an interrupted
 or repeated night makes the same. From time to time (`sources.full_refit`) all start from scratch,
 and that night measures what starting warm would have cost or gained.
 """
@@ -72,6 +72,15 @@ def start_of(
     """The earlier night's fit that a fit as of `cut` starts from; None to start from scratch.
 
     One of the same content is not fitted again: it has the start that it had.
+
+    Args:
+        night: tonight's run: config, workspace, runner, reporter.
+        name: of the source.
+        params: of the source.
+        masked: identifies the items whose events are left out.
+        cut: end of what may be known, µs UTC.
+        end: end of tonight's data, µs UTC.
+        content: hash of what the fit is made from, its start apart.
     """
     if name not in WARM or night.config.sources.full_refit == "always":
         return None
@@ -127,7 +136,19 @@ def remember(
     key: str,
     content: str = "",
 ) -> None:
-    """Let later nights start from a fit of tonight."""
+    """Let later nights start from a fit of tonight.
+
+    Args:
+        night: tonight's run: config, workspace, runner, reporter.
+        name: of the source.
+        params: of the source.
+        masked: identifies the items whose events are left out.
+        cut: end of what was known, µs UTC.
+        end: end of tonight's data, µs UTC.
+        started: the fit it started from; None for one from scratch.
+        key: of its stage output.
+        content: hash of what it was made from, its start apart.
+    """
     if name not in WARM or night.runner.dry_run:
         return
     earlier = _read(night)
@@ -186,8 +207,16 @@ def compared(
     None unless this is a night that starts from scratch although it need not.
 
     Args:
-        cold: tonight's fit of events before `cut`; `events` are those.
+        night: tonight's run: config, workspace, runner, reporter.
+        name: of the source.
+        params: of the source.
+        cold: tonight's fit from scratch.
+        cold_seconds: time it took.
+        events: what it was fitted on: all before `cut`.
+        inputs: catalogue, texts and vectors.
         moments: the test moments at `cut`.
+        cut: end of what was known, µs UTC.
+        end: end of tonight's data, µs UTC.
     """
     start = _nearest(night, name, params, "", cut, end)
     earlier = opened(night, start)

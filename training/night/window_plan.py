@@ -27,7 +27,7 @@ from recsys.training.night.inputs import Inputs
 from recsys.training.night.night_context import Night
 from recsys.training.windows import Windows, plan_windows
 
-STAGE = "planned"
+STAGE = "window-plan"
 GROWTH, DAYS = 0.1, 7.0
 """Share of further events, against those since the first cut, and days of data, up to which the cuts
 of an earlier night are kept (assumed: a tenth moves no cut by more than its own window, and a week is

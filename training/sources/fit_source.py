@@ -45,15 +45,22 @@ def applicable_sources(
 ) -> list[Applicable]:
     """Each source with the reason why it is tried or not, cheapest first.
 
-    `use` are the configured names (None: all that fit). `popular` is always kept: it is what
-    people without a history get.
+    `popular` is always kept: it is what people without a history get.
+
+    Args:
+        interactions: events to fit on.
+        inputs: catalogue, texts and vectors.
+        use: configured names; None for all that fit.
+        memory_bytes: that a fit may take.
+        budget_seconds: that one fit may take.
     """
     return [
-        _matched(name, interactions, inputs, use, memory_bytes, budget_seconds) for name in FITTABLE
+        _applicable(name, interactions, inputs, use, memory_bytes, budget_seconds)
+        for name in FITTABLE
     ]
 
 
-def _matched(
+def _applicable(
     name: str,
     interactions: Interactions,
     inputs: SourceInputs,
@@ -138,8 +145,14 @@ def fit_sources(
 ) -> dict[str, RecallSource]:
     """Fit the planned sources (name → params) on all given interactions, cheapest first.
 
-    `previous` are sources of an earlier cut: those that can continue from their earlier weights
-    do, the others start afresh.
+    Args:
+        interactions: events to fit on, all before the cut.
+        inputs: catalogue, texts and vectors.
+        plan: source → its params.
+        seed: of the draws.
+        workers: threads.
+        previous: sources of an earlier cut: those that can continue from their earlier weights do,
+            the others start afresh.
 
     Raises:
         UsageError: a name or a param that does not exist.
@@ -165,7 +178,17 @@ def fit_one(
     workers: int,
     previous: RecallSource | None = None,
 ) -> RecallSource:
-    """Fit one source by name."""
+    """Fit one source by name.
+
+    Args:
+        name: of the source.
+        interactions: events to fit on, all before the cut.
+        inputs: catalogue, texts and text vectors.
+        params: by name, of `PARAMS`; those absent have their defaults.
+        seed: of the draws; the same seed gives the same source.
+        workers: threads.
+        previous: the fit of an earlier cut to go on from, where the source can.
+    """
     if name == SequenceSource.name:
         from recsys.training.sources.sequence import fit_sequence
 

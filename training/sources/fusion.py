@@ -1,7 +1,7 @@
 """Weights of the fusion of ranks, chosen on lists that are already there.
 
 The lists of all sources for all labels are laid out once as rows (label, item) with a column of
-reciprocal ranks per source; a set of weights is then judged by one product and one comparison.
+reciprocal ranks per source; a set of weights is then evaluated by one product and one comparison.
 Shapes: L labels, S sources, R rows.
 """
 
@@ -44,7 +44,7 @@ class Quality:
         )
 
 
-def matched(ranks: Doubles, owner: npt.NDArray[np.int64], sizes: Doubles, limit: int) -> Quality:
+def quality_of(ranks: Doubles, owner: npt.NDArray[np.int64], sizes: Doubles, limit: int) -> Quality:
     """Quality from the 1-based ranks of the relevant items found (inf: not found).
 
     `owner` is the label of each; `sizes` float64[L] how many relevant items a label has.
@@ -99,7 +99,7 @@ class Lists:
 
     def quality(self, weights: Mapping[str, float]) -> Quality:
         """Quality of the fusion with the given weights (0 where absent)."""
-        return matched(self.ranks(weights), self._owner, self.sizes, self.limit)
+        return quality_of(self.ranks(weights), self._owner, self.sizes, self.limit)
 
     def ranks(self, weights: Mapping[str, float]) -> Doubles:
         """1-based fused rank of every relevant item, inf where no weighted source lists it."""

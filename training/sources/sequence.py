@@ -34,7 +34,7 @@ from recsys.retrieval.fitted_source import (
     weight_scale,
 )
 from recsys.retrieval.sequence.source import SequenceSource
-from recsys.training.deterministic import repeatable
+from recsys.training.deterministic import deterministic
 
 log = logging.getLogger(__name__)
 
@@ -70,14 +70,23 @@ def fit_sequence(
     workers: int,
     previous: SequenceSource | None = None,
 ) -> SequenceSource:
-    """Train on all given events; continue from `previous` where the shapes allow it."""
+    """Train on all given events; continue from `previous` where the shapes allow it.
+
+    Args:
+        interactions: events to fit on, all before the cut.
+        inputs: catalogue, texts and text vectors.
+        params: by name, of `PARAMS`; those absent have their defaults.
+        seed: of the draws; the same seed gives the same source.
+        workers: threads.
+        previous: the fit of an earlier cut; from scratch when None.
+    """
     import torch
 
     chosen = resolve_params(SequenceSource.name, SequenceSource.PARAMS, params)
     threads = torch.get_num_threads()
     torch.set_num_threads(idle_threads(workers))
     try:
-        with torch.random.fork_rng(devices=[]), repeatable():
+        with torch.random.fork_rng(devices=[]), deterministic():
             torch.manual_seed(seed)
             return _fit(interactions, inputs, chosen, seed, previous)
     finally:
@@ -207,7 +216,16 @@ def train(
     params: Mapping[str, float],
     draw: np.random.Generator,
 ) -> None:
-    """AdamW with a warm-up and a cosine decay over the given number of epochs."""
+    """AdamW with a warm-up and a cosine decay over the given number of epochs.
+
+    Args:
+        model: the transformer, trained in place.
+        sequences: users' events in order.
+        negatives: draws items that were not acted on.
+        epochs: passes over the sequences, also a fraction.
+        params: of the source.
+        draw: random generator of the batches.
+    """
     import torch
 
     if not len(sequences.start):

@@ -56,7 +56,7 @@ class SequenceModel(nn.Module):  # type: ignore[misc]
     Args:
         counts: int32[N] positive events per item.
         vectors: float32[N, t] text vectors, or None.
-        params: as of `SequenceSource.DIALS`.
+        params: as of `SequenceSource.PARAMS`.
         most_ids: items with an id embedding at most.
     """
 

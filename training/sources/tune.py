@@ -1,6 +1,6 @@
 """Self-tuning: params of the sources, weights of their fusion, and who earns a place.
 
-Everything is judged on labels that lie after the events the sources are fitted on. The defaults
+Everything is evaluated on labels that lie after the events the sources are fitted on. The defaults
 are good starting points, measured on several data sets, so a param moves only when the paired
 difference says so. Cheap sources go first; a budget bounds it all.
 """
@@ -25,13 +25,13 @@ from recsys.training.sources.fusion import (
     Quality,
     better,
     choose_weights,
-    matched,
+    quality_of,
 )
 
 log = logging.getLogger(__name__)
 
 READ_WHEN_SERVING: Final = frozenset({"decay"})
-"""Dials that a fitted source reads for each request: trying them costs no fit."""
+"""Params that a fitted source reads for each request: trying them costs no fit."""
 ALWAYS_KEPT: Final = frozenset({"popular", "text"})
 """People without a history need the first, items without events the second."""
 CHEAP_SECONDS: Final = 15.0
@@ -130,14 +130,18 @@ def tune_sources(
     Args:
         fit_interactions: events before all labels.
         labels: moments after them; those without a relevant item are ignored.
+        inputs: catalogue, texts and vectors.
         names: sources to try.
         budget_seconds: time for trying params; each source is fitted at least once, whatever the
-            budget, because its lists are needed to fuse and to judge it.
-        fixed: sources that are there already, such as the encoder's `text`; fused and judged,
+            budget, because its lists are needed to fuse and to evaluate it.
+        seed: of the fits.
+        workers: threads.
+        fixed: sources that are there already, such as the encoder's `text`; fused and evaluated,
             never fitted.
         params: the caller's own; they are not tuned.
         remembered: params of an earlier night, tried first in place of the defaults.
-        depth, limit: as served.
+        depth: items that each source proposes, as served.
+        limit: items kept after fusion, as served.
     """
     clock = TuningClock(budget_seconds)
     bench = Bench(fit_interactions, inputs, usable(labels), seed, workers, depth)
@@ -168,7 +172,16 @@ def _known(name: str, remembered: Mapping[str, float]) -> dict[str, float]:
 
 
 class Bench:
-    """Fits, lists and their quality on the labels."""
+    """Fits, lists and their quality on the labels.
+
+    Args:
+        interactions: events before all labels.
+        inputs: catalogue, texts and vectors.
+        labels: moments with a relevant item.
+        seed: of the fits.
+        workers: threads.
+        depth: items that each source proposes.
+    """
 
     def __init__(
         self,
@@ -222,7 +235,7 @@ class Bench:
 
     def quality_of(self, ranks: Doubles) -> Quality:
         """Quality from ranks in the order of the labels' relevant items."""
-        return matched(ranks, self.owner, self.sizes, HIT_DEPTH)
+        return quality_of(ranks, self.owner, self.sizes, HIT_DEPTH)
 
     def keep(self, name: str) -> None:
         """Let the lists measured last be the source's."""
@@ -281,13 +294,13 @@ def _fuse(bench: Bench, outcomes: list[Outcome], limit: int) -> TunedPlan:
     start = {o.name: max(o.ndcg, 1e-6) ** START_POWER for o in outcomes}
     if not bench.labels:
         for outcome in outcomes:
-            outcome.reason = "kept: there is no label to judge it by"
+            outcome.reason = "kept: there is no label to evaluate it on"
         params = {o.name: o.params for o in outcomes if o.name in FITTABLE}
         return TunedPlan(params, dict.fromkeys(start, 1.0), outcomes)
     weights = choose_weights(lists, start)
     whole = lists.quality(weights)
     for outcome in outcomes:
-        _judge(outcome, lists, weights, whole)
+        _decide(outcome, lists, weights, whole)
     kept = {o.name: weights[o.name] for o in outcomes if o.kept}
     return TunedPlan(
         {o.name: o.params for o in outcomes if o.kept and o.name in FITTABLE},
@@ -298,7 +311,7 @@ def _fuse(bench: Bench, outcomes: list[Outcome], limit: int) -> TunedPlan:
     )
 
 
-def _judge(outcome: Outcome, lists: Lists, weights: Mapping[str, float], whole: Quality) -> None:
+def _decide(outcome: Outcome, lists: Lists, weights: Mapping[str, float], whole: Quality) -> None:
     """Keep a source that the fusion needs, or that is cheap enough to be a signal."""
     without = lists.quality({n: w for n, w in weights.items() if n != outcome.name})
     ndcg, recall = (a - b for a, b in zip(whole.means(), without.means(), strict=True))

@@ -52,6 +52,10 @@ class Als(FittableSource):
     Args:
         white: float32[N, f], Y L with L Lᵀ = (YᵀY + λI)⁻¹.
         known: uint8[N], items with an event in the fit.
+        params: as fitted; `decay` and `alpha` are read here.
+        scale: event weight that counts as 1.
+        fit_until: time of the fit's last event (µs).
+        lists: inverted lists over `white`; a full scan without.
     """
 
     name: ClassVar[str] = "als"  # type: ignore[misc]
@@ -89,7 +93,16 @@ class Als(FittableSource):
         workers: int,
         previous: "Als | None" = None,
     ) -> Self:
-        """Fit item factors, from scratch or from an earlier fit's, and whiten them."""
+        """Fit item factors, from scratch or from an earlier fit's, and whiten them.
+
+        Args:
+            interactions: events to fit on, all before the cut.
+            inputs: catalogue, texts and text vectors.
+            params: by name, of `PARAMS`; those absent have their defaults.
+            seed: of the draws; the same seed gives the same source.
+            workers: threads.
+            previous: the fit of an earlier cut to go on from; from scratch when None.
+        """
         chosen = resolve_params(cls.name, cls.PARAMS, params)
         scale = weight_scale(interactions)
         earlier = None if previous is None else previous.white
@@ -164,6 +177,14 @@ def fit_factors(
     With `white` (whitened factors of an earlier fit, a prefix of the items) a third of the
     iterations start from there. Whitening changed the basis, not the space the factors span, and
     the first half step, which solves the users, only needs the space.
+
+    Args:
+        interactions: events to fit on.
+        params: `factors`, `iterations`, `regularization`, `alpha`.
+        scale: event weight that counts as 1.
+        seed: of the first factors.
+        workers: threads of `implicit`.
+        white: float32[M, f], whitened factors of an earlier fit, M ≤ N; None to start afresh.
     """
     from implicit.cpu.als import AlternatingLeastSquares
     from scipy.sparse import csr_matrix

@@ -54,7 +54,15 @@ class Ease(NeighbourSource):
         seed: int,
         workers: int,
     ) -> Self:
-        """Invert the regularised Gram matrix of the most supported items."""
+        """Invert the regularised Gram matrix of the most supported items.
+
+        Args:
+            interactions: events to fit on, all before the cut.
+            inputs: catalogue, texts and text vectors.
+            params: by name, of `PARAMS`; those absent have their defaults.
+            seed: of the draws; the same seed gives the same source.
+            workers: threads.
+        """
         chosen = resolve_params(cls.name, cls.PARAMS, params)
         limit = min(int(chosen["items"]), affordable_items())
         chosen_items = most_supported(support(interactions), limit)

@@ -58,7 +58,15 @@ class ItemItem(NeighbourSource):
         seed: int,
         workers: int,
     ) -> Self:
-        """Count pairs both ways over each user's latest events."""
+        """Count pairs both ways over each user's latest events.
+
+        Args:
+            interactions: events to fit on, all before the cut.
+            inputs: catalogue, texts and text vectors.
+            params: by name, of `PARAMS`; those absent have their defaults.
+            seed: of the draws; the same seed gives the same source.
+            workers: threads.
+        """
         chosen = resolve_params(cls.name, cls.PARAMS, params)
         rows = count_pairs(
             interactions, MAX_REACH, MAX_REACH, 1.0,
@@ -96,7 +104,15 @@ class Transitions(NeighbourSource):
         seed: int,
         workers: int,
     ) -> Self:
-        """Count pairs ahead within the window."""
+        """Count pairs ahead within the window.
+
+        Args:
+            interactions: events to fit on, all before the cut.
+            inputs: catalogue, texts and text vectors.
+            params: by name, of `PARAMS`; those absent have their defaults.
+            seed: of the draws; the same seed gives the same source.
+            workers: threads.
+        """
         chosen = resolve_params(cls.name, cls.PARAMS, params)
         rows = count_pairs(
             interactions, 0, int(chosen["window"]), chosen["gap_decay"],
@@ -125,6 +141,16 @@ def count_pairs(
 
     Weights enter as their square root over the mean weight, so that a pair of average events
     counts 1.
+
+    Args:
+        interactions: events to count in.
+        before: places earlier in a history that pair with an event.
+        after: places later that do.
+        gap_decay: factor for each further place between the two.
+        left: exponent of the row item's support.
+        right: exponent of the column item's support.
+        shrink: added to both supports.
+        workers: threads.
     """
     events = positive(interactions)
     n_items = interactions.n_items

@@ -145,7 +145,15 @@ def product_rows(
     keep: int,
     workers: int,
 ) -> tuple[Longs, Ints, Floats]:
-    """Top `keep` of each row of left @ right · diag(column_scale), as CSR (diagonal left out)."""
+    """Top `keep` of each row of left @ right · diag(column_scale), as CSR (diagonal left out).
+
+    Args:
+        left: CSR matrix (offsets, columns, values).
+        right: CSR matrix, its rows are the columns of `left`.
+        column_scale: float32[N], factor of each column.
+        keep: entries of a row that are kept.
+        workers: threads.
+    """
     n_items = len(column_scale)
     rows = NeighbourRows(n_items, keep)
 

@@ -59,7 +59,15 @@ class Popular(FittableSource):
         seed: int,
         workers: int,
     ) -> Self:
-        """Count decayed positive events."""
+        """Count decayed positive events.
+
+        Args:
+            interactions: events to fit on, all before the cut.
+            inputs: catalogue, texts and text vectors.
+            params: by name, of `PARAMS`; those absent have their defaults.
+            seed: of the draws; the same seed gives the same source.
+            workers: threads.
+        """
         chosen = resolve_params(cls.name, cls.PARAMS, params)
         until = last_time(interactions)
         counts = decayed_counts(interactions, until, chosen["half_life"])
@@ -114,7 +122,15 @@ class Recent(Popular):
         seed: int,
         workers: int,
     ) -> Self:
-        """Count decayed positive events, and decayed creations where the catalogue dates them."""
+        """Count decayed positive events, and decayed creations where the catalogue dates them.
+
+        Args:
+            interactions: events to fit on, all before the cut.
+            inputs: catalogue, texts and text vectors.
+            params: by name, of `PARAMS`; those absent have their defaults.
+            seed: of the draws; the same seed gives the same source.
+            workers: threads.
+        """
         chosen = resolve_params(cls.name, cls.PARAMS, params)
         until = last_time(interactions)
         half_life = max(chosen["half_life"], 1e-3)

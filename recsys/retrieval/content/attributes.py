@@ -63,7 +63,15 @@ class Attributes(NeighbourSource):
         seed: int,
         workers: int,
     ) -> Self:
-        """Extract attributes, learn how much each counts, and list each item's companions."""
+        """Extract attributes, learn how much each counts, and list each item's companions.
+
+        Args:
+            interactions: events to fit on, all before the cut.
+            inputs: catalogue, texts and text vectors.
+            params: by name, of `PARAMS`; those absent have their defaults.
+            seed: of the draws; the same seed gives the same source.
+            workers: threads.
+        """
         chosen = resolve_params(cls.name, cls.PARAMS, params)
         n_items = interactions.n_items
         most = max(MOST_LEAST, int(MOST_SHARE * n_items))

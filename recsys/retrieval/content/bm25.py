@@ -59,7 +59,15 @@ class Bm25(NeighbourSource):
         seed: int,
         workers: int,
     ) -> Self:
-        """Match every item's text with every other's; `popularity` is an exponent on support."""
+        """Match every item's text with every other's; `popularity` is an exponent on support.
+
+        Args:
+            interactions: events to fit on, all before the cut.
+            inputs: catalogue, texts and text vectors.
+            params: by name, of `PARAMS`; those absent have their defaults.
+            seed: of the draws; the same seed gives the same source.
+            workers: threads.
+        """
         chosen = resolve_params(cls.name, cls.PARAMS, params)
         n_items = interactions.n_items
         documents, queries = weighted_terms(inputs.texts[:n_items], chosen["k1"], chosen["b"])

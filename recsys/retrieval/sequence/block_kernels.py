@@ -91,7 +91,21 @@ def block(
     narrow: Floats,
     narrow_bias: Floats,
 ) -> Floats:
-    """One pre-norm block over float32[h, d]; the last `asked` rows of what it makes of them."""
+    """One pre-norm block over float32[h, d]; the last `asked` rows of what it makes of them.
+
+    Args:
+        state: float32[h, d], the rows that go in, oldest first.
+        asked: last rows that are wanted.
+        distance: float32[heads, length], bias of each distance between two rows.
+        norm1: float32[2, d], scale and shift before attention.
+        attend_weights: float32[d, 3d], to queries, keys and values.
+        mix: float32[d, d], from the heads back.
+        norm2: float32[2, d], scale and shift before the wide layer.
+        widen: float32[d, m].
+        widen_bias: float32[m].
+        narrow: float32[m, d].
+        narrow_bias: float32[d].
+    """
     width = state.shape[1]
     rows = normalise(state, norm1)
     query = project(rows[len(rows) - asked :], attend_weights, 0, width)

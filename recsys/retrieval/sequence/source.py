@@ -47,7 +47,12 @@ class SequenceSource(FittableSource):
         known: uint8[N], items with an id embedding or a text.
         weights: the blocks' arrays by name: `distance` float32[B, H, length], and per block b
             `norm1.b`, `norm2.b` float32[2, d], `attend.b` float32[d, 3d], `mix.b` float32[d, d],
-            `widen.b` float32[d, m], `widen_bias.b`, `narrow.b`, `narrow_bias.b`; `norm` float32[2, d].
+            `widen.b` float32[d, m], `widen_bias.b`, `narrow.b`, `narrow_bias.b`; `norm` float32[2,
+            d].
+        params: as fitted.
+        fit_until: time of the fit's last event (µs).
+        training: arrays that a later fit continues from, saved but never served.
+        lists: inverted lists over `targets`; a full scan without.
         weights_only_for_training: arrays a later fit continues from, saved but never served.
     """
 

@@ -14,7 +14,7 @@ import pytest
 
 from recsys.data_schemas.config import parse_config
 from recsys.storage.bundle import open_bundle
-from recsys.storage.files import hash_folder
+from recsys.storage.files import files_below, hash_file
 from recsys.storage.registry import Registry
 
 KILLS = int(os.environ.get("RECSYS_KILLS", "30"))
@@ -72,11 +72,13 @@ def kill_often(folder, kills, seconds, *more):
 
 
 def content(folder):
-    """Hash of every stage's data; the markers hold times and are left out."""
+    """Hashes of every stage's files; the markers hold times and are left out."""
     found = {}
     for marker in sorted((folder / "work" / "stages").glob("*/*/stage.json")):
         marker.unlink()
-        found[f"{marker.parent.parent.name}/{marker.parent.name}"] = hash_folder(marker.parent)
+        found[f"{marker.parent.parent.name}/{marker.parent.name}"] = {
+            name: hash_file(marker.parent / name) for name in files_below(marker.parent)
+        }
     return found
 
 

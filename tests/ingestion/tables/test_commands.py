@@ -6,9 +6,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from recsys.data_schemas.columns import EVENT_STANDARD, ITEM_STANDARD, RECEIVED_AT
+from recsys.data_schemas.columns import ITEM_STANDARD, RECEIVED_AT
 from recsys.data_schemas.config import load_config
 from recsys.data_schemas.errors import DataRefused, ExitCode, UsageError
+from recsys.data_schemas.tables import EVENTS
 from recsys.ingestion.bundled import lay_out_movies, template
 from recsys.ingestion.tables.ingest import ingest
 from recsys.ingestion.tables.load import load_tables
@@ -31,6 +32,18 @@ def config(desk):
     path = desk.root / "recsys.yaml"
     path.write_text("data: {items: items.parquet, events: events.parquet}\n")
     return path
+
+
+def test_validate_notes_a_setting_that_has_no_effect(desk, config, capsys):
+    desk.items()
+    desk.events(8)
+    assert command("validate", config=config) == 0
+    assert "has no effect" not in capsys.readouterr().out
+    with config.open("a") as file:
+        file.write("features: {history_length: 30}\n")
+    assert command("validate", config=config) == 0
+    assert "note: " in (said := capsys.readouterr().out)
+    assert "`features.history_length` has no effect" in said
 
 
 def test_validate_says_what_is_there(desk, config, capsys):
@@ -95,7 +108,7 @@ def test_init_lays_out_tables_that_validate_calls_empty(tmp_path, capsys):
     items = pq.read_schema(folder / "data" / "items.parquet")
     assert tuple(items.names) == ITEM_STANDARD
     events = pq.read_schema(folder / "data" / "events.parquet")
-    assert tuple(events.names) == tuple(n for n in EVENT_STANDARD if n != RECEIVED_AT)
+    assert tuple(events.names) == tuple(n for n in EVENTS.names if n != RECEIVED_AT)
     assert events.field("timestamp").type == pa.timestamp("us", tz="UTC")
     with pytest.raises(DataRefused, match="the items table is empty") as caught:
         command("validate", config=folder / "recsys.yaml")

@@ -11,7 +11,6 @@ import pytest
 
 from recsys.data_schemas.errors import (
     DataRefused,
-    PromotionRefused,
     RecsysError,
     UsageError,
 )
@@ -109,7 +108,6 @@ def test_the_version_is_printed(recsys):
         (RecsysError("it failed", where="here", fix="do that"), 1),
         (UsageError("wrong call"), 2),
         (DataRefused("bad rows"), 3),
-        (PromotionRefused("worse"), 4),
     ],
 )
 def test_a_problem_of_the_users_is_one_message(recsys, failing, folder, error, code):

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from recsys.operations.compare_releases import on_kept_lists
+from recsys.operations.compare_releases import on_saved_lists
 from recsys.storage.registry import Registry
 from recsys.storage.registry.version_tags import Change, Version
 
@@ -95,7 +95,7 @@ def test_an_unknown_version_lists_those_there_are(recsys, registered):
     assert "2, 1" in err
 
 
-def kept(folder, users, answers, challenger=None):
+def kept(folder, users, answers, champion=None):
     """A report's folder with the lists of a night: one list per user, each wants item 1."""
     from recsys.evaluation.evaluation import PastItems
     from recsys.evaluation.lists import RankedLists, Truth
@@ -107,9 +107,9 @@ def kept(folder, users, answers, challenger=None):
     truth = Truth.of(np.arange(n), np.ones(n, int), np.ones(n, int), code, np.full(n, 1_000_000))
     past = PastItems(np.zeros(n + 1, np.int64), np.empty(0, np.int32))
     lists = [RankedLists.of("recsys", [(a, [0.0] * len(a)) for a in answers], 3)]
-    if challenger:
-        name = f"champion (version {challenger[0]})"
-        lists.append(RankedLists.of(name, [(a, [0.0] * len(a)) for a in challenger[1]], 3))
+    if champion:
+        name = f"champion (version {champion[0]})"
+        lists.append(RankedLists.of(name, [(a, [0.0] * len(a)) for a in champion[1]], 3))
     write_lists(folder, truth, past, lists, ids)
     return folder / "report.html"
 
@@ -119,24 +119,24 @@ def version_of(number, report):
     return SimpleNamespace(version=number, report=str(report), tags=tags)
 
 
-def test_versions_are_compared_on_the_lists_both_nights_judged(tmp_path):
+def test_versions_are_compared_on_the_lists_both_nights_hold(tmp_path):
     users = [f"u{n}" for n in range(9)]
     first = kept(tmp_path / "a", users, [[1, 2, 3]] * 9)
     # Another night with other people in it: the same person has another number there.
     second = kept(tmp_path / "b", ["a new one", *users[1:]], [[2, 1, 3]] * 8 + [[3, 2]])
-    rows = on_kept_lists(version_of(2, first), version_of(1, second))
-    assert rows.questions.users == users[1:]
+    rows = on_saved_lists(version_of(2, first), version_of(1, second))
+    assert rows.queries.users == users[1:]
     assert rows.first.name == "version 2"
     assert rows.first.items.tolist() == [[1, 2, 3]] * 8
     assert rows.second.items.tolist() == [[2, 1, 3]] * 7 + [[3, 2, -1]]
-    assert "8 lists both nights judged" in rows.how
+    assert "8 lists that both nights hold" in rows.how
 
 
 def test_a_night_knows_its_champions_lists(tmp_path):
-    night = kept(tmp_path / "a", ["x", "y"], [[1, 2]] * 2, challenger=(7, [[2, 1]] * 2))
-    rows = on_kept_lists(version_of(8, night), version_of(7, tmp_path / "gone"))
+    night = kept(tmp_path / "a", ["x", "y"], [[1, 2]] * 2, champion=(7, [[2, 1]] * 2))
+    rows = on_saved_lists(version_of(8, night), version_of(7, tmp_path / "gone"))
     assert rows.first.items.tolist() == [[1, 2]] * 2
     assert rows.second.items.tolist() == [[2, 1]] * 2
-    turned = on_kept_lists(version_of(7, tmp_path / "gone"), version_of(8, night))
+    turned = on_saved_lists(version_of(7, tmp_path / "gone"), version_of(8, night))
     assert turned.first.items.tolist() == [[2, 1]] * 2
-    assert on_kept_lists(version_of(8, night), version_of(6, tmp_path / "gone")) is None
+    assert on_saved_lists(version_of(8, night), version_of(6, tmp_path / "gone")) is None

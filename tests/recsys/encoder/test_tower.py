@@ -103,10 +103,10 @@ def test_scores_agree_with_plain_numpy(source):
 def test_a_score_does_not_depend_on_its_list(source):
     history, items = a_history([1, 2, 3]), np.arange(N, dtype=np.int32)
     together = source.score(history, items, 9 * DAY)
-    single_source = np.concatenate(
+    one_by_one = np.concatenate(
         [source.score(history, items[i : i + 1], 9 * DAY) for i in range(N)]
     )
-    assert np.array_equal(together, single_source)
+    assert np.array_equal(together, one_by_one)
 
 
 @pytest.mark.parametrize("limit", [1, 10, 299, 1000])

@@ -112,8 +112,8 @@ def test_somebody_new_gets_what_is_popular_though_it_weighs_nothing(fitted, hist
     stage = CandidateGenerator(sources, 20, 5, weights={"popular": 0.0})
     blocked = np.zeros(fitted["popular"].n_items, np.uint8)
     new = stage.candidates(nobody, 0, blocked)
-    single_source = fitted["popular"].recall(nobody, 5, 0, blocked).items
-    np.testing.assert_array_equal(new.items, single_source)
+    popular = fitted["popular"].recall(nobody, 5, 0, blocked).items
+    np.testing.assert_array_equal(new.items, popular)
     assert np.isfinite(new.signals["fused.score"]).all()
     somebody = history([0, 2, 4])
     known = stage.candidates(somebody, 10**15, blocked).items
@@ -124,10 +124,10 @@ def test_somebody_new_gets_what_is_popular_though_it_weighs_nothing(fitted, hist
 def test_threads_do_not_disturb_one_another(fitted, history):
     stage = CandidateGenerator(fitted, 20, 15)
     pasts = [history([i % 38, (i * 7) % 38, (i * 11) % 38]) for i in range(200)]
-    single_source = [stage.candidates(past, 0, free(40)) for past in pasts]
+    one_by_one = [stage.candidates(past, 0, free(40)) for past in pasts]
     with ThreadPoolExecutor(4) as pool:
         together = list(pool.map(lambda past: stage.candidates(past, 0, free(40)), pasts))
-    for one, other in zip(single_source, together, strict=True):
+    for one, other in zip(one_by_one, together, strict=True):
         np.testing.assert_array_equal(one.items, other.items)
         for name in one.signals:
             np.testing.assert_array_equal(one.signals[name], other.signals[name])

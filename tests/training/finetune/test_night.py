@@ -185,7 +185,7 @@ def test_a_champion_that_has_seen_too_much_or_is_another_model_is_no_start(world
 def test_a_drop_of_quality_makes_it_due(world, monkeypatch):
     first = world.refresh()
     world.day(7)
-    monkeypatch.setattr(encoder_age, "worn", lambda first, now: "its nDCG fell")
+    monkeypatch.setattr(encoder_age, "degraded", lambda first, now: "its nDCG fell")
     second = world.refresh()
     assert second.stage.key != first.stage.key
     assert world.heard("due after all, its nDCG fell")
@@ -206,7 +206,7 @@ def test_what_a_killed_fit_left_does_not_stop_the_next_night(world, monkeypatch)
         world.refresh()
     monkeypatch.setattr(Trainer, "step", step)
     night, _ = world.night()
-    left = list((night.workspace.cache / refresh_encoder.CHECKPOINTS).iterdir())
+    left = list(night.workspace.encoder_checkpoints.iterdir())
     assert sorted(f.name for f in left[0].iterdir()) == ["last", "tokens-allowed.json"]
     world.day(7)  # new data: another fit
     fitted = world.refresh()

@@ -133,7 +133,7 @@ def test_what_is_not_the_recipes_fault_ends_the_night(ask, error):
             ask(Shelf({1: error}, [1], 1))
 
 
-def trial(**changes):
+def release_check(**changes):
     usual = {
         "latency_ms": 5.0,
         "overlap": 0.7,
@@ -157,7 +157,13 @@ def found(ours=None, theirs=None, served=(), growth=1.0, calibration=None, **cha
         main="recsys", systems=systems, ks=(10, 100), calibration_error=calibration
     )
     rules = guardrails(
-        GateConfig(), evaluation, trial(**changes), "champion", int(1000 * growth), 1000, served
+        GateConfig(),
+        evaluation,
+        release_check(**changes),
+        "champion",
+        int(1000 * growth),
+        1000,
+        served,
     )
     return [rule.name for rule in rules if not rule.held]
 

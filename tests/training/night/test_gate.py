@@ -144,7 +144,7 @@ def test_an_unknown_metric_is_refused_before_any_work(metric, tmp_path):
         parse_config(raw, tmp_path)
 
 
-def test_cold_items_are_judged_on_their_own_part_of_the_truth():
+def test_cold_items_are_measured_on_their_own_part_of_the_truth():
     """Groups want items 0 (known) and 30 (cold); the champion finds both, the candidate no cold."""
     both = np.tile(np.array([0, 30], np.int32), GROUPS)
     truth = Truth(

@@ -51,7 +51,7 @@ def test_tonights_own_fits_do_not_count_so_a_repeat_chooses_the_same(night):
     assert warm_starts.start_of(night(), "als", PARAMS, "", 50, 200) == before
 
 
-def test_practised_fits_other_dials_and_other_sources_do_not_mix(night):
+def test_masked_fits_other_params_and_other_sources_do_not_mix(night):
     remember(night(), 10, 100, "plain")
     assert warm_starts.start_of(night(), "als", PARAMS, "some items", 50, 200) is None
     assert warm_starts.start_of(night(), "als", {"factors": 128.0}, "", 50, 200) is None

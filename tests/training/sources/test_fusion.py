@@ -1,4 +1,4 @@
-"""The fusion that tuning judges is the fusion that recall serves."""
+"""The fusion that tuning evaluates is the fusion that recall serves."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from recsys.training.sources.fusion import (
     Lists,
     better,
     choose_weights,
-    matched,
+    quality_of,
 )
 
 LISTS = {
@@ -39,8 +39,8 @@ def test_ranks_are_those_of_the_recall_stage(fixed, nobody):
     stage = CandidateGenerator(sources, 25, 60, weights)
     served = stage.candidates(nobody, 0, np.zeros(60, np.uint8)).items
     for place, item in enumerate(served[:10]):
-        single_source = Lists({n: [i] for n, i in listed.items()}, [np.array([item], np.int32)], 60)
-        assert single_source.quality(weights).ndcg[0] == pytest.approx(1 / np.log2(place + 2))
+        one_group = Lists({n: [i] for n, i in listed.items()}, [np.array([item], np.int32)], 60)
+        assert one_group.quality(weights).ndcg[0] == pytest.approx(1 / np.log2(place + 2))
 
 
 def test_the_better_source_gets_the_weight():
@@ -71,6 +71,6 @@ def test_noise_is_not_better():
 
 
 def test_ideal_counts_only_what_fits_into_ten():
-    quality = matched(np.arange(1.0, 13.0), np.zeros(12, np.int64), np.array([12.0]), limit=10)
+    quality = quality_of(np.arange(1.0, 13.0), np.zeros(12, np.int64), np.array([12.0]), limit=10)
     assert quality.ndcg[0] == pytest.approx(1.0)
     assert quality.recall[0] == pytest.approx(10 / 12)

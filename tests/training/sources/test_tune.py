@@ -20,13 +20,13 @@ def labels(history):
     return out
 
 
-def planned(world, labels, **changes):
+def plan_for(world, labels, **changes):
     settings = {"budget_seconds": 5.0, "seed": 1, "depth": 20, "limit": 15} | changes
     return tune_sources(world[0], labels, world[1], settings.pop("names", CHEAP), **settings)
 
 
 def test_every_source_is_reported_with_a_reason(world, labels):
-    plan = planned(world, labels)
+    plan = plan_for(world, labels)
     assert [o.name for o in plan.outcomes] == list(CHEAP)
     assert all(o.reason for o in plan.outcomes)
     assert max(plan.weights.values()) == 1.0
@@ -37,27 +37,27 @@ def test_every_source_is_reported_with_a_reason(world, labels):
 
 
 def test_without_time_the_defaults_stay(world, labels):
-    plan = planned(world, labels, budget_seconds=0.0)
+    plan = plan_for(world, labels, budget_seconds=0.0)
     assert plan.params["item_item"]["decay"] == 0.8
     assert all(o.tried == 1 for o in plan.outcomes)
     assert "no time for" in plan.outcomes[1].note
 
 
-def test_the_callers_dials_are_not_touched(world, labels):
-    plan = planned(world, labels, params={"item_item": {"decay": 0.33}})
+def test_the_callers_params_are_not_touched(world, labels):
+    plan = plan_for(world, labels, params={"item_item": {"decay": 0.33}})
     assert plan.params["item_item"]["decay"] == 0.33
 
 
-def test_remembered_dials_are_the_start(world, labels):
+def test_remembered_params_are_the_start(world, labels):
     remembered = {"item_item": {"decay": 0.6, "gone": 1.0}}
-    plan = planned(world, labels, budget_seconds=0.0, remembered=remembered)
+    plan = plan_for(world, labels, budget_seconds=0.0, remembered=remembered)
     assert plan.params["item_item"]["decay"] == 0.6
 
 
 def test_a_costly_source_that_adds_nothing_is_dropped(world, labels, monkeypatch):
     monkeypatch.setattr(tune, "CHEAP_SECONDS", -1.0)
     unreachable = [row._replace(relevant=row.history.item[:1]) for row in labels]
-    plan = planned(world, unreachable, names=("popular", "recent", "item_item"))
+    plan = plan_for(world, unreachable, names=("popular", "recent", "item_item"))
     by_name = {o.name: o for o in plan.outcomes}
     assert by_name["popular"].kept
     for name in ("recent", "item_item"):
@@ -65,14 +65,14 @@ def test_a_costly_source_that_adds_nothing_is_dropped(world, labels, monkeypatch
     assert set(plan.params) == set(plan.weights) == {"popular"}
 
 
-def test_a_fixed_source_is_judged_but_not_fitted(world, labels, fitted):
-    plan = planned(world, labels, names=("popular",), fixed={"text": fitted["bm25"]})
+def test_a_fixed_source_is_evaluated_but_not_fitted(world, labels, fitted):
+    plan = plan_for(world, labels, names=("popular",), fixed={"text": fitted["bm25"]})
     assert set(plan.params) == {"popular"}
     assert plan.weights["text"] > 0
 
 
 def test_without_labels_everything_is_kept(world):
-    plan = planned(world, [])
+    plan = plan_for(world, [])
     assert set(plan.weights) == set(CHEAP)
     assert set(plan.weights.values()) == {1.0}
 
@@ -82,7 +82,7 @@ def test_labels_without_history_or_target_do_not_count(world, history):
         Label(history([]), 0, np.array([1], np.int32)),
         Label(history([1]), 0, np.empty(0, np.int32)),
     ]
-    assert planned(world, empty).labels == 0
+    assert plan_for(world, empty).labels == 0
 
 
 def test_applicable_says_why_not(world, interactions_of, inputs_of):
@@ -93,8 +93,8 @@ def test_applicable_says_why_not(world, interactions_of, inputs_of):
     only = {a.name for a in applicable_sources(*world, ("als",), 4e9, 600.0) if a.kept}
     assert only == {"popular", "als"}
     single = interactions_of([0, 1, 2], [0, 1, 2])
-    single_source = {a.name: a for a in applicable_sources(single, inputs_of(40), None, 4e9, 600.0)}
-    assert "no user has two positive events" in single_source["item_item"].reason
+    applicable = {a.name: a for a in applicable_sources(single, inputs_of(40), None, 4e9, 600.0)}
+    assert "no user has two positive events" in applicable["item_item"].reason
 
 
 def test_ease_needs_memory(world):

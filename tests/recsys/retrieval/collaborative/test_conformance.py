@@ -141,8 +141,8 @@ def test_two_fits_are_equal(source, world, history, small):
 def test_a_candidates_score_does_not_depend_on_the_others(source, history, past, pick):
     together = source.score(history(past), np.array(pick, np.int32), 0)
     for row, item in zip(together, pick, strict=True):
-        single_source = source.score(history(past), np.array([item], np.int32), 0)[0]
-        np.testing.assert_array_equal(row, single_source)
+        one_item = source.score(history(past), np.array([item], np.int32), 0)[0]
+        np.testing.assert_array_equal(row, one_item)
 
 
 @pytest.mark.parametrize("name", PERSONAL)
@@ -177,13 +177,13 @@ def test_degenerate_data_gives_a_source_that_answers(
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_an_unknown_dial_is_refused_by_name(name, world):
-    with pytest.raises(UsageError, match="no param 'colour'"):
+def test_an_unknown_param_is_refused_by_name(name, world):
+    with pytest.raises(UsageError, match="no parameter 'colour'"):
         fit_one(name, *world, {"colour": 1.0}, seed=1, workers=1)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_an_unusable_dial_is_refused(name, world):
+def test_an_unusable_param_is_refused(name, world):
     param = next(iter(source_class(name).PARAMS))
     with pytest.raises(UsageError, match="not usable"):
         fit_one(name, *world, {param: float("nan")}, seed=1, workers=1)

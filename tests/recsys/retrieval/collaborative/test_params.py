@@ -22,7 +22,7 @@ from recsys.retrieval.source_kinds import FITTABLE, source_class
 from recsys.training.sources.fit_source import fit_one
 
 BASE = {"sequence": {"width": 16.0, "negatives": 32.0, "learning_rate": 0.01}}
-"""Dials that make a fit quick."""
+"""Params that make a fit quick."""
 OTHER = {
     "factors": 4.0,
     "iterations": 1.0,

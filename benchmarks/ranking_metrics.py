@@ -1,6 +1,6 @@
 """Our ranking metrics against RecTools on the same lists: equal values, time of each.
 
-    python benchmarks/evaluation.py [--users 50546] [--items 16859] [--out FILE.json]
+    python benchmarks/ranking_metrics.py [--users 50546] [--items 16859] [--out FILE.json]
 
 The peer lives in a virtual environment of its own under a temporary folder (or in `--peer-python`,
 an interpreter that has RecTools). Neither side's reading of files is timed; RecTools gets its

@@ -1,6 +1,6 @@
 """One library's nearest neighbours, for `neighbours.py`: run by the interpreter that has it.
 
-    python neighbours_peers.py LIBRARY FOLDER DEPTH
+    python nearest_items_peers.py LIBRARY FOLDER DEPTH
 
 FOLDER holds vectors.npy float32[n, d], queries.npy float32[q, d] and blocked.npy bool[n]. Prints one
 JSON line: seconds to build, milliseconds of processor time of each query, the items found, for

@@ -1,6 +1,6 @@
 """Checking, numbering and writing tables: ours beside the same rules written with pandas.
 
-    python benchmarks/ingest.py [--events 20000000] [--items 200000] [--users 1000000] [--folder DIR]
+    python benchmarks/ingest_tables.py [--events 20000000] [--items 200000] [--users 1000000] [--folder DIR]
 
 Makes generated tables (1 % of the events break a rule), then runs each side in a process of its own
 and prints wall time, processor time and the largest memory. Both set the same rows aside; the run

@@ -1,4 +1,4 @@
-"""A release judged by events and shown lists that came after it, as an outsider would judge it."""
+"""A release evaluated on events and shown lists that came after it, as an outsider would."""
 
 import json
 import shutil
@@ -38,7 +38,7 @@ pytestmark = pytest.mark.filterwarnings("default")
 def workspace(tmp_path_factory, tiny_model, slice_of_movies):
     """A folder with a slice of the bundled data, a config, and a night done."""
     folder, _ = slice_of_movies(
-        tmp_path_factory.mktemp("judging"), USERS, CONFIG.format(model=tiny_model)
+        tmp_path_factory.mktemp("evaluate"), USERS, CONFIG.format(model=tiny_model)
     )
     return folder, run_night(load_config(folder / "recsys.yaml"))
 
@@ -81,7 +81,7 @@ def evaluated(folder, table, *more):
     return code, tree
 
 
-def test_a_release_is_judged_by_events_that_came_later(workspace, capsys):
+def test_a_release_is_evaluated_on_events_that_came_later(workspace, capsys):
     folder, first = workspace
     table = later_events(folder)
     code, tree = evaluated(folder, table, "--model", f"models:/small/{first.version}")
@@ -141,7 +141,7 @@ def test_each_users_last_event_is_asked_at_its_own_time(workspace):
     code, tree = evaluated(folder, later_events(folder), "--protocol", "leave-last-out")
     assert code == ExitCode.DONE
     assert tree["evaluation"]["groups"] == ASKED
-    assert tree["context"]["split"]["lists are asked for at"].startswith("each question's own time")
+    assert tree["context"]["split"]["lists are asked for at"].startswith("each query's own time")
 
 
 def test_shown_lists_are_ranked_again(workspace):
@@ -190,11 +190,11 @@ def test_replayed_over_http_the_moments_get_the_scores_of_the_evaluation(workspa
     asked = {}
     answer = release_queries.lists_of_release
 
-    def remembered(loaded, questions, name, caps):
-        lists = answer(loaded, questions, name, caps)
+    def remembered(loaded, queries, name, caps):
+        lists = answer(loaded, queries, name, caps)
         ids = [[loaded.state.catalogue.id_of(int(i)) for i in row if i >= 0] for row in lists.items]
         for user, now, row, scores in zip(
-            questions.users, questions.now, ids, lists.scores, strict=True
+            queries.users, queries.now, ids, lists.scores, strict=True
         ):
             asked[int(now), user] = dict(zip(row, scores.tolist(), strict=False))
         return lists

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from recsys.evaluation import popularity as module
+from recsys.evaluation import popularity_at as module
 from recsys.evaluation.lists import Truth
-from recsys.evaluation.popularity import PopularityAt
+from recsys.evaluation.popularity_at import PopularityAt
 from recsys.evaluation.segments import by_item_popularity
 from recsys.features.interactions import Interactions
 

@@ -1,6 +1,6 @@
 """Nearest neighbours among many item vectors: our inverted lists beside faiss, hnswlib and usearch.
 
-    python benchmarks/neighbours.py --peers PYTHON [--items 200000] [--queries 200] [--depth 500]
+    python benchmarks/nearest_items.py --peers PYTHON [--items 200000] [--queries 200] [--depth 500]
 
 PYTHON is an interpreter that has `faiss-cpu hnswlib usearch`. All search the same clustered vectors
 in one thread; "filtered" leaves out a third of the items inside the search. Prints seconds to build,
@@ -23,12 +23,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.recall import clustered
 from recsys.retrieval.ann import InvertedLists, scan
 
-PEERS = Path(__file__).with_name("neighbours_peers.py")
+PEERS = Path(__file__).with_name("nearest_items_peers.py")
 BLOCKED = 1 / 3
 
 
 def ours(vectors, queries, depth, blocked):
-    """The same figures as `neighbours_peers` gives."""
+    """The same figures as `nearest_items_peers` gives."""
     known = np.ones(len(vectors), np.uint8)
     began = perf_counter()
     lists = InvertedLists.build(vectors, 1)

@@ -1,6 +1,6 @@
 """Texts per second of our encoding beside sentence-transformers' `encode`, in one run.
 
-    python benchmarks/encode.py [--texts 400] [--clock wall|cpu] [--out encode.json]
+    python benchmarks/encode_texts.py [--texts 400] [--clock wall|cpu] [--out encode.json]
 
 Reports, for texts of about 30 and 120 tokens, texts per second, the cosine with
 sentence-transformers' vectors, and the share of the machine's measured fp32 matrix peak.

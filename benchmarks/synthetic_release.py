@@ -46,7 +46,7 @@ LISTS, PER_LIST = 80, 100
 """Lists, and candidates of each, that the ranker is trained on."""
 
 
-class Release:
+class SyntheticRelease:
     """A folder with `bundle/`, `state/`, and the trees and rows that peers are given."""
 
     def __init__(self, folder: Path) -> None:
@@ -65,9 +65,9 @@ class Release:
         return LoadedRelease.open(self.bundle, self.state, version="1")
 
 
-def make_release(folder: Path, items: int, users: int, events: int) -> Release:
+def make_release(folder: Path, items: int, users: int, events: int) -> SyntheticRelease:
     """Write a release; some ten seconds at 10,000 items, some minutes at a million."""
-    release, draw = Release(folder), np.random.default_rng(7)
+    release, draw = SyntheticRelease(folder), np.random.default_rng(7)
     interactions, catalogue = world(events, users, items)
     OnlineState.build(
         interactions, catalogue, bucket_us=HOUR, windows_us=[DAY, 7 * DAY], log_position=-1
