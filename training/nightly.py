@@ -62,10 +62,10 @@ def _run(night: Night, registry: Registry) -> NightResult:
     drained = read_data.drain(night)
     tables = read_data.validate(night, drained)
     if night.runner.dry_run and not tables.skipped:
-        return publish.planned(night, "what follows depends on the tables")
+        return publish.dry_run_result(night, "what follows depends on the tables")
     tables = data_leaks.leave_out_leaks(night, tables)
     if night.runner.dry_run and not tables.skipped:
-        return publish.planned(night, "what follows depends on the tables without leaks")
+        return publish.dry_run_result(night, "what follows depends on the tables without leaks")
     read_data.require_sound_features(night, tables)
     served_parity.check(night, drained, registry)
     data = read_data.split(night, tables)

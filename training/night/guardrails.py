@@ -46,9 +46,11 @@ def guardrails(
             False,
         ),
     ]
-    found.append(Guardrail("known events that counters see when asked", trial.counted, 0.999, True))
-    if trial.lost:
-        name, rise = trial.most_lost
+    found.append(
+        Guardrail("known events that counters see when asked", release_check.counted, 0.999, True)
+    )
+    if release_check.lost:
+        name, rise = release_check.most_lost
         found.append(Guardrail(f"{name} unknown when asked", rise, gate.max_unknown_rise, False))
     if served:
         broken = sum(not check.passed for check in served)

@@ -127,7 +127,7 @@ def decide_and_register(
         *leakage.leak_checks(night, inputs, encoded, rows, tested, lists),
         *leakage.leak_hints(rows, tested),
     ]
-    trial = try_release(night, inputs, tested, bundle.path / "bundle", state, systems[0])
+    checked = try_release(night, inputs, tested, bundle.path / "bundle", state, systems[0])
     drifted = health.examine(night, inputs, tested, rows)
     drifted += health.of_scores(
         checked.evaluated, checked.released, health.limits_of(night.config.drift)
@@ -141,7 +141,7 @@ def decide_and_register(
     rails = guardrails(
         night.config.gate,
         evaluation,
-        trial,
+        checked,
         champion_result.lists.name if champion_result and champion_result.lists else None,
         folder_bytes(bundle.path / "bundle"),
         _bytes_of(registry, champion_result),

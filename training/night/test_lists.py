@@ -73,8 +73,8 @@ def make_lists(
     def action(out: Path) -> dict[str, Any]:
         assert ranking is not None
         systems = _ranked(ranking, rankers, caps_of(night, inputs))
-        single_source = _single_source(night, inputs, encoded, recipe, ranking)
-        systems |= single_source.lists
+        singles = _single_source(night, inputs, encoded, recipe, ranking)
+        systems |= singles.lists
         _save(out / "items.npz", {name: items for name, (items, _) in systems.items()})
         _save(out / "scores.npz", {name: scores for name, (_, scores) in systems.items()})
         return {
