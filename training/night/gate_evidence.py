@@ -9,6 +9,7 @@ stay good where tonight's data are spoilt.
 Shapes: G groups (test moments).
 """
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,13 @@ from recsys.evaluation.saved_lists import MAIN, SavedLists, read_lists
 from recsys.evaluation.segments import SegmentLabels
 from recsys.evaluation.uncertainty import FEW_USERS
 from recsys.storage.registry import Registry
-from recsys.storage.registry.version_tags import AGAINST_TAG, GATE_TAG, RECIPE_TAG, Version
+from recsys.storage.registry.version_tags import (
+    AGAINST_TAG,
+    CAPS_TAG,
+    GATE_TAG,
+    RECIPE_TAG,
+    Version,
+)
 from recsys.training.night.champion import ChampionResult
 from recsys.training.night.gate import PROMOTE, ChampionEvidence, OwnNights, Paired, Rival
 
@@ -36,6 +43,7 @@ METRICS = {
     "mrr": metrics.mrr,
 }
 """What `gate.metric` may name before its @."""
+NO_CAPS = "{}"
 
 
 MASKED = "masked_cold_items"
@@ -49,27 +57,35 @@ class EarlierNights:
     Args:
         versions: all versions, newest first.
         served: versions that may not be fallen behind, newest first; see `who_served`.
+        caps: those of tonight's lists, as `CAPS_TAG` has them.
     """
 
     versions: Sequence[Version]
     served: Sequence[int]
+    caps: str = NO_CAPS
 
     @classmethod
-    def of(cls, registry: Registry, nights: int) -> "EarlierNights":
+    def of(cls, registry: Registry, nights: int, caps: Mapping[str, int]) -> "EarlierNights":
         versions = registry.list()
-        return cls(versions, who_served(registry, versions[:nights]))
+        return cls(versions, who_served(registry, versions[:nights]), caps_tag(caps))
 
     def tag(self, version: int, name: str) -> str | None:
         """A version's tag; None where it has none or is no longer kept."""
         return next((v.tags.get(name) for v in self.versions if v.version == version), None)
 
     def lists(self, version: int) -> SavedLists | None:
-        """What a version's night recorded; None where that is gone."""
+        """What a version's night recorded; None where that is gone, or made under other caps: a rule
+        of the shop's is no loss of the model's."""
         found = next((v for v in self.versions if v.version == version), None)
-        if found is None or not found.report:
+        if found is None or not found.report or found.tags.get(CAPS_TAG, NO_CAPS) != self.caps:
             return None
         kept = read_lists(Path(found.report))
         return kept if kept is not None and MAIN in kept.systems else None
+
+
+def caps_tag(caps: Mapping[str, int]) -> str:
+    """`serving.caps` as a tag."""
+    return json.dumps(dict(caps), sort_keys=True)
 
 
 def who_served(registry: Registry, recent: Sequence[Version]) -> list[int]:
@@ -269,7 +285,10 @@ def _shared(
 
 def _too_few(version: str, kept: SavedLists | None, tonight: SavedLists) -> str:
     if kept is None:
-        return f"the recorded lists of {version} are gone, so it is not held against them"
+        return (
+            f"the recorded lists of {version} are gone or made under other caps, so it is not held "
+            "against them"
+        )
     shared = len(np.unique(tonight.truth.user[tonight.shared(kept)[0]]))
     return (
         f"the recorded lists of {version} share moments of {shared} users with tonight's, too few "

@@ -26,7 +26,7 @@ from recsys.storage.files import (
     human_seconds,
 )
 from recsys.storage.registry import Registry
-from recsys.storage.registry.version_tags import AGAINST_TAG, GATE_TAG, RECIPE_TAG
+from recsys.storage.registry.version_tags import AGAINST_TAG, CAPS_TAG, GATE_TAG, RECIPE_TAG
 from recsys.storage.stages import StageResult
 from recsys.storage.workspace import Workspace, as_stage_ids
 from recsys.training.night import (
@@ -42,6 +42,7 @@ from recsys.training.night.gate import REJECT, ChampionEvidence, Decision, Evide
 from recsys.training.night.gate_evidence import (
     MASKED,
     EarlierNights,
+    caps_tag,
     champion_evidence,
     floor,
     paired,
@@ -222,7 +223,7 @@ def _of_champion(
     segments = test_lists.segments_of(
         inputs, tonight.truth, tested.moments, config.evaluation.segments
     )
-    nights = EarlierNights.of(registry, config.gate.best_of_nights)
+    nights = EarlierNights.of(registry, config.gate.best_of_nights, config.serving.caps)
     found = champion_evidence(config.gate, tonight, champion_result, segments, nights, made_by)
     if found is None or champion_result is None or champion_result.masked is None:
         return found
@@ -343,6 +344,7 @@ def _register(
             "reasons": "\n".join(decision.reasons)[:4000],
             RECIPE_TAG: made_by,
             AGAINST_TAG: decision.champion or "",
+            CAPS_TAG: caps_tag(night.config.serving.caps),
         },
         metrics=dict(test_lists.metrics_of(evaluation)),
         report_dir=page.parent,

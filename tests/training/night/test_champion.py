@@ -61,7 +61,7 @@ def ask(monkeypatch):
         def refitted(*_):
             if refit is not None:
                 raise refit
-            return "refitted lists"
+            return "refitted lists", None
 
         monkeypatch.setattr(champion, "_refitted", refitted)
         monkeypatch.setattr(

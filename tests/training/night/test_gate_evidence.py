@@ -1,6 +1,7 @@
 """What the gate is told of earlier nights: recorded lists, who served, which nights held the same two
 recipes, and releases asked where they have seen nothing."""
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -25,6 +26,7 @@ from recsys.training.night.fit_sources import Recipe
 from recsys.training.night.gate import REJECT, Evidence, decide
 from recsys.training.night.gate_evidence import (
     EarlierNights,
+    caps_tag,
     champion_evidence,
     floor,
     who_served,
@@ -130,6 +132,17 @@ def test_nights_that_share_no_moments_are_compared_each_by_its_own(tmp_path):
     assert (own.ours.sum(), own.theirs.sum()) == (50, 80)
     assert (len(set(own.our_user)), len(set(own.their_user))) == (200, 100)
     assert found(tonight, kept, same_labels=False).own_nights is None
+
+
+def test_lists_under_other_caps_are_no_comparison(tmp_path):
+    tonight = saved(USERS, 50, champion=3, champion_hits=50)
+    capped = replace(
+        nights(version(3, tmp_path, saved(USERS, 200))), caps=caps_tag({"category": 3})
+    )
+    evidence = found(tonight, capped, same_labels=True)
+    assert evidence.recorded == []
+    assert evidence.own_nights is None
+    assert "made under other caps" in evidence.notes[0]
 
 
 def test_a_recipe_that_cannot_be_fitted_again_is_compared_by_its_recorded_lists(tmp_path):
@@ -269,7 +282,7 @@ def released(monkeypatch):
         def take(self, rows):
             return Moments(now=self.now[rows], user=self.user[rows])
 
-    def answers(loaded, inputs, moments):
+    def answers(loaded, night, inputs, moments):
         asked.append(moments.now)
         return np.zeros((len(moments.now), 1), np.int32), np.zeros((len(moments.now), 1), "f4")
 
