@@ -28,7 +28,7 @@ ITEMS_TRIED: Final = 40
 
 
 @dataclass(frozen=True)
-class Finding:
+class FeatureFinding:
     """What is wrong with a feature."""
 
     column: str
@@ -42,7 +42,7 @@ def check(
     table: Any = None,
     bucket: str = "hour",
     worlds: int = WORLDS,
-) -> list[Finding]:
+) -> list[FeatureFinding]:
     """Try features in random worlds; the first problem of each, none for those that are sound.
 
     Args:
@@ -52,13 +52,13 @@ def check(
         bucket: width of the counters' buckets.
         worlds: number of random worlds, each from a seed of its own.
     """
-    found: dict[str, Finding] = {}
+    found: dict[str, FeatureFinding] = {}
     for seed in range(worlds):
         world = RandomWorld.make(seed, types=types, table=table, bucket=bucket)
         left = _readable(features, world, found)
         problems = seeing_future(left, world) | different(left, world)
         for name, problem in problems.items():
-            found.setdefault(name, Finding(name, problem))
+            found.setdefault(name, FeatureFinding(name, problem))
     return list(found.values())
 
 
@@ -87,7 +87,7 @@ def require_sound(
 
 
 def _readable(
-    features: Sequence[Feature], world: RandomWorld, found: dict[str, Finding]
+    features: Sequence[Feature], world: RandomWorld, found: dict[str, FeatureFinding]
 ) -> list[Feature]:
     """The features that can be read; those that fail are put into `found`."""
     left = [feature for feature in features if feature.column not in found]
@@ -96,7 +96,7 @@ def _readable(
     for feature in left:
         problem = _failure([feature], world)
         if problem is not None:
-            found[feature.column] = Finding(feature.column, problem)
+            found[feature.column] = FeatureFinding(feature.column, problem)
     return [feature for feature in left if feature.column not in found]
 
 

@@ -9,8 +9,8 @@ from typing import Final
 import numpy as np
 
 from recsys.data_schemas.columns import CREATED_AT
-from recsys.evaluation.data_leaks.columns import ITEMS, Column
 from recsys.evaluation.data_leaks.findings import Finding
+from recsys.evaluation.data_leaks.leaky_columns import ITEMS, SuspectColumn
 from recsys.evaluation.data_leaks.logged_data import NEVER, LoggedData
 from recsys.evaluation.data_leaks.numbers import Doubles
 from recsys.evaluation.report_context import DROP, WARN
@@ -57,8 +57,8 @@ def made_of_events(log: LoggedData) -> list[Finding]:
 
 
 def dates_of_last_events(
-    log: LoggedData, columns: Sequence[Column], table: str
-) -> list[tuple[Column, str]]:
+    log: LoggedData, columns: Sequence[SuspectColumn], table: str
+) -> list[tuple[SuspectColumn, str]]:
     """(column of numbers that says when an item or a user had the last event, in words)."""
     first, last, gap = events_of(log, table)
     looked = log.items_looked_at if table == ITEMS else log.users_looked_at

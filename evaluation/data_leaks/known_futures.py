@@ -3,13 +3,19 @@
 from typing import Final
 
 from recsys.data_schemas.columns import CREATED_AT
-from recsys.evaluation.data_leaks.columns import ITEMS, USERS, Column, item_columns, user_columns
 from recsys.evaluation.data_leaks.dates import dates_of_last_events
 from recsys.evaluation.data_leaks.findings import Finding
 from recsys.evaluation.data_leaks.later_counts import counts_of, what_it_knows
 from recsys.evaluation.data_leaks.later_favourites import foretold_favourites
 from recsys.evaluation.data_leaks.later_means import knows_means, means_of
 from recsys.evaluation.data_leaks.later_tastes import shifts
+from recsys.evaluation.data_leaks.leaky_columns import (
+    ITEMS,
+    USERS,
+    SuspectColumn,
+    item_columns,
+    user_columns,
+)
 from recsys.evaluation.data_leaks.logged_data import LoggedData
 from recsys.evaluation.report_context import DROP, REFUSE, Check
 
@@ -42,7 +48,7 @@ def columns_that_know(log: LoggedData) -> list[Finding]:
     return [*found.values(), *_looked_at(items, users, bool(found))]
 
 
-def _add(found: dict[tuple[str, str], Finding], column: Column, how: str) -> None:
+def _add(found: dict[tuple[str, str], Finding], column: SuspectColumn, how: str) -> None:
     """Keep the first finding of a column; several things read off one column are one."""
     key = column.table, column.source or column.name
     consequence = CONSEQUENCE.get(column.outcome, "no feature reads it")
@@ -57,7 +63,9 @@ def _add(found: dict[tuple[str, str], Finding], column: Column, how: str) -> Non
     found.setdefault(key, finding)
 
 
-def _looked_at(items: list[Column], users: list[Column], any_found: bool) -> list[Finding]:
+def _looked_at(
+    items: list[SuspectColumn], users: list[SuspectColumn], any_found: bool
+) -> list[Finding]:
     """What was looked at, and what nobody can check: when an undated attribute became known."""
     columns = [*items, *users]
     undated = [f"{c.table}.{c.name}" for c in columns if c.own and c.name != CREATED_AT]

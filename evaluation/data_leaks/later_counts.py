@@ -19,7 +19,7 @@ from typing import Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from recsys.evaluation.data_leaks.columns import ITEMS, Column
+from recsys.evaluation.data_leaks.leaky_columns import ITEMS, SuspectColumn
 from recsys.evaluation.data_leaks.logged_data import SLICES, LoggedData
 from recsys.evaluation.data_leaks.numbers import Doubles, separation
 from recsys.features.interactions import Bools, Longs
@@ -78,7 +78,7 @@ class Forecast(NamedTuple):
     """Variance over mean of what happened about it; at least 1."""
 
 
-class Counts:
+class LaterCounts:
     """Events of one kind by entity and slice.
 
     Args:
@@ -115,7 +115,7 @@ def _forecast(by_slice: Doubles, first: int, end: int) -> Forecast | None:
     return Forecast(known, y, base, deviance(y, base), spread)
 
 
-def counts_of(log: LoggedData, table: str) -> tuple[Longs, list[Counts]]:
+def counts_of(log: LoggedData, table: str) -> tuple[Longs, list[LaterCounts]]:
     """(entities looked at, their counts by kind)."""
     events = log.events
     mine, other = (events.item, events.user) if table == ITEMS else (events.user, events.item)
@@ -131,7 +131,7 @@ def counts_of(log: LoggedData, table: str) -> tuple[Longs, list[Counts]]:
             row[inside] * log.slices + part[inside], minlength=len(entities) * log.slices
         )
         by_slice = flat.reshape(len(entities), log.slices).astype(np.float64)
-        found.append(Counts(kind, by_slice, _active(other[mask], part, log.slices)))
+        found.append(LaterCounts(kind, by_slice, _active(other[mask], part, log.slices)))
     return entities, found
 
 
@@ -156,10 +156,12 @@ def _active(other: npt.NDArray[np.integer], part: Longs, slices: int) -> Longs:
     return np.asarray(np.bincount(last[last >= 0], minlength=slices)[::-1].cumsum()[::-1])
 
 
-def what_it_knows(column: Column, entities: Longs, counts: Sequence[Counts]) -> Known | None:
+def what_it_knows(
+    column: SuspectColumn, entities: Longs, counts: Sequence[LaterCounts]
+) -> Known | None:
     """The surest sign that a column knows later counts; None where there is none."""
     values = column.values[entities]
-    picked = Column(column.table, column.name, values, column.named)
+    picked = SuspectColumn(column.table, column.name, values, column.named)
     found = [
         known
         for counted in counts
@@ -172,7 +174,7 @@ def what_it_knows(column: Column, entities: Longs, counts: Sequence[Counts]) -> 
 # -- below chance ---------------------------------------------------------------------------------
 
 
-class Groups(NamedTuple):
+class CountedGroups(NamedTuple):
     """The distinct values of a column."""
 
     place: Longs
@@ -183,7 +185,7 @@ class Groups(NamedTuple):
     named: bool
 
     @classmethod
-    def of(cls, column: Column) -> "Groups":
+    def of(cls, column: SuspectColumn) -> "CountedGroups":
         values, place, count = np.unique(column.values, return_inverse=True, return_counts=True)
         if np.isnan(values).any():
             values, count = np.roll(values, 1), np.roll(count, 1)
@@ -213,9 +215,9 @@ class Groups(NamedTuple):
         return np.asarray(np.maximum(mean[low] + (mean[high] - mean[low]) * step, 0.0))
 
 
-def below_chance(column: Column, counted: Counts) -> Known | None:
+def below_chance(column: SuspectColumn, counted: LaterCounts) -> Known | None:
     """Later counts, or those of all time, that vary less about the column than chance allows."""
-    slices, groups = counted.slices, Groups.of(column)
+    slices, groups = counted.slices, CountedGroups.of(column)
     best = BELOW_CHANCE, ""
     late = np.zeros(len(counted.by_slice))
     for first in range(slices - 1, slices // 2 - 1, -1):
@@ -237,7 +239,7 @@ def below_chance(column: Column, counted: Counts) -> Known | None:
     return Known(counted.kind, how, 10.0 - best[0])
 
 
-def _judged(late: Doubles, groups: Groups, active: int) -> Bools | None:
+def _judged(late: Doubles, groups: CountedGroups, active: int) -> Bools | None:
     """bool[n]: entities whose later count can be judged; None where they are too few."""
     judged = groups.mean_of_others(late) <= CROWDED * active
     if groups.named:
@@ -247,7 +249,7 @@ def _judged(late: Doubles, groups: Groups, active: int) -> Bools | None:
     return judged if enough and np.ptp(groups.place[judged]) > 0 else None
 
 
-def _spread(y: Doubles, late: Doubles, groups: Groups, judged: Bools) -> float:
+def _spread(y: Doubles, late: Doubles, groups: CountedGroups, judged: Bools) -> float:
     """Variance of `y` about the column, against that which chance gives the later part of it, or
     against what is left about a shuffled column where that is smaller still."""
     chance = float(late[judged].sum())
@@ -262,9 +264,9 @@ def _spread(y: Doubles, late: Doubles, groups: Groups, judged: Bools) -> float:
 # -- a sharp edge ---------------------------------------------------------------------------------
 
 
-def sharp_edge(column: Column, counted: Counts) -> Known | None:
+def sharp_edge(column: SuspectColumn, counted: LaterCounts) -> Known | None:
     """A flag, or one of a few classes, that parts the later counts with hardly an overlap."""
-    groups, slices = Groups.of(column), counted.slices
+    groups, slices = CountedGroups.of(column), counted.slices
     if not 2 <= len(groups.sizes) <= MOST_CLASSES:
         return None
     late = np.zeros(len(counted.by_slice))
@@ -285,7 +287,7 @@ def sharp_edge(column: Column, counted: Counts) -> Known | None:
     return None
 
 
-def _parts(high: Bools, late: Doubles, counted: Counts) -> bool:
+def _parts(high: Bools, late: Doubles, counted: LaterCounts) -> bool:
     """Whether the later counts lie apart on the two sides, and not because the sides are of different
     age: what is new has more to come, and that may be known."""
     if min(high.sum(), (~high).sum()) < LEAST_CLASS or separation(late, high) < SHARP:
@@ -298,7 +300,7 @@ def _parts(high: Bools, late: Doubles, counted: Counts) -> bool:
 # -- a sudden gain --------------------------------------------------------------------------------
 
 
-def sudden_gain(column: Column, counted: Counts) -> Known | None:
+def sudden_gain(column: SuspectColumn, counted: LaterCounts) -> Known | None:
     """The last stretch of the log, forecast far better with the column than any stretch before."""
     slices = counted.slices
     if slices < SLICES // 2:

@@ -11,7 +11,7 @@ from typing import Final
 
 import numpy as np
 
-from recsys.evaluation.data_leaks.columns import Column
+from recsys.evaluation.data_leaks.leaky_columns import SuspectColumn
 from recsys.evaluation.data_leaks.logged_data import LoggedData
 from recsys.evaluation.data_leaks.numbers import Doubles
 from recsys.features.interactions import Bools, Longs
@@ -29,8 +29,8 @@ STRETCHES: Final = (0.3, 0.25, 0.2, 0.15, 0.1)
 
 
 def foretold_favourites(
-    log: LoggedData, users: Sequence[Column], items: Sequence[Column]
-) -> list[tuple[Column, str]]:
+    log: LoggedData, users: Sequence[SuspectColumn], items: Sequence[SuspectColumn]
+) -> list[tuple[SuspectColumn, str]]:
     """(attribute of users, what it knows in words)."""
     attributes = [column for column in users if column.own and column.named]
     kinds = [column for column in items if column.own and column.named]

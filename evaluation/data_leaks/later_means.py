@@ -10,8 +10,8 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from recsys.evaluation.data_leaks.columns import ITEMS, Column
-from recsys.evaluation.data_leaks.later_counts import Groups
+from recsys.evaluation.data_leaks.later_counts import CountedGroups
+from recsys.evaluation.data_leaks.leaky_columns import ITEMS, SuspectColumn
 from recsys.evaluation.data_leaks.logged_data import LoggedData
 from recsys.evaluation.data_leaks.numbers import Doubles
 
@@ -62,7 +62,7 @@ def _mean(entity: np.ndarray, value: Doubles, size: int) -> tuple[Doubles, Doubl
     return np.bincount(entity, value, size) / np.maximum(count, 1), count
 
 
-def knows_means(column: Column, means: Means) -> str | None:
+def knows_means(column: SuspectColumn, means: Means) -> str | None:
     """What a column of numbers knows of the later values, in words."""
     if column.named:
         return None
@@ -87,10 +87,10 @@ def knows_means(column: Column, means: Means) -> str | None:
 
 
 def _spread(
-    column: Column, told: np.ndarray, mean: Doubles, weight: Doubles, variance: float
+    column: SuspectColumn, told: np.ndarray, mean: Doubles, weight: Doubles, variance: float
 ) -> float:
     """Mean over the entities told of (mean - that of the next in the column)² · weight / variance, by its
     median: some means rest on hundreds of values. Of a normal mean's square, the median is 0.455."""
-    groups = Groups.of(Column(column.table, column.name, column.values[told]))
+    groups = CountedGroups.of(SuspectColumn(column.table, column.name, column.values[told]))
     off = mean[told] - groups.mean_of_others(mean[told])
     return float(np.median(off**2 * weight[told] / variance)) / 0.455

@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from recsys.evaluation.data_leaks.columns import ITEMS, USERS, Column
+from recsys.evaluation.data_leaks.leaky_columns import ITEMS, USERS, SuspectColumn
 from recsys.evaluation.data_leaks.logged_data import LoggedData
 from recsys.evaluation.data_leaks.numbers import Doubles, mean_and_error
 from recsys.features.interactions import Bools, Longs
@@ -46,7 +46,7 @@ class Events(NamedTuple):
 class Shift(NamedTuple):
     """How much better an attribute goes with late events than with early ones."""
 
-    column: Column
+    column: SuspectColumn
     with_: str
     late: float
     early: float
@@ -59,7 +59,9 @@ class Shift(NamedTuple):
         )
 
 
-def shifts(log: LoggedData, users: Sequence[Column], items: Sequence[Column]) -> Iterator[Shift]:
+def shifts(
+    log: LoggedData, users: Sequence[SuspectColumn], items: Sequence[SuspectColumn]
+) -> Iterator[Shift]:
     """Attributes that know the late events; each once, by the pair that shows it best."""
     events = _events(log)
     own_users = [column for column in users if column.own]
@@ -94,7 +96,9 @@ def _events(log: LoggedData) -> Events:
     )
 
 
-def _strongest(events: Events, column: Column, others: Sequence[tuple[str, Longs]]) -> Shift | None:
+def _strongest(
+    events: Events, column: SuspectColumn, others: Sequence[tuple[str, Longs]]
+) -> Shift | None:
     owner = events.item if column.table == ITEMS else events.user
     mine = column.codes(BANDS)[owner]
     if len(np.unique(mine)) < 2:
@@ -112,7 +116,7 @@ def _strongest(events: Events, column: Column, others: Sequence[tuple[str, Longs
 
 def _shift(
     events: Events,
-    column: Column,
+    column: SuspectColumn,
     owner: Longs,
     mine: Longs,
     theirs: Longs,

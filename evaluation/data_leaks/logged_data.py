@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from recsys.data_schemas.columns import DESCRIPTION, TITLE
+from recsys.evaluation.data_leaks.leaky_words import Words, words_of
 from recsys.evaluation.data_leaks.numbers import Doubles, slices_of
-from recsys.evaluation.data_leaks.words import Words, words_of
 from recsys.evaluation.shown_lists import ShownLists
 from recsys.features.catalogue import Catalogue
 from recsys.features.draws import chance, hash_ids, least

@@ -10,10 +10,10 @@ import numpy as np
 import scipy.sparse as sp
 
 from recsys.data_schemas.columns import DESCRIPTION, TAGS, TITLE
-from recsys.evaluation.data_leaks.columns import ITEMS
 from recsys.evaluation.data_leaks.findings import Finding
+from recsys.evaluation.data_leaks.leaky_columns import ITEMS
+from recsys.evaluation.data_leaks.leaky_words import Words, table_of
 from recsys.evaluation.data_leaks.logged_data import LoggedData
-from recsys.evaluation.data_leaks.words import Words, table_of
 from recsys.evaluation.report_context import DROP, REFUSE
 
 LEAST: Final = 4

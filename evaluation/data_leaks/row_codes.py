@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from recsys.data_schemas.columns import EVENT_ID, TIMESTAMP
-from recsys.evaluation.data_leaks.columns import last_numbers
 from recsys.evaluation.data_leaks.findings import Finding
+from recsys.evaluation.data_leaks.leaky_columns import last_numbers
 from recsys.evaluation.data_leaks.logged_data import LoggedData
 from recsys.evaluation.data_leaks.numbers import Doubles, codes_of, mean_of_others, separation
 from recsys.evaluation.report_context import WARN

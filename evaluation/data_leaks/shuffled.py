@@ -15,9 +15,9 @@ import numpy.typing as npt
 import scipy.sparse as sp
 
 from recsys.evaluation.data_leaks.findings import Finding
+from recsys.evaluation.data_leaks.leaky_words import table_of, weighted
 from recsys.evaluation.data_leaks.logged_data import LoggedData
 from recsys.evaluation.data_leaks.numbers import mean_and_error, slices_of
-from recsys.evaluation.data_leaks.words import table_of, weighted
 from recsys.evaluation.report_context import REFUSE, WARN
 from recsys.features.interactions import Bools, Interactions, Longs
 

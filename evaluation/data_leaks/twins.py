@@ -30,7 +30,7 @@ FEW: Final = 5
 """Users with a copy below which nothing is said."""
 
 
-class Histories(NamedTuple):
+class ItemHistories(NamedTuple):
     """Distinct items of users."""
 
     items: Any
@@ -59,21 +59,21 @@ def copied_accounts(log: LoggedData) -> list[Finding]:
     return [Finding.failed(NAME, detail, REFUSE if share >= MANY else WARN)]
 
 
-def _histories(log: LoggedData) -> Histories:
+def _histories(log: LoggedData) -> ItemHistories:
     events = log.events
     pair = np.unique(events.user.astype(np.int64) * events.n_items + events.item)
     user, item = pair // events.n_items, pair % events.n_items
     table = sp.csr_matrix(
         (np.ones(len(pair), np.float32), (user, item)), shape=(events.n_users, events.n_items)
     )
-    return Histories(
+    return ItemHistories(
         table,
         np.bincount(user, minlength=events.n_users).astype(np.int64),
         np.bincount(item, minlength=events.n_items).astype(np.int64),
     )
 
 
-def _copies(histories: Histories, asked: Longs) -> tuple[Longs, Longs]:
+def _copies(histories: ItemHistories, asked: Longs) -> tuple[Longs, Longs]:
     """Pairs (one of those asked, another user) whose histories are one."""
     theirs = histories.items[asked].tocoo()
     order = np.lexsort((histories.popularity[theirs.col], theirs.row))

@@ -10,7 +10,7 @@ from recsys.ingestion.tables.types import group
 
 
 @dataclass(frozen=True)
-class Attribute:
+class AttributeCell:
     """A column beyond the standard ones."""
 
     name: str
@@ -74,7 +74,7 @@ def _tags_of_text(text: str) -> str:
     )
 
 
-def attribute_expression(source: Source, attribute: Attribute) -> str:
+def attribute_expression(source: Source, attribute: AttributeCell) -> str:
     """SQL of an attribute in its own type: null where the source lacks it or has another type.
 
     The service's log holds an attribute that was sent in several types as text, numbers and

@@ -9,7 +9,11 @@ import pyarrow.parquet as pq
 from recsys.data_schemas import columns as c
 from recsys.data_schemas.limits import LIST_LENGTH, PROPENSITY
 from recsys.data_schemas.tables import ITEM_INDICES, USER_INDEX
-from recsys.ingestion.tables.attributes import attribute_columns, count_losses, keep_attributes
+from recsys.ingestion.tables.attribute_columns import (
+    attribute_columns,
+    count_losses,
+    keep_attributes,
+)
 from recsys.ingestion.tables.duck import name
 from recsys.ingestion.tables.events import numbered
 from recsys.ingestion.tables.readers import FILE, ROW

@@ -9,7 +9,11 @@ from pathlib import Path
 
 from recsys.data_schemas import columns as c
 from recsys.data_schemas.limits import DESCRIPTION_LENGTH, TAG_COUNT, TEXT_LENGTH, TITLE_LENGTH
-from recsys.ingestion.tables.attributes import attribute_columns, count_losses, keep_attributes
+from recsys.ingestion.tables.attribute_columns import (
+    attribute_columns,
+    count_losses,
+    keep_attributes,
+)
 from recsys.ingestion.tables.cells import blank
 from recsys.ingestion.tables.duck import name, quote
 from recsys.ingestion.tables.readers import FILE, ROW

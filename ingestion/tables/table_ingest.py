@@ -13,7 +13,7 @@ from recsys.data_schemas.errors import DataRefused
 from recsys.data_schemas.limits import ID_LENGTH
 from recsys.data_schemas.tables import RULES, Column, Kind, Table
 from recsys.ingestion.tables.cells import (
-    Attribute,
+    AttributeCell,
     attribute_expression,
     blank,
     expression,
@@ -64,7 +64,7 @@ class TableIngest:
     scratch: Path
     warnings: dict[str, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
-    attributes: list[Attribute] = field(default_factory=list)
+    attributes: list[AttributeCell] = field(default_factory=list)
     """Columns beyond the standard ones that are kept."""
     rejected: dict[str, int] = field(default_factory=dict)
     """Rows of the caller's files by the rule they broke."""

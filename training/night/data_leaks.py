@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 
 from recsys.data_schemas import columns as c
 from recsys.data_schemas.config import RecsysConfig
-from recsys.evaluation.data_leaks.columns import ITEMS
 from recsys.evaluation.data_leaks.examine import examine
 from recsys.evaluation.data_leaks.findings import Finding
+from recsys.evaluation.data_leaks.leaky_columns import ITEMS
 from recsys.evaluation.data_leaks.logged_data import NEVER, LoggedData
 from recsys.evaluation.report_context import Check
 from recsys.features.interactions import Longs

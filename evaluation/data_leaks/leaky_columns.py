@@ -33,7 +33,7 @@ _NUMBER = re.compile(r"\d+(?:\.\d+)?")
 
 
 @dataclass(frozen=True)
-class Column:
+class SuspectColumn:
     """One thing told of every item or of every user."""
 
     table: str
@@ -66,13 +66,13 @@ class Column:
         return self.name == self.source and self.outcome == DROP
 
 
-def item_columns(log: LoggedData) -> list[Column]:
+def item_columns(log: LoggedData) -> list[SuspectColumn]:
     """Everything told of items, N long."""
     found = [*_attributes_of_items(log), *_orders_of_items(log), *_texts_of_items(log)]
     return [column for column in found if column.tells]
 
 
-def user_columns(log: LoggedData) -> list[Column]:
+def user_columns(log: LoggedData) -> list[SuspectColumn]:
     """Everything told of users, U long."""
     events = log.events
     found = list(_read_off_ids(USERS, USER_ID, list(map(str, events.user_ids))))
@@ -82,34 +82,34 @@ def user_columns(log: LoggedData) -> list[Column]:
             told = (
                 np.where(at >= 0, values[at], np.nan) if len(values) else np.full(len(at), np.nan)
             )
-            found.append(Column(USERS, name, told.astype(np.float64), source=name))
+            found.append(SuspectColumn(USERS, name, told.astype(np.float64), source=name))
         for name, codes in log.users.categorical.items():
             found.append(_named(USERS, name, np.where(at >= 0, codes.values[at], -1)))
     return [column for column in found if column.tells]
 
 
-def _attributes_of_items(log: LoggedData) -> Iterator[Column]:
+def _attributes_of_items(log: LoggedData) -> Iterator[SuspectColumn]:
     catalogue = log.catalogue
     for name in catalogue.numeric_names:
-        yield Column(ITEMS, name, catalogue.numeric(name).astype(np.float64), source=name)
+        yield SuspectColumn(ITEMS, name, catalogue.numeric(name).astype(np.float64), source=name)
     for name in catalogue.categorical_names:
         yield _named(ITEMS, name, catalogue.categorical(name))
     yield _named(ITEMS, CATEGORY, catalogue.category_codes)
     created = catalogue.created_at
     moments = np.where(created == NEVER, np.nan, created.astype(np.float64))
-    yield Column(ITEMS, CREATED_AT, moments, source=CREATED_AT)
+    yield SuspectColumn(ITEMS, CREATED_AT, moments, source=CREATED_AT)
     there = catalogue.available.astype(np.float64)
-    yield Column(ITEMS, AVAILABLE, there, source=AVAILABLE, outcome=WARN)
+    yield SuspectColumn(ITEMS, AVAILABLE, there, source=AVAILABLE, outcome=WARN)
 
 
-def _orders_of_items(log: LoggedData) -> Iterator[Column]:
+def _orders_of_items(log: LoggedData) -> Iterator[SuspectColumn]:
     catalogue = log.catalogue
     order = np.arange(catalogue.n_items, dtype=np.float64)
-    yield Column(ITEMS, "the order of the items", order, outcome=WARN)
+    yield SuspectColumn(ITEMS, "the order of the items", order, outcome=WARN)
     yield from _read_off_ids(ITEMS, ITEM_ID, catalogue.item_ids.to_pylist())
 
 
-def _texts_of_items(log: LoggedData) -> Iterator[Column]:
+def _texts_of_items(log: LoggedData) -> Iterator[SuspectColumn]:
     catalogue, looked = log.catalogue, log.items_looked_at
 
     def tags(item: int) -> str:
@@ -127,24 +127,26 @@ def _texts_of_items(log: LoggedData) -> Iterator[Column]:
         ):
             values = np.full(catalogue.n_items, np.nan)
             values[looked] = told
-            yield Column(ITEMS, f"the {what} {name}", values, source=name, outcome=outcome)
+            yield SuspectColumn(ITEMS, f"the {what} {name}", values, source=name, outcome=outcome)
 
 
-def _read_off_ids(table: str, name: str, ids: list[str]) -> Iterator[Column]:
+def _read_off_ids(table: str, name: str, ids: list[str]) -> Iterator[SuspectColumn]:
     """The number in an id, its first letter, its length: no feature reads them, but an id that was given
     after the fact orders what has no other order."""
     number = last_numbers(ids)
-    yield Column(table, f"the number in {name}", number, source=name, outcome=WARN)
+    yield SuspectColumn(table, f"the number in {name}", number, source=name, outcome=WARN)
     length = np.array([len(word) for word in ids], np.float64)
-    yield Column(table, f"the length of {name}", length, source=name, outcome=WARN)
+    yield SuspectColumn(table, f"the length of {name}", length, source=name, outcome=WARN)
     letters = np.unique(np.array([word[:1] for word in ids]), return_inverse=True)[1]
     first = f"the first letter of {name}"
-    yield Column(table, first, letters.astype(np.float64), named=True, source=name, outcome=WARN)
+    yield SuspectColumn(
+        table, first, letters.astype(np.float64), named=True, source=name, outcome=WARN
+    )
 
 
-def _named(table: str, name: str, codes: npt.NDArray[np.integer]) -> Column:
+def _named(table: str, name: str, codes: npt.NDArray[np.integer]) -> SuspectColumn:
     values = np.where(codes >= 0, codes.astype(np.float64), np.nan)
-    return Column(table, name, values, named=True, source=name)
+    return SuspectColumn(table, name, values, named=True, source=name)
 
 
 def last_numbers(texts: Iterable[str]) -> Doubles:

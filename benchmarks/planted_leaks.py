@@ -1,6 +1,6 @@
 """Leaks and poison planted in sound logs: which kinds are found, and how often a sound log is accused.
 
-    python benchmarks/leaks.py [--path FOLDER ...] [--seeds 2] [--sound 20] [--only KIND ...]
+    python benchmarks/planted_leaks.py [--path FOLDER ...] [--seeds 2] [--sound 20] [--only KIND ...]
 
 Every kind is planted in the bundled movies, in generated logs and in the tables of each FOLDER, by the tables a caller would hand in,
 ingested as a night does and looked at by the checks of a night. The seeds are not those the checks were
@@ -527,7 +527,7 @@ PLANTS: dict[str, Plant] = {
 
 
 @dataclass(frozen=True)
-class Outcome:
+class PlantedOutcome:
     """What the checks said of one log."""
 
     failed: list[Check]
@@ -536,7 +536,7 @@ class Outcome:
     events: int
 
 
-def look(log: RawLog) -> Outcome:
+def look(log: RawLog) -> PlantedOutcome:
     """Ingest a log as a night does and ask every check."""
     with tempfile.TemporaryDirectory() as name:
         config = load_config(log.write(Path(name) / "raw"))
@@ -546,7 +546,7 @@ def look(log: RawLog) -> Outcome:
         started = time.process_time()
         found = examine(read)
         seconds = time.process_time() - started
-    return Outcome([f.check for f in found if not f.check.passed], seconds, len(read.events))
+    return PlantedOutcome([f.check for f in found if not f.check.passed], seconds, len(read.events))
 
 
 def bases(paths: Sequence[Path], seeds: Sequence[int]) -> Iterator[tuple[str, RawLog]]:

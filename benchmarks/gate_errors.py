@@ -1,6 +1,6 @@
 """How often the gate is wrong: candidates whose true quality is known, by the gate's own decision.
 
-    python benchmarks/gate.py [--draws 300] [--report NIGHT'S REPORT FOLDER] [--out FILE.json]
+    python benchmarks/gate_errors.py [--draws 300] [--report NIGHT'S REPORT FOLDER] [--out FILE.json]
 
 Champion's lists are generated, or drawn with replacement from those that a night recorded. A
 candidate that is truly 3 % worse has lost each list's hits with a chance of 3 %; beside that, a
@@ -40,7 +40,7 @@ CONFIG = GateConfig()
 
 
 @dataclass(frozen=True)
-class World:
+class SimulatedShop:
     """Values of the gate's metric to draw moments from; generated where there are none."""
 
     recorded: np.ndarray | None
@@ -54,7 +54,12 @@ class World:
 
 
 def pairs(
-    world: World, users: int, loss: float, changed: float, rng: np.random.Generator, first: int = 0
+    world: SimulatedShop,
+    users: int,
+    loss: float,
+    changed: float,
+    rng: np.random.Generator,
+    first: int = 0,
 ) -> Paired:
     """A candidate that is truly `loss` worse, beside the champion; users are numbered from `first`."""
     theirs = world.draw(users, rng)
@@ -100,7 +105,9 @@ def new_rule(found: Paired, same_recipe: bool, earlier: Paired | None = None, **
     return decide(CONFIG, Evidence(champion)).promoted
 
 
-def promoted(world: World, users: int, loss: float, changed: float, draws: int) -> dict[str, float]:
+def promoted(
+    world: SimulatedShop, users: int, loss: float, changed: float, draws: int
+) -> dict[str, float]:
     """Share of draws that take the champion's place, by rule."""
     resamples = 300 if users < 1000 else 100
     found: dict[str, list[bool]] = {"before": [], "same": [], "other": [], "pooled": []}
@@ -115,7 +122,7 @@ def promoted(world: World, users: int, loss: float, changed: float, draws: int) 
     return {name: float(np.mean(values)) for name, values in found.items()}
 
 
-def spoilt(world: World, users: int, loss: float, draws: int) -> dict[str, float]:
+def spoilt(world: SimulatedShop, users: int, loss: float, draws: int) -> dict[str, float]:
     """Share refused where candidate and refitted champion have lost alike. Before: none, ever."""
     refused = []
     for seed in range(draws):
@@ -127,7 +134,7 @@ def spoilt(world: World, users: int, loss: float, draws: int) -> dict[str, float
     return {"before": 0.0, "now": float(np.mean(refused))}
 
 
-def ratchet(world: World, users: int, draws: int) -> dict[str, float]:
+def ratchet(world: SimulatedShop, users: int, draws: int) -> dict[str, float]:
     """True loss of the champion, against the first one, after the nights."""
     ends: dict[str, list[float]] = {"before": [], "recorded": [], "through": [], "other": []}
     for seed in range(draws):
@@ -137,7 +144,7 @@ def ratchet(world: World, users: int, draws: int) -> dict[str, float]:
     return {rule: float(np.mean(losses)) for rule, losses in ends.items()}
 
 
-def _after_nights(world: World, users: int, rule: str, rng: np.random.Generator) -> float:
+def _after_nights(world: SimulatedShop, users: int, rule: str, rng: np.random.Generator) -> float:
     """Quality of the champion at the end, 1 at the start. Under `recorded` every night judges the
     same moments, else each night its own; `other` is a changed recipe every night."""
     quality, chain = [1.0], []
@@ -190,7 +197,7 @@ def main() -> None:
     parser.add_argument("--report", type=Path, default=None)
     parser.add_argument("--out", type=Path, default=None)
     given = parser.parse_args()
-    world = World(recorded_values(given.report) if given.report else None)
+    world = SimulatedShop(recorded_values(given.report) if given.report else None)
     result = {
         "draws": given.draws,
         "promoted": _each(

@@ -10,7 +10,7 @@ import pyarrow as pa
 from recsys.data_schemas.errors import DataRefused
 from recsys.data_schemas.limits import AMOUNT, ATTRIBUTES, FLAG, RESERVED, TEXT, name_fault
 from recsys.data_schemas.tables import CATEGORY_LIMIT
-from recsys.ingestion.tables.cells import Attribute, attribute_expression
+from recsys.ingestion.tables.cells import AttributeCell, attribute_expression
 from recsys.ingestion.tables.readers import Source
 from recsys.ingestion.tables.table_ingest import TableIngest
 from recsys.ingestion.tables.types import group
@@ -18,7 +18,7 @@ from recsys.ingestion.tables.types import group
 _KINDS = {"integer": AMOUNT, "float": AMOUNT, "bool": FLAG, "string": TEXT}
 
 
-def attribute_columns(part: TableIngest, reserved: Set[str] = RESERVED) -> list[Attribute]:
+def attribute_columns(part: TableIngest, reserved: Set[str] = RESERVED) -> list[AttributeCell]:
     """Columns beyond the standard ones that may be attributes, by name and type; notes say which
     others there are.
 
@@ -48,7 +48,7 @@ def attribute_columns(part: TableIngest, reserved: Set[str] = RESERVED) -> list[
                 expected=f"at most {ATTRIBUTES}",
                 fix="export the columns that are of use",
             )
-    return [Attribute(column, f"a{n}", kind) for n, (column, kind) in enumerate(kinds.items())]
+    return [AttributeCell(column, f"a{n}", kind) for n, (column, kind) in enumerate(kinds.items())]
 
 
 def _candidates(part: TableIngest, source: Source, reserved: Set[str]) -> list[tuple[str, str]]:
