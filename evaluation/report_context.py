@@ -239,6 +239,8 @@ class ReportContext:
     ranker: RankerFacts | None = None
     sources: Sequence[SourceFact | tuple[object, ...]] | None = None
     gate: GateDecision | None = None
+    seen: Facts | None = None
+    """On the first screen: what each part of the judged and of the released models has seen."""
     masked: MaskedItems | None = None
     """On the first screen: items on which nobody has acted."""
     leak_checks: Sequence[Check | tuple[object, ...]] | None = None

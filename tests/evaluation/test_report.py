@@ -122,6 +122,7 @@ def full_context() -> ReportContext:
         off_policy=OffPolicyFacts(
             "a click", 900, 0.2, {"snips": Interval(0.31, 0.2, 0.4, 9, 9)}, 340.0, 0.01, None
         ),
+        seen={"encoder": "events before 2015"},
         masked=MaskedItems(
             items=20,
             lists=45,
@@ -417,7 +418,7 @@ def test_missing_parts_are_named(evaluation: Evaluation) -> None:
     for part in (
         "Not in this report: the gate's decision", "examples of ranked lists",
         "leak checks: none were run", "learning curves of the encoder", "costs of the stages",
-        "position bias (it needs impressions)", "facts about the ranker", "masked cold items", "version not said",
+        "position bias (it needs impressions)", "facts about the ranker", "masked cold items", "what each part has seen", "version not said",
     ):  # fmt: skip
         assert part in words, part
 

@@ -206,6 +206,7 @@ def context(
         split=split_facts(inputs, encoded, tested),
         release=release,
         masked=masked,
+        seen=seen_facts(inputs, encoded),
         validation={"ndcg@10": best} if best is not None else None,
         stages=[
             StageCost(r.name, r.seconds, r.peak_mb, r.bytes, r.skipped)
@@ -303,6 +304,23 @@ def data_facts(inputs: Inputs) -> dict[str, object]:
         if broken:
             facts[f"{table}: rows set aside"] = str(broken)
     return facts
+
+
+def seen_facts(inputs: Inputs, encoded: Encoded) -> dict[str, object]:
+    """What the judged parts and the released ones have learned from, in words."""
+    windows = inputs.windows
+    first, last = _day(windows.test[0]), _day(windows.test[-1])
+    cuts = f"each of {len(windows.test)} test cuts, {first} to {last}"
+    learned = "nothing: there is no window before the test"
+    if windows.ranker:
+        learned = f"what was acted on from {_day(windows.ranker[0])} to {first}"
+    return {
+        "encoder, judged and released": f"events before {_day(encoded.fit_until)}",
+        "ranker, judged and released": learned,
+        "sources, judged": f"events before {cuts if len(windows.test) > 1 else first}",
+        "sources, released": f"events before {_day(windows.end)}",
+        "judged by": f"what was acted on from {first} to {_day(windows.end)}",
+    }
 
 
 def split_facts(inputs: Inputs, encoded: Encoded, tested: RankingData) -> dict[str, object]:
