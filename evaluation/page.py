@@ -13,6 +13,7 @@ from recsys.evaluation.evaluation import (
     BEHIND,
     HISTORY,
     UNCLEAR,
+    Difference,
     Evaluation,
     Segment,
     plain,
@@ -26,6 +27,7 @@ from recsys.evaluation.report_context import (
     StageCost,
     day_and_time,
 )
+from recsys.evaluation.segments import BY_HISTORY, NO_HISTORY, RETURNING
 from recsys.evaluation.uncertainty import Interval
 from recsys.storage.files import human_seconds
 
@@ -71,12 +73,12 @@ def verdict(evaluation: Evaluation) -> str:
     """One sentence, made from the paired intervals alone: ahead, behind, cannot tell; of whom; on
     how many users."""
     metric = evaluation.main_metric
-    own = evaluation.systems[evaluation.main][metric]
-    if own.users == 0:
+    if evaluation.systems[evaluation.main][metric].users == 0:
         return f"Nothing was measured: no group has a relevant item, so {metric} has no value."
+    own, differences, others = _headline(evaluation)
     sides: dict[str, list[str]] = {AHEAD: [], BEHIND: [], UNCLEAR: []}
     for name in _front(evaluation)[1:]:
-        sides[evaluation.differences[name][metric].verdict].append(name)
+        sides[differences[name].verdict].append(name)
     if len(sides[AHEAD]) > MOST_NAMED:
         rest = len(sides[AHEAD]) - MOST_NAMED
         sides[AHEAD] = [*sides[AHEAD][:MOST_NAMED], f"{rest} weaker others"]
@@ -97,8 +99,26 @@ def verdict(evaluation: Evaluation) -> str:
     )
     return (
         f"On {metric}, {evaluation.main} ({_number(own.value)}) is {compared}, "
-        f"measured on {own.users:,} users ({own.groups:,} lists) over {scope}."
+        f"measured on {own.users:,} {'returning ' if others else ''}users ({own.groups:,} lists) over "
+        f"{scope}.{others}"
     )
+
+
+def _headline(evaluation: Evaluation) -> tuple[Interval, Mapping[str, Difference], str]:
+    """The main system's number and its lead over each other, of returning people where others were
+    asked too; and what is to be said of those others."""
+    main, metric = evaluation.main, evaluation.main_metric
+    parts = {part.label: part for part in evaluation.segments.get(BY_HISTORY, ())}
+    returning, new = parts.get(RETURNING), parts.get(NO_HISTORY)
+    if returning is None or new is None or not returning.groups or not new.groups:
+        everybody = {name: found[metric] for name, found in evaluation.differences.items()}
+        return evaluation.systems[main][metric], everybody, ""
+    share = new.groups / (new.groups + returning.groups)
+    others = (
+        f" {NO_HISTORY.capitalize()} are {share:.0%} of the lists and shown apart: "
+        f"{metric} {_number(new.systems[main].value)}."
+    )
+    return returning.systems[main], returning.differences, others
 
 
 def alarms(evaluation: Evaluation, context: ReportContext) -> list[str]:

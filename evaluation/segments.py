@@ -25,6 +25,9 @@ MAX_SEGMENTS = 24
 MAX_DAYS = 20
 """Days shown one by one; longer windows are pooled into equal stretches."""
 OTHER = "other"
+BY_HISTORY = "history"
+"""Name of the segmentation by whether anything is known of a person."""
+RETURNING, NO_HISTORY = "returning people", "people without a history"
 DAY_US = 86_400_000_000
 
 
@@ -63,6 +66,14 @@ def by_activity(history_length: npt.NDArray[np.integer]) -> SegmentLabels:
     code = np.where(history_length == 0, 0, np.where(history_length <= LIGHT_UNTIL, 1, 2))
     labels = ("new_users", f"light users (1–{LIGHT_UNTIL} events)", "heavy users")
     return SegmentLabels(labels, code.astype(np.int32))
+
+
+def by_history(history_length: npt.NDArray[np.integer]) -> SegmentLabels:
+    """People with a history and people without one, by the events known of them (int[G]).
+
+    What can be known of the two has nothing in common, so a report's headline is that of the first.
+    """
+    return SegmentLabels((RETURNING, NO_HISTORY), (history_length == 0).astype(np.int32))
 
 
 def by_item_popularity(truth: Truth, popularity: PopularityAt) -> SegmentLabels:

@@ -527,6 +527,7 @@ def segments_of(
     """Users by history, items by popularity and category, and one's own columns."""
     truth, catalogue = queries.truth, loaded.state.catalogue
     found = {
+        segments.BY_HISTORY: segments.by_history(np.diff(queries.past.offsets)),
         "users": segments.by_activity(np.diff(queries.past.offsets)),
         "items": segments.by_item_popularity(truth, popularity),
     }

@@ -596,3 +596,22 @@ def test_long_windows_are_cut_into_stretches() -> None:
     assert len(found.labels) == segments.MAX_DAYS
     assert found.labels[:2] == ("1970-01-01", "1970-01-06")
     assert segments.by_day(np.empty(0, np.int64)).labels == ()
+
+
+def test_the_headline_is_of_returning_people(
+    truth: Truth, systems: list[RankedLists], popularity: np.ndarray
+) -> None:
+    length = (truth.user % 3).astype(np.int64)  # a third has no history
+    found = evaluate_lists(
+        truth, systems, main="fair", ks=(10,), catalogue_size=ITEMS, item_popularity=popularity,
+        segments={segments.BY_HISTORY: segments.by_history(length)}, resamples=50,
+    )  # fmt: skip
+    returning, new = found.segments[segments.BY_HISTORY]
+    said = verdict(found)
+    assert f"fair ({returning.systems['fair'].value:.4f}) is" in said
+    assert f"{returning.users:,} returning users ({returning.groups:,} lists)" in said
+    share = new.groups / truth.n_groups
+    assert said.endswith(
+        f"People without a history are {share:.0%} of the lists and shown apart: "
+        f"ndcg@10 {new.systems['fair'].value:.4f}."
+    )

@@ -17,10 +17,12 @@ from recsys.evaluation.lists import RankedLists, Truth
 from recsys.evaluation.popularity_at import PopularityAt
 from recsys.evaluation.saved_lists import MAIN
 from recsys.evaluation.segments import (
+    BY_HISTORY,
     SegmentLabels,
     by_activity,
     by_day,
     by_event_type,
+    by_history,
     by_item_popularity,
     from_column,
 )
@@ -258,6 +260,7 @@ def segments_of(
     past = past_items(inputs.interactions, moments)
     catalogue = inputs.tables.catalogue
     found = {
+        BY_HISTORY: by_history(np.diff(past.offsets)),
         "users": by_activity(np.diff(past.offsets)),
         "items": by_item_popularity(truth, popularity_of(inputs, truth)),
         "day": by_day(truth.time),
