@@ -261,6 +261,7 @@ def _write_groups(evaluation: Evaluation, path: Path) -> None:
 def _plots(evaluation: Evaluation, context: ReportContext) -> dict[str, list[Plot]]:
     """Section of the page → its plots."""
     return {
+        "lead": _forest(evaluation),
         "k": [curve_plot(evaluation, metric) for metric in evaluation.curves],
         "segments": [
             segment_plot(evaluation, part, rows)
@@ -275,6 +276,25 @@ def _plots(evaluation: Evaluation, context: ReportContext) -> dict[str, list[Plo
         "position": _position_plots(context),
         "drift": _drift_plots(context),
     }
+
+
+def _forest(e: Evaluation) -> list[Plot]:
+    """The lead over each other system, of those whom the headline is about."""
+    _, differences, others = _headline(e)
+    rows = {name: differences[name].interval for name in _front(e)[1:] if name in differences}
+    if not rows:
+        return []
+    who = f", {RETURNING}" if others else ""
+    values = "; ".join(f"{name} {_signed(found.value)}" for name, found in rows.items())
+    return [
+        plots.forest_plot(
+            f"How far {e.main} is ahead of each other system{who}",
+            f"{e.main_metric} of {e.main} minus that of the other, list by list, with intervals: "
+            f"{values}. An interval without 0 is a difference that is no chance.",
+            rows,
+            f"difference in {e.main_metric}",
+        )
+    ]
 
 
 def curve_plot(e: Evaluation, metric: str) -> Plot:

@@ -132,6 +132,32 @@ def segment_plot(
     return _figure(title, alt, draw, height=height)
 
 
+def forest_plot(title: str, alt: str, rows: Mapping[str, Interval], x_label: str) -> Plot:
+    """One row per other system: the main one minus it, with its interval, beside a line at 0.
+
+    Args:
+        title: shown above the plot.
+        alt: what the plot says, in words, for readers who cannot see it.
+        rows: other system → difference; one without bounds is a hollow mark.
+        x_label: what the difference is of, under the axis.
+    """
+    known = {name: d for name, d in rows.items() if d.value is not None}
+
+    def draw(axes: Any) -> None:
+        axes.axvline(0.0, color="#37474f", linewidth=1)
+        for row, found in enumerate(known.values()):
+            sure = found.low is not None and found.high is not None
+            if sure:
+                axes.plot([found.low, found.high], [row, row], color=COLOURS[0], linewidth=1.5)
+            face = COLOURS[0] if sure else "white"
+            axes.plot(found.value, row, "o", color=COLOURS[0], markersize=5, markerfacecolor=face)
+        axes.set_yticks(range(len(known)), [_cut(name, 26) for name in known])
+        axes.set_ylim(len(known) - 0.4, -0.6)
+        axes.set(xlabel=x_label)
+
+    return _figure(title, alt, draw, height=max(1.8, 0.8 + 0.26 * len(known)))
+
+
 def day_plot(
     title: str, alt: str, days: Sequence[Segment], systems: Sequence[str], y_label: str
 ) -> Plot:
