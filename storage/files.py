@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PurePath
 from typing import Any
+from urllib.parse import quote
 
 from recsys.data_schemas.errors import RecsysError
 
@@ -24,6 +25,17 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 _FULL_WORDS = ("no space left on device", "disk is full", "disk quota exceeded")
 
 _SHORT_WRITE = re.compile(r"\d+ requested and \d+ written")
+
+
+def sqlite_address(path: Path) -> str:
+    """The address of a SQLite file as SQLAlchemy and what stands on it take it.
+
+    They read `%20` for a blank and end the path at `?`, so such a path is written with `%` and bytes;
+    the driver is named so that MLflow makes no folder of that name beside.
+    """
+    if any(ch in str(path) for ch in "%?"):
+        return f"sqlite+pysqlite:///{quote(str(path))}"
+    return f"sqlite:///{path}"
 
 
 class DiskFull(RecsysError):

@@ -26,7 +26,7 @@ from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import unquote, urlparse
+from urllib.parse import urlparse
 from urllib.request import url2pathname
 
 from recsys.data_schemas.config import RecsysConfig
@@ -38,6 +38,7 @@ from recsys.storage.files import (
     explain_disk_full,
     link_tree,
     plain,
+    sqlite_address,
     sync_path,
 )
 from recsys.storage.registry.embedded import EmbeddedStore
@@ -93,7 +94,7 @@ class Registry:
         self._experiment = config.tracking.experiment
         database = config.workspace_path / "mlflow" / "mlflow.db"
         self.embedded = config.tracking.uri is None
-        self.uri = _with_driver(config.tracking.uri or f"sqlite:///{database}")
+        self.uri = _with_driver(config.tracking.uri or sqlite_address(database))
         self._store = EmbeddedStore(database, self.name)
         location = config.tracking.artifacts
         if location is not None and "://" not in location:
@@ -543,9 +544,10 @@ class Registry:
         """Remove runs of ours that a killed registration left."""
         runs = self._client.search_runs(
             [self._experiment_id],
-            filter_string=f"attributes.status = 'RUNNING' and tags.`{KIND_TAG}` = 'registration' "
-            f"and tags.`{WORKSPACE_TAG}` = '{self.workspace.path}'",
+            filter_string=f"attributes.status = 'RUNNING' and tags.`{KIND_TAG}` = 'registration'",
         )
+        # Compared here: MLflow's filters cannot hold every path.
+        runs = [r for r in runs if r.data.tags.get(WORKSPACE_TAG) == str(self.workspace.path)]
         used = {version.run_id for version in self.list()}
         for run in runs:
             if run.info.run_id in used:
@@ -638,7 +640,7 @@ def _make_database(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = aside_path(path)
     try:
-        MlflowClient(tracking_uri=f"sqlite:///{aside}").search_experiments(max_results=1)
+        MlflowClient(tracking_uri=sqlite_address(aside)).search_experiments(max_results=1)
         sync_path(aside)
         aside.replace(path)
     finally:
@@ -683,7 +685,7 @@ def _as_path(uri: str) -> Path | None:
     """The local folder of a file URI or plain path; None for a remote store."""
     parsed = urlparse(uri)
     if parsed.scheme == "file":
-        return Path(url2pathname(unquote(parsed.path)))
+        return Path(url2pathname(parsed.path))
     return Path(uri) if parsed.scheme == "" else None
 
 

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from recsys.data_schemas.config import parse_config
 from recsys.data_schemas.errors import UsageError
 from recsys.storage.bundle import BundleRefused, open_bundle
 from recsys.storage.registry import Registry, RegistryError
@@ -309,6 +310,33 @@ os._exit(9)
     assert three._store.path.with_name("mlflow.db-journal").exists()
     assert three.champion() == 3
     assert three.rollback() == 2
+
+
+@pytest.mark.parametrize("name", ["мой shop #1 [2] &'q\" ", "My%20Shop", "why?", "%41"])
+def test_a_workspace_may_be_named_as_one_likes(tmp_path, name, make_bundle, empty_database):
+    """Nothing is written beside it under a decoded or cut name."""
+    folder = tmp_path / "shops" / name
+    (folder / "work" / "mlflow").mkdir(parents=True)
+    shutil.copyfile(empty_database, folder / "work" / "mlflow" / "mlflow.db")
+    registry = Registry(config_in(folder))
+    for value in (1.0, 2.0):
+        version = registry.register(make_bundle(value), {"gate": "better"}, {"ndcg@10": value})
+        registry.promote(version, "better")
+    # As a night does after one that was killed.
+    registry._bury_killed()
+    other = Registry(config_in(folder))
+    assert other.champion() == 2
+    assert (other.local_path(1) / "manifest.json").is_file()
+    shutil.rmtree(other.workspace.bundles)
+    assert (Registry(config_in(folder)).local_path(2) / "manifest.json").is_file()
+    assert other.rollback() == 1
+    assert other.collect(keep=0) == [2]
+    assert len(list(folder.rglob("MLmodel"))) == 1
+    assert [p.name for p in (tmp_path / "shops").iterdir()] == [name]
+
+
+def config_in(folder):
+    return parse_config({"data": {"items": "i", "events": "e"}}, folder)
 
 
 def test_curves_of_a_fit_are_a_run_of_their_own(registry):

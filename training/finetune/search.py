@@ -9,7 +9,7 @@ from typing import Any
 
 from recsys.data_schemas.config import EncoderConfig
 from recsys.features.interactions import Interactions
-from recsys.storage.files import hash_json
+from recsys.storage.files import hash_json, sqlite_address
 from recsys.training.finetune.fit import fit_encoder
 
 STUDY = "encoder"
@@ -57,7 +57,7 @@ def search(
     study = optuna.create_study(
         study_name=f"{STUDY}-{_comparable(config, fit_until, len(texts))}",
         direction="maximize",
-        storage=None if storage is None else f"sqlite:///{storage}",
+        storage=None if storage is None else sqlite_address(storage),
         load_if_exists=True,
         sampler=optuna.samplers.TPESampler(seed=seed),
         pruner=optuna.pruners.MedianPruner(n_startup_trials=LEAST_TRIALS),

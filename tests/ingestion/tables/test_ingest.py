@@ -580,3 +580,15 @@ def test_columns_named_like_ours_or_differing_in_case(desk):
     assert "`Title` is left out" in notes
     assert desk.rows("items.parquet")[0]["rule"] == "a"
     assert broken(desk, "items") == [("duplicate_item_id", 4)]
+
+
+@pytest.mark.parametrize("name", ["why?", "My%20Shop", "q'q\"", "a*b [1]", "day=2", "x#y;z"])
+def test_a_folder_may_be_named_as_one_likes(tmp_path, name):
+    from tests.ingestion.tables.conftest import Desk
+
+    desk = Desk(tmp_path / name)
+    desk.items()
+    desk.events(name="events/day=2024-01-01/a.parquet")
+    assert desk.ingest(events="events")["events"] == 8
+    assert desk.ingest(previous=desk.out / "items.parquet", events="events")["items"] == 4
+    assert [p.name for p in tmp_path.iterdir()] == [name]
