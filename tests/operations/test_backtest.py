@@ -154,7 +154,7 @@ def test_a_log_of_views_alone_is_judged_as_its_nights_graded_it(
     }
     for name, stand_in in stand_ins.items():
         monkeypatch.setattr(name, stand_in)
-    users, ndcg = backtest.match(config, 1, 2 * DAY, 4 * DAY)
+    users, ndcg = backtest.evaluate_version(config, 1, 2 * DAY, 4 * DAY)
     assert list(users) == ["u0", "u1"]
     assert ndcg.tolist() == [1.0, 0.0]
     assert [(query.user_id, query.now) for query in asked] == [("u0", 2 * DAY), ("u1", 2 * DAY)]

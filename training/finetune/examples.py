@@ -274,7 +274,7 @@ def fewer_users(interactions: Interactions, items: int, seed: int) -> Interactio
 
 def _lot(user_ids: npt.NDArray[np.object_], seed: int) -> Doubles:
     """float64[U]: a lot for each user that stays the same from fit to fit."""
-    return chance(hash_ids(user_ids), "encoder validation", seed)
+    return chance(hash_ids([str(user) for user in user_ids]), "encoder validation", seed)
 
 
 def _weak(interactions: Interactions) -> npt.NDArray[np.bool_]:

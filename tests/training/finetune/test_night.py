@@ -256,7 +256,7 @@ def test_curves_go_to_tensorboard_where_it_is_installed(tmp_path, monkeypatch):
     night = SimpleNamespace(
         config=config,
         reporter=Reporter(quiet=True),
-        workspace=SimpleNamespace(path=tmp_path),
+        workspace=SimpleNamespace(tensorboard=tmp_path),
     )
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with (

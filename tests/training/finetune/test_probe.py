@@ -90,7 +90,7 @@ def asked(behaviour, texts, settings, tmp_path, monkeypatch):
         config=SimpleNamespace(encoder=settings(), seed=1),
         budget=lambda part: 100.0,
         reporter=SimpleNamespace(say=lambda text: seen.setdefault("said", text)),
-        workspace=SimpleNamespace(cache=tmp_path),
+        workspace=SimpleNamespace(encoder_search=tmp_path / "search.db"),
     )
     until = int(behaviour.time.max())
     data = SimpleNamespace(

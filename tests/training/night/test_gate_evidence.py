@@ -297,7 +297,8 @@ def released(monkeypatch):
     def ask(now):
         now = np.array(now)
         moments = Moments(now=now, user=np.arange(len(now)))
-        return champion._released(night, None, bundle, moments, None, 3), asked
+        inputs = SimpleNamespace(chances=lambda moments, purpose: np.arange(len(moments.now)))
+        return champion._released(night, inputs, bundle, moments, None, 3), asked
 
     return ask
 
