@@ -62,7 +62,7 @@ test-lowest:
 	mkdir -p build && $(PYTHON) .ci/lowest.py > build/lowest.txt
 	$(LOWEST)/bin/python -m pip install --quiet --constraint constraints.txt torch
 	$(LOWEST)/bin/python -m pip install --quiet --constraint build/lowest.txt \
-		--editable ".[postgres,lora,s3,otel,tensorboard]" pytest hypothesis
+		--editable ".[postgres,lora,s3,otel,tensorboard]" pytest hypothesis ir-measures
 	$(LOWEST)/bin/python -m pytest -W default $(addprefix tests/,$(QUICK))
 
 clean:
