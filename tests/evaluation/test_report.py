@@ -34,7 +34,7 @@ from recsys.evaluation.report import (
     verdict,
     write_report,
 )
-from recsys.evaluation.report_context import DROP, WARN
+from recsys.evaluation.report_context import DROP, WARN, MaskedItems
 
 ITEMS = 200
 

@@ -46,9 +46,11 @@ def guardrails(
             False,
         ),
     ]
-    found.append(Guardrail("known events that counters see when asked", trial.counted, 0.999, True))
-    if trial.moved:
-        name, gap = trial.furthest
+    found.append(
+        Guardrail("known events that counters see when asked", release_check.counted, 0.999, True)
+    )
+    if release_check.moved:
+        name, gap = release_check.furthest
         found.append(
             Guardrail(f"{name}, as asked against as tested", gap, gate.max_feature_gap, False)
         )

@@ -138,7 +138,7 @@ def decide_and_register(
     rails = guardrails(
         night.config.gate,
         evaluation,
-        trial,
+        checked,
         champion_result.lists.name if champion_result and champion_result.lists else None,
         folder_bytes(bundle.path / "bundle"),
         _bytes_of(registry, champion_result),

@@ -73,8 +73,8 @@ def make_lists(
     def action(out: Path) -> dict[str, Any]:
         assert ranking is not None
         systems = _ranked(ranking, rankers, caps_of(night, inputs))
-        single_source = _single_source(night, inputs, encoded, recipe, ranking)
-        systems |= single_source.lists
+        singles = _single_source(night, inputs, encoded, recipe, ranking)
+        systems |= singles.lists
         _save(out / "items.npz", {name: items for name, (items, _) in systems.items()})
         _save(out / "scores.npz", {name: scores for name, (_, scores) in systems.items()})
         return {
@@ -174,7 +174,7 @@ def _single_source(
         for made in simple:
             listed = caps.cut(made.items, made.scores, LIST_LENGTH)
             parts.setdefault(made.name, []).append(listed)
-    # One that failed at some cut only would be judged on other moments than the rest.
+    # One that failed at some cut only would be evaluated on other moments than the rest.
     whole = {name: lists for name, lists in parts.items() if name not in {*failed, *absent}}
     return _SingleSources(
         {

@@ -1,6 +1,6 @@
 """How often the gate is wrong: candidates whose true quality is known, by the gate's own decision.
 
-    python benchmarks/gate.py [--draws 300] [--report NIGHT'S REPORT FOLDER] [--out FILE.json]
+    python benchmarks/gate_decisions.py [--draws 300] [--report NIGHT'S REPORT FOLDER] [--out FILE.json]
 
 Champion's lists are generated, or drawn with replacement from those that a night recorded. A
 candidate that is truly 3 % worse has lost each list's hits with a chance of 3 %; beside that, a
@@ -27,7 +27,7 @@ from recsys.data_schemas.config import GateConfig
 from recsys.evaluation import metrics
 from recsys.evaluation.saved_lists import MAIN, read_lists
 from recsys.evaluation.uncertainty import bootstrap
-from recsys.training.night.gate import ChampionEvidence, Evidence, Paired, Rival, decide
+from recsys.training.night.gate import ChampionEvidence, Evidence, Paired, Reference, decide
 
 USERS, CHANGED = (9, 30, 136, 10_000), (0.0, 0.1)
 LOSSES = (-0.10, 0.0, 0.01, 0.03, 0.10)
@@ -40,7 +40,7 @@ CONFIG = GateConfig()
 
 
 @dataclass(frozen=True)
-class World:
+class SimulatedShop:
     """Values of the gate's metric to draw moments from; generated where there are none."""
 
     recorded: np.ndarray | None
@@ -54,7 +54,12 @@ class World:
 
 
 def pairs(
-    world: World, users: int, loss: float, changed: float, rng: np.random.Generator, first: int = 0
+    world: SimulatedShop,
+    users: int,
+    loss: float,
+    changed: float,
+    rng: np.random.Generator,
+    first: int = 0,
 ) -> Paired:
     """A candidate that is truly `loss` worse, beside the champion; users are numbered from `first`."""
     theirs = world.draw(users, rng)
@@ -100,7 +105,9 @@ def new_rule(found: Paired, same_recipe: bool, earlier: Paired | None = None, **
     return decide(CONFIG, Evidence(champion)).promoted
 
 
-def promoted(world: World, users: int, loss: float, changed: float, draws: int) -> dict[str, float]:
+def promoted(
+    world: SimulatedShop, users: int, loss: float, changed: float, draws: int
+) -> dict[str, float]:
     """Share of draws that take the champion's place, by rule."""
     resamples = 300 if users < 1000 else 100
     found: dict[str, list[bool]] = {"before": [], "same": [], "other": [], "pooled": []}
@@ -115,19 +122,19 @@ def promoted(world: World, users: int, loss: float, changed: float, draws: int) 
     return {name: float(np.mean(values)) for name, values in found.items()}
 
 
-def spoilt(world: World, users: int, loss: float, draws: int) -> dict[str, float]:
+def spoilt(world: SimulatedShop, users: int, loss: float, draws: int) -> dict[str, float]:
     """Share refused where candidate and refitted champion have lost alike. Before: none, ever."""
     refused = []
     for seed in range(draws):
         rng = np.random.default_rng([5, users, int(1000 * loss), seed])
         recorded = pairs(world, max(1, users // 2), loss, 0.1, rng)
         alike = Paired(recorded.ours, recorded.ours, recorded.user, same=True)
-        rival = (Rival("the champion's recorded lists", (recorded,)),)
-        refused.append(not new_rule(alike, True, recorded=rival))
+        reference = (Reference("the champion's recorded lists", (recorded,)),)
+        refused.append(not new_rule(alike, True, recorded=reference))
     return {"before": 0.0, "now": float(np.mean(refused))}
 
 
-def ratchet(world: World, users: int, draws: int) -> dict[str, float]:
+def ratchet(world: SimulatedShop, users: int, draws: int) -> dict[str, float]:
     """True loss of the champion, against the first one, after the nights."""
     ends: dict[str, list[float]] = {"before": [], "recorded": [], "through": [], "other": []}
     for seed in range(draws):
@@ -137,8 +144,8 @@ def ratchet(world: World, users: int, draws: int) -> dict[str, float]:
     return {rule: float(np.mean(losses)) for rule, losses in ends.items()}
 
 
-def _after_nights(world: World, users: int, rule: str, rng: np.random.Generator) -> float:
-    """Quality of the champion at the end, 1 at the start. Under `recorded` every night judges the
+def _after_nights(world: SimulatedShop, users: int, rule: str, rng: np.random.Generator) -> float:
+    """Quality of the champion at the end, 1 at the start. Under `recorded` every night compares the
     same moments, else each night its own; `other` is a changed recipe every night."""
     quality, chain = [1.0], []
     value, fate = world.draw(users, rng), rng.random(users)
@@ -151,14 +158,16 @@ def _after_nights(world: World, users: int, rule: str, rng: np.random.Generator)
         if rule == "before":
             up = old_rule(tonight, CONFIG.margin, 200, night)
         elif rule == "recorded":
-            rivals = [
-                Rival(f"version {n}", (Paired(versions[-1], v, users_of),))
+            references = [
+                Reference(f"version {n}", (Paired(versions[-1], v, users_of),))
                 for n, v in enumerate(versions[:-2])
             ]
-            up = new_rule(tonight, True, best=rivals)
+            up = new_rule(tonight, True, best=references)
         else:
-            rivals = [Rival(f"version {n}", (tonight, *chain[n:][::-1])) for n in range(len(chain))]
-            up = new_rule(tonight, rule == "through", best=rivals)
+            references = [
+                Reference(f"version {n}", (tonight, *chain[n:][::-1])) for n in range(len(chain))
+            ]
+            up = new_rule(tonight, rule == "through", best=references)
         if up:
             quality.append(quality[-1] * (1.0 - STEP))
             chain.append(tonight)
@@ -190,7 +199,7 @@ def main() -> None:
     parser.add_argument("--report", type=Path, default=None)
     parser.add_argument("--out", type=Path, default=None)
     given = parser.parse_args()
-    world = World(recorded_values(given.report) if given.report else None)
+    world = SimulatedShop(recorded_values(given.report) if given.report else None)
     result = {
         "draws": given.draws,
         "promoted": _each(
