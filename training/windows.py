@@ -281,7 +281,7 @@ def common_end(interactions: Interactions, until: int | None) -> int:
 def _refuse_without_a_test(
     interactions: Interactions, firsts: FirstPositives, windows: Windows
 ) -> None:
-    """Before hours of work: lists must have something to be judged by."""
+    """Before hours of work: lists must have something to be evaluated on."""
     if _moments_of(firsts, windows)[1]:
         return
     start = np.datetime64(windows.test[0], "us").astype("datetime64[s]")

@@ -1,4 +1,4 @@
-"""What a release is asked when later events judge it."""
+"""What a release is asked when it is evaluated on later events."""
 
 from types import SimpleNamespace
 
@@ -36,12 +36,12 @@ def test_evaluate_asks_and_compares_under_the_same_caps(monkeypatch):
             asked.append(query)
             return RankingResult(["i4"], [1.0])
 
-    questions = release_queries.Queries("window", ["u"], np.array([5]), None, None)
-    release_queries.lists_of_release(Release(), questions, "recsys", {"category": 2})
+    queries = release_queries.Queries("window", ["u"], np.array([5]), None, None)
+    release_queries.lists_of_release(Release(), queries, "recsys", {"category": 2})
     assert [query.caps for query in asked] == [{"category": 2}]
     every = np.arange(ITEMS, dtype=np.int32)[None]
 
-    def popular(found, loaded, questions, before, start, length):
+    def popular(found, loaded, queries, before, start, length):
         assert length == release_queries.LIST_LENGTH
         found.lists.append(RankedLists("popularity", every, -every.astype(np.float32)))
 
@@ -50,5 +50,5 @@ def test_evaluate_asks_and_compares_under_the_same_caps(monkeypatch):
     monkeypatch.setattr(release_queries, "_from_events", popular)
     monkeypatch.setattr(release_queries, "_fitted", lambda *_: None)
     caps = ListCaps(CATALOGUE, {"category": 2}, ITEMS)
-    (made,) = release_queries.baseline_lists_of(Release(), questions, None, caps).lists
+    (made,) = release_queries.baseline_lists_of(Release(), queries, None, caps).lists
     assert made.items[0][made.items[0] >= 0].tolist() == [0, 1, 2, 3, 4, 5]

@@ -79,7 +79,7 @@ class ChampionResult:
     same_recipe: bool = False
     """Whether its settings are tonight's."""
     same_labels: bool = False
-    """Whether events meant the same to it: labels recorded by its night can be judged by."""
+    """Whether events meant the same to it: labels recorded by its night can be used."""
     released: ReleasedLists | None = None
     """Its release at moments after all that any part of it has seen."""
     unasked: str = ""

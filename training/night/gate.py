@@ -60,8 +60,8 @@ class Paired:
 
 
 @dataclass(frozen=True)
-class Rival:
-    """Somebody whom tonight's lists may not fall behind."""
+class Reference:
+    """A system or version whose lists tonight's may not fall behind."""
 
     name: str
     steps: tuple[Paired, ...]
@@ -73,7 +73,7 @@ class Rival:
 @dataclass(frozen=True)
 class OwnNights:
     """The gate's metric of tonight's lists, and of the champion's on its own night, on whatever
-    moments each judged: what is left where the two share none."""
+    moments each asked: what is left where the two share none."""
 
     ours: Doubles
     our_user: npt.NDArray[np.generic]
@@ -98,13 +98,13 @@ class ChampionEvidence:
     """Whether a person has changed nothing since: the candidate is the same recipe on fresher
     data."""
     earlier: Paired | None = None
-    """Moments of nights before, other than tonight's, that judged the same two recipes."""
+    """Moments of nights before, other than tonight's, that compared the same two recipes."""
     earlier_nights: int = 0
-    recorded: Sequence[Rival] = ()
-    """Its recorded lists at moments judged tonight too, and its release where it has seen nothing."""
+    recorded: Sequence[Reference] = ()
+    """Its recorded lists at moments of tonight's test too, and its release where it has seen nothing."""
     own_nights: OwnNights | None = None
     """Given where recorded lists share too few moments with tonight's."""
-    best: Sequence[Rival] = ()
+    best: Sequence[Reference] = ()
     """Other versions that served in the last nights, by their recorded lists."""
     notes: Sequence[str] = ()
     """What could not be compared, and why."""
@@ -116,7 +116,7 @@ class Evidence:
 
     champion: ChampionEvidence | None
     """None where there is none."""
-    floor: Sequence[Rival] = ()
+    floor: Sequence[Reference] = ()
     """What every night compares with: fusion, popularity, single sources."""
     guardrails: Sequence["Guardrail"] = ()
     """Numbers with limits; they warn only where there is no champion."""
@@ -346,8 +346,10 @@ def _as_recorded(decision: Decision, config: GateConfig, champion: ChampionEvide
 
     Its recipe fitted again cannot tell: data that spoil the candidate spoil that fit alike.
     """
-    for rival in champion.recorded:
-        _no_sure_loss(decision, config, f"not worse than {rival.name}", rival, champion.recorded)
+    for reference in champion.recorded:
+        _no_sure_loss(
+            decision, config, f"not worse than {reference.name}", reference, champion.recorded
+        )
     if champion.own_nights is not None:
         _no_great_fall(decision, config, champion.own_nights)
 
@@ -374,7 +376,7 @@ def _no_great_fall(decision: Decision, config: GateConfig, nights: OwnNights) ->
     decision.add(name, not fell, detail, doubt=fell, **_numbers(found, limit))
 
 
-def _no_ratchet(decision: Decision, config: GateConfig, best: Sequence[Rival]) -> None:
+def _no_ratchet(decision: Decision, config: GateConfig, best: Sequence[Reference]) -> None:
     """Losses that are tolerated night by night may not add up."""
     if best:
         worst = _hardest(best, config.margin)
@@ -383,7 +385,7 @@ def _no_ratchet(decision: Decision, config: GateConfig, best: Sequence[Rival]) -
 
 
 def _above_the_floor(
-    decision: Decision, config: GateConfig, floor: Sequence[Rival], first: bool
+    decision: Decision, config: GateConfig, floor: Sequence[Reference], first: bool
 ) -> None:
     """Surely behind what is there without a ranker: worth nothing, whoever is champion."""
     if floor:
@@ -391,11 +393,11 @@ def _above_the_floor(
         _no_sure_loss(decision, config, FLOOR, worst, floor, first, prefix=f"{worst.name}: ")
 
 
-def _hardest(family: Sequence[Rival], margin: float) -> Rival:
+def _hardest(family: Sequence[Reference], margin: float) -> Reference:
     """Whom the candidate has the least room to, or is furthest behind of."""
 
-    def room(rival: Rival) -> float:
-        found = _of_steps(rival.steps)
+    def room(reference: Reference) -> float:
+        found = _of_steps(reference.steps)
         limit = _least_not_sure(found, margin, len(family))
         return np.inf if limit is None else found.value / found.base - limit
 
@@ -406,18 +408,18 @@ def _no_sure_loss(
     decision: Decision,
     config: GateConfig,
     name: str,
-    rival: Rival,
-    family: Sequence[Rival],
+    reference: Reference,
+    family: Sequence[Reference],
     first: bool = False,
     prefix: str = "",
 ) -> None:
     """Failed where the whole interval, corrected for the family, is a loss and the loss itself is
     beyond the margin; a first model is only warned of."""
-    found = _of_steps(rival.steps)
+    found = _of_steps(reference.steps)
     limit = _least_not_sure(found, config.margin, len(family))
     lost = limit is not None and found.value < limit * found.base
     detail = prefix + _words(found, config.margin, len(family))
-    detail += f"; {rival.note}" if rival.note else ""
+    detail += f"; {reference.note}" if reference.note else ""
     numbers = _numbers(found, limit)
     decision.add(name, first or not lost, detail, alarm=first and lost, **numbers)
 

@@ -33,7 +33,7 @@ from recsys.storage.registry.version_tags import (
     Version,
 )
 from recsys.training.night.champion import ChampionResult
-from recsys.training.night.gate import PROMOTE, ChampionEvidence, OwnNights, Paired, Rival
+from recsys.training.night.gate import PROMOTE, ChampionEvidence, OwnNights, Paired, Reference
 
 METRICS = {
     "ndcg": metrics.ndcg,
@@ -123,7 +123,15 @@ def paired(
     user_ids: npt.NDArray[np.object_],
     metric: str,
 ) -> Paired:
-    """Two systems on the same moments; `user_ids` names the truth's users."""
+    """Two systems on the same moments.
+
+    Args:
+        truth: G moments with their relevant items.
+        ours: tonight's lists, one per moment.
+        theirs: the lists they are held against, one per moment.
+        user_ids: str[U], id of each of the truth's user codes.
+        metric: the gate's, `ndcg@10` for example.
+    """
     return Paired(
         scores(truth, ours, metric),
         scores(truth, theirs, metric),
@@ -141,11 +149,11 @@ def _same(ours: RankedLists, theirs: RankedLists) -> bool:
 
 def floor(
     tonight: SavedLists, systems: Sequence[RankedLists], variants: Mapping[str, str], metric: str
-) -> list[Rival]:
+) -> list[Reference]:
     """Everything a night compares with but ablations: fusion, popularity, single sources."""
     own = tonight.systems[MAIN]
     return [
-        Rival(lists.name, (paired(tonight.truth, own, lists, tonight.user_ids, metric),))
+        Reference(lists.name, (paired(tonight.truth, own, lists, tonight.user_ids, metric),))
         for lists in systems
         if lists.name != MAIN and lists.name not in variants
     ]
@@ -162,7 +170,11 @@ def champion_evidence(
     """All that is known of the champion tonight; None where there is none.
 
     Args:
+        config: margins, and how many nights are looked back at.
         tonight: tonight's lists, and the champion's where it could be compared.
+        champion: the champion on the same test moments; None without one.
+        segments: labels of moments or of relevant items.
+        nights: what earlier nights recorded.
         recipe_key: names tonight's recipe as `RECIPE_TAG` names those of earlier nights.
     """
     if champion is None:
@@ -222,10 +234,10 @@ def _segments(
 
 def _recorded(
     config: GateConfig, tonight: SavedLists, champion: ChampionResult, nights: EarlierNights
-) -> tuple[list[Rival], list[str]]:
+) -> tuple[list[Reference], list[str]]:
     """The champion by what it has shown: its recorded lists by tonight's labels and by those
     recorded with them, and its release at moments it has not seen."""
-    found: list[Rival] = []
+    found: list[Reference] = []
     notes = [champion.unasked] if champion.unasked else []
     version = f"version {champion.version}"
     kept = nights.lists(champion.version)
@@ -237,12 +249,12 @@ def _recorded(
         name = f"the champion's recorded lists ({version}"
         note = f"{len(here.truth.user):,} shared moments"
         by_ours = paired(here.truth, ours, theirs, here.user_ids, config.metric)
-        found.append(Rival(f"{name})", (by_ours,), note))
+        found.append(Reference(f"{name})", (by_ours,), note))
         if champion.same_labels and not _same_truth(here.truth, there.truth):
             by_theirs = paired(there.truth, ours, theirs, there.user_ids, config.metric)
             kept_share = f"{_labels_kept(here.truth, there.truth):.0%} of the labels recorded then"
             note = f"{note}, {kept_share} are still in the log"
-            found.append(Rival(f"{name}, by the labels of then)", (by_theirs,), note))
+            found.append(Reference(f"{name}, by the labels of then)", (by_theirs,), note))
     if champion.released is not None:
         asked = tonight.take(champion.released.rows)
         pairs = paired(
@@ -253,7 +265,9 @@ def _recorded(
             config.metric,
         )
         note = f"{len(champion.released.rows):,} moments"
-        found.append(Rival(f"the champion's release ({version}), unseen moments", (pairs,), note))
+        found.append(
+            Reference(f"the champion's release ({version}), unseen moments", (pairs,), note)
+        )
     return found, notes
 
 
@@ -352,11 +366,11 @@ def _best(
     overall: Paired | None,
     champion: int,
     nights: EarlierNights,
-) -> tuple[list[Rival], list[str]]:
+) -> tuple[list[Reference], list[str]]:
     """Versions that served before the champion: by their recorded lists where enough moments are
     shared with tonight's, else through the nights between."""
     through = dict(_through_nights(config, tonight, overall, champion, nights))
-    found: list[Rival] = []
+    found: list[Reference] = []
     lacking: list[int] = []
     for version in nights.served:
         if version == champion:
@@ -368,11 +382,11 @@ def _best(
                 here.truth, here.systems[MAIN], there.systems[MAIN], here.user_ids, config.metric
             )
             note = f"its recorded lists, {len(here.truth.user):,} shared moments"
-            found.append(Rival(f"version {version}", (pairs,), note))
+            found.append(Reference(f"version {version}", (pairs,), note))
         elif version in through:
             steps = through[version]
             note = f"through the {len(steps)} nights that lie between"
-            found.append(Rival(f"version {version}", steps, note))
+            found.append(Reference(f"version {version}", steps, note))
         else:
             lacking.append(version)
     if not lacking:

@@ -176,7 +176,7 @@ def _single_source(
         for made in simple:
             listed = caps.cut(made.items, made.scores, LIST_LENGTH)
             parts.setdefault(made.name, []).append(listed)
-    # One that failed at some cut only would be judged on other moments than the rest.
+    # One that failed at some cut only would be evaluated on other moments than the rest.
     whole = {name: lists for name, lists in parts.items() if name not in {*failed, *absent}}
     return _SingleSources(
         {

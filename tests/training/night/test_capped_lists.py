@@ -1,4 +1,4 @@
-"""What a night judges is what would be served, caps included."""
+"""What a night evaluates is what would be served, caps included."""
 
 from types import SimpleNamespace
 

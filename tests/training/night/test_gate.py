@@ -21,7 +21,7 @@ from recsys.training.night.gate import (
     Guardrail,
     OwnNights,
     Paired,
-    Rival,
+    Reference,
     decide,
 )
 from recsys.training.night.gate_evidence import EarlierNights, champion_evidence
@@ -234,7 +234,9 @@ def rule(decision, start):
 
 
 def test_the_champions_recorded_lists_refuse_a_sure_loss_that_a_refit_cannot_see():
-    recorded = Rival("the champion's recorded lists (version 3)", (pairs(100, 200),), "4 moments")
+    recorded = Reference(
+        "the champion's recorded lists (version 3)", (pairs(100, 200),), "4 moments"
+    )
     decision = decided(recorded=[recorded])
     assert decision.action == REJECT
     assert failed(decision) == ["not worse than the champion's recorded lists (version 3)"]
@@ -245,19 +247,22 @@ def test_the_champions_recorded_lists_refuse_a_sure_loss_that_a_refit_cannot_see
 
 @pytest.mark.parametrize("ours", [200, 199, 230])
 def test_recorded_lists_that_show_no_sure_loss_let_pass(ours):
-    recorded = Rival("the champion's recorded lists (version 3)", (pairs(ours, 200),))
+    recorded = Reference("the champion's recorded lists (version 3)", (pairs(ours, 200),))
     assert decided(recorded=[recorded]).promoted
 
 
 def test_a_sure_loss_is_corrected_for_how_many_are_compared():
     """One of forty comparisons is a sure loss by itself, and not among forty."""
-    lost, kept = Rival("one", (pairs(188, 200),)), Rival("another", (pairs(200, 200),))
+    lost, kept = Reference("one", (pairs(188, 200),)), Reference("another", (pairs(200, 200),))
     assert not decided(recorded=[lost]).promoted
     assert decided(recorded=[lost, *[kept] * 39]).promoted
 
 
 def test_the_floor_warns_on_a_first_night_and_refuses_over_a_champion():
-    popular, fusion = Rival("popularity", (pairs(100, 90),)), Rival("fusion", (pairs(100, 200),))
+    popular, fusion = (
+        Reference("popularity", (pairs(100, 90),)),
+        Reference("fusion", (pairs(100, 200),)),
+    )
     first = decide(GateConfig(), Evidence(None, [popular, fusion]))
     assert first.promoted
     assert first.alarms == [f"{FLOOR}: {rule(first, FLOOR).detail}"]
@@ -355,23 +360,23 @@ def test_losses_within_the_margin_may_not_add_up():
     many = 40_000
     step = pairs(19_700, 20_000, many)
     assert decided(step, same_recipe=False).promoted
-    before = Rival("version 1", (pairs(19_400, 20_000, many),), "its recorded lists")
-    decision = decided(step, best=[before, Rival("version 2", (step,))])
+    before = Reference("version 1", (pairs(19_400, 20_000, many),), "its recorded lists")
+    decision = decided(step, best=[before, Reference("version 2", (step,))])
     assert decision.action == REJECT
     assert failed(decision) == ["not worse than the best of the last 14 nights"]
     assert "version 1: difference" in decision.reasons[0]
-    assert decided(step, best=[Rival("version 2", (step,))]).promoted
+    assert decided(step, best=[Reference("version 2", (step,))]).promoted
 
 
 def test_losses_add_up_through_the_nights_between():
     """Twice 1.5 %: each tolerated, together 2.98 %."""
     many = 40_000
     step = pairs(19_700, 20_000, many)
-    twice = Rival("version 1", (step, step), "through the 2 nights that lie between")
+    twice = Reference("version 1", (step, step), "through the 2 nights that lie between")
     decision = decided(step, best=[twice])
     assert failed(decision) == ["not worse than the best of the last 14 nights"]
     assert rule(decision, "not worse than the best").value == pytest.approx(0.985**2 - 1)
-    gained = Rival("version 1", (step, pairs(20_300, 20_000, many)))
+    gained = Reference("version 1", (step, pairs(20_300, 20_000, many)))
     assert decided(step, best=[gained]).promoted
 
 
@@ -392,10 +397,15 @@ def test_every_rule_with_a_limit_has_its_room_in_the_table():
 def test_room_is_left_where_a_rule_has_passed_and_none_where_it_has_not(groups, lost):
     hits = groups // 2
     found = pairs(round(hits * (1 - lost)), hits, groups)
-    rival = Rival("the champion's recorded lists", (found,))
+    reference = Reference("the champion's recorded lists", (found,))
     config = GateConfig(when_unsure="promote", protected=("new",), segment_margin=0.02, min_group=1)
     decision = decided(
-        found, recorded=[rival], best=[rival], segments={"new": found}, floor=[rival], config=config
+        found,
+        recorded=[reference],
+        best=[reference],
+        segments={"new": found},
+        floor=[reference],
+        config=config,
     )
     rows = [r for r in decision.rules if r.room is not None]
     assert len(rows) == 5
@@ -405,10 +415,10 @@ def test_room_is_left_where_a_rule_has_passed_and_none_where_it_has_not(groups, 
 def test_one_of_a_family_that_is_surely_behind_refuses_whichever_is_surest():
     """A tiny loss is surer than a great one, and tolerated."""
     many = 40_000
-    tiny = Rival("tiny", (pairs(19_800, 20_000, many),))
+    tiny = Reference("tiny", (pairs(19_800, 20_000, many),))
     draw = np.random.default_rng(1)
     noisy = Paired(draw.random(200) < 0.5, draw.random(200) < 0.9, np.arange(200))
-    great = Rival("great", (Paired(noisy.ours * 1.0, noisy.theirs * 1.0, noisy.user),))
+    great = Reference("great", (Paired(noisy.ours * 1.0, noisy.theirs * 1.0, noisy.user),))
     assert decided(floor=[tiny]).promoted
     decision = decided(floor=[tiny, great])
     assert failed(decision) == [FLOOR]
@@ -418,7 +428,7 @@ def test_one_of_a_family_that_is_surely_behind_refuses_whichever_is_surest():
 def test_a_decision_comes_back_from_its_record():
     import json
 
-    decision = decided(pairs(100, 200), floor=[Rival("popularity", (pairs(100, 90),))])
+    decision = decided(pairs(100, 200), floor=[Reference("popularity", (pairs(100, 90),))])
     assert Decision.parse(json.loads(json.dumps(decision.as_json()))) == decision
     old = {"action": "promote", "champion": 3, "rules": [
         {"name": "champion", "passed": True, "detail": "", "doubt": False}

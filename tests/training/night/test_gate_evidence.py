@@ -88,15 +88,15 @@ def test_recorded_lists_are_held_against_at_shared_moments_only(tmp_path):
     tonight = saved(USERS, 50, champion=3, champion_hits=50)
     kept = nights(version(3, tmp_path, saved(range(100, 300), 200)))
     evidence = found(tonight, kept)
-    (rival,) = evidence.recorded
-    assert rival.name == "the champion's recorded lists (version 3)"
-    assert rival.steps[0].theirs.tolist() == [1.0] * 100
-    assert rival.steps[0].ours.tolist() == [0.0] * 100
-    assert set(rival.steps[0].user) == {f"u{u}" for u in range(100, 200)}
+    (reference,) = evidence.recorded
+    assert reference.name == "the champion's recorded lists (version 3)"
+    assert reference.steps[0].theirs.tolist() == [1.0] * 100
+    assert reference.steps[0].ours.tolist() == [0.0] * 100
+    assert set(reference.steps[0].user) == {f"u{u}" for u in range(100, 200)}
     assert decide(CONFIG, Evidence(evidence)).action == REJECT
 
 
-def test_labels_that_changed_since_are_judged_by_too(tmp_path):
+def test_labels_that_changed_since_are_compared_by_too(tmp_path):
     """Item ids dealt anew: by tonight's labels both are lost alike, by those of then only we are."""
     tonight = saved(USERS, 50, wanted=7, champion=3, champion_hits=50)
     kept = nights(version(3, tmp_path, saved(USERS, 150, wanted=5)))
@@ -159,10 +159,10 @@ def test_the_release_is_held_against_where_it_was_asked():
     rows = np.arange(60, 200)
     released = ReleasedLists(rows, lists("champion", len(rows), 140))
     evidence = found(tonight, nights(version(3)), released=released)
-    (rival,) = evidence.recorded
-    assert rival.name == "the champion's release (version 3), unseen moments"
-    assert rival.steps[0].theirs.sum() == 140
-    assert rival.steps[0].ours.sum() == 0
+    (reference,) = evidence.recorded
+    assert reference.name == "the champion's release (version 3), unseen moments"
+    assert reference.steps[0].theirs.sum() == 140
+    assert reference.steps[0].ours.sum() == 0
     assert decide(CONFIG, Evidence(evidence)).action == REJECT
 
 
@@ -237,9 +237,9 @@ def test_who_may_not_be_fallen_behind(changes, served):
 def test_the_floor_leaves_ablations_out():
     tonight = saved(USERS, 50)
     systems = [lists(n, 200, h) for n, h in (("recsys", 50), ("popularity", 60), ("no text", 90))]
-    (rival,) = floor(tonight, systems, {"no text": "recsys"}, "ndcg@10")
-    assert rival.name == "popularity"
-    assert rival.steps[0].theirs.sum() == 60
+    (reference,) = floor(tonight, systems, {"no text": "recsys"}, "ndcg@10")
+    assert reference.name == "popularity"
+    assert reference.steps[0].theirs.sum() == 60
 
 
 # --- the champion's side ------------------------------------------------------------------------------
