@@ -15,6 +15,7 @@ from urllib.parse import urlparse
 from recsys.data_schemas.config import RecsysConfig
 from recsys.data_schemas.errors import UsageError
 from recsys.storage.files import plain
+from recsys.storage.loopback import open_url
 from recsys.storage.progress import Reporter
 
 Outcome = Literal["promoted", "challenger", "refused", "failed"]
@@ -81,7 +82,7 @@ def _post(url: str, body: bytes) -> str | None:
         if attempt:
             time.sleep(PAUSE_SECONDS * 2 ** (attempt - 1))
         try:
-            with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS):
+            with open_url(request, timeout=TIMEOUT_SECONDS):
                 return None
         except urllib.error.HTTPError as answer:
             answer.close()

@@ -10,17 +10,16 @@ OPTION = "--users"
 
 
 def read_users(file: Path) -> list[str]:
-    """User ids of a Parquet file (column user_id), a CSV with that header, or one id per line;
-    each once, in the order of the file.
+    """User ids of a Parquet file (column user_id), a CSV with that header divided by commas,
+    semicolons, tabs or bars, or one id per line; each once, in the order of the file.
 
     Raises:
         UsageError: the file is missing, cannot be read, has no such column or names nobody.
     """
     if not file.is_file():
         raise UsageError("there is no such file", where=OPTION, found=str(file))
-    found = _of_parquet(file) if file.suffix == ".parquet" else _of_text(file)
-    users = [str(user).strip() for user in found if user is not None]
-    users = [user for user in dict.fromkeys(users) if user]
+    found = _of_parquet(file) if _is_parquet(file) else _of_text(file)
+    users = [user for user in dict.fromkeys(found) if user]
     if not users:
         raise UsageError(
             "the file names no user", where=f"{OPTION} {file}", expected="one id a row"
@@ -28,33 +27,62 @@ def read_users(file: Path) -> list[str]:
     return users
 
 
-def _of_parquet(file: Path) -> list[object]:
+def _is_parquet(file: Path) -> bool:
+    """By its name or, whatever it is called, by how it begins."""
+    try:
+        with file.open("rb") as content:
+            return content.read(4) == b"PAR1" or file.suffix == ".parquet"
+    except OSError as error:
+        raise _unreadable(file, error) from None
+
+
+def _of_parquet(file: Path) -> list[str]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        names = pq.read_schema(file).names
-        if c.USER_ID in names:
-            ids: list[object] = pq.read_table(file, columns=[c.USER_ID])[c.USER_ID].to_pylist()
-            return ids
-    except (pa.ArrowException, OSError) as error:
+        schema = pq.read_schema(file)
+        if c.USER_ID not in schema.names:
+            raise _no_column(file, schema.names)
+        kind = schema.field(c.USER_ID).type
+        if pa.types.is_floating(kind):
+            raise UsageError(
+                f"column '{c.USER_ID}' has the wrong type",
+                where=f"{OPTION} {file}",
+                found=str(kind),
+                expected="strings or integers",
+                fix="pandas makes floats of integers with gaps: `.astype('Int64')` keeps them whole",
+            )
+        ids = pq.read_table(file, columns=[c.USER_ID])[c.USER_ID].cast(pa.large_string())
+        return [user for user in ids.to_pylist() if user is not None]
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise _unreadable(file, error) from None
-    raise _no_column(file, names)
 
 
 def _of_text(file: Path) -> list[str]:
     try:
         with file.open(encoding="utf-8-sig", newline="") as lines:
-            rows = [row for row in csv.reader(lines) if row]
+            mark = _divider(lines.readline())
+            lines.seek(0)
+            rows = [row for row in csv.reader(lines, delimiter=mark) if row]
     except (UnicodeDecodeError, csv.Error, OSError) as error:
         raise _unreadable(file, error) from None
     header = [cell.strip() for cell in rows[0]] if rows else []
     if c.USER_ID in header:
         place = header.index(c.USER_ID)
-        return [row[place] for row in rows[1:] if len(row) > place]
+        return [row[place].strip() for row in rows[1:] if len(row) > place]
     if len(header) > 1:
         raise _no_column(file, header)
-    return [row[0] for row in rows]
+    return [row[0].strip() for row in rows]
+
+
+def _divider(header: str) -> str:
+    """What divides the columns of a header that names users; a comma where none does, since an id
+    may hold any other mark."""
+    for mark in ";\t|":
+        if c.USER_ID in (cell.strip(' "\r\n') for cell in header.split(mark)):
+            return mark if mark in header else ","
+    return ","
 
 
 def _no_column(file: Path, names: list[str]) -> UsageError:
@@ -67,9 +95,11 @@ def _no_column(file: Path, names: list[str]) -> UsageError:
 
 
 def _unreadable(file: Path, error: Exception) -> UsageError:
+    from recsys.ingestion.tables.readers import looks_like
+
     return UsageError(
         "the file of users cannot be read",
         where=f"{OPTION} {file}",
-        found=str(error)[:200],
+        found=f"{looks_like(file)}; {error}"[:200],
         expected="Parquet, or UTF-8 text with one id per line",
     )

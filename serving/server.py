@@ -16,7 +16,6 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from ipaddress import ip_address
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import FrameType
@@ -24,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from recsys.data_schemas.errors import UsageError
 from recsys.serving.logs import log
+from recsys.storage.loopback import is_loopback
 
 if TYPE_CHECKING:
     from recsys.serving.app import App
@@ -44,16 +44,6 @@ class Endpoint:
     certificate: Path | None = None
     """PEM file; with `private_key` the service speaks TLS."""
     private_key: Path | None = None
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a host name or address is this machine alone."""
-    if host == "localhost":
-        return True
-    try:
-        return ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
 
 
 def bind(endpoint: Endpoint, has_keys: bool) -> socket.socket:

@@ -141,13 +141,7 @@ class Workspace:
         try:
             place.mkdir(parents=True, exist_ok=True)
         except (FileExistsError, NotADirectoryError, PermissionError) as error:
-            raise RecsysError(
-                "the workspace cannot be written",
-                where=str(place),
-                found=error.strerror or str(error),
-                expected="a folder this user may write",
-                fix="change `workspace:` in the config, or the folder's owner",
-            ) from None
+            raise _not_ours(place, error) from None
         return place
 
     @cached_property
@@ -331,7 +325,10 @@ class Workspace:
         The kernel's lock alone would not do: a forked child inherits it, and it cannot name
         its holder.
         """
-        handle = os.open(self.path / ".lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o666)
+        try:
+            handle = os.open(self.path / ".lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o666)
+        except PermissionError as error:
+            raise _not_ours(self.path / ".lock", error) from None
         try:
             fcntl.flock(handle, fcntl.LOCK_EX)
             yield
@@ -426,6 +423,16 @@ class Workspace:
         sizes = {p.name: folder_bytes(p) for p in _folders(self.path)}
         ordered = dict(sorted(sizes.items(), key=lambda entry: -entry[1]))
         return ordered | {"total": sum(sizes.values())}
+
+
+def _not_ours(place: Path, error: OSError) -> RecsysError:
+    return RecsysError(
+        "the workspace cannot be written",
+        where=str(place),
+        found=error.strerror or str(error),
+        expected="a folder this user may write",
+        fix="change `workspace:` in the config, or the folder's owner",
+    )
 
 
 def _folders(place: Path) -> list[Path]:

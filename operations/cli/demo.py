@@ -21,7 +21,9 @@ import yaml
 
 from recsys.data_schemas.config import load_config
 from recsys.data_schemas.errors import RecsysError
+from recsys.data_schemas.yaml_text import read_yaml
 from recsys.operations.cli.night_commands import exit_code, say
+from recsys.storage.loopback import open_url
 
 READY_SECONDS = 300.0
 """How long the service may take to be ready; measured: 23 s with ten jobs a core beside it."""
@@ -58,7 +60,7 @@ def _own_name() -> str:
 def apart(config_file: Path) -> Iterator[Path]:
     """A config of the same workspace whose log is thrown away: the demonstration's own calls are
     nobody's behaviour, and a second run has nothing new to learn."""
-    settings = yaml.safe_load(config_file.read_text(encoding="utf-8"))
+    settings = read_yaml(config_file.read_text(encoding="utf-8"))
     beside = config_file.with_name(f".{config_file.stem}.{os.getpid()}.yaml")
     with tempfile.TemporaryDirectory(prefix="recsys-demo-") as folder:
         settings["serving"] = (settings.get("serving") or {}) | {"log": f"{folder}/log.sqlite"}
@@ -99,7 +101,7 @@ def _ready(process: "subprocess.Popen[bytes]", log: Path) -> str:
             )
         if found:
             try:
-                with urllib.request.urlopen(f"{found[0]}/readyz", timeout=2):
+                with open_url(urllib.request.Request(f"{found[0]}/readyz"), timeout=2):
                     return found[0]
             except (urllib.error.URLError, OSError):
                 pass
@@ -125,7 +127,7 @@ def show_call(address: str) -> None:
 
 
 def _get(url: str) -> Any:
-    with urllib.request.urlopen(url, timeout=30) as answer:
+    with open_url(urllib.request.Request(url), timeout=30) as answer:
         return json.load(answer)
 
 
@@ -133,5 +135,5 @@ def _post(url: str, body: str) -> Any:
     request = urllib.request.Request(
         url, body.encode(), {"Content-Type": "application/json"}, method="POST"
     )
-    with urllib.request.urlopen(request, timeout=60) as answer:
+    with open_url(request, timeout=60) as answer:
         return json.load(answer)

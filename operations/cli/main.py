@@ -163,6 +163,13 @@ def _explain(error: Exception, args: argparse.Namespace) -> int:
     if is_disk_full(error):
         _tell(f"error: {DiskFull.at(_place(args)).render()}")
         return ExitCode.FAILED
+    if isinstance(error, PermissionError):
+        _tell(
+            f"error: this user may not do that: {error.strerror or 'permission denied'}\n"
+            f"  where:    {error.filename or _place(args)}\n"
+            "  do:       change the owner or the rights of the file, or run the command as its owner"
+        )
+        return ExitCode.FAILED
     trace = _write_trace(error, args)
     text = (str(error).strip().splitlines() or [""])[0][:300]
     _tell(

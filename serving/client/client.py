@@ -28,6 +28,7 @@ from recsys.serving.client.policy import (
     pause,
     unreachable,
 )
+from recsys.storage.loopback import is_here
 
 T = TypeVar("T")
 Items = Sequence[str | api.NewItem]
@@ -58,7 +59,12 @@ class Client:
         transport: httpx.BaseTransport | None = None,
     ) -> None:
         self._http = httpx.Client(
-            base_url=url, headers=_headers(key), timeout=timeout, transport=transport
+            base_url=url,
+            headers=_headers(key),
+            timeout=timeout,
+            transport=transport,
+            # A proxy of the environment is for other machines.
+            trust_env=not is_here(url),
         )
         self._retries, self._budget = retries, budget or RetryBudget()
 
@@ -166,7 +172,12 @@ class AsyncClient:
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         self._http = httpx.AsyncClient(
-            base_url=url, headers=_headers(key), timeout=timeout, transport=transport
+            base_url=url,
+            headers=_headers(key),
+            timeout=timeout,
+            transport=transport,
+            # A proxy of the environment is for other machines.
+            trust_env=not is_here(url),
         )
         self._retries, self._budget = retries, budget or RetryBudget()
 

@@ -16,6 +16,7 @@ function element(tag, className, text) {
 
 const pause = (seconds) => new Promise((done) => setTimeout(done, 1000 * seconds));
 
+// Paths are relative to the page: a proxy may serve it under a path of its own.
 async function call(method, path, body, tries = 5) {
   const headers = {};
   if (body !== undefined) headers["content-type"] = "application/json";
@@ -54,7 +55,7 @@ function buttons(itemId, impression) {
 
 async function titleOf(itemId) {
   if (!titles.has(itemId)) {
-    const item = await call("GET", "/v1/items/" + encodeURIComponent(itemId)).catch(() => ({}));
+    const item = await call("GET", "v1/items/" + encodeURIComponent(itemId)).catch(() => ({}));
     titles.set(itemId, item.title || itemId);
   }
   return titles.get(itemId);
@@ -110,8 +111,8 @@ async function recommend() {
   const ask = { user_id: $("user").value, k: Number($("length").value) || 10, diversity: Number($("diversity").value), explain: true, surface: "page" };
   const other = $("other").value;
   const [first, second] = await Promise.all([
-    call("POST", "/v1/recommend", ask),
-    other ? call("POST", "/v1/recommend", { ...ask, model_version: other }) : null,
+    call("POST", "v1/recommend", ask),
+    other ? call("POST", "v1/recommend", { ...ask, model_version: other }) : null,
   ]);
   if (mine !== turn) return;
   $("list-title").textContent = "Recommended by version " + first.model_version;
@@ -126,7 +127,7 @@ async function recommend() {
 }
 
 async function history() {
-  const user = await call("GET", "/v1/users/" + encodeURIComponent($("user").value)).catch((error) => {
+  const user = await call("GET", "v1/users/" + encodeURIComponent($("user").value)).catch((error) => {
     if (error.status === 404 || error.status === 403) return { events: [] };
     throw error;
   });
@@ -144,13 +145,13 @@ async function history() {
 async function act(itemId, type, impression) {
   const event = { user_id: $("user").value, item_id: itemId, event_type: type };
   if (impression) event.impression_id = impression;
-  await call("POST", "/v1/events", event);
+  await call("POST", "v1/events", event);
   await Promise.all([recommend(), history()]);
   say(type + " on " + (titles.get(itemId) || itemId) + " is stored; the list is new.", false);
 }
 
 async function search() {
-  const answer = await call("GET", "/v1/items?limit=20&query=" + encodeURIComponent($("query").value));
+  const answer = await call("GET", "v1/items?limit=20&query=" + encodeURIComponent($("query").value));
   $("found").replaceChildren(...answer.items.map((item) => {
     titles.set(item.item_id, item.title || item.item_id);
     const row = element("li");
@@ -163,7 +164,7 @@ async function search() {
 }
 
 async function models() {
-  const answer = await call("GET", "/v1/models");
+  const answer = await call("GET", "v1/models");
   $("champion").textContent = "Serving version " + answer.champion;
   for (const model of answer.models) {
     if (model.version === answer.champion) continue;
@@ -180,7 +181,7 @@ function start() {
   $("search").addEventListener("submit", (event) => { event.preventDefault(); guarded(search); });
   for (const id of ["other", "language", "diversity"]) $(id).addEventListener("change", () => guarded(recommend));
   $("forget").addEventListener("click", () => guarded(async () => {
-    await call("DELETE", "/v1/users/" + encodeURIComponent($("user").value));
+    await call("DELETE", "v1/users/" + encodeURIComponent($("user").value));
     await Promise.all([recommend(), history()]);
     say("Forgotten.", false);
   }));

@@ -49,7 +49,7 @@ function fields(schema, document_) {
 function curl(method, path, operation) {
   let line = "curl";
   if (method !== "get") line += " -X " + method.toUpperCase();
-  let url = location.origin + path;
+  let url = new URL(".", location.href).href + path.slice(1);
   for (const parameter of operation.parameters || []) {
     if (parameter.in === "path") url = url.replace("{" + parameter.name + "}", encodeURIComponent(parameter.example));
   }
@@ -87,6 +87,6 @@ function draw(document_) {
   }
 }
 
-fetch("/openapi.json").then((answer) => answer.json()).then(draw).catch((error) => {
+fetch("openapi.json").then((answer) => answer.json()).then(draw).catch((error) => {
   document.getElementById("operations").replaceChildren(element("p", "error", String(error)));
 });

@@ -41,6 +41,7 @@ from recsys.storage.files import (
     sqlite_address,
     sync_path,
 )
+from recsys.storage.loopback import exempt
 from recsys.storage.registry.embedded import EmbeddedStore
 from recsys.storage.registry.mlflow_folder import DATA, write_model
 from recsys.storage.registry.version_tags import (
@@ -494,6 +495,7 @@ class Registry:
     def _client(self) -> Any:
         quiet_mlflow()
         if not self.embedded:
+            exempt(self.uri)
             _knock(self.uri)
         from mlflow.tracking import MlflowClient
 

@@ -17,7 +17,8 @@ from recsys.serving.keys import (
     read_keys,
     remove_key,
 )
-from recsys.serving.server import Endpoint, bind, is_loopback
+from recsys.serving.server import Endpoint, bind
+from recsys.storage.loopback import is_loopback
 
 ASK = {"user_id": "u", "items": ["1", "2"]}
 

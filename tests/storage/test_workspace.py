@@ -182,3 +182,18 @@ def test_usage_adds_up(workspace):
     assert usage["cache"] == 50
     assert usage["total"] == 150
     assert next(iter(usage)) == "stages"
+
+
+def test_a_folder_of_somebody_else_is_named(tmp_path, monkeypatch):
+    """Root may do everything, so the system's refusal is played."""
+
+    def refuse(path, *_):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(os, "open", refuse)
+    with (
+        pytest.raises(RecsysError, match="the workspace cannot be written") as caught,
+        Workspace(tmp_path).lock(),
+    ):
+        raise AssertionError
+    assert ".lock" in caught.value.render()

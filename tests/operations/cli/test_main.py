@@ -96,6 +96,15 @@ def test_without_a_command_the_help_is_shown(recsys):
     assert "recsys demo" in out
 
 
+def test_a_missing_right_is_one_message(recsys, failing):
+    failing(PermissionError(13, "Permission denied", "/shop/work/reports"))
+    code, _, err = recsys("models", "list")
+    assert code == 1
+    assert "Permission denied" in err
+    assert "/shop/work/reports" in err
+    assert "unexpectedly" not in err
+
+
 def test_the_version_is_printed(recsys):
     code, out, _ = recsys("--version")
     assert code == 0

@@ -15,6 +15,9 @@ from recsys.operations.user_ids import read_users
         "user_id\nu2\nu1\n",
         'age,user_id\n3,"u2"\n4,u1\n5,\n',
         "\ufeffuser_id\r\nu2\r\n u1 \r\n",
+        "age;user_id\n3;u2\n4;u1\n",
+        "user_id\tname\nu2\tAnn, of York\nu1\tBo\n",
+        '"user_id"|"age"\n"u2"|3\n"u1"|4\n',
     ],
 )
 def test_shapes_of_text(tmp_path, text):
@@ -43,6 +46,7 @@ def test_shapes_of_parquet(tmp_path, column):
         ("users.parquet", b"user_id\nu1\n", "cannot be read"),
         ("users.txt", b"\xff\xfe\x00u", "cannot be read"),
         ("users.csv", b"id,age\nu1,3\n", "column 'user_id' is missing"),
+        ("users.xlsx", b"PK\x03\x04\x14\x00\x06\xff", "cannot be read"),
         ("users.txt", b"\n\n", "names no user"),
         ("users.txt", b"", "names no user"),
         ("users.csv", b"user_id\n", "names no user"),
@@ -59,3 +63,28 @@ def test_what_cannot_be_used_is_one_message(tmp_path, name, content, says):
 def test_a_folder_or_nothing(tmp_path):
     with pytest.raises(UsageError, match="no such file"):
         read_users(tmp_path)
+
+
+def test_an_id_may_hold_what_divides_other_files(tmp_path):
+    file = tmp_path / "users.txt"
+    file.write_text("auth0|123\na;b\n")
+    assert read_users(file) == ["auth0|123", "a;b"]
+
+
+def test_a_workbook_is_named_and_a_parquet_file_is_known_whatever_it_is_called(tmp_path):
+    book = tmp_path / "users.csv"
+    book.write_bytes(b"PK\x03\x04" + bytes(range(128, 200)))
+    with pytest.raises(UsageError) as caught:
+        read_users(book)
+    assert "an Excel workbook" in caught.value.render()
+    file = tmp_path / "users.pq"
+    pq.write_table(pa.table({"user_id": ["u2", " u1 "]}), file)
+    assert read_users(file) == ["u2", " u1 "]
+
+
+def test_ids_that_went_through_a_float_are_refused(tmp_path):
+    file = tmp_path / "users.parquet"
+    pq.write_table(pa.table({"user_id": [1.0, None]}), file)
+    with pytest.raises(UsageError, match="wrong type") as caught:
+        read_users(file)
+    assert "Int64" in caught.value.render()
