@@ -1,5 +1,6 @@
 """A bundle as an MLflow model folder, so that `mlflow models predict` and `load_model` take it."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,16 @@ from recsys.storage.files import link_tree
 DATA = "bundle"
 """Name of the bundle inside the model's `data/`."""
 LOADER = "recsys.pyfunc"
+OWNER_FILE = "workspace.json"
+"""Beside the model: which workspace registered it."""
 
 
-def write_model(folder: Path, bundle: Bundle, run_id: str, artifact_path: str) -> None:
-    """Write an MLflow model around a bundle; the bundle's bytes are linked where they can be."""
+def write_model(folder: Path, bundle: Bundle, run_id: str, artifact_path: str, owner: str) -> None:
+    """Write an MLflow model around a bundle; the bundle's bytes are linked where they can be.
+
+    Args:
+        owner: identity of the workspace that registers it, kept beside the model.
+    """
     import mlflow.pyfunc
     from mlflow.models import Model
 
@@ -30,6 +37,15 @@ def write_model(folder: Path, bundle: Bundle, run_id: str, artifact_path: str) -
         model, loader_module=LOADER, data=f"data/{DATA}", python_env=_environment(folder)
     )
     model.save(str(folder / "MLmodel"))
+    (folder / OWNER_FILE).write_text(json.dumps({"workspace": owner}) + "\n", encoding="utf-8")
+
+
+def owner_of(folder: Path) -> str | None:
+    """The workspace that registered a stored model; None where it does not say."""
+    try:
+        return str(json.loads((folder / OWNER_FILE).read_text(encoding="utf-8"))["workspace"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _environment(folder: Path) -> str:
