@@ -1,9 +1,9 @@
 """Counts per entity, kind and time bucket, read exactly at any moment.
 
 A base sorted by (entity, kind, bucket) with running sums, memory-mapped and shared; beside it an
-overlay of cells counted since, as chains. The count of a window is the difference of two running
-sums plus the overlay's cells in it, so expiry is exact, late events land where they belong, and
-a clock that steps back reads what it would have read then.
+overlay of what was counted since, in the same order. The count of a window is the difference of two
+running sums in each, so expiry is exact, late events land where they belong, a clock that steps
+back reads what it would have read then, and neither depends on how many buckets an item has.
 
 Shapes: N entities, K kinds, C cells of the base, W windows, n entities asked.
 """
@@ -21,18 +21,17 @@ from recsys.features.store import grown, open_arrays, write_arrays
 Kinds = npt.NDArray[np.int16]
 
 _END: Final = -1
+_LEAST: Final = 16
+"""Slots of an empty overlay; always a power of two."""
+_SHIFT: Final = 16
+"""Bits of a kind in a key (entity, kind)."""
+_SCATTER: Final = 0x9E3779B97F4A7C15 - (1 << 64)
+"""Odd, and without pattern (Knuth's multiplicative hashing, 2^64 over the golden ratio)."""
 
 
 @compiled
 def _until(bucket: Longs, running: Longs, low: int, high: int, limit: int) -> int:
-    """Events of the cells low..high-1 in buckets before `limit`.
-
-    Args:
-        bucket: int64[cells], buckets of cells, rising within a key.
-        running: int64[cells], running counts within a key.
-        low, high: bounds of the key's cells.
-        limit: bucket before which is counted.
-    """
+    """Events of the cells low..high-1 in buckets before `limit`."""
     start, stop = low, high
     while start < stop:
         middle = (start + stop) >> 1
@@ -44,15 +43,34 @@ def _until(bucket: Longs, running: Longs, low: int, high: int, limit: int) -> in
 
 
 @compiled
+def _slot(slots: Longs, owners: Longs, key: int) -> int:
+    """Place in the hash table of a key, or of the gap where it belongs; open addressing."""
+    mask = len(slots) - 1
+    at = ((key * _SCATTER) >> 20) & mask
+    while slots[at] >= 0 and owners[slots[at]] != key:
+        at = (at + 1) & mask
+    return at
+
+
+@compiled
+def _rehash(slots: Longs, owners: Longs, size: int) -> None:
+    """Fill an empty hash table with all runs."""
+    for run in range(size):
+        slots[_slot(slots, owners, owners[run])] = run
+
+
+@compiled
 def _read(
     offsets: Longs,
     bucket: Longs,
     running: Longs,
     base_kinds: int,
-    head: Any,
-    cell_bucket: Longs,
-    cell_count: Longs,
-    cell_next: Ints,
+    slots: Longs,
+    owners: Longs,
+    start: Longs,
+    length: Longs,
+    late_bucket: Longs,
+    late_running: Longs,
     entities: Ints,
     kinds: Kinds,
     widths: Longs,
@@ -60,23 +78,7 @@ def _read(
     out: Any,
 ) -> None:
     """Fill out[n, K+1, W] with the counts of the `widths[W]` buckets before bucket `now`; the last
-    kind is the sum of the others.
-
-    Args:
-        offsets: int64[entities · base_kinds + 1], bounds of the cells of each (entity, kind).
-        bucket: int64[cells], bucket of each cell of the snapshot.
-        running: int64[cells], running counts within a key.
-        base_kinds: event types of the snapshot.
-        head: int32[entities, kinds], first overlay cell of each; -1 for none.
-        cell_bucket: int64[size], bucket of each overlay cell.
-        cell_count: int64[size], its count.
-        cell_next: int32[size], the next cell of the same key; -1 for none.
-        entities: int32[n], negative for no entity.
-        kinds: int[K], event type codes, negative for unknown ones.
-        widths: int64[W], buckets of each window; 0 for everything.
-        now: bucket of the moment.
-        out: int64[n, K+1, W], filled in place.
-    """
+    kind is the sum of the others."""
     base = (len(offsets) - 1) // base_kinds if base_kinds else 0
     for i in range(len(entities)):
         entity = entities[i]
@@ -90,67 +92,237 @@ def _read(
                 continue
             if entity < base and kind < base_kinds:
                 key = entity * base_kinds + kind
-                low, high = offsets[key], offsets[key + 1]
-                if low < high:
-                    total = _until(bucket, running, low, high, now)
-                    for w in range(len(widths)):
-                        gone = 0
-                        if widths[w] > 0:
-                            gone = _until(bucket, running, low, high, now - widths[w])
-                        out[i, j, w] = total - gone
-            if entity < head.shape[0] and kind < head.shape[1]:
-                at = head[entity, kind]
-                while at >= 0:
-                    when = cell_bucket[at]
-                    if when < now:
-                        for w in range(len(widths)):
-                            if widths[w] == 0 or when >= now - widths[w]:
-                                out[i, j, w] += cell_count[at]
-                    at = cell_next[at]
+                _add_counts(bucket, running, offsets[key], offsets[key + 1], widths, now, out[i, j])
+            run = slots[_slot(slots, owners, (np.int64(entity) << _SHIFT) | kind)]
+            if run >= 0:
+                low = start[run]
+                _add_counts(
+                    late_bucket, late_running, low, low + length[run], widths, now, out[i, j]
+                )
             for w in range(len(widths)):
                 out[i, len(kinds), w] += out[i, j, w]
 
 
 @compiled
-def _add(
-    head: Any,
-    cell_bucket: Longs,
-    cell_count: Longs,
-    cell_next: Ints,
-    size: int,
-    entities: Ints,
-    kinds: Kinds,
-    buckets: Longs,
-    amount: Longs,
-) -> int:
-    """Add amounts to overlay cells, making those that are new; the new number of cells.
+def _add_counts(
+    bucket: Longs, running: Longs, low: int, high: int, widths: Longs, now: int, out: Longs
+) -> None:
+    """Add to out[W] the events of the cells low..high-1 in the buckets before `now`."""
+    if low >= high:
+        return
+    total = _until(bucket, running, low, high, now)
+    for w in range(len(widths)):
+        gone = 0
+        if widths[w] > 0:
+            gone = _until(bucket, running, low, high, now - widths[w])
+        out[w] += total - gone
 
-    Args:
-        head: int32[entities, kinds], first overlay cell of each; -1 for none.
-        cell_bucket: int64[room], bucket of each cell.
-        cell_count: int64[room], its count.
-        cell_next: int32[room], the next cell of the same key; -1 for none.
-        size: cells in use.
-        entities: int32[n], negative for no entity.
-        kinds: int[n], event type codes.
-        buckets: int64[n].
-        amount: int64[n], what is added.
+
+@compiled
+def _merge(
+    slots: Longs,
+    owners: Longs,
+    start: Longs,
+    length: Longs,
+    room: Longs,
+    pool_bucket: Longs,
+    pool_running: Longs,
+    sizes: Longs,
+    key: Longs,
+    bucket: Longs,
+    amount: Longs,
+    begin: int,
+) -> int:
+    """Merge cells, sorted by (key, bucket), into the runs of their keys, from place `begin` on.
+
+    Returns the place to go on from when the pool has to grow first; the number of cells when done.
+    `sizes` holds (runs, used places of the pool), and the places wanted.
     """
-    for i in range(len(entities)):
-        entity, kind = entities[i], kinds[i]
-        if entity < 0:
+    i = begin
+    while i < len(key):
+        stop = i
+        while stop < len(key) and key[stop] == key[i]:
+            stop += 1
+        at = _slot(slots, owners, key[i])
+        run = slots[at]
+        held = length[run] if run >= 0 else 0
+        needed = held + stop - i
+        if run < 0 or needed > room[run]:
+            wanted = max(2, 2 * needed if held else needed)
+            if sizes[1] + wanted > len(pool_bucket):
+                sizes[2] = sizes[1] + wanted
+                return i
+            if run < 0:
+                run = sizes[0]
+                sizes[0] += 1
+                slots[at], owners[run] = run, key[i]
+            for place in range(held):
+                pool_bucket[sizes[1] + place] = pool_bucket[start[run] + place]
+                pool_running[sizes[1] + place] = pool_running[start[run] + place]
+            start[run], room[run] = sizes[1], wanted
+            sizes[1] += wanted
+        low = start[run]
+        length[run] = _into(
+            pool_bucket[low : low + room[run]],
+            pool_running[low : low + room[run]],
+            held,
+            bucket[i:stop],
+            amount[i:stop],
+        )
+        i = stop
+    return i
+
+
+@compiled
+def _into(bucket: Longs, running: Longs, held: int, more: Longs, amount: Longs) -> int:
+    """Merge sorted cells into a sorted run of `held` cells with running sums; the new length.
+
+    Only what lies behind the first of them is touched.
+    """
+    first = 0
+    stop = held
+    while first < stop:
+        middle = (first + stop) >> 1
+        if bucket[middle] < more[0]:
+            first = middle + 1
+        else:
+            stop = middle
+    for place in range(held - 1, first, -1):
+        running[place] -= running[place - 1]
+    before = running[first - 1] if first > 0 else 0
+    if first < held:
+        running[first] -= before
+    # How many of the new cells have a bucket of their own.
+    fresh, place = 0, first
+    for n in range(len(more)):
+        if n > 0 and more[n] == more[n - 1]:
             continue
-        at = head[entity, kind]
-        while at >= 0 and cell_bucket[at] != buckets[i]:
-            at = cell_next[at]
-        if at < 0:
-            at = size
-            size += 1
-            cell_bucket[at], cell_count[at] = buckets[i], 0
-            cell_next[at] = head[entity, kind]
-            head[entity, kind] = at
-        cell_count[at] += amount[i]
-    return size
+        while place < held and bucket[place] < more[n]:
+            place += 1
+        if place >= held or bucket[place] != more[n]:
+            fresh += 1
+    end = held + fresh
+    old, new, out = held - 1, len(more) - 1, end - 1
+    while new >= 0:
+        if old >= first and bucket[old] > more[new]:
+            bucket[out], running[out] = bucket[old], running[old]
+            old -= 1
+        else:
+            at, count = more[new], 0
+            while new >= 0 and more[new] == at:
+                count += amount[new]
+                new -= 1
+            if old >= first and bucket[old] == at:
+                count += running[old]
+                old -= 1
+            bucket[out], running[out] = at, count
+        out -= 1
+    for place in range(first, end):
+        running[place] += before
+        before = running[place]
+    return end
+
+
+@compiled
+def _cells(
+    owners: Longs,
+    start: Longs,
+    length: Longs,
+    pool_bucket: Longs,
+    pool_running: Longs,
+    size: int,
+    out_key: Longs,
+    out_bucket: Longs,
+    out_count: Longs,
+) -> None:
+    """All cells of all runs, one after the other."""
+    at = 0
+    for run in range(size):
+        before = 0
+        for place in range(start[run], start[run] + length[run]):
+            out_key[at], out_bucket[at] = owners[run], pool_bucket[place]
+            out_count[at] = pool_running[place] - before
+            before = pool_running[place]
+            at += 1
+
+
+class _Overlay:
+    """Cells counted since the base was made: for each (entity, kind) met a run in the order of its
+    buckets, with running sums as in the base.
+
+    A hash table finds a run, so nothing is kept of what was never met. Counting n cells into a run
+    of m costs O(n log n + m) at worst, and O(n) behind its end; reading a window costs O(log m).
+    """
+
+    def __init__(self) -> None:
+        self.slots = np.full(_LEAST, _END, np.int64)
+        self.owners, self.start, self.length, self.room = (np.zeros(0, np.int64) for _ in range(4))
+        self.pool_bucket, self.pool_running = np.zeros(0, np.int64), np.zeros(0, np.int64)
+        self._sizes = np.zeros(3, np.int64)
+        self.entities = self.kinds = 0
+        """Beyond the greatest ones met."""
+
+    @property
+    def size(self) -> int:
+        """Runs."""
+        return int(self._sizes[0])
+
+    def add(self, entities: Ints, kinds: Kinds, buckets: Longs, amount: Longs) -> None:
+        known = entities >= 0
+        if not known.all():
+            entities, kinds = entities[known], kinds[known]
+            buckets, amount = buckets[known], amount[known]
+        if not len(entities):
+            return
+        self.entities = max(self.entities, int(entities.max()) + 1)
+        self.kinds = max(self.kinds, int(kinds.max()) + 1)
+        key = (entities.astype(np.int64) << _SHIFT) | kinds
+        if len(key) > 1:
+            order = np.lexsort((buckets, key))
+            key, buckets, amount = key[order], buckets[order], amount[order]
+        self._make_room(len(key))
+        done = 0
+        while done < len(key):
+            done = _merge(*self._runs(), self._sizes, key, buckets, amount, done)
+            if done < len(key):
+                self.pool_bucket = grown(self.pool_bucket, int(self._sizes[2]))
+                self.pool_running = grown(self.pool_running, int(self._sizes[2]))
+
+    def _runs(self) -> tuple[Longs, Longs, Longs, Longs, Longs, Longs, Longs]:
+        return (
+            self.slots,
+            self.owners,
+            self.start,
+            self.length,
+            self.room,
+            self.pool_bucket,
+            self.pool_running,
+        )
+
+    def _make_room(self, cells: int) -> None:
+        """For as many runs as there are cells to come."""
+        runs = self.size + cells
+        for name in ("owners", "start", "length", "room"):
+            setattr(self, name, grown(getattr(self, name), runs))
+        if 2 * runs > len(self.slots):
+            self.slots = np.full(1 << int(4 * runs - 1).bit_length(), _END, np.int64)
+            _rehash(self.slots, self.owners, self.size)
+
+    def of(self, entity: int, kind: int) -> tuple[Longs, Longs]:
+        """(bucket, count) of one entity and kind."""
+        run = int(self.slots[_slot(self.slots, self.owners, (entity << _SHIFT) | kind)])
+        if run < 0:
+            return self.pool_bucket[:0], self.pool_running[:0]
+        place = slice(int(self.start[run]), int(self.start[run] + self.length[run]))
+        return self.pool_bucket[place], np.diff(self.pool_running[place], prepend=0)
+
+    def cells(self) -> tuple[Longs, Longs, Longs, Longs]:
+        """(entity, kind, bucket, count) of all cells."""
+        number = int(self.length[: self.size].sum())
+        key, bucket, count = (np.zeros(number, np.int64) for _ in range(3))
+        runs = (self.owners, self.start, self.length, self.pool_bucket, self.pool_running)
+        _cells(*runs, self.size, key, bucket, count)
+        return key >> _SHIFT, key & ((1 << _SHIFT) - 1), bucket, count
 
 
 class CounterTable:
@@ -160,26 +332,13 @@ class CounterTable:
         """Use `build` or `open`. `offsets` int64[N·K+1] into `bucket` and `running` (int64[C])."""
         self._base_kinds = base_kinds
         self._offsets, self._bucket, self._running = offsets, bucket, running
-        base = (len(offsets) - 1) // base_kinds if base_kinds else 0
-        self._head = np.full((base, base_kinds), _END, np.int32)
-        self._cell_bucket = np.zeros(0, np.int64)
-        self._cell_count = np.zeros(0, np.int64)
-        self._cell_next = np.zeros(0, np.int32)
-        self._size = 0
+        self._late = _Overlay()
 
     @classmethod
     def build(
         cls, entities: Ints, kinds: Kinds, buckets: Longs, n_entities: int, n_kinds: int
     ) -> "CounterTable":
-        """Count E events given as (entity, kind, bucket); negative entities are left out.
-
-        Args:
-            entities: int32[E], negative for events of no entity.
-            kinds: int[E], event type codes.
-            buckets: int64[E], bucket of each event.
-            n_entities: number of entities.
-            n_kinds: number of event types.
-        """
+        """Count E events given as (entity, kind, bucket); negative entities are left out."""
         known = entities >= 0
         key = entities[known].astype(np.int64) * n_kinds + kinds[known]
         return cls._from_cells(key, buckets[known], None, n_entities, n_kinds)
@@ -188,15 +347,7 @@ class CounterTable:
     def _from_cells(
         cls, key: Longs, bucket: Longs, count: Longs | None, n_entities: int, n_kinds: int
     ) -> "CounterTable":
-        """Sum cells of equal (key, bucket) and lay them out by key; cells of zero are dropped.
-
-        Args:
-            key: int64[cells], entity · n_kinds + kind.
-            bucket: int64[cells].
-            count: int64[cells]; 1 each when None.
-            n_entities: number of entities.
-            n_kinds: number of event types.
-        """
+        """Sum cells of equal (key, bucket) and lay them out by key; cells of zero are dropped."""
         order = np.lexsort((bucket, key))
         key, bucket = key[order], bucket[order]
         first = np.ones(len(key), bool)
@@ -218,7 +369,7 @@ class CounterTable:
     def shape(self) -> tuple[int, int]:
         """(entities, kinds) that have room."""
         base = (len(self._offsets) - 1) // self._base_kinds if self._base_kinds else 0
-        return max(base, self._head.shape[0]), max(self._base_kinds, self._head.shape[1])
+        return max(base, self._late.entities), max(self._base_kinds, self._late.kinds)
 
     def read(self, entities: Ints, kinds: Kinds, widths: Longs, now: int) -> Longs:
         """int64[n, K+1, W]: events of each kind in the `widths` buckets before bucket `now`, and
@@ -233,10 +384,12 @@ class CounterTable:
             self._bucket,
             self._running,
             self._base_kinds,
-            self._head,
-            self._cell_bucket,
-            self._cell_count,
-            self._cell_next,
+            self._late.slots,
+            self._late.owners,
+            self._late.start,
+            self._late.length,
+            self._late.pool_bucket,
+            self._late.pool_running,
             entities,
             kinds,
             widths,
@@ -247,56 +400,30 @@ class CounterTable:
 
     def add(self, entities: Ints, kinds: Kinds, buckets: Longs, amount: Longs) -> None:
         """Add `amount` events (may be negative) to each (entity, kind, bucket)."""
-        if not len(entities):
-            return
-        self._make_room(int(entities.max()) + 1, int(kinds.max()) + 1, len(entities))
-        self._size = _add(
-            self._head,
-            self._cell_bucket,
-            self._cell_count,
-            self._cell_next,
-            self._size,
-            entities,
-            kinds,
-            buckets,
-            amount,
-        )
-
-    def _make_room(self, entities: int, kinds: int, cells: int) -> None:
-        self._head = grown(self._head, entities, _END)
-        if kinds > self._head.shape[1]:
-            more = np.full((len(self._head), kinds - self._head.shape[1]), _END, np.int32)
-            self._head = np.concatenate([self._head, more], axis=1)
-        self._cell_bucket = grown(self._cell_bucket, self._size + cells)
-        self._cell_count = grown(self._cell_count, self._size + cells)
-        self._cell_next = grown(self._cell_next, self._size + cells, _END)
+        self._late.add(entities, kinds, buckets, amount)
 
     def cells_of(self, entity: int) -> tuple[Kinds, Longs, Longs]:
         """(kind, bucket, count) of all cells of one entity, in no stated order."""
-        kinds: list[int] = []
-        buckets: list[int] = []
-        counts: list[int] = []
         rows, width = self.shape
-        for kind in range(width if entity < rows else 0):
-            for bucket, count in self._cells(entity, kind):
-                kinds.append(kind)
-                buckets.append(bucket)
-                counts.append(count)
-        return np.array(kinds, np.int16), np.array(buckets, np.int64), np.array(counts, np.int64)
+        cells = [self._cells(entity, kind) for kind in range(width if entity < rows else 0)]
+        lengths = [len(bucket) for bucket, _ in cells]
+        nothing = np.zeros(0, np.int64)
+        return (
+            np.repeat(np.arange(len(cells), dtype=np.int16), lengths),
+            np.concatenate([nothing, *(bucket for bucket, _ in cells)]),
+            np.concatenate([nothing, *(count for _, count in cells)]),
+        )
 
-    def _cells(self, entity: int, kind: int) -> list[tuple[int, int]]:
-        cells = []
+    def _cells(self, entity: int, kind: int) -> tuple[Longs, Longs]:
+        """(bucket, count) of one entity and kind."""
+        bucket, count = self._late.of(entity, kind)
         key = entity * self._base_kinds + kind
         if kind < self._base_kinds and key + 1 < len(self._offsets):
-            low, high = self._offsets[key], self._offsets[key + 1]
-            counts = np.diff(self._running[low:high], prepend=0)
-            cells += list(zip(self._bucket[low:high].tolist(), counts.tolist(), strict=True))
-        if entity < self._head.shape[0] and kind < self._head.shape[1]:
-            at = int(self._head[entity, kind])
-            while at != _END:
-                cells.append((int(self._cell_bucket[at]), int(self._cell_count[at])))
-                at = int(self._cell_next[at])
-        return cells
+            cells = slice(int(self._offsets[key]), int(self._offsets[key + 1]))
+            counts = np.diff(self._running[cells], prepend=0)
+            bucket = np.concatenate([self._bucket[cells], bucket])
+            count = np.concatenate([counts, count])
+        return bucket, count
 
     def compacted(self, n_entities: int, n_kinds: int) -> "CounterTable":
         """The same counts as a base without overlay, with room for `n_entities` × `n_kinds`."""
@@ -305,17 +432,18 @@ class CounterTable:
         first = np.unique(self._offsets[:-1][np.diff(self._offsets) > 0])
         count[first] = self._running[first]
         entity, kind = np.divmod(base_key, max(self._base_kinds, 1))
-        key = [entity * n_kinds + kind]
-        cell_key = np.full(self._size, -1, np.int64)
-        _owners(self._head, self._cell_next, n_kinds, cell_key)
-        key.append(cell_key)
-        bucket = np.concatenate([self._bucket, self._cell_bucket[: self._size]])
-        counts = np.concatenate([count, self._cell_count[: self._size]])
-        return self._from_cells(np.concatenate(key), bucket, counts, n_entities, n_kinds)
+        late_entity, late_kind, late_bucket, late_count = self._late.cells()
+        return self._from_cells(
+            np.concatenate([entity * n_kinds + kind, late_entity * n_kinds + late_kind]),
+            np.concatenate([self._bucket, late_bucket]),
+            np.concatenate([count, late_count]),
+            n_entities,
+            n_kinds,
+        )
 
     def save(self, folder: Path, name: str) -> None:
         """Write a table without overlay (see `compacted`) into an existing folder."""
-        assert self._size == 0, "compact before saving"
+        assert self._late.size == 0, "compact before saving"
         write_arrays(
             folder,
             {
@@ -333,14 +461,3 @@ class CounterTable:
         arrays = open_arrays(folder, [f"{name}.{part}" for part in parts])
         kinds, offsets, bucket, running = (arrays[f"{name}.{part}"] for part in parts)
         return cls(int(kinds[0]), offsets, bucket, running)
-
-
-@compiled
-def _owners(head: Any, cell_next: Ints, n_kinds: int, out: Longs) -> None:
-    """Key (entity·n_kinds + kind) of each overlay cell."""
-    for entity in range(head.shape[0]):
-        for kind in range(head.shape[1]):
-            at = head[entity, kind]
-            while at >= 0:
-                out[at] = entity * n_kinds + kind
-                at = cell_next[at]

@@ -32,7 +32,7 @@ def open_url(request: urllib.request.Request, timeout: float) -> Any:
         request: what to ask.
         timeout: seconds.
     """
-    proxies = {} if is_here(request.full_url) else None
+    proxies: dict[str, str] | None = {} if is_here(request.full_url) else None
     opener = urllib.request.build_opener(urllib.request.ProxyHandler(proxies))
     return opener.open(request, timeout=timeout)
 

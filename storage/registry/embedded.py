@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from recsys.storage.files import DiskFull, is_disk_full
 from recsys.storage.registry.version_tags import (
@@ -43,6 +44,12 @@ _TABLES: Mapping[str, frozenset[str]] = {
     ),
 }
 """The columns used here, of MLflow 3.1 to 3.17."""
+_LOCATIONS = (
+    ("runs", "artifact_uri"),
+    ("model_versions", "source"),
+    ("model_versions", "storage_location"),
+)
+"""Where MLflow keeps addresses of files besides an experiment's own."""
 
 _NEEDS_RECOVERY = ("readonly", "read-only", "unable to open")
 """SQLite's words when a killed writer left a transaction that a reader alone cannot undo."""
@@ -98,15 +105,42 @@ class EmbeddedStore:
             if DIGEST_TAG in tags.get(int(number), {})
         ]
 
+    def move(self, experiment: str, root: Path) -> None:
+        """Let an experiment, its runs and versions lie in a folder, where the workspace was moved or
+        copied there; what is not in that folder stays where it was.
+
+        Args:
+            experiment: its name.
+            root: the folder of artifacts as it is now.
+        """
+        rows = self._query(
+            "select experiment_id, artifact_location from experiments where name = ?", experiment
+        )
+        location = root.as_uri()
+        if not rows or rows[0][1] in (location, str(root)):
+            return
+        number, before = rows[0]
+        with self._changing() as database:
+            database.execute(
+                "update experiments set artifact_location = ? where experiment_id = ?",
+                (location, number),
+            )
+            for table, column in _LOCATIONS:
+                found = database.execute(
+                    f"select rowid, {column} from {table} where substr({column}, 1, ?) = ?",
+                    (len(before) + 1, f"{before}/"),
+                ).fetchall()
+                for row, address in found:
+                    tail = str(address)[len(before) + 1 :]
+                    if (root / unquote(tail)).exists():
+                        database.execute(
+                            f"update {table} set {column} = ? where rowid = ?",
+                            (f"{location}/{tail}", row),
+                        )
+
     def change(self, aliases: Mapping[str, int | None], note: Change | None, number: int) -> None:
         """Set or drop (None) aliases and add a line to the history, all or nothing."""
-        with (
-            self._failing(),
-            contextlib.closing(
-                sqlite3.connect(self.path, timeout=BUSY_SECONDS, isolation_level=None)
-            ) as database,
-        ):
-            database.execute("begin immediate")
+        with self._changing() as database:
             for alias, version in aliases.items():
                 database.execute(
                     "delete from registered_model_aliases where name = ? and alias = ?",
@@ -123,6 +157,18 @@ class EmbeddedStore:
                     "insert into registered_model_tags (name, key, value) values (?, ?, ?)",
                     (self._name, f"{HISTORY_TAG}{number:06d}", json.dumps(asdict(note))),
                 )
+
+    @contextmanager
+    def _changing(self) -> Iterator[sqlite3.Connection]:
+        """One transaction, all or nothing."""
+        with (
+            self._failing(),
+            contextlib.closing(
+                sqlite3.connect(self.path, timeout=BUSY_SECONDS, isolation_level=None)
+            ) as database,
+        ):
+            database.execute("begin immediate")
+            yield database
             database.execute("commit")
 
     def _query(self, sql: str, *values: Any) -> Rows:

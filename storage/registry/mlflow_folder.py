@@ -4,6 +4,7 @@ The folder holds the bundle, the code that reads it, and the versions of what th
 nothing of ours has to be installed, or to be found on a package index, where it is loaded.
 """
 
+import json
 import platform
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,21 @@ DATA = "bundle"
 CODE = "code"
 """Folder of the package's code, where MLflow looks for it."""
 LOADER = "recsys.pyfunc"
+OWNER_FILE = "workspace.json"
+"""Beside the model: which workspace registered it."""
 
 
-def write_model(folder: Path, bundle: Bundle, run_id: str, artifact_path: str) -> None:
+def write_model(folder: Path, bundle: Bundle, run_id: str, artifact_path: str, owner: str) -> None:
     """Write an MLflow model around a bundle; the bundle's bytes are linked where they can be.
 
     Two folders of one bundle, written by one installation, differ in `MLmodel` alone.
+
+    Args:
+        folder: where the model is written.
+        bundle: what it holds.
+        run_id: of the registration's run.
+        artifact_path: of the model within the run.
+        owner: identity of the workspace that registers it, kept beside the model.
     """
     import mlflow.pyfunc
     from mlflow.models import Model
@@ -46,6 +56,15 @@ def write_model(folder: Path, bundle: Bundle, run_id: str, artifact_path: str) -
         python_env=_environment(folder),
     )
     model.save(str(folder / "MLmodel"))
+    (folder / OWNER_FILE).write_text(json.dumps({"workspace": owner}) + "\n", encoding="utf-8")
+
+
+def owner_of(folder: Path) -> str | None:
+    """The workspace that registered a stored model; None where it does not say."""
+    try:
+        return str(json.loads((folder / OWNER_FILE).read_text(encoding="utf-8"))["workspace"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _environment(folder: Path) -> str:

@@ -43,13 +43,15 @@ from recsys.storage.files import (
 )
 from recsys.storage.loopback import exempt
 from recsys.storage.registry.embedded import EmbeddedStore
-from recsys.storage.registry.mlflow_folder import DATA, write_model
+from recsys.storage.registry.mlflow_folder import DATA, owner_of, write_model
 from recsys.storage.registry.version_tags import (
     CHALLENGER,
     CHAMPION,
     DIGEST_TAG,
     HISTORY_TAG,
+    LOCATION_TAG,
     METRICS_TAG,
+    OWNER_TAG,
     PREVIOUS,
     REPORT_TAG,
     Change,
@@ -59,9 +61,9 @@ from recsys.storage.registry.version_tags import (
     Versions,
 )
 from recsys.storage.workspace import Workspace
+from recsys.storage.workspace_id import workspace_id
 
 KIND_TAG: Final = "recsys.kind"
-WORKSPACE_TAG: Final = "recsys.workspace"
 KEEP_VERSIONS: Final = 14
 """Versions kept besides those with an alias: two weeks of nights."""
 KNOCK_SECONDS: Final = 5.0
@@ -103,6 +105,8 @@ class Registry:
         if location is None and self.embedded:
             location = (config.workspace_path / "mlflow" / "artifacts").as_uri()
         self._artifacts = location
+        self._root = _as_path(location) if location is not None else None
+        """The folder of artifacts as it is now; None for a remote store."""
 
     # --- reading ------------------------------------------------------------------------------
 
@@ -208,7 +212,7 @@ class Registry:
 
     def _fetch(self, entry: Version, target: Path) -> None:
         with atomic_folder(target, f"the local copy of version {entry.version}") as folder:
-            stored = _as_path(entry.source)
+            stored = self._stored(entry)
             if stored is not None:
                 source = stored / "data" / DATA
                 if not source.is_dir():
@@ -221,6 +225,30 @@ class Registry:
                 link_tree(source, folder)
             else:
                 self._download(entry.source, folder)
+
+    def _stored(self, entry: Version) -> Path | None:
+        """The local folder of a version's model; None where it lies in a remote store.
+
+        In the folder of artifacts as it is now, whatever address was written down: the workspace
+        may have been moved, or be a copy whose original still serves.
+        """
+        own = self._own_place(entry)
+        if own is not None and own.is_dir():
+            return own
+        return _as_path(entry.source)
+
+    def _own_place(self, entry: Version) -> Path | None:
+        """Where a version's model lies in the folder of artifacts; None for a remote store."""
+        written = _as_path(entry.source)
+        if self._root is None or written is None:
+            return None
+        tail = entry.tags.get(LOCATION_TAG) or "/".join(written.parts[-3:])
+        place = (self._root / tail).resolve()
+        return place if place.is_relative_to(self._root.resolve()) else None
+
+    def _owns(self, entry: Version) -> bool:
+        """Whether this workspace registered a version; one that does not say is anybody's."""
+        return entry.owner == self._id
 
     def _download(self, source: str, folder: Path) -> None:
         with (
@@ -298,7 +326,7 @@ class Registry:
         client = self._client
         run = client.create_run(
             self._experiment_id,
-            tags={KIND_TAG: "registration", WORKSPACE_TAG: str(self.workspace.path)},
+            tags={KIND_TAG: "registration", OWNER_TAG: self._id},
         )
         run_id = run.info.run_id
         try:
@@ -312,6 +340,8 @@ class Registry:
                 tags={
                     **{str(key): str(value) for key, value in tags.items()},
                     DIGEST_TAG: bundle.digest,
+                    OWNER_TAG: self._id,
+                    **self._location(source),
                     METRICS_TAG: json.dumps(plain(metrics)),
                     REPORT_TAG: str(report_dir) if report_dir else "",
                 },
@@ -324,6 +354,13 @@ class Registry:
             raise
         return int(version.version)
 
+    def _location(self, source: str) -> dict[str, str]:
+        """The tag that says where a model lies in a local folder of artifacts."""
+        stored = _as_path(source)
+        if stored is None or self._root is None or not stored.is_relative_to(self._root):
+            return {}
+        return {LOCATION_TAG: stored.relative_to(self._root).as_posix()}
+
     def log_curves(self, kind: str, curves: Mapping[str, Sequence[tuple[int, float]]]) -> None:
         """Keep the curves of a fit, (step, value) by name, as a run of their own.
 
@@ -335,7 +372,7 @@ class Registry:
         with self._asked(f"logging the curves of the {kind}"):
             run = self._client.create_run(
                 self._experiment_id,
-                tags={KIND_TAG: kind, WORKSPACE_TAG: str(self.workspace.path)},
+                tags={KIND_TAG: kind, OWNER_TAG: self._id},
             )
             now = int(time.time() * 1000)
             points = [
@@ -384,13 +421,13 @@ class Registry:
         if stored is not None:
             target = stored / _MODEL
             with atomic_folder(target, "a registered model") as folder:
-                write_model(folder, bundle, run_id, _MODEL)
+                write_model(folder, bundle, run_id, _MODEL, self._id)
         else:
             with (
                 explain_disk_full(self.workspace.cache, "a registered model"),
                 tempfile.TemporaryDirectory(dir=self.workspace.cache) as aside,
             ):
-                write_model(Path(aside) / _MODEL, bundle, run_id, _MODEL)
+                write_model(Path(aside) / _MODEL, bundle, run_id, _MODEL, self._id)
                 self._client.log_artifacts(run_id, str(Path(aside) / _MODEL), _MODEL)
         return f"{artifact_uri.rstrip('/')}/{_MODEL}"
 
@@ -444,28 +481,47 @@ class Registry:
                 self._client.set_model_version_tag(self.name, str(version), key, str(value))
 
     def collect(self, keep: int = KEEP_VERSIONS) -> Numbers:
-        """Delete versions beyond the latest `keep` that no alias names; returns them."""
+        """Delete versions beyond the latest `keep` that no alias names; returns them.
+
+        Only what this workspace's own registry holds and made: of a registry that others share,
+        their versions stay, and so do files that do not lie in its own folder of artifacts.
+        """
         old = [v for v in self.list()[keep:] if not v.aliases]
+        old = [v for v in old if self.embedded or self._owns(v)]
         if old:
             with self._asked("deleting old versions"):
                 for entry in old:
                     self._client.delete_model_version(self.name, str(entry.version))
-                    self._bury(entry.run_id, entry.source.removesuffix(f"/{_MODEL}"))
+                    self._remove_files(entry)
+                    self._drop_run(entry.run_id)
         return [entry.version for entry in old]
+
+    def _remove_files(self, entry: Version) -> None:
+        """Delete a version's artifacts, where they are this workspace's own."""
+        place = self._own_place(entry)
+        if place is not None:
+            within = self._root is not None and self._root.resolve().is_relative_to(
+                self.workspace.path.resolve()
+            )
+            if within or owner_of(place) == self._id:
+                shutil.rmtree(place.parent, ignore_errors=True)
+        elif _as_path(entry.source) is None and self._owns(entry):
+            self._repository(entry).delete_artifacts()
+
+    def _repository(self, entry: Version) -> Any:
+        """What remote store keeps of a version, its report included."""
+        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+        return get_artifact_repository(entry.source.removesuffix(f"/{_MODEL}"))
 
     def drop_reports(self) -> int:
         """Delete the copies of reports that a remote store keeps beside the versions; how many
         versions there are. Those in a folder are the caller's to clean file by file."""
-        remote = [v for v in self.list() if _as_path(v.source) is None]
+        remote = [v for v in self.list() if _as_path(v.source) is None and self._owns(v)]
         if remote:
             with self._asked("deleting reports"):
-                from mlflow.store.artifact.artifact_repository_registry import (
-                    get_artifact_repository,
-                )
-
                 for entry in remote:
-                    root = entry.source.removesuffix(f"/{_MODEL}")
-                    get_artifact_repository(root).delete_artifacts("report")
+                    self._repository(entry).delete_artifacts("report")
         return len(remote)
 
     def digests_in_use(self) -> set[str]:
@@ -492,6 +548,10 @@ class Registry:
     # --- MLflow's client ------------------------------------------------------------------------
 
     @cached_property
+    def _id(self) -> str:
+        return workspace_id(self.workspace)
+
+    @cached_property
     def _client(self) -> Any:
         quiet_mlflow()
         if not self.embedded:
@@ -502,6 +562,8 @@ class Registry:
         quiet_logging()
         if self.embedded and not self._store.path.exists():
             _make_database(self._store.path)
+        if self.embedded and self._root is not None:
+            self._store.move(self._experiment, self._root)
         return MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
 
     @cached_property
@@ -546,10 +608,9 @@ class Registry:
         """Remove runs of ours that a killed registration left."""
         runs = self._client.search_runs(
             [self._experiment_id],
-            filter_string=f"attributes.status = 'RUNNING' and tags.`{KIND_TAG}` = 'registration'",
+            filter_string=f"attributes.status = 'RUNNING' and tags.`{KIND_TAG}` = 'registration' "
+            f"and tags.`{OWNER_TAG}` = '{self._id}'",
         )
-        # Compared here: MLflow's filters cannot hold every path.
-        runs = [r for r in runs if r.data.tags.get(WORKSPACE_TAG) == str(self.workspace.path)]
         used = {version.run_id for version in self.list()}
         for run in runs:
             if run.info.run_id in used:
@@ -558,10 +619,14 @@ class Registry:
                 self._client.set_terminated(run.info.run_id, "KILLED")
                 self._bury(run.info.run_id, run.info.artifact_uri)
 
-    def _bury(self, run_id: str | None, artifact_uri: str) -> None:
+    def _bury(self, run_id: str, artifact_uri: str) -> None:
+        """Remove a run of this workspace's own and what it left."""
         stored = _as_path(artifact_uri)
         if stored is not None:
             shutil.rmtree(stored, ignore_errors=True)
+        self._drop_run(run_id)
+
+    def _drop_run(self, run_id: str | None) -> None:
         if run_id is not None:
             with contextlib.suppress(Exception):
                 self._client.delete_run(run_id)

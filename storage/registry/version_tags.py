@@ -24,6 +24,10 @@ AGAINST_TAG: Final = "recsys.against"
 """The champion whose lists lie beside the version's own in its report."""
 CAPS_TAG: Final = "recsys.caps"
 """The caps under which its night's lists were made, as JSON; lists under others are no comparison."""
+OWNER_TAG: Final = "recsys.owner"
+"""Identity of the workspace that registered a version; nobody else deletes it."""
+LOCATION_TAG: Final = "recsys.location"
+"""Where its files lie, relative to the folder of artifacts, when that is a local one."""
 STALE_TAG: Final = "recsys.retrain"
 """Why a version should be retrained (a person in its data was forgotten)."""
 HISTORY_TAG: Final = "recsys.history."
@@ -50,6 +54,11 @@ class Version:
     @property
     def report(self) -> str | None:
         return self.tags.get(REPORT_TAG)
+
+    @property
+    def owner(self) -> str | None:
+        """The workspace that registered it; None where an earlier release of ours did."""
+        return self.tags.get(OWNER_TAG)
 
     @property
     def retrain(self) -> str | None:

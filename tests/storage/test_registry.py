@@ -11,7 +11,8 @@ from recsys.data_schemas.config import parse_config
 from recsys.data_schemas.errors import UsageError
 from recsys.storage.bundle import BundleRefused, open_bundle
 from recsys.storage.registry import Registry, RegistryError
-from recsys.storage.registry.version_tags import DIGEST_TAG
+from recsys.storage.registry.version_tags import DIGEST_TAG, OWNER_TAG
+from recsys.storage.workspace_id import workspace_id
 
 # MLflow and what it stands on warn of each other's deprecations.
 pytestmark = [
@@ -175,7 +176,7 @@ def test_what_a_killed_registration_left_is_buried(registry, make_bundle):
         registry._experiment_id,
         tags={
             "recsys.kind": "registration",
-            "recsys.workspace": str(registry.workspace.path),
+            OWNER_TAG: workspace_id(registry.workspace),
         },
     )
     registry._client.log_text(run.info.run_id, "half", "model/data/half")
