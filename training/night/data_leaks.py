@@ -133,7 +133,8 @@ def without(table: pa.Table, names: Sequence[str]) -> pa.Table:
         place = table.schema.get_field_index(name)
         field = table.schema.field(place)
         if name in STANDARD:
-            table = table.set_column(place, field, _empty(field, table.num_rows))
+            empty = _empty(field, table.num_rows)
+            table = table.set_column(place, field.with_nullable(True), empty)
         else:
             table = table.remove_column(place)
     return table
