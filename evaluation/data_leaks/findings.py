@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from recsys.evaluation.report_context import DROP, Check
+from recsys.evaluation.report_context import DROP, WARN, Check
 
 
 class Finding(NamedTuple):
@@ -16,6 +16,13 @@ class Finding(NamedTuple):
     def leaves_out(self) -> bool:
         """Whether a night goes on without the column."""
         return not self.check.passed and self.check.outcome == DROP
+
+    def as_warning(self) -> "Finding":
+        """The same where too little is known to refuse a model for it."""
+        if not self.check.refuses:
+            return self
+        detail = f"{self.check.detail} (of so few users a warning)"
+        return self._replace(check=self.check._replace(outcome=WARN, detail=detail))
 
     @classmethod
     def passed(cls, name: str, detail: str) -> "Finding":

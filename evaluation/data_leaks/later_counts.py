@@ -45,9 +45,12 @@ OF_AN_AGE: Final = 0.9
 """AUC of the first event's time from which the two sides differ in age (assumed)."""
 STRETCHES: Final = (5, 3, 2)
 """Slices of the last stretch and of those it is compared with."""
-GAIN, SURE = 0.05, 4.0
+GAIN, SURE = 0.05, 3.5
 """Share of the forecast's deviance that a column must take away from the last stretch beyond twice what it
 takes from any other, and in standard errors (sound columns: up to 0.03; measured)."""
+RARE: Final = 0.05
+"""Share of all events under which a type is not forecast: its own few counts tell less of it than how much
+happens at all, and so does any column that says that."""
 BANDS: Final = 16
 """Bands of a number within which the gain is counted."""
 
@@ -85,10 +88,11 @@ class LaterCounts:
         kind: what is counted, in words.
         by_slice: float64[n, K].
         active: int64[K], how many of the other side are active from a slice on.
+        share: of all events.
     """
 
-    def __init__(self, kind: str, by_slice: Doubles, active: Longs) -> None:
-        self.kind, self.by_slice, self.active = kind, by_slice, active
+    def __init__(self, kind: str, by_slice: Doubles, active: Longs, share: float) -> None:
+        self.kind, self.by_slice, self.active, self.share = kind, by_slice, active, share
         self._forecasts: dict[tuple[int, int], Forecast | None] = {}
 
     @property
@@ -104,13 +108,16 @@ class LaterCounts:
 
 def _forecast(by_slice: Doubles, first: int, end: int) -> Forecast | None:
     size = end - first
-    before = by_slice[:, :first].sum(axis=1)
-    near = by_slice[:, max(first - size, 0) : first].sum(axis=1)
-    known = before > 0
+    past = by_slice[:, :first]
+    known = np.asarray(past.any(axis=1))
+    past = past[known]
+    age = first - (past > 0).argmax(axis=1)
+    rate = past.sum(axis=1) / age
+    near = past[:, max(first - size, 0) :].sum(axis=1) / np.minimum(age, size)
     y = by_slice[known, first:end].sum(axis=1)
     if y.sum() < 5 * ENOUGH or known.sum() < ENOUGH:
         return None
-    base = forecast_from_counts(before[known] * size / first, near[known], y)
+    base = forecast_from_counts(rate * size, near * size, y)
     spread = max(1.0, float(((y - base) ** 2).sum() / base.sum()))
     return Forecast(known, y, base, deviance(y, base), spread)
 
@@ -131,7 +138,8 @@ def counts_of(log: LoggedData, table: str) -> tuple[Longs, list[LaterCounts]]:
             row[inside] * log.slices + part[inside], minlength=len(entities) * log.slices
         )
         by_slice = flat.reshape(len(entities), log.slices).astype(np.float64)
-        found.append(LaterCounts(kind, by_slice, _active(other[mask], part, log.slices)))
+        active = _active(other[mask], part, log.slices)
+        found.append(LaterCounts(kind, by_slice, active, float(mask.mean())))
     return entities, found
 
 
@@ -303,7 +311,7 @@ def _parts(high: Bools, late: Doubles, counted: LaterCounts) -> bool:
 def sudden_gain(column: SuspectColumn, counted: LaterCounts) -> Known | None:
     """The last stretch of the log, forecast far better with the column than any stretch before."""
     slices = counted.slices
-    if slices < SLICES // 2:
+    if slices < SLICES // 2 or counted.share < RARE:
         return None
     codes = column.codes(BANDS)
     best: tuple[float, str] | None = None
@@ -311,8 +319,14 @@ def sudden_gain(column: SuspectColumn, counted: LaterCounts) -> Known | None:
         gain, sure = gain_of(codes, counted.forecast(slices - size, slices))
         if gain < GAIN or sure < SURE:
             continue
-        ends = range(slices - size, slices // 4 + size, -size)
-        usual = max((gain_of(codes, counted.forecast(e - size, e))[0] for e in ends), default=0.0)
+        earlier = [
+            forecast
+            for end in range(slices - size, slices // 4 + size, -size)
+            if (forecast := counted.forecast(end - size, end)) is not None
+        ]
+        if not earlier:
+            continue
+        usual = max(gain_of(codes, forecast)[0] for forecast in earlier)
         beyond = gain - 2 * max(usual, 0.0)
         if beyond >= GAIN and (best is None or beyond > best[0]):
             best = (

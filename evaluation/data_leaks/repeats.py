@@ -14,9 +14,10 @@ from recsys.evaluation.report_context import REFUSE
 from recsys.features.interactions import Bools
 
 NAME: Final = "late events are not there a second time"
-JUMP: Final = 0.05
-"""Rise of the share of repeated events that is too sudden (sound logs: up to 0.02; measured)."""
-SURE: Final = 5.0
+JUMP: Final = 0.06
+"""Rise of the share of repeated events within two slices that is too sudden (sound logs: up to 0.03;
+measured)."""
+SURE: Final = 3.5
 """Standard errors of the rise."""
 LATE: Final = 0.6
 """Share of the log after which a rise is looked for: before, histories are only filling up."""
@@ -32,22 +33,19 @@ def repeated_events(log: LoggedData) -> list[Finding]:
         mean_and_error(repeated[part].astype(np.float64), log.events.user[part]) for part in parts
     ]
     share, error = (np.array(column) for column in zip(*found, strict=True))
-    first = int(LATE * log.slices)
-    rise = _rise(share, first)
-    worst = first + int(np.argmax(rise))
-    sure = rise[worst - first] / max(float(np.hypot(error[worst], error[:first].max())), 1e-9)
-    if rise[worst - first] < JUMP or sure < SURE:
-        return [
-            Finding.passed(
-                NAME, f"{share[-1]:.1%} of the last events repeat one before, rise {rise.max():.1%}"
-            )
-        ]
-    again = int(repeated[parts[worst]].sum())
+    first = max(int(LATE * log.slices), 3)
+    rise, sure = _rises(share, error, first)
+    worst = int(np.argmax(np.where(sure >= SURE, rise, -1.0)))
+    if rise[worst] < JUMP or sure[worst] < SURE:
+        detail = (
+            f"{share[-1]:.1%} of the last events repeat one before, rise at most {rise.max():.1%}"
+        )
+        return [Finding.passed(NAME, detail)]
+    place = first + worst
     detail = (
-        f"{share[worst]:.0%} of the events in the part of the log that ends at "
-        f"{(worst + 1) / log.slices:.0%} ({again:,}) repeat an earlier event of the same user, item and type; "
-        f"{share[worst] - rise[worst - first]:.0%} were to be expected: were later events copied to an "
-        "earlier date?"
+        f"{share[place]:.0%} of the events from {place / log.slices:.0%} to {(place + 1) / log.slices:.0%} of "
+        f"the log ({int(repeated[parts[place]].sum()):,}) repeat an earlier event of the same user, item and "
+        f"type, at most {share[place] - rise[worst]:.0%} before: were later events copied to an earlier date?"
     )
     return [Finding.failed(NAME, detail, REFUSE)]
 
@@ -62,15 +60,12 @@ def _repeated(log: LoggedData) -> Bools:
     return again
 
 
-def _rise(share: Doubles, first: int) -> Doubles:
-    """float64[K - first]: how far each late slice lies above every one before `first`, and above the
-    straight line through their last ones (histories fill up, so repeats grow)."""
-    before = share[:first]
-    half = len(before) // 2
-    slope, level = (
-        np.polyfit(np.arange(half, first), before[half:], 1)
-        if first - half > 1
-        else (0.0, before[-1])
-    )
-    line = level + max(float(slope), 0.0) * np.arange(first, len(share))
-    return np.asarray(share[first:] - np.maximum(before.max(), line))
+def _rises(share: Doubles, error: Doubles, first: int) -> tuple[Doubles, Doubles]:
+    """(how far each slice from `first` on lies above every one before it but the last, which may hold
+    part of the rise; the same in standard errors), both float64[K - first]."""
+    rise, sure = [], []
+    for place in range(first, len(share)):
+        highest = int(np.argmax(share[: place - 1]))
+        rise.append(share[place] - share[highest])
+        sure.append(rise[-1] / max(float(np.hypot(error[place], error[highest])), 1e-9))
+    return np.array(rise), np.array(sure)

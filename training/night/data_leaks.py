@@ -76,7 +76,7 @@ def logged_data(
     tables: Tables, folder: Path, config: RecsysConfig, until: int | None = None
 ) -> LoggedData:
     """Ingested tables as the checks read them."""
-    events, _ = graded(tables.interactions, config.events.meaning())
+    events, _ = graded(tables.interactions, tables.meaning)
     shown = lists_of_users(tables)
     names = pq.read_table(folder / EVENTS_FILE, columns=[c.EVENT_ID, c.IMPRESSION_ID])
     ids = names[c.EVENT_ID].to_numpy() if names[c.EVENT_ID].null_count < len(names) else None
@@ -133,7 +133,8 @@ def without(table: pa.Table, names: Sequence[str]) -> pa.Table:
         place = table.schema.get_field_index(name)
         field = table.schema.field(place)
         if name in STANDARD:
-            table = table.set_column(place, field, _empty(field, table.num_rows))
+            empty = _empty(field, table.num_rows)
+            table = table.set_column(place, field.with_nullable(True), empty)
         else:
             table = table.remove_column(place)
     return table
