@@ -65,6 +65,7 @@ def run_validate(args: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory(prefix=".validate-", dir=room) as place:
         summary = ingest(config, Path(place) / "tables")
         print(render(summary))
+        print("".join(f"\nnote: {note}\n" for note in config.notes), end="")
         print(_leaks(Path(place) / "tables", config))
         found = Path(place) / "tables" / QUARANTINE
         if args.quarantine and found.is_dir():

@@ -61,7 +61,7 @@ def test_an_item_counts_from_the_moment_it_was_posted(trial: RandomWorld):
     joined = with_log(base, log, places, MEANING, len(trial.log))
     assert len(joined) == len(base) + 1
     assert joined.n_items == base.n_items + 1
-    assert (joined.item[0], joined.time[0], joined.grade[0]) == (catalogue.n_items, 2, 3)
+    assert (joined.item[0], joined.time[0], joined.grade[0]) == (catalogue.n_items, 2, 1)
     assert joined.kinds == (*base.kinds, "wish")
 
 
