@@ -53,7 +53,7 @@ def write_model(folder: Path, bundle: Bundle, run_id: str, artifact_path: str, o
         loader_module=LOADER,
         data=f"data/{DATA}",
         code=CODE,
-        python_env=_environment(folder),
+        **_environments(folder),
     )
     model.save(str(folder / "MLmodel"))
     (folder / OWNER_FILE).write_text(json.dumps({"workspace": owner}) + "\n", encoding="utf-8")
@@ -67,15 +67,22 @@ def owner_of(folder: Path) -> str | None:
         return None
 
 
-def _environment(folder: Path) -> str:
-    """What an isolated environment has to install; the code itself comes with the model."""
-    lines = "".join(f"{line}\n" for line in requirements())
-    (folder / "requirements.txt").write_text(lines, encoding="utf-8")
+def _environments(folder: Path) -> dict[str, str]:
+    """What an isolated environment has to install, in MLflow's two spellings: it asks for both.
+
+    The code itself comes with the model.
+    """
+    (folder / "requirements.txt").write_text("\n".join(requirements()) + "\n", encoding="utf-8")
+    python = platform.python_version()
     (folder / "python_env.yaml").write_text(
-        f"python: {platform.python_version()}\ndependencies:\n- -r requirements.txt\n",
+        f"python: {python}\ndependencies:\n- -r requirements.txt\n", encoding="utf-8"
+    )
+    (folder / "conda.yaml").write_text(
+        f"channels:\n- conda-forge\ndependencies:\n- python={python}\n- pip\n"
+        "- pip:\n  - -r requirements.txt\nname: recsys\n",
         encoding="utf-8",
     )
-    return "python_env.yaml"
+    return {"python_env": "python_env.yaml", "conda_env": "conda.yaml"}
 
 
 def _signature() -> Any:

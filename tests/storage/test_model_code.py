@@ -2,6 +2,7 @@
 
 import filecmp
 import os
+import platform
 import subprocess
 import sys
 import tomllib
@@ -9,6 +10,7 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
+import yaml
 
 from recsys.storage.bundle import open_bundle
 from recsys.storage.registry.mlflow_folder import write_model
@@ -92,6 +94,24 @@ def test_the_requirements_are_third_party_and_pinned(tmp_path, make_bundle):
     pins = dict(line.split("==") for line in lines)
     assert pins["mlflow"] == metadata.version("mlflow")
     assert not {"recsys", "recsys-nightly", "torch", "duckdb"} & set(pins)
+
+
+def test_mlflow_finds_the_environments_it_would_make(tmp_path, make_bundle):
+    """`mlflow models serve` reads both descriptions, whichever manager it then uses."""
+    from mlflow.pyfunc import get_model_dependencies
+    from mlflow.utils.virtualenv import _get_python_env
+
+    folder = tmp_path / "model"
+    write_model(folder, open_bundle(make_bundle()), "run", "model")
+    environment = _get_python_env(folder)
+    assert environment.python == platform.python_version()
+    assert environment.dependencies == ["-r requirements.txt"]
+    assert yaml.safe_load((folder / "conda.yaml").read_text())["dependencies"] == [
+        f"python={platform.python_version()}",
+        "pip",
+        {"pip": ["-r requirements.txt"]},
+    ]
+    assert Path(get_model_dependencies(str(folder))).read_text().splitlines() == requirements()
 
 
 def test_suffixes_cover_what_the_distribution_ships():
