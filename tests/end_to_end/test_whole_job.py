@@ -32,6 +32,8 @@ encoder: {{model: {model}, head_steps: 6, max_steps: 4, epochs: 1, max_tokens: 1
 sources: {{use: [item_item, als, text, recent], tune: false, depth: 60, candidates: 40}}
 ranker: {{trees: 20, seeds: 1}}
 evaluation: {{bootstrap: 100, examples: 2}}
+# Whether so little data is ahead of anything is not the question here.
+gate: {{margin: 0.9, segment_margin: 0.9}}
 serving: {{timeout_ms: 60000}}
 """
 

@@ -78,8 +78,8 @@ def test_only_what_belongs_to_a_package_is_copied(tmp_path):
 def test_two_registrations_of_a_bundle_differ_in_nothing_but_their_names(tmp_path, make_bundle):
     bundle = open_bundle(make_bundle())
     first, second = tmp_path / "1", tmp_path / "2"
-    write_model(first, bundle, "run1", "model")
-    write_model(second, bundle, "run2", "model")
+    write_model(first, bundle, "run1", "model", "shop")
+    write_model(second, bundle, "run2", "model", "shop")
     names = files_below(first)
     assert names == files_below(second)
     _, differ, lost = filecmp.cmpfiles(first, second, names, shallow=False)
@@ -88,7 +88,7 @@ def test_two_registrations_of_a_bundle_differ_in_nothing_but_their_names(tmp_pat
 
 
 def test_the_requirements_are_third_party_and_pinned(tmp_path, make_bundle):
-    write_model(tmp_path / "model", open_bundle(make_bundle()), "run", "model")
+    write_model(tmp_path / "model", open_bundle(make_bundle()), "run", "model", "shop")
     lines = (tmp_path / "model" / "requirements.txt").read_text().splitlines()
     assert lines == requirements()
     pins = dict(line.split("==") for line in lines)
@@ -102,7 +102,7 @@ def test_mlflow_finds_the_environments_it_would_make(tmp_path, make_bundle):
     from mlflow.utils.virtualenv import _get_python_env
 
     folder = tmp_path / "model"
-    write_model(folder, open_bundle(make_bundle()), "run", "model")
+    write_model(folder, open_bundle(make_bundle()), "run", "model", "shop")
     environment = _get_python_env(folder)
     assert environment.python == platform.python_version()
     assert environment.dependencies == ["-r requirements.txt"]

@@ -191,6 +191,7 @@ def moved_features(
     """
     columns = [c for c in loaded.features.columns if c in tested.features.columns]
     columns = [c for c in columns if not c.startswith("time.")]
+    plain = set(_without_models(loaded.features))
     then: list[Floats] = []
     now: list[Floats] = []
     for moment in moments:
@@ -209,7 +210,8 @@ def moved_features(
     unknown = np.isnan(after).mean(0) - np.isnan(before).mean(0)
     return (
         {name: _gap(before[:, f], after[:, f]) for f, name in enumerate(columns)},
-        dict(zip(columns, unknown.tolist(), strict=True)),
+        # A source's rank is unknown wherever it does not list the item: that says nothing of the moment.
+        {name: rise for name, rise in zip(columns, unknown.tolist(), strict=True) if name in plain},
     )
 
 

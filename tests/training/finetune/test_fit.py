@@ -314,7 +314,9 @@ def test_a_warm_start_goes_on_from_the_last_encoder(fit, settings, tmp_path, fre
     assert rows["last encoder, not tuned again"] == pytest.approx(first["best_ndcg"], abs=1e-4)
     # The two fits encode the same texts in other steps: a near tie may be rounded the other way.
     assert rows["no tuning"] == pytest.approx(first["start_ndcg"], abs=5e-4)
-    assert second["best_ndcg"] == max(rows.values())
+    # Between two that nDCG cannot tell apart the likelihood decides.
+    assert second["best_ndcg"] in rows.values()
+    assert second["best_ndcg"] == pytest.approx(max(rows.values()), abs=5e-3)
     assert second["start"] == "warm"
     # Whichever start wins, what is written is what was validated.
     again = fit(settings(head_steps=1, max_steps=1), "third", previous=tmp_path / "second")
