@@ -18,7 +18,6 @@ from recsys.evaluation.data_leaks.findings import Finding
 from recsys.evaluation.data_leaks.leaky_words import table_of, weighted
 from recsys.evaluation.data_leaks.logged_data import LoggedData
 from recsys.evaluation.data_leaks.numbers import mean_and_error, owners_of, slices_of
-from recsys.evaluation.data_leaks.leaky_words import table_of, weighted
 from recsys.evaluation.report_context import REFUSE, WARN
 from recsys.features.interactions import Bools, Interactions, Longs
 
