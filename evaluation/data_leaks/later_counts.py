@@ -38,6 +38,9 @@ FROM: Final = 0.6
 PEOPLE: Final = 25
 """Users (of items; items, of users) active in a last stretch, at least, for its counts to be forecast: what
 fewer do is no sum of many chances (assumed)."""
+ALIKE: Final = 0.1
+"""Variance over mean of the later counts about nothing at all under which there is nothing to know: where
+every history ends with one last event, say."""
 CROWDED: Final = 0.1
 """An item that this share of the active users acts on varies less than chance: left out."""
 MOST_CLASSES: Final = 12
@@ -276,14 +279,15 @@ def _limit(mean: Doubles) -> float:
 
 def _spread(y: Doubles, late: Doubles, groups: CountedGroups, judged: Bools) -> float:
     """Variance of `y` about the column, against that which chance gives the later part of it, or
-    against what is left about a shuffled column where that is smaller still."""
+    against what is left about a shuffled column where that is smaller still; infinite where hardly
+    anything is."""
     chance = float(late[judged].sum())
     found = float(((y - groups.mean_of_others(y))[judged] ** 2).sum()) / chance
     if found >= BELOW_CHANCE:
         return found
     mixed = groups._replace(place=np.random.default_rng(0).permutation(groups.place))
     blind = float(((y - mixed.mean_of_others(y))[judged] ** 2).sum()) / chance
-    return found / max(min(1.0, blind), 1e-9)
+    return np.inf if blind < ALIKE else found / min(1.0, blind)
 
 
 # -- a sharp edge ---------------------------------------------------------------------------------
