@@ -135,7 +135,7 @@ def test_every_kind_is_asked_for(planted):
 def test_equal_counts_are_nothing_to_know():
     """Every history ends with one event in the last stretch: no column knows that, though every one
     foretells it."""
-    users, slices = 400, 20
+    users, slices = 1000, 20
     draw = np.random.default_rng(0)
     by_slice = draw.poisson(1.0, (users, slices)).astype(float)
     by_slice[:, 15:] = 0
