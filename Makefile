@@ -53,7 +53,8 @@ test-all: lint
 	$(BIN)/python -m pytest -m ''
 
 # In an environment of its own; PyTorch stays at the tested version, Spark and OpenVINO are left out
-# for their size. Old libraries warn of each other: warnings are no errors here.
+# for their size. Old libraries warn of each other: warnings are no errors here. The reviewed SQL is
+# that of the tested Ibis.
 LOWEST := .venv-lowest
 QUICK  := data_schemas features storage evaluation recsys ingestion
 
@@ -63,7 +64,8 @@ test-lowest:
 	$(LOWEST)/bin/python -m pip install --quiet --constraint constraints.txt torch
 	$(LOWEST)/bin/python -m pip install --quiet --constraint build/lowest.txt \
 		--editable ".[postgres,lora,s3,otel,tensorboard]" pytest hypothesis ir-measures
-	$(LOWEST)/bin/python -m pytest -W default $(addprefix tests/,$(QUICK))
+	$(LOWEST)/bin/python -m pytest -W default $(addprefix tests/,$(QUICK)) \
+		--deselect tests/features/test_query.py::test_generated_sql_is_as_reviewed
 
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -27,7 +27,7 @@ from recsys.data_schemas.config import GateConfig
 from recsys.evaluation import metrics
 from recsys.evaluation.saved_lists import MAIN, read_lists
 from recsys.evaluation.uncertainty import bootstrap
-from recsys.training.night.gate import ChampionEvidence, Evidence, Paired, Rival, decide
+from recsys.training.night.gate import ChampionEvidence, Evidence, Paired, Reference, decide
 
 USERS, CHANGED = (9, 30, 136, 10_000), (0.0, 0.1)
 LOSSES = (-0.10, 0.0, 0.01, 0.03, 0.10)
@@ -129,8 +129,8 @@ def spoilt(world: SimulatedShop, users: int, loss: float, draws: int) -> dict[st
         rng = np.random.default_rng([5, users, int(1000 * loss), seed])
         recorded = pairs(world, max(1, users // 2), loss, 0.1, rng)
         alike = Paired(recorded.ours, recorded.ours, recorded.user, same=True)
-        rival = (Rival("the champion's recorded lists", (recorded,)),)
-        refused.append(not new_rule(alike, True, recorded=rival))
+        reference = (Reference("the champion's recorded lists", (recorded,)),)
+        refused.append(not new_rule(alike, True, recorded=reference))
     return {"before": 0.0, "now": float(np.mean(refused))}
 
 
@@ -145,7 +145,7 @@ def ratchet(world: SimulatedShop, users: int, draws: int) -> dict[str, float]:
 
 
 def _after_nights(world: SimulatedShop, users: int, rule: str, rng: np.random.Generator) -> float:
-    """Quality of the champion at the end, 1 at the start. Under `recorded` every night judges the
+    """Quality of the champion at the end, 1 at the start. Under `recorded` every night compares the
     same moments, else each night its own; `other` is a changed recipe every night."""
     quality, chain = [1.0], []
     value, fate = world.draw(users, rng), rng.random(users)
@@ -158,14 +158,16 @@ def _after_nights(world: SimulatedShop, users: int, rule: str, rng: np.random.Ge
         if rule == "before":
             up = old_rule(tonight, CONFIG.margin, 200, night)
         elif rule == "recorded":
-            rivals = [
-                Rival(f"version {n}", (Paired(versions[-1], v, users_of),))
+            references = [
+                Reference(f"version {n}", (Paired(versions[-1], v, users_of),))
                 for n, v in enumerate(versions[:-2])
             ]
-            up = new_rule(tonight, True, best=rivals)
+            up = new_rule(tonight, True, best=references)
         else:
-            rivals = [Rival(f"version {n}", (tonight, *chain[n:][::-1])) for n in range(len(chain))]
-            up = new_rule(tonight, rule == "through", best=rivals)
+            references = [
+                Reference(f"version {n}", (tonight, *chain[n:][::-1])) for n in range(len(chain))
+            ]
+            up = new_rule(tonight, rule == "through", best=references)
         if up:
             quality.append(quality[-1] * (1.0 - STEP))
             chain.append(tonight)

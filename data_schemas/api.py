@@ -55,7 +55,7 @@ Number = Annotated[float, Meta(ge=-limits.NUMBER, le=limits.NUMBER)]
 Scalar = bool | Number | Annotated[str, Meta(max_length=limits.TEXT_LENGTH)]
 Attributes = Annotated[dict[Name, Scalar], Meta(max_length=limits.ATTRIBUTES)]
 InlineAttributes = Annotated[dict[Name, Scalar | None], Meta(max_length=limits.ATTRIBUTES)]
-"""Attributes of an item lent to one request: null is unknown."""
+"""Attributes of an inline item of one request: null is unknown."""
 Tags = Annotated[
     list[Annotated[str, Meta(min_length=1, max_length=limits.TEXT_LENGTH)]],
     Meta(max_length=limits.TAG_COUNT),

@@ -1,4 +1,4 @@
-"""Which questions are asked: leave-last-out and impressions, as truth and candidates.
+"""Which queries are asked: leave-last-out and impressions, as truth and candidates.
 
 Windows by time are cut elsewhere, with the models that are fitted before them; these two need the
 events alone. Shapes: E events, G groups, n candidates of all groups.

@@ -240,7 +240,7 @@ class ReportContext:
     sources: Sequence[SourceFact | tuple[object, ...]] | None = None
     gate: GateDecision | None = None
     seen: Facts | None = None
-    """On the first screen: what each part of the judged and of the released models has seen."""
+    """On the first screen: what each part of the evaluated and of the released models has seen."""
     masked: MaskedItems | None = None
     """On the first screen: items on which nobody has acted."""
     leak_checks: Sequence[Check | tuple[object, ...]] | None = None

@@ -111,6 +111,7 @@ class Catalogue:
             tag_pool: int32[p], tag codes.
             numeric: column → float32[N], NaN where unknown.
             categorical: column → codes and names.
+            flags: names of the numeric columns that are yes or no.
         """
         self.ids = ids
         self._texts = texts

@@ -338,7 +338,15 @@ class CounterTable:
     def build(
         cls, entities: Ints, kinds: Kinds, buckets: Longs, n_entities: int, n_kinds: int
     ) -> "CounterTable":
-        """Count E events given as (entity, kind, bucket); negative entities are left out."""
+        """Count E events given as (entity, kind, bucket); negative entities are left out.
+
+        Args:
+            entities: int32[E], negative for events of no entity.
+            kinds: int[E], event type codes.
+            buckets: int64[E], bucket of each event.
+            n_entities: number of entities.
+            n_kinds: number of event types.
+        """
         known = entities >= 0
         key = entities[known].astype(np.int64) * n_kinds + kinds[known]
         return cls._from_cells(key, buckets[known], None, n_entities, n_kinds)
@@ -347,7 +355,15 @@ class CounterTable:
     def _from_cells(
         cls, key: Longs, bucket: Longs, count: Longs | None, n_entities: int, n_kinds: int
     ) -> "CounterTable":
-        """Sum cells of equal (key, bucket) and lay them out by key; cells of zero are dropped."""
+        """Sum cells of equal (key, bucket) and lay them out by key; cells of zero are dropped.
+
+        Args:
+            key: int64[cells], entity · n_kinds + kind.
+            bucket: int64[cells].
+            count: int64[cells]; 1 each when None.
+            n_entities: number of entities.
+            n_kinds: number of event types.
+        """
         order = np.lexsort((bucket, key))
         key, bucket = key[order], bucket[order]
         first = np.ones(len(key), bool)

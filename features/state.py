@@ -114,6 +114,7 @@ class OnlineState:
             events: histories of all users, one after the other, oldest first.
             tables: entity → its counters.
             users: attributes of users; None without.
+            log_mark: by what the log of that position is known again.
         """
         self.catalogue = catalogue
         self.kinds = list(kinds)
@@ -362,9 +363,10 @@ class OnlineState:
             bucket_us: width of the counters' buckets, µs.
             windows_us: windows of the counters, µs, whole buckets.
             log_position: records up to it are in the tables already; -1 for none.
-            log_mark: by what the log of that position is known again.
+            users: attributes of users; None without.
             meaning: weights and grades of events that come later; the defaults when absent.
             impressions: lists that were shown; None where they are not recorded.
+            log_mark: by what the log of that position is known again.
 
         Raises:
             UsageError: a window is not a whole number of buckets.

@@ -50,7 +50,7 @@ def require_attributes(model: ReleasedModel, attributes: Mapping[str, Any]) -> N
 
 
 def known_attributes(model: ReleasedModel, attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """The attributes of an item lent to one request without those of another type: unknown, for this
+    """The attributes of an inline item of one request without those of another type: unknown, for this
     item alone."""
     kinds = _kinds(model)
     return {

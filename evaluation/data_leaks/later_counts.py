@@ -33,6 +33,14 @@ BELOW_CHANCE: Final = 0.7
 lowest of sound columns was 1.6 (measured: films, office goods, generated logs)."""
 ENOUGH: Final = 60.0
 """Effective number of items and least number of events in a judged stretch, a fifth of it (assumed)."""
+FROM: Final = 0.6
+"""Share of the log after which the stretches at its end begin."""
+PEOPLE: Final = 25
+"""Users (of items; items, of users) active in a last stretch, at least, for its counts to be forecast: what
+fewer do is no sum of many chances (assumed)."""
+ALIKE: Final = 0.1
+"""Variance over mean of the later counts about nothing at all under which there is nothing to know: where
+every history ends with one last event, say."""
 CROWDED: Final = 0.1
 """An item that this share of the active users acts on varies less than chance: left out."""
 MOST_CLASSES: Final = 12
@@ -226,19 +234,21 @@ class CountedGroups(NamedTuple):
 def below_chance(column: SuspectColumn, counted: LaterCounts) -> Known | None:
     """Later counts, or those of all time, that vary less about the column than chance allows."""
     slices, groups = counted.slices, CountedGroups.of(column)
-    best = BELOW_CHANCE, ""
+    best = np.inf, ""
     late = np.zeros(len(counted.by_slice))
-    for first in range(slices - 1, slices // 2 - 1, -1):
+    for first in range(slices - 1, int(FROM * slices) - 1, -1):
         late = late + counted.by_slice[:, first]
         judged = _judged(late, groups, counted.active[first])
         if judged is None:
             continue
+        limit = _limit(late[judged])
         spread = _spread(late, late, groups, judged)
-        best = min(best, (spread, f"the last {(slices - first) / slices:.0%} of the log"))
+        if spread < limit:
+            best = min(best, (spread, f"the last {(slices - first) / slices:.0%} of the log"))
         if first == slices - max(slices // 10, 1):
             spread = _spread(counted.by_slice.sum(axis=1), late, groups, judged)
-            best = min(best, (spread, "the whole log"))
-    if not best[1]:
+            best = min(best, (spread if spread < limit else np.inf, "the whole log"))
+    if best[0] == np.inf:
         return None
     how = (
         f"it knows the number of {counted.kind} in {best[1]}: they vary {best[0]:.2f} times as much "
@@ -253,20 +263,31 @@ def _judged(late: Doubles, groups: CountedGroups, active: int) -> Bools | None:
     if groups.named:
         judged &= groups.sizes[groups.place] > 1
     mean = late[judged]
-    enough = mean.sum() ** 2 >= ENOUGH * (mean**2).sum() and mean.sum() >= 5 * ENOUGH
+    enough = mean.sum() >= 5 * ENOUGH and _effective(mean) >= ENOUGH
     return judged if enough and np.ptp(groups.place[judged]) > 0 else None
+
+
+def _effective(mean: Doubles) -> float:
+    """How many counts of equal size would tell as much of the variance."""
+    return float(mean.sum() ** 2 / max((mean**2).sum(), 1e-9))
+
+
+def _limit(mean: Doubles) -> float:
+    """Variance over mean under which chance gives it to nobody: three standard errors below 1."""
+    return float(min(BELOW_CHANCE, 1 - 3 * np.sqrt(2 / _effective(mean))))
 
 
 def _spread(y: Doubles, late: Doubles, groups: CountedGroups, judged: Bools) -> float:
     """Variance of `y` about the column, against that which chance gives the later part of it, or
-    against what is left about a shuffled column where that is smaller still."""
+    against what is left about a shuffled column where that is smaller still; infinite where hardly
+    anything is."""
     chance = float(late[judged].sum())
     found = float(((y - groups.mean_of_others(y))[judged] ** 2).sum()) / chance
     if found >= BELOW_CHANCE:
         return found
     mixed = groups._replace(place=np.random.default_rng(0).permutation(groups.place))
     blind = float(((y - mixed.mean_of_others(y))[judged] ** 2).sum()) / chance
-    return found / max(min(1.0, blind), 1e-9)
+    return np.inf if blind < ALIKE else found / min(1.0, blind)
 
 
 # -- a sharp edge ---------------------------------------------------------------------------------
@@ -280,7 +301,7 @@ def sharp_edge(column: SuspectColumn, counted: LaterCounts) -> Known | None:
     late = np.zeros(len(counted.by_slice))
     for first in range(slices - 1, slices - max(slices // 4, 1) - 1, -1):
         late = late + counted.by_slice[:, first]
-        if late.sum() < 5 * ENOUGH:
+        if late.sum() < 5 * ENOUGH or counted.active[first] < PEOPLE:
             continue
         ranked = np.argsort(np.argsort(np.bincount(groups.place, late) / groups.sizes))
         for edge in range(1, len(ranked)):
@@ -317,7 +338,7 @@ def sudden_gain(column: SuspectColumn, counted: LaterCounts) -> Known | None:
     best: tuple[float, str] | None = None
     for size in (max(1, round(width * slices / SLICES)) for width in STRETCHES):
         gain, sure = gain_of(codes, counted.forecast(slices - size, slices))
-        if gain < GAIN or sure < SURE:
+        if gain < GAIN or sure < SURE or counted.active[slices - size] < PEOPLE:
             continue
         earlier = [
             forecast

@@ -9,8 +9,8 @@ import numpy as np
 
 from recsys.evaluation.data_leaks.findings import Finding
 from recsys.evaluation.data_leaks.logged_data import LoggedData
-from recsys.evaluation.data_leaks.numbers import Doubles, separation, slices_of
-from recsys.evaluation.data_leaks.shuffled import ENOUGH, SLICES, Verdict, fallen
+from recsys.evaluation.data_leaks.numbers import Doubles, owners_of, separation, slices_of
+from recsys.evaluation.data_leaks.shuffled import ENOUGH, PEOPLE, SLICES, Verdict, fallen
 from recsys.evaluation.report_context import WARN
 from recsys.features.interactions import Bools, Longs
 
@@ -30,11 +30,12 @@ def mixed_up_grades(log: LoggedData) -> list[Finding]:
     if not log.graded:
         return [Finding.passed(NAME, "all events are graded alike")]
     label, part = log.positive, slices_of(log.events.time, SLICES)
+    users = owners_of(log.events.user, part, SLICES)
     score = _grade_at_other_times(log, part)
     by_slice = [
         (s, separation(score[part == s], label[part == s]) - 0.5, _error(label[part == s]))
         for s in range(SLICES)
-        if min(label[part == s].sum(), (~label[part == s]).sum()) >= ENOUGH
+        if min(label[part == s].sum(), (~label[part == s]).sum()) >= ENOUGH and users[s] >= PEOPLE
     ]
     whole = separation(score, label) - 0.5
     verdict = Verdict(

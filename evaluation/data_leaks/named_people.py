@@ -27,6 +27,8 @@ EXPECTED: Final = 0.3
 NAMED: Final = 0.02
 """Share of the users' (user, item) pairs explained so from which a column names people (sound columns:
 up to 0.005; measured)."""
+PEOPLE: Final = 10
+"""Users named, at least (assumed): a few may well have met all there is of something rare."""
 ACTED: Final = 0.5
 """Share of the ids of users among the words that stand on an item of that user (ids that are ordinary words
 or numbers: a few per cent)."""
@@ -54,7 +56,7 @@ def words_that_name(log: LoggedData) -> list[Finding]:
             continue
         part, users, count = _named(words.table, pairs, share)
         most = max(most, part)
-        if part < NAMED:
+        if part < NAMED or users < PEOPLE:
             continue
         detail = (
             f"{count:,} words of {name} each stand on what one of {users:,} users chose: they give away "

@@ -9,7 +9,7 @@ import numpy as np
 
 from recsys.evaluation.data_leaks.findings import Finding
 from recsys.evaluation.data_leaks.logged_data import LoggedData
-from recsys.evaluation.data_leaks.numbers import Doubles, mean_and_error
+from recsys.evaluation.data_leaks.numbers import Doubles, mean_and_error, owners_of
 from recsys.evaluation.report_context import REFUSE
 from recsys.features.interactions import Bools
 
@@ -19,6 +19,8 @@ JUMP: Final = 0.06
 measured)."""
 SURE: Final = 3.5
 """Standard errors of the rise."""
+PEOPLE: Final = 8
+"""Users in every slice of the later half, at least (assumed)."""
 LATE: Final = 0.6
 """Share of the log after which a rise is looked for: before, histories are only filling up."""
 
@@ -32,6 +34,8 @@ def repeated_events(log: LoggedData) -> list[Finding]:
     found = [
         mean_and_error(repeated[part].astype(np.float64), log.events.user[part]) for part in parts
     ]
+    if owners_of(log.events.user, log.slice_of, log.slices)[log.slices // 2 :].min() < PEOPLE:
+        return [Finding.passed(NAME, "too few users at a time to tell")]
     share, error = (np.array(column) for column in zip(*found, strict=True))
     first = max(int(LATE * log.slices), 3)
     rise, sure = _rises(share, error, first)

@@ -12,7 +12,7 @@ import numpy as np
 
 from recsys.evaluation.data_leaks.findings import Finding
 from recsys.evaluation.data_leaks.logged_data import NEVER, LoggedData
-from recsys.evaluation.data_leaks.numbers import slices_of
+from recsys.evaluation.data_leaks.numbers import owners_of, slices_of
 from recsys.evaluation.report_context import REFUSE
 from recsys.features.interactions import SECOND, Bools, Longs
 
@@ -27,6 +27,8 @@ APART: Final = 0.3
 apart (sound logs: from 0.8; measured)."""
 FALLEN: Final = 0.7
 """The same against the log's other slices."""
+PEOPLE: Final = 8
+"""Users in a slice, at least."""
 ENOUGH: Final = 200
 """Changes by chance in a slice, at least."""
 ALONE: Final = 50
@@ -71,7 +73,7 @@ def _apart(log: LoggedData) -> str | None:
     changes = (label[1:] != label[:-1]) & same
     by_chance = np.bincount(part[1:][same], expected[same], SLICES)
     seen = np.bincount(part[1:][same], changes[same].astype(np.float64), SLICES)
-    told = by_chance >= ENOUGH
+    told = (by_chance >= ENOUGH) & (owners_of(user, part, SLICES) >= PEOPLE)
     if not told.any():
         return None
     ratio = seen[told] / by_chance[told]

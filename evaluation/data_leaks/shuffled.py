@@ -17,7 +17,7 @@ import scipy.sparse as sp
 from recsys.evaluation.data_leaks.findings import Finding
 from recsys.evaluation.data_leaks.leaky_words import table_of, weighted
 from recsys.evaluation.data_leaks.logged_data import LoggedData
-from recsys.evaluation.data_leaks.numbers import mean_and_error, slices_of
+from recsys.evaluation.data_leaks.numbers import mean_and_error, owners_of, slices_of
 from recsys.evaluation.report_context import REFUSE, WARN
 from recsys.features.interactions import Bools, Interactions, Longs
 
@@ -41,6 +41,8 @@ SURE: Final = 3.0
 """Standard errors by which it is under it."""
 ENOUGH: Final = 100
 """Pairs of a slice, and a tenth of those of the log, from which anything is said."""
+PEOPLE: Final = 12
+"""Users in a slice, and a third of those of the log, from which anything is said (assumed)."""
 MOST_CELLS: Final = 20_000_000
 """(pair, teacher) cells at most; bounds memory."""
 
@@ -152,7 +154,7 @@ def _pairs(events: Interactions, users: Bools) -> Pairs | None:
     rows = np.sort(rows)
     other = _others(events, rows, draw)
     rows, other = rows[other >= 0], other[other >= 0]
-    if len(rows) < ENOUGH:
+    if len(rows) < ENOUGH or len(np.unique(events.user[rows])) < 3 * PEOPLE:
         return None
     user, item = events.user[rows].astype(np.int64), events.item[rows].astype(np.int64)
     return Pairs(user, item, other, slice_[rows], _past(events, rows))
@@ -275,10 +277,11 @@ def _verdict(judge: str, pairs: Pairs, better: npt.NDArray[np.float64]) -> Verdi
     right = (better[telling] > 0) - 0.5
     user, slice_ = pairs.user[telling], pairs.slice_[telling]
     mean, error = mean_and_error(right, user)
+    users = owners_of(user, slice_, SLICES)
     by_slice = [
         (s, *mean_and_error(right[slice_ == s], user[slice_ == s]))
         for s in range(SLICES)
-        if (slice_ == s).sum() >= ENOUGH
+        if (slice_ == s).sum() >= ENOUGH and users[s] >= PEOPLE
     ]
     told = len(telling) / max(len(better), 1)
     return Verdict(judge, mean if len(right) else 0.0, error, told, len(better), by_slice)

@@ -159,7 +159,7 @@ def open_source(files: Sequence[Path], table: Table, labels: Sequence[str] | Non
         schema, count = _footer(file, label)
         rows += count
         partitions = _partition_keys(file)
-        _refuse_wide(table, schema, label)
+        _refuse_wide(table, len(schema), label)
         _refuse_ambiguous(table, schema, label)
         for field in [*schema, *(pa.field(key, pa.string()) for key in partitions)]:
             if not field.name:
@@ -235,12 +235,12 @@ def looks_like(file: Path) -> str:
     return f"text divided by {divided.decode()!r} (CSV)"
 
 
-def _refuse_wide(table: Table, schema: pa.Schema, label: str) -> None:
-    if len(schema) > COLUMNS:
+def _refuse_wide(table: Table, columns: int, label: str) -> None:
+    if columns > COLUMNS:
         raise DataRefused(
             f"the {table.name} table has too many columns",
             where=label,
-            found=f"{len(schema):,} columns",
+            found=f"{columns:,} columns",
             expected=f"at most {COLUMNS:,}",
             fix="export the columns that are of use, vectors and one-hot codes as one column",
         )
@@ -479,6 +479,7 @@ def _copy_from_duckdb(url: str, wanted: str, label: str, table: Table, target: P
         if wanted not in existing:
             raise _no_table(label, table, existing)
         database.execute("SET TimeZone = 'UTC'")
+        _refuse_wide(table, len(database.execute(f"DESCRIBE {name(wanted)}").fetchall()), label)
         database.execute(f"COPY (FROM {name(wanted)}) TO {quote(str(target))} (FORMAT parquet)")
     finally:
         database.close()
@@ -507,6 +508,7 @@ def _copy_through_ibis(url: str, wanted: str, label: str, table: Table, target: 
 
 def _check_schema_first(schema: pa.Schema, table: Table, label: str) -> None:
     """Refuse a wrong table before its rows are read."""
+    _refuse_wide(table, len(schema), label)
     for field in schema:
         check(table, field, label)
     _require(table, schema.names, label)

@@ -81,6 +81,13 @@ def export(
 
     With `earlier`, what former logs left comes first, and of this one what lies behind it.
     Gives the number of rows by table: events, items, impressions, forgets.
+
+    Args:
+        log: the durable log.
+        after: position before the first record.
+        until: position of the last record.
+        out_dir: folder of the tables; made where it is missing.
+        earlier: what former logs left; None without.
     """
     after = max(after, earlier.until) if earlier else after
     out_dir.mkdir(parents=True, exist_ok=True)

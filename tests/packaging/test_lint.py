@@ -18,7 +18,8 @@ FAULTS = {
         r"recsys\.features is not allowed to import recsys\.serving",
     ),
     "serving/planted.py": (
-        'import recsys\n\n__all__ = ["night"]\nnight = recsys.run_nigth\n',
+        "import recsys\n\nrelease = recsys.load_release(3)\nnight = recsys.run_nigth\n",
+        r'planted\.py:3: error: Argument 1 to "load_release" has incompatible type "int"(?s:.*)'
         r'planted\.py:4: error: Module has no attribute "run_nigth"; maybe "run_night"',
     ),
 }

@@ -307,7 +307,7 @@ def data_facts(inputs: Inputs) -> dict[str, object]:
 
 
 def seen_facts(inputs: Inputs, encoded: Encoded) -> dict[str, object]:
-    """What the judged parts and the released ones have learned from, in words."""
+    """What the evaluated parts and the released ones have learned from, in words."""
     windows = inputs.windows
     first, last = _day(windows.test[0]), _day(windows.test[-1])
     cuts = f"each of {len(windows.test)} test cuts, {first} to {last}"
@@ -315,11 +315,11 @@ def seen_facts(inputs: Inputs, encoded: Encoded) -> dict[str, object]:
     if windows.ranker:
         learned = f"what was acted on from {_day(windows.ranker[0])} to {first}"
     return {
-        "encoder, judged and released": f"events before {_day(encoded.fit_until)}",
-        "ranker, judged and released": learned,
-        "sources, judged": f"events before {cuts if len(windows.test) > 1 else first}",
+        "encoder, evaluated and released": f"events before {_day(encoded.fit_until)}",
+        "ranker, evaluated and released": learned,
+        "sources, evaluated": f"events before {cuts if len(windows.test) > 1 else first}",
         "sources, released": f"events before {_day(windows.end)}",
-        "judged by": f"what was acted on from {first} to {_day(windows.end)}",
+        "evaluated on": f"what was acted on from {first} to {_day(windows.end)}",
     }
 
 

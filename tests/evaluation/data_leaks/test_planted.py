@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 
 from recsys.evaluation.data_leaks.examine import examine
+from recsys.evaluation.data_leaks.later_counts import LaterCounts, below_chance
+from recsys.evaluation.data_leaks.leaky_columns import SuspectColumn
 from recsys.evaluation.report_context import DROP, REFUSE, WARN
 
 LEFT_OUT = {
@@ -128,3 +130,19 @@ def test_every_kind_is_asked_for(planted):
         "stars_turned_round",
         "price_follows_sales",
     }
+
+
+def test_equal_counts_are_nothing_to_know():
+    """Every history ends with one event in the last stretch: no column knows that, though every one
+    foretells it."""
+    users, slices = 1000, 20
+    draw = np.random.default_rng(0)
+    by_slice = draw.poisson(1.0, (users, slices)).astype(float)
+    by_slice[:, 15:] = 0
+    by_slice[:, 19] = 1
+    counted = LaterCounts("events", by_slice, np.full(slices, users), 1.0)
+    ages = SuspectColumn("users", "age", draw.integers(18, 80, users).astype(float))
+    assert below_chance(ages, counted) is None
+    by_slice[: users // 2, 19] = 0
+    halves = SuspectColumn("users", "stays", (np.arange(users) >= users // 2).astype(float))
+    assert below_chance(halves, LaterCounts("events", by_slice, np.full(slices, users), 1.0))

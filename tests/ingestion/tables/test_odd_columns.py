@@ -197,6 +197,16 @@ def test_column_bombs_are_refused_at_once(desk):
     assert len(desk.ingest()["item_attributes"]) == ATTRIBUTES
 
 
+def test_a_column_bomb_of_a_database_is_refused_before_it_is_read(desk):
+    base = duckdb.connect(str(desk.root / "shop.db"))
+    many = ", ".join(f"{n} AS k{n}" for n in range(3000))
+    base.execute(f"CREATE TABLE items AS SELECT 'i0' AS item_id, 'T' AS title, {many}")
+    base.execute("CREATE TABLE events AS SELECT 'u' AS user_id")
+    base.close()
+    with pytest.raises(DataRefused, match="too many columns"):
+        desk.ingest(items="items", events="events", connection=f"duckdb://{desk.root / 'shop.db'}")
+
+
 def test_a_column_of_ids_is_no_column_of_event_types(desk):
     desk.items()
     many = [f"t{k}" for k in range(EVENT_TYPES + 1)]
