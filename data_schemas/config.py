@@ -214,6 +214,8 @@ class RankerConfig(Section):
     max_groups: Positive = 20_000
     """Ranking groups with something to learn (recall found what was acted on) at most; a random
     sample beyond."""
+    cold_cost: Share = 0.01
+    """Share of the nDCG@10 on other items that may be paid to list items with few events higher."""
     debias: bool = True
     """Where impressions tell how likely a place is to be looked at, labels weigh by it."""
 

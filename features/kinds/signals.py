@@ -20,6 +20,7 @@ SOURCE_FAMILY: Final = {
     "popular": "counters",
     "recent": "recency",
     "fused": "recall",
+    "reserve": "recall",
 }
 """Family of a source's signals; the others are collaborative."""
 

@@ -27,6 +27,9 @@ SCORED_ROWS = 65_536
 CLIP = 6.0
 """Standardised values are clipped here (measured: keeps one wild counter from ruling a list)."""
 
+TWINS_FROM = 0.98
+"""Correlation from which two columns are one (assumed)."""
+
 
 @dataclass(frozen=True)
 class Design:
@@ -56,7 +59,9 @@ class Design:
         indicated = np.flatnonzero((share > 0.001) & (share < 0.999)).astype(np.int32)
         constant = spread < 1e-9
         scale = np.where(constant, 0.0, 1.0 / np.maximum(spread, 1e-9))
-        return cls(logged, mean, scale, indicated)
+        whole = cls(logged, mean, scale, indicated)
+        spare = _twins(whole.apply(x)[:, : len(mean)])
+        return cls(logged, mean, np.where(spare, 0.0, scale), indicated)
 
     @property
     def width(self) -> int:
@@ -66,6 +71,21 @@ class Design:
         """float32[R,F] → float32[R,D]."""
         out: Matrix = _design(x, self.logged, self.mean, self.scale, self.indicated)
         return out
+
+
+def _twins(columns: Matrix) -> npt.NDArray[np.bool_]:
+    """bool[F]: standardised columns (float32[R,F]) that say what one before them says already.
+
+    Two such columns share a large positive and a large negative weight, and where only one of them
+    moves (a counter an hour later, beside the same count as of a fit), the score runs away.
+    """
+    gram = (columns.T @ columns).astype(np.float64)
+    length = np.sqrt(np.maximum(np.diag(gram), 1e-12))
+    alike = np.abs(gram / length[:, None] / length[None, :]) > TWINS_FROM
+    spare = np.zeros(len(gram), bool)
+    for place in range(1, len(gram)):
+        spare[place] = bool((alike[place, :place] & ~spare[:place]).any())
+    return spare
 
 
 @compiled

@@ -1,11 +1,12 @@
-"""The ranker as served: score = linear part + mean of the boosters' trees.
+"""The ranker as served: score = linear part + mean of the boosters' trees, blended with the fusion.
 
 Shapes: R rows, F features. Feature names, not positions, bind the model to its features: a matrix
 is offered with the names of its columns and is refused when they differ from those of the fit.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from recsys.ranker.trees import FastTrees
 
 LINEAR_FILE = "linear.json"
 TREES_FILE = "ranker.txt"
+BLEND_FILE = "blend.json"
 
 
 def tree_name(feature: str) -> str:
@@ -39,6 +41,44 @@ def _tree_files(folder: Path) -> list[Path]:
     return [p for p in [folder / TREES_FILE] if p.exists()] + sorted(folder.glob("ranker-*.txt"))
 
 
+@dataclass(frozen=True)
+class Blend:
+    """score = own · (linear + trees) + fusion · fused + few / (1 + events).
+
+    `fused` is recall's fused score (0 for an item in no list, which is what reciprocal ranks sum to
+    then) and `events` the number of events that the item has at the moment.
+    """
+
+    own: float
+    fusion: float
+    fused_column: int
+    """Place of the fused score among the features; -1 where it is none."""
+    few: float
+    """What an item without events gains."""
+    events_column: int
+    """Place of the number of events among the features; -1 where it is none."""
+
+    def apply(self, score: npt.NDArray[np.float64], x: Matrix) -> npt.NDArray[np.float64]:
+        """float64[R] of the ranker's own scores and the features."""
+        return self.own * score + sum(term for _, term in self._terms(x))
+
+    def contributions(self, shares: npt.NDArray[np.float64], x: Matrix) -> npt.NDArray[np.float64]:
+        """float64[R,F]: the same for each feature's share of the score."""
+        out = self.own * shares
+        for column, term in self._terms(x):
+            out[:, column] += term
+        return out
+
+    def _terms(self, x: Matrix) -> Iterator[tuple[int, npt.NDArray[np.float64]]]:
+        """(column, what is added for it, float64[R])."""
+        if self.fusion:
+            fused = np.nan_to_num(x[:, self.fused_column]).astype(np.float64)
+            yield self.fused_column, self.fusion * fused
+        if self.few:
+            events = np.nan_to_num(x[:, self.events_column]).astype(np.float64)
+            yield self.events_column, self.few / (1.0 + np.maximum(events, 0.0))
+
+
 @dataclass
 class Ranker:
     """Linear + trees; `boosters` may be empty, then the linear part ranks alone."""
@@ -47,6 +87,7 @@ class Ranker:
     linear: LinearPart | None
     boosters: list[Any] = field(default_factory=list)
     facts: Mapping[str, Any] = field(default_factory=dict)
+    blend: Blend | None = None
 
     def score(self, x: Matrix) -> npt.NDArray[np.float64]:
         """float64[R] of float32[R,F] in the order of `features`."""
@@ -57,7 +98,7 @@ class Ranker:
                 for t, b in zip(self._trees, self.boosters, strict=True)
             )
             total = total + trees / len(self.boosters)
-        return total
+        return total if self.blend is None else self.blend.apply(total, x)
 
     @cached_property
     def _trees(self) -> list[FastTrees | None]:
@@ -73,7 +114,7 @@ class Ranker:
         for booster in self.boosters:
             tree_shares = np.asarray(booster.predict(x, pred_contrib=True, num_threads=1))
             shares = shares + tree_shares[:, :-1] / len(self.boosters)
-        return shares
+        return shares if self.blend is None else self.blend.contributions(shares, x)
 
     def gain(self) -> dict[str, float]:
         """Total gain of each feature in the trees, summed over boosters."""
@@ -96,7 +137,10 @@ class Ranker:
             )
 
     def save(self, folder: Path) -> None:
-        """Write linear.json and ranker.txt (LightGBM's text format) into an existing folder."""
+        """Write linear.json, blend.json where there is a blend, and ranker.txt (LightGBM's text format)
+        into an existing folder."""
+        if self.blend:
+            (folder / BLEND_FILE).write_text(json.dumps(asdict(self.blend)), encoding="utf-8")
         if self.linear:
             self.linear.save(folder / LINEAR_FILE, self.features)
         for number, booster in enumerate(self.boosters):
@@ -136,4 +180,28 @@ class Ranker:
                 expected=f"{LINEAR_FILE} or {TREES_FILE}",
                 fix="restore the bundle from the registry",
             )
-        return cls(features, linear, boosters)
+        return cls(features, linear, boosters, blend=_blend(folder / BLEND_FILE, len(features)))
+
+
+def _blend(file: Path, width: int) -> Blend | None:
+    """What `save` wrote; None where there is none.
+
+    Raises:
+        RecsysError: it names no feature, or is no blend.
+    """
+    if not file.exists():
+        return None
+    try:
+        blend = Blend(**json.loads(file.read_text(encoding="utf-8")))
+        columns = (blend.fused_column, blend.events_column)
+        if not all(-1 <= column < width for column in columns):
+            raise ValueError(f"columns {columns}")
+    except (OSError, ValueError, TypeError) as error:
+        raise RecsysError(
+            "the ranker's blend cannot be read",
+            where=str(file),
+            found=error,
+            expected=f"two columns below {width}, and three factors",
+            fix="restore the bundle from the registry",
+        ) from None
+    return blend

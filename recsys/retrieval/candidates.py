@@ -1,11 +1,13 @@
 """From a history to a few hundred candidates with every source's word on each.
 
 Each source proposes up to `depth` items; the lists are fused by weighted reciprocal ranks
-(Cormack, Clarke, Büttcher, SIGIR 2009) and the best `limit` kept. The same stage makes training
+(Cormack, Clarke, Büttcher, SIGIR 2009) and the best `limit` kept. Some places are reserved: the
+first items of every source's list, and items with few events that the content sources put first
+among their like, which the sources of behaviour would never let in. The same stage makes training
 groups, evaluation lists and served lists. Shapes: N items, S sources, n candidates.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -19,10 +21,21 @@ from recsys.features.protocols import (
     ScoreSource,
 )
 from recsys.retrieval import history_kernels as kernels
-from recsys.retrieval.fitted_source import scratch
+from recsys.retrieval.fitted_source import FEW_EVENTS, NOTHING, scratch
 
 RRF_OFFSET: Final = 60.0
 """The constant of reciprocal-rank fusion, as published."""
+FIRST_PLACES: Final = 10
+"""Items of each source's list that are candidates whatever the fusion makes of them."""
+CONTENT: Final = ("text", "bm25", "attributes")
+"""Sources that can speak for an item without events."""
+RESERVE: Final = "reserve"
+RESERVED: Final = ((0, 0, 20), (1, FEW_EVENTS, 10))
+"""Least and most events of an item, and candidates with so many of them that have a place of their
+own. Measured on 15,000 histories of purchases, a tenth of the items without events: of what people
+went for among those, the candidates hold 18 % instead of 10 %, and as much of everything else."""
+MOST_RESERVED: Final = 4
+"""Reserved places are at most one candidate in so many."""
 
 
 class Candidates(NamedTuple):
@@ -83,7 +96,12 @@ class CandidateGenerator:
             *(f"{name}.{column}" for name in self.proposing for column in ("rank", "share")),
             "fused.score",
             "fused.rank",
+            f"{RESERVE}.rank",
         )
+        self._content = [source for name, source in self.proposing.items() if name in CONTENT]
+        counts = (_events_of(source) for source in self.sources.values())
+        self._events = next((found for found in counts if found is not None), None)
+        """uint8[N]: positive events of each item, as far as they are few; None where nobody counts."""
 
     def candidates(self, history: History, now: int, blocked: Mask) -> Candidates:
         """The best `limit` items that are not blocked (uint8[>= N]), best fused rank first.
@@ -91,9 +109,14 @@ class CandidateGenerator:
         Never empty while an item that `popular` knows is allowed.
         """
         lists = self._lists(history, now, blocked)
-        fused = self._fuse(lists, len(blocked), self.limit)
+        voting = self._voting(lists)
+        fused = fuse(voting, len(blocked), len(blocked))
+        reserve = self._reserve(history, now, blocked)
+        certain = [listed[:FIRST_PLACES] for _, listed in voting]
+        certain += [found.items for found in reserve]
+        items = kept(fused.items, np.concatenate([NOTHING.items, *certain]), self.limit)
         return Candidates(
-            fused.items, self._signals(history, fused.items, now, lists, fused, len(blocked))
+            items, self._signals(history, items, now, lists, fused, reserve, len(blocked))
         )
 
     def signals_for(
@@ -101,9 +124,30 @@ class CandidateGenerator:
     ) -> dict[str, Floats]:
         """The signals of given items, as if they had been candidates; ranks are those of recall."""
         lists = self._lists(history, now, blocked)
-        fused = self._fuse(lists, len(blocked), len(blocked))
+        fused = fuse(self._voting(lists), len(blocked), len(blocked))
+        reserve = self._reserve(history, now, blocked)
         wanted = np.ascontiguousarray(items, np.int32)
-        return self._signals(history, wanted, now, lists, fused, len(blocked))
+        return self._signals(history, wanted, now, lists, fused, reserve, len(blocked))
+
+    def _reserve(self, history: History, now: int, blocked: Mask) -> list[Recalled]:
+        """Items with few events, as the content sources together rank them among their like."""
+        if self._events is None:
+            return []
+        events = np.zeros(len(blocked), np.uint8)  # an item that came after the fit has none
+        known = min(len(blocked), len(self._events))
+        events[:known] = self._events[:known]
+        room = sum(places for _, _, places in RESERVED)
+        share = min(1.0, self.limit / MOST_RESERVED / room)
+        return [
+            self._reserved(
+                history, now, blocked | (events < least) | (events > most), int(share * places)
+            )
+            for least, most, places in RESERVED
+        ]
+
+    def _reserved(self, history: History, now: int, blocked: Mask, places: int) -> Recalled:
+        found = [source.recall(history, places, now, blocked) for source in self._content]
+        return fuse([(1.0, one.items) for one in found], len(blocked), places)
 
     def _lists(self, history: History, now: int, blocked: Mask) -> dict[str, Recalled]:
         lists = {
@@ -119,25 +163,12 @@ class CandidateGenerator:
                 )
         return lists
 
-    def _fuse(self, lists: Mapping[str, Recalled], n_items: int, limit: int) -> Recalled:
+    def _voting(self, lists: Mapping[str, Recalled]) -> list[tuple[float, Ints]]:
+        """Weight and items of the lists that are fused."""
         voting = [(self.weights[name], found.items) for name, found in lists.items()]
         chosen = [(weight, items) for weight, items in voting if weight > 0 and len(items)]
         # Somebody new has no list but what is popular, which may weigh nothing where others speak.
-        voting = chosen or [(1.0, items) for _, items in voting if len(items)]
-        size = min(limit, sum(len(items) for _, items in voting))
-        items, scores = np.empty(size, np.int32), np.empty(size, np.float32)
-        if size:
-            offsets = np.zeros(len(voting) + 1, np.int64)
-            np.cumsum([len(found) for _, found in voting], out=offsets[1:])
-            space = scratch(n_items)
-            size = kernels.fuse(
-                offsets,
-                np.concatenate([found for _, found in voting]),
-                np.array([weight for weight, _ in voting], np.float32),
-                RRF_OFFSET,
-                space.total, space.mark, space.touched, items, scores,
-            )  # fmt: skip
-        return Recalled(items[:size], scores[:size])
+        return chosen or [(1.0, items) for _, items in voting if len(items)]
 
     def _signals(
         self,
@@ -146,6 +177,7 @@ class CandidateGenerator:
         now: int,
         lists: Mapping[str, Recalled],
         fused: Recalled,
+        reserve: Sequence[Recalled],
         n_items: int,
     ) -> dict[str, Floats]:
         signals: dict[str, Floats] = {}
@@ -160,7 +192,52 @@ class CandidateGenerator:
         rank = places(fused.items, items, n_items)
         signals["fused.rank"] = rank
         signals["fused.score"] = value_at(fused.scores, rank)
+        signals[f"{RESERVE}.rank"] = np.full(len(items), np.nan, np.float32)
+        for found in reserve:
+            rank = places(found.items, items, n_items)
+            inside = ~np.isnan(rank)
+            signals[f"{RESERVE}.rank"][inside] = rank[inside]
         return {column: signals[column] for column in self.signal_columns}
+
+
+def fuse(voting: Sequence[tuple[float, Ints]], n_items: int, limit: int) -> Recalled:
+    """The best `limit` items of lists (weight, items best first) by weighted reciprocal ranks."""
+    size = min(limit, sum(len(items) for _, items in voting))
+    items, scores = np.empty(size, np.int32), np.empty(size, np.float32)
+    if size:
+        offsets = np.zeros(len(voting) + 1, np.int64)
+        np.cumsum([len(found) for _, found in voting], out=offsets[1:])
+        space = scratch(n_items)
+        size = kernels.fuse(
+            offsets,
+            np.concatenate([found for _, found in voting]),
+            np.array([weight for weight, _ in voting], np.float32),
+            RRF_OFFSET,
+            space.total, space.mark, space.touched, items, scores,
+        )  # fmt: skip
+    return Recalled(items[:size], scores[:size])
+
+
+def _events_of(source: ScoreSource) -> Mask | None:
+    """uint8[N]: positive events of each item, where a source has counted them."""
+    events: Mask | None = getattr(source, "events", None)
+    return events
+
+
+def kept(ranked: Ints, reserved: Ints, limit: int) -> Ints:
+    """At most `limit` items: the reserved ones, and the best of the ranked; in the ranked order, what
+    has no rank last.
+
+    >>> kept(np.array([5, 3, 8, 1], np.int32), np.array([1, 9, 1], np.int32), 3)
+    array([5, 1, 9], dtype=int32)
+    """
+    _, first = np.unique(reserved, return_index=True)
+    reserved = reserved[np.sort(first)]
+    chosen = np.isin(ranked, reserved)
+    alone = reserved[~np.isin(reserved, ranked)]
+    room = max(0, limit - int(chosen.sum()) - len(alone))
+    chosen[np.flatnonzero(~chosen)[:room]] = True
+    return np.concatenate([ranked[chosen], alone])[:limit]
 
 
 def places(listed: Ints, items: Ints, n_items: int) -> Floats:

@@ -31,6 +31,8 @@ NEVER: Final = -(2**62)
 """`fit_until` of a source fitted on no event."""
 HISTORY_LENGTH: Final = 50
 """Positive events a source reads, the latest; beyond it decay leaves nothing (0.8**50 = 1e-5)."""
+FEW_EVENTS: Final = 3
+"""Positive events up to which an item has few."""
 FORMAT_VERSION: Final = 1
 
 Params = Mapping[str, tuple[float, tuple[float, ...]]]
@@ -149,6 +151,11 @@ def support(interactions: Interactions) -> Ints:
     """Positive events of each item, int32[N]."""
     items = interactions.item[interactions.weight > 0]
     return np.bincount(items, minlength=interactions.n_items).astype(np.int32)
+
+
+def few_events(counts: npt.NDArray[np.integer]) -> Marks:
+    """uint8[N]: 1 for items of which so few events are known that behaviour says little."""
+    return (counts <= FEW_EVENTS).astype(np.uint8)
 
 
 def in_chunks(work: Callable[[int, int], None], n: int, workers: int, size: int = 4096) -> None:

@@ -603,6 +603,30 @@ def keep_row(
     out_count[row] = size
 
 
+@compiled
+def not_in(
+    first_offsets: Longs,
+    first_column: Ints,
+    second_offsets: Longs,
+    second_column: Ints,
+    mark: Marks,
+    out: Marks,
+    out_count: Longs,
+) -> None:
+    """Which entries of the second table's rows (CSR) the first's lack: out uint8[nnz], and how many
+    of each row int64[rows]. `mark` uint8[columns] is left all zero."""
+    for row in range(len(out_count)):
+        low, high = first_offsets[row], first_offsets[row + 1]
+        for p in range(low, high):
+            mark[first_column[p]] = 1
+        for p in range(second_offsets[row], second_offsets[row + 1]):
+            new = mark[second_column[p]] == 0
+            out[p] = new
+            out_count[row] += new
+        for p in range(low, high):
+            mark[first_column[p]] = 0
+
+
 # ---------------------------------------------------------------------------- fusion
 
 

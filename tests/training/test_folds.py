@@ -1,11 +1,23 @@
-"""With few groups every user is held out once in turn."""
+"""Users held out in turn choose; what they chose is fitted on all."""
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from recsys.data_schemas.config import RankerConfig
 from recsys.training import ranker
-from recsys.training.ranker import FOLDS, Groups, fit_ranker
+from recsys.training.ranker import (
+    FOLDS,
+    FOLDS_OF_MANY,
+    MORE_ROUNDS,
+    fit_like,
+    fit_ranker,
+)
+from recsys.training.ranker_trees import CHECKPOINT
+from recsys.training.ranking_groups import Groups
+
+NAMES = ["good", "noise", "more"]
 
 
 @pytest.fixture(scope="module")
@@ -25,6 +37,14 @@ def groups():
     )
 
 
+@pytest.fixture(scope="module")
+def curved(groups):
+    """The same rows; what is acted on has a first feature near zero, which no line can say."""
+    grade = np.zeros((150, 10), np.int8)
+    grade[np.arange(150), np.abs(groups.x[:, 0]).reshape(150, 10).argmin(1)] = 1
+    return replace(groups, grade=grade.ravel())
+
+
 def test_a_users_groups_are_in_one_fold(groups):
     fold = ranker._folds(groups, seed=3)
     assert set(fold) == set(range(FOLDS))
@@ -33,27 +53,100 @@ def test_a_users_groups_are_in_one_fold(groups):
 
 def test_few_groups_are_all_learned_from_and_all_evaluated(groups):
     settings = RankerConfig(trees=20, seeds=1)
-    fitted = fit_ranker(groups, ["good", "noise", "more"], settings, seed=3, workers=1)
+    fitted = fit_ranker(groups, NAMES, settings, seed=3, workers=1)
     assert fitted.facts["folds"] == FOLDS
     assert fitted.facts["train_groups"] == fitted.facts["validation_groups"] == 150
     quality = fitted.facts["validation_ndcg@10"]
     assert quality["linear"] > 0.8
-    # Trees are taken only when they help those held out, and then as many as helped them.
+    # Trees are taken only when they help those held out.
     assert bool(fitted.boosters) == (quality["linear+trees"] > quality["linear"])
-    again = fit_ranker(groups, ["good", "noise", "more"], settings, seed=3, workers=1)
+    again = fit_ranker(groups, NAMES, settings, seed=3, workers=1)
     np.testing.assert_array_equal(fitted.score(groups.x), again.score(groups.x))
 
 
-def test_one_users_positives_alone_are_held_out_as_usual(groups):
+def test_trees_are_fitted_on_all_groups_with_more_rounds_than_chose(curved):
+    settings = RankerConfig(trees=80, seeds=2)
+    fitted = fit_ranker(curved, NAMES, settings, seed=3, workers=1)
+    rounds = fitted.facts["rounds"]
+    assert rounds % CHECKPOINT == 0
+    assert rounds > 0
+    expected = min(80, round(rounds * MORE_ROUNDS))
+    assert [b.num_trees() for b in fitted.boosters] == [expected, expected]
+    quality = fitted.facts["validation_ndcg@10"]
+    assert quality["linear+trees"] > quality["linear"] + 0.05
+
+
+def test_one_users_positives_alone_hold_nobody_out(groups):
     only = np.where(groups.user == groups.user[0], 0, 1) == 0
     grade = groups.grade * np.repeat(only, 10).astype(np.int8)
-    assert not ranker._every_fold_tells(
-        Groups(groups.x, grade, groups.offsets, groups.user, groups.relevant), seed=3
+    alone = Groups(groups.x, grade, groups.offsets, groups.user, groups.relevant)
+    assert not ranker._in_folds(alone, seed=3)
+    fitted = fit_ranker(alone, NAMES, RankerConfig(), seed=3, workers=1)
+    assert not fitted.boosters
+    assert fitted.facts["penalty"] == max(ranker.PENALTIES)
+
+
+def test_of_many_groups_some_folds_are_held_out(groups, monkeypatch):
+    monkeypatch.setattr(ranker, "FOLDS_TRIED", ((140, FOLDS),))
+    fitted = fit_ranker(groups, NAMES, RankerConfig(trees=10), seed=3, workers=1)
+    assert fitted.facts["folds"] == FOLDS_OF_MANY
+    assert fitted.facts["validation_groups"] < fitted.facts["train_groups"] == 150
+
+
+def test_a_fusion_that_knows_better_takes_its_share(groups):
+    """The features say nothing that holds for others; the fused score does."""
+    draw = np.random.default_rng(1)
+    fused = (groups.grade + draw.normal(size=len(groups.x)) / 3).astype(np.float32)
+    x = np.column_stack([fused, draw.normal(size=(len(fused), 30))]).astype(np.float32)
+    few = replace(groups, x=x).take(np.arange(40))
+    names = ["fused.score", *map(str, range(30))]
+    fitted = fit_ranker(few, names, RankerConfig(), seed=3, workers=1)
+    quality = fitted.facts["validation_ndcg@10"]
+    share = fitted.facts["share of the fusion"]
+    assert quality["blend"] >= max(quality["linear"], quality["fusion"])
+    assert share > 0
+    assert fitted.blend.fusion > 0
+    assert fitted.blend.own == 1 - share
+
+
+def test_a_fusion_that_knows_nothing_takes_none(groups):
+    draw = np.random.default_rng(1)
+    x = np.column_stack([groups.x, draw.normal(size=len(groups.x))]).astype(np.float32)
+    fitted = fit_ranker(
+        replace(groups, x=x), [*NAMES, "fused.score"], RankerConfig(trees=10), seed=3, workers=1
     )
+    assert fitted.blend.fusion == 0.0
+    assert fitted.blend.own == 1.0
+    assert fitted.facts["share of the fusion"] == 0.0
 
 
-def test_many_groups_hold_one_share_out(groups, monkeypatch):
-    monkeypatch.setattr(ranker, "FOLDED_GROUPS", 140)
-    fitted = fit_ranker(groups, ["good", "noise", "more"], RankerConfig(trees=5), seed=3, workers=1)
-    assert "folds" not in fitted.facts
-    assert fitted.facts["validation_groups"] < 150
+def test_a_comparison_takes_over_what_was_chosen(curved):
+    config = RankerConfig(trees=40, seeds=1)
+    full = fit_ranker(curved, NAMES, config, seed=3, workers=1)
+    same = fit_like(full, curved, NAMES, config, seed=3, workers=1)
+    np.testing.assert_array_equal(same.score(curved.x), full.score(curved.x))
+    part = replace(curved, x=np.ascontiguousarray(curved.x[:, :2]))
+    fewer = fit_like(full, part, NAMES[:2], config, seed=3, workers=1)
+    assert fewer.features == tuple(NAMES[:2])
+    assert [b.num_trees() for b in fewer.boosters] == full.facts["trees"]
+
+
+def test_items_with_few_events_gain_what_the_others_can_pay(groups):
+    """The first feature decides; items without events are acted on too, more than it says."""
+    draw = np.random.default_rng(2)
+    events = draw.choice([0.0, 50.0], 1500, p=[0.2, 0.8])
+    best = groups.x[:, 0] + 2.0 * (events == 0) + draw.gumbel(size=1500) / 3
+    grade = np.zeros((150, 10), np.int8)
+    grade[np.arange(150), best.reshape(150, 10).argmax(1)] = 1
+    known = replace(
+        groups, x=np.column_stack([groups.x[:, 0], events]).astype(np.float32), grade=grade.ravel()
+    )
+    names = ["good", "count.item.any.all"]
+    gains = []
+    for cost in (0.0, 0.05, 1.0):
+        config = RankerConfig(trees=10, seeds=1, cold_cost=cost)
+        fitted = fit_ranker(known, names, config, seed=3, workers=1)
+        assert "nDCG@10" in fitted.facts["items with few events"]["0"]
+        gains.append(float(fitted.facts["items with few events"]["gain"]))
+    assert gains == sorted(gains)
+    assert gains[0] < gains[-1] == max(ranker.GAINS)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from recsys.training.ranker import ndcg_by_group
+from recsys.training.ranking_groups import ndcg_by_group
 
 
 def test_a_score_that_is_no_number_wins_no_place():

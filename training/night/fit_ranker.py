@@ -15,10 +15,13 @@ from recsys.training.night.inputs import Inputs
 from recsys.training.night.night_context import Night
 from recsys.training.night.position_weights import place_weights
 from recsys.training.night.ranking_data import RankingData
-from recsys.training.ranker import Groups, fit_ranker
+from recsys.training.ranker import fit_like, fit_ranker
+from recsys.training.ranking_groups import Groups
 
 CODE = (
     "recsys.training.ranker",
+    "recsys.training.ranker_trees",
+    "recsys.training.ranking_groups",
     "recsys.training.night.fit_ranker",
     "recsys.training.night.position_weights",
     "recsys.evaluation.position_bias",
@@ -30,7 +33,8 @@ ABLATIONS = {
     "without collaborative": ("collaborative",),
     "without counters": ("counters", "recency"),
 }
-"""Name on the page → feature families left out. Candidates stay the same; the ranker is refitted."""
+"""Name on the page → feature families left out. Candidates stay the same; the ranker is refitted with
+the penalty, the trees and the share of the fusion that were chosen for the full one."""
 ABLATION_GROUPS = 2000
 """Groups with a positive that an ablation is fitted on at most. Where the full ranker learnt from more, one with all
 features on the same groups stands beside them, so that a part is not praised for the groups."""
@@ -60,14 +64,15 @@ def fit(
         kept: dict[str, list[str]] = {}
         if len(small) < len(groups):
             kept[WHOLE] = list(ranking.features.columns)
-            _fit_into(_folder(out, WHOLE), night, small, ranking.features.columns)
+            _fit_like_into(_folder(out, WHOLE), night, ranker, small, ranking.features.columns)
         for name, families in ABLATIONS.items():
             columns = [
                 c for c in ranking.features.columns if ranking.features.families[c] not in families
             ]
             if 0 < len(columns) < len(ranking.features.columns):
                 kept[name] = columns
-                _fit_into(_folder(out, name), night, only(small, ranking, columns), columns)
+                part = only(small, ranking, columns)
+                _fit_like_into(_folder(out, name), night, ranker, part, columns)
         return {
             "ranker": ranker.facts,
             "gain": ranker.gain(),
@@ -107,10 +112,21 @@ def _fit_into(folder: Path, night: Night, groups: Groups, columns: Sequence[str]
     ranker = fit_ranker(
         groups, columns, night.config.ranker, seed=night.config.seed, workers=night.workers
     )
+    _save(folder, ranker)
+    return ranker
+
+
+def _fit_like_into(
+    folder: Path, night: Night, full: Ranker, groups: Groups, columns: Sequence[str]
+) -> None:
+    config, seed = night.config.ranker, night.config.seed
+    _save(folder, fit_like(full, groups, columns, config, seed=seed, workers=night.workers))
+
+
+def _save(folder: Path, ranker: Ranker) -> None:
     folder.mkdir()
     ranker.save(folder)
     (folder / "facts.json").write_text(json.dumps(ranker.facts), encoding="utf-8")
-    return ranker
 
 
 def only(groups: Groups, ranking: RankingData, columns: Sequence[str]) -> Groups:

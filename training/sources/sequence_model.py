@@ -16,6 +16,8 @@ from torch.nn import functional as F
 from recsys.features.interactions import Floats, Ints
 from recsys.retrieval.sequence.block_kernels import NORM_EPSILON
 
+ASKED_AT_ONCE = 128
+"""Histories that are scored against all items at once."""
 INNER = 2
 """Width of a block's inner layer over the model's width."""
 
@@ -135,16 +137,38 @@ class SequenceModel(nn.Module):  # type: ignore[misc]
         loss_T = torch.logaddexp(logits_TM.logsumexp(1), positive_T) - positive_T
         return (loss_T * weight_T).sum() / weight_T.sum()
 
+    @torch.no_grad()  # type: ignore[untyped-decorator]
+    def found(self, item_VL: npt.NDArray[Any], target_V: npt.NDArray[Any]) -> float:
+        """Mean 1 / log2(1 + rank) of what came next among all items; what came before takes part."""
+        was_training = self.training
+        self.eval()
+        tables, biases = self.all_items()
+        total = 0.0
+        for rows in torch.arange(len(target_V)).split(ASKED_AT_ONCE):
+            item = torch.from_numpy(item_VL[rows.numpy()]).long()
+            state = self.states(F.embedding(item.clamp(min=0), tables))
+            last = (item >= 0).sum(1) - 1
+            query = state[torch.arange(len(rows)), last]
+            score = torch.addmm(biases, query, tables.T)
+            own = score.gather(1, torch.from_numpy(target_V[rows.numpy()])[:, None])
+            rank = 1 + (score > own).sum(1)
+            total += float((1.0 / torch.log2(1.0 + rank)).sum())
+        self.train(was_training)
+        return total / len(target_V)
+
+    def all_items(self) -> tuple[Tensor, Tensor]:
+        """Embedding float[N, d] and bias float[N] of every item."""
+        parts = (self.items(part) for part in torch.arange(len(self.place)).split(65536))
+        tables, biases = zip(*parts, strict=True)
+        return torch.cat(tables), torch.cat(biases)
+
     # ------------------------------------------------------------------ in and out of numpy
 
     @torch.no_grad()  # type: ignore[untyped-decorator]
     def exported(self) -> dict[str, npt.NDArray[Any]]:
         """The arrays of `SequenceSource`, `items` and `targets` included."""
         self.eval()
-        tables, biases = zip(
-            *(self.items(part) for part in torch.arange(len(self.place)).split(65536)), strict=True
-        )
-        items, bias = torch.cat(tables), torch.cat(biases)
+        items, bias = self.all_items()
         out = {
             "items": items,
             "targets": torch.cat([items, bias[:, None]], 1),

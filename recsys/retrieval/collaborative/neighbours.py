@@ -34,6 +34,11 @@ TABLE_ENTRIES: Final = 50_000_000
 LEAST_KEPT: Final = 50
 """Neighbours that an item keeps in however large a catalogue (assumed)."""
 
+KEPT_WITH_FEW: Final = 50
+"""Neighbours with few events that a row of a content source keeps besides its best ones."""
+Csr = tuple[Longs, Ints, Floats]
+"""offsets int64[rows + 1], column int32[nnz], value float32[nnz]."""
+
 
 class NeighbourSource(FittableSource):
     """Weighted sum of the history items' neighbour rows.
@@ -164,3 +169,22 @@ def product_rows(
 
     in_chunks(work, n_items, workers)
     return rows.packed()
+
+
+def united(first: Csr, second: Csr) -> Csr:
+    """Rows with the entries of both tables, each column once: the first table's, then what only the
+    second has."""
+    n_items = len(first[0]) - 1
+    extra = np.zeros(n_items, np.int64)
+    kept = np.empty(len(second[1]), np.uint8)
+    kernels.not_in(first[0], first[1], second[0], second[1], scratch(n_items).mark, kept, extra)
+    offsets = first[0].copy()
+    offsets[1:] += np.cumsum(extra)
+    column, value = np.empty(offsets[-1], np.int32), np.empty(offsets[-1], np.float32)
+    own = np.arange(len(first[1])) + np.repeat(offsets[:-1] - first[0][:-1], np.diff(first[0]))
+    rest = np.ones(len(column), bool)
+    rest[own] = False
+    column[own], value[own] = first[1], first[2]
+    chosen = kept == 1
+    column[rest], value[rest] = second[1][chosen], second[2][chosen]
+    return offsets, column, value

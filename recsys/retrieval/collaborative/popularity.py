@@ -26,9 +26,11 @@ from recsys.retrieval.fitted_source import (
     last_time,
     read_source,
     resolve_params,
+    support,
     unsure,
     weight_scale,
 )
+from recsys.retrieval.history_kernels import Marks
 
 Doubles = npt.NDArray[np.float64]
 
@@ -44,8 +46,17 @@ class Popular(FittableSource):
     columns: tuple[str, ...] = ("score", "log")
     PARAMS: ClassVar[Params] = {"half_life": (0.0, (0.0, 7.0, 30.0, 90.0, 365.0))}
 
-    def __init__(self, counts: Floats, *, params: dict[str, float], fit_until: int) -> None:
+    def __init__(
+        self,
+        counts: Floats,
+        *,
+        params: dict[str, float],
+        fit_until: int,
+        events: Marks | None = None,
+    ) -> None:
         self.counts, self.params, self.fit_until = counts, params, fit_until
+        self.events = events
+        """uint8[N]: positive events, however old, 255 for more; None from a fit that did not say."""
         self.n_items = len(counts)
         self.order = np.lexsort((np.arange(self.n_items), -counts)).astype(np.int32)
 
@@ -71,7 +82,8 @@ class Popular(FittableSource):
         chosen = resolve_params(cls.name, cls.PARAMS, params)
         until = last_time(interactions)
         counts = decayed_counts(interactions, until, chosen["half_life"])
-        return cls(counts.astype(np.float32), params=chosen, fit_until=until)
+        events = np.minimum(support(interactions), 255).astype(np.uint8)
+        return cls(counts.astype(np.float32), params=chosen, fit_until=until, events=events)
 
     def score(self, history: History, items: Ints, now: int) -> Floats:
         """float32[n, 2]: the decayed count and its log(1 + count)."""
@@ -91,13 +103,18 @@ class Popular(FittableSource):
         return Recalled(items[:count], scores[:count])
 
     def save(self, folder: Path) -> None:
-        self.save_arrays(folder, {}, {"counts": self.counts})
+        events = {} if self.events is None else {"events": self.events}
+        self.save_arrays(folder, {}, {"counts": self.counts, **events})
 
     @classmethod
     def load(cls, folder: Path) -> Self:
         facts, arrays = read_source(folder, cls.name)
-        opened = cls(arrays["counts"], params=facts["dials"], fit_until=facts["fit_until"])
-        return opened.voting(facts)
+        return cls(
+            arrays["counts"],
+            params=facts["dials"],
+            fit_until=facts["fit_until"],
+            events=arrays.get("events"),
+        ).voting(facts)
 
 
 class Recent(Popular):
@@ -138,7 +155,8 @@ class Recent(Popular):
         created = created_times(inputs, interactions.n_items)
         dated = (created > 0) & (created <= until)
         counts[dated] += chosen["newness"] * fading(until - created[dated], half_life)
-        return cls(counts.astype(np.float32), params=chosen, fit_until=until)
+        events = np.minimum(support(interactions), 255).astype(np.uint8)
+        return cls(counts.astype(np.float32), params=chosen, fit_until=until, events=events)
 
 
 def fading(age: Longs, half_life: float) -> Doubles:

@@ -13,22 +13,30 @@ import numpy.typing as npt
 
 from recsys.data_schemas.columns import CATEGORY
 from recsys.features.interactions import Floats, Interactions, Ints
-from recsys.retrieval.collaborative.neighbours import NeighbourSource, product_rows
+from recsys.retrieval.collaborative.neighbours import (
+    KEPT_WITH_FEW,
+    NeighbourSource,
+    product_rows,
+    united,
+)
 from recsys.retrieval.content.words import (
     Csr,
     bounded,
     coded,
     phrases,
     transposed,
+    with_columns,
 )
 from recsys.retrieval.fitted_source import (
     Params,
     SourceInputs,
+    few_events,
     last_time,
     positive,
     resolve_params,
     weight_scale,
 )
+from recsys.retrieval.history_kernels import Marks
 
 Doubles = npt.NDArray[np.float64]
 
@@ -79,15 +87,15 @@ class Attributes(NeighbourSource):
         events = np.bincount(interactions.item[interactions.weight > 0], minlength=n_items)
         liking: Doubles = (events + chosen["smoothing"]) ** np.float64(chosen["popularity"])
         keeping = kept_rate(interactions, rows, len(names))
-        companions = product_rows(
-            with_values(rows, keeping[rows[1]]),
-            shares_within(rows, liking, len(names)),
-            np.ones(n_items, np.float32),
-            KEPT_COMPANIONS,
-            workers,
-        )
+        left = with_values(rows, keeping[rows[1]])
+
+        def companions(keep: int, only: Marks | None = None) -> Csr:
+            shares = shares_within(rows, liking, len(names), only)
+            return product_rows(left, shares, np.ones(n_items, np.float32), keep, workers)
+
+        few = companions(KEPT_WITH_FEW, few_events(events))
         return cls(
-            *companions,
+            *united(companions(KEPT_COMPANIONS), few),
             known=(np.diff(rows[0]) > 0).astype(np.uint8),
             params=chosen,
             scale=weight_scale(interactions),
@@ -119,13 +127,15 @@ def with_values(rows: Csr, value: Floats | Doubles) -> Csr:
     return rows[0], rows[1], np.ascontiguousarray(value, np.float32)
 
 
-def shares_within(rows: Csr, liking: Doubles, n_attributes: int) -> Csr:
+def shares_within(rows: Csr, liking: Doubles, n_attributes: int, only: Marks | None = None) -> Csr:
     """Attribute × item: an item's share of the liking of all items with the attribute, for the most
-    liked where very many have it."""
+    liked where very many have it. `only` (uint8[N]) names the items listed; all when None."""
     offsets, column, _ = rows
     row = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
     total = np.bincount(column, liking[row], minlength=n_attributes)
     shares = transposed(with_values(rows, liking[row] / total[column]), n_attributes)
+    if only is not None:
+        shares = with_columns(shares, only)
     return bounded(shares, liking[shares[1]])
 
 

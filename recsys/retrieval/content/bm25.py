@@ -12,7 +12,12 @@ from typing import ClassVar, Final, Self
 import numpy as np
 
 from recsys.features.interactions import Interactions
-from recsys.retrieval.collaborative.neighbours import NeighbourSource, product_rows
+from recsys.retrieval.collaborative.neighbours import (
+    KEPT_WITH_FEW,
+    NeighbourSource,
+    product_rows,
+    united,
+)
 from recsys.retrieval.content.words import (
     Csr,
     bounded,
@@ -20,10 +25,12 @@ from recsys.retrieval.content.words import (
     largest,
     tokens,
     transposed,
+    with_columns,
 )
 from recsys.retrieval.fitted_source import (
     Params,
     SourceInputs,
+    few_events,
     last_time,
     resolve_params,
     weight_scale,
@@ -75,10 +82,14 @@ class Bm25(NeighbourSource):
         events = np.bincount(interactions.item[interactions.weight > 0], minlength=n_items)
         lift = ((1.0 + events) ** chosen["popularity"]).astype(np.float32)
         postings = transposed(documents, n_terms)
-        postings = bounded(postings, postings[2] * lift[postings[1]])
-        rows = product_rows(queries, postings, lift, KEPT_MATCHES, workers)
+
+        def matches(of: Csr, keep: int) -> Csr:
+            of = bounded(of, of[2] * lift[of[1]])
+            return product_rows(queries, of, lift, keep, workers)
+
+        few = with_columns(postings, few_events(events))
         return cls(
-            *rows,
+            *united(matches(postings, KEPT_MATCHES), matches(few, KEPT_WITH_FEW)),
             known=(np.diff(documents[0]) > 0).astype(np.uint8),
             params=chosen,
             scale=weight_scale(interactions),

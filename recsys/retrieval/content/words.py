@@ -82,6 +82,14 @@ def transposed(rows: Csr, n_columns: int) -> Csr:
     )
 
 
+def with_columns(rows: Csr, chosen: npt.NDArray[np.uint8]) -> Csr:
+    """The entries in the chosen columns (uint8[columns], 1 where kept)."""
+    offsets, column, value = rows
+    keep = chosen[column] == 1
+    kept = np.concatenate([[0], np.cumsum(keep)])[offsets]
+    return kept.astype(np.int64), column[keep], value[keep]
+
+
 def largest(rows: Csr, weight: Floats | Doubles, most: int) -> Csr:
     """Each row's `most` entries of the largest weight [nnz], ties by column, in their old order."""
     offsets, column, value = rows

@@ -65,10 +65,10 @@ class SequenceSource(FittableSource):
         "blocks": (1.0, (1.0,)),
         "length": (20.0, (20.0,)),
         "epochs": (8.0, (8.0,)),
-        "dropout": (0.2, (0.2,)),
+        "dropout": (0.3, (0.3,)),
         "id_dropout": (0.1, (0.1,)),
-        "negatives": (512.0, (512.0,)),
-        "learning_rate": (0.003, (0.003,)),
+        "negatives": (1024.0, (1024.0,)),
+        "learning_rate": (0.002, (0.002,)),
         "weight_decay": (0.0, (0.0,)),
     }
 

@@ -35,6 +35,65 @@ def test_fused_score_is_the_weighted_sum_of_reciprocal_ranks(fixed, nobody):
     assert tuple(found.signals) == stage.signal_columns
 
 
+def test_a_sources_first_items_are_in_whatever_the_fusion_makes_of_them(fixed, nobody):
+    """`b` weighs next to nothing, and its first item is in no other list."""
+    many = list(range(1, 40))
+    sources = {"a": fixed("a", many, many[::-1]), "b": fixed("b", [50], [1])}
+    stage = CandidateGenerator(sources, 40, 20, weights={"a": 1.0, "b": 1e-9})
+    found = stage.candidates(nobody, 0, free(60)).items.tolist()
+    assert found == [*many[:19], 50]
+
+
+class Counted:
+    """A source that has counted events: items from 4 on have few."""
+
+    events = np.array([9, 255, 4, 4, 0, 0, 0, 0], np.uint8)
+
+
+def with_few(fixed):
+    class Popular(Counted, fixed):
+        pass
+
+    return {
+        "popular": Popular("popular", [0, 1, 2, 3], [4, 3, 2, 1]),
+        "text": fixed("text", [1, 0, 6, 5, 9], [5, 4, 3, 2, 1]),
+        "bm25": fixed("bm25", [5], [1]),
+    }
+
+
+def test_items_with_few_events_have_places_of_their_own(fixed, nobody):
+    """Depth 2 leaves `text` no word on items 6, 5 and 9; among those with few events it has."""
+    stage = CandidateGenerator(with_few(fixed), 2, 12)
+    found = stage.candidates(nobody, 0, free())
+    # item 9 came after the fit; three of twelve places are reserved, two for items without any
+    # event, and 5 is in two lists
+    assert set(found.items.tolist()) == {0, 1, 5, 6}
+    rank = dict(zip(found.items.tolist(), found.signals["reserve.rank"].tolist(), strict=True))
+    assert (rank[5], rank[6]) == (1, 2)
+    assert np.isnan([rank[0], rank[1]]).all()
+
+
+def test_the_reserve_asks_nobody_who_speaks_by_behaviour(fixed, nobody):
+    sources = {**with_few(fixed), "als": fixed("als", [7, 6], [2, 1])}
+    found = CandidateGenerator(sources, 1, 10).candidates(nobody, 0, free())
+    assert dict(zip(found.items, found.signals["reserve.rank"], strict=True)).get(7, 9) != 1
+
+
+def test_a_reserved_item_is_never_one_that_is_blocked(fixed, nobody):
+    blocked = free()
+    blocked[[5, 6]] = 1
+    found = CandidateGenerator(with_few(fixed), 2, 12).candidates(nobody, 0, blocked)
+    assert not {5, 6} & set(found.items.tolist())
+
+
+def test_given_items_have_the_signals_of_candidates(fixed, nobody):
+    stage = CandidateGenerator(with_few(fixed), 2, 12)
+    found = stage.candidates(nobody, 0, free())
+    again = stage.signals_for(nobody, found.items, 0, free())
+    for name, values in found.signals.items():
+        np.testing.assert_array_equal(again[name], values)
+
+
 def test_equal_fused_scores_go_by_item_index(fixed, nobody):
     stage = CandidateGenerator({"a": fixed("a", [7], [1]), "b": fixed("b", [2], [1])}, 5, 10)
     assert stage.candidates(nobody, 0, free()).items.tolist() == [2, 7]

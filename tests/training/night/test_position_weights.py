@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from recsys.data_schemas.config import RankerConfig
-from recsys.training.ranker import Groups, fit_ranker
+from recsys.training.ranker import fit_ranker
+from recsys.training.ranking_groups import Groups
 
 GROUPS, ROWS = 90, 12
 

@@ -193,7 +193,8 @@ def test_sequence_scores_items_without_events_by_their_text(fitted, history):
 
 
 def test_windows_cover_every_event_but_the_first(interactions_of):
-    sequences = Sequences.of(interactions_of([0] * 10 + [1], [*list(range(10)), 3]), 4)
+    events = interactions_of([0] * 10 + [1], [*list(range(10)), 3])
+    sequences = Sequences.of(events, 4, scale=5.0)
     targets = [
         i for s, n in zip(sequences.start, sequences.size, strict=True) for i in range(s + 1, s + n)
     ]
