@@ -6,7 +6,7 @@ and refuses promotion. They work on arrays, whatever made them.
 Shapes: n rows, F features.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -21,8 +21,6 @@ STANDS_OUT = 0.15
 """A feature this far above every other one, and above 0.85, is suspected too (assumed)."""
 COLLAPSE = 0.10
 """Fall of a feature's AUC from training to validation that is suspected (assumed)."""
-CHANCE_MARGIN = 0.05
-"""How far from one half the AUC may be after labels were shuffled (assumed)."""
 Matrix = npt.NDArray[np.floating]
 Whole = npt.NDArray[np.integer]
 
@@ -133,45 +131,6 @@ def no_collapse(
         "no feature is stronger in training than in validation",
         not suspects,
         said if suspects else f"largest fall {fall.max(initial=0.0):.3f}",
-    )
-
-
-def shuffled_labels(
-    fit_and_score: Callable[[Whole], Doubles],
-    y: Whole,
-    held_out_y: Whole,
-    held_out_groups: Whole,
-    *,
-    seed: int,
-    repeats: int = 8,
-) -> Check:
-    """A model taught shuffled labels must know nothing about held-out ones.
-
-    One such model may rank held-out rows well or badly by luck; their mean may not be off one half
-    by more than luck explains. If it is, the rows share more than their features.
-
-    Args:
-        fit_and_score: fits on the training rows with the labels it is given (int[n]) and scores the
-            held-out rows (float[m]).
-        y: int[n], labels of the training rows.
-        held_out_y: int[m], relevant from 1.
-        held_out_groups: int[m], group of each held-out row.
-        seed: of the shuffles.
-        repeats: number of shuffles, each over all rows (within groups would keep what their means
-            say).
-    """
-    rng = np.random.default_rng(seed)
-    found = np.empty(repeats)
-    relevant, place = held_out_y >= 1, np.unique(held_out_groups, return_inverse=True)[1]
-    for repeat in range(repeats):
-        score = np.asarray(fit_and_score(rng.permutation(y)), np.float64)
-        found[repeat] = group_auc(score, relevant, place)
-    luck = 2.5 * float(found.std(ddof=1)) / np.sqrt(repeats)
-    off = abs(float(found.mean()) - 0.5)
-    return Check(
-        "models taught shuffled labels know nothing",
-        not off > max(CHANCE_MARGIN, luck),
-        f"mean AUC {found.mean():.3f} on held-out rows over {repeats} shuffles, 0.5 expected",
     )
 
 

@@ -163,10 +163,6 @@ class EventLog(ABC):
         """The greatest position given so far; 0 for an empty log."""
         return self._standing(0).last_position
 
-    def last_received_at(self) -> int:
-        """The latest `received_at` given so far, µs; 0 for an empty log."""
-        return self._standing(0).last_stamp
-
     def clocks(self) -> tuple[int, int | None]:
         """(latest stamp given so far, the store's own clock or None where it has none), µs."""
         standing = self._standing(0)

@@ -94,16 +94,3 @@ def test_test_events_in_training_are_counted() -> None:
     assert late.detail.startswith("1 of 3 test events")
     nothing = leaks.no_test_events(user[:0], item[:0], np.empty(0, np.int64), truth, "als")
     assert nothing.passed
-
-
-def test_shuffled_labels_tell_a_leaking_pipeline() -> None:
-    x, y, _ = rows(9)
-    held_x, held_y, held_groups = rows(10)
-
-    def honest(labels: np.ndarray) -> np.ndarray:
-        return held_x @ np.linalg.lstsq(x, labels - labels.mean(), rcond=None)[0]
-
-    assert leaks.shuffled_labels(honest, y, held_y, held_groups, seed=1).passed
-    cheat = leaks.shuffled_labels(lambda _: held_y + 0.0, y, held_y, held_groups, seed=1)
-    assert not cheat.passed
-    assert "AUC 1.000" in cheat.detail
