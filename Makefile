@@ -46,11 +46,14 @@ lint: install links
 	cd $(LINKS) && $(abspath $(BIN))/mypy --config-file ../../pyproject.toml --cache-dir ../../.mypy_cache -p recsys
 	cd $(LINKS) && $(abspath $(BIN))/lint-imports --config ../../pyproject.toml
 
+# A worker for each core; the tests of a file stay together, for what they share.
+PYTEST := $(BIN)/python -m pytest -n auto --dist loadfile
+
 test: lint
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 test-all: lint
-	$(BIN)/python -m pytest -m ''
+	$(PYTEST) -m ''
 
 # In an environment of its own; PyTorch stays at the tested version, Spark and OpenVINO are left out
 # for their size. Old libraries warn of each other: warnings are no errors here. The reviewed SQL is
