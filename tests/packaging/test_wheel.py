@@ -28,7 +28,7 @@ config = recsys.load_config("shop/recsys.yaml")
 registry = recsys.Registry(config)
 registry.promote(1, "whether so little data passes the gate is not the question here")
 release = recsys.load_release(config)
-query = recsys.RankingQuery("somebody", release.data_end, k=5)
+query = recsys.RankingQuery("somebody", release.moment, k=5)
 print(len(release.answer(query).item_ids), recsys.__file__)
 """
 
