@@ -45,6 +45,7 @@ from recsys.training.night.test_lists import (
     caps_of,
     truth_of,
 )
+from recsys.training.sources.fit_source import SourceFailed
 from recsys.training.windows import Moments, moments_at
 
 MASKED_SHARE = 0.1
@@ -163,12 +164,18 @@ def _words(
     cut: int,
     key: str,
 ) -> Fitted | None:
-    """BM25 over the texts, whether the recipe keeps it or not; None where it does not apply."""
-    if WORDS not in FITTABLE or not inputs.texts:
+    """BM25 over the texts, whether the recipe keeps it or not; None where it does not apply or could
+    not be fitted."""
+    if WORDS not in FITTABLE or not inputs.texts or WORDS in recipe.failed:
         return None
     plain = recipe if WORDS in recipe.params else Recipe({WORDS: {}}, {}, {})
     only = Recipe({WORDS: plain.params[WORDS]}, {}, plain.facts)
-    return fit_as_of(night, inputs, encoded, only, view, cut, masked=key)
+    try:
+        return fit_as_of(night, inputs, encoded, only, view, cut, masked=key)
+    except SourceFailed:
+        if plain is recipe:
+            raise
+        return None  # a baseline alone: the lists of the test say that it failed
 
 
 def _ranked_data(

@@ -47,7 +47,13 @@ from recsys.training.night.gate_evidence import (
     floor,
     paired,
 )
-from recsys.training.night.guardrails import guardrails, missing_parts, ranker_parts, without_trees
+from recsys.training.night.guardrails import (
+    guardrails,
+    missing_parts,
+    ranker_parts,
+    sources_lost,
+    without_trees,
+)
 from recsys.training.night.inputs import Inputs
 from recsys.training.night.night_context import Night
 from recsys.training.night.ranking_data import RankingData
@@ -148,7 +154,9 @@ def decide_and_register(
         _bytes_of(registry, champion_result),
         night.served_parity,
     )
-    rails += ranker_parts(own_ranker, _ranker_of(registry, champion_result))
+    theirs = _facts_of(registry, champion_result)
+    rails += ranker_parts(own_ranker, None if theirs is None else theirs.get("ranker", {}))
+    rails += sources_lost(recipe.failed, None if theirs is None else theirs["recipe"]["dials"])
     decision = decide(
         night.config.gate,
         Evidence(
@@ -263,17 +271,17 @@ def _say_what_is_missing(
         night.reporter.warn(no_trees)
 
 
-def _ranker_of(
+def _facts_of(
     registry: Registry, champion_result: ChampionResult | None
 ) -> Mapping[str, Any] | None:
-    """What the champion's fit says of its ranker; None where there is none that can be read."""
+    """What the champion's bundle says of itself; None where there is none that can be read."""
     if champion_result is None or champion_result.lost:
         return None
     try:
         bundle = open_bundle(registry.local_path(champion_result.version), verify=False)
     except RecsysError:
         return None
-    facts: Mapping[str, Any] = bundle.facts.get("ranker", {})
+    facts: Mapping[str, Any] = bundle.facts
     return facts
 
 
