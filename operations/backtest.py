@@ -277,14 +277,14 @@ def evaluate_version(
 ) -> tuple[npt.NDArray[np.str_], Doubles]:
     """(user str[G], nDCG@10 float64[G]) of a version's lists at `cut`, by what users did in
     [cut, end)."""
-    from recsys.evaluation.lists import RankedLists, Truth
     from recsys.evaluation.metrics import match, ndcg
     from recsys.ingestion.tables.load import load_tables
     from recsys.operations.open_release import state_folder
-    from recsys.query import RankingQuery
     from recsys.recommender import LoadedRelease
     from recsys.storage.registry import Registry
     from recsys.training.night.read_data import graded
+    from recsys.training.night.test_lists import truth_of
+    from recsys.training.released_lists import lists_of_release
     from recsys.training.windows import moments_at
 
     nobody = np.empty(0, np.str_), np.empty(0)
@@ -299,13 +299,11 @@ def evaluate_version(
     moments = moments_at(events, cut, end)
     if not len(moments):
         return nobody
-    truth = Truth(moments.offsets, moments.relevant, moments.grade, moments.user, moments.now)
     users = events.user_ids[moments.user].astype(np.str_)
-    lists = []
-    for user in users:
-        answer = loaded.answer(RankingQuery(str(user), cut, k=K, caps=config.serving.caps))
-        lists.append((loaded.state.catalogue.indices_of(answer.item_ids), answer.scores))
-    return users, ndcg(match(truth, RankedLists.of("champion", lists, K)), K)
+    lists = lists_of_release(
+        loaded, users.tolist(), moments.now, K, name="champion", caps=config.serving.caps
+    )
+    return users, ndcg(match(truth_of(moments), lists), K)
 
 
 def _age(path: Path) -> float:

@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from recsys.evaluation.evaluation import Evaluation, evaluate_lists
+from recsys.evaluation.asked_moments import AskedMoments, evaluate_moments
+from recsys.evaluation.evaluation import Evaluation
 from recsys.evaluation.lists import RankedLists, Truth
 from recsys.evaluation.report_context import WITHOUT_TEXT, MaskedItems
 from recsys.evaluation.saved_lists import MAIN
@@ -29,18 +30,17 @@ from recsys.retrieval.source_kinds import FITTABLE
 from recsys.rules import ListCaps
 from recsys.storage.files import hash_json
 from recsys.storage.stages import StageResult
+from recsys.training.compared_lists import FROZEN, LIST_LENGTH, TEXT, TEXT_ONLY
 from recsys.training.groups import history_reader, source_lists
 from recsys.training.night import fit_ranker, ranking_data
-from recsys.training.night.baseline_lists import FROZEN, frozen_text
-from recsys.training.night.fit_sources import TEXT, Fitted, Recipe, fit_as_of
+from recsys.training.night.baseline_lists import frozen_text
+from recsys.training.night.fit_sources import Fitted, Recipe, fit_as_of
 from recsys.training.night.inputs import Inputs
 from recsys.training.night.night_context import Night
 from recsys.training.night.ranking_data import RankingData
 from recsys.training.night.refresh_encoder import Encoded
 from recsys.training.night.test_lists import (
     FUSION,
-    LIST_LENGTH,
-    TEXT_ONLY,
     best_of,
     caps_of,
     truth_of,
@@ -213,7 +213,7 @@ def _single(
     read = history_reader(view.histories(), moments)
     unavailable, caps = inputs.tables.catalogue.blocked.copy(), caps_of(night, inputs)
     depth = caps.depth(LIST_LENGTH)
-    lists = source_lists(source, moments, read, unavailable, k=depth, workers=night.workers)
+    lists = source_lists(source, moments.now, read, unavailable, k=depth, workers=night.workers)
     return caps.cut(*lists, LIST_LENGTH)
 
 
@@ -254,13 +254,5 @@ def evaluate_masked(night: Night, inputs: Inputs, stage: StageResult) -> Evaluat
     if not truth.n_groups:
         return None
     config = night.config.evaluation
-    return evaluate_lists(
-        truth,
-        systems,
-        main=MAIN,
-        ks=config.k,
-        catalogue_size=inputs.n_items,
-        item_popularity=np.zeros(inputs.n_items),
-        seed=night.config.seed,
-        resamples=config.bootstrap,
-    )
+    asked = AskedMoments.plain(truth, inputs.n_items)
+    return evaluate_moments(asked, systems, main=MAIN, config=config, seed=night.config.seed)

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from recsys.data_schemas.config import RecsysConfig
 from recsys.data_schemas.errors import RecsysError
+from recsys.evaluation.asked_moments import AskedMoments, evaluate_moments
 from recsys.evaluation.drift import Drift
 from recsys.evaluation.evaluation import Evaluation
 from recsys.evaluation.lists import RankedLists
 from recsys.evaluation.page import write_report
 from recsys.evaluation.report_context import CAPS, Check, MaskedItems
-from recsys.evaluation.saved_lists import SavedLists, write_lists
+from recsys.evaluation.saved_lists import MAIN, SavedLists, write_lists
 from recsys.storage.bundle import open_bundle
 from recsys.storage.files import (
     atomic_write,
@@ -121,13 +122,14 @@ def decide_and_register(
         publish_state(night, state)
         return known
     systems = test_lists.read_lists(lists)
-    evaluation = test_lists.measure_lists(
-        night,
-        inputs,
-        encoded,
+    asked = test_lists.asked_moments(night, inputs, encoded, tested.moments)
+    evaluation = evaluate_moments(
+        asked,
         [*systems, *([champion_result.lists] if champion_result and champion_result.lists else [])],
-        tested.moments,
-        lists.facts["variants"],
+        main=MAIN,
+        config=night.config.evaluation,
+        seed=night.config.seed,
+        variants=lists.facts["variants"],
     )
     checks = [
         *night.data_checks,
@@ -143,7 +145,7 @@ def decide_and_register(
         night.alarm(warning)
     own_ranker = rankers.facts["ranker"]
     _say_what_is_missing(night, own_ranker, bool(inputs.windows.ranker), lists.facts["failed"])
-    tonight = _tonights_lists(inputs, tested, systems[0], champion_result)
+    tonight = _tonights_lists(inputs, asked, systems[0], champion_result)
     made_by = recipe_key(night.config, recipe, encoded.stage.key)
     rails = guardrails(
         night.config.gate,
@@ -160,9 +162,7 @@ def decide_and_register(
     decision = decide(
         night.config.gate,
         Evidence(
-            _of_champion(
-                night, inputs, tested, tonight, champion_result, registry, made_by, masked
-            ),
+            _of_champion(night, asked, tonight, champion_result, registry, made_by, masked),
             floor(tonight, systems, lists.facts["variants"], night.config.gate.metric),
             rails,
             [f"{check.name}: {check.detail}" for check in checks if check.refuses],
@@ -204,22 +204,22 @@ def _missing(lists: StageResult) -> list[str]:
 
 
 def _tonights_lists(
-    inputs: Inputs, tested: RankingData, own: RankedLists, champion_result: ChampionResult | None
+    inputs: Inputs, asked: AskedMoments, own: RankedLists, champion_result: ChampionResult | None
 ) -> SavedLists:
     """Tonight's lists and the champion's: what this and later nights are compared by."""
     champion = champion_result.lists if champion_result else None
+    assert asked.past is not None
     return SavedLists(
         inputs.interactions.user_ids,
-        test_lists.truth_of(tested.moments),
-        test_lists.past_items(inputs.interactions, tested.moments),
+        asked.truth,
+        asked.past,
         {lists.name: lists for lists in (own, champion) if lists is not None},
     )
 
 
 def _of_champion(
     night: Night,
-    inputs: Inputs,
-    tested: RankingData,
+    asked: AskedMoments,
     tonight: SavedLists,
     champion_result: ChampionResult | None,
     registry: Registry,
@@ -228,11 +228,10 @@ def _of_champion(
 ) -> ChampionEvidence | None:
     """The champion's part of the evidence."""
     config = night.config
-    segments = test_lists.segments_of(
-        inputs, tonight.truth, tested.moments, config.evaluation.segments
-    )
     nights = EarlierNights.of(registry, config.gate.best_of_nights, config.serving.caps)
-    found = champion_evidence(config.gate, tonight, champion_result, segments, nights, made_by)
+    found = champion_evidence(
+        config.gate, tonight, champion_result, asked.segments, nights, made_by
+    )
     if found is None or champion_result is None or champion_result.masked is None:
         return found
     if MASKED not in config.gate.protected or found.overall is None:
