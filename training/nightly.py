@@ -112,12 +112,13 @@ def _by_recipe(
 
     state = release.snapshot(night, data, read_data.mark_of(drained))
     assert test_rows is not None
-    bundle = release.bundle(night, data, encoded, recipe, test_rows, rankers, released, state)
+    served = fit_ranker.for_release(night, data, rankers, training_rows, test_rows, test_groups)
+    bundle = release.bundle(night, data, encoded, recipe, test_rows, served, released, state)
     if night.runner.dry_run:
         return publish.dry_run_result(night, None)
 
     champion_result = champion.lists_of_champion(night, data, encoded, registry, test_rows, state)
     return publish.decide_and_register(
-        night, data, encoded, recipe, training_rows, test_rows, rankers, lists, masked, champion_result,
+        night, data, encoded, recipe, training_rows, test_rows, rankers, served, lists, masked, champion_result,
         bundle, state, registry,
     )  # fmt: skip

@@ -91,6 +91,7 @@ def decide_and_register(
     rows: RankingData | None,
     tested: RankingData,
     rankers: StageResult,
+    served: StageResult,
     lists: StageResult,
     masked: StageResult,
     champion_result: ChampionResult | None,
@@ -108,6 +109,7 @@ def decide_and_register(
         rows: ranking data of the ranker's windows; None where there are none.
         tested: ranking data of the test windows.
         rankers: stage output of the rankers, with their ablations.
+        served: stage output with the ranker that is released.
         lists: stage output of every system's lists.
         masked: stage output of the lists over masked cold items.
         champion_result: the champion on the same test moments; None without one.
@@ -179,7 +181,7 @@ def decide_and_register(
         **warm_start_facts(night, inputs, encoded, recipe, tested.moments),
     }
     page = _report(
-        night, inputs, encoded, recipe, rows, tested, rankers, lists, systems[0], evaluation,
+        night, inputs, encoded, recipe, rows, tested, rankers, served, lists, systems[0], evaluation,
         checks, shift, drifted, checked.parity, decision, masked_items.masked_facts(night, inputs, masked),
     )  # fmt: skip
     _keep_lists(tonight, page)
@@ -317,6 +319,7 @@ def _report(
     rows: RankingData | None,
     tested: RankingData,
     rankers: StageResult,
+    served: StageResult,
     made: StageResult,
     lists: RankedLists,
     evaluation: Evaluation,
@@ -328,7 +331,7 @@ def _report(
     masked: MaskedItems | None,
 ) -> Path:
     context = report_parts.context(
-        night, inputs, encoded, recipe, rows, tested, rankers, made, lists, evaluation, checks,
+        night, inputs, encoded, recipe, rows, tested, rankers, served, made, lists, evaluation, checks,
         shift, drifted, parity, decision, masked,
     )  # fmt: skip
     folder = night.workspace.reports / f"{datetime.now(UTC):%Y%m%dT%H%M%S}"

@@ -31,7 +31,7 @@ budget_minutes: 10
 windows: {{cuts: 1}}
 encoder: {{model: {model}, fine_tune: false, max_tokens: 16}}
 sources: {{use: [item_item, popular], tune: false, depth: 40, candidates: 30}}
-ranker: {{trees: 3, seeds: 1, max_groups: 60}}
+ranker: {{trees: 3, seeds: 1, max_groups: 60, refit_all: true}}
 evaluation: {{bootstrap: 50, examples: 1}}
 drift: {{psi_stop: 50, share_stop: 1.0}}
 gate: {{min_overlap: 0.0, max_score_shift: 100}}
@@ -115,12 +115,24 @@ def without_a_source_the_night_goes_on_and_is_refused(config, monkeypatch, champ
     }
 
 
+def what_was_judged_and_what_is_released_are_named(config, night):
+    """The released ranker learned from the tested window's groups too."""
+    said = json.loads((night.report.parent / "report.json").read_text(encoding="utf-8"))
+    seen = said["context"]["seen"]
+    assert "the tested window included" in seen["ranker, released"]
+    assert "tested window" not in seen["ranker, evaluated"]
+    registry = Registry(config)
+    ranker = open_bundle(registry.local_path(night.version)).facts["ranker"]
+    assert ranker["released"]["groups"] > ranker["train_groups"]
+
+
 def test_item_ids_dealt_anew_are_refused_by_the_recorded_lists(
     tmp_path, tiny_model, capsys, monkeypatch
 ):
     config = laid_out(tmp_path, tiny_model)
     first = run_night(config, until=LAST_DAY, reporter=Reporter(quiet=True))
     assert first.decision.promoted, "\n".join(first.decision.reasons)
+    what_was_judged_and_what_is_released_are_named(config, first)
     sound = run_night(config, reporter=Reporter(quiet=True))
     assert sound.decision.promoted, "\n".join(sound.decision.reasons)
     assert rule(sound.decision, RECORDED).passed
