@@ -411,7 +411,8 @@ def conclusions(differences: Mapping[str, Mapping[str, Any]]) -> list[str]:
         lines.append(
             f"retrained nightly {_number(found[FRESH])}, {way} {_number(found['other'])}: "
             f"difference {_signed(found['difference'])} [{low}, {high}] nDCG@{K}, "
-            f"{found['lists']:,} lists of {found['users']:,} users in {found['nights']} nights"
+            f"{found['lists']:,} lists of {found['users']:,} users in {found['nights']} "
+            f"night{'s' * (found['nights'] > 1)}"
         )
     return lines
 
