@@ -216,6 +216,9 @@ class RankerConfig(Section):
     sample beyond."""
     cold_cost: Share = 0.01
     """Share of the nDCG@10 on other items that may be paid to list items with few events higher."""
+    refit_all: bool = False
+    """Whether the released ranker is fitted again, by the recipe that was judged, on the tested window's groups
+    too."""
     debias: bool = True
     """Where impressions tell how likely a place is to be looked at, labels weigh by it."""
 

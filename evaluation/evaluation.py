@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,6 +32,7 @@ from recsys.evaluation.uncertainty import (
     jackknife,
     joined,
 )
+from recsys.features.interactions import History
 
 CURVE_KS = (1, 2, 3, 5, 10, 20, 30, 50, 75, 100, 200)
 """Where "metric by k" is drawn, as far as the lists reach."""
@@ -133,6 +134,14 @@ class PastItems:
 
     offsets: Longs
     items: Ints
+
+    @classmethod
+    def of(cls, histories: Iterable[History]) -> "PastItems":
+        """From what each group's user had done before."""
+        items = [np.unique(history.item) for history in histories]
+        offsets = np.concatenate([[0], np.cumsum([len(i) for i in items])]).astype(np.int64)
+        flat = np.concatenate(items) if items else np.empty(0)
+        return cls(offsets, flat.astype(np.int32))
 
 
 def evaluate_lists(

@@ -2,8 +2,10 @@
 done here but to say what follows what.
 
     drain → validate → leaks in the tables → parity of served rows → split → encoder (when due)
-    → encode what changed → recipe (when due) → sources as of each cut → groups and features → ranker → lists → evaluate → release → gate
-    → register
+    → encode what changed → recipe (when due) → sources as released and as of each cut
+    → groups and features → ranker → lists → release → evaluate → gate → register
+
+A source that cannot be fitted is left out, and what rests on the recipe is done without it.
 
 Every stage's output is kept under the hash of its inputs, so a night that was interrupted goes on
 where it stopped and one that is repeated does nothing.
@@ -13,7 +15,7 @@ from recsys.data_schemas.config import RecsysConfig
 from recsys.encoder.pretrained import require_local
 from recsys.storage.progress import Reporter
 from recsys.storage.registry import Registry
-from recsys.storage.stages import StageRunner
+from recsys.storage.stages import StageResult, StageRunner
 from recsys.storage.workspace import Workspace
 from recsys.training.night import (
     champion,
@@ -29,8 +31,12 @@ from recsys.training.night import (
     served_parity,
     test_lists,
 )
+from recsys.training.night.fit_sources import Recipe
+from recsys.training.night.inputs import Inputs
 from recsys.training.night.night_context import Night
 from recsys.training.night.night_result import NightResult
+from recsys.training.night.refresh_encoder import Encoded
+from recsys.training.sources.fit_source import SourceFailed
 
 
 def run_night(
@@ -77,6 +83,23 @@ def _run(night: Night, registry: Registry) -> NightResult:
     if night.runner.dry_run and not recipe.params:
         return publish.dry_run_result(night, "what follows depends on the recipe of sources")
 
+    while True:
+        try:
+            return _by_recipe(night, registry, drained, data, encoded, recipe)
+        except SourceFailed as problem:
+            recipe = fit_sources.left_out(night, recipe, problem)
+
+
+def _by_recipe(
+    night: Night,
+    registry: Registry,
+    drained: StageResult | None,
+    data: Inputs,
+    encoded: Encoded,
+    recipe: Recipe,
+) -> NightResult:
+    """What rests on the recipe, the release's sources first: what fails on all the data fails early."""
+    released = release.refit(night, data, encoded, recipe)
     training_groups, training_rows = ranking_data.build_ranking_data(
         night, data, encoded, recipe, "ranker"
     )
@@ -87,15 +110,15 @@ def _run(night: Night, registry: Registry) -> NightResult:
     lists = test_lists.make_lists(night, data, encoded, recipe, test_groups, test_rows, rankers)
     masked = masked_items.make_masked_lists(night, data, encoded, recipe, rankers)
 
-    released = release.refit(night, data, encoded, recipe)
     state = release.snapshot(night, data, read_data.mark_of(drained))
     assert test_rows is not None
-    bundle = release.bundle(night, data, encoded, recipe, test_rows, rankers, released, state)
+    served = fit_ranker.for_release(night, data, rankers, training_rows, test_rows, test_groups)
+    bundle = release.bundle(night, data, encoded, recipe, test_rows, served, released, state)
     if night.runner.dry_run:
         return publish.dry_run_result(night, None)
 
     champion_result = champion.lists_of_champion(night, data, encoded, registry, test_rows, state)
     return publish.decide_and_register(
-        night, data, encoded, recipe, training_rows, test_rows, rankers, lists, masked, champion_result,
+        night, data, encoded, recipe, training_rows, test_rows, rankers, served, lists, masked, champion_result,
         bundle, state, registry,
     )  # fmt: skip

@@ -142,6 +142,29 @@ def fit_like(
     return replace(fitted, facts={"train_groups": len(whole)}, blend=blend)
 
 
+def refitted(
+    judged: Ranker, before: Groups, more: Groups, config: RankerConfig, *, seed: int, workers: int
+) -> Ranker:
+    """The same recipe on further groups: penalty and the share of the fusion as chosen, the trees in
+    proportion to the groups that have a positive.
+
+    Args:
+        judged: fitted on `before`.
+        before: groups it learned from.
+        more: groups that came later, with the same columns.
+        config: settings of the ranker.
+        seed: of the boosters.
+        workers: threads.
+    """
+    whole = before.joined(more)
+    share = len(whole.with_positive()) / max(1, len(before.with_positive()))
+    rounds = round(int(judged.facts.get("rounds", 0)) * share)
+    chosen = replace(judged, facts={**judged.facts, "rounds": rounds})
+    found = fit_like(chosen, whole, judged.features, config, seed=seed, workers=workers)
+    facts = {"groups": len(whole.with_positive()), "trees": [b.num_trees() for b in found.boosters]}
+    return replace(found, facts={**judged.facts, "released": facts})
+
+
 def _validated(ranker: Ranker) -> float:
     """nDCG@10 of what the ranker is, on the held-out users; 0 where nobody could be held out."""
     return float(max(ranker.facts.get("validation_ndcg@10", {}).values(), default=0.0))

@@ -141,6 +141,7 @@ class StageRunner:
         code: Sequence[str | Path] = (),
         resumable: bool = False,
         personal: bool = True,
+        usable: Callable[[Mapping[str, Any]], bool] | None = None,
     ) -> StageResult:
         """The stage's output: the kept one when inputs and code are unchanged, a new one otherwise.
 
@@ -154,12 +155,16 @@ class StageRunner:
             code: modules, packages or files whose source decides the output.
             resumable: whether the action may find there what a killed run of the same key left.
             personal: whether the output holds rows about persons (even by number).
+            usable: told the facts of a kept output, whether it may be used again; one that holds a
+                failure is made anew.
 
         Raises:
             DiskFull: nothing half-written remains.
         """
         identity, key, path = self._place(name, inputs, code)
         kept, damage = _kept(path)
+        if kept is not None and usable is not None and not usable(kept["facts"]):
+            kept, damage = None, "something in its kept output had failed"
         if kept is not None:
             result = self._found(name, key, path, kept)
         else:

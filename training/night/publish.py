@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from recsys.data_schemas.config import RecsysConfig
 from recsys.data_schemas.errors import RecsysError
+from recsys.evaluation.asked_moments import AskedMoments, evaluate_moments
 from recsys.evaluation.drift import Drift
 from recsys.evaluation.evaluation import Evaluation
 from recsys.evaluation.lists import RankedLists
 from recsys.evaluation.page import write_report
 from recsys.evaluation.report_context import CAPS, Check, MaskedItems
-from recsys.evaluation.saved_lists import SavedLists, write_lists
+from recsys.evaluation.saved_lists import MAIN, SavedLists, write_lists
 from recsys.storage.bundle import open_bundle
 from recsys.storage.files import (
     atomic_write,
@@ -47,7 +48,13 @@ from recsys.training.night.gate_evidence import (
     floor,
     paired,
 )
-from recsys.training.night.guardrails import guardrails, missing_parts, ranker_parts, without_trees
+from recsys.training.night.guardrails import (
+    guardrails,
+    missing_parts,
+    ranker_parts,
+    sources_lost,
+    without_trees,
+)
 from recsys.training.night.inputs import Inputs
 from recsys.training.night.night_context import Night
 from recsys.training.night.ranking_data import RankingData
@@ -84,6 +91,7 @@ def decide_and_register(
     rows: RankingData | None,
     tested: RankingData,
     rankers: StageResult,
+    served: StageResult,
     lists: StageResult,
     masked: StageResult,
     champion_result: ChampionResult | None,
@@ -101,6 +109,7 @@ def decide_and_register(
         rows: ranking data of the ranker's windows; None where there are none.
         tested: ranking data of the test windows.
         rankers: stage output of the rankers, with their ablations.
+        served: stage output with the ranker that is released.
         lists: stage output of every system's lists.
         masked: stage output of the lists over masked cold items.
         champion_result: the champion on the same test moments; None without one.
@@ -115,13 +124,14 @@ def decide_and_register(
         publish_state(night, state)
         return known
     systems = test_lists.read_lists(lists)
-    evaluation = test_lists.measure_lists(
-        night,
-        inputs,
-        encoded,
+    asked = test_lists.asked_moments(night, inputs, encoded, tested.moments)
+    evaluation = evaluate_moments(
+        asked,
         [*systems, *([champion_result.lists] if champion_result and champion_result.lists else [])],
-        tested.moments,
-        lists.facts["variants"],
+        main=MAIN,
+        config=night.config.evaluation,
+        seed=night.config.seed,
+        variants=lists.facts["variants"],
     )
     checks = [
         *night.data_checks,
@@ -137,7 +147,7 @@ def decide_and_register(
         night.alarm(warning)
     own_ranker = rankers.facts["ranker"]
     _say_what_is_missing(night, own_ranker, bool(inputs.windows.ranker), lists.facts["failed"])
-    tonight = _tonights_lists(inputs, tested, systems[0], champion_result)
+    tonight = _tonights_lists(inputs, asked, systems[0], champion_result)
     made_by = recipe_key(night.config, recipe, encoded.stage.key)
     rails = guardrails(
         night.config.gate,
@@ -148,13 +158,13 @@ def decide_and_register(
         _bytes_of(registry, champion_result),
         night.served_parity,
     )
-    rails += ranker_parts(own_ranker, _ranker_of(registry, champion_result))
+    theirs = _facts_of(registry, champion_result)
+    rails += ranker_parts(own_ranker, None if theirs is None else theirs.get("ranker", {}))
+    rails += sources_lost(recipe.failed, None if theirs is None else theirs["recipe"]["dials"])
     decision = decide(
         night.config.gate,
         Evidence(
-            _of_champion(
-                night, inputs, tested, tonight, champion_result, registry, made_by, masked
-            ),
+            _of_champion(night, asked, tonight, champion_result, registry, made_by, masked),
             floor(tonight, systems, lists.facts["variants"], night.config.gate.metric),
             rails,
             [f"{check.name}: {check.detail}" for check in checks if check.refuses],
@@ -171,7 +181,7 @@ def decide_and_register(
         **warm_start_facts(night, inputs, encoded, recipe, tested.moments),
     }
     page = _report(
-        night, inputs, encoded, recipe, rows, tested, rankers, lists, systems[0], evaluation,
+        night, inputs, encoded, recipe, rows, tested, rankers, served, lists, systems[0], evaluation,
         checks, shift, drifted, checked.parity, decision, masked_items.masked_facts(night, inputs, masked),
     )  # fmt: skip
     _keep_lists(tonight, page)
@@ -196,22 +206,22 @@ def _missing(lists: StageResult) -> list[str]:
 
 
 def _tonights_lists(
-    inputs: Inputs, tested: RankingData, own: RankedLists, champion_result: ChampionResult | None
+    inputs: Inputs, asked: AskedMoments, own: RankedLists, champion_result: ChampionResult | None
 ) -> SavedLists:
     """Tonight's lists and the champion's: what this and later nights are compared by."""
     champion = champion_result.lists if champion_result else None
+    assert asked.past is not None
     return SavedLists(
         inputs.interactions.user_ids,
-        test_lists.truth_of(tested.moments),
-        test_lists.past_items(inputs.interactions, tested.moments),
+        asked.truth,
+        asked.past,
         {lists.name: lists for lists in (own, champion) if lists is not None},
     )
 
 
 def _of_champion(
     night: Night,
-    inputs: Inputs,
-    tested: RankingData,
+    asked: AskedMoments,
     tonight: SavedLists,
     champion_result: ChampionResult | None,
     registry: Registry,
@@ -220,11 +230,10 @@ def _of_champion(
 ) -> ChampionEvidence | None:
     """The champion's part of the evidence."""
     config = night.config
-    segments = test_lists.segments_of(
-        inputs, tonight.truth, tested.moments, config.evaluation.segments
-    )
     nights = EarlierNights.of(registry, config.gate.best_of_nights, config.serving.caps)
-    found = champion_evidence(config.gate, tonight, champion_result, segments, nights, made_by)
+    found = champion_evidence(
+        config.gate, tonight, champion_result, asked.segments, nights, made_by
+    )
     if found is None or champion_result is None or champion_result.masked is None:
         return found
     if MASKED not in config.gate.protected or found.overall is None:
@@ -263,17 +272,17 @@ def _say_what_is_missing(
         night.reporter.warn(no_trees)
 
 
-def _ranker_of(
+def _facts_of(
     registry: Registry, champion_result: ChampionResult | None
 ) -> Mapping[str, Any] | None:
-    """What the champion's fit says of its ranker; None where there is none that can be read."""
+    """What the champion's bundle says of itself; None where there is none that can be read."""
     if champion_result is None or champion_result.lost:
         return None
     try:
         bundle = open_bundle(registry.local_path(champion_result.version), verify=False)
     except RecsysError:
         return None
-    facts: Mapping[str, Any] = bundle.facts.get("ranker", {})
+    facts: Mapping[str, Any] = bundle.facts
     return facts
 
 
@@ -310,6 +319,7 @@ def _report(
     rows: RankingData | None,
     tested: RankingData,
     rankers: StageResult,
+    served: StageResult,
     made: StageResult,
     lists: RankedLists,
     evaluation: Evaluation,
@@ -321,7 +331,7 @@ def _report(
     masked: MaskedItems | None,
 ) -> Path:
     context = report_parts.context(
-        night, inputs, encoded, recipe, rows, tested, rankers, made, lists, evaluation, checks,
+        night, inputs, encoded, recipe, rows, tested, rankers, served, made, lists, evaluation, checks,
         shift, drifted, parity, decision, masked,
     )  # fmt: skip
     folder = night.workspace.reports / f"{datetime.now(UTC):%Y%m%dT%H%M%S}"
