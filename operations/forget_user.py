@@ -293,4 +293,5 @@ def _mark_models(config: RecsysConfig, receipt: Receipt) -> None:
 def _write_receipt(workspace: Workspace, receipt: Receipt) -> None:
     """The receipt is named by time, not by person; it is the caller's proof and holds the id."""
     stamp = receipt.at.replace(":", "").replace("-", "")
-    write_json(workspace.receipts / f"forgotten-{stamp}.json", receipt.as_json())
+    file = workspace.receipts / f"forgotten-{stamp}.json"
+    write_json(file, receipt.as_json(), mode=0o600)

@@ -27,6 +27,7 @@ import numpy as np
 import numpy.typing as npt
 
 from recsys import __version__
+from recsys.data_schemas.addresses import redact
 from recsys.data_schemas.errors import RecsysError
 from recsys.storage.files import (
     atomic_folder,
@@ -337,7 +338,7 @@ def _manifest(
     features_json: Mapping[str, Any],
     facts: Mapping[str, Any],
 ) -> dict[str, Any]:
-    facts = dict(plain(facts))
+    facts = dict(redact(plain(facts)))
     return {
         "format": FORMAT,
         "readable_from": READABLE_FROM,

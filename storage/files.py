@@ -180,10 +180,10 @@ def atomic_write(path: Path | str, content: bytes | str, *, mode: int | None = N
             aside.unlink(missing_ok=True)
 
 
-def write_json(path: Path | str, value: Any) -> None:
+def write_json(path: Path | str, value: Any, *, mode: int | None = None) -> None:
     """`atomic_write` of indented JSON with sorted keys."""
     text = json.dumps(plain(value), indent=2, sort_keys=True, ensure_ascii=False)
-    atomic_write(path, text + "\n")
+    atomic_write(path, text + "\n", mode=mode)
 
 
 def sync_folder(folder: Path) -> None:

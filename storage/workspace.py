@@ -28,6 +28,7 @@ from typing import Any
 
 import psutil
 
+from recsys.data_schemas.addresses import redacted
 from recsys.data_schemas.errors import RecsysError
 from recsys.storage.files import (
     PART,
@@ -89,7 +90,9 @@ class Holder:
             host=socket.gethostname(),
             boot=_boot(),
             since=datetime.now(UTC).isoformat(timespec="seconds"),
-            command=" ".join(Path(a).name if i == 0 else a for i, a in enumerate(sys.argv))[:200],
+            command=redacted(
+                " ".join(Path(a).name if i == 0 else a for i, a in enumerate(sys.argv))
+            )[:200],
             token=os.urandom(8).hex(),
         )
 
@@ -139,6 +142,9 @@ class Workspace:
         """A sub-folder, made when absent."""
         place = self.path / name
         try:
+            if not self.path.exists():
+                # Ids of people lie below: whoever is not of the group finds a closed door.
+                self.path.mkdir(mode=0o750, parents=True, exist_ok=True)
             place.mkdir(parents=True, exist_ok=True)
         except (FileExistsError, NotADirectoryError, PermissionError) as error:
             raise _not_ours(place, error) from None

@@ -29,6 +29,7 @@ from typing import Any, Final
 from urllib.parse import urlparse
 from urllib.request import url2pathname
 
+from recsys.data_schemas.addresses import redact, redacted
 from recsys.data_schemas.config import RecsysConfig
 from recsys.data_schemas.errors import RecsysError, UsageError
 from recsys.storage.bundle import Bundle, BundleRefused, open_bundle
@@ -338,7 +339,7 @@ class Registry:
                 source=source,
                 run_id=run_id,
                 tags={
-                    **{str(key): str(value) for key, value in tags.items()},
+                    **{str(key): redacted(str(value)) for key, value in tags.items()},
                     DIGEST_TAG: bundle.digest,
                     OWNER_TAG: self._id,
                     **self._location(source),
@@ -409,7 +410,7 @@ class Registry:
             if isinstance(value, int | float)
         ]
         config = bundle.manifest.get("config") or {}
-        params = [Param(name, str(value)[:500]) for name, value in _flat(config)]
+        params = [Param(name, str(value)[:500]) for name, value in _flat(redact(config))]
         for low in range(0, max(len(numbers), len(params)), 100):
             self._client.log_batch(run_id, numbers[low : low + 100], params[low : low + 100])
         if report_dir is not None and Path(report_dir).exists():
@@ -478,7 +479,8 @@ class Registry:
         """Add tags to a version (the gate's reasons)."""
         with self._asked("tagging a version"):
             for key, value in tags.items():
-                self._client.set_model_version_tag(self.name, str(version), key, str(value))
+                text = redacted(str(value))
+                self._client.set_model_version_tag(self.name, str(version), key, text)
 
     def collect(self, keep: int = KEEP_VERSIONS) -> Numbers:
         """Delete versions beyond the latest `keep` that no alias names; returns them.
@@ -543,7 +545,7 @@ class Registry:
             return f"embedded SQLite, {count} version{'s' if count != 1 else ''}"
         with self._asked("asking the registry"):
             self._client.search_registered_models(max_results=1)
-        return _without_password(self.uri)
+        return redacted(self.uri)
 
     # --- MLflow's client ------------------------------------------------------------------------
 
@@ -650,8 +652,10 @@ class Registry:
                 raise
             raise RegistryError(
                 f"the registry failed while {doing}",
-                where=_without_password(self.uri),
-                found=(str(error).strip().splitlines() or [type(error).__name__])[0][:300],
+                where=redacted(self.uri),
+                found=(redacted(str(error)).strip().splitlines() or [type(error).__name__])[0][
+                    :300
+                ],
                 fix="see that it runs and can be reached, then run the same command again",
             ) from error
 
@@ -754,13 +758,6 @@ def _as_path(uri: str) -> Path | None:
     if parsed.scheme == "file":
         return Path(url2pathname(parsed.path))
     return Path(uri) if parsed.scheme == "" else None
-
-
-def _without_password(uri: str) -> str:
-    parsed = urlparse(uri)
-    if parsed.password is None:
-        return uri
-    return uri.replace(f":{parsed.password}@", ":***@")
 
 
 def _metric_name(name: str) -> str:
