@@ -48,6 +48,8 @@ KEEP_REPORTS = 14
 ORPHAN_SECONDS = 24 * 3600.0
 """Age after which something half-written is taken for an orphan where no lock protects it."""
 
+STATE_STAGE = "state"
+"""The stage that makes the snapshot of the online state."""
 STATE_MARKER = "state.json"
 """In each snapshot of `state/`: what it holds."""
 SIMULATION_PLAN = "plan.json"
@@ -425,8 +427,9 @@ class Workspace:
         return [p for place in places for p in place.iterdir() if _abandoned(p)]
 
     def usage(self) -> dict[str, int]:
-        """Bytes by sub-folder, largest first, and `total`."""
-        sizes = {p.name: folder_bytes(p) for p in _folders(self.path)}
+        """Bytes by sub-folder, largest first, and `total`; what lies in several counts once."""
+        seen: set[int] = set()
+        sizes = {p.name: folder_bytes(p, seen) for p in _folders(self.path)}
         ordered = dict(sorted(sizes.items(), key=lambda entry: -entry[1]))
         return ordered | {"total": sum(sizes.values())}
 

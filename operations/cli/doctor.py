@@ -160,6 +160,8 @@ def _workspace(config: "RecsysConfig") -> tuple[dict[str, Any], list[str]]:
     advice += [
         f"broken: {config.path(name)} does not exist (named in the config)" for name in missing
     ]
+    damaged = ask(lambda: registry.repair(look_only=True)) or []
+    advice += [f"broken: {line}; `recsys nightly` mends what can be mended" for line in damaged]
     if workspace.path.exists() and workspace.path.stat().st_mode & 0o007:
         advice.append(
             f"everybody on this machine may read {workspace.path}, where ids of people are kept: "

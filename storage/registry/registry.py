@@ -37,7 +37,6 @@ from recsys.storage.files import (
     aside_path,
     atomic_folder,
     explain_disk_full,
-    link_tree,
     plain,
     sqlite_address,
     sync_path,
@@ -61,7 +60,8 @@ from recsys.storage.registry.version_tags import (
     Version,
     Versions,
 )
-from recsys.storage.workspace import Workspace
+from recsys.storage.shared_bytes import is_whole, rewrite, share
+from recsys.storage.workspace import STATE_STAGE, Workspace
 from recsys.storage.workspace_id import workspace_id
 
 KIND_TAG: Final = "recsys.kind"
@@ -223,7 +223,8 @@ class Registry:
                         found="no such folder",
                         fix="restore it, or promote another version",
                     )
-                link_tree(source, folder)
+                # Bytes of its own: what damages one copy leaves the other to repair it from.
+                shutil.copytree(source, folder, dirs_exist_ok=True, copy_function=shutil.copyfile)
             else:
                 self._download(entry.source, folder)
 
@@ -525,6 +526,55 @@ class Registry:
                 for entry in remote:
                     self._repository(entry).delete_artifacts("report")
         return len(remote)
+
+    def repair(self, *, look_only: bool = False) -> list[str]:
+        """Compare the two copies of each version with an alias byte by byte, and mend one from the
+        other; returns a sentence for each that was damaged.
+
+        Args:
+            look_only: damage is told and nothing written.
+        """
+        told = []
+        for entry in self.list():
+            stored = self._stored(entry) if entry.aliases else None
+            if stored is None:
+                continue
+            kept, local = stored / "data" / DATA, self.workspace.bundles / entry.digest
+            whole = {place: is_whole(place, entry.digest) for place in (kept, local)}
+            damaged = [place for place, sound in whole.items() if place.is_dir() and not sound]
+            for place in damaged:
+                sound = next((other for other, is_sound in whole.items() if is_sound), None)
+                how = "no other copy of it is whole: promote another version, or run a night"
+                if sound is not None:
+                    how = f"{sound} is whole" if look_only else f"repaired from {sound}"
+                if sound is not None and not look_only:
+                    self._mend(place, sound, local)
+                told.append(f"version {entry.version}: the copy in {place} was damaged; {how}")
+        return told
+
+    def _mend(self, place: Path, sound: Path, local: Path) -> None:
+        """The local copy, which services map, is replaced; the artifact, whose files may have further
+        names among the stage outputs, is written in place."""
+        if place == local:
+            with atomic_folder(local, "the local copy of a version") as folder:
+                shutil.copytree(sound, folder, dirs_exist_ok=True, copy_function=shutil.copyfile)
+        else:
+            rewrite(place, sound)
+
+    def share_stage_outputs(self) -> int:
+        """Make stage outputs that equal files of the champion's artifact further names of these;
+        returns the bytes freed.
+
+        Nothing is shared with the local copies, nor with what is rewritten when a person is
+        forgotten: the online state.
+        """
+        champion = self.champion()
+        stored = None if champion is None else self._stored(self.show(champion))
+        if stored is None:
+            return 0
+        outputs = (stage for stage in self.workspace.stages.iterdir() if stage.name != STATE_STAGE)
+        files = (file for stage in outputs for file in stage.rglob("*") if file.is_file())
+        return share(stored / "data" / DATA, files)
 
     def digests_in_use(self) -> set[str]:
         """Digests of the versions with an alias; their local copies are kept."""

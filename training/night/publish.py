@@ -279,12 +279,15 @@ def _ranker_of(
 
 def _collect(night: Night, registry: Registry) -> None:
     """Remove what nothing needs, and say what the disk holds."""
+    for line in registry.repair():
+        night.reporter.warn(line)
     registry.collect()
     freed = night.workspace.collect(
         pinned=_pinned(registry),
         digests=registry.digests_in_use(),
         reports=registry.reports_in_use(),
     )
+    freed += registry.share_stage_outputs()
     usage = night.workspace.usage()
     total = usage.pop("total")
     largest = ", ".join(f"{name} {human_bytes(size)}" for name, size in list(usage.items())[:4])
