@@ -341,6 +341,20 @@ class NotifyConfig(Section):
     """Outcomes worth a note."""
 
 
+class PrivacyConfig(Section):
+    """How long rows about persons are kept, in days from today (UTC); everything when absent."""
+
+    events_days: Positive | None = None
+    """What people did."""
+    impressions_days: Positive | None = None
+    """What was shown to them."""
+    sessions_days: Positive | None = None
+    """Of an impression: context and surface of the request, and the feature rows that are logged."""
+    least_people: Positive = 5
+    """Users who must share a text attribute's value before it is used; rarer ones count as unknown,
+    so that no model, page or declaration names what only a few people are."""
+
+
 class RecsysConfig(Section):
     """The whole of recsys.yaml."""
 
@@ -366,12 +380,18 @@ class RecsysConfig(Section):
     serving: ServingConfig = ServingConfig()
     tracking: TrackingConfig = TrackingConfig()
     notify: NotifyConfig = NotifyConfig()
+    privacy: PrivacyConfig = PrivacyConfig()
 
     _folder: Path = Path(".")
     _notes: tuple[str, ...] = ()
 
     @model_validator(mode="after")
     def _whole(self) -> "RecsysConfig":
+        limits = (self.privacy.events_days, self.privacy.impressions_days)
+        if self.clock == "end_of_data" and (*limits, self.privacy.sessions_days) != (None,) * 3:
+            raise ValueError(
+                "privacy counts days from today: with `clock: end_of_data` the data may all be older"
+            )
         if self.sources.candidates > 10 * self.sources.depth:
             raise ValueError("sources.candidates cannot exceed 10 × sources.depth")
         return self

@@ -224,9 +224,7 @@ def _check_format(manifest: Any, file: Path) -> None:
         raise _damaged(file, f"no {', '.join(sorted(lacking))}", "a whole manifest")
 
 
-def _check_parts(
-    folder: Path, manifest: Mapping[str, Any], verify: bool, afresh: bool
-) -> None:
+def _check_parts(folder: Path, manifest: Mapping[str, Any], verify: bool, afresh: bool) -> None:
     listed: dict[str, Mapping[str, Any]] = {
         name: entry for part in manifest["parts"].values() for name, entry in part["files"].items()
     }

@@ -38,7 +38,10 @@ def rewrite(target: Path, source: Path) -> list[str]:
         if place.is_file() and hash_file(place) == hash_file(source / name):
             continue
         place.parent.mkdir(parents=True, exist_ok=True)
-        with (source / name).open("rb") as good, place.open("r+b" if place.exists() else "wb") as bad:
+        with (
+            (source / name).open("rb") as good,
+            place.open("r+b" if place.exists() else "wb") as bad,
+        ):
             shutil.copyfileobj(good, bad)
             bad.truncate()
             bad.flush()

@@ -205,6 +205,11 @@ class Workspace:
         return self.path / "forgotten.json"
 
     @property
+    def opt_outs(self) -> Path:
+        """Who does not want to be learned from."""
+        return self.path / "opted_out.json"
+
+    @property
     def adopted(self) -> Path:
         """What was drained of logs that the one in use took the place of."""
         return self.path / "log" / "adopted"
@@ -425,6 +430,15 @@ class Workspace:
         """
         places = [self.path, *_folders(self.path), *_folders(self.stages)]
         return [p for place in places for p in place.iterdir() if _abandoned(p)]
+
+    def keep_only(self, stages: Collection[str], used: Collection[StageId]) -> int:
+        """Remove the outputs of some stages but those used; returns the bytes freed."""
+        return sum(
+            remove(output)
+            for name in stages
+            for output in _folders(self.stages / name)
+            if (name, output.name) not in used
+        )
 
     def usage(self) -> dict[str, int]:
         """Bytes by sub-folder, largest first, and `total`; what lies in several counts once."""

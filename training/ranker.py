@@ -286,7 +286,9 @@ def _choose(
             own = [scores[best].astype(np.float64) for scores in curves]
     blend, facts = _choose_blend(valids, own, names, config.cold_cost, quality)
     if late:
-        facts["ended by time"] = f"the ranker's minutes ended the trees after {len(curves[-1]) * CHECKPOINT} rounds"
+        facts["ended by time"] = (
+            f"the ranker's minutes ended the trees after {len(curves[-1]) * CHECKPOINT} rounds"
+        )
     return Choice(penalty, rounds, settings, blend, facts, quality, sum(map(len, valids)))
 
 

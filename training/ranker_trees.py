@@ -175,9 +175,7 @@ def search(
             "learning_rate": trial.suggest_float("learning_rate", 0.02, 0.1, log=True),
         }
         minutes = config.search_minutes
-        scores = curve(
-            train, valid, names, start, valid_start, tried, config.trees, 60 * minutes
-        )
+        scores = curve(train, valid, names, start, valid_start, tried, config.trees, 60 * minutes)
         return max(ndcg(valid, score.astype(np.float64)) for score in scores)
 
     study = optuna.create_study(

@@ -33,6 +33,7 @@ ROOMS = (
     "serve_commands",
     "log_commands",
     "forget",
+    "privacy_commands",
     "doctor",
 )
 """Modules of recsys.operations.cli that register commands, in the order of the help page."""

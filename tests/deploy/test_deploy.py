@@ -117,12 +117,20 @@ def test_units_are_bounded_and_closed(name):
     assert service["ProtectSystem"] == "strict"
     assert service["CapabilityBoundingSet"] == ""
     assert service["SystemCallFilter"] == "@system-service"
-    yes = ["ProtectHome", "PrivateTmp", "NoNewPrivileges", "ProtectKernelTunables", "RestrictNamespaces"]
+    yes = [
+        "ProtectHome",
+        "PrivateTmp",
+        "NoNewPrivileges",
+        "ProtectKernelTunables",
+        "RestrictNamespaces",
+    ]
     assert {key: service[key] for key in yes} == dict.fromkeys(yes, "true")
     writable = service["ReadWritePaths"].removeprefix("-").split()
     assert writable == ["/srv/recsys/work"], "config, keys and program are not writable"
     cache = service["Environment"].split("NUMBA_CACHE_DIR=")[1].split()[0]
-    assert cache.startswith(f"/var/cache/{service['CacheDirectory']}/"), "code lies in a folder of its own"
+    assert cache.startswith(f"/var/cache/{service['CacheDirectory']}/"), (
+        "code lies in a folder of its own"
+    )
     # Both would end compiled kernels: they are written, then run.
     assert "MemoryDenyWriteExecute" not in service
     assert "noexec" not in str(service).lower()
@@ -159,7 +167,9 @@ def test_pods_are_closed(name):
         assert {"memory", "ephemeral-storage"} <= set(container["resources"]["limits"])
         mounts = {mount["mountPath"] for mount in container["volumeMounts"]}
         assert {"/tmp", "/var/cache/recsys", "/srv/recsys/work"} <= mounts
-        assert {m["name"] for m in container["volumeMounts"]} == {v["name"] for v in spec["volumes"]}
+        assert {m["name"] for m in container["volumeMounts"]} == {
+            v["name"] for v in spec["volumes"]
+        }
 
 
 @pytest.mark.parametrize("name", ["recsys", "recsys-nightly"])

@@ -118,7 +118,9 @@ def _fit_into(folder: Path, night: Night, groups: Groups, columns: Sequence[str]
         seconds=night.budget("ranker"),
     )
     if "ended by time" in ranker.facts:
-        night.reporter.warn(f"ranker: {ranker.facts['ended by time']}; budget_minutes gives it more")
+        night.reporter.warn(
+            f"ranker: {ranker.facts['ended by time']}; budget_minutes gives it more"
+        )
     _save(folder, ranker)
     return ranker
 

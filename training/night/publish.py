@@ -58,6 +58,8 @@ from recsys.training.night.release_check import try_release
 if TYPE_CHECKING:
     from recsys.training.night.night_result import NightResult
 
+WITH_ROWS = ("drain", "tables")
+"""Stages whose outputs of earlier nights hold rows that tonight may be too old to be kept."""
 DECIDING = ("gate", "drift", "evaluation")
 """Config sections that decide about a release besides what it was made of."""
 
@@ -288,6 +290,9 @@ def _collect(night: Night, registry: Registry) -> None:
         reports=registry.reports_in_use(),
     )
     freed += registry.share_stage_outputs()
+    if read_data.retention(night):
+        used = {(result.name, result.key) for result in night.runner.results}
+        freed += night.workspace.keep_only(WITH_ROWS, used)
     usage = night.workspace.usage()
     total = usage.pop("total")
     largest = ", ".join(f"{name} {human_bytes(size)}" for name, size in list(usage.items())[:4])
