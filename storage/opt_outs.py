@@ -5,7 +5,6 @@ can be taken back. `work/opted_out.json` holds ids and times, readable by its ow
 """
 
 import json
-import threading
 import time
 from typing import Final
 
@@ -66,7 +65,6 @@ class OptOutList:
 
     def __init__(self, workspace: Workspace, every: float = LOOK_SECONDS) -> None:
         self._workspace, self._every = workspace, every
-        self._lock = threading.Lock()
         self._looked = float("-inf")
         self._stamp: tuple[int, int] | None = None
         self._users: frozenset[str] = frozenset(opted_out(workspace))
@@ -74,9 +72,8 @@ class OptOutList:
     def __contains__(self, user_id: object) -> bool:
         now = time.monotonic()
         if now - self._looked >= self._every:
-            with self._lock:
-                self._look()
-                self._looked = now
+            self._looked = now
+            self._look()
         return user_id in self._users
 
     def _look(self) -> None:

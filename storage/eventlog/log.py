@@ -50,6 +50,8 @@ from recsys.storage.eventlog.standing import (
 )
 
 MAX_GROUP = 4096
+EXPIRE_CHUNK = 20_000
+"""Records looked at a time for what is too old."""
 """Records of one transaction at most (assumed; bounds the time a commit takes)."""
 ATTEMPT_SECONDS = 2.0
 """How long a write is retried against an unreachable store before its caller is told."""

@@ -32,7 +32,7 @@ from urllib.request import url2pathname
 from recsys.data_schemas.addresses import redact, redacted
 from recsys.data_schemas.config import RecsysConfig
 from recsys.data_schemas.errors import RecsysError, UsageError
-from recsys.storage.bundle import Bundle, BundleRefused, open_bundle
+from recsys.storage.bundle import FEATURES, Bundle, BundleRefused, open_bundle
 from recsys.storage.files import (
     aside_path,
     atomic_folder,
@@ -81,6 +81,7 @@ _QUIET: Final = {
     "GIT_PYTHON_REFRESH": "quiet",
 }
 Numbers = list[int]
+Sentences = list[str]
 Pairs = list[tuple[str, Any]]
 Aliases = Mapping[str, int | None]
 
@@ -527,14 +528,14 @@ class Registry:
                     self._repository(entry).delete_artifacts("report")
         return len(remote)
 
-    def repair(self, *, look_only: bool = False) -> list[str]:
+    def repair(self, *, look_only: bool = False) -> Sentences:
         """Compare the two copies of each version with an alias byte by byte, and mend one from the
         other; returns a sentence for each that was damaged.
 
         Args:
             look_only: damage is told and nothing written.
         """
-        told = []
+        told: Sentences = []
         for entry in self.list():
             stored = self._stored(entry) if entry.aliases else None
             if stored is None:
@@ -575,6 +576,15 @@ class Registry:
         outputs = (stage for stage in self.workspace.stages.iterdir() if stage.name != STATE_STAGE)
         files = (file for stage in outputs for file in stage.rglob("*") if file.is_file())
         return share(stored / "data" / DATA, files)
+
+    def declarations(self) -> Iterator[tuple[int, str]]:
+        """(version, text of its feature declarations) of the versions in a local folder of artifacts."""
+        for entry in self.list():
+            stored = self._stored(entry)
+            with contextlib.suppress(OSError):
+                if stored is not None:
+                    file = stored / "data" / DATA / FEATURES
+                    yield entry.version, file.read_text(encoding="utf-8")
 
     def digests_in_use(self) -> set[str]:
         """Digests of the versions with an alias; their local copies are kept."""

@@ -33,6 +33,7 @@ from recsys.training.night import (
     health,
     leakage,
     masked_items,
+    read_data,
     report_parts,
     test_lists,
 )
