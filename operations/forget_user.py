@@ -86,7 +86,9 @@ def forget_user(config: RecsysConfig, user_id: str) -> Receipt:
         )
         own = _only_theirs(workspace, receipt.user_id)
         if opt_in(workspace, receipt.user_id):
-            receipt.add(workspace.opt_outs.name, "the wish not to be learned from: nothing is left to learn")
+            receipt.add(
+                workspace.opt_outs.name, "the wish not to be learned from: nothing is left to learn"
+            )
         _from_log(config, receipt)
         _from_workspace(workspace, receipt)
         if simulated.path.is_dir():

@@ -6,7 +6,7 @@ positions is the order of commits, as a follower needs it.
 """
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import numpy as np

@@ -7,7 +7,7 @@ reader never meets a late predecessor.
 import os
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
@@ -23,6 +23,7 @@ from recsys.data_schemas.log_record import (
     Write,
 )
 from recsys.storage.eventlog.log import EventLog, Longs, encode
+from recsys.storage.eventlog.retention import Retention
 from recsys.storage.eventlog.standing import (
     ERASED_KEY,
     LogDamaged,

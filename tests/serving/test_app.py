@@ -235,6 +235,8 @@ def test_who_opted_out_is_answered_as_somebody_new(serve):
                 found[user] = [item["item_id"] for item in answer.json()["items"]]
             assert found["gone"] == [item["item_id"] for item in fresh["items"]]
             assert found["here"][0] == last
-            assert "gone" in app.versions.champion().events, "their own data stays theirs to ask for"
+            assert "gone" in app.versions.champion().events, (
+                "their own data stays theirs to ask for"
+            )
 
     run(scenario)

@@ -36,7 +36,9 @@ def test_a_text_that_few_people_share_is_never_written(desk, least):
     desk.items()
     desk.events()
     towns = ["rome"] * 3 + ["ghent", "ghent", "Pl4nted"]
-    desk.write("users.parquet", {"user_id": [f"u{k}" for k in range(6)], "town": towns, "age": range(6)})
+    desk.write(
+        "users.parquet", {"user_id": [f"u{k}" for k in range(6)], "town": towns, "age": range(6)}
+    )
     summary = desk.ingest(users="users.parquet", privacy={"least_people": least})
     kept = [row["town"] for row in desk.rows("users.parquet")]
     assert kept == [town if towns.count(town) >= least else None for town in towns]
@@ -58,7 +60,9 @@ def test_who_opted_out_is_in_no_table(desk):
         assert "user_id" not in table.column_names or "u0" not in table["user_id"].to_pylist(), file
     assert summary["users"] == 3
     desk.ingest(drained=folder, users="users.parquet")
-    assert "u0" in {row["user_id"] for row in desk.rows("events.parquet")}, "the wish was taken back"
+    assert "u0" in {row["user_id"] for row in desk.rows("events.parquet")}, (
+        "the wish was taken back"
+    )
 
 
 def test_rows_that_are_too_old_are_in_no_table(desk):
@@ -78,4 +82,7 @@ def test_rows_that_are_too_old_are_in_no_table(desk):
     assert [row["timestamp"].second % 10 for row in desk.rows("events.parquet")] == [3, 4, 5, 6, 7]
     lists = desk.rows("impressions.parquet")
     assert [row["impression_id"] for row in lists] == ["b", "c"]
-    assert [(row["surface"], row["context"]) for row in lists] == [(None, None), ("home", '{"page": 1}')]
+    assert [(row["surface"], row["context"]) for row in lists] == [
+        (None, None),
+        ("home", '{"page": 1}'),
+    ]

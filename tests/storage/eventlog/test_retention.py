@@ -18,14 +18,22 @@ def fill(log):
         at = TODAY - days * DAY
         event = {"user_id": f"p{days}", "item_id": "i", "event_type": "x", "timestamp": at}
         log.append_events([event | {"event_id": f"e{days}"}])
-        shown = {"impression_id": f"s{days}", "user_id": f"p{days}", "timestamp": at, "item_ids": ["i"]}
-        log.append_impressions([shown | {"context": '{"page": 1}', "features": "[]", "surface": "home"}])
+        shown = {
+            "impression_id": f"s{days}",
+            "user_id": f"p{days}",
+            "timestamp": at,
+            "item_ids": ["i"],
+        }
+        log.append_impressions(
+            [shown | {"context": '{"page": 1}', "features": "[]", "surface": "home"}]
+        )
 
 
 def kept(log):
     records = log.read(0)
     return {
-        kind: [r.payload["user_id"] for r in records if r.kind == kind] for kind in ("event", "impression")
+        kind: [r.payload["user_id"] for r in records if r.kind == kind]
+        for kind in ("event", "impression")
     } | {"told": [r.payload["user_id"] for r in records if r.payload.get("context")]}
 
 
@@ -44,17 +52,33 @@ def test_what_is_too_old_leaves_the_log_and_its_exports(log, tmp_path):
     assert log.revision() > before, "a night drains it anew"
     assert log.last_position() == last
     assert log.expire(Retention(TODAY - 5 * DAY, TODAY - DAY, TODAY)) == 0
-    repeated = {"user_id": "p9", "item_id": "i", "event_type": "x", "timestamp": TODAY, "event_id": "e9"}
+    repeated = {
+        "user_id": "p9",
+        "item_id": "i",
+        "event_type": "x",
+        "timestamp": TODAY,
+        "event_id": "e9",
+    }
     assert not log.append_events([repeated])[0].fresh, "a repeated event is still recognised"
     export(log, 0, log.last_position(), tmp_path / "out")
-    assert pq.read_table(tmp_path / "out" / "events.parquet")["user_id"].to_pylist() == ["p0", "p1", "p5"]
+    assert pq.read_table(tmp_path / "out" / "events.parquet")["user_id"].to_pylist() == [
+        "p0",
+        "p1",
+        "p5",
+    ]
 
 
 def test_drained_tables_of_former_logs_are_purged_too(tmp_path):
     time = pa.array([TODAY - 9 * DAY, TODAY - DAY, TODAY], pa.timestamp("us", tz="UTC"))
-    files = [tmp_path / "events.parquet", tmp_path / "impressions.parquet", tmp_path / "items.parquet"]
+    files = [
+        tmp_path / "events.parquet",
+        tmp_path / "impressions.parquet",
+        tmp_path / "items.parquet",
+    ]
     for file in files:
-        table = pa.table({"user_id": ["a", "b", "c"], "timestamp": time, "context": ["1", "2", "3"]})
+        table = pa.table(
+            {"user_id": ["a", "b", "c"], "timestamp": time, "context": ["1", "2", "3"]}
+        )
         pq.write_table(table, file)
     assert Retention(TODAY - DAY, TODAY - DAY, TODAY).purge(files[:2]) > 0
     for file in files[:2]:
