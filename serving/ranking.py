@@ -241,7 +241,9 @@ class Ranking:
             shown["teams"] = teams
         if ranked.degraded:
             shown["degraded"] = ranked.degraded
-        if answer.features is not None and self._rng.random() < self._settings.parity_share:
+        # Of somebody who opted out a night has no history to recompute the rows from.
+        logged = answer.features is not None and ask.user_id not in self._settings.opted_out
+        if logged and self._rng.random() < self._settings.parity_share:
             shown[FEATURES] = _sample(ask, answer, self._settings.parity_rows)
         self._impressions.add(shown)
 

@@ -39,6 +39,8 @@ def opted_out(workspace: Workspace) -> dict[str, str]:
 def opt_out(workspace: Workspace, user_id: str, at: str) -> None:
     """Note a wish; the first time stays."""
     _write(workspace, {user_id: at} | opted_out(workspace))
+    # What learned from the person is not gone on from: the next fits start from scratch.
+    workspace.warm_starts.unlink(missing_ok=True)
 
 
 def opt_in(workspace: Workspace, user_id: str) -> bool:

@@ -172,7 +172,8 @@ def test_a_small_table_is_fitted_by_one_thread_and_a_large_one_by_what_it_pays_f
     made.clear()
     monkeypatch.setattr("recsys.training.ranker_trees.ROWS_PER_THREAD", 400)
     fit_ranker(curved, NAMES, settings, seed=3, workers=8)
-    assert set(made) == {1500 // 400, 1200 // 400}
+    assert made[-1] == 1500 // 400, "all groups"
+    assert set(made) <= {1500 // 400, 1500 // 400 - 1}, "without those held out"
     assert ROWS_PER_THREAD > 1500
 
 

@@ -59,7 +59,7 @@ def test_what_is_too_old_leaves_the_log_and_its_exports(log, tmp_path):
         "timestamp": TODAY,
         "event_id": "e9",
     }
-    assert not log.append_events([repeated])[0].fresh, "a repeated event is still recognised"
+    assert log.append_events([repeated]) == [last - 1], "a repeated event is still recognised"
     export(log, 0, log.last_position(), tmp_path / "out")
     assert pq.read_table(tmp_path / "out" / "events.parquet")["user_id"].to_pylist() == [
         "p0",
