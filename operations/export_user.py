@@ -47,7 +47,9 @@ def _of_tables(workspace: Workspace, user_id: str) -> dict[str, list[dict[str, A
     outputs = [p for p in (workspace.path / "stages" / "tables").glob("*") if p.is_dir()]
     newest = max(outputs, key=lambda p: p.stat().st_mtime_ns, default=None)
     found: dict[str, list[dict[str, Any]]] = {}
-    for file in sorted(newest.rglob("*.parquet")) if newest is not None else []:
+    if newest is None:
+        return found
+    for file in sorted(newest.rglob("*.parquet")):
         if rows := rows_of(file, user_id):
             found[file.relative_to(newest).with_suffix("").as_posix()] = rows
     return found

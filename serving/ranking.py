@@ -32,7 +32,7 @@ from recsys.serving.settings import ServiceSettings
 from recsys.serving.shadow import Differences
 from recsys.serving.texts import TextBatcher
 from recsys.storage.eventlog import ImpressionBuffer
-from recsys.storage.eventlog.drain import FEATURES
+from recsys.storage.eventlog.retention import FEATURES
 
 _STEPS: dict[str, Any] = {}
 _encode = msgspec.json.Encoder().encode
