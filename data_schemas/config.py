@@ -12,14 +12,26 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from recsys.data_schemas.addresses import problem_of, redacted
 from recsys.data_schemas.errors import UsageError
 from recsys.data_schemas.meaning import DEFAULT_RATINGS, DEFAULT_TYPES, STARS, EventMeaning, Scale
 from recsys.data_schemas.yaml_text import read_yaml
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[int, Field(ge=1)]
+
+
+def _sound_address(address: str) -> str:
+    problem = problem_of(address)
+    if problem is not None:
+        raise ValueError(problem)
+    return address
+
+
+Address = Annotated[str, AfterValidator(_sound_address)]
+"""A URL that may hold a password; one whose password would be read wrongly is refused."""
 
 
 RETIRED: Final = {
@@ -44,7 +56,7 @@ class DataConfig(Section):
     """What was shown, where it was recorded."""
     users: str | None = None
     """Attributes of users."""
-    connection: str | None = None
+    connection: Address | None = None
     """Ibis connection URL; then the four names above are its tables."""
     quarantine_limit: Share = 0.05
     """Share of a table's rows that may break a rule before the run stops."""
@@ -305,7 +317,7 @@ class ServingConfig(Section):
     """Share of lists in which one neighbouring pair is swapped at random, with its propensity."""
     parity_share: Share = 0.01
     """Share of lists whose feature rows are logged; the night recomputes them in batch."""
-    log: str | None = None
+    log: Address | None = None
     """PostgreSQL URI of the durable log; SQLite in the workspace when absent."""
     keys_file: str | None = None
     """File of hashed, scoped API keys."""
@@ -313,15 +325,15 @@ class ServingConfig(Section):
 
 
 class TrackingConfig(Section):
-    uri: str | None = None
+    uri: Address | None = None
     """MLflow tracking and registry URI; SQLite in the workspace when absent."""
-    artifacts: str | None = None
+    artifacts: Address | None = None
     """Artifact location; a folder in the workspace when absent."""
     experiment: str = "recsys"
 
 
 class NotifyConfig(Section):
-    webhook: str | None = None
+    webhook: Address | None = None
     """http(s) address that is sent a JSON note when a night ends."""
     on: tuple[Literal["promoted", "challenger", "refused", "failed"], ...] = (
         "promoted",
@@ -330,6 +342,20 @@ class NotifyConfig(Section):
         "failed",
     )
     """Outcomes worth a note."""
+
+
+class PrivacyConfig(Section):
+    """How long rows about persons are kept, in days from today (UTC); everything when absent."""
+
+    events_days: Positive | None = None
+    """What people did."""
+    impressions_days: Positive | None = None
+    """What was shown to them."""
+    sessions_days: Positive | None = None
+    """Of an impression: context and surface of the request, and the feature rows that are logged."""
+    least_people: Positive = 5
+    """Users who must share a text attribute's value before it is used; rarer ones count as unknown,
+    so that no model, page or declaration names what only a few people are."""
 
 
 class RecsysConfig(Section):
@@ -357,12 +383,18 @@ class RecsysConfig(Section):
     serving: ServingConfig = ServingConfig()
     tracking: TrackingConfig = TrackingConfig()
     notify: NotifyConfig = NotifyConfig()
+    privacy: PrivacyConfig = PrivacyConfig()
 
     _folder: Path = Path(".")
     _notes: tuple[str, ...] = ()
 
     @model_validator(mode="after")
     def _whole(self) -> "RecsysConfig":
+        limits = (self.privacy.events_days, self.privacy.impressions_days)
+        if self.clock == "end_of_data" and (*limits, self.privacy.sessions_days) != (None,) * 3:
+            raise ValueError(
+                "privacy counts days from today: with `clock: end_of_data` the data may all be older"
+            )
         if self.sources.candidates > 10 * self.sources.depth:
             raise ValueError("sources.candidates cannot exceed 10 × sources.depth")
         return self
@@ -506,8 +538,8 @@ def _explain(error: ValidationError, name: str) -> UsageError:
     return UsageError(
         f"a setting has a wrong value{others}",
         where=f"{name}: {field}",
-        found=repr(first.get("input"))[:200],
-        expected=first["msg"],
+        found=redacted(repr(first.get("input")))[:200],
+        expected=first["msg"].removeprefix("Value error, "),
         fix="put it in quotes" if first["type"] == "string_type" else None,
     )
 

@@ -191,6 +191,9 @@ def _begin(config: RecsysConfig, place: Path, cuts: Sequence[int]) -> list[Night
     tombstones = Workspace(config.workspace_path).tombstones
     if tombstones.exists():
         atomic_write(Workspace(place).tombstones, tombstones.read_bytes(), mode=0o600)
+    wishes = Workspace(config.workspace_path).opt_outs
+    if wishes.exists():
+        atomic_write(Workspace(place).opt_outs, wishes.read_bytes(), mode=0o600)
     try:
         kept = json.loads((place / SIMULATION_PLAN).read_text(encoding="utf-8"))
         if kept["plan"] == _plan(config, cuts) and len(kept["nights"]) < len(cuts) - 1:

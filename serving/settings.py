@@ -1,6 +1,6 @@
 """Everything the service can be told, in one frozen value."""
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -46,6 +46,8 @@ class ServiceSettings:
     """Version interleaved with the champion by team draft."""
     access_log: bool = False
     """Whether each request gets a log line; errors and slow ones always do."""
+    opted_out: Container[str] = frozenset()
+    """Users who are answered as somebody new."""
     body_timeout: float = 10.0
     """For a request's body to arrive."""
     drain_seconds: int = 20

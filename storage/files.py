@@ -78,15 +78,21 @@ def free_bytes(path: Path) -> int:
     return shutil.disk_usage(place).free
 
 
-def folder_bytes(path: Path) -> int:
-    """Bytes of all files below a folder; what vanishes meanwhile counts 0."""
-    total = 0
+def folder_bytes(path: Path, seen: set[int] | None = None) -> int:
+    """Bytes of all files below a folder; what vanishes meanwhile counts 0.
+
+    A file with several names counts once; `seen` holds the numbers of those counted before.
+    """
+    total, seen = 0, set() if seen is None else seen
     for folder, _, names in os.walk(path):
         for name in names:
             try:
-                total += os.lstat(os.path.join(folder, name)).st_size
+                found = os.lstat(os.path.join(folder, name))
             except OSError:
                 continue
+            if found.st_nlink == 1 or found.st_ino not in seen:
+                total += found.st_size
+                seen.add(found.st_ino)
     return total
 
 
@@ -180,10 +186,10 @@ def atomic_write(path: Path | str, content: bytes | str, *, mode: int | None = N
             aside.unlink(missing_ok=True)
 
 
-def write_json(path: Path | str, value: Any) -> None:
+def write_json(path: Path | str, value: Any, *, mode: int | None = None) -> None:
     """`atomic_write` of indented JSON with sorted keys."""
     text = json.dumps(plain(value), indent=2, sort_keys=True, ensure_ascii=False)
-    atomic_write(path, text + "\n")
+    atomic_write(path, text + "\n", mode=mode)
 
 
 def sync_folder(folder: Path) -> None:

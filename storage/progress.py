@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TextIO
 
+from recsys.data_schemas.addresses import redacted
+
 LOG_EVERY = 15.0
 """Seconds between two lines of one task in a log (assumed: a night makes a readable page)."""
 TERMINAL_EVERY = 0.1
@@ -40,7 +42,7 @@ class Reporter:
 
     def warn(self, text: str) -> None:
         """One line that is also kept for the report."""
-        self.warnings.append(text)
+        self.warnings.append(redacted(text))
         self._line(f"warning: {text}")
 
     @contextmanager
@@ -78,7 +80,7 @@ class Reporter:
 
     def _write(self, text: str) -> None:
         try:
-            self._stream.write(text)
+            self._stream.write(redacted(text))
             self._stream.flush()
         except (BrokenPipeError, ValueError):
             # Whoever read the log went away; the work itself goes on.

@@ -6,6 +6,7 @@ standard error; the trace of anything else is written to a file that the message
 """
 
 import argparse
+import contextlib
 import difflib
 import importlib
 import os
@@ -21,6 +22,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from recsys import __version__
+from recsys.data_schemas.addresses import redacted
 from recsys.data_schemas.errors import ExitCode, RecsysError
 
 ROOMS = (
@@ -31,6 +33,7 @@ ROOMS = (
     "serve_commands",
     "log_commands",
     "forget",
+    "privacy_commands",
     "doctor",
 )
 """Modules of recsys.operations.cli that register commands, in the order of the help page."""
@@ -121,7 +124,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if run is None:
         parser.print_help()
         return ExitCode.USAGE if args.command else ExitCode.DONE
-    with _Terminable():
+    with _Terminable(), _private_files():
         return _guarded(run, args)
 
 
@@ -142,7 +145,7 @@ def _guarded(run: Callable[[argparse.Namespace], int], args: argparse.Namespace)
         return TERMINATED
     except Exception as error:
         if args.debug:
-            traceback.print_exc()
+            sys.stderr.write(redacted(traceback.format_exc()))
         return _explain(error, args)
 
 
@@ -171,7 +174,7 @@ def _explain(error: Exception, args: argparse.Namespace) -> int:
         )
         return ExitCode.FAILED
     trace = _write_trace(error, args)
-    text = (str(error).strip().splitlines() or [""])[0][:300]
+    text = (redacted(str(error)).strip().splitlines() or [""])[0][:300]
     _tell(
         f"error: {args.command} failed unexpectedly: {type(error).__name__}: {text}\n"
         f"  where:    the full trace is in {trace}\n"
@@ -191,7 +194,7 @@ def _place(args: argparse.Namespace) -> Path:
 
 
 def _write_trace(error: Exception, args: argparse.Namespace) -> str:
-    text = "".join(traceback.format_exception(error))
+    text = redacted("".join(traceback.format_exception(error)))
     name = f"trace-{datetime.now(UTC):%Y%m%dT%H%M%S}-{os.getpid()}.txt"
     logs = _place(args) / "log"
     for folder in (logs, Path(tempfile.gettempdir())):
@@ -208,10 +211,21 @@ def _write_trace(error: Exception, args: argparse.Namespace) -> str:
 def _tell(text: str) -> None:
     try:
         sys.stdout.flush()
-        sys.stderr.write(text + "\n")
+        sys.stderr.write(redacted(text) + "\n")
         sys.stderr.flush()
     except (BrokenPipeError, ValueError):
         return
+
+
+@contextlib.contextmanager
+def _private_files() -> Iterator[None]:
+    """What a command writes holds ids of people: nobody but owner and group may read it."""
+    former = os.umask(0o027)
+    os.umask(former | 0o027)
+    try:
+        yield
+    finally:
+        os.umask(former)
 
 
 class _Terminated(BaseException):

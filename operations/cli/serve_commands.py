@@ -145,6 +145,8 @@ def make_settings(config: "RecsysConfig", args: argparse.Namespace) -> "ServiceS
     """
     from recsys.serving.server import LOOPBACK_NAMES
     from recsys.serving.settings import ServiceSettings
+    from recsys.storage.opt_outs import OptOutList
+    from recsys.storage.workspace import Workspace
 
     serving = config.serving
     keys_file = config.path(serving.keys_file) if serving.keys_file else None
@@ -165,6 +167,7 @@ def make_settings(config: "RecsysConfig", args: argparse.Namespace) -> "ServiceS
         ab=_experiment(args.ab) if args.ab else None,
         interleave=args.interleave,
         access_log=args.access_log,
+        opted_out=OptOutList(Workspace(config.workspace_path)),
     )
 
 

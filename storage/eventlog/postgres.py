@@ -6,7 +6,7 @@ positions is the order of commits, as a follower needs it.
 """
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -176,6 +176,14 @@ class PostgresLog(EventLog):
         )
         query = f"SELECT position, key FROM recsys_log WHERE {_FORMER_KEY}"
         return list(self._write.execute(query, ()).fetchall())
+
+    def _blank(self, positions: Sequence[int]) -> None:
+        self._write.execute("SET LOCAL statement_timeout = 0")
+        self._write.execute(
+            "UPDATE recsys_log SET kind = %s, payload = '{}', user_id = NULL "
+            "WHERE position = ANY(%s)",
+            (ERASED, list(positions)),
+        )
 
     def _set_key(self, position: int, key: str) -> None:
         self._write.execute("UPDATE recsys_log SET key = %s WHERE position = %s", (key, position))

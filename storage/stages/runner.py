@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from recsys.data_schemas.addresses import redact
 from recsys.storage.files import (
     PART,
     explain_disk_full,
@@ -193,8 +194,11 @@ class StageRunner:
     def _place(
         self, name: str, inputs: Mapping[str, Any], code: Sequence[str | Path]
     ) -> tuple[dict[str, Any], str, Path]:
-        """(identity, key, folder) of a stage's output."""
-        identity = {"inputs": plain(inputs), "code": code_version(code)}
+        """(identity, key, folder) of a stage's output.
+
+        Passwords of addresses are neither kept nor part of the key: a new one makes nothing anew.
+        """
+        identity = {"inputs": redact(plain(inputs)), "code": code_version(code)}
         key = hash_json({"stage": name, "format": FORMAT, **identity})[:KEY_LENGTH]
         return identity, key, self.workspace.path / "stages" / name / key
 
@@ -300,7 +304,7 @@ class StageRunner:
 def _as_read_again(facts: Mapping[str, Any]) -> dict[str, Any]:
     """Facts as later nights find them in the marker, in its order of keys: whether a stage ran or was
     found must make no difference to what follows."""
-    again: dict[str, Any] = json.loads(json.dumps(plain(facts), sort_keys=True))
+    again: dict[str, Any] = json.loads(json.dumps(redact(plain(facts)), sort_keys=True))
     return again
 
 

@@ -1,6 +1,7 @@
 """Users held out in turn choose; what they chose is fitted on all."""
 
 from dataclasses import replace
+from itertools import count
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from recsys.training.ranker import (
     fit_ranker,
     refitted,
 )
-from recsys.training.ranker_trees import CHECKPOINT
+from recsys.training.ranker_trees import CHECKPOINT, ROWS_PER_THREAD, curve, tree_settings
 from recsys.training.ranking_groups import Groups, matched
 
 NAMES = ["good", "noise", "more"]
@@ -184,3 +185,44 @@ def test_columns_that_one_side_does_without_are_joined(groups):
     assert whole.shown.tolist() == [False] * 150 + [True, False]
     np.testing.assert_array_equal(whole.take(np.arange(150, 152)).x, part.x)
     assert groups.joined(groups).weight is None
+
+
+def test_a_small_table_is_fitted_by_one_thread_and_a_large_one_by_what_it_pays_for(
+    curved, monkeypatch
+):
+    import lightgbm
+
+    made = []
+    real = lightgbm.Booster
+
+    def noted(params=None, *args, **kwargs):
+        made.extend([params["num_threads"]] if params else [])
+        return real(params, *args, **kwargs)
+
+    monkeypatch.setattr(lightgbm, "Booster", noted)
+    settings = RankerConfig(trees=10, seeds=1)
+    fit_ranker(curved, NAMES, settings, seed=3, workers=8)
+    assert set(made) == {1}
+    made.clear()
+    monkeypatch.setattr("recsys.training.ranker_trees.ROWS_PER_THREAD", 400)
+    fit_ranker(curved, NAMES, settings, seed=3, workers=8)
+    assert made[-1] == 1500 // 400, "all groups"
+    assert set(made) <= {1500 // 400, 1500 // 400 - 1}, "without those held out"
+    assert ROWS_PER_THREAD > 1500
+
+
+def test_the_ranker_s_minutes_end_the_trees(curved, monkeypatch):
+    """With a clock that counts a second at each look, so that no machine is too fast."""
+    config = RankerConfig(trees=200, seeds=1)
+    free = fit_ranker(curved, NAMES, config, seed=3, workers=1)
+    assert "ended by time" not in free.facts
+    clock = count()
+    for module in ("ranker", "ranker_trees"):
+        monkeypatch.setattr(f"recsys.training.{module}.perf_counter", lambda: float(next(clock)))
+    bound = fit_ranker(curved, NAMES, config, seed=3, workers=1, seconds=25.0)
+    assert "ended by time" in bound.facts
+    assert 0 < bound.facts["rounds"] < free.facts["rounds"]
+    settings = tree_settings(config, 3, 1, NAMES, None)
+    start = np.zeros(len(curved.x))
+    found = curve(curved, curved, NAMES, start, start, settings, 200, seconds=2.5)
+    assert len(found) == 3, "the first look after the seconds is the last one"

@@ -11,6 +11,8 @@ from typing import Any, cast
 import numpy as np
 
 from recsys.encoder.encode import encode_items
+from recsys.encoder.onnx_export import INFERENCE
+from recsys.encoder.pretrained import WEIGHTS
 from recsys.encoder.tower import UNFITTED, InterestSource
 from recsys.features.protocols import RecallSource
 from recsys.storage.files import hash_json
@@ -88,6 +90,9 @@ def _frozen_stage(night: Night, inputs: Inputs) -> StageResult:
         # A cache of its own: the tuned encoder's keeps one version only.
         vectors, counts = encode_items(out / FOLDER, inputs.texts, night.workspace.frozen_vectors)
         np.save(out / "vectors.npy", vectors)
+        # Its tower and its vectors are all that is asked; the weights are the base model's own.
+        for name in (WEIGHTS, INFERENCE):
+            (out / FOLDER / name).unlink(missing_ok=True)
         return {"encoded": counts.encoded, "from_cache": counts.from_cache}
 
     return night.runner.run(

@@ -167,8 +167,17 @@ def bases(ablations: Mapping[str, Any], main: str) -> dict[str, str]:
 
 def _fit_into(folder: Path, night: Night, groups: Groups, columns: Sequence[str]) -> Ranker:
     ranker = fit_ranker(
-        groups, columns, night.config.ranker, seed=night.config.seed, workers=night.workers
+        groups,
+        columns,
+        night.config.ranker,
+        seed=night.config.seed,
+        workers=night.workers,
+        seconds=night.budget("ranker"),
     )
+    if "ended by time" in ranker.facts:
+        night.reporter.warn(
+            f"ranker: {ranker.facts['ended by time']}; budget_minutes gives it more"
+        )
     _save(folder, ranker)
     return ranker
 

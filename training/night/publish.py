@@ -34,6 +34,7 @@ from recsys.training.night import (
     health,
     leakage,
     masked_items,
+    read_data,
     report_parts,
     test_lists,
 )
@@ -65,6 +66,8 @@ from recsys.training.night.release_check import try_release
 if TYPE_CHECKING:
     from recsys.training.night.night_result import NightResult
 
+WITH_ROWS = ("drain", "tables")
+"""Stages whose outputs of earlier nights hold rows that tonight may be too old to be kept."""
 DECIDING = ("gate", "drift", "evaluation")
 """Config sections that decide about a release besides what it was made of."""
 
@@ -288,12 +291,18 @@ def _facts_of(
 
 def _collect(night: Night, registry: Registry) -> None:
     """Remove what nothing needs, and say what the disk holds."""
+    for line in registry.repair():
+        night.reporter.warn(line)
     registry.collect()
     freed = night.workspace.collect(
         pinned=_pinned(registry),
         digests=registry.digests_in_use(),
         reports=registry.reports_in_use(),
     )
+    freed += registry.share_stage_outputs()
+    if read_data.retention(night):
+        used = {(result.name, result.key) for result in night.runner.results}
+        freed += night.workspace.keep_only(WITH_ROWS, used)
     usage = night.workspace.usage()
     total = usage.pop("total")
     largest = ", ".join(f"{name} {human_bytes(size)}" for name, size in list(usage.items())[:4])
