@@ -216,7 +216,12 @@ class Guarded(HttpToolsProtocol):  # type: ignore[misc]
 
     def _close_idle(self) -> None:
         """Once more after a look: what has come may not have been read yet."""
-        self._after_a_look(lambda: self.give_up() if self._is_idle else None)
+
+        def close() -> None:
+            if self._is_idle:
+                self.give_up()
+
+        self._after_a_look(close)
 
     def _after_a_look(self, then: Callable[[], None], rounds: int = LOOKS) -> None:
         """Let the loop read what is there before a time that has passed is held against a caller."""
@@ -247,7 +252,12 @@ class Guarded(HttpToolsProtocol):  # type: ignore[misc]
 
     def _head_late(self) -> None:
         timer = self._head_timer
-        self._after_a_look(lambda: self._refuse_late() if self._head_timer is timer else None)
+
+        def refuse() -> None:
+            if self._head_timer is timer:
+                self._refuse_late()
+
+        self._after_a_look(refuse)
 
     def _refuse_late(self) -> None:
         if self._in_head and not self._whole:

@@ -246,25 +246,29 @@ def remove_key(path: Path, key_id: str) -> None:
 @contextmanager
 def _alone(path: Path) -> Iterator[None]:
     """One change of the file at a time among all processes; what another has added is seen."""
-    handle = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         # The folder itself: a lock file of its own would belong to whoever came first.
         handle = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        fcntl.flock(handle, fcntl.LOCK_EX)
     except OSError as error:
-        if handle is not None:
-            os.close(handle)
-        raise UsageError(
-            "the key file cannot be changed here",
-            where=str(path.parent),
-            found=error.strerror,
-            expected="a folder on a local disk that this user may read and write",
-        ) from None
+        raise _unchangeable(path, error) from None
     try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        except OSError as error:
+            raise _unchangeable(path, error) from None
         yield
     finally:
         os.close(handle)
+
+
+def _unchangeable(path: Path, error: OSError) -> UsageError:
+    return UsageError(
+        "the key file cannot be changed here",
+        where=str(path.parent),
+        found=error.strerror,
+        expected="a folder on a local disk that this user may read and write",
+    )
 
 
 def _write(path: Path, keys: Sequence[Key]) -> None:
