@@ -31,7 +31,8 @@ class _Loader(yaml.SafeLoader):
     def compose_node(self, parent: Any, index: Any) -> Any:
         self._depth = getattr(self, "_depth", 0) + 1
         if self._depth > DEPTH:
-            raise _refused(f"more than {DEPTH} levels within each other", self.peek_event())
+            place: Any = super().peek_event()  # type: ignore[no-untyped-call]
+            raise _refused(f"more than {DEPTH} levels within each other", place)
         node = super().compose_node(parent, index)
         self._depth -= 1
         return node
