@@ -445,7 +445,7 @@ class LoadedRelease:
         """
         catalogue = self.state.catalogue
         unknown = [(i, f) for i, f in new_items.items() if catalogue.index_of(i) < 0]
-        size, stage, before = catalogue.n_items, self._recall, len(self._new)
+        extent, stage, before = catalogue.extent(), self._recall, len(self._new)
         self._first_inline = before
         if not unknown:
             yield
@@ -457,9 +457,14 @@ class LoadedRelease:
             self._take_vectors()
             yield
         finally:
-            catalogue.forget_from(size)
+            catalogue.cut(extent)
             self._new.cut(before)
             self._recall = stage
+
+    @property
+    def event_types(self) -> Sequence[str]:
+        """Event types met so far."""
+        return self.state.kinds
 
     @property
     def attribute_kinds(self) -> Mapping[str, str]:

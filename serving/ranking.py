@@ -31,6 +31,7 @@ from recsys.serving.released_model import RankingQuery, RankingResult, ReleasedM
 from recsys.serving.settings import ServiceSettings
 from recsys.serving.shadow import Differences
 from recsys.serving.texts import TextBatcher
+from recsys.serving.turns import Turns
 from recsys.storage.eventlog import ImpressionBuffer
 from recsys.storage.eventlog.retention import FEATURES
 
@@ -49,7 +50,7 @@ class Ranking:
         rng: random.Random | None = None,
     ) -> None:
         self._versions, self._impressions, self._settings = versions, impressions, settings
-        self._texts = TextBatcher()
+        self._texts, self._turns = TextBatcher(), Turns()
         self._differences = Differences(settings.shadow)
         self._rng = rng or random.Random()
 
@@ -65,6 +66,7 @@ class Ranking:
         encoded = await self._encoded(engine, ask)
         if replay and not encoded:
             raise unavailable("The texts were not encoded in time; a replay is exact or fails.")
+        await self._turns.take()
         if experiment is not None and experiment.arm == "interleaved":
             return self._interleaved(ask, engine, experiment, surface)
         answer = self._asked(engine, ask, replay)

@@ -162,8 +162,20 @@ def replace_folder(aside: Path, target: Path) -> None:
         shutil.rmtree(old, ignore_errors=True)
 
 
-def atomic_write(path: Path | str, content: bytes | str, *, mode: int | None = None) -> None:
+def atomic_write(
+    path: Path | str,
+    content: bytes | str,
+    *,
+    mode: int | None = None,
+    owner: tuple[int, int] | None = None,
+) -> None:
     """Write a whole file aside, flush it and rename it over `path`.
+
+    Args:
+        path: the file; a symbolic link is replaced, not followed.
+        content: bytes, or text as UTF-8.
+        mode: rights of the file; those of a new file when absent.
+        owner: (user, group) to give it to; who runs this when absent.
 
     Raises:
         DiskFull: there was no room; the former content of `path` is untouched.
@@ -174,9 +186,12 @@ def atomic_write(path: Path | str, content: bytes | str, *, mode: int | None = N
         target.parent.mkdir(parents=True, exist_ok=True)
         aside = aside_path(target)
         try:
-            with aside.open("wb") as file:
+            # A new file, so that no link that lies there is followed.
+            with aside.open("xb") as file:
                 if mode is not None:
                     os.fchmod(file.fileno(), mode)
+                if owner is not None:
+                    os.fchown(file.fileno(), *owner)
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn, TextIO, cast
 
 from recsys import __version__
 from recsys.data_schemas.addresses import redacted
@@ -49,6 +49,11 @@ Start with `recsys demo`, or `recsys init DIR` for your own data.
 Exit codes: 0 done, 1 failed, 2 call or config wrong, 3 data refused, 4 promotion refused.
 """
 
+_CONTROLS: Final = re.compile(
+    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]|(?<!^)\r(?!$)"
+)
+"""Control characters besides tab and line feed, and those that turn the direction of reading. A moving
+line of ours begins or ends with a carriage return."""
 Subparsers = Any
 """argparse._SubParsersAction, whose name is private."""
 
@@ -105,8 +110,38 @@ def _add_common(parser: argparse.ArgumentParser, config: Any, debug: Any) -> Non
         parser.add_argument("--debug", action="store_true", default=debug, help="show tracebacks")
 
 
+class Plain:
+    """A terminal or log that shows control characters of names and titles instead of obeying them.
+
+    A title could otherwise clear the screen, write over the line before, or set the window's name.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write text; what the stream's encoding does not know is shown as escapes too."""
+        shown = _CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+        try:
+            return self._stream.write(shown)
+        except UnicodeEncodeError:
+            encoding = self._stream.encoding
+            return self._stream.write(shown.encode(encoding, "backslashreplace").decode(encoding))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns its exit code."""
+    with (
+        contextlib.redirect_stdout(cast(TextIO, Plain(sys.stdout))),
+        contextlib.redirect_stderr(cast(TextIO, Plain(sys.stderr))),
+    ):
+        return _main(argv)
+
+
+def _main(argv: Sequence[str] | None) -> int:
     # Threads that wait must not spin: the other cores have work of their own (measured: two nights
     # side by side on two cores took ten times as long with spinning waits). GNU's may look up to a
     # thousand times first: LightGBM is a tenth faster by it alone, and no slower beside others.

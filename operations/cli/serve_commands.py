@@ -132,6 +132,14 @@ class Releases:
 
         return cast("ReleasedModel", load_release(self._config, version or self.poll()))
 
+    def resolve(self, name: str) -> str:
+        """The version that a name leads to: `3`, `03`, an alias, `models:/NAME/3`.
+
+        Raises:
+            RecsysError: there is none, or the registry does not answer.
+        """
+        return str(self._registry.resolve(name))
+
     def versions(self) -> list[str]:
         """Versions that can be asked for, newest first."""
         return [str(entry.version) for entry in self._registry.list()]

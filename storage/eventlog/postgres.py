@@ -237,8 +237,13 @@ class PostgresLog(EventLog):
                 return run()
         except psycopg.errors.DataCorrupted as error:
             raise self._damaged(error) from error
+        except psycopg.errors.ReadOnlySqlTransaction:
+            # The name may lead to another server by now, and what this one tells readers is old.
+            self._drop("_write")
+            with self._reading:
+                self._drop("_read")
+            raise
         except psycopg.Error:
-            # Also of a server that became read-only: the name may lead to another one by now.
             self._drop("_write")
             raise
 
@@ -259,8 +264,10 @@ class PostgresLog(EventLog):
         setattr(self, name, None)
 
     def _is_transient(self, error: Exception) -> bool:
-        away = (psycopg.OperationalError, psycopg.InterfaceError)
-        return isinstance(error, (*away, psycopg.errors.ReadOnlySqlTransaction))
+        """Whatever the server says of itself: away, read-only, no right, no table. What it says of a
+        record is ours to mend."""
+        ours = (psycopg.DataError, psycopg.IntegrityError, psycopg.NotSupportedError)
+        return isinstance(error, psycopg.Error) and not isinstance(error, ours)
 
     def _release(self) -> None:
         self._drop("_write")

@@ -240,3 +240,19 @@ def test_who_opted_out_is_answered_as_somebody_new(serve):
             )
 
     run(scenario)
+
+
+def test_head_is_get_without_its_body(serve):
+    async def scenario():
+        async with serve() as (client, _):
+            for path in ("/", "/docs", "/healthz", "/readyz", "/v1/items/1", "/v1/models"):
+                told, got = await client.head(path), await client.get(path)
+                assert (told.status_code, told.content) == (200, b"")
+                assert told.headers["content-length"] == str(len(got.content))
+                assert told.headers["content-type"] == got.headers["content-type"]
+            assert (await client.head("/v1/items/none")).status_code == 404
+            wrong = await client.head("/v1/rank")
+            assert (wrong.status_code, wrong.headers["allow"]) == (405, "POST")
+            assert (await client.post("/v1/items/1")).headers["allow"] == "PUT, GET, HEAD"
+
+    run(scenario)
