@@ -7,6 +7,19 @@ from recsys.data_schemas.errors import RecsysError as RecsysError
 from recsys.data_schemas.errors import UsageError as UsageError
 from recsys.encoder.manifest import EncoderManifest as EncoderManifest
 from recsys.encoder.runtime import TextEncoder as TextEncoder
+from recsys.operations.library.dataset import Dataset as Dataset
+from recsys.operations.library.evaluating import EvaluationReport as EvaluationReport
+from recsys.operations.library.evaluating import evaluate as evaluate
+from recsys.operations.library.measures import Coverage as Coverage
+from recsys.operations.library.measures import HitRate as HitRate
+from recsys.operations.library.measures import MAP as MAP
+from recsys.operations.library.measures import NDCG as NDCG
+from recsys.operations.library.measures import Novelty as Novelty
+from recsys.operations.library.measures import Precision as Precision
+from recsys.operations.library.measures import Recall as Recall
+from recsys.operations.library.measures import per_list as per_list
+from recsys.operations.library.recommending import Recommender as Recommender
+from recsys.operations.library.recommending import load as load
 from recsys.operations.open_release import load_release as load_release
 from recsys.query import RankingQuery as RankingQuery
 from recsys.query import RankingResult as RankingResult
@@ -20,5 +33,8 @@ from recsys.storage.registry import Registry as Registry
 from recsys.storage.workspace import Workspace as Workspace
 from recsys.training.night.night_result import NightResult as NightResult
 from recsys.training.nightly import run_night as run_night
+
+from recsys import models as models
+from recsys import testing as testing
 
 __version__: str

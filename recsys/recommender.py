@@ -587,7 +587,7 @@ def rank_frame(bundle_dir: Path, frame: "pd.DataFrame") -> npt.NDArray[np.float6
     A bundle holds no personal data, so every user is ranked for as a new one, as of now; unknown
     items score NaN.
     """
-    loaded = _frame_release(bundle_dir)
+    loaded = release_over_nobody(bundle_dir)
     now = time.time_ns() // 1000
     out = np.full(len(frame), np.nan)
     for user_id, rows in frame.groupby(c.USER_ID, sort=False).indices.items():
@@ -598,7 +598,7 @@ def rank_frame(bundle_dir: Path, frame: "pd.DataFrame") -> npt.NDArray[np.float6
     return out
 
 
-def _frame_release(bundle_dir: Path) -> LoadedRelease:
+def release_over_nobody(bundle_dir: Path) -> LoadedRelease:
     """A release over the bundle's own catalogue and no user at all."""
     from recsys.data_schemas.meaning import DEFAULT_TYPES, EventMeaning
     from recsys.features.catalogue import Catalogue

@@ -9,11 +9,16 @@ Every stage's output is kept under the hash of its inputs, so a night that was i
 where it stopped and one that is repeated does nothing.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
 from recsys.data_schemas.config import RecsysConfig
 from recsys.encoder.pretrained import require_local
 from recsys.storage.progress import Reporter
 from recsys.storage.registry import Registry
-from recsys.storage.stages import StageRunner
+from recsys.storage.stages import StageResult, StageRunner
 from recsys.storage.workspace import Workspace
 from recsys.training.night import (
     champion,
@@ -29,8 +34,34 @@ from recsys.training.night import (
     served_parity,
     test_lists,
 )
+from recsys.training.night.fit_sources import Recipe
+from recsys.training.night.inputs import Inputs
 from recsys.training.night.night_context import Night
 from recsys.training.night.night_result import NightResult
+from recsys.training.night.ranking_data import RankingData
+from recsys.training.night.refresh_encoder import Encoded
+
+
+@dataclass(frozen=True)
+class Learned:
+    """Everything that a night learns, before it is released or judged."""
+
+    drained: StageResult | None
+    data: Inputs
+    encoded: Encoded
+    recipe: Recipe
+    training_rows: RankingData | None
+    test_groups: StageResult
+    test_rows: RankingData | None
+    rankers: StageResult
+
+
+@dataclass(frozen=True)
+class MadeRelease:
+    """A release that nobody has judged: where its bundle and its state lie."""
+
+    bundle: Path
+    state: Path
 
 
 def run_night(
@@ -45,6 +76,30 @@ def run_night(
     Raises:
         RecsysError: what went wrong and what to do; finished stages are kept.
     """
+    with _begun(config, until, dry_run, reporter) as night:
+        return _run(night, Registry(config))
+
+
+def make_release(config: RecsysConfig, *, reporter: Reporter | None = None) -> MadeRelease:
+    """A night up to its bundle and state, without lists of baselines, gate and registration.
+
+    What it makes is what `run_night` would: a night over the same tables finds every stage done.
+
+    Raises:
+        RecsysError: what went wrong and what to do; finished stages are kept.
+    """
+    with _begun(config, None, False, reporter) as night:
+        learned = _learn(night, Registry(config))
+        assert isinstance(learned, Learned)  # only a dry run ends early
+        bundle, state = _release(night, learned)
+        return MadeRelease(bundle.path / "bundle", state.path / "state")
+
+
+@contextmanager
+def _begun(
+    config: RecsysConfig, until: int | None, dry_run: bool, reporter: Reporter | None
+) -> Iterator[Night]:
+    """A run that holds its workspace."""
     workspace = Workspace(config.workspace_path)
     reporter = reporter or Reporter()
     for told in config.notes:
@@ -53,11 +108,34 @@ def run_night(
         if note:
             reporter.warn(note)
         runner = StageRunner(workspace, reporter, dry_run)
-        night = Night(config, workspace, runner, reporter, until)
-        return _run(night, Registry(config))
+        yield Night(config, workspace, runner, reporter, until)
 
 
 def _run(night: Night, registry: Registry) -> NightResult:
+    learned = _learn(night, registry)
+    if isinstance(learned, NightResult):
+        return learned
+    data, encoded, recipe = learned.data, learned.encoded, learned.recipe
+    test_rows, rankers = learned.test_rows, learned.rankers
+    lists = test_lists.make_lists(
+        night, data, encoded, recipe, learned.test_groups, test_rows, rankers
+    )
+    masked = masked_items.make_masked_lists(night, data, encoded, recipe, rankers)
+
+    bundle, state = _release(night, learned)
+    if night.runner.dry_run:
+        return publish.dry_run_result(night, None)
+
+    assert test_rows is not None
+    champion_result = champion.lists_of_champion(night, data, encoded, registry, test_rows, state)
+    return publish.decide_and_register(
+        night, data, encoded, recipe, learned.training_rows, test_rows, rankers, lists, masked,
+        champion_result, bundle, state, registry,
+    )  # fmt: skip
+
+
+def _learn(night: Night, registry: Registry) -> Learned | NightResult:
+    """Everything up to the ranker; of a dry run its result, where what follows cannot be foreseen."""
     require_local(night.config.encoder.model)
     drained = read_data.drain(night)
     tables = read_data.validate(night, drained)
@@ -84,18 +162,18 @@ def _run(night: Night, registry: Registry) -> NightResult:
     rankers = fit_ranker.fit(night, data, training_rows, training_groups)
     if night.runner.dry_run and not (rankers.skipped and test_groups.skipped):
         return publish.dry_run_result(night, "what follows depends on the ranker")
-    lists = test_lists.make_lists(night, data, encoded, recipe, test_groups, test_rows, rankers)
-    masked = masked_items.make_masked_lists(night, data, encoded, recipe, rankers)
+    return Learned(
+        drained, data, encoded, recipe, training_rows, test_groups, test_rows, rankers
+    )
 
+
+def _release(night: Night, learned: Learned) -> tuple[StageResult, StageResult]:
+    """Bundle and state of what was learned, sources fitted on everything known."""
+    data, encoded, recipe = learned.data, learned.encoded, learned.recipe
     released = release.refit(night, data, encoded, recipe)
-    state = release.snapshot(night, data, read_data.mark_of(drained))
-    assert test_rows is not None
-    bundle = release.bundle(night, data, encoded, recipe, test_rows, rankers, released, state)
-    if night.runner.dry_run:
-        return publish.dry_run_result(night, None)
-
-    champion_result = champion.lists_of_champion(night, data, encoded, registry, test_rows, state)
-    return publish.decide_and_register(
-        night, data, encoded, recipe, training_rows, test_rows, rankers, lists, masked, champion_result,
-        bundle, state, registry,
-    )  # fmt: skip
+    state = release.snapshot(night, data, read_data.mark_of(learned.drained))
+    assert learned.test_rows is not None
+    bundle = release.bundle(
+        night, data, encoded, recipe, learned.test_rows, learned.rankers, released, state
+    )
+    return bundle, state
