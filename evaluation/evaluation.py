@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,10 +17,12 @@ from recsys.evaluation.lists import (
     Floats,
     Ints,
     Longs,
+    OwnMetric,
     RankedLists,
     Truth,
 )
 from recsys.evaluation.metrics import MatchedLists, ReliabilityBin
+from recsys.evaluation.own_metrics import measured
 from recsys.evaluation.popularity_at import PopularityAt
 from recsys.evaluation.segments import SegmentLabels, by_day
 from recsys.evaluation.uncertainty import (
@@ -41,10 +43,6 @@ FOLDS = 20
 """Folds of users in the jackknife of coverage and Gini."""
 HISTORY = "users' own history"
 AHEAD, BEHIND, UNCLEAR = "ahead", "behind", "cannot tell"
-
-
-OwnMetric = Callable[[RankedLists, Truth], npt.ArrayLike]
-"""A metric of a user's own: a value for each list, float[G], NaN where it has no meaning."""
 
 
 @dataclass(frozen=True)
@@ -196,7 +194,7 @@ def evaluate_lists(
     main_metric = f"ndcg@{min(ks)}"
     columns = {
         s.name: _group_metrics(matched[s.name], s, sorted(set(ks)), items, past_items)
-        | own_metrics(own or {}, s, truth)
+        | measured(own or {}, s, truth)
         for s in systems
     }
     curve_ks = tuple(k for k in CURVE_KS if k <= max(s.length for s in systems))
@@ -364,46 +362,6 @@ def _group_metrics(
     if items.vectors is not None:
         found[f"text_diversity@{k}"] = metrics.embedding_diversity(lists, k, items.vectors)
     return found
-
-
-def own_metrics(
-    own: Mapping[str, OwnMetric], lists: RankedLists, truth: Truth
-) -> dict[str, Doubles]:
-    """name → float[G] of a user's own metrics.
-
-    Raises:
-        UsageError: one fails, or does not give a number for each list.
-    """
-    found: dict[str, Doubles] = {}
-    for name, metric in own.items():
-        try:
-            values = np.asarray(metric(lists, truth), np.float64)
-        except Exception as error:
-            # A function of the user's own may raise anything; it is theirs to read.
-            raise UsageError(
-                "a metric of your own failed",
-                where=f"{name}, {line_of(error)}",
-                found=f"{type(error).__name__}: {error}",
-                expected="a number for each list",
-            ) from None
-        if values.shape != (truth.n_groups,):
-            raise UsageError(
-                "a metric of your own does not give a value for each list",
-                where=name,
-                found=f"shape {values.shape}",
-                expected=f"shape ({truth.n_groups},), NaN where it has no meaning",
-            )
-        found[name] = values
-    return found
-
-
-def line_of(error: BaseException) -> str:
-    """File and line in which an error was raised."""
-    trace, place = error.__traceback__, "no line"
-    while trace is not None:
-        place = f"{trace.tb_frame.f_code.co_filename}, line {trace.tb_lineno}"
-        trace = trace.tb_next
-    return place
 
 
 def _add_means(

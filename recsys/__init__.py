@@ -23,6 +23,7 @@ _NAMES = {
     "NDCG": "operations.library.measures",
     "NightResult": "training.night.night_result",
     "Novelty": "operations.library.measures",
+    "OwnSource": "retrieval.own_source",
     "Precision": "operations.library.measures",
     "RankingQuery": "query",
     "RankingResult": "query",

@@ -1,3 +1,5 @@
+from recsys import models as models
+from recsys import testing as testing
 from recsys.data_schemas.config import RecsysConfig as RecsysConfig
 from recsys.data_schemas.config import load_config as load_config
 from recsys.data_schemas.config import parse_config as parse_config
@@ -10,10 +12,10 @@ from recsys.encoder.runtime import TextEncoder as TextEncoder
 from recsys.operations.library.dataset import Dataset as Dataset
 from recsys.operations.library.evaluating import EvaluationReport as EvaluationReport
 from recsys.operations.library.evaluating import evaluate as evaluate
-from recsys.operations.library.measures import Coverage as Coverage
-from recsys.operations.library.measures import HitRate as HitRate
 from recsys.operations.library.measures import MAP as MAP
 from recsys.operations.library.measures import NDCG as NDCG
+from recsys.operations.library.measures import Coverage as Coverage
+from recsys.operations.library.measures import HitRate as HitRate
 from recsys.operations.library.measures import Novelty as Novelty
 from recsys.operations.library.measures import Precision as Precision
 from recsys.operations.library.measures import Recall as Recall
@@ -24,6 +26,7 @@ from recsys.operations.open_release import load_release as load_release
 from recsys.query import RankingQuery as RankingQuery
 from recsys.query import RankingResult as RankingResult
 from recsys.recommender import LoadedRelease as LoadedRelease
+from recsys.retrieval.own_source import OwnSource as OwnSource
 from recsys.serving.client import ApiError as ApiError
 from recsys.serving.client import AsyncClient as AsyncClient
 from recsys.serving.client import Client as Client
@@ -33,8 +36,5 @@ from recsys.storage.registry import Registry as Registry
 from recsys.storage.workspace import Workspace as Workspace
 from recsys.training.night.night_result import NightResult as NightResult
 from recsys.training.nightly import run_night as run_night
-
-from recsys import models as models
-from recsys import testing as testing
 
 __version__: str

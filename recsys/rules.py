@@ -17,14 +17,6 @@ from recsys.features.catalogue import Catalogue
 from recsys.features.interactions import Floats, Ints
 from recsys.features.protocols import Mask
 
-BOUNDS: Mapping[str, Any] = {
-    "lt": np.less,
-    "lte": np.less_equal,
-    "gt": np.greater,
-    "gte": np.greater_equal,
-    "ne": np.not_equal,
-}
-"""Name of a bound of a number → how it is held."""
 DIVERSE_HEAD = 200
 """Best candidates that compete for a diversified list (assumed: far beyond what is shown)."""
 
@@ -32,46 +24,17 @@ DIVERSE_HEAD = 200
 def allowed_by(catalogue: Catalogue, filters: Mapping[str, object]) -> npt.NDArray[np.bool_]:
     """bool[N]: items that meet every filter.
 
-    A filter names a column and a value, a list of values of which one must hold, or bounds of a
-    number, `{"gte": 10, "lt": 30}`. `tags` holds when the item has one of them. An item whose number
-    is not known lies within no bounds.
+    A filter names a column and a value, or a list of values of which one must hold. `tags` holds
+    when the item has one of them.
 
     Raises:
-        UsageError: a filter names a column the catalogue does not have, or bounds that it cannot.
+        UsageError: a filter names a column the catalogue does not have.
     """
     allowed = np.ones(catalogue.n_items, bool)
     for column, wanted in filters.items():
-        if isinstance(wanted, Mapping):
-            allowed &= _within(catalogue, column, wanted)
-            continue
         values = list(wanted) if isinstance(wanted, list | tuple | set) else [wanted]
         allowed &= _holds(catalogue, column, values)
     return allowed
-
-
-def _within(
-    catalogue: Catalogue, column: str, bounds: Mapping[str, Any]
-) -> npt.NDArray[np.bool_]:
-    """bool[N]: items whose number lies within all bounds."""
-    if column not in catalogue.numeric_names:
-        raise UsageError(
-            "bounds need a column of numbers",
-            where=f"filters.{column}",
-            found=dict(bounds),
-            expected="one of " + (", ".join(catalogue.numeric_names) or "none: no column is a number"),
-        )
-    numbers = catalogue.numeric(column)
-    within = ~np.isnan(numbers)
-    for name, bound in bounds.items():
-        if name not in BOUNDS or isinstance(bound, bool) or not isinstance(bound, int | float):
-            raise UsageError(
-                "there is no such bound",
-                where=f"filters.{column}",
-                found=f"{name}: {bound!r}",
-                expected=", ".join(BOUNDS) + ", each with a number",
-            )
-        within &= BOUNDS[name](numbers, np.float32(bound))
-    return within
 
 
 def _holds(catalogue: Catalogue, column: str, values: list[Any]) -> npt.NDArray[np.bool_]:

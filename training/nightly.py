@@ -26,6 +26,7 @@ from recsys.training.night import (
     fit_ranker,
     fit_sources,
     masked_items,
+    own_parts,
     publish,
     ranking_data,
     read_data,
@@ -107,7 +108,9 @@ def _begun(
     with workspace.lock() as note:
         if note:
             reporter.warn(note)
-        runner = StageRunner(workspace, reporter, dry_run)
+        own_parts.require_sound(config)
+        listener = own_parts.stage_listener(config, reporter)
+        runner = StageRunner(workspace, reporter, dry_run, on_end=listener)
         yield Night(config, workspace, runner, reporter, until)
 
 
@@ -162,9 +165,7 @@ def _learn(night: Night, registry: Registry) -> Learned | NightResult:
     rankers = fit_ranker.fit(night, data, training_rows, training_groups)
     if night.runner.dry_run and not (rankers.skipped and test_groups.skipped):
         return publish.dry_run_result(night, "what follows depends on the ranker")
-    return Learned(
-        drained, data, encoded, recipe, training_rows, test_groups, test_rows, rankers
-    )
+    return Learned(drained, data, encoded, recipe, training_rows, test_groups, test_rows, rankers)
 
 
 def _release(night: Night, learned: Learned) -> tuple[StageResult, StageResult]:

@@ -287,7 +287,9 @@ class Dataset:
             folder: of the workspace and, in `data/`, of the tables.
             settings: sections of the config, as YAML would give them.
         """
-        given = {key: dict(v) if isinstance(v, Mapping) else v for key, v in (settings or {}).items()}
+        given = {
+            key: dict(v) if isinstance(v, Mapping) else v for key, v in (settings or {}).items()
+        }
         if self.event_types:
             events = dict(given.get("events", {}))
             given["events"] = events | {"types": {**self.event_types, **events.get("types", {})}}
@@ -315,7 +317,9 @@ def _bare_items(events: pa.Table) -> pa.Table:
     """Items of which nothing is known but that people acted on them."""
     ids = pc.unique(events[c.ITEM_ID]).drop_null()
     if not len(ids):
-        raise DataRefused("there is no interaction", where="Dataset(interactions=…)", found="0 rows")
+        raise DataRefused(
+            "there is no interaction", where="Dataset(interactions=…)", found="0 rows"
+        )
     return pa.table({c.ITEM_ID: ids, c.TITLE: pa.array([""] * len(ids), pa.string())})
 
 

@@ -92,7 +92,10 @@ def evaluate(
     known = train if train is not None else test.history
     asked = _Queries.of(test, known)
     length = max(LEAST_LENGTH, *cutoffs)
-    lists = [asked.lists(name, _answers(name, s, asked, known, length), length) for name, s in named.items()]
+    lists = [
+        asked.lists(name, _answers(name, s, asked, known, length), length)
+        for name, s in named.items()
+    ]
     evaluation = evaluate_lists(
         asked.truth,
         lists,
@@ -113,7 +116,9 @@ def _name_of(system: Any) -> str:
     return str(getattr(system, "label", None) or type(system).__name__)
 
 
-def _answers(name: str, system: Any, asked: "_Queries", known: Dataset | None, k: int) -> "pd.DataFrame":
+def _answers(
+    name: str, system: Any, asked: "_Queries", known: Dataset | None, k: int
+) -> "pd.DataFrame":
     """A system's lists, as it would give them."""
     if hasattr(system, "recommend"):
         model = system
@@ -309,13 +314,17 @@ class EvaluationReport:
                 )
         groups = self.evaluation.per_group
         paired = [m for m in self.metrics if f"{first}/{m}" in groups]
-        table = np.stack(
-            [
-                groups[f"{first}/{m}"].astype(np.float64) - groups[f"{second}/{m}"]
-                for m in paired
-            ],
-            axis=1,
-        ) if paired else np.empty((len(groups["user"]), 0))
+        table = (
+            np.stack(
+                [
+                    groups[f"{first}/{m}"].astype(np.float64) - groups[f"{second}/{m}"]
+                    for m in paired
+                ],
+                axis=1,
+            )
+            if paired
+            else np.empty((len(groups["user"]), 0))
+        )
         found = bootstrap(
             table, groups["user"], resamples=self.evaluation.resamples, seed=self.evaluation.seed
         )
@@ -332,9 +341,7 @@ class EvaluationReport:
                     "verdict": _verdict(interval),
                 }
             )
-        return pd.DataFrame(
-            rows, columns=["metric", "difference", "low", "high", "p", "verdict"]
-        )
+        return pd.DataFrame(rows, columns=["metric", "difference", "low", "high", "p", "verdict"])
 
     def save(self, path: str | Path) -> Path:
         """Write the page as one HTML file.

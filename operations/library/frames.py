@@ -124,7 +124,9 @@ def _from_path(place: Path, argument: str, known: Table, ids: set[str]) -> pa.Ta
         tables = [pq.read_table(file) for file in files]
         return pa.concat_tables(tables, promote_options="permissive")
     except (pa.ArrowException, OSError) as error:
-        raise _unreadable(place, argument, error, "Parquet, or text whose name ends in .csv") from None
+        raise _unreadable(
+            place, argument, error, "Parquet, or text whose name ends in .csv"
+        ) from None
 
 
 def _from_text(file: Path, argument: str, ids: set[str]) -> pa.Table:
@@ -137,7 +139,9 @@ def _from_text(file: Path, argument: str, ids: set[str]) -> pa.Table:
             scan = "FROM read_csv(?, sample_size = -1)"
             named = [row[0] for row in engine.execute(f"DESCRIBE {scan}", [str(file)]).fetchall()]
             texts = {name: "VARCHAR" for name in named if name in ids}
-            kinds = ", ".join(f"'{name.replace(chr(39), chr(39) * 2)}': 'VARCHAR'" for name in texts)
+            kinds = ", ".join(
+                f"'{name.replace(chr(39), chr(39) * 2)}': 'VARCHAR'" for name in texts
+            )
             if texts:
                 scan = f"FROM read_csv(?, sample_size = -1, types = {{{kinds}}})"
             return engine.sql(scan, params=[str(file)]).to_arrow_table()
@@ -351,9 +355,7 @@ def _counted(
     return ticks.cast(pa.int64()).cast(pa.timestamp("us", "UTC"))
 
 
-def _in_zone(
-    column: pa.ChunkedArray, name: str, argument: str, tz: str | None
-) -> pa.ChunkedArray:
+def _in_zone(column: pa.ChunkedArray, name: str, argument: str, tz: str | None) -> pa.ChunkedArray:
     if tz is None:
         raise UsageError(
             f"the times of column `{name}` have no zone: whose clock was it?",

@@ -60,7 +60,9 @@ def as_ids(given: Any, argument: str) -> list[str]:
     values = [given] if isinstance(given, str | int) else list(given)
     found = list(dict.fromkeys(str(v) for v in values))
     if not found:
-        raise UsageError("nothing is asked for", where=argument, found="0 ids", expected="at least one")
+        raise UsageError(
+            "nothing is asked for", where=argument, found="0 ids", expected="at least one"
+        )
     return found
 
 

@@ -9,8 +9,7 @@ from typing import Any, ClassVar, Final
 import numpy as np
 
 from recsys.data_schemas.errors import UsageError
-from recsys.evaluation.evaluation import OwnMetric
-from recsys.evaluation.lists import RELEVANT_FROM, Doubles, RankedLists, Truth
+from recsys.evaluation.lists import RELEVANT_FROM, Doubles, OwnMetric, RankedLists, Truth
 
 
 class BuiltIn:

@@ -19,7 +19,6 @@ from recsys.data_schemas.errors import RecsysError, UsageError
 from recsys.operations.library.dataset import Dataset, Ids
 from recsys.operations.library.fitting import Params, not_fitted, reporter
 from recsys.operations.library.lists_out import (
-    RANK,
     SCORE,
     SIMILAR,
     as_ids,
@@ -407,7 +406,9 @@ class Recommender(Params):
             if asked.state is not None:
                 shutil.copytree(asked.state, aside / STATE)
             whole = {"users": asked.ids.users, "items": asked.ids.items}
-            params = {n: v for n, v in self.get_params().items() if n not in ("workspace", "sources")}
+            params = {
+                n: v for n, v in self.get_params().items() if n not in ("workspace", "sources")
+            }
             params = {n: v for n, v in params.items() if _is_plain(v)}
             write_json(aside / SAVED, {"format": FORMAT, "whole_numbers": whole, "params": params})
         return folder

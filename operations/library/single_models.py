@@ -117,9 +117,7 @@ class SingleModel(Params):
         from recsys.training.sources.fit_source import fit_one
 
         params = {name: float(getattr(self, name)) for name in self._defaults()}
-        return fit_one(
-            self.source, events, inputs, params, seed=self.seed, workers=self.workers
-        )
+        return fit_one(self.source, events, inputs, params, seed=self.seed, workers=self.workers)
 
     def recommend(
         self,
