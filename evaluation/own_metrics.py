@@ -17,7 +17,7 @@ from recsys.storage.plug_ins import METRICS, line_of, load_named, place_of
 SETTING: Final = "evaluation.metrics.own"
 
 
-def metrics_of(config: EvaluationConfig) -> dict[str, OwnMetric]:
+def own_metrics_of(config: EvaluationConfig) -> dict[str, OwnMetric]:
     """The user's own metrics by name.
 
     Raises:

@@ -324,7 +324,10 @@ def _parsed(column: pa.ChunkedArray, name: str, argument: str) -> pa.ChunkedArra
             expected="times such as 2026-11-29 20:15:00",
             fix=f"df[{name!r}] = pandas.to_datetime(df[{name!r}], format='%d.%m.%Y', utc=True)",
         ) from None
-    return pa.chunked_array([pa.Array.from_pandas(times)])
+    zone = None if times.dt.tz is None else "UTC"
+    plain = times if zone is None else times.dt.tz_convert(zone).dt.tz_localize(None)
+    micros = plain.astype("datetime64[us]").to_numpy()
+    return pa.chunked_array([pa.array(micros, pa.timestamp("us", zone))])
 
 
 def _counted(

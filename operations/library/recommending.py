@@ -135,8 +135,8 @@ class Recommender(Params):
         from recsys.recommender import LoadedRelease
         from recsys.training.nightly import make_release
 
-        folder = self._folder()
-        self._config = train.config(folder, self._settings())
+        settings = self._settings()
+        self._config = train.config(self._folder(), settings)
         made = make_release(self._config, reporter=reporter(self.verbose))
         release = LoadedRelease.open(made.bundle, made.state, version="fitted here")
         while release.encode_new():
@@ -640,9 +640,13 @@ def _items_by_user(pairs: Any) -> dict[str, list[str]]:
 
 def _sources_section(sources: Sequence[Any]) -> dict[str, Any]:
     """`sources:` of a config from names, classes and addresses of classes."""
+    from recsys.retrieval.source_kinds import READABLE, source_class
+
     use, own, dials = [], [], {}
     for source in [sources] if isinstance(sources, str) else sources:
         if isinstance(source, str) and ":" not in source:
+            if source not in READABLE:
+                source_class(source)  # says which there are
             use.append(source)
         elif isinstance(source, str):
             own.append(source)

@@ -20,6 +20,7 @@ from recsys.retrieval.fitted_source import (
     read_source,
     resolve_params,
 )
+from recsys.storage.plug_ins import address_of
 
 
 class OwnSource(FittableSource):
@@ -140,7 +141,8 @@ class OwnSource(FittableSource):
 
     def save(self, folder: Path) -> None:
         """Write the arrays and what is needed to find this class again."""
-        self.save_arrays(folder, {"n_items": self.n_items}, self.arrays)
+        facts = {"n_items": self.n_items, "class": address_of(type(self))}
+        self.save_arrays(folder, facts, self.arrays)
 
     @classmethod
     def load(cls, folder: Path) -> Self:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from recsys.evaluation import baselines
 from recsys.evaluation.evaluation import Evaluation, PastItems, evaluate_lists
 from recsys.evaluation.lists import RankedLists, Truth
-from recsys.evaluation.own_metrics import metrics_of
+from recsys.evaluation.own_metrics import own_metrics_of
 from recsys.evaluation.popularity_at import PopularityAt
 from recsys.evaluation.saved_lists import MAIN
 from recsys.evaluation.segments import (
@@ -320,7 +320,7 @@ def measure_lists(
         item_category=catalogue.category_codes if len(catalogue.category_names) > 1 else None,
         past_items=past_items(inputs.interactions, moments),
         variants=variants,
-        own=metrics_of(config),
+        own=own_metrics_of(config),
         seed=night.config.seed,
         resamples=config.bootstrap,
     )
