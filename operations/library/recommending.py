@@ -10,6 +10,7 @@ import shutil
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -449,10 +450,12 @@ class Recommender(Params):
 
         asked = self._ready
         registry = Registry(registry_config(name, config, tracking_uri, self._own_folder()))
-        tags = {"reasons": "registered from Python, not compared with the champion"}
-        if description:
-            tags["description"] = description
-        version = registry.register(asked.bundle, tags=tags)
+        version = registry.register(
+            asked.bundle,
+            tags={"reasons": "registered from Python, not compared with the champion"},
+            run_name=f"python {datetime.now(UTC):%Y-%m-%d}",
+            description=description or "Registered from Python; not compared with the champion.",
+        )
         if promote or registry.champion() is None:
             registry.promote(version, "registered from Python")
         return version

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from recsys.data_schemas.config import load_config
-from recsys.recommender import rank_frame
+from recsys.frame_ranking import FrameRanker
 from recsys.storage.registry import Registry
 
 PROGRAM = Path(__file__).with_name("load_registered_model.py")
@@ -44,5 +44,5 @@ def test_a_registered_model_scores_without_this_package(released, tmp_path):
     assert np.isfinite(scores).all()
     assert len(set(scores.tolist())) > 1
     # Asked a moment later: what depends on the time of the call has moved a little.
-    np.testing.assert_allclose(scores, rank_frame(bundle, frame), rtol=1e-3)
+    np.testing.assert_allclose(scores, FrameRanker(bundle).scores(frame), rtol=1e-3)
     assert answer["norm"] == pytest.approx(1, abs=1e-3)

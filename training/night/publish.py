@@ -14,7 +14,7 @@ from recsys.data_schemas.errors import RecsysError
 from recsys.evaluation.drift import Drift
 from recsys.evaluation.evaluation import Evaluation
 from recsys.evaluation.lists import RankedLists
-from recsys.evaluation.page import write_report
+from recsys.evaluation.page import verdict, write_report
 from recsys.evaluation.report_context import CAPS, Check, MaskedItems
 from recsys.evaluation.saved_lists import SavedLists, write_lists
 from recsys.storage.bundle import open_bundle
@@ -370,6 +370,8 @@ def _register(
         report_dir=page.parent,
         costs=costs(night.runner.results),
         challenger=decision.action != REJECT,
+        run_name=f"night {datetime.now(UTC):%Y-%m-%d}",
+        description=f"{verdict(evaluation)}\n\n{decision.headline}",
     )
 
 
