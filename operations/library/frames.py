@@ -4,6 +4,7 @@ pandas, polars, Arrow, Parquet and CSV are taken. What cannot be known from a ta
 time, the unit of a number, what an event was) is asked for: the error holds the line that says it.
 """
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,7 +90,10 @@ def _from_memory(source: Any, argument: str) -> pa.Table:
         frame = source.reset_index() if named else source
         frame = frame.set_axis([str(name) for name in frame.columns], axis=1)
         try:
-            return pa.Table.from_pandas(frame, preserve_index=False)
+            with warnings.catch_warnings():
+                # Arrow reads times with a zone in a way that newer pandas speaks against.
+                warnings.simplefilter("ignore")
+                return pa.Table.from_pandas(frame, preserve_index=False)
         except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
             raise DataRefused(
                 "a column of the frame holds values of several kinds",
