@@ -70,7 +70,13 @@ class SingleModel(Params):
         return {name: start for name, (start, _) in source_class(cls.source).PARAMS.items()}
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """Params by name."""
+        """Params by name.
+
+        Parameters
+        ----------
+        deep
+            Taken for scikit-learn's sake; there is nothing within.
+        """
         del deep
         return {n: getattr(self, n) for n in ("seed", "workers", *self._defaults())}
 

@@ -43,7 +43,7 @@ def declare(addresses: Sequence[str]) -> list[str]:
     Raises:
         UsageError: one cannot be loaded, is no source, or has the name of another.
     """
-    names = []
+    names: list[str] = []
     for address in addresses:
         kind = load_named(address, OWN_SETTING, SOURCES)
         if not (isinstance(kind, type) and issubclass(kind, FittableSource)):
