@@ -55,9 +55,9 @@ class OwnSource(FittableSource):
     {'reach': 3.0}
     """
 
-    name: ClassVar[str] = ""  # type: ignore[misc]
+    name: str = ""
     """Of the source, in settings and reports: letters, digits and underscores."""
-    columns: ClassVar[tuple[str, ...]] = ("score",)  # type: ignore[misc]
+    columns: tuple[str, ...] = ("score",)
     PARAMS: ClassVar[Params] = {}
 
     def __init__(self, **params: float) -> None:
