@@ -191,6 +191,8 @@ class EncoderConfig(Section):
 class SourcesConfig(Section):
     use: tuple[str, ...] | None = None
     """Names of the sources to fit; all that fit the data and the budget when absent."""
+    own: tuple[str, ...] = ()
+    """Your own sources, as `package.module:ClassName` or by name of an entry point."""
     dials: dict[str, dict[str, float]] = {}
     """Fixed parameters by source; those absent are tuned."""
     tune: bool = True
@@ -235,12 +237,27 @@ class RankerConfig(Section):
     """Where impressions tell how likely a place is to be looked at, labels weigh by it."""
 
 
+class MetricsConfig(Section):
+    own: tuple[str, ...] = ()
+    """Your own metrics, as `package.module:function` or by name of an entry point."""
+
+
+class HooksConfig(Section):
+    on_stage_end: tuple[str, ...] = ()
+    """Called with each stage's name, seconds and facts, as `package.module:function`."""
+    on_report: tuple[str, ...] = ()
+    """Called with the path of the night's report."""
+    before_promote: tuple[str, ...] = ()
+    """Called before a version is promoted; a reason returned, as text, keeps the champion."""
+
+
 class EvaluationConfig(Section):
     k: tuple[Positive, ...] = (10, 100)
     bootstrap: Positive = 1000
     """Resamples of users for each interval."""
     segments: tuple[str, ...] = ()
     """Own columns of items or users to report by."""
+    metrics: MetricsConfig = MetricsConfig()
     max_users: Positive = 10_000
     """Test users at most; a random sample beyond, said on the page."""
     examples: Positive = 5
@@ -384,6 +401,7 @@ class RecsysConfig(Section):
     tracking: TrackingConfig = TrackingConfig()
     notify: NotifyConfig = NotifyConfig()
     privacy: PrivacyConfig = PrivacyConfig()
+    hooks: HooksConfig = HooksConfig()
 
     _folder: Path = Path(".")
     _notes: tuple[str, ...] = ()

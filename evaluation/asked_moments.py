@@ -20,6 +20,7 @@ from recsys.data_schemas.config import EvaluationConfig
 from recsys.evaluation import segments
 from recsys.evaluation.evaluation import Evaluation, PastItems, evaluate_lists
 from recsys.evaluation.lists import RankedLists, Truth
+from recsys.evaluation.own_metrics import own_metrics_of
 from recsys.evaluation.popularity_at import PopularityAt
 from recsys.evaluation.segments import SegmentLabels
 from recsys.features.catalogue import Catalogue
@@ -133,6 +134,7 @@ def evaluate_moments(
         past_items=asked.past,
         sampled_candidates=asked.sampled,
         variants=variants,
+        own=own_metrics_of(config),
         seed=seed,
         resamples=config.bootstrap,
     )

@@ -17,10 +17,12 @@ from recsys.evaluation.lists import (
     Floats,
     Ints,
     Longs,
+    OwnMetric,
     RankedLists,
     Truth,
 )
 from recsys.evaluation.metrics import MatchedLists, ReliabilityBin
+from recsys.evaluation.own_metrics import measured
 from recsys.evaluation.popularity_at import PopularityAt
 from recsys.evaluation.segments import SegmentLabels, by_day
 from recsys.evaluation.uncertainty import (
@@ -158,6 +160,7 @@ def evaluate_lists(
     past_items: PastItems | None = None,
     sampled_candidates: int | None = None,
     variants: Mapping[str, str] | None = None,
+    own: Mapping[str, OwnMetric] | None = None,
     seed: int = 7,
     resamples: int = 1000,
 ) -> Evaluation:
@@ -178,6 +181,7 @@ def evaluate_lists(
         sampled_candidates: set it when lists were made among a sample instead of all items.
         variants: systems that are the main one without something, by the system they are held
             against. They are no competitors: no verdict on them, no segments of them.
+        own: further metrics by name; their intervals and differences are made as those of all others.
         seed: of the bootstrap.
         resamples: bootstrap resamples of users for each interval.
 
@@ -199,6 +203,7 @@ def evaluate_lists(
     main_metric = f"ndcg@{min(ks)}"
     columns = {
         s.name: _group_metrics(matched[s.name], s, sorted(set(ks)), items, past_items)
+        | measured(own or {}, s, truth)
         for s in systems
     }
     curve_ks = tuple(k for k in CURVE_KS if k <= max(s.length for s in systems))

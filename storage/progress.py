@@ -24,12 +24,17 @@ class Reporter:
     Args:
         stream: where to write; standard error when absent, so that standard output holds results.
         quiet: only warnings are written.
+        moving: whether lines may be written over, as on a terminal and in a notebook; as the stream
+            says when None.
     """
 
-    def __init__(self, stream: TextIO | None = None, quiet: bool = False) -> None:
+    def __init__(
+        self, stream: TextIO | None = None, quiet: bool = False, moving: bool | None = None
+    ) -> None:
         self._stream = stream if stream is not None else sys.stderr
         self._quiet = quiet
-        self._terminal = bool(getattr(self._stream, "isatty", lambda: False)())
+        terminal = bool(getattr(self._stream, "isatty", lambda: False)())
+        self._terminal = terminal if moving is None else moving
         self._moving = 0
         self._lock = threading.Lock()
         self.warnings: list[str] = []

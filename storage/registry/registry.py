@@ -65,6 +65,8 @@ from recsys.storage.workspace import STATE_STAGE, Workspace
 from recsys.storage.workspace_id import workspace_id
 
 KIND_TAG: Final = "recsys.kind"
+NOTE_TAG: Final = "mlflow.note.content"
+"""Where MLflow's pages look for the description of a run."""
 KEEP_VERSIONS: Final = 14
 """Versions kept besides those with an alias: two weeks of nights."""
 KNOCK_SECONDS: Final = 5.0
@@ -290,6 +292,8 @@ class Registry:
         *,
         costs: Mapping[str, float] | None = None,
         challenger: bool = True,
+        run_name: str | None = None,
+        description: str = "",
     ) -> int:
         """Register a bundle as the next version; a bundle already registered keeps its version.
 
@@ -300,6 +304,8 @@ class Registry:
             report_dir: report that is kept beside the version; None without.
             costs: what making it cost; kept in its run only.
             challenger: whether it may be tried beside the champion; a rejected one may not.
+            run_name: of the registration's run; MLflow makes one up when None.
+            description: shown on the version's page and the run's.
 
         Raises:
             BundleRefused: the bundle does not match its manifest.
@@ -313,7 +319,9 @@ class Registry:
                 return known.version
         with self._asked("registering a version"):
             self._bury_killed()
-            number = self._register(bundle, tags or {}, metrics or {}, costs or {}, report_dir)
+            number = self._register(
+                bundle, tags or {}, metrics or {}, costs or {}, report_dir, run_name, description
+            )
             if challenger:
                 self._client.set_registered_model_alias(self.name, CHALLENGER, str(number))
         return number
@@ -325,21 +333,27 @@ class Registry:
         metrics: Mapping[str, float],
         costs: Mapping[str, float],
         report_dir: Path | str | None,
+        run_name: str | None,
+        description: str,
     ) -> int:
         client = self._client
+        note = {NOTE_TAG: description} if description else {}
         run = client.create_run(
             self._experiment_id,
-            tags={KIND_TAG: "registration", OWNER_TAG: self._id},
+            tags={KIND_TAG: "registration", OWNER_TAG: self._id, **note},
+            run_name=run_name,
         )
         run_id = run.info.run_id
         try:
             self._log_run(run_id, bundle, {**metrics, **costs}, report_dir)
+            self._log_data(run_id, bundle)
             source = self._store_model(run.info.artifact_uri, run_id, bundle)
             self._ensure_model()
             version = client.create_model_version(
                 self.name,
                 source=source,
                 run_id=run_id,
+                description=description or None,
                 tags={
                     **{str(key): redacted(str(value)) for key, value in tags.items()},
                     DIGEST_TAG: bundle.digest,
@@ -417,6 +431,21 @@ class Registry:
             self._client.log_batch(run_id, numbers[low : low + 100], params[low : low + 100])
         if report_dir is not None and Path(report_dir).exists():
             self._client.log_artifacts(run_id, str(report_dir), "report")
+
+    def _log_data(self, run_id: str, bundle: Bundle) -> None:
+        """The tables that the version was learned from, as the run's data set: by the key of the
+        night's own copy, for where the caller's lie is in no registry."""
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        key = str((bundle.facts.get("stages") or {}).get("tables", ""))
+        if not key:
+            return
+        window = bundle.manifest.get("data_window")
+        source = json.dumps({"stage": f"tables/{key}"})
+        profile = json.dumps({"items": bundle.n_items, "time in µs": window})
+        data = Dataset("tables", key[:36], "recsys", source, profile=profile)
+        inputs = [DatasetInput(data, [InputTag("mlflow.data.context", "training")])]
+        self._client.log_inputs(run_id, inputs)
 
     def _store_model(self, artifact_uri: str, run_id: str, bundle: Bundle) -> str:
         """Put the pyfunc model (the bundle within) among the run's artifacts; returns its URI."""

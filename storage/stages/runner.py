@@ -78,6 +78,7 @@ class StageRunner:
         reporter: told what runs, what is unchanged and why.
         dry_run: nothing is run or written; each stage says what it would do.
         run: name of this run, sorting by time; the outputs it uses are kept by the last runs' rule.
+        on_end: told of each output once, made now or by an earlier run.
     """
 
     def __init__(
@@ -86,7 +87,9 @@ class StageRunner:
         reporter: Reporter | None = None,
         dry_run: bool = False,
         run: str | None = None,
+        on_end: "Callable[[StageResult], None] | None" = None,
     ) -> None:
+        self._on_end = on_end
         self.workspace = workspace
         self.dry_run = dry_run
         self.results: list[StageResult] = []
@@ -299,6 +302,8 @@ class StageRunner:
         self._met[stage] = None
         if not self.dry_run:
             self.workspace.record_use(self._run, list(self._met))
+            if self._on_end is not None:
+                self._on_end(result)
 
 
 def _as_read_again(facts: Mapping[str, Any]) -> dict[str, Any]:

@@ -270,9 +270,16 @@ def test_the_model_is_a_plain_pyfunc(three, monkeypatch):
     import mlflow
     import pandas as pd
 
-    ranking = ModuleType("recsys.recommender")
-    ranking.rank_frame = lambda path, frame: [len(open_bundle(path).item_ids)] * len(frame)
-    monkeypatch.setitem(sys.modules, "recsys.recommender", ranking)
+    class Counts:
+        def __init__(self, path):
+            self.count = len(open_bundle(path).item_ids)
+
+        def scores(self, frame):
+            return [self.count] * len(frame)
+
+    ranking = ModuleType("recsys.frame_ranking")
+    ranking.FrameRanker = Counts
+    monkeypatch.setitem(sys.modules, "recsys.frame_ranking", ranking)
     stored = next(three._store.path.parent.rglob("MLmodel")).parent
     model = mlflow.pyfunc.load_model(str(stored))
     frame = pd.DataFrame({"user_id": ["u", "u"], "item_id": ["a", "c"]})

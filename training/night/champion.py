@@ -28,6 +28,7 @@ from recsys.evaluation.lists import RankedLists
 from recsys.evaluation.uncertainty import FEW_USERS
 from recsys.features.draws import least
 from recsys.recommender import LoadedRelease
+from recsys.retrieval.source_kinds import declare
 from recsys.storage.bundle import Bundle, BundleRefused, open_bundle
 from recsys.storage.files import DiskFull, hash_json
 from recsys.storage.registry import Registry, RegistryError
@@ -262,6 +263,7 @@ def _with_recipe(night: Night, bundle: Bundle) -> Night:
     same = {"windows": config.windows}
     changed = config.model_copy(update=sections | same)
     object.__setattr__(changed, "_folder", config._folder)
+    declare(changed.sources.own)
     return replace(night, config=changed)
 
 

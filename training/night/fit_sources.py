@@ -18,7 +18,7 @@ from recsys.features.interactions import DAY, Interactions
 from recsys.features.protocols import RecallSource
 from recsys.retrieval.candidates import CandidateGenerator
 from recsys.retrieval.fitted_source import SourceInputs
-from recsys.retrieval.source_kinds import load_source
+from recsys.retrieval.source_kinds import declare, load_source, own_code
 from recsys.storage.files import atomic_write, hash_file, hash_json
 from recsys.storage.stages import StageResult
 from recsys.training.groups import history_reader
@@ -27,6 +27,7 @@ from recsys.training.night.inputs import Inputs
 from recsys.training.night.night_context import Night
 from recsys.training.night.refresh_encoder import Encoded
 from recsys.training.sources.fit_source import (
+    Applicable,
     SourceFailed,
     applicable_sources,
     failing_as,
@@ -44,6 +45,7 @@ CODE = (
     "recsys.training.sources",
 )
 TEXT = "text"
+OWN = "your own, named in sources.own"
 TUNING_MOMENTS = 3000
 """Moments whose labels choose the params (one in fifteen is a hit among the first ten, so that their
 nDCG@10 has a standard error of .004: enough to tell params a tenth apart)."""
@@ -158,6 +160,7 @@ def _identity(night: Night, inputs: Inputs, encoded: Encoded, pointer: Path) -> 
         "end": inputs.windows.end,
         "encoder": encoded.stage.key,
         "sources": night.section("sources"),
+        **_own_codes(declare(night.config.sources.own)),
         "budget_minutes": night.config.budget_minutes,
         "seed": night.config.seed,
     }
@@ -187,6 +190,7 @@ def _choose(night: Night, inputs: Inputs, encoded: Encoded) -> Recipe:
         memory_bytes=psutil.virtual_memory().available / 2,
         budget_seconds=night.budget("sources") / (len(windows.cuts) + 1),
     )
+    applicable += [Applicable(name, True, OWN) for name in declare(config.own)]
     epochs = sequence_epochs(events, night.budget("sources"))
     names = [s.name for s in applicable if s.kept and (s.name != SEQUENCE or epochs)]
     plan = tune_sources(
@@ -406,9 +410,16 @@ def _content(
         "cut": cut,
         "masked": masked,
         "reads": _also_read(name, inputs, encoded, night.runner.dry_run),
+        **_own_codes([name]),
         "dials": recipe.params[name],
         "seed": night.config.seed,
     }
+
+
+def _own_codes(names: Sequence[str]) -> dict[str, Any]:
+    """The code of a user's own sources, as a part of what decides; nothing where there is none."""
+    codes = {name: code for name in names if (code := own_code(name)) is not None}
+    return {"own code": codes} if codes else {}
 
 
 def _also_read(name: str, inputs: Inputs, encoded: Encoded, dry_run: bool) -> str | None:
@@ -416,11 +427,13 @@ def _also_read(name: str, inputs: Inputs, encoded: Encoded, dry_run: bool) -> st
 
     By content: another user tower over the same vectors changes no source.
     """
-    if name == SEQUENCE:
+    own = own_code(name) is not None
+    if name == SEQUENCE or own:
         file = encoded.vectors_stage.path / VECTORS
         if dry_run and not file.exists():
             return encoded.vectors_stage.key
-        return _hash_of(file, file.stat().st_mtime_ns)
+        vectors = _hash_of(file, file.stat().st_mtime_ns)
+        return hash_json([inputs.texts_key, vectors]) if own else vectors
     return inputs.texts_key if name in READ_TEXTS else None
 
 

@@ -15,7 +15,7 @@ from recsys.evaluation.asked_moments import AskedMoments, evaluate_moments
 from recsys.evaluation.drift import Drift
 from recsys.evaluation.evaluation import Evaluation
 from recsys.evaluation.lists import RankedLists
-from recsys.evaluation.page import write_report
+from recsys.evaluation.page import verdict, write_report
 from recsys.evaluation.report_context import CAPS, Check, MaskedItems
 from recsys.evaluation.saved_lists import MAIN, SavedLists, write_lists
 from recsys.storage.bundle import open_bundle
@@ -34,13 +34,14 @@ from recsys.training.night import (
     health,
     leakage,
     masked_items,
+    own_parts,
     read_data,
     report_parts,
     test_lists,
 )
 from recsys.training.night.champion import ChampionResult, recipe_key
 from recsys.training.night.fit_sources import Recipe, warm_start_facts
-from recsys.training.night.gate import REJECT, ChampionEvidence, Decision, Evidence, decide
+from recsys.training.night.gate import REJECT, ChampionEvidence, Decision, Evidence, decide, veto
 from recsys.training.night.gate_evidence import (
     MASKED,
     EarlierNights,
@@ -68,7 +69,9 @@ if TYPE_CHECKING:
 
 WITH_ROWS = ("drain", "tables")
 """Stages whose outputs of earlier nights hold rows that tonight may be too old to be kept."""
-DECIDING = ("gate", "drift", "evaluation")
+VETO = "hooks.before_promote:"
+"""Beginning of the gate's rule for a hook that spoke against a promotion."""
+DECIDING = ("gate", "drift", "evaluation", "hooks")
 """Config sections that decide about a release besides what it was made of."""
 
 
@@ -174,6 +177,7 @@ def decide_and_register(
             [*health.stops(drifted), *_missing(lists)],
         ),
     )
+    _ask_hooks(night, decision, evaluation)
     for warning in decision.alarms:
         night.alarm(warning)
     shift = {
@@ -188,6 +192,7 @@ def decide_and_register(
         checks, shift, drifted, checked.parity, decision, masked_items.masked_facts(night, inputs, masked),
     )  # fmt: skip
     _keep_lists(tonight, page)
+    own_parts.tell_report(night.config, page, night.reporter)
     version = _register(night, registry, bundle, evaluation, decision, made_by, page)
     publish_state(night, state)
     if decision.promoted and registry.champion() != version:
@@ -195,11 +200,26 @@ def decide_and_register(
     _remember(night, inputs.windows.end, bundle, state, version, decision, page, evaluation)
     _collect(night, registry)
     _say_what_it_took(night)
-    metrics = {
+    return NightResult(version, decision, page, _numbers(evaluation), False, [])
+
+
+def _ask_hooks(night: Night, decision: Decision, evaluation: Evaluation) -> None:
+    """Let the user's own hooks speak against a promotion."""
+    if not (decision.promoted and night.config.hooks.before_promote):
+        return
+    candidate = own_parts.PromotionCandidate(
+        night.config.name, decision.champion, _numbers(evaluation), tuple(decision.reasons)
+    )
+    for name, reason in own_parts.vetoes(night.config, candidate, night.reporter):
+        veto(decision, f"{VETO} {name}", reason)
+
+
+def _numbers(evaluation: Evaluation) -> dict[str, dict[str, list[Any]]]:
+    """System → metric → value, low, high."""
+    return {
         name: {m: list(i[:3]) for m, i in found.items()}
         for name, found in evaluation.systems.items()
     }
-    return NightResult(version, decision, page, metrics, False, [])
 
 
 def _missing(lists: StageResult) -> list[str]:
@@ -369,6 +389,8 @@ def _register(
         report_dir=page.parent,
         costs=costs(night.runner.results),
         challenger=decision.action != REJECT,
+        run_name=f"night {datetime.now(UTC):%Y-%m-%d}",
+        description=f"{verdict(evaluation)}\n\n{decision.headline}",
     )
 
 
@@ -413,10 +435,7 @@ def _remember(
         "version": version,
         "decision": decision.as_json(),
         "report": str(page),
-        "metrics": {
-            name: {m: list(i[:3]) for m, i in found.items()}
-            for name, found in evaluation.systems.items()
-        },
+        "metrics": _numbers(evaluation),
     }
     atomic_write(night.workspace.registered, json.dumps(record))
 

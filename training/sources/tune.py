@@ -16,7 +16,7 @@ import numpy as np
 from recsys.features.interactions import History, Interactions, Ints
 from recsys.features.protocols import Mask, RecallSource
 from recsys.retrieval.fitted_source import SourceInputs
-from recsys.retrieval.source_kinds import FITTABLE, source_class
+from recsys.retrieval.source_kinds import FITTABLE, is_fitted, source_class
 from recsys.training.groups import blocking, for_each
 from recsys.training.sources.fit_source import SourceFailed, failing_as, fit_one
 from recsys.training.sources.fusion import (
@@ -314,7 +314,7 @@ def _fuse(bench: Bench, outcomes: list[Outcome], limit: int) -> TunedPlan:
     if not bench.labels:
         for outcome in fitted:
             outcome.reason = "kept: there is no label to evaluate it on"
-        params = {o.name: o.params for o in fitted if o.name in FITTABLE}
+        params = {o.name: o.params for o in fitted if is_fitted(o.name)}
         return TunedPlan(params, dict.fromkeys(start, 1.0), outcomes)
     weights = choose_weights(lists, start)
     whole = lists.quality(weights)
@@ -322,7 +322,7 @@ def _fuse(bench: Bench, outcomes: list[Outcome], limit: int) -> TunedPlan:
         _decide(outcome, lists, weights, whole)
     kept = {o.name: weights[o.name] for o in outcomes if o.kept}
     return TunedPlan(
-        {o.name: o.params for o in outcomes if o.kept and o.name in FITTABLE},
+        {o.name: o.params for o in outcomes if o.kept and is_fitted(o.name)},
         kept,
         outcomes,
         lists.quality(kept).means(),
