@@ -572,7 +572,7 @@ def _over(asked: _Asked, data: Dataset) -> _Asked:
     release = _over_nobody(asked.bundle)
     frame = data._events.sort_by(c.TIMESTAMP)
     known = set(release.state.catalogue.item_ids.to_pylist())
-    records = []
+    records: list[LogRecord] = []
     for row in frame.to_pylist():
         if row[c.ITEM_ID] not in known or row[c.TIMESTAMP] is None or row[c.USER_ID] is None:
             continue
