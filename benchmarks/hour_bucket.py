@@ -42,7 +42,8 @@ def sittings(events, gap):
         time = events.time[rows]
         ends = np.flatnonzero(np.diff(time) > gap)
         seen = set()
-        for end, until in zip(ends, [*ends[1:], len(rows) - 1], strict=True):
+        untils = [*ends[1:], len(rows) - 1][: len(ends)]
+        for end, until in zip(ends, untils, strict=True):
             seen |= set(events.item[rows[: end + 1]].tolist())
             following = rows[end + 1 : until + 1]
             wanted = set(events.item[following[events.grade[following] > 0]].tolist()) - seen
