@@ -115,7 +115,7 @@ class Recommender(Params):
         self.verbose = verbose
         self._asked: _Asked | None = None
         self._config: RecsysConfig | None = None
-        self._removal: weakref.finalize[Any, Self] | None = None
+        self._removal: weakref.finalize[..., Any] | None = None
         """Removes a temporary workspace."""
 
     # -- fitting ----------------------------------------------------------------------------------
