@@ -379,7 +379,7 @@ def compared_with(
     loaded: "LoadedRelease", queries: Queries, frozen: "RecallSource | None", caps: ListCaps
 ) -> "Compared":
     """What the release is held against, as of the first query; capped as its lists are."""
-    from recsys.training.compared_lists import FROZEN, Compared, Known
+    from recsys.training.compared_lists import FROZEN, Compared, KnownAtMoments
 
     found = Compared()
     known = _joined(loaded, loaded.state.user_ids(), int(queries.now.min()))
@@ -396,7 +396,7 @@ def compared_with(
         found.sources[FROZEN] = frozen
     histories = _histories(loaded, queries.users, queries.now)
     ordinal = loaded.bundle.facts["windows"]["scheme"] == "ordinal"
-    moments = Known(
+    moments = KnownAtMoments(
         known, queries.past, queries.now, histories.__getitem__, loaded.state.catalogue, ordinal
     )
     found.add_lists(moments, sources | found.sources, caps, _workers())

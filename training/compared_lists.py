@@ -85,7 +85,11 @@ class Compared:
                 self.absent[name] = reason
 
     def add_lists(
-        self, known: "Known", sources: Mapping[str, RecallSource], caps: ListCaps, workers: int
+        self,
+        known: "KnownAtMoments",
+        sources: Mapping[str, RecallSource],
+        caps: ListCaps,
+        workers: int,
     ) -> None:
         """Lists of the simplest baselines and of each source alone, cut as they would be served.
 
@@ -129,7 +133,7 @@ class Compared:
 
 
 @dataclass(frozen=True)
-class Known:
+class KnownAtMoments:
     """G moments, and what may be known at them."""
 
     events: Interactions

@@ -260,7 +260,7 @@ def test_records_that_make_no_sense_are_counted_and_passed_over(empty):
         ]
     )
     assert used == 2, "one event, and the item that was there already"
-    assert empty.skipped == {"unknown_item": 0, "malformed": 9}
+    assert empty.skipped == {"unknown_item": 0, "malformed": 9, "too_many_types": 0}
     assert empty.log_position == 10
     assert empty.catalogue.n_items == 14
 

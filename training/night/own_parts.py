@@ -82,8 +82,9 @@ def stage_listener(
 
 
 def tell_report(config: RecsysConfig, page: Path, reporter: Reporter) -> None:
-    """Call `on_report`."""
-    _call_all(config, "on_report", page, reporter)
+    """Call the hooks of a page that is written."""
+    if config.hooks.on_report:
+        _call_all(config, "on_report", page, reporter)
 
 
 def vetoes(

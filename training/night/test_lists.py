@@ -19,7 +19,7 @@ from recsys.evaluation.segments import by_event_type
 from recsys.features.interactions import Interactions
 from recsys.rules import ListCaps
 from recsys.storage.stages import StageResult
-from recsys.training.compared_lists import LIST_LENGTH, Known
+from recsys.training.compared_lists import LIST_LENGTH, KnownAtMoments
 from recsys.training.groups import history_reader, top_k
 from recsys.training.night import fit_ranker
 from recsys.training.night.baseline_lists import baselines_as_of
@@ -162,9 +162,9 @@ def _single_source(
     return found
 
 
-def _known(inputs: Inputs, moments: Moments, cut: int) -> Known:
+def _known(inputs: Inputs, moments: Moments, cut: int) -> KnownAtMoments:
     """What may be known at the moments of a cut."""
-    return Known(
+    return KnownAtMoments(
         inputs.interactions.before(cut),
         past_items(inputs.interactions, moments),
         moments.now,

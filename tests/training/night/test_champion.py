@@ -75,7 +75,9 @@ def ask(monkeypatch):
         monkeypatch.setattr(champion, "LoadedRelease", lambda bundle, state, version: version)
         monkeypatch.setattr(champion, "_state_of", lambda state: None)
         one = np.zeros((1, 1))
-        monkeypatch.setattr(champion, "_asked", lambda *_: (one.astype("i4"), one.astype("f4")))
+        monkeypatch.setattr(
+            champion, "_asked", lambda *_: RankedLists("", one.astype("i4"), one.astype("f4"))
+        )
         tested = SimpleNamespace(moments=SimpleNamespace(now=np.full(3, 99), user=np.arange(3)))
         return champion.lists_of_champion(night, inputs, None, registry, tested, None), alarms
 

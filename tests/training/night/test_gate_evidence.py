@@ -282,7 +282,7 @@ def released(monkeypatch):
         def take(self, rows):
             return Moments(now=self.now[rows], user=self.user[rows])
 
-    def answers(loaded, night, inputs, moments):
+    def answers(loaded, night, inputs, moments, version):
         asked.append(moments.now)
         return np.zeros((len(moments.now), 1), np.int32), np.zeros((len(moments.now), 1), "f4")
 
