@@ -34,6 +34,9 @@ CONTEXT: Final = "context"
 
 # what we write
 SCORES: Final = "scores"
+SCORE: Final = "score"
+RANK: Final = "rank"
+"""Place in a list, from 1."""
 POSITION: Final = "position"
 """Place of a row in the order in which it became known (log position), unit: rows, from 0."""
 ITEM_INDEX: Final = "item_index"

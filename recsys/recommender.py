@@ -23,7 +23,7 @@ from recsys.encoder.index import open_index
 from recsys.encoder.tower import InterestSource
 from recsys.explain import Explainer
 from recsys.features.feature_set import FeatureSet
-from recsys.features.interactions import Floats, History, Ints
+from recsys.features.interactions import EMPTY_HISTORY, Floats, History, Ints
 from recsys.features.protocols import (
     Mask,
     Recalled,
@@ -33,17 +33,19 @@ from recsys.features.protocols import (
 from recsys.features.ranking_context import RankingContext
 from recsys.features.state import OnlineState
 from recsys.features.time_buckets import MomentGrid, microseconds
+from recsys.filters import allowed_by
 from recsys.new_items import NewItems, TextVectors
-from recsys.query import RankingQuery, RankingResult
+from recsys.popular_items import popular_items
+from recsys.query import BY_TEXT, RankingQuery, RankingResult, SimilarQuery, SimilarResult
 from recsys.ranker import Ranker
 from recsys.retrieval.candidates import CandidateGenerator
 from recsys.retrieval.source_kinds import load_source
 from recsys.rules import (
     Caps,
-    allowed_by,
     block,
     diversify,
 )
+from recsys.similar import as_history, similar_items
 from recsys.storage.bundle import Bundle, open_bundle
 
 if TYPE_CHECKING:
@@ -253,8 +255,10 @@ class LoadedRelease:
         return answer
 
     def _history(self, ask: RankingQuery) -> History:
-        """The user's stored events before the moment, extended by those sent along."""
+        """The stored events of the user and the session before the moment, and those sent along."""
         stored = self.state.history(ask.user_id, ask.now)
+        if ask.session:
+            stored = _joined(stored, self.state.history(ask.session, ask.now))
         if not ask.history:
             return stored
         return _joined(stored, self._sent_history(ask)).before(ask.now)
@@ -468,21 +472,64 @@ class LoadedRelease:
 
     # -- looking things up ----------------------------------------------------------------------
 
+    def similar_to(self, ask: SimilarQuery) -> SimilarResult:
+        """Items like the ones asked about that may be recommended, by behaviour and content.
+
+        Texts that `prepare` encoded meanwhile are taken; one that still waits degrades the answer.
+        """
+        with self._lock:
+            found = self.state.catalogue.indices_of(list(ask.items))
+            unknown = [name for name, at in zip(ask.items, found, strict=True) if at < 0]
+            anchors = np.ascontiguousarray(found[found >= 0], np.int32)
+            if self._waits(anchors):
+                self._take_vectors()
+            wanted = RankingQuery("", ask.now, exclude=ask.exclude, filters=ask.filters)
+            with self._blocked(wanted, as_history(anchors, ask.now)) as mask:
+                listed = similar_items(
+                    self._recall.sources, anchors, ask.by, ask.k, ask.now, mask
+                )
+            return SimilarResult(
+                self._ids_of(listed.items), listed.scores.tolist(), unknown, self._untold(anchors)
+            )
+
+    def popular(
+        self, k: int, now: int, window: str, filters: Mapping[str, object]
+    ) -> list[tuple[str, float]]:
+        """Items of the most weight of events in a window that may be recommended, best first.
+
+        Raises:
+            UsageError: no such window, or a filter is wrong.
+        """
+        with self._lock:
+            wanted = RankingQuery("", now, filters=filters)
+            with self._blocked(wanted, EMPTY_HISTORY) as mask:
+                found = popular_items(self.state, window, k, now, mask)
+            return list(zip(self._ids_of(found.items), found.scores.tolist(), strict=True))
+
+    def unencoded(self, item_ids: Sequence[str]) -> list[Mapping[str, Any]]:
+        """Those of some items whose text waits to be encoded, as `prepare` takes them."""
+        with self._lock:
+            catalogue = self.state.catalogue
+            found = [int(at) for at in catalogue.indices_of(list(item_ids)) if at >= 0]
+            return [catalogue.fields(at) for at in found if self._waits(np.array([at]))]
+
+    def _waits(self, items: Ints) -> bool:
+        """Whether the text of one of some items was not encoded yet."""
+        later = items[items >= self.bundle.n_items] - self.bundle.n_items
+        return any(self._new.waits(int(place)) for place in later)
+
+    def _untold(self, anchors: Ints) -> list[str]:
+        """What is missing where the likeness of some items is asked for."""
+        if not self._waits(anchors):
+            return []
+        return ["text_encoder_missing" if self._texts.lost else "text_encoder_late"]
+
     def similar(self, item_id: str, k: int, now: int) -> list[tuple[str, float]] | None:
         """Available items nearest in text, best first; None for an unknown item."""
-        del now  # likeness in text does not depend on the moment
-        catalogue = self.state.catalogue
-        item = catalogue.index_of(item_id)
-        source: object = self._recall.sources.get(TEXT)
-        if item < 0:
+        found = self.similar_to(SimilarQuery([item_id], now, k=k, by=BY_TEXT))
+        if found.unknown:
             return None
-        if not isinstance(source, InterestSource) or item >= source.n_items:
-            return []
-        found = source.similar(item, k, self._mask_like(catalogue.blocked))
-        return [
-            (catalogue.id_of(int(i)), float(s))
-            for i, s in zip(found.items, found.scores, strict=True)
-        ]
+        return list(zip(found.item_ids, found.scores, strict=True))
 
     def user(self, user_id: str) -> dict[str, Any] | None:
         """What is stored of a user: their events, latest last, and attributes."""

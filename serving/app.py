@@ -27,14 +27,14 @@ from recsys.serving.asgi import (
     split_path,
 )
 from recsys.serving.clock import Clock
-from recsys.serving.handlers import Handlers
-from recsys.serving.keys import SCOPES, KeyRing
+from recsys.serving.keys import COLLECT, SCOPES, KeyRing
 from recsys.serving.loaded_versions import Versions
 from recsys.serving.logs import log
 from recsys.serving.problems import Problem, unavailable
 from recsys.serving.ranking import Ranking
 from recsys.serving.released_model import EngineProvider
 from recsys.serving.routes import OPERATIONS
+from recsys.serving.session_calls import SessionCalls
 from recsys.serving.settings import ServiceSettings
 from recsys.storage.eventlog import EventLog, ImpressionBuffer, LogUnavailable
 
@@ -71,6 +71,7 @@ class Route(NamedTuple):
     pool: str
     handler: Handler
     latency: Any
+    from_pages: bool
 
 
 class App:
@@ -115,7 +116,7 @@ class App:
         self._impressions = ImpressionBuffer(self._log, on_error=_impressions_kept)
         self.versions = Versions(self._provider, self._log, self._clock, settings)
         ranking = Ranking(self.versions, self._impressions, settings)
-        self._handlers = Handlers(
+        self._handlers = SessionCalls(
             self.versions,
             ranking,
             self._log,
@@ -183,6 +184,7 @@ class App:
                 "writes" if operation.writes else "reads",
                 getattr(self._handlers, operation.name),
                 metrics.LATENCY.labels(route=operation.path),
+                operation.from_pages,
             )
             methods = self._routes.setdefault(operation.path, {})
             if "{" in operation.path and not methods:
@@ -321,11 +323,14 @@ class App:
             return
         if route.scope is None:
             return
-        scopes = self._keys.scopes(_presented(request))
+        key, in_address = _presented(request, route.from_pages)
+        scopes = self._keys.scopes(key)
         if scopes is None:
             challenge = [(b"www-authenticate", b'Bearer realm="recsys"')]
             raise Problem(401, "Send a key as `Authorization: Bearer …`.", headers=challenge)
-        if route.scope not in scopes:
+        if in_address and scopes != {COLLECT}:
+            raise Problem(403, f"Only a key of the scope `{COLLECT}` alone goes into an address.")
+        if not {route.scope, *([COLLECT] if route.from_pages else [])} & scopes:
             raise Problem(403, f"This needs a key with the scope `{route.scope}`.")
         request.scopes = scopes
 
@@ -334,7 +339,7 @@ class App:
         if origin not in self.settings.cors_origins:
             raise Problem(403, "This origin is not allowed.")
         headers = [
-            (b"access-control-allow-methods", b"GET, POST, PUT, DELETE"),
+            (b"access-control-allow-methods", b"GET, POST, PUT, PATCH, DELETE"),
             (b"access-control-allow-headers", b"authorization, content-type, x-api-key"),
             (b"access-control-max-age", b"600"),
         ]
@@ -361,11 +366,20 @@ class App:
             log("info", "request", route=path, status=response.status, ms=round(seconds * 1e3, 2))
 
 
-def _presented(request: Request) -> str:
+def _presented(request: Request, from_page: bool) -> tuple[str, bool]:
+    """The key of a request, and whether it stood in the address, where a page may put it.
+
+    Raises:
+        Problem: the query cannot be read (422).
+    """
     bearer = request.header(b"authorization") or b""
     if bearer[:7].lower() == b"bearer ":
-        return bearer[7:].strip().decode("latin-1")
-    return (request.header(b"x-api-key") or b"").decode("latin-1")
+        return bearer[7:].strip().decode("latin-1"), False
+    named = request.header(b"x-api-key")
+    if named is None and from_page:
+        key = request.query(frozenset({"key"})).get("key")
+        return key or "", key is not None
+    return (named or b"").decode("latin-1"), False
 
 
 def _impressions_kept(error: Exception) -> None:

@@ -18,7 +18,9 @@ import yaml
 
 from recsys.data_schemas.errors import UsageError
 
-SCOPES = ("rank", "events", "admin", "replay")
+COLLECT = "collect"
+"""Scope of a key that may be seen by everybody, in a page: it stores events and does nothing else."""
+SCOPES = ("rank", "events", "admin", "replay", COLLECT)
 RELOAD_SECONDS = 1.0
 
 

@@ -19,7 +19,12 @@ from recsys.serving.fallback import COLD_LENGTH
 from recsys.serving.follower import Follower, Live
 from recsys.serving.logs import log
 from recsys.serving.problems import Problem, unavailable
-from recsys.serving.released_model import EngineProvider, RankingQuery, ReleasedModel
+from recsys.serving.released_model import (
+    EngineProvider,
+    RankingQuery,
+    ReleasedModel,
+    SimilarQuery,
+)
 from recsys.serving.settings import ServiceSettings
 from recsys.storage.eventlog import EventLog, LogUnavailable
 
@@ -216,7 +221,7 @@ def warm(engine: ReleasedModel, now: int) -> list[str]:
         engine.answer(ask)
         engine.answer(replace(ask, items=some, diversity=0.0))
         engine.answer(replace(ask, filters={c.CATEGORY: [""]}))
-        engine.similar(some[0], 3, now)
+        engine.similar_to(SimilarQuery(some[:1], now, k=3))
         engine.item(some[0])
     engine.user("")
     return cold

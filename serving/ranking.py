@@ -26,7 +26,7 @@ from recsys.serving.experiments import explore, team_draft, user_share
 from recsys.serving.fallback import cold_answer
 from recsys.serving.loaded_versions import Versions
 from recsys.serving.logs import log
-from recsys.serving.problems import Problem, unavailable
+from recsys.serving.problems import refused, unavailable
 from recsys.serving.released_model import RankingQuery, RankingResult, ReleasedModel
 from recsys.serving.settings import ServiceSettings
 from recsys.serving.shadow import Differences
@@ -112,9 +112,7 @@ class Ranking:
         try:
             return self._answered(engine, ask, replay)
         except UsageError as error:
-            place = f"$.{error.where}" if error.where else "$"
-            detail = f"{error.what}: {error.found!r}; expected {error.expected}"
-            raise Problem(422, detail[:2000], [(place, str(error.found))]) from None
+            raise refused(error) from None
 
     def _answered(self, engine: ReleasedModel, ask: RankingQuery, replay: bool) -> RankingResult:
         if replay:
@@ -263,7 +261,8 @@ def _sample(ask: RankingQuery, answer: RankingResult, rows: int) -> str:
         "columns": int(block.shape[1]),
         "float32": base64.b64encode(block.tobytes()).decode(),
         "context": dict(ask.context),
-        "inline_history": bool(ask.history),
+        # Two stored histories as one are known to the request alone, as one sent along is.
+        "inline_history": bool(ask.history) or bool(ask.session),
         "inline_items": sorted(ask.new_items),
         "recommended": ask.items is None,
         "keep_seen": ask.keep_seen,
