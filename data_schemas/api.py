@@ -140,6 +140,62 @@ class PastEvent(Input):
 History = Annotated[list[PastEvent], Meta(max_length=1_000)]
 
 
+Some = Annotated[list[Id], Meta(max_length=100)]
+Place = Annotated[float, Meta(ge=1, le=1000)]
+
+
+class Boost(Input, tag_field="do", tag="boost", kw_only=True):
+    """Lift items."""
+
+    name: Word
+    """How the rule is called, in the answer and in the log."""
+    by: Annotated[float, Meta(ge=-10, le=10)] = 1.0
+    """By how many standard deviations of the candidates' scores; below 0 down."""
+    filters: Filters = {}
+    """What the items meet."""
+    items: Some = []
+    """Ids, of which those count that meet the filters; all items where there is none."""
+
+
+class Bury(Input, tag_field="do", tag="bury", kw_only=True):
+    """Put items behind all others."""
+
+    name: Word
+    """How the rule is called, in the answer and in the log."""
+    filters: Filters = {}
+    """What the items meet."""
+    items: Some = []
+    """Ids, of which those count that meet the filters; all items where there is none."""
+
+
+class Pin(Input, tag_field="do", tag="pin", kw_only=True):
+    """Put one item at one place."""
+
+    name: Word
+    """How the rule is called, in the answer and in the log."""
+    item_id: Id
+    """Which item; left out where it may not be recommended."""
+    place: Place
+    """Where, from 1."""
+
+
+class Slot(Input, tag_field="do", tag="slot", kw_only=True):
+    """Keep places for the best of some items: a promotion."""
+
+    name: Word
+    """How the rule is called, in the answer and in the log."""
+    places: Annotated[list[Place], Meta(min_length=1, max_length=20)]
+    """Which places, from 1."""
+    filters: Filters = {}
+    """What the items meet."""
+    items: Some = []
+    """Ids, of which those count that meet the filters; all items where there is none."""
+
+
+Rule = Boost | Bury | Pin | Slot
+Rules = Annotated[list[Rule], Meta(max_length=10)]
+
+
 class RankRequest(Input, kw_only=True):
     """Which of these items first, for this person?"""
 
@@ -186,6 +242,8 @@ class RecommendRequest(Input):
     """0: by score alone; 1: as unlike each other as possible."""
     caps: Annotated[dict[Name, Count], Meta(max_length=10)] | UnsetType = UNSET
     """`category` or a text attribute: items of one value at most; the service's own where absent."""
+    rules: Rules = []
+    """Wishes about this list, before those of the service: boost, bury, pin, slot."""
     explain: Explain = False
     """`true`, or how many of the first items to give reasons for."""
     keep_seen: bool = False
@@ -348,6 +406,8 @@ class RankedItem(Output):
     """Version that contributed the item, in an interleaved list."""
     fields: dict[str, Any] = {}
     """The columns asked for; null where nothing is known."""
+    rule: str | None = None
+    """The rule that moved the item."""
 
 
 class Experiment(Output):

@@ -32,6 +32,9 @@ SURFACE: Final = "surface"
 CONTEXT: Final = "context"
 """What the request said of its own situation, a JSON object."""
 
+RULES: Final = "rules"
+"""Which items of a list a rule of the shop moved: a JSON object of item id and the rule's name."""
+
 # what we write
 SCORES: Final = "scores"
 SCORE: Final = "score"

@@ -171,13 +171,15 @@ class Neither:
 Filter = Condition | Every | Either | Neither
 
 
-def allowed_by(catalogue: Catalogue, filters: Mapping[str, object]) -> Bools:
-    """bool[N]: items that meet every filter.
+def allowed_by(
+    catalogue: Catalogue, filters: Mapping[str, object], where: str = "filters"
+) -> Bools:
+    """bool[N]: items that meet every filter; `where` is how the caller calls the field.
 
     Raises:
         UsageError: see `parse`.
     """
-    return parse(filters, columns_of(catalogue.attribute_kinds)).mask(catalogue)
+    return parse(filters, columns_of(catalogue.attribute_kinds), where).mask(catalogue)
 
 
 def parse(

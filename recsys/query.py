@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from recsys.data_schemas.api import Rule
+
 BLEND, BY_TEXT, BOUGHT_TOGETHER = "blend", "text", "bought_together"
 """Ways to ask for similar items: all sources together, text alone, behaviour alone."""
 
@@ -34,6 +36,8 @@ class RankingQuery:
     """0..1, how much likeness to items above is held against an item."""
     caps: Mapping[str, int] = field(default_factory=dict)
     """Column → items of one value at most in a recommended list: category or a text attribute."""
+    rules: Sequence[Rule] = ()
+    """Wishes about a recommended list; of two about one place the first holds."""
     explain: int = 0
     """How many of the first items to explain."""
     keep_seen: bool = False
@@ -58,6 +62,8 @@ class RankingResult:
     """float32[n, F] in the order of item_ids, for the parity sample."""
     steps_ms: dict[str, float] = field(default_factory=dict)
     """Milliseconds by named step."""
+    rules: list[str] = field(default_factory=list)
+    """For each item the rule that moved it, or ""; empty where no rule was given."""
     snapshot: str = ""
     """Name of the state snapshot that the answer's state was folded from."""
     waiting: int = 0

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import numpy.typing as npt
 
+from recsys.business_rules import ListRules
 from recsys.data_schemas import columns as c
 from recsys.data_schemas.errors import RecsysError, UsageError
 from recsys.data_schemas.log_record import LogMark, LogRecord
@@ -38,7 +39,7 @@ from recsys.new_items import NewItems, TextVectors
 from recsys.popular_items import popular_items
 from recsys.query import BY_TEXT, RankingQuery, RankingResult, SimilarQuery, SimilarResult
 from recsys.ranker import Ranker
-from recsys.retrieval.candidates import CandidateGenerator
+from recsys.retrieval.candidates import CandidateGenerator, Candidates
 from recsys.retrieval.source_kinds import load_source
 from recsys.rules import (
     Caps,
@@ -220,9 +221,10 @@ class LoadedRelease:
         steps = _Steps()
         history = self._history(ask)
         items, names, unknown = self._asked_items(ask)
+        rules = ListRules(self.state.catalogue, ask.rules) if ask.rules else None
         steps.done("resolve")
         with self._blocked(ask, history) as mask:
-            items, signals, silent = self._recalled(ask, history, items, mask)
+            items, signals, silent = self._recalled(ask, history, items, mask, rules)
         steps.done("recall")
         moment = RankingContext(
             ask.now,
@@ -238,7 +240,7 @@ class LoadedRelease:
         steps.done("features")
         score = self.ranker.score(x)
         steps.done("ranker")
-        order = self._ordered(ask, items, score)
+        order, movers = self._ordered(ask, items, score, rules)
         steps.done("rules")
         answer = RankingResult(
             [names[i] for i in order.tolist()] if names else self._ids_of(items[order]),
@@ -246,6 +248,7 @@ class LoadedRelease:
             unknown,
             [*self._degraded(ask), *(f"source_failed:{name}" for name in silent)],
             features=x[order],
+            rules=movers,
             snapshot=self.snapshot,
             waiting=self._new.count_waiting,
         )
@@ -329,11 +332,16 @@ class LoadedRelease:
         return self._mask
 
     def _recalled(
-        self, ask: RankingQuery, history: History, items: Ints | None, mask: Mask
+        self,
+        ask: RankingQuery,
+        history: History,
+        items: Ints | None,
+        mask: Mask,
+        rules: ListRules | None,
     ) -> tuple[Ints, Mapping[str, Floats], list[str]]:
         """Candidates, their signals, and the sources that had to be left out because they failed."""
         try:
-            return *self._candidates(self._recall, ask, history, items, mask), []
+            return *self._candidates(self._recall, ask, history, items, mask, rules), []
         except UsageError:
             raise
         except Exception:
@@ -347,7 +355,8 @@ class LoadedRelease:
             sources = self._recall.sources | {
                 name: cast(ScoreSource, Silent(self._recall.sources[name])) for name in silent
             }
-            return *self._candidates(self._stage(sources), ask, history, items, mask), silent
+            again = self._candidates(self._stage(sources), ask, history, items, mask, rules)
+            return *again, silent
 
     def _candidates(
         self,
@@ -356,10 +365,20 @@ class LoadedRelease:
         history: History,
         items: Ints | None,
         mask: Mask,
+        rules: ListRules | None,
     ) -> tuple[Ints, Mapping[str, Floats]]:
         if items is not None:
             return items, recall.signals_for(history, items, ask.now, mask)
         found = recall.candidates(history, ask.now, mask)
+        if rules is not None:
+            further = rules.further(
+                lambda masked: recall.candidates(history, ask.now, masked).items, mask
+            )
+            further = further[~np.isin(further, found.items)]
+            if len(further):
+                wanted = np.concatenate([found.items, np.unique(further)])
+                signals = recall.signals_for(history, wanted, ask.now, mask)
+                found = Candidates(wanted, signals)
         if len(found.items) >= ask.k:
             return found.items, found.signals
         # Personal recall was short: fill up, so that a list has k items while the catalogue does.
@@ -385,15 +404,23 @@ class LoadedRelease:
         return np.ascontiguousarray(every[np.sort(first)][: max(ask.k, len(items))])
 
     def _ordered(
-        self, ask: RankingQuery, items: Ints, score: npt.NDArray[np.float64]
-    ) -> npt.NDArray[np.int64]:
+        self,
+        ask: RankingQuery,
+        items: Ints,
+        score: npt.NDArray[np.float64],
+        rules: ListRules | None,
+    ) -> tuple[npt.NDArray[np.int64], list[str]]:
+        """(rows of the list, the rule that moved each)."""
         if ask.items is not None:
-            return np.argsort(-score, kind="stable")
+            return np.argsort(-score, kind="stable"), []
+        by = score if rules is None else rules.moved(items, score)
         caps = Caps(self.state.catalogue, ask.caps, items) if ask.caps else None
         if ask.diversity > 0:
-            return diversify(score, self._vectors_of(items), ask.k, ask.diversity, caps)
-        order = np.argsort(-score, kind="stable")
-        return order[: ask.k] if caps is None else caps.first(order, ask.k)
+            order = diversify(by, self._vectors_of(items), ask.k, ask.diversity, caps)
+        else:
+            order = np.argsort(-by, kind="stable")
+            order = order[: ask.k] if caps is None else caps.first(order, ask.k)
+        return (order, []) if rules is None else rules.placed(items, order, by, ask.k)
 
     def _vectors_of(self, items: Ints) -> Floats:
         """float32[n, d]; NaN where an item has no vector."""

@@ -11,7 +11,8 @@ import msgspec
 
 from recsys.data_schemas import api
 from recsys.data_schemas import columns as c
-from recsys.data_schemas.errors import RecsysError
+from recsys.data_schemas.errors import RecsysError, UsageError
+from recsys.filters import columns_of, parse
 from recsys.serving import openapi
 from recsys.serving import telemetry as metrics
 from recsys.serving.asgi import Request, Response, invalid
@@ -94,6 +95,8 @@ class Handlers:
         self._settings, self._secured = settings, secured
         self._document: tuple[dict[str, str], Response] | None = None
         self._draining = draining
+        self._rules: tuple[str, list[api.Rule]] | None = None
+        """The service's rules as the champion of a version takes them."""
 
     # ranking
 
@@ -132,6 +135,7 @@ class Handlers:
             exclude=asked.exclude,
             diversity=asked.diversity,
             caps=self._caps(asked),
+            rules=[*_whole_places(asked.rules), *self._shop_rules()],
             explain=min(k, self._explained(asked.explain)),
             keep_seen=asked.keep_seen,
             context=asked.context,
@@ -185,6 +189,14 @@ class Handlers:
         if asked.caps is msgspec.UNSET:
             return self._settings.caps
         return {name: whole_number(most, f"caps.{name}") for name, most in asked.caps.items()}
+
+    def _shop_rules(self) -> Sequence[api.Rule]:
+        """The service's own rules; one that the champion's items do not allow is left out and logged."""
+        model = self._versions.champion()
+        if self._rules is None or self._rules[0] != model.version:
+            columns = columns_of(getattr(model, "attribute_kinds", {}))
+            self._rules = model.version, [r for r in self._settings.rules if _fits(r, columns)]
+        return self._rules[1]
 
     def _explained(self, explain: bool | float) -> int:
         if explain is True:
@@ -454,6 +466,32 @@ def whole_number(value: float, name: str) -> int:
     if value != int(value):
         raise Problem(422, f"`{name}` is not a whole number.", [(f"$.{name}", "not whole")])
     return int(value)
+
+
+def _fits(rule: api.Rule, columns: Mapping[str, str]) -> bool:
+    """Whether a rule's filters name columns that there are."""
+    try:
+        if not isinstance(rule, api.Pin):
+            parse(rule.filters, columns)
+    except UsageError as error:
+        log("error", "rule_left_out", rule=rule.name, reason=error.what, found=error.found)
+        return False
+    return True
+
+
+def _whole_places(rules: Sequence[api.Rule]) -> Sequence[api.Rule]:
+    """The rules of a request.
+
+    Raises:
+        Problem: a place is not whole (422).
+    """
+    for n, rule in enumerate(rules):
+        if isinstance(rule, api.Pin):
+            whole_number(rule.place, f"rules[{n}].place")
+        elif isinstance(rule, api.Slot):
+            for m, place in enumerate(rule.places):
+                whole_number(place, f"rules[{n}].places[{m}]")
+    return rules
 
 
 def identifier(request: Request, name: str) -> str:

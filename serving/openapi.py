@@ -140,8 +140,10 @@ def _said(default: object) -> str:
 
 def _whole(name: str, field: dict[str, Any]) -> None:
     """Counts are whole numbers; they are read as numbers because JSON knows 2 and 2.0 as one."""
-    if name == "k":
+    if name in ("k", "place"):
         field["type"] = "integer"
+    if name == "places":
+        field["items"]["type"] = "integer"
     if name == "caps":
         field["additionalProperties"]["type"] = "integer"
 

@@ -169,6 +169,9 @@ class Ranking:
         if first.reasons:
             by_item = dict(zip(first.item_ids, first.reasons, strict=False))
             merged.reasons = [by_item.get(item, {}) for item in merged.item_ids[: ask.explain]]
+        if ask.rules:
+            moved = [dict(zip(a.item_ids, a.rules, strict=False)) for a in (first, second)]
+            merged.rules = [moved[team].get(item, "") for item, team in drafted]
         teams = [names[team] for _, team in drafted]
         return self._finish(ask, champion, merged, experiment, surface, False, teams)
 
@@ -229,6 +232,9 @@ class Ranking:
         }
         if teams is not None:
             shown["teams"] = teams
+        if any(answer.rules):
+            moved = {answer.item_ids[i]: answer.rules[i] for i in order if answer.rules[i]}
+            shown[c.RULES] = _encode(moved).decode()
         if ranked.degraded:
             shown["degraded"] = ranked.degraded
         if answer.features is not None and self._rng.random() < self._settings.parity_share:
@@ -238,7 +244,7 @@ class Ranking:
 
 def _items(answer: RankingResult, order: list[int], teams: list[str] | None) -> list[RankedItem]:
     ids, scores = answer.item_ids, answer.scores
-    if not answer.reasons and teams is None:
+    if not answer.reasons and teams is None and not answer.rules:
         return [RankedItem(item_id=ids[i], score=scores[i]) for i in order]
     reasons = answer.reasons or []
     return [
@@ -247,6 +253,7 @@ def _items(answer: RankingResult, order: list[int], teams: list[str] | None) -> 
             score=scores[i],
             reasons=msgspec.convert(reasons[i], Reasons) if i < len(reasons) else None,
             team=teams[i] if teams else None,
+            rule=(answer.rules[i] or None) if answer.rules else None,
         )
         for i in order
     ]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recsys.data_schemas import columns as c
-from recsys.data_schemas.config import RecsysConfig, load_config
+from recsys.data_schemas.config import RecsysConfig, load_config, read_rules
 from recsys.data_schemas.errors import ExitCode, UsageError
 from recsys.operations.batch_lists import Row, ranked
 from recsys.operations.open_release import find_release
@@ -81,9 +81,13 @@ def _lists(
     """One row per user, or per user and item."""
     import pyarrow as pa
 
+    from recsys.business_rules import ListRules
     from recsys.filters import allowed_by
 
-    allowed_by(loaded.state.catalogue, filters)  # what is wrong is said before any work
+    # What is wrong is said before any work.
+    rules = read_rules(config.serving.rules)
+    allowed_by(loaded.state.catalogue, filters)
+    ListRules(loaded.state.catalogue, rules)
     ask = RankingQuery(
         "",
         loaded.moment,
@@ -91,6 +95,7 @@ def _lists(
         keep_seen=args.keep_seen,
         caps=config.serving.caps,
         filters=filters,
+        rules=rules,
     )
     nested = pa.schema(
         [

@@ -143,6 +143,7 @@ def make_settings(config: "RecsysConfig", args: argparse.Namespace) -> "ServiceS
     Raises:
         UsageError: an experiment is not given as VERSION:SHARE.
     """
+    from recsys.data_schemas.config import read_rules
     from recsys.serving.server import LOOPBACK_NAMES
     from recsys.serving.settings import ServiceSettings
 
@@ -155,6 +156,7 @@ def make_settings(config: "RecsysConfig", args: argparse.Namespace) -> "ServiceS
         max_queue=serving.max_queue,
         explain_items=serving.explain_items,
         caps=serving.caps,
+        rules=read_rules(serving.rules),
         explore_share=serving.explore_share,
         parity_share=serving.parity_share,
         clock=config.clock,
