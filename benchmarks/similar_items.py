@@ -19,7 +19,8 @@ from pathlib import Path
 
 import numpy as np
 
-sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).resolve().parent)]
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from quality_sources import load
 
@@ -124,9 +125,7 @@ def main():
     elif args.vectors:
         vectors = np.load(args.vectors)
     held = chance(hash_ids(list(events.user_ids)), "held out", SEED) < HELD_OUT
-    fitted = sources_of(
-        events.where(~held[events.user]), catalogue, params, vectors, args.workers
-    )
+    fitted = sources_of(events.where(~held[events.user]), catalogue, params, vectors, args.workers)
     questions = questions_of(events, held, args.queries, np.random.default_rng(SEED))
     even = np.array([user % 2 == 0 for user, _, _ in questions])
     halves = [[q for q, of in zip(questions, even, strict=True) if of == half] for half in (1, 0)]

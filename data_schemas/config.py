@@ -11,8 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
-import yaml
 import msgspec
+import yaml
 from pydantic import (
     BaseModel,
     ConfigDict,

@@ -295,7 +295,9 @@ def _plain(value: object, where: str) -> bool | float | str:
         return value
     if isinstance(value, bool | int | float | np.integer | np.floating) and abs(value) <= NUMBER:
         return value if isinstance(value, bool) else float(value)
-    expected = f"a text of up to {TEXT_LENGTH} characters, a number of up to {NUMBER:g}, true or false"
+    expected = (
+        f"a text of up to {TEXT_LENGTH} characters, a number of up to {NUMBER:g}, true or false"
+    )
     raise _wrong("this is no value that items have", where, value, expected)
 
 
@@ -406,4 +408,7 @@ def _column_schema(column: str, kind: str) -> dict[str, Any]:
     }
     equal = [] if kind == MOMENT else _VALUES["anyOf"]
     said = f"`{column}` is {_SAID[kind]}"
-    return {"description": f"{said}: a value, one of a list, or comparisons.", "anyOf": [*equal, comparisons]}
+    return {
+        "description": f"{said}: a value, one of a list, or comparisons.",
+        "anyOf": [*equal, comparisons],
+    }

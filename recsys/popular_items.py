@@ -9,9 +9,7 @@ from recsys.features.state import OnlineState
 from recsys.features.time_buckets import UNBOUNDED, window_name, window_us
 
 
-def popular_items(
-    state: OnlineState, window: str, limit: int, now: int, blocked: Mask
-) -> Recalled:
+def popular_items(state: OnlineState, window: str, limit: int, now: int, blocked: Mask) -> Recalled:
     """At most `limit` items of the most weight of events, best first, ties by index.
 
     Args:

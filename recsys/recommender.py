@@ -512,9 +512,7 @@ class LoadedRelease:
                 self._take_vectors()
             wanted = RankingQuery("", ask.now, exclude=ask.exclude, filters=ask.filters)
             with self._blocked(wanted, as_history(anchors, ask.now)) as mask:
-                listed = similar_items(
-                    self._recall.sources, anchors, ask.by, ask.k, ask.now, mask
-                )
+                listed = similar_items(self._recall.sources, anchors, ask.by, ask.k, ask.now, mask)
             return SimilarResult(
                 self._ids_of(listed.items), listed.scores.tolist(), unknown, self._untold(anchors)
             )

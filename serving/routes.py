@@ -100,7 +100,7 @@ OPERATIONS: tuple[Operation, ...] = (
             Parameter(
                 "key",
                 "query",
-                Annotated[str, Meta(max_length=200)],
+                str,
                 "A key of the scope `collect`, from a page that can set no header.",
                 "rk_1f2e_…",
             ),

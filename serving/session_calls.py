@@ -37,9 +37,7 @@ class SessionCalls(CatalogueCalls):
             self._impressions.forget_user(session, c.USER_ID)
             await self._fold(entries)
         return Response.of(
-            api.Merged(
-                user_id=user_id, session_id=body.session_id, events=max(0, len(entries) - 1)
-            )
+            api.Merged(user_id=user_id, session_id=body.session_id, events=max(0, len(entries) - 1))
         )
 
     async def post_impressions(self, request: Request) -> Response:

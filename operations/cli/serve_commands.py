@@ -34,7 +34,9 @@ def add_parsers(subparsers: Any) -> None:
     actions = keys.add_subparsers(dest="action", required=True)
     add = actions.add_parser("add", help="make a key; it is shown once")
     add.add_argument("name", help="who it is for")
-    add.add_argument("--scopes", default="rank,events", help="rank, events, admin, replay; collect, for pages")
+    add.add_argument(
+        "--scopes", default="rank,events", help="rank, events, admin, replay; collect, for pages"
+    )
     remove = actions.add_parser("remove", help="take a key out")
     remove.add_argument("key_id")
     for action in (add, remove, actions.add_parser("list", help="names, ids and scopes")):

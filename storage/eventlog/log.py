@@ -145,9 +145,7 @@ class EventLog(ABC):
         """
         return self.submit_forget(user_id, received_at).result()[0].position
 
-    def submit_move(
-        self, source: str, target: str, received_at: int
-    ) -> "Future[list[Entry]]":
+    def submit_move(self, source: str, target: str, received_at: int) -> "Future[list[Entry]]":
         """Queue that the events of one user become another's, and the first is forgotten.
 
         One transaction does both, so a crash leaves the whole of before or the whole of after. Event

@@ -179,9 +179,7 @@ class PostgresLog(EventLog):
         return list(self._write.execute(query, ()).fetchall())
 
     def _events_of(self, user_id: str) -> list[str]:
-        query = (
-            "SELECT payload FROM recsys_log WHERE user_id = %s AND kind = %s ORDER BY position"
-        )
+        query = "SELECT payload FROM recsys_log WHERE user_id = %s AND kind = %s ORDER BY position"
         return [str(row[0]) for row in self._write.execute(query, (user_id, EVENT)).fetchall()]
 
     def _set_key(self, position: int, key: str) -> None:

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from recsys import explain
+from recsys.data_schemas.api import Pin, Slot
 from recsys.data_schemas.config import load_config
 from recsys.data_schemas.errors import UsageError
 from recsys.data_schemas.log_record import LogRecord
-from recsys.operations.open_release import load_release
-from recsys.data_schemas.api import Pin, Slot
 from recsys.filters import allowed_by
+from recsys.operations.open_release import load_release
 from recsys.query import RankingQuery, SimilarQuery
 
 pytestmark = pytest.mark.filterwarnings("default")
@@ -179,7 +179,9 @@ def test_similar_items_of_the_release_and_of_one_that_just_came(loaded):
 def test_what_is_popular_is_counted_in_the_window(loaded):
     everything = loaded.popular(5, loaded.moment, "all", {})
     state = loaded.state
-    weight, _ = state.meaning.of(state.kinds, np.arange(len(state.kinds)), np.full(len(state.kinds), np.nan))
+    weight, _ = state.meaning.of(
+        state.kinds, np.arange(len(state.kinds)), np.full(len(state.kinds), np.nan)
+    )
     best, score = everything[0]
     events = [h for u in state.user_ids() for h in [state.history(u, 2**62)]]
     kinds = np.concatenate([h.kind[h.item == state.catalogue.index_of(best)] for h in events])

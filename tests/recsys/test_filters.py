@@ -131,9 +131,7 @@ def compared(kind):
     return known.filter(bool) if kind == "time" else known.filter(bool) | VALUES
 
 
-LEAF = st.one_of(
-    st.fixed_dictionaries({name: compared(kind)}) for name, kind in COLUMNS.items()
-)
+LEAF = st.one_of(st.fixed_dictionaries({name: compared(kind)}) for name, kind in COLUMNS.items())
 
 
 def deeper(below):
@@ -178,5 +176,3 @@ def test_what_is_refused_the_schema_refuses_too(filters):
     with pytest.raises(UsageError):
         parse(filters, COLUMNS)
     assert not Draft202012Validator(DOCUMENT).is_valid(filters)
-
-

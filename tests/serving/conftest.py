@@ -111,6 +111,8 @@ class FakeEngine:
         for column in getattr(ask, "caps", {}):
             if column not in ("category", "maker"):
                 raise UsageError("the cap names a column", where=f"caps.{column}", found=column)
+        for rule in getattr(ask, "rules", ()):
+            parse(getattr(rule, "filters", {}), columns_of(self.attribute_kinds))
         return parse(ask.filters, columns_of(self.attribute_kinds))
 
     def similar_to(self, ask):

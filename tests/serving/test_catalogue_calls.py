@@ -85,9 +85,7 @@ def test_one_filter_language_for_every_list(serve, path, body):
 def test_an_answer_that_fell_back_keeps_the_filters(serve):
     async def scenario():
         async with serve() as (client, app):
-            await client.put(
-                "/v1/items/7", json={"attributes": {"price": 40.0}}
-            )
+            await client.put("/v1/items/7", json={"attributes": {"price": 40.0}})
             app.versions.champion().fail_on = "u"
             body = {"user_id": "u", "k": 5, "filters": {"price": {"gt": 30}}}
             answer = await client.post("/v1/recommend", json=body)

@@ -83,4 +83,6 @@ def test_lists_shown_elsewhere_are_kept(serve, tmp_path):
 
     with open_log(tmp_path / "log.sqlite") as log:
         shown = [r.payload for r in log.read(0) if r.kind == "impression"]
-    assert [(s["user_id"], s["item_ids"], s["surface"]) for s in shown] == [("u", ["3", "1"], "mail")]
+    assert [(s["user_id"], s["item_ids"], s["surface"]) for s in shown] == [
+        ("u", ["3", "1"], "mail")
+    ]
