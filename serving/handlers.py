@@ -147,11 +147,13 @@ class Handlers:
         self, ask: RankingQuery, asked: api.RankRequest | api.RecommendRequest
     ) -> Response:
         replay = asked.as_of is not None
-        model = self._versions.champion()
-        require_fields(asked.fields, model)
+        if asked.fields:
+            require_fields(asked.fields, self._versions.champion())
         ranked = await self._ranking.answer(ask, asked.model_version, asked.surface, replay)
         for item in ranked.items if asked.fields else ():
-            item.fields = fields_of(model, item.item_id, asked.fields, ask.new_items)
+            item.fields = fields_of(
+                self._versions.champion(), item.item_id, asked.fields, ask.new_items
+            )
         return Response.of(ranked)
 
     def _split(
@@ -192,6 +194,8 @@ class Handlers:
 
     def _shop_rules(self) -> Sequence[api.Rule]:
         """The service's own rules; one that the champion's items do not allow is left out and logged."""
+        if not self._settings.rules:
+            return ()
         model = self._versions.champion()
         if self._rules is None or self._rules[0] != model.version:
             columns = columns_of(getattr(model, "attribute_kinds", {}))
