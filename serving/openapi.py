@@ -75,6 +75,8 @@ _TAGS = {
     "users": "What is stored of people.",
     "service": "The service itself.",
 }
+_TAG_FIELDS = {"do": "Which kind of rule this is."}
+"""Fields that tell structs apart, which have no line of their own in the source."""
 _LISTS = ("rank", "recommend", "similar", "similar_to", "popular")
 _FILTERS = "Filters"
 
@@ -111,7 +113,7 @@ def _describe(schema: dict[str, Any], described: Mapping[str, str]) -> None:
     caller may leave it out.
     """
     for name, field in schema.get("properties", {}).items():
-        said = described.get(name)
+        said = described.get(name) or _TAG_FIELDS.get(name)
         default = field.pop("default", None)
         if said is not None:
             given = "" if default in (None, [], {}, "") else f" Default: {_said(default)}."

@@ -217,7 +217,9 @@ class AsyncClient:
         request = api.RankRequest(user_id=user_id, items=list(items), **more)
         return await self._send(calls.rank(request))
 
-    async def recommend(self, user_id: str, k: int = 10, **more: Any) -> api.RankedList:
+    async def recommend(
+        self, user_id: str | None = None, k: int = 10, **more: Any
+    ) -> api.RankedList:
         """See `Client.recommend`."""
         return await self._send(calls.recommend(api.RecommendRequest(user_id=user_id, k=k, **more)))
 
