@@ -19,10 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-
-from quality_sources import load
+sys.path.append(str(Path(__file__).resolve().parent))
 
 from recsys.encoder.tower import UNFITTED, InterestSource, Tower
 from recsys.evaluation.uncertainty import bootstrap
@@ -114,6 +111,8 @@ def main():
     parser.add_argument("--queries", type=int, default=4000)
     parser.add_argument("--workers", type=int, default=2)
     args = parser.parse_args()
+    from quality_sources import load  # the neighbour in this folder
+
     events, catalogue = load(args.data)
     params, vectors = {}, None
     if args.bundle:
