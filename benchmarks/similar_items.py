@@ -2,7 +2,7 @@
 
     python benchmarks/similar_items.py DATA [--bundle BUNDLE | --vectors FILE.npy] [--queries 4000]
 
-DATA holds items.parquet and events.parquet. A tenth of the users, by a hash of their ids, takes no
+DATA holds items.parquet and events.parquet. A fifth of the users, by a hash of their ids, takes no
 part in any fit. A question is one of their positive events; the answer that counts is what the same
 person acted on next: the ten further positives behind it. Every source is asked for the item alone,
 nDCG@10; differences are paired, with 95 % intervals by a bootstrap over users. Half of the held-out
@@ -31,7 +31,7 @@ from recsys.storage.bundle import open_bundle
 from recsys.training.sources.fit_source import applicable_sources, fit_one
 from recsys.training.sources.fusion import Lists, choose_weights
 
-HELD_OUT, NEXT, PER_USER = 0.1, 10, 5
+HELD_OUT, NEXT, PER_USER = 0.2, 10, 20
 SEED = 7
 
 

@@ -1,11 +1,14 @@
 """The one exception a user can cause, with what they need to act on it.
 
-Every message says where, what was found, what was expected and what to do. The command line turns
-it into one paragraph and an exit code; the service turns it into an RFC 9457 problem document.
+Every message says where, what was found, what was expected and what to do, and shows no secret of
+an address. The command line turns it into one paragraph and an exit code; the service turns it into
+an RFC 9457 problem document.
 Bugs of ours are asserts and ordinary exceptions, never this class.
 """
 
 from enum import IntEnum
+
+from recsys.data_schemas.addresses import redact, redacted
 
 
 class ExitCode(IntEnum):
@@ -42,11 +45,10 @@ class RecsysError(Exception):
         fix: str | None = None,
         code: ExitCode | None = None,
     ) -> None:
-        self.what = what
-        self.where = where
-        self.found = found
-        self.expected = expected
-        self.fix = fix
+        self.what: str = redacted(what)
+        self.where: str | None = redact(where)
+        self.found, self.expected = _shown(found), _shown(expected)
+        self.fix: str | None = redact(fix)
         if code is not None:
             self.code = code
         super().__init__(self.render())
@@ -62,7 +64,12 @@ class RecsysError(Exception):
         ):
             if fact is not None:
                 lines.append(f"  {label + ':':<10}{fact}")
-        return "\n".join(lines)
+        return redacted("\n".join(lines))
+
+
+def _shown(fact: object) -> object:
+    """A fact as it may be shown: numbers stay numbers, an exception becomes its words."""
+    return redacted(str(fact)) if isinstance(fact, Exception) else redact(fact)
 
 
 class UsageError(RecsysError):

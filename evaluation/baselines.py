@@ -17,11 +17,55 @@ from recsys.evaluation.lists import (
     Longs,
     RankedLists,
 )
+from recsys.features.catalogue import Catalogue
 from recsys.features.compiled import compiled
 from recsys.features.interactions import DAY, Interactions
 
 HALF_LIFE_DAYS = 14.0
 """Recent popularity: an event this many days old counts half (assumed, not tuned on test rows)."""
+
+
+def simple_baselines(
+    past: Interactions,
+    seen: PastItems,
+    length: int,
+    *,
+    now: int,
+    catalogue: Catalogue,
+    ordinal: bool,
+) -> tuple[list[RankedLists], dict[str, str]]:
+    """Popularity, recent popularity and most recent; and those that mean nothing here, with the reason.
+
+    Args:
+        past: events that are known, all before the moment asked about.
+        seen: what each group's user has had; never listed again.
+        length: places of a list.
+        now: moment asked about, µs UTC.
+        catalogue: N items.
+        ordinal: whether times only order, so that nothing is recent.
+    """
+    n, offered = catalogue.n_items, catalogue.available
+    made = [popular(past, seen, length, n_items=n, offered=offered)]
+    if ordinal:
+        why = "timestamps carry order only, so nothing is recent"
+        return made, {"recent popularity": why, "most recent": why}
+    created_at = catalogue.created_at
+    made += [
+        recently_popular(past, seen, length, n_items=n, now=now, offered=offered),
+        newest(past, seen, length, n_items=n, now=now, created_at=created_at, offered=offered),
+    ]
+    return made, {}
+
+
+def filled_up(items: Ints, popular: Ints) -> Ints:
+    """Short lists (int32[G, K]) filled up with popular items they do not hold."""
+    out = items.copy()
+    for row in np.flatnonzero((items < 0).any(axis=1)):
+        held = out[row][out[row] >= 0]
+        more = popular[row][(popular[row] >= 0) & ~np.isin(popular[row], held)]
+        whole = np.concatenate([held, more])[: out.shape[1]]
+        out[row, : len(whole)] = whole
+    return out
 
 
 def popularity_of(past: Interactions, n_items: int) -> Longs:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,10 +17,12 @@ from recsys.evaluation.lists import (
     Floats,
     Ints,
     Longs,
+    OwnMetric,
     RankedLists,
     Truth,
 )
 from recsys.evaluation.metrics import MatchedLists, ReliabilityBin
+from recsys.evaluation.own_metrics import measured
 from recsys.evaluation.popularity_at import PopularityAt
 from recsys.evaluation.segments import SegmentLabels, by_day
 from recsys.evaluation.uncertainty import (
@@ -32,6 +34,7 @@ from recsys.evaluation.uncertainty import (
     jackknife,
     joined,
 )
+from recsys.features.interactions import History
 
 CURVE_KS = (1, 2, 3, 5, 10, 20, 30, 50, 75, 100, 200)
 """Where "metric by k" is drawn, as far as the lists reach."""
@@ -134,6 +137,14 @@ class PastItems:
     offsets: Longs
     items: Ints
 
+    @classmethod
+    def of(cls, histories: Iterable[History]) -> "PastItems":
+        """From what each group's user had done before."""
+        items = [np.unique(history.item) for history in histories]
+        offsets = np.concatenate([[0], np.cumsum([len(i) for i in items])]).astype(np.int64)
+        flat = np.concatenate(items) if items else np.empty(0)
+        return cls(offsets, flat.astype(np.int32))
+
 
 def evaluate_lists(
     truth: Truth,
@@ -149,6 +160,7 @@ def evaluate_lists(
     past_items: PastItems | None = None,
     sampled_candidates: int | None = None,
     variants: Mapping[str, str] | None = None,
+    own: Mapping[str, OwnMetric] | None = None,
     seed: int = 7,
     resamples: int = 1000,
 ) -> Evaluation:
@@ -169,6 +181,7 @@ def evaluate_lists(
         sampled_candidates: set it when lists were made among a sample instead of all items.
         variants: systems that are the main one without something, by the system they are held
             against. They are no competitors: no verdict on them, no segments of them.
+        own: further metrics by name; their intervals and differences are made as those of all others.
         seed: of the bootstrap.
         resamples: bootstrap resamples of users for each interval.
 
@@ -190,6 +203,7 @@ def evaluate_lists(
     main_metric = f"ndcg@{min(ks)}"
     columns = {
         s.name: _group_metrics(matched[s.name], s, sorted(set(ks)), items, past_items)
+        | measured(own or {}, s, truth)
         for s in systems
     }
     curve_ks = tuple(k for k in CURVE_KS if k <= max(s.length for s in systems))

@@ -5,7 +5,7 @@ A group is one question put to every system: "what does this user want at this m
 may have several groups; the user is what the bootstrap resamples.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -160,6 +160,10 @@ class RankedLists:
             items[row, : len(head)] = head
             scores[row, : len(head)] = np.asarray(score, np.float32)[:length]
         return cls(name, items, scores)
+
+
+OwnMetric = Callable[[RankedLists, Truth], npt.ArrayLike]
+"""A metric of a user's own: a value for each list, float[G], NaN where it has no meaning."""
 
 
 def check_groups(truth: Truth, lists: RankedLists) -> None:

@@ -76,6 +76,11 @@ def by_history(history_length: npt.NDArray[np.integer]) -> SegmentLabels:
     return SegmentLabels((RETURNING, NO_HISTORY), (history_length == 0).astype(np.int32))
 
 
+def of_history(history_length: npt.NDArray[np.integer]) -> dict[str, SegmentLabels]:
+    """Both segmentations by the events known of a user (int[G]), by name."""
+    return {BY_HISTORY: by_history(history_length), "users": by_activity(history_length)}
+
+
 def by_item_popularity(truth: Truth, popularity: PopularityAt) -> SegmentLabels:
     """Cold (no event before the list), tail and head relevant items, as of each list's own moment."""
     counts = popularity.held(truth.group_of_item, truth.items)

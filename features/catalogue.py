@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -77,6 +77,22 @@ class Codes:
         if code == len(self.names):
             self.names.append(name)
         return code
+
+    def cut(self, names: int) -> None:
+        """Forget the names beyond the first ones; no row may hold their codes."""
+        for name in self.names[names:]:
+            del self._code[name]
+        del self.names[names:]
+
+
+class Extent(NamedTuple):
+    """How much a catalogue holds, to cut it back to."""
+
+    items: int
+    tags: int
+    categories: int
+    values: tuple[int, ...]
+    """Of each string attribute."""
 
 
 class Catalogue:
@@ -369,9 +385,19 @@ class Catalogue:
                 codes.values[index] = codes.take(None if word is None else str(word))
         self.version += 1
 
-    def forget_from(self, size: int) -> None:
-        """Drop the items at or beyond `size`, which must all have been appended in this process:
-        inline items of one request. Codes of tags and values they brought stay."""
+    def extent(self) -> Extent:
+        """What is held now."""
+        return Extent(
+            self._size,
+            len(self._tags.names),
+            len(self._category.names),
+            tuple(len(codes.names) for codes in self._categorical.values()),
+        )
+
+    def cut(self, extent: Extent) -> None:
+        """Drop what was appended since, in this process and with nothing else in between: items lent
+        to one request, with the tags, categories and values that they brought."""
+        size = extent.items
         self.ids.forget_from(size)
         gone = slice(size, self._size)
         for index in range(size, self._size):
@@ -383,7 +409,19 @@ class Catalogue:
             if int(self._tag_start[gone][self._tag_stop[gone] > 0].min()) == first:
                 self._pool_size = first
         self._size = size
+        self._cut_names(extent)
         self.version += 1
+
+    def _cut_names(self, extent: Extent) -> None:
+        """Take back names that only lent items had; who asks for many must not fill the memory."""
+        if self.extent() == extent:
+            return
+        self._tags.cut(extent.tags)
+        self._category.cut(extent.categories)
+        for codes, names in zip(self._categorical.values(), extent.values, strict=True):
+            codes.cut(names)
+        # A table of as many names may have been made while others stood there.
+        self.derived.clear()
 
     def _set_tags(self, index: int, tags: Iterable[str]) -> None:
         codes = sorted({self._tags.take(tag) for tag in tags if tag})

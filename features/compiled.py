@@ -1,12 +1,50 @@
 """Functions compiled to machine code on first use: without the interpreter's lock, kept on disk
-between runs, with their types kept for the type checker."""
+between runs, with their types kept for the type checker.
 
+What lies in numba's cache is run when it is read. Beside our own files nobody writes who could not
+change those; a folder that is named (`NUMBA_CACHE_DIR`) must be this user's alone.
+"""
+
+import atexit
+import os
+import shutil
+import stat
+import tempfile
+import warnings
 from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import Any, Final, TypeVar, cast
 
 import numba
 
+CACHE_DIR: Final = "NUMBA_CACHE_DIR"
 F = TypeVar("F", bound=Callable[..., Any])
+
+
+def own_folder(wanted: str) -> str:
+    """The folder, made where it is missing, if only this user can write there; else a new one for this
+    process."""
+    try:
+        os.makedirs(wanted, mode=0o700, exist_ok=True)
+        found = os.lstat(wanted)
+        others = found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+        if stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and not others:
+            return wanted
+        fault = "others can write there"
+    except OSError as error:
+        fault = str(error.strerror)
+    folder = tempfile.mkdtemp(prefix="recsys-kernels-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    warnings.warn(
+        f"compiled kernels are not kept: {CACHE_DIR} is {wanted}, and {fault}",
+        RuntimeWarning,
+        stacklevel=2,
+    )
+    return folder
+
+
+if CACHE_DIR in os.environ:
+    # The variable too: it is read again, and by the processes that this one starts.
+    numba.config.CACHE_DIR = os.environ[CACHE_DIR] = own_folder(os.environ[CACHE_DIR])
 
 
 def compiled(function: F) -> F:

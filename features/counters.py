@@ -283,21 +283,23 @@ class _Overlay:
         self._make_room(len(key))
         done = 0
         while done < len(key):
-            done = _merge(*self._runs(), self._sizes, key, buckets, amount, done)
+            done = _merge(
+                self.slots,
+                self.owners,
+                self.start,
+                self.length,
+                self.room,
+                self.pool_bucket,
+                self.pool_running,
+                self._sizes,
+                key,
+                buckets,
+                amount,
+                done,
+            )
             if done < len(key):
                 self.pool_bucket = grown(self.pool_bucket, int(self._sizes[2]))
                 self.pool_running = grown(self.pool_running, int(self._sizes[2]))
-
-    def _runs(self) -> tuple[Longs, Longs, Longs, Longs, Longs, Longs, Longs]:
-        return (
-            self.slots,
-            self.owners,
-            self.start,
-            self.length,
-            self.room,
-            self.pool_bucket,
-            self.pool_running,
-        )
 
     def _make_room(self, cells: int) -> None:
         """For as many runs as there are cells to come."""

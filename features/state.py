@@ -34,6 +34,7 @@ from recsys.data_schemas.columns import (
     VALUE,
 )
 from recsys.data_schemas.errors import RecsysError
+from recsys.data_schemas.limits import EVENT_TYPES
 from recsys.data_schemas.log_record import LogMark, LogRecord
 from recsys.data_schemas.meaning import DEFAULT_RATINGS, DEFAULT_TYPES, EventMeaning
 from recsys.features.catalogue import Catalogue
@@ -126,7 +127,7 @@ class OnlineState:
         self.log_mark = log_mark or LogMark("", log_position)
         """Of which log the snapshot holds how much; stays as it is while records are folded."""
         self.users = users
-        self.skipped = {"unknown_item": 0, "malformed": 0}
+        self.skipped = {"unknown_item": 0, "malformed": 0, "too_many_types": 0}
         """Records that could not be used, by reason."""
         self._kind_code = {name: code for code, name in enumerate(self.kinds)}
         self._user_index, self._offsets, self._events = user_index, offsets, events
@@ -241,7 +242,7 @@ class OnlineState:
         pending.used += 1
 
     def _take_item(self, payload: Mapping[str, Any]) -> int:
-        item_id, size = payload.get(ITEM_ID), self.catalogue.n_items
+        item_id, extent = payload.get(ITEM_ID), self.catalogue.extent()
         if not item_id or not isinstance(item_id, str):
             self.skipped["malformed"] += 1
             return 0
@@ -253,7 +254,7 @@ class OnlineState:
             # One unreadable record must not stop the fold; a new item is taken back whole.
             self.skipped["malformed"] += 1
             if before is None:
-                self.catalogue.forget_from(size)
+                self.catalogue.cut(extent)
                 return 0
         if before is not None:
             self._move_counts(index, before, self._groups_of(index))
@@ -311,17 +312,34 @@ class OnlineState:
             events, found = list(compress(events, known.tolist())), found[known]
             if not events:
                 return 0
-        users, _, names, times, stars, positions = zip(*events, strict=True)
-        for name in dict.fromkeys(names):
-            if name not in self._kind_code:
-                self._kind_code[name] = len(self.kinds)
-                self.kinds.append(name)
-        kinds = np.array([self._kind_code[name] for name in names], np.int16)
+        kinds = np.array([self._take_kind(event[2]) for event in events], np.int16)
+        known = kinds >= 0
+        if not known.all():
+            self.skipped["too_many_types"] += int(len(events) - known.sum())
+            events, found, kinds = (
+                list(compress(events, known.tolist())),
+                found[known],
+                kinds[known],
+            )
+            if not events:
+                return 0
+        users, _, _, times, stars, positions = zip(*events, strict=True)
         time = np.array(times, np.int64)
         weight, grade = self.meaning.of(self.kinds, kinds, np.array(stars))
         self._overlay.extend(users, History(found, kinds, time, weight, grade), positions)
         self._count(found, kinds, time // self.bucket_us, 1)
         return len(events)
+
+    def _take_kind(self, name: str) -> int:
+        """Code of an event type; -1 for one behind as many as there may be, which the night sets
+        aside too."""
+        code = self._kind_code.get(name)
+        if code is None:
+            if len(self.kinds) >= EVENT_TYPES:
+                return -1
+            code = self._kind_code[name] = len(self.kinds)
+            self.kinds.append(name)
+        return code
 
     def _note(self, buckets: Longs) -> None:
         """Changes in these buckets are to come."""
@@ -500,7 +518,7 @@ class OnlineState:
             UserTable.open(folder),
             _mark(meta),
         )
-        state.skipped = dict(meta["skipped"])
+        state.skipped |= meta["skipped"]
         state._overlay.forgotten = set(meta["no_attributes"])
         return state
 

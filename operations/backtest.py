@@ -29,6 +29,8 @@ from recsys.data_schemas.config import (
     load_config,
 )
 from recsys.data_schemas.errors import ExitCode, UsageError
+from recsys.evaluation.evaluation import AHEAD, BEHIND, UNCLEAR
+from recsys.evaluation.uncertainty import Interval, bootstrap
 from recsys.features.interactions import DAY, Interactions
 from recsys.features.time_buckets import BUCKETS, MomentGrid
 from recsys.storage.workspace import SIMULATION_PLAN, Workspace
@@ -36,6 +38,8 @@ from recsys.storage.workspace import SIMULATION_PLAN, Workspace
 K = 10
 WEEK = 7
 FRESH, STALE, WEEKLY = "nightly", "a night late", "weekly"
+WAYS = (FRESH, STALE, WEEKLY)
+AS_NAMED = {STALE: "the champion of a night before", WEEKLY: "a weekly retraining"}
 RESAMPLES = 1000
 LEAST_LISTS = 10
 """Lists wanted for each night, on average (assumed: 140 of 14 nights have an interval of some
@@ -87,7 +91,9 @@ def run_backtest(args: argparse.Namespace) -> int:
         nights.append(simulate(config, number, cut, end, weekly, reporter))
         _keep(place, config, cuts, nights)
     differences = compare(place, nights)
-    out = write(config, why, nights, differences)
+    said = verdict(nights, overall(place, nights), differences)
+    out = write(config, why, nights, by_night(place, nights), differences, said)
+    print(said)
     print(table(nights))
     print("\n".join(conclusions(differences)))
     print(f"report: {out}")
@@ -185,6 +191,9 @@ def _begin(config: RecsysConfig, place: Path, cuts: Sequence[int]) -> list[Night
     tombstones = Workspace(config.workspace_path).tombstones
     if tombstones.exists():
         atomic_write(Workspace(place).tombstones, tombstones.read_bytes(), mode=0o600)
+    wishes = Workspace(config.workspace_path).opt_outs
+    if wishes.exists():
+        atomic_write(Workspace(place).opt_outs, wishes.read_bytes(), mode=0o600)
     try:
         kept = json.loads((place / SIMULATION_PLAN).read_text(encoding="utf-8"))
         if kept["plan"] == _plan(config, cuts) and len(kept["nights"]) < len(cuts) - 1:
@@ -271,14 +280,14 @@ def evaluate_version(
 ) -> tuple[npt.NDArray[np.str_], Doubles]:
     """(user str[G], nDCG@10 float64[G]) of a version's lists at `cut`, by what users did in
     [cut, end)."""
-    from recsys.evaluation.lists import RankedLists, Truth
     from recsys.evaluation.metrics import match, ndcg
     from recsys.ingestion.tables.load import load_tables
     from recsys.operations.open_release import state_folder
-    from recsys.query import RankingQuery
     from recsys.recommender import LoadedRelease
     from recsys.storage.registry import Registry
     from recsys.training.night.read_data import graded
+    from recsys.training.night.test_lists import truth_of
+    from recsys.training.released_lists import lists_of_release
     from recsys.training.windows import moments_at
 
     nobody = np.empty(0, np.str_), np.empty(0)
@@ -293,17 +302,41 @@ def evaluate_version(
     moments = moments_at(events, cut, end)
     if not len(moments):
         return nobody
-    truth = Truth(moments.offsets, moments.relevant, moments.grade, moments.user, moments.now)
     users = events.user_ids[moments.user].astype(np.str_)
-    lists = []
-    for user in users:
-        answer = loaded.answer(RankingQuery(str(user), cut, k=K, caps=config.serving.caps))
-        lists.append((loaded.state.catalogue.indices_of(answer.item_ids), answer.scores))
-    return users, ndcg(match(truth, RankedLists.of("champion", lists, K)), K)
+    lists = lists_of_release(
+        loaded, users.tolist(), moments.now, K, name="champion", caps=config.serving.caps
+    )
+    return users, ndcg(match(truth_of(moments), lists), K)
 
 
 def _age(path: Path) -> float:
     return path.stat().st_mtime
+
+
+def by_night(place: Path, nights: Sequence[NightQuality]) -> dict[str, list[Interval]]:
+    """Mean nDCG@10 of each way, night by night, with its interval by user."""
+    return {way: [_interval(part, way) for part in _lists(place, nights)] for way in WAYS}
+
+
+def overall(place: Path, nights: Sequence[NightQuality]) -> Interval:
+    """The same of what served, over the lists of all nights."""
+    parts = _lists(place, nights)
+    whole = {name: np.concatenate([p[name] for p in parts]) for name in ("user", FRESH)}
+    return _interval(whole, FRESH)
+
+
+def _lists(place: Path, nights: Sequence[NightQuality]) -> list[Mapping[str, Any]]:
+    """What `simulate` left of each night: user str[G], nDCG@10 float64[G] of each way."""
+    return [np.load(place / "nights" / f"{number}.npz") for number in range(len(nights))]
+
+
+def _interval(lists: Mapping[str, Any], way: str) -> Interval:
+    values = np.asarray(lists[way], np.float64)
+    if not np.isfinite(values).any():
+        return Interval(None, None, None, 0, 0)
+    _, user = np.unique(lists["user"], return_inverse=True)
+    drawn = bootstrap(values[:, None], user.astype(np.int32), resamples=RESAMPLES, seed=0)
+    return drawn.interval(0)
 
 
 def compare(place: Path, nights: Sequence[NightQuality]) -> dict[str, dict[str, Any]]:
@@ -311,9 +344,7 @@ def compare(place: Path, nights: Sequence[NightQuality]) -> dict[str, dict[str, 
 
     {way: {nightly, other, difference, low, high, lists, users, nights}}; intervals by user.
     """
-    from recsys.evaluation.uncertainty import bootstrap
-
-    parts = [np.load(place / "nights" / f"{number}.npz") for number in range(len(nights))]
+    parts = _lists(place, nights)
     found: dict[str, dict[str, Any]] = {}
     for way, first in ((STALE, 1), (WEEKLY, 0)):
         kept = [p for p in parts[first:] if np.isfinite(p[way]).any()]
@@ -341,6 +372,40 @@ def compare(place: Path, nights: Sequence[NightQuality]) -> dict[str, dict[str, 
     return found
 
 
+def verdict(
+    nights: Sequence[NightQuality],
+    whole: Interval,
+    differences: Mapping[str, Mapping[str, Any]],
+) -> str:
+    """One sentence: how good what served was, whether it was better than the lazier ways, what the gate
+    did."""
+    if not whole.users:
+        return "Nothing was measured: no user of these nights came back for something new."
+    sides: dict[str, list[str]] = {AHEAD: [], BEHIND: [], UNCLEAR: []}
+    for way, found in differences.items():
+        side = UNCLEAR
+        if found["low"] is not None:
+            side = AHEAD if found["low"] > 0 else BEHIND if found["high"] < 0 else UNCLEAR
+        sides[side].append(AS_NAMED[way])
+    compared = [
+        f"{text} {' and '.join(sides[side])}"
+        for side, text in (
+            (AHEAD, "ahead of"),
+            (BEHIND, "behind"),
+            (UNCLEAR, "not to be told apart from"),
+        )
+        if sides[side]
+    ]
+    low, high = _number(whole.low), _number(whole.high)
+    promoted = sum(night.gate == "promote" for night in nights)
+    return (
+        f"Retrained nightly, what served reaches nDCG@{K} {_number(whole.value)} [{low}, {high}] on "
+        f"{whole.groups:,} lists of {whole.users:,} users, "
+        f"{'; '.join(compared) or 'with nothing to compare it with'}; the gate promoted "
+        f"{promoted} of {len(nights)} nights."
+    )
+
+
 def conclusions(differences: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """What the lazier ways would have cost, in words."""
     lines = []
@@ -349,7 +414,8 @@ def conclusions(differences: Mapping[str, Mapping[str, Any]]) -> list[str]:
         lines.append(
             f"retrained nightly {_number(found[FRESH])}, {way} {_number(found['other'])}: "
             f"difference {_signed(found['difference'])} [{low}, {high}] nDCG@{K}, "
-            f"{found['lists']:,} lists of {found['users']:,} users in {found['nights']} nights"
+            f"{found['lists']:,} lists of {found['users']:,} users in {found['nights']} "
+            f"night{'s' * (found['nights'] > 1)}"
         )
     return lines
 
@@ -384,16 +450,26 @@ def write(
     config: RecsysConfig,
     why: str,
     nights: Sequence[NightQuality],
+    quality: Mapping[str, Sequence[Interval]],
     differences: Mapping[str, Mapping[str, Any]],
+    said: str,
 ) -> Path:
     """backtest.json and backtest.html in the workspace's reports, each whole or not at all."""
     from recsys.storage.files import atomic_write
 
     out = config.workspace_path / "reports"
     out.mkdir(parents=True, exist_ok=True)
-    tree = {"windows": why, "nights": [asdict(n) for n in nights], "differences": differences}
+    tree = {
+        "verdict": said,
+        "windows": why,
+        "nights": [
+            asdict(night) | {"intervals": {way: of[place]._asdict() for way, of in quality.items()}}
+            for place, night in enumerate(nights)
+        ],
+        "differences": differences,
+    }
     atomic_write(out / "backtest.json", json.dumps(tree, indent=1))
-    atomic_write(out / "backtest.html", page(config.name, why, nights, differences))
+    atomic_write(out / "backtest.html", page(config.name, why, nights, quality, differences, said))
     return out / "backtest.html"
 
 
@@ -401,31 +477,36 @@ def page(
     name: str,
     why: str,
     nights: Sequence[NightQuality],
+    quality: Mapping[str, Sequence[Interval]],
     differences: Mapping[str, Mapping[str, Any]],
+    said: str,
 ) -> str:
-    """The report as text."""
+    """The report as text; `said` is its verdict."""
     from recsys.evaluation.page import template
     from recsys.evaluation.plots import line_plot
-    from recsys.evaluation.uncertainty import Interval
 
-    lines = {
-        way: [Interval(getattr(n, field), None, None, n.users, n.users) for n in nights]
-        for way, field in ((FRESH, "ndcg"), (STALE, "stale"), (WEEKLY, "weekly"))
-    }
     plot = line_plot(
         "Quality by night",
         f"nDCG at {K} of each night's champion on what users did until the next night, beside the "
         "champion a night older and that of a weekly retraining",
         list(range(1, len(nights) + 1)),
-        lines,
+        quality,
         x_label="night",
         y_label=f"nDCG@{K}",
     )
     rows = [
-        (_day(n.cut), n.version, n.gate, n.reason, n.users, n.ndcg, n.stale, n.weekly, n.seconds)
-        for n in nights
+        (
+            _day(n.cut),
+            n.version,
+            n.gate,
+            n.reason,
+            n.users,
+            *(of[at] for of in quality.values()),
+            n.seconds,
+        )
+        for at, n in enumerate(nights)
     ]
     text: str = template("backtest.html.j2").render(
-        name=name, why=why, rows=rows, notes=conclusions(differences), plot=plot, k=K
+        name=name, why=why, said=said, rows=rows, notes=conclusions(differences), plot=plot, k=K
     )
     return text

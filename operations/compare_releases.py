@@ -46,7 +46,7 @@ def on_events(config: RecsysConfig, first: int, second: int, place: str) -> Same
     from recsys.operations.release_queries import (
         WINDOW,
         data_end,
-        lists_of_release,
+        lists_of,
         queries_of,
     )
     from recsys.recommender import ENCODE_AT_ONCE
@@ -60,7 +60,7 @@ def on_events(config: RecsysConfig, first: int, second: int, place: str) -> Same
     leaks = [c for r in releases for c in leak_checks(r, held, None) if not c.passed]
     queries = queries_of(WINDOW, newest, held, None, config.evaluation.max_users, config.seed)
     lists = [
-        lists_of_release(loaded, queries, name_of(version), config.serving.caps)
+        lists_of(loaded, queries, name_of(version), config.serving.caps)
         for loaded, version in zip(releases, (first, second), strict=True)
     ]
     how = f"the {held.events.n_users:,} users of {place}"
@@ -118,13 +118,18 @@ def compare(
     config: RecsysConfig, loaded: "LoadedRelease", rows: SameRows, out: Path
 ) -> "Comparison":
     """Measure both and write compare.html and compare.json; the first is the newer one."""
+    from recsys.evaluation.asked_moments import evaluate_moments
     from recsys.evaluation.comparison import compare_lists
     from recsys.evaluation.comparison_page import write_comparison
-    from recsys.operations.evaluate_release import evaluate_queries
+    from recsys.operations.release_queries import asked_moments
 
     queries = rows.queries
-    evaluation = evaluate_queries(
-        config, loaded, queries, [rows.first, rows.second], rows.first.name
+    evaluation = evaluate_moments(
+        asked_moments(loaded, queries, config.evaluation.segments),
+        [rows.first, rows.second],
+        main=rows.first.name,
+        config=config.evaluation,
+        seed=config.seed,
     )
     comparison = compare_lists(
         queries.truth,

@@ -29,9 +29,10 @@ if TYPE_CHECKING:
         PositionBias,
     )
     from recsys.operations.evaluation_events import EvaluationEvents, ShownEvents
-    from recsys.operations.release_queries import BaselineResults, Queries
+    from recsys.operations.release_queries import Queries
     from recsys.recommender import LoadedRelease
     from recsys.rules import ListCaps
+    from recsys.training.compared_lists import Compared
 
 MAIN = "recsys"
 EXAMPLE_ITEMS = 8
@@ -138,7 +139,7 @@ class EvaluatedRelease:
 
     queries: "Queries"
     evaluation: "Evaluation"
-    baselines: "BaselineResults"
+    baselines: "Compared"
     lists: "RankedLists"
     checks: "list[Check]"
     off_policy: "OffPolicyFacts | None" = None
@@ -176,6 +177,7 @@ def evaluate_events(
         shown: lists that were shown, for the protocol `impressions`; None without.
         protocol: `window`, `leave-last-out` or `impressions`.
     """
+    from recsys.evaluation.asked_moments import evaluate_moments
     from recsys.operations import release_queries
 
     limit, seed = config.evaluation.max_users, config.seed
@@ -185,52 +187,16 @@ def evaluate_events(
         config.workspace_path / "stages" / FROZEN_STAGE, loaded.state.catalogue.n_items
     )
     caps = _caps(config, loaded)
-    baselines = release_queries.baseline_lists_of(loaded, queries, frozen, caps)
-    own = release_queries.lists_of_release(loaded, queries, MAIN, caps.limits)
-    evaluation = evaluate_queries(config, loaded, queries, [own, *baselines.lists], MAIN)
+    baselines = release_queries.compared_with(loaded, queries, frozen, caps)
+    own = release_queries.lists_of(loaded, queries, MAIN, caps.limits)
+    asked = release_queries.asked_moments(loaded, queries, config.evaluation.segments)
+    evaluation = evaluate_moments(
+        asked, [own, *baselines.lists], main=MAIN, config=config.evaluation, seed=seed
+    )
     if queries.shown is None:
         return EvaluatedRelease(queries, evaluation, baselines, own, checks)
     choices, bias, notes = of_shown(loaded, queries, held, own, config)
     return EvaluatedRelease(queries, evaluation, baselines, own, checks, choices, bias, notes)
-
-
-def evaluate_queries(
-    config: RecsysConfig,
-    loaded: "LoadedRelease",
-    queries: "Queries",
-    systems: "Sequence[RankedLists]",
-    main: str,
-) -> "Evaluation":
-    """All metrics of some systems' answers.
-
-    Args:
-        config: cut-offs, segments and resamples.
-        loaded: the release, whose catalogue is listed from.
-        queries: G queries with their truth.
-        systems: lists of each system, one per query.
-        main: name of the system the differences are taken from.
-        popularity: int64[N], people who acted on each item before the first query.
-    """
-    from recsys.evaluation.report import evaluate_lists
-    from recsys.operations.release_queries import popularity_at, segments_of
-
-    catalogue, vectors = loaded.state.catalogue, loaded.bundle.vectors()
-    shown, popularity = queries.shown, popularity_at(loaded, queries)
-    return evaluate_lists(
-        queries.truth,
-        systems,
-        main=main,
-        ks=config.evaluation.k,
-        segments=segments_of(loaded, queries, popularity, config.evaluation.segments),
-        catalogue_size=catalogue.n_items,
-        item_popularity=popularity,
-        item_vectors=None if vectors is None else np.asarray(vectors),
-        item_category=catalogue.category_codes if len(catalogue.category_names) > 1 else None,
-        past_items=queries.past,
-        sampled_candidates=None if shown is None else int(np.median(np.diff(shown.offsets))),
-        seed=config.seed,
-        resamples=config.evaluation.bootstrap,
-    )
 
 
 def leak_checks(
@@ -460,21 +426,19 @@ def _write_nothing(
     loaded: "LoadedRelease", config: RecsysConfig, place: str, why: str, out: Path
 ) -> None:
     """The page of an evaluation in which nothing could be measured; it says why."""
+    from recsys.evaluation.asked_moments import AskedMoments, evaluate_moments
     from recsys.evaluation.lists import RankedLists, Truth
     from recsys.evaluation.page import write_report
-    from recsys.evaluation.report import evaluate_lists
     from recsys.evaluation.report_context import ReportContext
 
     none = np.empty(0, np.int32)
-    n_items = loaded.state.catalogue.n_items
-    evaluation = evaluate_lists(
-        Truth.of(none, none, none, none, none.astype(np.int64)),
+    nothing = Truth.of(none, none, none, none, none.astype(np.int64))
+    evaluation = evaluate_moments(
+        AskedMoments.plain(nothing, loaded.state.catalogue.n_items),
         [RankedLists.of(MAIN, [], 1)],
         main=MAIN,
-        ks=config.evaluation.k,
-        catalogue_size=n_items,
-        item_popularity=np.zeros(n_items),
-        resamples=1,
+        config=config.evaluation,
+        seed=config.seed,
     )
     context = ReportContext(
         title=f"{config.name} version {loaded.version} on {Path(place).name}",

@@ -3,7 +3,7 @@
 import html
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -14,14 +14,19 @@ from recsys.data_schemas import columns as c
 from recsys.data_schemas.config import RecsysConfig
 from recsys.data_schemas.errors import UsageError
 from recsys.storage.files import PART, human_bytes, write_json
+from recsys.storage.opt_outs import opt_in
 from recsys.storage.registry import Registry
 from recsys.storage.registry.version_tags import STALE_TAG
 from recsys.storage.stages.runner import MARKER
 from recsys.storage.tombstones import write_tombstone
-from recsys.storage.user_rows import holds_user, without_users
+from recsys.storage.user_rows import holds_user, rows_of, without_users
 from recsys.storage.workspace import SIMULATION_PLAN, STATE_MARKER, Workspace, remove
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from recsys.features.catalogue import Codes
     from recsys.features.user_table import UserTable
 
 REPORT_SUFFIXES = frozenset({".html", ".json", ".csv", ".parquet"})
@@ -79,11 +84,22 @@ def forget_user(config: RecsysConfig, user_id: str) -> Receipt:
             "nothing: they are yours and never rewritten",
             f"what you keep there; {workspace.tombstones.name} keeps it out of every later night",
         )
+        own = _only_theirs(workspace, receipt.user_id)
+        if opt_in(workspace, receipt.user_id):
+            receipt.add(
+                workspace.opt_outs.name, "the wish not to be learned from: nothing is left to learn"
+            )
         _from_log(config, receipt)
         _from_workspace(workspace, receipt)
         if simulated.path.is_dir():
             _from_simulation(workspace, simulated, receipt)
         _mark_models(config, receipt)
+        _name_declarations(config, receipt, own)
+        receipt.add(
+            "backups and copies of the workspace, the log's database and artifact stores",
+            "nothing: they lie where this command does not reach",
+            "all that they held; delete them, or run this command again after restoring one",
+        )
         receipt.add(
             "files you had written elsewhere (`recommend --out`, `evaluate --out`)",
             "nothing: they lie outside the workspace",
@@ -160,10 +176,48 @@ def _erase_from_snapshot(folder: Path, user_id: str) -> bool:
     return known
 
 
+def _only_theirs(workspace: Workspace, user_id: str) -> dict[str, str]:
+    """Texts of the users' tables that nobody else has, by column."""
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    own: dict[str, str] = {}
+    for file in sorted((workspace.path / "stages").glob("tables/*/tables/users.parquet")):
+        table = pq.read_table(file)
+        for row in rows_of(file, user_id):
+            for name, value in row.items():
+                if name == c.USER_ID or not isinstance(value, str):
+                    continue
+                if pc.sum(pc.equal(table[name], value)).as_py() == 1:
+                    own[name] = value
+    return own
+
+
+def _name_declarations(config: RecsysConfig, receipt: Receipt, own: Mapping[str, str]) -> None:
+    """Name the versions whose declarations of features hold a text that only this person has.
+
+    Since `privacy.least_people` none is written; versions that were made before may hold some.
+    """
+    if not own:
+        return
+    said = {json.dumps(value, ensure_ascii=False) for value in own.values()}
+    versions = [
+        number
+        for number, text in Registry(config).declarations()
+        if any(value in text for value in said)
+    ]
+    if versions:
+        receipt.add(
+            f"features.json of the versions {', '.join(map(str, sorted(versions)))}",
+            "nothing: a version's files are never changed",
+            f"the person's own text of {', '.join(sorted(own))}, without the id, until nights have "
+            "replaced these versions; earlier bundles that you copied elsewhere hold it too",
+        )
+
+
 def _attributes_without(users: "UserTable", user_id: str) -> "UserTable":
     import numpy as np
 
-    from recsys.features.catalogue import Codes
     from recsys.features.ids import IdIndex
     from recsys.features.user_table import UserTable
 
@@ -175,8 +229,21 @@ def _attributes_without(users: "UserTable", user_id: str) -> "UserTable":
     return UserTable(
         IdIndex.build(ids.filter(kept)),
         {name: values[kept] for name, values in users.numeric.items()},
-        {name: Codes(codes.names, codes.values[kept]) for name, codes in users.categorical.items()},
+        {name: _codes_of(codes, kept) for name, codes in users.categorical.items()},
     )
+
+
+def _codes_of(codes: "Codes", kept: "npt.NDArray[np.bool_]") -> "Codes":
+    """The codes of those who stay, without the names of values that nobody has any more."""
+    import numpy as np
+
+    from recsys.features.catalogue import Codes
+
+    values = codes.values[kept]
+    used = np.unique(values[values >= 0])
+    place = np.full(len(codes.names) + 1, -1, codes.values.dtype)
+    place[used] = np.arange(len(used))
+    return Codes([codes.names[int(code)] for code in used], place[values])
 
 
 def _from_stages(workspace: Workspace, receipt: Receipt) -> None:
@@ -293,4 +360,5 @@ def _mark_models(config: RecsysConfig, receipt: Receipt) -> None:
 def _write_receipt(workspace: Workspace, receipt: Receipt) -> None:
     """The receipt is named by time, not by person; it is the caller's proof and holds the id."""
     stamp = receipt.at.replace(":", "").replace("-", "")
-    write_json(workspace.receipts / f"forgotten-{stamp}.json", receipt.as_json())
+    file = workspace.receipts / f"forgotten-{stamp}.json"
+    write_json(file, receipt.as_json(), mode=0o600)

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 from urllib.parse import urlparse
 
+from recsys.data_schemas.addresses import redact
 from recsys.data_schemas.config import RecsysConfig
 from recsys.data_schemas.errors import UsageError
 from recsys.storage.files import plain
@@ -50,8 +51,8 @@ def notify(
         "outcome": outcome,
         "model": config.name,
         "host": socket.gethostname(),
-        "text": _line(config.name, outcome, facts),
-        **plain(facts),
+        "text": _line(config.name, outcome, redact(plain(facts))),
+        **redact(plain(facts)),
     }
     error = _post(url, json.dumps(body, ensure_ascii=False).encode("utf-8"))
     if error is not None:

@@ -1,6 +1,6 @@
 """What released models are asked when they are evaluated on later events, and what they answer.
 
-Three protocols:
+The moments and lists are collected here; what they measure is `evaluation.asked_moments`'. Three protocols:
 
 - `window`: every user of the events is asked once, just before the first of them; all that the
   user then acted on is the truth.
@@ -12,9 +12,8 @@ Shapes: G groups (queries), N items, K places.
 """
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -24,9 +23,9 @@ import numpy.typing as npt
 from recsys.data_schemas import columns as c
 from recsys.data_schemas.errors import DataRefused
 from recsys.evaluation import baselines, segments
+from recsys.evaluation.asked_moments import AskedMoments
 from recsys.evaluation.evaluation import PastItems
 from recsys.evaluation.lists import RankedLists, Truth
-from recsys.evaluation.popularity_at import PopularityAt
 from recsys.evaluation.query_sets import (
     grades_of_shown,
     leave_last_out,
@@ -45,19 +44,16 @@ from recsys.features.interactions import (
     Longs,
 )
 from recsys.operations.evaluation_events import EvaluationEvents, ShownEvents
-from recsys.query import RankingQuery
 from recsys.rules import ListCaps
 
 if TYPE_CHECKING:
     from recsys.features.protocols import RecallSource
     from recsys.recommender import LoadedRelease
+    from recsys.training.compared_lists import Compared
 
 LIST_LENGTH = 100
 WINDOW, LAST, IMPRESSIONS = "window", "leave-last-out", "impressions"
 FOREVER = 2**62
-REFERENCES = ("item_item", "als", "bm25")
-"""Sources compared with also where the release does without them."""
-FROZEN = "frozen text"
 
 
 @dataclass(frozen=True)
@@ -135,7 +131,7 @@ def _window(loaded: "LoadedRelease", held: EvaluationEvents, limit: int, seed: i
     group = group_of[positive.user]
     asked = group >= 0
     histories = _histories(loaded, users, moments)
-    past = _past(histories)
+    past = PastItems.of(histories)
     fresh = asked & ~_contains(past, group, positive.item)
     truth = Truth.of(
         group[fresh], positive.item[fresh], positive.grade[fresh], np.arange(len(users)), moments
@@ -189,7 +185,7 @@ def _impressions(
     _, user = np.unique(lists.user.astype(str), return_inverse=True)
     truth = of_impressions(lists.offsets, lists.items, grades, user, lists.time)
     users = [str(u) for u in lists.user]
-    past = _past(_histories(loaded, users, lists.time))
+    past = PastItems.of(_histories(loaded, users, lists.time))
     notes = _sampling(len(lists), len(shown), "shown lists")
     notes.append(
         "What was acted on depends on the place where it was shown: the order that made the log is "
@@ -270,13 +266,6 @@ def _histories(loaded: "LoadedRelease", users: Sequence[str], now: Longs) -> lis
     return [loaded.state.history(u, int(t)) for u, t in zip(users, now, strict=True)]
 
 
-def _past(histories: Sequence[History]) -> PastItems:
-    items = [np.unique(h.item) for h in histories]
-    offsets = np.concatenate([[0], np.cumsum([len(i) for i in items])]).astype(np.int64)
-    flat = np.concatenate(items) if items else np.empty(0)
-    return PastItems(offsets, flat.astype(np.int32))
-
-
 def _contains(past: PastItems, group: Longs, item: Ints) -> npt.NDArray[np.bool_]:
     """Whether each (group, item) is among the past; groups of -1 hold nothing."""
     owner = np.repeat(np.arange(len(past.offsets) - 1, dtype=np.int64), np.diff(past.offsets))
@@ -324,41 +313,36 @@ def _joined(loaded: "LoadedRelease", users: Sequence[str], until: int = FOREVER)
 # -- answers --------------------------------------------------------------------------------------
 
 
-def lists_of_release(
+def lists_of(
     loaded: "LoadedRelease", queries: Queries, name: str, caps: Mapping[str, int]
 ) -> RankedLists:
     """A release's own lists, asked as a service with these caps would ask."""
     from recsys.storage.progress import Reporter
+    from recsys.training.released_lists import lists_of_release
 
-    catalogue, scored = loaded.state.catalogue, []
+    def items_of(group: int) -> list[str] | None:
+        """What was shown, to be ranked again; None for the whole catalogue."""
+        if (lists := queries.shown) is None:
+            return None
+        shown = lists.items[lists.offsets[group] : lists.offsets[group + 1]]
+        return [loaded.state.catalogue.id_of(int(i)) for i in dict.fromkeys(shown.tolist())]
+
+    def context_of(group: int) -> dict[str, str | float]:
+        """What the request said when the list was shown."""
+        return {} if queries.shown is None else request_context(queries.shown.context[group])
+
     with Reporter().task(name, len(queries)) as task:
-        for group, user in enumerate(queries.users):
-            ask = RankingQuery(
-                user,
-                int(queries.now[group]),
-                k=LIST_LENGTH,
-                items=_asked(loaded, queries, group),
-                caps=caps,
-                context=_request_context(queries, group),
-            )
-            answer = loaded.answer(ask)
-            scored.append((catalogue.indices_of(answer.item_ids), answer.scores))
-            task.advance()
-    return RankedLists.of(name, scored, length_of(queries))
-
-
-def _asked(loaded: "LoadedRelease", queries: Queries, group: int) -> list[str] | None:
-    if queries.shown is None:
-        return None
-    lists = queries.shown
-    shown = lists.items[lists.offsets[group] : lists.offsets[group + 1]]
-    return [loaded.state.catalogue.id_of(int(i)) for i in dict.fromkeys(shown.tolist())]
-
-
-def _request_context(queries: Queries, group: int) -> dict[str, str | float]:
-    """What the request said when a list was shown; nothing where no list is asked about."""
-    lists = queries.shown
-    return {} if lists is None else request_context(lists.context[group])
+        return lists_of_release(
+            loaded,
+            queries.users,
+            queries.now,
+            length_of(queries),
+            name=name,
+            caps=caps,
+            items_of=items_of,
+            context_of=context_of,
+            on_answer=task.advance,
+        )
 
 
 def length_of(queries: Queries) -> int:
@@ -368,190 +352,88 @@ def length_of(queries: Queries) -> int:
     return int(np.diff(queries.shown.offsets).max(initial=1))
 
 
-@dataclass
-class BaselineResults:
-    """Baselines, with those that could not be had."""
+def asked_moments(loaded: "LoadedRelease", queries: Queries, own: Sequence[str]) -> AskedMoments:
+    """The queries with all that lists at them are measured by; `own` are columns of items or users."""
+    shown, state = queries.shown, loaded.state
 
-    lists: list[RankedLists] = field(default_factory=list)
-    absent: dict[str, str] = field(default_factory=dict)
-    failed: dict[str, str] = field(default_factory=dict)
-    popularity: Longs = field(default_factory=lambda: np.zeros(0, np.int64))
-    """int64[N]: people who acted on each item before the first query."""
+    def of_users(column: str) -> list[object]:
+        return [state.user_attributes(user).get(column) for user in queries.users]
 
-    def attempt(self, name: str, make: Callable[[], RankedLists]) -> None:
-        """Take what `make` gives; whatever stops it is written down, for the page must say it."""
-        try:
-            self.lists.append(make())
-        except Exception as error:
-            self.failed[name] = f"{type(error).__name__}: {error}".strip()[:300]
+    surface = None
+    if shown is not None and len(set(shown.surface)) > 1:
+        surface = segments.from_column(list(shown.surface))
+    return AskedMoments.of(
+        queries.truth,
+        queries.past,
+        _joined(loaded, state.user_ids(), int(queries.now.max(initial=0))),
+        state.catalogue,
+        vectors=loaded.bundle.vectors(),
+        own=own,
+        of_users=of_users,
+        more={"event type": queries.types, "surface": surface},
+        sampled=None if shown is None else int(np.median(np.diff(shown.offsets))),
+    )
 
 
-def popularity_at(loaded: "LoadedRelease", queries: Queries) -> PopularityAt:
-    """Past events of each item as of each question."""
-    known = _joined(loaded, loaded.state.user_ids(), int(queries.now.max(initial=0)))
-    return PopularityAt.of(known, queries.now, known.n_items)
+def compared_with(
+    loaded: "LoadedRelease", queries: Queries, frozen: "RecallSource | None", caps: ListCaps
+) -> "Compared":
+    """What the release is held against, as of the first query; capped as its lists are."""
+    from recsys.training.compared_lists import FROZEN, Compared, Known
 
-
-def baseline_lists_of(
-    loaded: "LoadedRelease",
-    queries: Queries,
-    frozen: "RecallSource | None",
-    caps: ListCaps,
-) -> BaselineResults:
-    """The baselines as of the first query: they see what was known then and nothing else, and are
-    capped as the release's lists are."""
-    start = int(queries.now.min())
-    before = _joined(loaded, loaded.state.user_ids(), start)
-    found = BaselineResults(popularity=baselines.popularity_of(before, before.n_items))
+    found = Compared()
+    known = _joined(loaded, loaded.state.user_ids(), int(queries.now.min()))
     if queries.shown is not None:
-        _of_shown(found, queries)
+        found.lists += _of_shown(known, queries)
         return found
-    _from_events(found, loaded, queries, before, start, caps.depth(LIST_LENGTH))
-    popular = found.lists[0].items
-    for name, source in loaded.recall.proposing.items():
-        label = "text alone" if name == "text" else name
-        found.attempt(label, partial(_single_source, label, source, loaded, queries, popular))
-    _fitted(found, loaded, queries, before, popular)
+    sources = dict(loaded.recall.proposing)
+    _add_references(found, loaded, known)
     if frozen is None:
         found.absent[FROZEN] = (
             "the workspace holds no vectors of the untuned encoder for these items"
         )
     else:
-        found.attempt(FROZEN, partial(_single_source, FROZEN, frozen, loaded, queries, popular))
-    found.lists = [
-        RankedLists(made.name, *caps.cut(made.items, made.scores, LIST_LENGTH))
-        for made in found.lists
-    ]
+        found.sources[FROZEN] = frozen
+    histories = _histories(loaded, queries.users, queries.now)
+    ordinal = loaded.bundle.facts["windows"]["scheme"] == "ordinal"
+    moments = Known(
+        known, queries.past, queries.now, histories.__getitem__, loaded.state.catalogue, ordinal
+    )
+    found.add_lists(moments, sources | found.sources, caps, _workers())
     return found
 
 
-def _of_shown(found: BaselineResults, queries: Queries) -> None:
+def _of_shown(known: Interactions, queries: Queries) -> list[RankedLists]:
     """Among what was shown: as it was shown, and by popularity."""
     lists = queries.shown
     assert lists is not None
     length = length_of(queries)
     place = np.arange(len(lists.items)) - np.repeat(lists.offsets[:-1], np.diff(lists.offsets))
-    for name, score in (
-        ("as shown", -place.astype(np.float64)),
-        ("popularity", found.popularity[lists.items].astype(np.float64)),
-    ):
-        found.lists.append(ranked_candidates(name, lists.offsets, lists.items, score, length))
+    popularity = baselines.popularity_of(known, known.n_items)
+    return [
+        ranked_candidates(name, lists.offsets, lists.items, score.astype(np.float64), length)
+        for name, score in (("as shown", -place), ("popularity", popularity[lists.items]))
+    ]
 
 
-def _from_events(
-    found: BaselineResults,
-    loaded: "LoadedRelease",
-    queries: Queries,
-    before: Interactions,
-    start: int,
-    length: int,
-) -> None:
-    catalogue, n, past = loaded.state.catalogue, before.n_items, queries.past
-    offered = catalogue.available
-    found.lists.append(baselines.popular(before, past, length, n_items=n, offered=offered))
-    if loaded.bundle.facts["windows"]["scheme"] == "ordinal":
-        why = "timestamps carry order only, so nothing is recent"
-        found.absent |= {"recent popularity": why, "most recent": why}
-        return
-    found.attempt(
-        "recent popularity",
-        lambda: baselines.recently_popular(
-            before, past, length, n_items=n, now=start, offered=offered
-        ),
-    )
-    found.attempt(
-        "most recent",
-        lambda: baselines.newest(
-            before, past, length, n_items=n, now=start, created_at=catalogue.created_at,
-            offered=offered,
-        ),
-    )  # fmt: skip
-
-
-def _fitted(
-    found: BaselineResults,
-    loaded: "LoadedRelease",
-    queries: Queries,
-    before: Interactions,
-    popular: Ints,
-) -> None:
-    """References that the release does without, fitted with their default params."""
+def _add_references(found: "Compared", loaded: "LoadedRelease", known: Interactions) -> None:
+    """References that the release does without, fitted on what was known."""
     from recsys.encoder.text import item_texts
     from recsys.retrieval.fitted_source import SourceInputs
-    from recsys.training.sources.fit_source import applicable_sources, fit_one
+    from recsys.training.sources.fit_source import fit_one
 
-    missing = [name for name in REFERENCES if name not in loaded.recall.proposing]
-    if not missing:
-        return
     catalogue = loaded.state.catalogue
-    template = str(loaded.bundle.facts["template"])
-    extra = SourceInputs(catalogue, item_texts(catalogue, template), None)
-    workers = len(os.sched_getaffinity(0))
+    texts = item_texts(catalogue, str(loaded.bundle.facts["template"]))
+    extra = SourceInputs(catalogue, texts, None)
 
-    def fitted(name: str) -> RankedLists:
-        source = fit_one(name, before, extra, {}, seed=0, workers=workers)
-        return _single_source(name, source, loaded, queries, popular)
+    def fit(name: str) -> "RecallSource":
+        return fit_one(name, known, extra, {}, seed=0, workers=_workers())
 
-    for name, applies, reason in applicable_sources(before, extra, None, np.inf, np.inf):
-        if name not in missing:
-            continue
-        if not applies:
-            found.absent[name] = reason
-            continue
-        found.attempt(name, partial(fitted, name))
+    found.add_references(known, extra, fit, loaded.recall.proposing)
 
 
-def _single_source(
-    name: str, source: "RecallSource", loaded: "LoadedRelease", queries: Queries, popular: Ints
-) -> RankedLists:
-    """One source's lists, as long as those of popular items, which fill it up where it has nothing to
-    say."""
-    from recsys.training.night.test_lists import fill_up
-
-    state, length = loaded.state, popular.shape[1]
-    blocked, scored = state.catalogue.blocked.copy(), []
-    base = blocked.copy()
-    for user, now in zip(queries.users, queries.now.tolist(), strict=True):
-        history = state.history(user, now)
-        blocked[history.item] = 1
-        found = source.recall(history, length, now, blocked)
-        blocked[history.item] = base[history.item]
-        scored.append((found.items, found.scores))
-    lists = RankedLists.of(name, scored, length)
-    return RankedLists(name, fill_up(lists.items, popular), lists.scores)
-
-
-def segments_of(
-    loaded: "LoadedRelease", queries: Queries, popularity: PopularityAt, own: Sequence[str]
-) -> dict[str, SegmentLabels]:
-    """Users by history, items by popularity and category, and one's own columns."""
-    truth, catalogue = queries.truth, loaded.state.catalogue
-    found = {
-        segments.BY_HISTORY: segments.by_history(np.diff(queries.past.offsets)),
-        "users": segments.by_activity(np.diff(queries.past.offsets)),
-        "items": segments.by_item_popularity(truth, popularity),
-    }
-    known = truth.items < catalogue.n_items
-    place = np.where(known, truth.items, 0)
-
-    def of_items(codes: Ints, words: Sequence[str]) -> SegmentLabels:
-        names = np.array([*words, None], dtype=object)
-        return segments.from_column(list(names[np.where(known, codes[place], -1)]), "relevant")
-
-    if len(catalogue.category_names) > 1:
-        found["category"] = of_items(catalogue.category_codes, catalogue.category_names)
-    if queries.types is not None:
-        found["event type"] = queries.types
-    if queries.shown is not None and len(set(queries.shown.surface)) > 1:
-        found["surface"] = segments.from_column(list(queries.shown.surface))
-    for column in own:
-        if column in catalogue.categorical_names:
-            found[column] = of_items(catalogue.categorical(column), catalogue.values_of(column))
-        else:
-            values = [loaded.state.user_attributes(u).get(column) for u in queries.users]
-            if any(v is not None for v in values):
-                found[column] = segments.from_column(values)
-    return found
+def _workers() -> int:
+    return len(os.sched_getaffinity(0))
 
 
 def frozen_source(folder: Path, n_items: int) -> "RecallSource | None":

@@ -11,28 +11,44 @@ _NAMES = {
     "AsyncClient": "serving.client",
     "Bundle": "storage.bundle",
     "Client": "serving.client",
+    "Coverage": "operations.library.measures",
     "DataRefused": "data_schemas.errors",
+    "Dataset": "operations.library.dataset",
     "EncoderManifest": "encoder.manifest",
+    "EvaluationReport": "operations.library.evaluating",
     "ExitCode": "data_schemas.errors",
+    "HitRate": "operations.library.measures",
     "LoadedRelease": "recommender",
+    "MAP": "operations.library.measures",
+    "NDCG": "operations.library.measures",
     "NightResult": "training.night.night_result",
+    "Novelty": "operations.library.measures",
+    "OwnSource": "retrieval.own_source",
+    "Precision": "operations.library.measures",
     "RankingQuery": "query",
     "RankingResult": "query",
+    "Recall": "operations.library.measures",
+    "Recommender": "operations.library.recommending",
     "RecsysConfig": "data_schemas.config",
     "RecsysError": "data_schemas.errors",
     "Registry": "storage.registry",
     "TextEncoder": "encoder.runtime",
     "UsageError": "data_schemas.errors",
     "Workspace": "storage.workspace",
+    "evaluate": "operations.library.evaluating",
+    "load": "operations.library.recommending",
     "load_config": "data_schemas.config",
     "load_release": "operations.open_release",
     "open_bundle": "storage.bundle",
     "parse_config": "data_schemas.config",
+    "per_list": "operations.library.measures",
     "run_night": "training.nightly",
 }
 """Public name → the module below `recsys` that defines it."""
+_MODULES = ("models", "testing")
+"""Public modules, which `import recsys.models` and `recsys.models` give alike."""
 
-__all__ = ["__version__", *_NAMES]
+__all__ = ["__version__", *_MODULES, *_NAMES]
 
 
 def __getattr__(name: str) -> object:
@@ -42,6 +58,10 @@ def __getattr__(name: str) -> object:
 
         value = globals()[name] = getattr(import_module(f"{__name__}.{_NAMES[name]}"), name)
         return value
+    if name in _MODULES:
+        from importlib import import_module
+
+        return import_module(f"{__name__}.{name}")
     hint = ""
     if not name.startswith("_"):
         from difflib import get_close_matches
@@ -53,4 +73,4 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_NAMES})
+    return sorted({*globals(), *_NAMES, *_MODULES})

@@ -4,6 +4,7 @@ The release's encoder runs here and nowhere else on the ranking path, on another
 texts at once; the ranking call itself only looks vectors up. Shapes: k items, d dimensions.
 """
 
+import hashlib
 import threading
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -34,7 +35,8 @@ class TextVectors:
     def __init__(self, encoder: Path | None, dimension: int, template: str) -> None:
         self._folder, self.dimension, self._template = encoder, dimension, template
         self._encoder: TextEncoder | None = None
-        self._vectors: dict[str, Floats] = {}
+        self._vectors: dict[bytes, Floats] = {}
+        """By digest: texts may be as long as the callers like."""
         self._turn, self._lock = threading.Lock(), threading.Lock()
         self.lost = encoder is None
         """Whether there is no encoder to ask, so that new texts have no vector."""
@@ -52,19 +54,19 @@ class TextVectors:
     def get(self, text: str) -> Floats | None:
         """float32[d] of a text that was encoded; None for any other."""
         with self._lock:
-            return self._vectors.get(text)
+            return self._vectors.get(_digest(text))
 
     def encode(self, texts: Iterable[str]) -> None:
         """Encode those texts that were not encoded before, together."""
         with self._turn:
             with self._lock:
-                fresh = [t for t in dict.fromkeys(texts) if t and t not in self._vectors]
+                fresh = [t for t in dict.fromkeys(texts) if t and _digest(t) not in self._vectors]
             encoder = self._opened() if fresh else None
             if encoder is None:
                 return
             vectors = encoder.encode(fresh)
             with self._lock:
-                self._vectors.update(zip(fresh, vectors, strict=True))
+                self._vectors.update(zip(map(_digest, fresh), vectors, strict=True))
                 for oldest in list(self._vectors)[: max(0, len(self._vectors) - KEPT)]:
                     del self._vectors[oldest]
 
@@ -75,6 +77,10 @@ class TextVectors:
             except RecsysError:
                 self.lost = True
         return self._encoder
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
 class NewItems:

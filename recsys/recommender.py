@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import compress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -48,9 +48,6 @@ from recsys.rules import (
 )
 from recsys.similar import as_history, similar_items
 from recsys.storage.bundle import Bundle, open_bundle
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 TEXT = "text"
 ENCODE_AT_ONCE = 32
@@ -476,7 +473,7 @@ class LoadedRelease:
         """
         catalogue = self.state.catalogue
         unknown = [(i, f) for i, f in new_items.items() if catalogue.index_of(i) < 0]
-        size, stage, before = catalogue.n_items, self._recall, len(self._new)
+        extent, stage, before = catalogue.extent(), self._recall, len(self._new)
         self._first_inline = before
         if not unknown:
             yield
@@ -488,9 +485,14 @@ class LoadedRelease:
             self._take_vectors()
             yield
         finally:
-            catalogue.forget_from(size)
+            catalogue.cut(extent)
             self._new.cut(before)
             self._recall = stage
+
+    @property
+    def event_types(self) -> Sequence[str]:
+        """Event types met so far."""
+        return self.state.kinds
 
     @property
     def attribute_kinds(self) -> Mapping[str, str]:
@@ -653,24 +655,7 @@ def _joined(first: History, second: History) -> History:
     return History(*(column[order] for column in both))  # type: ignore[arg-type]
 
 
-def rank_frame(bundle_dir: Path, frame: "pd.DataFrame") -> npt.NDArray[np.float64]:
-    """Score of each row of a frame with user_id and item_id, in its order, float64[rows].
-
-    A bundle holds no personal data, so every user is ranked for as a new one, as of now; unknown
-    items score NaN.
-    """
-    loaded = _frame_release(bundle_dir)
-    now = time.time_ns() // 1000
-    out = np.full(len(frame), np.nan)
-    for user_id, rows in frame.groupby(c.USER_ID, sort=False).indices.items():
-        ids = frame[c.ITEM_ID].iloc[rows].astype(str).to_list()
-        answer = loaded.answer(RankingQuery(str(user_id), now, items=list(dict.fromkeys(ids))))
-        score = dict(zip(answer.item_ids, answer.scores, strict=True))
-        out[rows] = [score.get(item_id, np.nan) for item_id in ids]
-    return out
-
-
-def _frame_release(bundle_dir: Path) -> LoadedRelease:
+def release_over_nobody(bundle_dir: Path) -> LoadedRelease:
     """A release over the bundle's own catalogue and no user at all."""
     from recsys.data_schemas.meaning import DEFAULT_TYPES, EventMeaning
     from recsys.features.catalogue import Catalogue

@@ -1,10 +1,10 @@
 """The ASGI application: routes, keys, limits, overload, errors. No framework on the ranking path.
 
 One worker is one event loop, and engines run on it: ranking and folding never overlap, so an
-answer sees whole records and one version. Requests yield once after they are counted; those that
-arrived together are then all counted before the first is ranked, and what exceeds `max_queue` is
-refused at once instead of waiting. Calls that wait for the log are counted apart, so that a log
-that hangs fills no place of a ranking call.
+answer sees whole records and one version. A request is counted when its body is whole; between two
+rankings all that arrived is read and counted (see `turns`), and what exceeds `max_queue` is refused
+at once instead of waiting, on new connections too. Calls that wait for the log are counted apart, so
+that a log that hangs fills no place of a ranking call.
 """
 
 import asyncio
@@ -27,7 +27,8 @@ from recsys.serving.asgi import (
     split_path,
 )
 from recsys.serving.clock import Clock
-from recsys.serving.keys import COLLECT, SCOPES, KeyRing
+from recsys.serving.connections import Bodies, Connections
+from recsys.serving.keys import COLLECT, SCOPES, KeyRing, KeysUnreadable
 from recsys.serving.loaded_versions import Versions
 from recsys.serving.logs import log
 from recsys.serving.problems import Problem, unavailable
@@ -69,6 +70,7 @@ class Route(NamedTuple):
     scope: str | None
     is_api: bool
     pool: str
+    has_body: bool
     handler: Handler
     latency: Any
     from_pages: bool
@@ -95,6 +97,9 @@ class App:
         self._keys = KeyRing(keys) if keys is not None else None
         self._draining = Event()
         self._tasks: list[asyncio.Task[None]] = []
+        self._bodies = Bodies(self.settings.max_partial_bytes)
+        self.connections = Connections(self.settings, self._bodies)
+        """Bounds on what comes before a request; the server's protocol."""
         self._in_flight = {"reads": 0, "writes": 0}
         self._routes: dict[str, dict[str, Route]] = {}
         self._patterns: list[tuple[list[str], dict[str, Route]]] = []
@@ -109,6 +114,8 @@ class App:
         """Open the log, begin to load the champion and to follow the log."""
         settings = self.settings
         tracing.configure()
+        if self._keys is not None:
+            self._keys.start()
         self._log = await asyncio.to_thread(self._open_log)
         await asyncio.to_thread(self._verify_log)
         self._clock = Clock(frozen=settings.clock == "end_of_data")
@@ -124,7 +131,7 @@ class App:
             self._clock,
             self._provider,
             settings,
-            self._keys is not None,
+            self._keys,
             self._draining,
         )
         self._bind()
@@ -161,6 +168,8 @@ class App:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await asyncio.to_thread(self._impressions.close)
         await asyncio.to_thread(self._log.close)
+        if self._keys is not None:
+            await asyncio.to_thread(self._keys.close)
         await asyncio.to_thread(tracing.shutdown)
 
     async def _keep_gauges(self) -> None:
@@ -182,6 +191,7 @@ class App:
                 operation.scope,
                 operation.is_api,
                 "writes" if operation.writes else "reads",
+                operation.body is not None,
                 getattr(self._handlers, operation.name),
                 metrics.LATENCY.labels(route=operation.path),
                 operation.from_pages,
@@ -223,7 +233,7 @@ class App:
         try:
             self._check_host(request)
             page = self._pages.get(scope["path"])
-            if page is not None and scope["method"] == "GET":
+            if page is not None and scope["method"] in ("GET", "HEAD"):
                 response = page
             elif scope["method"] == "OPTIONS" and request.header(b"origin") is not None:
                 response = self._preflight(request)
@@ -241,7 +251,7 @@ class App:
         origin = request.header(b"origin")
         if origin is not None:
             response = self._with_cors(response, origin)
-        await response.send(send)
+        await response.send(send, with_body=scope["method"] != "HEAD")
 
     def _route(self, scope: Scope, request: Request) -> Route:
         """The operation of a path and method.
@@ -254,12 +264,14 @@ class App:
         if methods is None:
             methods = self._match(scope, request)
         if methods is None and path in self._pages:
-            raise Problem(405, f"{method} is not allowed here.", headers=[(b"allow", b"GET")])
+            headers = [(b"allow", b"GET, HEAD")]
+            raise Problem(405, f"{method} is not allowed here.", headers=headers)
         if methods is None:
             raise Problem(404, "There is no such path; see /docs.")
-        route = methods.get(method)
+        # HEAD is GET whose body is not sent (RFC 9110, 9.3.2).
+        route = methods.get("GET" if method == "HEAD" else method)
         if route is None:
-            allowed = ", ".join(methods)
+            allowed = ", ".join([*methods, *(["HEAD"] if "GET" in methods else [])])
             headers = [(b"allow", allowed.encode())]
             raise Problem(405, f"Allowed here: {allowed}.", headers=headers)
         return route
@@ -284,12 +296,14 @@ class App:
         self._authorise(route, request)
         if not route.is_api:
             return await route.handler(request)
+        if route.has_body:
+            settings = self.settings
+            await request.take_body(settings.max_body_bytes, settings.body_timeout, self._bodies)
         if self._in_flight[route.pool] >= self.settings.max_queue:
             metrics.OVERLOAD.inc()
             raise unavailable("Too many requests are being answered; try again shortly.")
         self._in_flight[route.pool] += 1
         try:
-            await asyncio.sleep(0)
             async with asyncio.timeout(
                 self.settings.body_timeout + self.settings.timeout_ms / 1000
             ):
@@ -316,7 +330,7 @@ class App:
         """Set what the caller may do.
 
         Raises:
-            Problem: no valid key (401), or not this scope (403).
+            Problem: no valid key (401), not this scope (403), or no key can be checked (503).
         """
         if self._keys is None:
             request.scopes = _ALL_SCOPES
@@ -324,7 +338,10 @@ class App:
         if route.scope is None:
             return
         key, in_address = _presented(request, route.from_pages)
-        scopes = self._keys.scopes(key)
+        try:
+            scopes = self._keys.scopes(key)
+        except KeysUnreadable as error:
+            raise unavailable(f"Nobody can be let in: {error}.", 5) from None
         if scopes is None:
             challenge = [(b"www-authenticate", b'Bearer realm="recsys"')]
             raise Problem(401, "Send a key as `Authorization: Bearer …`.", headers=challenge)

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 from urllib.parse import parse_qsl, unquote_to_bytes
 
 import msgspec
@@ -53,23 +53,41 @@ class Response:
         document.instance = instance
         return cls(problem.status, _encode(document), PROBLEM, list(problem.headers))
 
-    async def send(self, send: Send) -> None:
+    async def send(self, send: Send, *, with_body: bool = True) -> None:
+        """Send it; without its body it tells how long that would be."""
         headers = [
             (b"content-type", self.content_type),
             (b"content-length", str(len(self.body)).encode()),
             *self.headers,
         ]
         await send({"type": "http.response.start", "status": self.status, "headers": headers})
-        await send({"type": "http.response.body", "body": self.body})
+        await send({"type": "http.response.body", "body": self.body if with_body else b""})
+
+
+class Arriving(Protocol):
+    """Who keeps count of bodies that are not whole."""
+
+    def begin(self, body: object, deadline: asyncio.Timeout) -> None:
+        """A body begins to arrive."""
+        ...
+
+    def grew(self, body: object, size: int) -> None:
+        """More of it came."""
+        ...
+
+    def end(self, body: object) -> None:
+        """It is whole, or was given up."""
+        ...
 
 
 class Request:
     """What a handler sees of a request."""
 
-    __slots__ = ("_receive", "_scope", "arrived", "parameters", "scopes")
+    __slots__ = ("_body", "_receive", "_scope", "arrived", "parameters", "scopes")
 
     def __init__(self, scope: Scope, receive: Receive, arrived: float) -> None:
         self._scope, self._receive = scope, receive
+        self._body: bytes | None = None
         self.arrived = arrived
         """`time.monotonic()` at arrival."""
         self.parameters: Mapping[str, str] = {}
@@ -108,8 +126,13 @@ class Request:
             values[name] = value
         return values
 
-    async def body(self, limit: int, seconds: float) -> bytes:
-        """The whole body.
+    async def take_body(self, limit: int, seconds: float, arriving: Arriving) -> None:
+        """Wait for the whole body.
+
+        Args:
+            limit: bytes of it at most.
+            seconds: for it to arrive.
+            arriving: told of what arrives, and may give it up.
 
         Raises:
             Problem: it is longer than `limit` bytes (413) or does not arrive in time (408).
@@ -118,13 +141,16 @@ class Request:
         if declared is not None and (not declared.isdigit() or int(declared) > limit):
             raise _too_large(limit)
         try:
-            async with asyncio.timeout(seconds):
-                return await self._read(limit)
+            async with asyncio.timeout(seconds) as deadline:
+                arriving.begin(self, deadline)
+                self._body = await self._read(limit, arriving)
         except TimeoutError:
-            detail = f"The body did not arrive within {seconds:g} s."
+            detail = f"The body did not arrive within {seconds:g} s, or others needed its place."
             raise Problem(408, detail, headers=[(b"connection", b"close")]) from None
+        finally:
+            arriving.end(self)
 
-    async def _read(self, limit: int) -> bytes:
+    async def _read(self, limit: int, arriving: Arriving) -> bytes:
         message = await self._receive()
         if message["type"] == "http.disconnect":
             raise ClientGone
@@ -134,18 +160,20 @@ class Request:
                 raise _too_large(limit)
             return bytes(body)
         chunks, size = [body], len(body)
+        arriving.grew(self, size)
         while message.get("more_body", False):
             message = await self._receive()
             if message["type"] == "http.disconnect":
                 raise ClientGone
             chunks.append(message.get("body", b""))
             size += len(chunks[-1])
+            arriving.grew(self, len(chunks[-1]))
             if size > limit:
                 raise _too_large(limit)
         return b"".join(chunks)
 
-    async def json(self, decoder: "msgspec.json.Decoder[T]", limit: int, seconds: float) -> T:
-        """The body as a struct.
+    def json(self, decoder: "msgspec.json.Decoder[T]") -> T:
+        """The body, which was taken, as a struct.
 
         Raises:
             Problem: not JSON by its content type (415), unreadable (400), or not valid (422).
@@ -153,9 +181,9 @@ class Request:
         content_type = (self.header(b"content-type") or b"").split(b";")[0].strip().lower()
         if content_type != JSON and not (content_type == PLAIN and self.scopes == _PAGES):
             raise Problem(415, "The body must be application/json.", headers=_ACCEPT)
-        body = await self.body(limit, seconds)
+        assert self._body is not None, "the body is taken before the handler is called"
         try:
-            return decoder.decode(body)
+            return decoder.decode(self._body)
         except msgspec.ValidationError as error:
             raise invalid(str(error)) from None
         except (msgspec.DecodeError, UnicodeDecodeError) as error:

@@ -3,14 +3,22 @@ answered as accepted.
 """
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 from msgspec import UNSET
 
 from recsys.data_schemas import api
-from recsys.data_schemas.limits import AMOUNT, FLAG, TEXT, attribute_value, name_fault
+from recsys.data_schemas.limits import (
+    AMOUNT,
+    EVENT_TYPES,
+    FLAG,
+    TEXT,
+    attribute_value,
+    name_fault,
+)
+from recsys.serving import telemetry as metrics
 from recsys.serving.problems import Problem
 from recsys.serving.released_model import ReleasedModel
 
@@ -60,6 +68,41 @@ def require_times(times: Iterable[tuple[str, datetime | None]]) -> None:
 def times_of(rows: Iterable[Any], prefix: str) -> Iterable[tuple[str, datetime | None]]:
     """(place, time) of the rows of a list that stands at `prefix`."""
     return ((f"{prefix}[{n}].timestamp", row.timestamp) for n, row in enumerate(rows))
+
+
+class EventTypes:
+    """Refuses event types beyond as many as the tables take: each is a column of every counter.
+
+    Types accepted here count at once, also where nothing was folded yet.
+    """
+
+    def __init__(self) -> None:
+        self._accepted: set[str] = set()
+
+    def require(self, model: ReleasedModel | None, events: Sequence[api.EventIn]) -> set[str]:
+        """The types that nobody used before, accepted from now on.
+
+        Raises:
+            Problem: there would be too many (422); the first of them is named.
+        """
+        known = self._accepted.union(getattr(model, "event_types", ()))
+        fresh: set[str] = set()
+        for n, event in enumerate(events):
+            if event.event_type in known or event.event_type in fresh:
+                continue
+            if len(known) + len(fresh) >= EVENT_TYPES:
+                metrics.EVENTS.labels(outcome="too_many_types").inc(len(events))
+                detail = (
+                    f"The event type {event.event_type!r} is one too many: {EVENT_TYPES} are used."
+                )
+                raise Problem(422, detail, [(f"$[{n}].event_type", f"at most {EVENT_TYPES} types")])
+            fresh.add(event.event_type)
+        self._accepted |= fresh
+        return fresh
+
+    def give_back(self, types: set[str]) -> None:
+        """Types whose events were not accepted after all."""
+        self._accepted -= types
 
 
 def require_attributes(model: ReleasedModel, attributes: Mapping[str, Any]) -> None:

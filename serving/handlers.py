@@ -17,6 +17,7 @@ from recsys.serving import openapi
 from recsys.serving import telemetry as metrics
 from recsys.serving.asgi import Request, Response, invalid
 from recsys.serving.body_rules import (
+    EventTypes,
     doer_of,
     known_attributes,
     person_of,
@@ -26,6 +27,7 @@ from recsys.serving.body_rules import (
 )
 from recsys.serving.clock import Clock
 from recsys.serving.item_fields import fields_of, iso, require_fields
+from recsys.serving.keys import KeyRing
 from recsys.serving.loaded_versions import Versions
 from recsys.serving.logs import log
 from recsys.serving.problems import Problem, unavailable
@@ -74,7 +76,7 @@ class Handlers:
         clock: the time of the service.
         provider: finds and opens releases.
         settings: limits of the service.
-        secured: whether keys are configured.
+        keys: who may call; None where everybody on this machine may.
         draining: set when the worker takes no new requests.
     """
 
@@ -87,13 +89,14 @@ class Handlers:
         clock: Clock,
         provider: EngineProvider,
         settings: ServiceSettings,
-        secured: bool,
+        keys: KeyRing | None,
         draining: Event,
     ) -> None:
         self._versions, self._ranking, self._log = versions, ranking, event_log
         self._impressions, self._clock, self._provider = impressions, clock, provider
-        self._settings, self._secured = settings, secured
+        self._settings, self._keys = settings, keys
         self._document: tuple[dict[str, str], Response] | None = None
+        self._types = EventTypes()
         self._draining = draining
         self._rules: tuple[str, list[api.Rule]] | None = None
         """The service's rules as the champion of a version takes them."""
@@ -222,7 +225,13 @@ class Handlers:
         now = self._stamp()
         rows = [self._event(event, now) for event in events]
         writes = [event_write(row) for row in rows]
-        entries = await self._durable(lambda: self._log.submit(writes))
+        model = self._versions.champion() if self._versions.ready else None
+        fresh = self._types.require(model, events)
+        try:
+            entries = await self._durable(lambda: self._log.submit(writes))
+        except BaseException:
+            self._types.give_back(fresh)
+            raise
         await self._fold(entries)
         duplicates = sum(not entry.fresh for entry in entries)
         metrics.EVENTS.labels(outcome="accepted").inc(len(entries) - duplicates)
@@ -404,7 +413,12 @@ class Handlers:
         roles = self._versions.roles()
         if hasattr(self._provider, "versions"):
             listing = cast(Listing, self._provider)
-            for version in (await asyncio.to_thread(listing.versions))[:20]:
+            try:
+                available = await asyncio.to_thread(listing.versions)
+            except RecsysError as error:
+                log("warning", "versions_not_listed", reason=error.what)
+                raise unavailable(f"{error.what}; it knows the versions.", 2) from None
+            for version in available[:20]:
                 roles.setdefault(version, "available")
         models = [api.ModelView(version=version, role=role) for version, role in roles.items()]
         return Response.of(api.ModelList(champion=champion, models=models))
@@ -421,6 +435,8 @@ class Handlers:
             return Response.of(api.Health(status="starting", reason="no model is loaded"), 503)
         trouble = self._log.trouble
         reason = self._clock.trouble if trouble is None else _plainly(trouble)
+        if reason is None and self._keys is not None:
+            reason = self._keys.trouble
         if reason is not None:
             return Response.of(api.Health(status="refusing", reason=reason), 503)
         version = self._versions.champion().version
@@ -433,7 +449,7 @@ class Handlers:
     async def openapi(self, _: Request) -> Response:
         attributes = self._attributes()
         if self._document is None or self._document[0] != attributes:
-            made = openapi.document(self._settings, self._secured, attributes)
+            made = openapi.document(self._settings, self._keys is not None, attributes)
             self._document = attributes, Response.of(made)
         return self._document[1]
 
@@ -450,8 +466,7 @@ class Handlers:
         query: frozenset[str] = frozenset(),
     ) -> Any:
         request.query(query)
-        settings = self._settings
-        return await request.json(decoder, settings.max_body_bytes, settings.body_timeout)
+        return request.json(decoder)
 
 
 def _plainly(error: RecsysError) -> str:

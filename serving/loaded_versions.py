@@ -10,6 +10,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import cast
 
 from recsys.data_schemas import columns as c
 from recsys.data_schemas.errors import RecsysError
@@ -23,13 +24,19 @@ from recsys.serving.released_model import (
     EngineProvider,
     RankingQuery,
     ReleasedModel,
+    Resolving,
     SimilarQuery,
 )
 from recsys.serving.settings import ServiceSettings
 from recsys.storage.eventlog import EventLog, LogUnavailable
+from recsys.storage.registry.version_tags import CHAMPION, RegistryError
 
 RETRY_SECONDS = 30.0
-"""Before a champion that failed to load is tried again."""
+"""Before a version that failed to load, or was not there, is tried again."""
+NAME_SECONDS = 5.0
+"""For which a name leads to the same version."""
+NAMES_KEPT = 256
+"""Names whose versions are kept; beyond, the oldest go."""
 
 
 class Versions:
@@ -44,6 +51,8 @@ class Versions:
         self._champion: Live | None = None
         self._pinned: OrderedDict[str, Live] = OrderedDict()
         self._loading: dict[str, asyncio.Task[Live]] = {}
+        self._opening = asyncio.Lock()
+        self._names = _Names(provider)
         self._failed: dict[str, float] = {}
         experiments = (settings.shadow, settings.interleave, settings.ab and settings.ab[0])
         self._kept = {version for version in experiments if version}
@@ -91,26 +100,36 @@ class Versions:
         return roles
 
     async def get(self, version: str | None) -> ReleasedModel:
-        """The champion, or the version asked for, which is opened if needed.
+        """The champion, or the version asked for by any of its names, which is opened if needed.
+
+        Names lead to one engine each; `champion` is the one in service, whichever that is. One version
+        is opened at a time, and what was refused is not looked for again for a while, so that
+        nobody fills the memory or keeps the disk busy by asking.
 
         Raises:
-            Problem: there is no such version (404); it is still being opened (503).
+            Problem: there is no such version (404); it or another is still being opened (503).
         """
-        if version is None:
+        if version in (None, CHAMPION):
             return self.champion()
-        found = self.open_version(version)
+        assert version is not None
+        number = version if self.open_version(version) else await self._names.resolve(version)
+        found = self.open_version(number)
         if found is not None:
-            if version in self._pinned:
-                self._pinned.move_to_end(version)
+            if number in self._pinned:
+                self._pinned.move_to_end(number)
             return found
-        task = self._loading.get(version) or self._start_loading(version)
+        task = self._loading.get(number)
+        if task is None and self._loading:
+            metrics.VERSIONS_REFUSED.labels(reason="busy").inc()
+            raise unavailable("Another version is being opened; try again shortly.", 2)
+        task = task or self._start_loading(number)
         budget = self._settings.timeout_ms / 1000 * 0.8
         try:
             return (await asyncio.wait_for(asyncio.shield(task), budget)).engine
         except TimeoutError:
             raise unavailable(f"Version {version!r} is being opened.", retry_after=2) from None
         except RecsysError as error:
-            raise Problem(404, f"There is no model version {version!r}: {error.what}.") from None
+            raise self._names.refuse(version, error) from None
 
     # changing
 
@@ -156,6 +175,7 @@ class Versions:
         if self._clock.frozen:
             self._clock.observe(live.engine.moment - 1)
         metrics.SWAPS.inc()
+        metrics.VERSIONS_OPEN.set(sum(1 for _ in self.live()))
         log("info", "champion", version=new_version, log_position=live.position)
 
     def _start_loading(self, version: str) -> "asyncio.Task[Live]":
@@ -176,10 +196,15 @@ class Versions:
         others = [name for name in self._pinned if name not in self._kept and name != version]
         for name in others[: max(0, len(others) + 1 - self._settings.pinned_versions)]:
             del self._pinned[name]
+        metrics.VERSIONS_OPEN.set(sum(1 for _ in self.live()))
         return live
 
     async def _open(self, version: str | None) -> Live:
         """Open, warm, and bring to the log's end, all beside the engines in service."""
+        async with self._opening:
+            return await self._opened(version)
+
+    async def _opened(self, version: str | None) -> Live:
         started = time.monotonic()
         engine, cold = await asyncio.to_thread(self._load, version)
         live = Live(engine, engine.log_position, cold)
@@ -206,6 +231,51 @@ class Versions:
         gc.collect()
         gc.freeze()
         return engine, cold
+
+
+class _Names:
+    """What the names of versions lead to, as the registry says; asked seldom, kept for some seconds."""
+
+    def __init__(self, provider: EngineProvider) -> None:
+        self._provider = provider
+        self._known: OrderedDict[str, tuple[str | Problem, float]] = OrderedDict()
+
+    async def resolve(self, name: str) -> str:
+        """The number of a version.
+
+        Raises:
+            Problem: there is no such version (404), or the registry does not answer (503).
+        """
+        found, until = self._known.get(name, ("", 0.0))
+        if time.monotonic() < until:
+            if isinstance(found, Problem):
+                metrics.VERSIONS_REFUSED.labels(reason="unknown").inc()
+                raise found
+            return found
+        if not hasattr(self._provider, "resolve"):
+            return name
+        resolving = cast(Resolving, self._provider).resolve
+        try:
+            number = await asyncio.to_thread(resolving, name)
+        except RegistryError:
+            raise unavailable("The registry does not answer.", retry_after=5) from None
+        except RecsysError as error:
+            raise self.refuse(name, error) from None
+        self._keep(name, number, NAME_SECONDS)
+        return number
+
+    def refuse(self, name: str, error: RecsysError) -> Problem:
+        """The answer for a version that cannot be opened, and for whoever asks for it next."""
+        metrics.VERSIONS_REFUSED.labels(reason="unknown").inc()
+        problem = Problem(404, f"There is no model version {name!r}: {error.what}.")
+        self._keep(name, problem, RETRY_SECONDS)
+        return problem
+
+    def _keep(self, name: str, found: str | Problem, seconds: float) -> None:
+        self._known[name] = (found, time.monotonic() + seconds)
+        self._known.move_to_end(name)
+        if len(self._known) > NAMES_KEPT:
+            self._known.popitem(last=False)
 
 
 def warm(engine: ReleasedModel, now: int) -> list[str]:

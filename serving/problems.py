@@ -17,6 +17,7 @@ TITLES = {
     415: ("unsupported-media-type", "The content type is not supported"),
     421: ("misdirected-request", "This host is not served here"),
     422: ("invalid-request", "The request is not valid"),
+    431: ("head-too-large", "The head of the request is too large"),
     500: ("internal-error", "The service failed"),
     503: ("unavailable", "The service cannot answer now"),
 }

@@ -31,8 +31,9 @@ from recsys.serving.released_model import RankingQuery, RankingResult, ReleasedM
 from recsys.serving.settings import ServiceSettings
 from recsys.serving.shadow import Differences
 from recsys.serving.texts import TextBatcher
+from recsys.serving.turns import Turns
 from recsys.storage.eventlog import ImpressionBuffer
-from recsys.storage.eventlog.drain import FEATURES
+from recsys.storage.eventlog.retention import FEATURES
 
 _STEPS: dict[str, Any] = {}
 _encode = msgspec.json.Encoder().encode
@@ -49,7 +50,7 @@ class Ranking:
         rng: random.Random | None = None,
     ) -> None:
         self._versions, self._impressions, self._settings = versions, impressions, settings
-        self._texts = TextBatcher()
+        self._texts, self._turns = TextBatcher(), Turns()
         self._differences = Differences(settings.shadow)
         self._rng = rng or random.Random()
 
@@ -65,6 +66,7 @@ class Ranking:
         encoded = await self._encoded(engine, ask)
         if replay and not encoded:
             raise unavailable("The texts were not encoded in time; a replay is exact or fails.")
+        await self._turns.take()
         if experiment is not None and experiment.arm == "interleaved":
             return self._interleaved(ask, engine, experiment, surface)
         answer = self._asked(engine, ask, replay)
@@ -117,6 +119,7 @@ class Ranking:
     def _answered(self, engine: ReleasedModel, ask: RankingQuery, replay: bool) -> RankingResult:
         if replay:
             return engine.answer(ask)
+        ask = self._as_asked_for(ask)
         if ask.deadline is not None and time.monotonic() > ask.deadline:
             return cold_answer(engine, self._versions.cold_list(engine), ask, "ranking_late")
         try:
@@ -127,6 +130,11 @@ class Ranking:
             log("error", "ranking_failed", version=engine.version, error=repr(error)[:300])
             return cold_answer(engine, self._versions.cold_list(engine), ask, "ranking_failed")
 
+    def _as_asked_for(self, ask: RankingQuery) -> RankingQuery:
+        """Who opted out is answered as somebody new: nothing that is kept of them is read."""
+        out = self._settings.opted_out
+        return replace(ask, user_id="") if ask.user_id in out else ask
+
     def _shadow(self, ask: RankingQuery, shown: list[str]) -> None:
         """Ask the shadow the same after the answer went out; only the agreement is kept."""
         engine = self._versions.open_version(str(self._settings.shadow))
@@ -135,7 +143,9 @@ class Ranking:
         began = time.perf_counter()
         try:
             # The deadline is that of the answer already given; new texts were encoded for it.
-            other = engine.answer(replace(ask, explain=0, deadline=float("inf")))
+            other = engine.answer(
+                replace(self._as_asked_for(ask), explain=0, deadline=float("inf"))
+            )
         except Exception as error:
             log("warning", "shadow_failed", version=self._settings.shadow, error=repr(error)[:200])
             return
@@ -237,7 +247,9 @@ class Ranking:
             shown[c.RULES] = _encode(moved).decode()
         if ranked.degraded:
             shown["degraded"] = ranked.degraded
-        if answer.features is not None and self._rng.random() < self._settings.parity_share:
+        # Of somebody who opted out a night has no history to recompute the rows from.
+        logged = answer.features is not None and ask.user_id not in self._settings.opted_out
+        if logged and self._rng.random() < self._settings.parity_share:
             shown[FEATURES] = _sample(ask, answer, self._settings.parity_rows)
         self._impressions.add(shown)
 

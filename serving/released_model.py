@@ -17,6 +17,7 @@ __all__ = [
     "RankingQuery",
     "RankingResult",
     "ReleasedModel",
+    "Resolving",
     "Searchable",
     "SimilarQuery",
     "SimilarResult",
@@ -106,6 +107,18 @@ class Encoding(Protocol):
 
     def encode_new(self, limit: int = ...) -> int:
         """Encode up to `limit` of the items that wait; how many still wait."""
+        ...
+
+
+class Resolving(Protocol):
+    """A provider whose versions have several names."""
+
+    def resolve(self, name: str) -> str:
+        """The version that a name leads to.
+
+        Raises:
+            RecsysError: there is none.
+        """
         ...
 
 

@@ -5,8 +5,10 @@ dies. It loads no model, so nothing of it is copied into the workers; they share
 memory-mapped files.
 """
 
+import asyncio
 import multiprocessing
 import os
+import select
 import shutil
 import signal
 import socket
@@ -26,9 +28,15 @@ from recsys.serving.logs import log
 from recsys.storage.loopback import is_loopback
 
 if TYPE_CHECKING:
+    import uvicorn
+
     from recsys.serving.app import App
 
 BACKLOG = 2048
+ACCEPT_SECONDS = 0.5
+"""For which a worker that was asked to stop still takes up connections, and longer while there are any."""
+ACCEPT_MOST = 5.0
+"""Seconds for those, at most."""
 JOINS = "RECSYS_WORKER_JOINS"
 """Set in the environment of a worker that takes the place of one that died."""
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
@@ -113,10 +121,11 @@ def run_worker(app: "App", sock: socket.socket, endpoint: Endpoint) -> None:
     """Serve on a bound socket until asked to stop; requests in flight are answered first."""
     import uvicorn
 
+    app.connections.allow_files()
     config = uvicorn.Config(
         app,
         loop="uvloop",
-        http="httptools",
+        http=app.connections.protocol(),
         ws="none",
         lifespan="on",
         log_config=None,
@@ -128,7 +137,7 @@ def run_worker(app: "App", sock: socket.socket, endpoint: Endpoint) -> None:
         ssl_certfile=str(endpoint.certificate) if endpoint.certificate else None,
         ssl_keyfile=str(endpoint.private_key) if endpoint.private_key else None,
     )
-    server = uvicorn.Server(config)
+    server = _lingering(config)
     stop = server.handle_exit
 
     def drain_then_stop(number: int, frame: FrameType | None) -> None:
@@ -143,6 +152,22 @@ def run_worker(app: "App", sock: socket.socket, endpoint: Endpoint) -> None:
     _stop_with_parent()
     app.joins = JOINS in os.environ
     server.run(sockets=[sock])
+
+
+def _lingering(config: "uvicorn.Config") -> "uvicorn.Server":
+    """A server that, asked to stop, first takes up what the kernel has accepted for it: a socket
+    that is closed before resets those connections."""
+    import uvicorn
+
+    class Lingering(uvicorn.Server):  # type: ignore[misc]
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            await asyncio.sleep(ACCEPT_SECONDS)
+            end = time.monotonic() + ACCEPT_MOST
+            while select.select(sockets or [], [], [], 0)[0] and time.monotonic() < end:
+                await asyncio.sleep(0)
+            await super().shutdown(sockets=sockets)
+
+    return Lingering(config)
 
 
 def _stop_with_parent() -> None:

@@ -1,6 +1,6 @@
 """Everything the service can be told, in one frozen value."""
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -50,7 +50,19 @@ class ServiceSettings:
     """Version interleaved with the champion by team draft."""
     access_log: bool = False
     """Whether each request gets a log line; errors and slow ones always do."""
+    opted_out: Container[str] = frozenset()
+    """Users who are answered as somebody new."""
     body_timeout: float = 10.0
     """For a request's body to arrive."""
+    head_timeout: float = 10.0
+    """For a request's head to arrive, from the connection or the head's first byte on."""
+    max_head_bytes: int = 32_768
+    """Of a request's first line and headers."""
+    max_connections: int = 1024
+    """Connections open at once, those that wait for their callers included."""
+    max_partial_bytes: int = 64_000_000
+    """Bytes of all bodies together that are not whole yet."""
+    answer_timeout: float = 60.0
+    """For an answer to be taken by its caller."""
     drain_seconds: int = 20
     """For requests in flight when the process is asked to stop."""

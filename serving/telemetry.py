@@ -38,6 +38,12 @@ DEGRADED = Counter("recsys_degraded", "Answers made without a part", ["reason"],
 UNKNOWN = Counter("recsys_unknown_items", "Candidates nobody knows", registry=_registry)
 EVENTS = Counter("recsys_events", "Events by outcome", ["outcome"], registry=_registry)
 OVERLOAD = Counter("recsys_overload", "Requests refused early", registry=_registry)
+ARRIVALS_REFUSED = Counter(
+    "recsys_arrivals_refused",
+    "Connections, heads, bodies and unread answers given up",
+    ["reason"],
+    registry=_registry,
+)
 SHADOW = Histogram(
     "recsys_shadow_overlap",
     "Share of the first ten items the shadow agrees on",
@@ -64,6 +70,19 @@ LOG_REFUSED = Gauge(
     registry=_registry,
 )
 LOG_ERRORS = Counter("recsys_log_errors", "Failed reads or writes of the log", registry=_registry)
+KEYS_REFUSED = Gauge(
+    "recsys_keys_refused",
+    "Entries of the key file that are not understood; 1 where it cannot be read at all",
+    multiprocess_mode="livemax",
+    registry=_registry,
+)
+VERSIONS_OPEN = Gauge("recsys_versions_open", "Versions in memory", **LIVE)
+VERSIONS_REFUSED = Counter(
+    "recsys_versions_refused",
+    "Versions asked for by name and not opened",
+    ["reason"],
+    registry=_registry,
+)
 SWAPS = Counter("recsys_swaps", "Champions put into service", registry=_registry)
 MODEL = Gauge(
     "recsys_model_info",

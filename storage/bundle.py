@@ -27,6 +27,7 @@ import numpy as np
 import numpy.typing as npt
 
 from recsys import __version__
+from recsys.data_schemas.addresses import redact
 from recsys.data_schemas.errors import RecsysError
 from recsys.storage.files import (
     atomic_folder,
@@ -172,11 +173,12 @@ def write_bundle(
     return target
 
 
-def open_bundle(path: Path | str, verify: bool = True) -> Bundle:
+def open_bundle(path: Path | str, verify: bool = True, *, afresh: bool = False) -> Bundle:
     """Open a release, refusing one that is not exactly what was written.
 
     Sizes and names are always checked, checksums with `verify`. In a folder named by its digest
-    (a local copy) each file is hashed once: what was verified is noted beside the folder.
+    (a local copy) each file is hashed once: what was verified is noted beside the folder, and not
+    believed with `afresh`.
 
     Raises:
         BundleRefused: a part is missing, truncated, changed or unknown, or the format is newer.
@@ -192,7 +194,7 @@ def open_bundle(path: Path | str, verify: bool = True) -> Bundle:
     except (ValueError, OSError) as error:
         raise _damaged(file, str(error), "a readable manifest") from None
     _check_format(manifest, file)
-    _check_parts(folder, manifest, verify)
+    _check_parts(folder, manifest, verify, afresh)
     return Bundle(folder, manifest, hash_file(file))
 
 
@@ -222,7 +224,7 @@ def _check_format(manifest: Any, file: Path) -> None:
         raise _damaged(file, f"no {', '.join(sorted(lacking))}", "a whole manifest")
 
 
-def _check_parts(folder: Path, manifest: Mapping[str, Any], verify: bool) -> None:
+def _check_parts(folder: Path, manifest: Mapping[str, Any], verify: bool, afresh: bool) -> None:
     listed: dict[str, Mapping[str, Any]] = {
         name: entry for part in manifest["parts"].values() for name, entry in part["files"].items()
     }
@@ -236,13 +238,14 @@ def _check_parts(folder: Path, manifest: Mapping[str, Any], verify: bool) -> Non
         if size != entry["bytes"]:
             raise _damaged(folder / name, f"{size} bytes", f"{entry['bytes']} bytes")
     if verify:
-        _check_digests(folder, {name: str(entry["sha256"]) for name, entry in listed.items()})
+        digests = {name: str(entry["sha256"]) for name, entry in listed.items()}
+        _check_digests(folder, digests, afresh)
 
 
-def _check_digests(folder: Path, expected: Mapping[str, str]) -> None:
+def _check_digests(folder: Path, expected: Mapping[str, str], afresh: bool) -> None:
     notes = folder.parent / f"{folder.name}.verified.json"
     keep_notes = len(folder.name) == 64
-    known = _read_notes(notes) if keep_notes else {}
+    known = _read_notes(notes) if keep_notes and not afresh else {}
     fresh = {}
     for name, digest in expected.items():
         stamp = _stamp(folder / name)
@@ -337,7 +340,7 @@ def _manifest(
     features_json: Mapping[str, Any],
     facts: Mapping[str, Any],
 ) -> dict[str, Any]:
-    facts = dict(plain(facts))
+    facts = dict(redact(plain(facts)))
     return {
         "format": FORMAT,
         "readable_from": READABLE_FROM,

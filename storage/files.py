@@ -78,15 +78,21 @@ def free_bytes(path: Path) -> int:
     return shutil.disk_usage(place).free
 
 
-def folder_bytes(path: Path) -> int:
-    """Bytes of all files below a folder; what vanishes meanwhile counts 0."""
-    total = 0
+def folder_bytes(path: Path, seen: set[int] | None = None) -> int:
+    """Bytes of all files below a folder; what vanishes meanwhile counts 0.
+
+    A file with several names counts once; `seen` holds the numbers of those counted before.
+    """
+    total, seen = 0, set() if seen is None else seen
     for folder, _, names in os.walk(path):
         for name in names:
             try:
-                total += os.lstat(os.path.join(folder, name)).st_size
+                found = os.lstat(os.path.join(folder, name))
             except OSError:
                 continue
+            if found.st_nlink == 1 or found.st_ino not in seen:
+                total += found.st_size
+                seen.add(found.st_ino)
     return total
 
 
@@ -156,8 +162,20 @@ def replace_folder(aside: Path, target: Path) -> None:
         shutil.rmtree(old, ignore_errors=True)
 
 
-def atomic_write(path: Path | str, content: bytes | str, *, mode: int | None = None) -> None:
+def atomic_write(
+    path: Path | str,
+    content: bytes | str,
+    *,
+    mode: int | None = None,
+    owner: tuple[int, int] | None = None,
+) -> None:
     """Write a whole file aside, flush it and rename it over `path`.
+
+    Args:
+        path: the file; a symbolic link is replaced, not followed.
+        content: bytes, or text as UTF-8.
+        mode: rights of the file; those of a new file when absent.
+        owner: (user, group) to give it to; who runs this when absent.
 
     Raises:
         DiskFull: there was no room; the former content of `path` is untouched.
@@ -168,9 +186,12 @@ def atomic_write(path: Path | str, content: bytes | str, *, mode: int | None = N
         target.parent.mkdir(parents=True, exist_ok=True)
         aside = aside_path(target)
         try:
-            with aside.open("wb") as file:
+            # A new file, so that no link that lies there is followed.
+            with aside.open("xb") as file:
                 if mode is not None:
                     os.fchmod(file.fileno(), mode)
+                if owner is not None:
+                    os.fchown(file.fileno(), *owner)
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
@@ -180,10 +201,10 @@ def atomic_write(path: Path | str, content: bytes | str, *, mode: int | None = N
             aside.unlink(missing_ok=True)
 
 
-def write_json(path: Path | str, value: Any) -> None:
+def write_json(path: Path | str, value: Any, *, mode: int | None = None) -> None:
     """`atomic_write` of indented JSON with sorted keys."""
     text = json.dumps(plain(value), indent=2, sort_keys=True, ensure_ascii=False)
-    atomic_write(path, text + "\n")
+    atomic_write(path, text + "\n", mode=mode)
 
 
 def sync_folder(folder: Path) -> None:

@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TextIO
 
+from recsys.data_schemas.addresses import redacted
+
 LOG_EVERY = 15.0
 """Seconds between two lines of one task in a log (assumed: a night makes a readable page)."""
 TERMINAL_EVERY = 0.1
@@ -22,12 +24,17 @@ class Reporter:
     Args:
         stream: where to write; standard error when absent, so that standard output holds results.
         quiet: only warnings are written.
+        moving: whether lines may be written over, as on a terminal and in a notebook; as the stream
+            says when None.
     """
 
-    def __init__(self, stream: TextIO | None = None, quiet: bool = False) -> None:
+    def __init__(
+        self, stream: TextIO | None = None, quiet: bool = False, moving: bool | None = None
+    ) -> None:
         self._stream = stream if stream is not None else sys.stderr
         self._quiet = quiet
-        self._terminal = bool(getattr(self._stream, "isatty", lambda: False)())
+        terminal = bool(getattr(self._stream, "isatty", lambda: False)())
+        self._terminal = terminal if moving is None else moving
         self._moving = 0
         self._lock = threading.Lock()
         self.warnings: list[str] = []
@@ -40,7 +47,7 @@ class Reporter:
 
     def warn(self, text: str) -> None:
         """One line that is also kept for the report."""
-        self.warnings.append(text)
+        self.warnings.append(redacted(text))
         self._line(f"warning: {text}")
 
     @contextmanager
@@ -78,7 +85,7 @@ class Reporter:
 
     def _write(self, text: str) -> None:
         try:
-            self._stream.write(text)
+            self._stream.write(redacted(text))
             self._stream.flush()
         except (BrokenPipeError, ValueError):
             # Whoever read the log went away; the work itself goes on.

@@ -21,10 +21,10 @@ def forgotten(workspace: Workspace) -> set[str]:
     Raises:
         RecsysError: the tombstone file is damaged; reading on would bring people back.
     """
-    return set(_tombstones(workspace))
+    return set(times_of_forgetting(workspace))
 
 
-def _tombstones(workspace: Workspace) -> dict[str, str]:
+def times_of_forgetting(workspace: Workspace) -> dict[str, str]:
     """{user id: time of forgetting}"""
     file = workspace.tombstones
     try:
@@ -43,7 +43,7 @@ def _tombstones(workspace: Workspace) -> dict[str, str]:
 
 def write_tombstone(workspace: Workspace, user_id: str, at: str) -> None:
     """Leave a person out of every later reading; the first time of forgetting stays."""
-    users = _tombstones(workspace)
+    users = times_of_forgetting(workspace)
     users.setdefault(user_id, at)
     text = json.dumps({"users": users}, indent=1, sort_keys=True, ensure_ascii=False)
     atomic_write(workspace.tombstones, text + "\n", mode=0o600)

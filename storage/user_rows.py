@@ -3,6 +3,7 @@
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -30,13 +31,24 @@ def without_users(file: Path, user_ids: Collection[str]) -> int:
     theirs = pc.is_in(pc.cast(table[c.USER_ID], pa.string()), pa.array([*user_ids], pa.string()))
     count = int(pc.sum(theirs).as_py() or 0)
     if count:
-        with _rewritten(file) as aside:
+        with rewritten(file) as aside:
             pq.write_table(table.filter(pc.invert(theirs)), aside)
     return count
 
 
+def rows_of(file: Path, user_id: str) -> list[dict[str, Any]]:
+    """The rows of a user in a Parquet file, by column."""
+    table = ds.dataset(file, format="parquet")
+    if c.USER_ID not in table.schema.names:
+        return []
+    mine = ds.field(c.USER_ID).cast(pa.string()) == user_id
+    rows: list[dict[str, Any]] = table.to_table(filter=mine).to_pylist()
+    return rows
+
+
 @contextmanager
-def _rewritten(file: Path) -> Iterator[Path]:
+def rewritten(file: Path) -> Iterator[Path]:
+    """Where to write what takes a file's place when the block ends well."""
     aside = file.with_name(f".{file.name}{PART}")
     with explain_disk_full(file):
         try:

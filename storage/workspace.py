@@ -28,6 +28,7 @@ from typing import Any
 
 import psutil
 
+from recsys.data_schemas.addresses import redacted
 from recsys.data_schemas.errors import RecsysError
 from recsys.storage.files import (
     PART,
@@ -47,6 +48,8 @@ KEEP_REPORTS = 14
 ORPHAN_SECONDS = 24 * 3600.0
 """Age after which something half-written is taken for an orphan where no lock protects it."""
 
+STATE_STAGE = "state"
+"""The stage that makes the snapshot of the online state."""
 STATE_MARKER = "state.json"
 """In each snapshot of `state/`: what it holds."""
 SIMULATION_PLAN = "plan.json"
@@ -89,7 +92,9 @@ class Holder:
             host=socket.gethostname(),
             boot=_boot(),
             since=datetime.now(UTC).isoformat(timespec="seconds"),
-            command=" ".join(Path(a).name if i == 0 else a for i, a in enumerate(sys.argv))[:200],
+            command=redacted(
+                " ".join(Path(a).name if i == 0 else a for i, a in enumerate(sys.argv))
+            )[:200],
             token=os.urandom(8).hex(),
         )
 
@@ -139,6 +144,9 @@ class Workspace:
         """A sub-folder, made when absent."""
         place = self.path / name
         try:
+            if not self.path.exists():
+                # Ids of people lie below: whoever is not of the group finds a closed door.
+                self.path.mkdir(mode=0o750, parents=True, exist_ok=True)
             place.mkdir(parents=True, exist_ok=True)
         except (FileExistsError, NotADirectoryError, PermissionError) as error:
             raise _not_ours(place, error) from None
@@ -195,6 +203,11 @@ class Workspace:
     def tombstones(self) -> Path:
         """Who asked to be forgotten."""
         return self.path / "forgotten.json"
+
+    @property
+    def opt_outs(self) -> Path:
+        """Who does not want to be learned from."""
+        return self.path / "opted_out.json"
 
     @property
     def adopted(self) -> Path:
@@ -418,9 +431,19 @@ class Workspace:
         places = [self.path, *_folders(self.path), *_folders(self.stages)]
         return [p for place in places for p in place.iterdir() if _abandoned(p)]
 
+    def keep_only(self, stages: Collection[str], used: Collection[StageId]) -> int:
+        """Remove the outputs of some stages but those used; returns the bytes freed."""
+        return sum(
+            remove(output)
+            for name in stages
+            for output in _folders(self.stages / name)
+            if (name, output.name) not in used
+        )
+
     def usage(self) -> dict[str, int]:
-        """Bytes by sub-folder, largest first, and `total`."""
-        sizes = {p.name: folder_bytes(p) for p in _folders(self.path)}
+        """Bytes by sub-folder, largest first, and `total`; what lies in several counts once."""
+        seen: set[int] = set()
+        sizes = {p.name: folder_bytes(p, seen) for p in _folders(self.path)}
         ordered = dict(sorted(sizes.items(), key=lambda entry: -entry[1]))
         return ordered | {"total": sum(sizes.values())}
 

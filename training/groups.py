@@ -233,7 +233,7 @@ def label(moments: Moments, offsets: Longs, items: Ints) -> npt.NDArray[np.int8]
 
 def source_lists(
     source: RecallSource,
-    moments: Moments,
+    now: Longs,
     history_of: HistoryOf,
     unavailable: Mask,
     *,
@@ -244,23 +244,23 @@ def source_lists(
 
     Args:
         source: fitted before the moments.
-        moments: M moments of users.
+        now: int64[M], the moments, µs UTC.
         history_of: moment → what its user had done before.
         unavailable: uint8[N], items that may not be listed.
         k: places of a list.
         workers: threads.
     """
-    items = np.full((len(moments), k), -1, np.int32)
-    scores = np.full((len(moments), k), -np.inf, np.float32)
+    items = np.full((len(now), k), -1, np.int32)
+    scores = np.full((len(now), k), -np.inf, np.float32)
 
     def one(moment: int, blocked: Mask) -> None:
         history = history_of(moment)
         with blocking(blocked, history.item, unavailable):
-            found = source.recall(history, k, int(moments.now[moment]), blocked)
+            found = source.recall(history, k, int(now[moment]), blocked)
         items[moment, : len(found.items)] = found.items
         scores[moment, : len(found.items)] = found.scores
 
-    for_each(len(moments), one, unavailable, workers)
+    for_each(len(now), one, unavailable, workers)
     return items, scores
 
 

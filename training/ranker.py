@@ -6,6 +6,8 @@ Shapes: R rows, F features, G groups in CSR form (rows offsets[g]:offsets[g+1]).
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from math import inf
+from time import perf_counter
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -78,6 +80,7 @@ def fit_ranker(
     seed: int,
     workers: int,
     monotone: Mapping[str, int] | None = None,
+    seconds: float = inf,
 ) -> Ranker:
     """Linear part, then trees that start from its score; users held out in turn decide.
 
@@ -92,13 +95,17 @@ def fit_ranker(
         seed: of the folds and the boosters.
         workers: threads.
         monotone: column → 1 or -1, where the score may only rise or fall with it.
+        seconds: after which no more trees are tried, a search for settings apart; the fit of those
+            chosen lies within them too.
     """
 
+    recall_groups = groups.of_recall()
+    share = 1 if len(recall_groups) == len(groups) else 2
+
     def fitted(chosen: Groups) -> Ranker:
-        return _fit(chosen, names, config, seed, workers, monotone)
+        return _fit(chosen, names, config, seed, workers, monotone, seconds / share)
 
     ranker = fitted(groups)
-    recall_groups = groups.of_recall()
     if len(recall_groups) == len(groups):
         return ranker
     without = fitted(recall_groups)
@@ -142,6 +149,29 @@ def fit_like(
     return replace(fitted, facts={"train_groups": len(whole)}, blend=blend)
 
 
+def refitted(
+    judged: Ranker, before: Groups, more: Groups, config: RankerConfig, *, seed: int, workers: int
+) -> Ranker:
+    """The same recipe on further groups: penalty and the share of the fusion as chosen, the trees in
+    proportion to the groups that have a positive.
+
+    Args:
+        judged: fitted on `before`.
+        before: groups it learned from.
+        more: groups that came later, with the same columns.
+        config: settings of the ranker.
+        seed: of the boosters.
+        workers: threads.
+    """
+    whole = before.joined(more)
+    share = len(whole.with_positive()) / max(1, len(before.with_positive()))
+    rounds = round(int(judged.facts.get("rounds", 0)) * share)
+    chosen = replace(judged, facts={**judged.facts, "rounds": rounds})
+    found = fit_like(chosen, whole, judged.features, config, seed=seed, workers=workers)
+    facts = {"groups": len(whole.with_positive()), "trees": [b.num_trees() for b in found.boosters]}
+    return replace(found, facts={**judged.facts, "released": facts})
+
+
 def _validated(ranker: Ranker) -> float:
     """nDCG@10 of what the ranker is, on the held-out users; 0 where nobody could be held out."""
     return float(max(ranker.facts.get("validation_ndcg@10", {}).values(), default=0.0))
@@ -154,8 +184,10 @@ def _fit(
     seed: int,
     workers: int,
     monotone: Mapping[str, int] | None,
+    seconds: float,
 ) -> Ranker:
     """What users held out in turn choose, fitted on all."""
+    until = perf_counter() + seconds
     whole = groups.take(groups.with_positive())
     if not len(whole):
         return _no_label_ranker(names)
@@ -170,7 +202,7 @@ def _fit(
         facts |= {"penalty": penalty, "trees": []}
         return Ranker(tuple(names), _linear_part(whole, penalty, seed), [], facts)
     settings = tree_settings(config, seed, workers, names, monotone)
-    choice = _choose(groups, folds, names, settings, config, seed)
+    choice = _choose(groups, folds, names, settings, config, seed, until)
     fitted = _on_all(whole, names, choice.penalty, choice.rounds, choice.settings, config, seed)
     facts |= {
         "validation_groups": choice.judged,
@@ -244,15 +276,17 @@ def _choose(
     settings: dict[str, Any],
     config: RankerConfig,
     seed: int,
+    until: float,
 ) -> Choice:
-    """Penalty, then rounds, then the fusion's share, each by all held-out users together."""
+    """Penalty, then rounds, then the fusion's share, each by all held-out users together; `until` as
+    `perf_counter` counts."""
     valids = [groups.take(fold.valid) for fold in folds]
     parts = [dict(_linear_parts(groups.take(fold.train), seed)) for fold in folds]
     starts = {p: [of[p].score(v.x) for of, v in zip(parts, valids, strict=True)] for p in PENALTIES}
     penalty = max(PENALTIES, key=lambda p: _pooled(valids, starts[p]))
     own = starts[penalty]
     quality = {"linear": _pooled(valids, own)}
-    rounds = 0
+    rounds, late = 0, False
     if sum(len(valid.of_recall().with_positive()) for valid in valids) and _enough(groups):
         curves = []
         for number, (fold, valid) in enumerate(zip(folds, valids, strict=True)):
@@ -260,13 +294,32 @@ def _choose(
             start = parts[number][penalty].score(train.x)
             if number == 0 and config.search_minutes > 0:
                 settings = settings | search(train, valid, names, start, own[0], settings, config)
-            curves.append(curve(train, valid, names, start, own[number], settings, config.trees))
+            if number == 0:
+                # The search has minutes of its own.
+                until += 60 * config.search_minutes
+                seconds = _of_one_curve(until - perf_counter(), len(folds), config.seeds)
+            began = perf_counter()
+            curves.append(
+                curve(train, valid, names, start, own[number], settings, config.trees, seconds)
+            )
+            late = late or perf_counter() - began > seconds
         best, quality["linear+trees"] = _best_checkpoint(valids, curves)
         if quality["linear+trees"] > quality["linear"]:
             rounds = (best + 1) * CHECKPOINT
             own = [scores[best].astype(np.float64) for scores in curves]
     blend, facts = _choose_blend(valids, own, names, config.cold_cost, quality)
+    if late:
+        facts["ended by time"] = (
+            f"the ranker's minutes ended the trees after {len(curves[-1]) * CHECKPOINT} rounds"
+        )
     return Choice(penalty, rounds, settings, blend, facts, quality, sum(map(len, valids)))
+
+
+def _of_one_curve(seconds: float, folds: int, seeds: int) -> float:
+    """Seconds of one fold's curve, so that all of them and the fit on all groups, which takes no more
+    rounds than they do for each seed but `MORE_ROUNDS`, come within `seconds`."""
+    after = seeds * MORE_ROUNDS * FOLDS / (FOLDS - 1)
+    return max(0.0, seconds) / (folds + after)
 
 
 def _enough(groups: Groups) -> bool:

@@ -4,6 +4,7 @@ Shapes: R rows, F features, G groups in CSR form (rows offsets[g]:offsets[g+1]).
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -59,12 +60,34 @@ class Groups:
             return self
         return self.take(np.flatnonzero(~self.shown))
 
+    def joined(self, other: "Groups") -> "Groups":
+        """These groups, then the other's, whose columns are the same."""
+        return Groups(
+            np.concatenate([self.x, other.x]),
+            np.concatenate([self.grade, other.grade]),
+            np.concatenate([self.offsets, self.offsets[-1] + other.offsets[1:]]),
+            np.concatenate([self.user, other.user]),
+            np.concatenate([self.relevant, other.relevant]),
+            _both(self.weight, other.weight, len(self.grade), len(other.grade), np.float32(1.0)),
+            _both(self.shown, other.shown, len(self), len(other), np.False_),
+        )
+
     def with_positive(self) -> npt.NDArray[np.int64]:
         """Indices of groups in which recall found at least one positive."""
         positive = np.add.reduceat(
             np.append(self.grade > 0, False), np.minimum(self.offsets[:-1], len(self.grade))
         )
         return np.flatnonzero((positive > 0) & (self.offsets[1:] > self.offsets[:-1]))
+
+
+def _both(one: Any, other: Any, length: int, further: int, absent: Any) -> Any:
+    """Two columns that may each be left out, as one; None where both are."""
+    if one is None and other is None:
+        return None
+    parts = (
+        np.full(n, absent) if of is None else of for of, n in ((one, length), (other, further))
+    )
+    return np.concatenate(list(parts))
 
 
 @compiled

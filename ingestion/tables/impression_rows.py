@@ -7,12 +7,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from recsys.data_schemas import columns as c
-from recsys.data_schemas.limits import LIST_LENGTH, PROPENSITY
+from recsys.data_schemas.limits import LIST_LENGTH, PROPENSITY, TEXT
 from recsys.data_schemas.tables import ITEM_INDICES, USER_INDEX
 from recsys.ingestion.tables.attribute_columns import (
     attribute_columns,
     count_losses,
     keep_attributes,
+    shown,
 )
 from recsys.ingestion.tables.duck import name
 from recsys.ingestion.tables.events import numbered
@@ -56,16 +57,27 @@ def stage_impressions(part: TableIngest, now: int) -> int:
     return int(part.engine.one(f"SELECT count(*) FROM ({part.accepted})"))
 
 
-def write_impressions(part: TableIngest, path: Path, item_ids: pa.Array, log_base: int) -> None:
+def write_impressions(
+    part: TableIngest,
+    path: Path,
+    item_ids: pa.Array,
+    log_base: int,
+    sessions: int | None = None,
+) -> None:
     """Write the accepted impressions sorted by (timestamp, position), items as indices too.
 
     Rows are numbered as events are, on the same base; `item_ids` is the vocabulary in order.
+    Context and surface of lists before `sessions` (µs UTC) are left out.
     """
+    told = "true"
+    if sessions is not None:
+        told = f"{c.TIMESTAMP} >= to_timestamp({sessions} / 1000000.0)"
+    of_session = ", ".join(f"CASE WHEN {told} THEN {x} END AS {x}" for x in (c.SURFACE, c.CONTEXT))
     engine = part.engine
     engine.run(
         f"CREATE TABLE impressions_sorted AS SELECT {LOG}, {PLACE}, {c.IMPRESSION_ID},"
         f" {c.USER_ID}, u.{USER_INDEX}, {c.TIMESTAMP}, {c.ITEM_IDS},"
-        f" CAST({c.PROPENSITIES} AS FLOAT[]) AS {c.PROPENSITIES}, {c.MODEL_VERSION}, {c.SURFACE}, {c.CONTEXT}"
+        f" CAST({c.PROPENSITIES} AS FLOAT[]) AS {c.PROPENSITIES}, {c.MODEL_VERSION}, {of_session}"
         f" FROM ({part.accepted}) JOIN user_vocabulary u USING ({c.USER_ID})"
         f" ORDER BY {LOG}, {c.TIMESTAMP}, {FILE}, {ROW}"
     )
@@ -89,14 +101,38 @@ def _map_items(unmapped: Path, path: Path, item_ids: pa.Array) -> None:
                 writer.write_batch(pa.record_batch(columns, schema=schema))
 
 
-def stage_users(part: TableIngest) -> int:
-    """Check the users table; how many rows are accepted."""
+def stage_users(part: TableIngest, least_people: int = 1) -> int:
+    """Check the users table; how many rows are accepted.
+
+    A text that fewer than `least_people` users share is unknown from here on.
+    """
     part.attributes = attribute_columns(part, {c.USER_ID})
     part.stage(f"CASE {id_faults(c.USER_ID, 'missing_user_id')} END AS {BROKEN}")
     count_losses(part)
     keep_attributes(part)
     part.reject_repeats("duplicate_user_id", c.USER_ID, c.USER_ID)
+    _without_rare_texts(part, least_people)
     return int(part.engine.one(f"SELECT count(*) FROM ({part.accepted})"))
+
+
+def _without_rare_texts(part: TableIngest, least_people: int) -> None:
+    """Texts that tell who somebody is become unknown; a note says how many, and none of them."""
+    for attribute in part.attributes:
+        if attribute.kind != TEXT or least_people <= 1:
+            continue
+        rare = (
+            f"SELECT {attribute.inner} FROM ({part.accepted}) WHERE {attribute.inner} IS NOT NULL"
+            f" GROUP BY {attribute.inner} HAVING count(*) < {least_people}"
+        )
+        count = int(part.engine.one(f"SELECT count(*) FROM ({rare})"))
+        if count:
+            part.engine.run(
+                f"UPDATE {part.rows} SET {attribute.inner} = NULL WHERE {attribute.inner} IN ({rare})"
+            )
+            part.notes.append(
+                f"column `{shown(attribute.name)}`: {count:,} values that fewer than {least_people}"
+                " users share count as unknown (privacy.least_people)"
+            )
 
 
 def write_users(part: TableIngest, path: Path) -> None:

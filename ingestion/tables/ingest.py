@@ -16,7 +16,7 @@ The same input gives the same bytes. Nothing is loaded into Python: DuckDB strea
 import shutil
 import tempfile
 import time as clock
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -64,6 +64,7 @@ from recsys.ingestion.tables.readers import (
 )
 from recsys.ingestion.tables.resolution import Resolution, detect_resolution
 from recsys.ingestion.tables.table_ingest import TableIngest
+from recsys.storage.eventlog.retention import NO_LIMITS, Retention
 from recsys.storage.files import atomic_folder, write_json
 
 ITEMS_FILE = "items.parquet"
@@ -92,6 +93,8 @@ def ingest(
     drained: Path | None = None,
     forgotten: set[str] | None = None,
     *,
+    opted_out: Set[str] = frozenset(),
+    limits: Retention = NO_LIMITS,
     now: int | None = None,
 ) -> dict[str, Any]:
     """Check and number the tables of a config and write them into `out_dir`, replacing it.
@@ -104,6 +107,8 @@ def ingest(
             forgets); None without a service. Rows that break a rule there are set aside and
             counted but do not stop the run: nobody could correct them.
         forgotten: users of whom nothing may be kept, besides those the log names.
+        opted_out: users who do not want to be learned from: none of their rows is taken in.
+        limits: times before which rows are too old to be kept.
         now: moment (µs) after which a timestamp lies in the future; the wall clock when absent.
 
     Returns:
@@ -117,8 +122,10 @@ def ingest(
     with _scratch(out_dir) as scratch:
         places = _open(config, drained, scratch)
         with atomic_folder(out_dir, "the tables") as aside, engine(scratch) as duck:
-            _forget(duck, drained, forgotten or set())
-            summary = _write(duck, config, places, previous_vocabulary, aside, scratch, moment)
+            _forget(duck, drained, forgotten or set(), opted_out)
+            summary = _write(
+                duck, config, places, previous_vocabulary, aside, scratch, moment, limits
+            )
             write_json(aside / SUMMARY_FILE, summary)
     return summary
 
@@ -177,7 +184,9 @@ def _nothing(table: Table, log: Source, scratch: Path) -> Source:
     return open_source([empty], table, ["the service's log"])
 
 
-def _forget(duck: DuckEngine, drained: Path | None, forgotten: set[str]) -> None:
+def _forget(
+    duck: DuckEngine, drained: Path | None, forgotten: set[str], opted_out: Set[str]
+) -> None:
     """The table `forgotten`: until when nothing of a user may be kept; null means ever."""
     duck.run(f"CREATE TABLE forgotten ({c.USER_ID} VARCHAR, until_time BIGINT, until_place BIGINT)")
     log = sorted(drained.rglob(f"{FORGETS}*.parquet")) if drained is not None else []
@@ -187,7 +196,7 @@ def _forget(duck: DuckEngine, drained: Path | None, forgotten: set[str]) -> None
             f" TIMESTAMPTZ)), {c.POSITION} FROM read_parquet({quote(str(file))})"
         )
     named = {str(row[0]) for row in duck.rows(f"SELECT DISTINCT {c.USER_ID} FROM forgotten")}
-    for user in sorted(forgotten - named):
+    for user in sorted((forgotten - named) | opted_out):
         duck.run(f"INSERT INTO forgotten VALUES ({quote(user)}, NULL, NULL)")
 
 
@@ -199,6 +208,7 @@ def _write(
     out: Path,
     scratch: Path,
     now: int,
+    limits: Retention,
 ) -> dict[str, Any]:
     """Stage, settle and write table after table; the summary."""
     if previous is not None and not previous.is_file():
@@ -207,6 +217,9 @@ def _write(
         table: TableIngest(duck, source.table, source, places.log.get(table), scratch)
         for table, source in places.files.items()
     }
+    parts["events"].since = limits.events
+    if "impressions" in parts:
+        parts["impressions"].since = limits.impressions
     limit, set_aside = config.data.quarantine_limit, out / QUARANTINE
     items, events = parts["items"], parts["events"]
     accepted = {"items": stage_items(items, previous)}
@@ -234,9 +247,9 @@ def _write(
     users = make_users(duck, users_of, out / USER_VOCABULARY_FILE)
     if impressions is not None:
         ids = vocabulary_ids(out / ITEMS_FILE)
-        write_impressions(impressions, out / IMPRESSIONS_FILE, ids, log_base)
+        write_impressions(impressions, out / IMPRESSIONS_FILE, ids, log_base, limits.sessions)
     if "users" in parts:
-        accepted["users"] = stage_users(parts["users"])
+        accepted["users"] = stage_users(parts["users"], config.privacy.least_people)
         parts["users"].settle(set_aside, limit)
         summaries["users"] = parts["users"].summary(accepted["users"])
         write_users(parts["users"], out / USERS_FILE)

@@ -9,12 +9,12 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from glob import glob, has_magic
 from pathlib import Path
-from urllib.parse import urlsplit, urlunsplit
 
 import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from recsys.data_schemas.addresses import redacted
 from recsys.data_schemas.columns import EVENT_TYPE, POSITION, RECEIVED_AT
 from recsys.data_schemas.errors import DataRefused, UsageError
 from recsys.data_schemas.limits import COLUMNS
@@ -458,7 +458,7 @@ def from_connection(url: str, wanted: str, table: Table, scratch: Path) -> Sourc
     Raises:
         UsageError: the connection cannot be opened or has no such table.
     """
-    label = f"table `{wanted}` of {_without_password(url)}"
+    label = f"table `{wanted}` of {redacted(url)}"
     target = scratch / f"{table.name}.parquet"
     if url.startswith("duckdb://"):
         _copy_from_duckdb(url, wanted, label, table, target)
@@ -526,20 +526,11 @@ def _no_table(label: str, table: Table, existing: Sequence[str]) -> UsageError:
 def _no_connection(url: str, error: Exception) -> UsageError:
     return UsageError(
         "the connection cannot be opened",
-        where=f"{_without_password(url)} (data.connection)",
+        where=f"{redacted(url)} (data.connection)",
         found=_first_line(error),
         expected="an Ibis URL such as postgres://user@host/database or duckdb:///folder/x.db",
         fix="correct the URL, or install the extra of its backend",
     )
-
-
-def _without_password(url: str) -> str:
-    """The URL as it may be shown."""
-    parts = urlsplit(url)
-    if not parts.password:
-        return url
-    host = parts.netloc.rsplit("@", 1)[-1]
-    return urlunsplit(parts._replace(netloc=f"{parts.username}:***@{host}"))
 
 
 def drained_files(folder: Path, table: Table) -> list[Path]:

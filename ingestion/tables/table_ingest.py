@@ -70,8 +70,10 @@ class TableIngest:
     """Rows of the caller's files by the rule they broke."""
     rejected_log: dict[str, int] = field(default_factory=dict)
     """Rows of the log by the rule they broke; they do not count towards the limit."""
+    since: int | None = None
+    """Time (µs UTC) before which rows are too old to be kept; None keeps all."""
     left_out: int = 0
-    """Rows of users to be forgotten."""
+    """Rows of users to be forgotten or who opted out, and rows that are too old."""
 
     @property
     def rows(self) -> str:
@@ -159,6 +161,7 @@ class TableIngest:
         self.engine.run(
             f"CREATE TABLE {self.rows} AS SELECT *, {select} FROM ({' UNION ALL '.join(parts)}) r"
             + self._unless_forgotten()
+            + self._unless_old()
         )
         if c.USER_ID in self.table.names:
             kept = self.engine.one(f"SELECT count(*) FROM {self.rows} WHERE {LOG} = 0")
@@ -177,6 +180,12 @@ class TableIngest:
             f" AND CASE WHEN r.{LOG} = 0 THEN coalesce({at} <= g.until_time, true)"
             f" ELSE coalesce(r.{PLACE} < g.until_place, true) END)"
         )
+
+    def _unless_old(self) -> str:
+        """SQL behind that: leave out what is too old; rows without a time break a rule of their own."""
+        if self.since is None:
+            return ""
+        return f" AND coalesce(r.{c.TIMESTAMP} >= to_timestamp({self.since} / 1000000.0), true)"
 
     def reject(self, rule: str, rows: str) -> None:
         """Set further rows aside: `rows` is a query of the rowids of `self.rows`."""

@@ -4,11 +4,13 @@ import argparse
 import json
 import os
 import platform
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recsys import __version__
+from recsys.data_schemas.addresses import redacted
 from recsys.data_schemas.distribution import DISTRIBUTION, install_extra
 
 if TYPE_CHECKING:
@@ -135,7 +137,7 @@ def _workspace(config: "RecsysConfig") -> tuple[dict[str, Any], list[str]]:
         try:
             return question()
         except Exception as error:
-            advice.append("broken: " + " ".join(str(error).split())[:300])
+            advice.append("broken: " + " ".join(redacted(str(error)).split())[:300])
             return None
 
     registry = Registry(config)
@@ -158,6 +160,13 @@ def _workspace(config: "RecsysConfig") -> tuple[dict[str, Any], list[str]]:
     advice += [
         f"broken: {config.path(name)} does not exist (named in the config)" for name in missing
     ]
+    damaged = ask(lambda: registry.repair(look_only=True)) or []
+    advice += [f"broken: {line}; `recsys nightly` mends what can be mended" for line in damaged]
+    if workspace.path.exists() and workspace.path.stat().st_mode & 0o007:
+        advice.append(
+            f"everybody on this machine may read {workspace.path}, where ids of people are kept: "
+            f"`chmod -R o= {shlex.quote(str(workspace.path))}`"
+        )
     if champion is None:
         advice.append("no champion yet: `recsys nightly` makes the first one")
     return report, advice

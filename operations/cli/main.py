@@ -6,6 +6,7 @@ standard error; the trace of anything else is written to a file that the message
 """
 
 import argparse
+import contextlib
 import difflib
 import importlib
 import os
@@ -18,9 +19,10 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn, TextIO, cast
 
 from recsys import __version__
+from recsys.data_schemas.addresses import redacted
 from recsys.data_schemas.errors import ExitCode, RecsysError
 
 ROOMS = (
@@ -31,6 +33,7 @@ ROOMS = (
     "serve_commands",
     "log_commands",
     "forget",
+    "privacy_commands",
     "doctor",
 )
 """Modules of recsys.operations.cli that register commands, in the order of the help page."""
@@ -46,6 +49,11 @@ Start with `recsys demo`, or `recsys init DIR` for your own data.
 Exit codes: 0 done, 1 failed, 2 call or config wrong, 3 data refused, 4 promotion refused.
 """
 
+_CONTROLS: Final = re.compile(
+    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]|(?<!^)\r(?!$)"
+)
+"""Control characters besides tab and line feed, and those that turn the direction of reading. A moving
+line of ours begins or ends with a carriage return."""
 Subparsers = Any
 """argparse._SubParsersAction, whose name is private."""
 
@@ -102,8 +110,38 @@ def _add_common(parser: argparse.ArgumentParser, config: Any, debug: Any) -> Non
         parser.add_argument("--debug", action="store_true", default=debug, help="show tracebacks")
 
 
+class Plain:
+    """A terminal or log that shows control characters of names and titles instead of obeying them.
+
+    A title could otherwise clear the screen, write over the line before, or set the window's name.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write text; what the stream's encoding does not know is shown as escapes too."""
+        shown = _CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+        try:
+            return self._stream.write(shown)
+        except UnicodeEncodeError:
+            encoding = self._stream.encoding
+            return self._stream.write(shown.encode(encoding, "backslashreplace").decode(encoding))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns its exit code."""
+    with (
+        contextlib.redirect_stdout(cast(TextIO, Plain(sys.stdout))),
+        contextlib.redirect_stderr(cast(TextIO, Plain(sys.stderr))),
+    ):
+        return _main(argv)
+
+
+def _main(argv: Sequence[str] | None) -> int:
     # Threads that wait must not spin: the other cores have work of their own (measured: two nights
     # side by side on two cores took ten times as long with spinning waits). GNU's may look up to a
     # thousand times first: LightGBM is a tenth faster by it alone, and no slower beside others.
@@ -121,7 +159,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if run is None:
         parser.print_help()
         return ExitCode.USAGE if args.command else ExitCode.DONE
-    with _Terminable():
+    with _Terminable(), _private_files():
         return _guarded(run, args)
 
 
@@ -142,7 +180,7 @@ def _guarded(run: Callable[[argparse.Namespace], int], args: argparse.Namespace)
         return TERMINATED
     except Exception as error:
         if args.debug:
-            traceback.print_exc()
+            sys.stderr.write(redacted(traceback.format_exc()))
         return _explain(error, args)
 
 
@@ -171,7 +209,7 @@ def _explain(error: Exception, args: argparse.Namespace) -> int:
         )
         return ExitCode.FAILED
     trace = _write_trace(error, args)
-    text = (str(error).strip().splitlines() or [""])[0][:300]
+    text = (redacted(str(error)).strip().splitlines() or [""])[0][:300]
     _tell(
         f"error: {args.command} failed unexpectedly: {type(error).__name__}: {text}\n"
         f"  where:    the full trace is in {trace}\n"
@@ -191,7 +229,7 @@ def _place(args: argparse.Namespace) -> Path:
 
 
 def _write_trace(error: Exception, args: argparse.Namespace) -> str:
-    text = "".join(traceback.format_exception(error))
+    text = redacted("".join(traceback.format_exception(error)))
     name = f"trace-{datetime.now(UTC):%Y%m%dT%H%M%S}-{os.getpid()}.txt"
     logs = _place(args) / "log"
     for folder in (logs, Path(tempfile.gettempdir())):
@@ -208,10 +246,21 @@ def _write_trace(error: Exception, args: argparse.Namespace) -> str:
 def _tell(text: str) -> None:
     try:
         sys.stdout.flush()
-        sys.stderr.write(text + "\n")
+        sys.stderr.write(redacted(text) + "\n")
         sys.stderr.flush()
     except (BrokenPipeError, ValueError):
         return
+
+
+@contextlib.contextmanager
+def _private_files() -> Iterator[None]:
+    """What a command writes holds ids of people: nobody but owner and group may read it."""
+    former = os.umask(0o027)
+    os.umask(former | 0o027)
+    try:
+        yield
+    finally:
+        os.umask(former)
 
 
 class _Terminated(BaseException):

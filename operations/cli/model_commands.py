@@ -47,7 +47,14 @@ def add_parsers(subparsers: Any) -> None:
     rollback.add_argument("--reason", default="rolled back by hand", help="kept in the history")
     rollback.set_defaults(run=_rollback)
 
-    for verb in (listing, show, compare, promote, rollback):
+    export = verbs.add_parser(
+        "export-encoder", help="the tuned encoder as a folder that SentenceTransformer loads"
+    )
+    export.add_argument("version", nargs="?", metavar="VERSION", help="default: the champion")
+    export.add_argument("--to", required=True, metavar="DIR", help="a new folder")
+    export.set_defaults(run=_export_encoder)
+
+    for verb in (listing, show, compare, promote, rollback, export):
         verb.add_argument(
             "--json", action="store_true", help="one JSON document on standard output"
         )
@@ -265,6 +272,22 @@ def _promote(args: argparse.Namespace) -> int:
     version, before = registry.resolve(args.version), registry.champion()
     registry.promote(version, args.reason)
     return _changed(args, registry, version, before)
+
+
+def _export_encoder(args: argparse.Namespace) -> int:
+    from pathlib import Path
+
+    from recsys.operations.export_encoder import export_encoder
+
+    registry = _registry(args)
+    version = registry.resolve(args.version)
+    name = f"{registry.name} version {version}"
+    folder = export_encoder(registry.local_path(version), Path(args.to), name)
+    if args.json:
+        _print_json({"version": version, "encoder": str(folder)})
+    else:
+        print(f"encoder of {name}: {folder}; SentenceTransformer({str(folder)!r}) loads it")
+    return 0
 
 
 def _rollback(args: argparse.Namespace) -> int:

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from recsys.data_schemas.addresses import redacted
 from recsys.data_schemas.config import RecsysConfig, load_config
 from recsys.data_schemas.errors import ExitCode, UsageError
 from recsys.operations.ahead_lines import differences
@@ -46,7 +47,7 @@ def _one_night(config: RecsysConfig, until: int | None, dry_run: bool) -> ExitCo
         result = run_night(config, until=until, dry_run=dry_run)
     except Exception as error:
         if not dry_run:
-            notify(config, "failed", {"reason": str(error)[:2000]}, Reporter())
+            notify(config, "failed", {"reason": redacted(str(error))[:2000]}, Reporter())
         raise
     if dry_run:
         print("\n".join(result.lines))

@@ -134,6 +134,14 @@ class Releases:
 
         return cast("ReleasedModel", load_release(self._config, version or self.poll()))
 
+    def resolve(self, name: str) -> str:
+        """The version that a name leads to: `3`, `03`, an alias, `models:/NAME/3`.
+
+        Raises:
+            RecsysError: there is none, or the registry does not answer.
+        """
+        return str(self._registry.resolve(name))
+
     def versions(self) -> list[str]:
         """Versions that can be asked for, newest first."""
         return [str(entry.version) for entry in self._registry.list()]
@@ -148,6 +156,8 @@ def make_settings(config: "RecsysConfig", args: argparse.Namespace) -> "ServiceS
     from recsys.data_schemas.config import read_rules
     from recsys.serving.server import LOOPBACK_NAMES
     from recsys.serving.settings import ServiceSettings
+    from recsys.storage.opt_outs import OptOutList
+    from recsys.storage.workspace import Workspace
 
     serving = config.serving
     keys_file = config.path(serving.keys_file) if serving.keys_file else None
@@ -169,6 +179,7 @@ def make_settings(config: "RecsysConfig", args: argparse.Namespace) -> "ServiceS
         ab=_experiment(args.ab) if args.ab else None,
         interleave=args.interleave,
         access_log=args.access_log,
+        opted_out=OptOutList(Workspace(config.workspace_path)),
     )
 
 

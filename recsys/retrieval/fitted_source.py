@@ -26,6 +26,7 @@ from recsys.features.interactions import (
 )
 from recsys.features.protocols import Mask, Recalled, RecallSource
 from recsys.retrieval.history_kernels import Marks, weigh
+from recsys.storage.plug_ins import address_of
 
 NEVER: Final = -(2**62)
 """`fit_until` of a source fitted on no event."""
@@ -34,6 +35,8 @@ HISTORY_LENGTH: Final = 50
 FEW_EVENTS: Final = 3
 """Positive events up to which an item has few."""
 FORMAT_VERSION: Final = 1
+SHIPPED: Final = "recsys."
+"""Modules whose sources are found by their names; any other names its class in its file."""
 
 Params = Mapping[str, tuple[float, tuple[float, ...]]]
 """Name → (default, values worth trying)."""
@@ -72,6 +75,8 @@ class FittableSource(RecallSource):
             "fit_until": self.fit_until,
             "fusion_weight": self.fusion_weight,
         }
+        if not type(self).__module__.startswith(SHIPPED):
+            shared["class"] = address_of(type(self))
         save_source(folder, self.name, {**shared, **facts}, arrays)
 
     def voting(self, facts: Mapping[str, Any]) -> Self:

@@ -25,11 +25,10 @@ from recsys.data_schemas.log_record import (
 )
 from recsys.storage.eventlog.known import Adopted
 from recsys.storage.eventlog.log import EventLog
+from recsys.storage.eventlog.retention import FEATURES
 
 CHUNK = 20_000
 """Records read and written at a time; bounds memory."""
-FEATURES = "features"
-"""Feature rows of a served list as JSON, on the sample that is logged for parity."""
 _MOST_ATTRIBUTES = 2 * ATTRIBUTES
 """Attributes of items that are exported; more than tables take, whichever of them those have."""
 _TIME = pa.timestamp("us", tz="UTC")

@@ -32,6 +32,7 @@ from recsys.data_schemas.log_record import (
     Tombstone,
     Write,
 )
+from recsys.storage.eventlog.retention import Retention
 from recsys.storage.eventlog.standing import (
     CONTINUES,
     ERASED_KEY,
@@ -50,6 +51,8 @@ from recsys.storage.eventlog.standing import (
 )
 
 MAX_GROUP = 4096
+EXPIRE_CHUNK = 20_000
+"""Records looked at a time for what is too old."""
 """Records of one transaction at most (assumed; bounds the time a commit takes)."""
 ATTEMPT_SECONDS = 2.0
 """How long a write is retried against an unreachable store before its caller is told."""
@@ -206,6 +209,35 @@ class EventLog(ABC):
             self._set_about(REVISION, str(int(standing.about.get(REVISION, 0)) + 1))
 
         self._transaction(run)
+
+    def expire(self, retention: Retention) -> int:
+        """Empty records that are too old to be kept, and what too old lists tell of their session;
+        gives how many. Positions and digests of event_ids stay, as when a person is forgotten."""
+        emptied: list[int] = []
+        thinned: list[tuple[int, int, dict[str, Any]]] = []
+        after = 0
+        while rows := self._rows(after, EXPIRE_CHUNK):
+            after = rows[-1][0]
+            for position, kind, text, received_at, _ in rows:
+                payload = decode(text)
+                if retention.covers(kind, payload, received_at):
+                    emptied.append(position)
+                elif (left := retention.thinned(kind, payload, received_at)) is not None:
+                    thinned.append((position, received_at, left))
+
+        def run() -> None:
+            standing = self._require_continued(writing=True)
+            for position, received_at, payload in thinned:
+                self._rewrite(position, received_at, encode(payload))
+            self._blank(emptied)
+            for position, key in self._empty(None):
+                if key is not None:
+                    self._set_key(position, ERASED_KEY + digest(key, self._salt))
+            self._set_about(REVISION, str(int(standing.about.get(REVISION, 0)) + 1))
+
+        if emptied or thinned:
+            self._transaction(run)
+        return len(emptied) + len(thinned)
 
     # the same log as before
 
@@ -366,6 +398,10 @@ class EventLog(ABC):
     @abstractmethod
     def _events_of(self, user_id: str) -> list[str]:
         """Payloads of a user's events in order, as they are stored, within a transaction."""
+
+    @abstractmethod
+    def _blank(self, positions: Sequence[int]) -> None:
+        """Take payload and person from records, within a transaction."""
 
     @abstractmethod
     def _payload(self, position: int) -> str:

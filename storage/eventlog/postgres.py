@@ -6,7 +6,7 @@ positions is the order of commits, as a follower needs it.
 """
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -182,6 +182,14 @@ class PostgresLog(EventLog):
         query = "SELECT payload FROM recsys_log WHERE user_id = %s AND kind = %s ORDER BY position"
         return [str(row[0]) for row in self._write.execute(query, (user_id, EVENT)).fetchall()]
 
+    def _blank(self, positions: Sequence[int]) -> None:
+        self._write.execute("SET LOCAL statement_timeout = 0")
+        self._write.execute(
+            "UPDATE recsys_log SET kind = %s, payload = '{}', user_id = NULL "
+            "WHERE position = ANY(%s)",
+            (ERASED, list(positions)),
+        )
+
     def _set_key(self, position: int, key: str) -> None:
         self._write.execute("UPDATE recsys_log SET key = %s WHERE position = %s", (key, position))
 
@@ -234,8 +242,13 @@ class PostgresLog(EventLog):
                 return run()
         except psycopg.errors.DataCorrupted as error:
             raise self._damaged(error) from error
+        except psycopg.errors.ReadOnlySqlTransaction:
+            # The name may lead to another server by now, and what this one tells readers is old.
+            self._drop("_write")
+            with self._reading:
+                self._drop("_read")
+            raise
         except psycopg.Error:
-            # Also of a server that became read-only: the name may lead to another one by now.
             self._drop("_write")
             raise
 
@@ -256,8 +269,10 @@ class PostgresLog(EventLog):
         setattr(self, name, None)
 
     def _is_transient(self, error: Exception) -> bool:
-        away = (psycopg.OperationalError, psycopg.InterfaceError)
-        return isinstance(error, (*away, psycopg.errors.ReadOnlySqlTransaction))
+        """Whatever the server says of itself: away, read-only, no right, no table. What it says of a
+        record is ours to mend."""
+        ours = (psycopg.DataError, psycopg.IntegrityError, psycopg.NotSupportedError)
+        return isinstance(error, psycopg.Error) and not isinstance(error, ours)
 
     def _release(self) -> None:
         self._drop("_write")

@@ -7,7 +7,7 @@ reader never meets a late predecessor.
 import os
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
@@ -24,6 +24,7 @@ from recsys.data_schemas.log_record import (
     Write,
 )
 from recsys.storage.eventlog.log import EventLog, Longs, encode
+from recsys.storage.eventlog.retention import Retention
 from recsys.storage.eventlog.standing import (
     ERASED_KEY,
     LogDamaged,
@@ -274,6 +275,12 @@ class SqliteLog(EventLog):
         query = "SELECT payload FROM log WHERE user_id = ? AND kind = ? ORDER BY position"
         return [row[0] for row in self._write.execute(query, (user_id, EVENT))]
 
+    def _blank(self, positions: Sequence[int]) -> None:
+        self._write.executemany(
+            "UPDATE log SET kind = ?, payload = '{}', user_id = NULL WHERE position = ?",
+            [(ERASED, position) for position in positions],
+        )
+
     def _set_key(self, position: int, key: str) -> None:
         self._write.execute("UPDATE log SET key = ? WHERE position = ?", (key, position))
 
@@ -322,6 +329,12 @@ class SqliteLog(EventLog):
     def _overwrite(self) -> None:
         """The write-ahead file still holds the old pages until it is folded into the main file."""
         self._write.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+    def expire(self, retention: Retention) -> int:
+        count = super().expire(retention)
+        if count:
+            self._overwrite()
+        return count
 
     def _transaction(self, run: Callable[[], T]) -> T:
         if self._found() != self._places:

@@ -19,6 +19,9 @@ DATA = "bundle"
 CODE = "code"
 """Folder of the package's code, where MLflow looks for it."""
 LOADER = "recsys.pyfunc"
+HISTORY = "history"
+"""Column of events sent along with a row."""
+EXAMPLE, SERVING_EXAMPLE = "input_example.json", "serving_input_example.json"
 OWNER_FILE = "workspace.json"
 """Beside the model: which workspace registered it."""
 
@@ -47,6 +50,7 @@ def write_model(folder: Path, bundle: Bundle, run_id: str, artifact_path: str, o
         artifact_path=artifact_path,
         signature=_signature(),
         metadata={"digest": bundle.digest},
+        saved_input_example_info=_write_example(folder, bundle),
     )
     mlflow.pyfunc.add_to_model(
         model,
@@ -86,16 +90,44 @@ def _environments(folder: Path) -> dict[str, str]:
 
 
 def _signature() -> Any:
+    """What goes in, and the params of lists; what comes out depends on whether items are named."""
     from mlflow.models import ModelSignature
-    from mlflow.types import ColSpec, Schema
+    from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
+    from mlflow.types.schema import Array, Object, Property
 
+    event = Object(
+        [
+            Property(c.ITEM_ID, "string"),
+            Property(c.EVENT_TYPE, "string", required=False),
+            Property(c.TIMESTAMP, "string", required=False),
+            Property(c.VALUE, "double", required=False),
+        ]
+    )
     return ModelSignature(
         inputs=Schema(
             [
                 ColSpec("string", c.USER_ID),
-                ColSpec("string", c.ITEM_ID),
+                ColSpec("string", c.ITEM_ID, required=False),
                 ColSpec("datetime", c.TIMESTAMP, required=False),
+                ColSpec(Array(event), HISTORY, required=False),
             ]
         ),
-        outputs=Schema([ColSpec("double")]),
+        params=ParamSchema(
+            [ParamSpec("k", "long", 10), ParamSpec("filter_viewed", "boolean", True)]
+        ),
     )
+
+
+def _write_example(folder: Path, bundle: Bundle) -> dict[str, str]:
+    """Rows to try the model with, in the two spellings that MLflow keeps; where they lie."""
+    first, *rest = bundle.item_ids[:2] or ["a1"]
+    rows = [["somebody", item, [{c.ITEM_ID: first}]] for item in (first, *rest)]
+    split = {"columns": [c.USER_ID, c.ITEM_ID, HISTORY], "data": rows}
+    for name, content in ((EXAMPLE, split), (SERVING_EXAMPLE, {"dataframe_split": split})):
+        (folder / name).write_text(json.dumps(content) + "\n", encoding="utf-8")
+    return {
+        "artifact_path": EXAMPLE,
+        "type": "dataframe",
+        "pandas_orient": "split",
+        "serving_input_path": SERVING_EXAMPLE,
+    }

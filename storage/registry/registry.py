@@ -29,14 +29,14 @@ from typing import Any, Final
 from urllib.parse import urlparse
 from urllib.request import url2pathname
 
+from recsys.data_schemas.addresses import redact, redacted
 from recsys.data_schemas.config import RecsysConfig
 from recsys.data_schemas.errors import RecsysError, UsageError
-from recsys.storage.bundle import Bundle, BundleRefused, open_bundle
+from recsys.storage.bundle import FEATURES, Bundle, BundleRefused, open_bundle
 from recsys.storage.files import (
     aside_path,
     atomic_folder,
     explain_disk_full,
-    link_tree,
     plain,
     sqlite_address,
     sync_path,
@@ -60,10 +60,13 @@ from recsys.storage.registry.version_tags import (
     Version,
     Versions,
 )
-from recsys.storage.workspace import Workspace
+from recsys.storage.shared_bytes import is_whole, rewrite, share
+from recsys.storage.workspace import STATE_STAGE, Workspace
 from recsys.storage.workspace_id import workspace_id
 
 KIND_TAG: Final = "recsys.kind"
+NOTE_TAG: Final = "mlflow.note.content"
+"""Where MLflow's pages look for the description of a run."""
 KEEP_VERSIONS: Final = 14
 """Versions kept besides those with an alias: two weeks of nights."""
 KNOCK_SECONDS: Final = 5.0
@@ -80,6 +83,7 @@ _QUIET: Final = {
     "GIT_PYTHON_REFRESH": "quiet",
 }
 Numbers = list[int]
+Sentences = list[str]
 Pairs = list[tuple[str, Any]]
 Aliases = Mapping[str, int | None]
 
@@ -222,7 +226,8 @@ class Registry:
                         found="no such folder",
                         fix="restore it, or promote another version",
                     )
-                link_tree(source, folder)
+                # Bytes of its own: what damages one copy leaves the other to repair it from.
+                shutil.copytree(source, folder, dirs_exist_ok=True, copy_function=shutil.copyfile)
             else:
                 self._download(entry.source, folder)
 
@@ -287,6 +292,8 @@ class Registry:
         *,
         costs: Mapping[str, float] | None = None,
         challenger: bool = True,
+        run_name: str | None = None,
+        description: str = "",
     ) -> int:
         """Register a bundle as the next version; a bundle already registered keeps its version.
 
@@ -297,6 +304,8 @@ class Registry:
             report_dir: report that is kept beside the version; None without.
             costs: what making it cost; kept in its run only.
             challenger: whether it may be tried beside the champion; a rejected one may not.
+            run_name: of the registration's run; MLflow makes one up when None.
+            description: shown on the version's page and the run's.
 
         Raises:
             BundleRefused: the bundle does not match its manifest.
@@ -310,7 +319,9 @@ class Registry:
                 return known.version
         with self._asked("registering a version"):
             self._bury_killed()
-            number = self._register(bundle, tags or {}, metrics or {}, costs or {}, report_dir)
+            number = self._register(
+                bundle, tags or {}, metrics or {}, costs or {}, report_dir, run_name, description
+            )
             if challenger:
                 self._client.set_registered_model_alias(self.name, CHALLENGER, str(number))
         return number
@@ -322,23 +333,29 @@ class Registry:
         metrics: Mapping[str, float],
         costs: Mapping[str, float],
         report_dir: Path | str | None,
+        run_name: str | None,
+        description: str,
     ) -> int:
         client = self._client
+        note = {NOTE_TAG: description} if description else {}
         run = client.create_run(
             self._experiment_id,
-            tags={KIND_TAG: "registration", OWNER_TAG: self._id},
+            tags={KIND_TAG: "registration", OWNER_TAG: self._id, **note},
+            run_name=run_name,
         )
         run_id = run.info.run_id
         try:
             self._log_run(run_id, bundle, {**metrics, **costs}, report_dir)
+            self._log_data(run_id, bundle)
             source = self._store_model(run.info.artifact_uri, run_id, bundle)
             self._ensure_model()
             version = client.create_model_version(
                 self.name,
                 source=source,
                 run_id=run_id,
+                description=description or None,
                 tags={
-                    **{str(key): str(value) for key, value in tags.items()},
+                    **{str(key): redacted(str(value)) for key, value in tags.items()},
                     DIGEST_TAG: bundle.digest,
                     OWNER_TAG: self._id,
                     **self._location(source),
@@ -409,11 +426,26 @@ class Registry:
             if isinstance(value, int | float)
         ]
         config = bundle.manifest.get("config") or {}
-        params = [Param(name, str(value)[:500]) for name, value in _flat(config)]
+        params = [Param(name, str(value)[:500]) for name, value in _flat(redact(config))]
         for low in range(0, max(len(numbers), len(params)), 100):
             self._client.log_batch(run_id, numbers[low : low + 100], params[low : low + 100])
         if report_dir is not None and Path(report_dir).exists():
             self._client.log_artifacts(run_id, str(report_dir), "report")
+
+    def _log_data(self, run_id: str, bundle: Bundle) -> None:
+        """The tables that the version was learned from, as the run's data set: by the key of the
+        night's own copy, for where the caller's lie is in no registry."""
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        key = str((bundle.facts.get("stages") or {}).get("tables", ""))
+        if not key:
+            return
+        window = bundle.manifest.get("data_window")
+        source = json.dumps({"stage": f"tables/{key}"})
+        profile = json.dumps({"items": bundle.n_items, "time in µs": window})
+        data = Dataset("tables", key[:36], "recsys", source, profile=profile)
+        inputs = [DatasetInput(data, [InputTag("mlflow.data.context", "training")])]
+        self._client.log_inputs(run_id, inputs)
 
     def _store_model(self, artifact_uri: str, run_id: str, bundle: Bundle) -> str:
         """Put the pyfunc model (the bundle within) among the run's artifacts; returns its URI."""
@@ -478,7 +510,8 @@ class Registry:
         """Add tags to a version (the gate's reasons)."""
         with self._asked("tagging a version"):
             for key, value in tags.items():
-                self._client.set_model_version_tag(self.name, str(version), key, str(value))
+                text = redacted(str(value))
+                self._client.set_model_version_tag(self.name, str(version), key, text)
 
     def collect(self, keep: int = KEEP_VERSIONS) -> Numbers:
         """Delete versions beyond the latest `keep` that no alias names; returns them.
@@ -524,6 +557,64 @@ class Registry:
                     self._repository(entry).delete_artifacts("report")
         return len(remote)
 
+    def repair(self, *, look_only: bool = False) -> Sentences:
+        """Compare the two copies of each version with an alias byte by byte, and mend one from the
+        other; returns a sentence for each that was damaged.
+
+        Args:
+            look_only: damage is told and nothing written.
+        """
+        told: Sentences = []
+        for entry in self.list():
+            stored = self._stored(entry) if entry.aliases else None
+            if stored is None:
+                continue
+            kept, local = stored / "data" / DATA, self.workspace.bundles / entry.digest
+            whole = {place: is_whole(place, entry.digest) for place in (kept, local)}
+            damaged = [place for place, sound in whole.items() if place.is_dir() and not sound]
+            for place in damaged:
+                sound = next((other for other, is_sound in whole.items() if is_sound), None)
+                how = "no other copy of it is whole: promote another version, or run a night"
+                if sound is not None:
+                    how = f"{sound} is whole" if look_only else f"repaired from {sound}"
+                if sound is not None and not look_only:
+                    self._mend(place, sound, local)
+                told.append(f"version {entry.version}: the copy in {place} was damaged; {how}")
+        return told
+
+    def _mend(self, place: Path, sound: Path, local: Path) -> None:
+        """The local copy, which services map, is replaced; the artifact, whose files may have further
+        names among the stage outputs, is written in place."""
+        if place == local:
+            with atomic_folder(local, "the local copy of a version") as folder:
+                shutil.copytree(sound, folder, dirs_exist_ok=True, copy_function=shutil.copyfile)
+        else:
+            rewrite(place, sound)
+
+    def share_stage_outputs(self) -> int:
+        """Make stage outputs that equal files of the champion's artifact further names of these;
+        returns the bytes freed.
+
+        Nothing is shared with the local copies, nor with what is rewritten when a person is
+        forgotten: the online state.
+        """
+        champion = self.champion()
+        stored = None if champion is None else self._stored(self.show(champion))
+        if stored is None:
+            return 0
+        outputs = (stage for stage in self.workspace.stages.iterdir() if stage.name != STATE_STAGE)
+        files = (file for stage in outputs for file in stage.rglob("*") if file.is_file())
+        return share(stored / "data" / DATA, files)
+
+    def declarations(self) -> Iterator[tuple[int, str]]:
+        """(version, text of its feature declarations) of the versions in a local folder of artifacts."""
+        for entry in self.list():
+            stored = self._stored(entry)
+            with contextlib.suppress(OSError):
+                if stored is not None:
+                    file = stored / "data" / DATA / FEATURES
+                    yield entry.version, file.read_text(encoding="utf-8")
+
     def digests_in_use(self) -> set[str]:
         """Digests of the versions with an alias; their local copies are kept."""
         return {v.digest for v in self.list() if v.aliases}
@@ -543,7 +634,7 @@ class Registry:
             return f"embedded SQLite, {count} version{'s' if count != 1 else ''}"
         with self._asked("asking the registry"):
             self._client.search_registered_models(max_results=1)
-        return _without_password(self.uri)
+        return redacted(self.uri)
 
     # --- MLflow's client ------------------------------------------------------------------------
 
@@ -650,8 +741,10 @@ class Registry:
                 raise
             raise RegistryError(
                 f"the registry failed while {doing}",
-                where=_without_password(self.uri),
-                found=(str(error).strip().splitlines() or [type(error).__name__])[0][:300],
+                where=redacted(self.uri),
+                found=(redacted(str(error)).strip().splitlines() or [type(error).__name__])[0][
+                    :300
+                ],
                 fix="see that it runs and can be reached, then run the same command again",
             ) from error
 
@@ -754,13 +847,6 @@ def _as_path(uri: str) -> Path | None:
     if parsed.scheme == "file":
         return Path(url2pathname(parsed.path))
     return Path(uri) if parsed.scheme == "" else None
-
-
-def _without_password(uri: str) -> str:
-    parsed = urlparse(uri)
-    if parsed.password is None:
-        return uri
-    return uri.replace(f":{parsed.password}@", ":***@")
 
 
 def _metric_name(name: str) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from recsys.data_schemas.addresses import redacted
 from recsys.data_schemas.errors import RecsysError
 
 CHAMPION: Final = "champion"
@@ -121,7 +122,7 @@ class Change:
     @classmethod
     def now(cls, action: str, version: int, before: int | None, reason: str) -> "Change":
         at = datetime.now(UTC).isoformat(timespec="seconds")
-        return cls(at, action, version, before, reason[:2000])
+        return cls(at, action, version, before, redacted(reason)[:2000])
 
     def same_as(self, other: "Change") -> bool:
         """Whether both say the same change, whenever it was made."""

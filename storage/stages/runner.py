@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from recsys.data_schemas.addresses import redact
 from recsys.storage.files import (
     PART,
     explain_disk_full,
@@ -77,6 +78,7 @@ class StageRunner:
         reporter: told what runs, what is unchanged and why.
         dry_run: nothing is run or written; each stage says what it would do.
         run: name of this run, sorting by time; the outputs it uses are kept by the last runs' rule.
+        on_end: told of each output once, made now or by an earlier run.
     """
 
     def __init__(
@@ -85,7 +87,9 @@ class StageRunner:
         reporter: Reporter | None = None,
         dry_run: bool = False,
         run: str | None = None,
+        on_end: "Callable[[StageResult], None] | None" = None,
     ) -> None:
+        self._on_end = on_end
         self.workspace = workspace
         self.dry_run = dry_run
         self.results: list[StageResult] = []
@@ -141,6 +145,7 @@ class StageRunner:
         code: Sequence[str | Path] = (),
         resumable: bool = False,
         personal: bool = True,
+        usable: Callable[[Mapping[str, Any]], bool] | None = None,
     ) -> StageResult:
         """The stage's output: the kept one when inputs and code are unchanged, a new one otherwise.
 
@@ -154,12 +159,16 @@ class StageRunner:
             code: modules, packages or files whose source decides the output.
             resumable: whether the action may find there what a killed run of the same key left.
             personal: whether the output holds rows about persons (even by number).
+            usable: told the facts of a kept output, whether it may be used again; one that holds a
+                failure is made anew.
 
         Raises:
             DiskFull: nothing half-written remains.
         """
         identity, key, path = self._place(name, inputs, code)
         kept, damage = _kept(path)
+        if kept is not None and usable is not None and not usable(kept["facts"]):
+            kept, damage = None, "something in its kept output had failed"
         if kept is not None:
             result = self._found(name, key, path, kept)
         else:
@@ -188,8 +197,11 @@ class StageRunner:
     def _place(
         self, name: str, inputs: Mapping[str, Any], code: Sequence[str | Path]
     ) -> tuple[dict[str, Any], str, Path]:
-        """(identity, key, folder) of a stage's output."""
-        identity = {"inputs": plain(inputs), "code": code_version(code)}
+        """(identity, key, folder) of a stage's output.
+
+        Passwords of addresses are neither kept nor part of the key: a new one makes nothing anew.
+        """
+        identity = {"inputs": redact(plain(inputs)), "code": code_version(code)}
         key = hash_json({"stage": name, "format": FORMAT, **identity})[:KEY_LENGTH]
         return identity, key, self.workspace.path / "stages" / name / key
 
@@ -290,12 +302,14 @@ class StageRunner:
         self._met[stage] = None
         if not self.dry_run:
             self.workspace.record_use(self._run, list(self._met))
+            if self._on_end is not None:
+                self._on_end(result)
 
 
 def _as_read_again(facts: Mapping[str, Any]) -> dict[str, Any]:
     """Facts as later nights find them in the marker, in its order of keys: whether a stage ran or was
     found must make no difference to what follows."""
-    again: dict[str, Any] = json.loads(json.dumps(plain(facts), sort_keys=True))
+    again: dict[str, Any] = json.loads(json.dumps(redact(plain(facts)), sort_keys=True))
     return again
 
 

@@ -1,6 +1,7 @@
 """The scheduler files, by their own validators where this machine has them."""
 
 import ast
+import configparser
 import os
 import shutil
 import subprocess
@@ -73,8 +74,8 @@ def test_the_cron_line_is_five_fields_a_user_and_a_command():
 
 
 def test_the_kubernetes_job():
-    documents = list(yaml.safe_load_all((DEPLOY / "kubernetes" / "nightly.yaml").read_text()))
-    config, job = documents
+    found = list(yaml.safe_load_all((DEPLOY / "kubernetes" / "nightly.yaml").read_text()))
+    config, job, _ = found
     assert yaml.safe_load(config["data"]["recsys.yaml"])["data"]
     spec = job["spec"]["jobTemplate"]["spec"]
     container = spec["template"]["spec"]["containers"][0]
@@ -93,3 +94,104 @@ def test_the_airflow_dag_is_python_that_calls_a_command():
     ]
     command = next(text for text in texts if "bin/recsys " in text)
     assert callable(build_parser().parse_args(command_after(command)).run)
+
+
+# --- hardening ------------------------------------------------------------------------------------
+
+
+def settings_of(unit):
+    """{setting: value} of a unit's [Service]; a setting given twice fails."""
+    parser = configparser.ConfigParser(interpolation=None, comment_prefixes=("#",))
+    parser.optionxform = str
+    text = (DEPLOY / "systemd" / unit).read_text()
+    parser.read_string(text)
+    return dict(parser["Service"])
+
+
+@pytest.mark.parametrize("name", [n for n in UNITS if n.endswith(".service")])
+def test_units_are_bounded_and_closed(name):
+    service = settings_of(name)
+    assert service["MemoryMax"].endswith("G")
+    assert int(service["LimitNOFILE"]) >= 4096
+    assert int(service["UMask"], 8) & 0o027 == 0o027
+    assert service["ProtectSystem"] == "strict"
+    assert service["CapabilityBoundingSet"] == ""
+    assert service["SystemCallFilter"] == "@system-service"
+    yes = [
+        "ProtectHome",
+        "PrivateTmp",
+        "NoNewPrivileges",
+        "ProtectKernelTunables",
+        "RestrictNamespaces",
+    ]
+    assert {key: service[key] for key in yes} == dict.fromkeys(yes, "true")
+    writable = service["ReadWritePaths"].removeprefix("-").split()
+    assert writable == ["/srv/recsys/work"], "config, keys and program are not writable"
+    cache = service["Environment"].split("NUMBA_CACHE_DIR=")[1].split()[0]
+    assert cache.startswith(f"/var/cache/{service['CacheDirectory']}/"), (
+        "code lies in a folder of its own"
+    )
+    # Both would end compiled kernels: they are written, then run.
+    assert "MemoryDenyWriteExecute" not in service
+    assert "noexec" not in str(service).lower()
+
+
+def pods():
+    """(labels, spec) of each pod template in the Kubernetes files, by name."""
+    found = {}
+    for document in documents():
+        spec = document.get("spec", {})
+        template = spec.get("jobTemplate", {}).get("spec", spec).get("template")
+        if template:
+            found[document["metadata"]["name"]] = (template["metadata"]["labels"], template["spec"])
+    return found
+
+
+def documents():
+    files = sorted((DEPLOY / "kubernetes").glob("*.yaml"))
+    return [d for file in files for d in yaml.safe_load_all(file.read_text())]
+
+
+@pytest.mark.parametrize("name", ["recsys", "recsys-nightly"])
+def test_pods_are_closed(name):
+    _, spec = pods()[name]
+    assert spec["automountServiceAccountToken"] is False
+    assert spec["securityContext"]["runAsNonRoot"] is True
+    assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    for container in spec["containers"]:
+        assert container["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        }
+        assert {"memory", "ephemeral-storage"} <= set(container["resources"]["limits"])
+        mounts = {mount["mountPath"] for mount in container["volumeMounts"]}
+        assert {"/tmp", "/var/cache/recsys", "/srv/recsys/work"} <= mounts
+        assert {m["name"] for m in container["volumeMounts"]} == {
+            v["name"] for v in spec["volumes"]
+        }
+
+
+@pytest.mark.parametrize("name", ["recsys", "recsys-nightly"])
+def test_each_pod_has_a_network_policy_of_its_own(name):
+    labels, spec = pods()[name]
+    policies = [
+        d["spec"]
+        for d in documents()
+        if d["kind"] == "NetworkPolicy"
+        and d["spec"]["podSelector"]["matchLabels"].items() <= labels.items()
+    ]
+    assert len(policies) == 1, "a second one would only add ways in"
+    policy = policies[0]
+    assert set(policy["policyTypes"]) == {"Ingress", "Egress"}
+    assert all(way["ports"] for way in [*policy["ingress"], *policy["egress"]])
+    ports = {p["containerPort"] for c in spec["containers"] for p in c.get("ports", [])}
+    assert {p["port"] for way in policy["ingress"] for p in way["ports"]} == ports
+    assert all(way["from"] for way in policy["ingress"])
+
+
+def test_the_image_keeps_compiled_code_apart_from_the_workspace():
+    text = (DEPLOY / "Containerfile").read_text()
+    assert "NUMBA_CACHE_DIR=/var/cache/recsys/" in text
+    assert "install -d -o recsys -m 0700 /var/cache/recsys" in text
+    assert text.index("USER 10001") < text.index("CMD [")

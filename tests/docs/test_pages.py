@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+import recsys
+
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").glob("*.md")])
 ROOMS = sorted(f.parent.name for f in ROOT.glob("*/__init__.py"))
@@ -37,6 +39,8 @@ def missing_modules(text: str) -> set[str]:
 
 def leads_somewhere(name: str) -> bool:
     parts = name.split(".")
+    if parts[1] in recsys.__all__:
+        return len(parts) == 2 or hasattr(getattr(recsys, parts[1]), parts[2])
     for length in range(len(parts), 1, -1):
         try:
             found = importlib.util.find_spec(".".join(parts[:length]))

@@ -188,7 +188,7 @@ def test_replayed_over_http_the_moments_get_the_scores_of_the_evaluation(workspa
     folder, _ = workspace
     table = later_events(folder).sort_by("timestamp")
     asked = {}
-    answer = release_queries.lists_of_release
+    answer = release_queries.lists_of
 
     def remembered(loaded, queries, name, caps):
         lists = answer(loaded, queries, name, caps)
@@ -199,7 +199,7 @@ def test_replayed_over_http_the_moments_get_the_scores_of_the_evaluation(workspa
             asked[int(now), user] = dict(zip(row, scores.tolist(), strict=False))
         return lists
 
-    monkeypatch.setattr(release_queries, "lists_of_release", remembered)
+    monkeypatch.setattr(release_queries, "lists_of", remembered)
     evaluated(folder, table, "--protocol", "leave-last-out")
     assert len(asked) == ASKED
     moments = sorted(asked)

@@ -3,8 +3,12 @@
 A night's encoder, its sources as of a tested cut, its ranker and recipe are packed into a bundle, the
 log ends at the cut, and `recsys recommend` is asked: whatever it computed at another moment, over
 another history or with other features would show in the last digit.
+
+And what was judged is what a night reaches: one that knows nothing from the cut on recommends lists that
+are as good, by what was done after it, as those that the longer night judged there.
 """
 
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -14,6 +18,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from recsys.data_schemas.config import load_config
+from recsys.evaluation.lists import RankedLists
+from recsys.evaluation.metrics import match, ndcg
 from recsys.features.interactions import DAY
 from recsys.features.state import OnlineState
 from recsys.features.time_buckets import BUCKETS
@@ -37,7 +43,7 @@ from recsys.training.night.inputs import shown_lists, user_table
 from recsys.training.night.night_context import Night
 from recsys.training.night.release_check import counted_of_known
 
-USERS = 150
+USERS = 240
 CONFIG = """
 data: {{items: data/items.parquet, events: data/events.parquet}}
 clock: end_of_data
@@ -103,6 +109,16 @@ class JudgedNight:
         self.stage = test_lists.make_lists(
             night, data, self.encoded, self.recipe, test[0], self.tested, self.rankers
         )
+        self.learned = learn
+
+    def with_seed(self, seed):
+        """Lists int32[M, K] of the same night's ranker by another seed."""
+        config = self.config.model_copy(update={"seed": seed})
+        rankers = fit_ranker.fit(
+            replace(self.night, config=config), self.data, self.learned[1], self.learned[0]
+        )
+        score = fit_ranker.score(rankers.path, "full", self.tested)
+        return test_lists.best_of(score, self.tested, test_lists.caps_of(self.night, self.data))[0]
 
     def at(self, cut):
         """{user id: (item ids, scores)} that the night judged at a cut."""
@@ -149,9 +165,9 @@ class JudgedNight:
         release.publish_state(night, state)
 
 
-@pytest.mark.parametrize("as_known", [real_seconds, whole_days, order_alone])
-def test_the_command_gives_the_judged_lists_to_the_last_bit(as_known, tiny_model, tmp_path):
-    folder = tmp_path / "world"
+@pytest.fixture(scope="module", params=[real_seconds, whole_days, order_alone])
+def judged(request, tiny_model, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("judged") / "world"
     generate(
         settings_of(users=USERS, items=120, days=20, events_per_user=20),
         folder,
@@ -159,17 +175,26 @@ def test_the_command_gives_the_judged_lists_to_the_last_bit(as_known, tiny_model
     )
     (folder / "recsys.yaml").write_text(CONFIG.format(model=tiny_model), encoding="utf-8")
     events = pq.read_table(folder / "data" / "events")
-    pq.write_table(as_known(events), folder / "data" / "events.parquet")
-    judged = JudgedNight(folder)
+    pq.write_table(request.param(events), folder / "data" / "events.parquet")
+    found = JudgedNight(folder)
+    expected = "ordinal" if request.param is order_alone else "time"
+    assert found.data.windows.scheme == expected
+    return found
+
+
+def recommended(folder, out):
+    """user id → their row, by the command."""
+    words = ["recommend", "-c", str(folder / "recsys.yaml"), "--all-users", "--k", "50"]
+    assert main([*words, "--out", str(out)]) == 0
+    return {row["user_id"]: row for row in pq.read_table(out).to_pylist()}
+
+
+def test_the_command_gives_the_judged_lists_to_the_last_bit(judged, tmp_path):
     cut = judged.data.windows.test[-1]
-    assert judged.data.windows.scheme == ("ordinal" if as_known is order_alone else "time")
     expected = judged.at(cut)
     assert len(expected) >= 5
     judged.release_as_of(cut)
-    out = tmp_path / "lists.parquet"
-    words = ["recommend", "-c", str(folder / "recsys.yaml"), "--all-users", "--k", "50"]
-    assert main([*words, "--out", str(out)]) == 0
-    rows = {row["user_id"]: row for row in pq.read_table(out).to_pylist()}
+    rows = recommended(judged.folder, tmp_path / "lists.parquet")
     known = [user for user in expected if user in rows]  # the others are new: nobody asks for them
     assert len(known) >= 5
     for user in known:
@@ -191,3 +216,56 @@ def the_release_check_sees_a_moment_that_nothing_practised(judged, cut):
 
     loaded.__class__ = Early
     assert counted_of_known(loaded, data) < 0.999
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")
+def test_a_night_that_ends_at_the_cut_recommends_as_well_as_was_judged_there(judged, tmp_path):
+    cut = judged.data.windows.test[-1]
+    folder = known_before(judged, cut, tmp_path / "before")
+    assert main(["nightly", "-c", str(folder / "recsys.yaml")]) == 0
+    rows = recommended(folder, tmp_path / "lists.parquet")
+    moments, catalogue = judged.tested.moments, judged.data.tables.catalogue
+    users = judged.data.interactions.user_ids[moments.user].astype(str)
+    asked = np.array([m for m in np.flatnonzero(moments.now == cut) if users[m] in rows])
+    assert len(asked) >= 30
+    truth = test_lists.truth_of(moments.take(asked))
+
+    def quality(lists):
+        """nDCG@10 of each list of items, float64[G]."""
+        lists = RankedLists.of("lists", [(items, np.zeros(len(items))) for items in lists], 10)
+        return ndcg(match(truth, lists), 10)
+
+    own = quality([catalogue.indices_of(rows[users[m]]["item_ids"]) for m in asked])
+    first = quality(test_lists.read_lists(judged.stage)[0].items[asked])
+    seeds = [first, *(quality(judged.with_seed(seed)[asked]) for seed in (11, 12))]
+
+    def gap_in_spreads(values):
+        """How far from what was judged, in standard errors: by seeds, and by who was asked."""
+        gap = values - np.mean(seeds, axis=0)
+        by_seed = np.std([np.mean(of) for of in seeds], ddof=1)
+        return abs(gap.mean()) / np.hypot(by_seed, gap.std(ddof=1) / len(gap) ** 0.5)
+
+    assert gap_in_spreads(own) < 3
+    # So many people are enough to see lists that went to the wrong ones.
+    assert (
+        own.mean()
+        > quality([catalogue.indices_of(rows[u]["item_ids"]) for u in wrong(users[asked])]).mean()
+    )
+
+
+def wrong(users):
+    """Each user's neighbour."""
+    return np.roll(users, 1)
+
+
+def known_before(judged, cut, folder):
+    """The same world up to a moment."""
+    (folder / "data").mkdir(parents=True)
+    for file in ("recsys.yaml", "data/items.parquet"):
+        shutil.copyfile(judged.folder / file, folder / file)
+    events = pq.read_table(judged.folder / "data" / "events.parquet")
+    until = pa.scalar(cut, pa.timestamp("us", tz="UTC"))
+    before = events.filter(pc.less(pc.cast(events["timestamp"], until.type), until))
+    pq.write_table(before, folder / "data" / "events.parquet")
+    return folder

@@ -96,12 +96,19 @@ def test_appending_a_known_item_updates_it(catalogue):
 
 def test_lent_items_leave_no_trace(catalogue):
     before = [catalogue.fields(i) for i in range(12)]
-    pool = catalogue._pool_size
-    for _ in range(3):
-        inline = {"item_id": "inline", "tags": ["all", "odd"], "category": "c", "colour": "red"}
-        catalogue.append(inline)
+    pool, extent = catalogue._pool_size, catalogue.extent()
+    tags, categories = list(catalogue.tag_names), list(catalogue.category_names)
+    colours = list(catalogue.values_of("colour"))
+    for n in range(3):
+        inline = {"item_id": "inline", "tags": ["all", f"odd {n}"], "category": f"c{n}"}
+        catalogue.append({**inline, "colour": f"red {n}"})
         catalogue.append({"item_id": "inline too", "tags": ["all"]})
-        catalogue.forget_from(12)
+        assert catalogue.tag_names[-1] == f"odd {n}"
+        catalogue.derived["table"] = np.zeros(1, np.float32)
+        catalogue.cut(extent)
+        assert not catalogue.derived
+    assert (catalogue.tag_names, catalogue.category_names) == (tags, categories)
+    assert catalogue.values_of("colour") == colours
     assert catalogue.n_items == 12
     assert catalogue.index_of("inline") == -1
     assert [catalogue.fields(i) for i in range(12)] == before

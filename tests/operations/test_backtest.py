@@ -1,5 +1,6 @@
 """The backtest's own arithmetic, and that it touches nothing that serves."""
 
+import json
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -8,6 +9,7 @@ import pytest
 
 from recsys.data_schemas.config import parse_config
 from recsys.data_schemas.errors import UsageError
+from recsys.evaluation.uncertainty import Interval
 from recsys.features.interactions import DAY, HOUR
 from recsys.features.time_buckets import MomentGrid
 from recsys.operations import backtest
@@ -123,7 +125,8 @@ def test_every_seventh_version_stands_for_a_weekly_retraining(config, monkeypatc
     monkeypatch.setattr(backtest, "load_config", lambda _: config)
     monkeypatch.setattr(backtest, "plan_cuts", lambda c, n: (list(range(n + 1)), "so"))
     monkeypatch.setattr(backtest, "simulate", simulate)
-    monkeypatch.setattr(backtest, "compare", lambda *_: {})
+    nobody = {"user": np.array([]), **{way: np.array([]) for way in backtest.WAYS}}
+    monkeypatch.setattr(backtest, "_lists", lambda _, nights: [nobody] * len(nights))
     assert backtest.run_backtest(SimpleNamespace(nights=9, config="c")) == 0
     assert asked == [None, 1, 1, 1, 1, 1, 1, None, 8]
 
@@ -160,9 +163,58 @@ def test_a_log_of_views_alone_is_judged_as_its_nights_graded_it(
     assert [(query.user_id, query.now) for query in asked] == [("u0", 2 * DAY), ("u1", 2 * DAY)]
 
 
+def nights_of(draw, *means):
+    """Lists of forty users in each night, whose nDCG@10 lies around a mean for each way."""
+    users = np.array([f"u{n}" for n in range(40)])
+    return [
+        {"user": users}
+        | {w: draw.normal(m, 0.05, 40) for w, m in zip(backtest.WAYS, of, strict=True)}
+        for of in means
+    ]
+
+
+def test_nights_have_intervals_and_the_verdict_comes_first(config, monkeypatch):
+    lists = nights_of(np.random.default_rng(3), (0.3, np.nan, 0.3), (0.4, 0.2, 0.4))
+    monkeypatch.setattr(backtest, "_lists", lambda *_: lists)
+    nights = [quality(DAY, 1), replace(quality(2 * DAY, 2), gate="reject")]
+    found = backtest.by_night(None, nights)
+    first, second = found["nightly"]
+    assert first.low < 0.3 < first.high < second.low < 0.4 < second.high
+    assert found["a night late"][0].value is None
+    whole = backtest.overall(None, nights)
+    assert (whole.groups, whole.users) == (80, 40)
+    differences = compare(None, nights)
+    said = backtest.verdict(nights, whole, differences)
+    low, high = (f"{end:.4f}" for end in (whole.low, whole.high))
+    assert said.startswith(
+        f"Retrained nightly, what served reaches nDCG@10 {whole.value:.4f} [{low}"
+    )
+    assert f"{high}] on 80 lists of 40 users, ahead of the champion of a night before" in said
+    assert "not to be told apart from a weekly retraining" in said
+    assert said.endswith("the gate promoted 1 of 2 nights.")
+    page = backtest.page("name", "so", nights, found, differences, said)
+    main = page[page.index("<main") :]
+    assert main.index(said) < main.index("<svg") < main.index("<table")
+    assert f"{first.low:.4f} – {first.high:.4f}" in main
+    place = backtest.write(config, "so", nights, found, differences, said)
+    kept = json.loads(place.with_suffix(".json").read_text(encoding="utf-8"))
+    assert kept["nights"][1]["intervals"]["nightly"]["low"] == pytest.approx(second.low)
+
+
+def test_too_few_users_have_no_interval_and_nobody_no_verdict(monkeypatch):
+    lists = [{"user": np.array(["a"]), **dict.fromkeys(backtest.WAYS, np.array([0.5]))}]
+    monkeypatch.setattr(backtest, "_lists", lambda *_: lists)
+    (one,) = backtest.by_night(None, [quality(DAY, 1)])["nightly"]
+    assert (one.value, one.low, one.users) == (0.5, None, 1)
+    lists[0] |= dict.fromkeys(backtest.WAYS, np.array([np.nan]))
+    whole = backtest.overall(None, [quality(DAY, 1)])
+    assert backtest.verdict([], whole, {}).startswith("Nothing was measured")
+
+
 def test_the_page_and_the_table(config):
     nights = [quality(DAY, 1), quality(2 * DAY, None, None)]
-    page = backtest.page("name <b>", "the last <i>", nights, {})
+    nobody = {way: [Interval(None, None, None, 0, 0)] * 2 for way in backtest.WAYS}
+    page = backtest.page("name <b>", "the last <i>", nights, nobody, {}, "said")
     assert "name &lt;b&gt;" in page
     assert "until the next: the last &lt;i&gt;." in page
     assert "1970-01-02 00:00" in page

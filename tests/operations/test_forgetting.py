@@ -198,3 +198,33 @@ def test_half_written_outputs_and_traces_go_too(config, workspace):
     forget_user(config, ANN)
     assert not half.exists()
     assert sorted(p.name for p in workspace.log.glob("trace*")) == ["trace-2.txt"]
+
+
+def test_a_text_that_only_this_person_has_is_nowhere_or_in_the_receipt(
+    config, workspace, make_bundle
+):
+    make_state(workspace.state / "key")
+    table = pa.table({"user_id": [ANN, BOB, "eve"], "town": ["Pl4nted", "y", "y"]})
+    tables = StageRunner(workspace, Reporter(quiet=True)).run(
+        "tables", {}, lambda out: _write_users(table, out)
+    )
+    registry = Registry(config)
+    old = make_bundle(1.0, features_json={"user": {"values": ["Pl4nted", "y"]}})
+    new = make_bundle(2.0, config.path("second"), features_json={"user": {"values": ["y"]}})
+    for bundle in (old, new):
+        registry.promote(registry.register(bundle, {}, {}), "test")
+    receipt = forget_user(config, ANN)
+    assert not tables.path.exists()
+    named = [p.where for p in receipt.places if "features.json" in p.where]
+    assert named == ["features.json of the versions 1"]
+    assert "Pl4nted" not in json.dumps(receipt.as_json())
+    assert any("backups" in p.where for p in receipt.places)
+    # Ann's town of the snapshot is x: no name of a value is left that nobody has.
+    state = OnlineState.open(workspace.state / "key")
+    assert state.users.categorical["town"].names == ["y"]
+    assert state.user_attributes(BOB) == {"age": 40.0, "town": "y"}
+
+
+def _write_users(table, out):
+    (out / "tables").mkdir()
+    pq.write_table(table, out / "tables" / "users.parquet")

@@ -25,6 +25,7 @@ def stub_names():
         for node in tree.body
         if isinstance(node, ast.ImportFrom)
         for alias in node.names
+        if node.module != "recsys"
     }
 
 
@@ -37,6 +38,12 @@ def test_a_name_is_the_object_of_its_module(name):
 
 def test_type_checkers_see_the_same_names():
     assert stub_names() == {name: f"recsys.{module}" for name, module in recsys._NAMES.items()}
+
+
+def test_public_modules_are_the_same_however_they_are_reached():
+    for name in recsys._MODULES:
+        assert getattr(recsys, name) is importlib.import_module(f"recsys.{name}")
+        assert f"from recsys import {name} as {name}" in STUB.read_text(encoding="utf-8")
 
 
 def test_an_unknown_name_is_answered_with_the_nearest():

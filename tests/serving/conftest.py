@@ -234,7 +234,9 @@ class LiveServer:
         self.app = app
         self.sock = bind(Endpoint(port=0), has_keys=False)
         self.url = address(self.sock, Endpoint())
-        config = uvicorn.Config(app, log_config=None, ws="none", lifespan="on")
+        config = uvicorn.Config(
+            app, http=app.connections.protocol(), log_config=None, ws="none", lifespan="on"
+        )
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [self.sock]})
 

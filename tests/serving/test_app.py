@@ -218,3 +218,41 @@ def test_degradation_is_said_and_counted(serve):
             assert "recsys_state_lag_records" in counters
 
     run(scenario)
+
+
+def test_who_opted_out_is_answered_as_somebody_new(serve):
+    async def scenario():
+        async with serve(opted_out={"gone"}) as (client, app):
+            items = ["1", "2", "3"]
+            fresh = (await client.post("/v1/rank", json={"user_id": "new", "items": items})).json()
+            last = fresh["items"][-1]["item_id"]
+            for user in ("gone", "here"):
+                event = {"user_id": user, "item_id": last, "event_type": "click"}
+                await client.post("/v1/events", json=event)
+            found = {}
+            for user in ("gone", "here"):
+                answer = await client.post("/v1/rank", json={"user_id": user, "items": items})
+                found[user] = [item["item_id"] for item in answer.json()["items"]]
+            assert found["gone"] == [item["item_id"] for item in fresh["items"]]
+            assert found["here"][0] == last
+            assert "gone" in app.versions.champion().events, (
+                "their own data stays theirs to ask for"
+            )
+
+    run(scenario)
+
+
+def test_head_is_get_without_its_body(serve):
+    async def scenario():
+        async with serve() as (client, _):
+            for path in ("/", "/docs", "/healthz", "/readyz", "/v1/items/1", "/v1/models"):
+                told, got = await client.head(path), await client.get(path)
+                assert (told.status_code, told.content) == (200, b"")
+                assert told.headers["content-length"] == str(len(got.content))
+                assert told.headers["content-type"] == got.headers["content-type"]
+            assert (await client.head("/v1/items/none")).status_code == 404
+            wrong = await client.head("/v1/rank")
+            assert (wrong.status_code, wrong.headers["allow"]) == (405, "POST")
+            assert (await client.post("/v1/items/1")).headers["allow"] == "PUT, GET, HEAD"
+
+    run(scenario)

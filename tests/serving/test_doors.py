@@ -4,7 +4,8 @@ import asyncio
 
 import pytest
 
-from recsys.data_schemas.limits import ID_LENGTH, NAME_LENGTH, TYPE_LENGTH
+from recsys.data_schemas.limits import EVENT_TYPES, ID_LENGTH, NAME_LENGTH, TYPE_LENGTH
+from recsys.storage.eventlog import LogUnavailable
 
 RUN = asyncio.run
 EVENT = {"user_id": "u", "item_id": "1", "event_type": "view"}
@@ -156,5 +157,36 @@ def test_in_a_ranking_such_an_attribute_is_unknown_for_that_item_alone(serve):
             assert {k: new["n"][k] for k in ("brand", "other")} == {"brand": "Acme", "other": 3}
             assert not {"price", "used"} & new["n"].keys()
             assert new["m"]["price"] == 2
+
+    RUN(scenario())
+
+
+def test_more_event_types_than_the_tables_take_are_refused(serve, monkeypatch):
+    """The last of the places is given back where the log accepted nothing."""
+
+    def events(*numbers):
+        return [EVENT | {"event_type": f"t{n}"} for n in numbers]
+
+    async def scenario():
+        async with serve() as (client, app):
+            app.versions.champion().event_types = ["view", "t0"]
+            first = events(*range(EVENT_TYPES - 2))
+            assert (await client.post("/v1/events", json=first)).status_code == 200
+            submit = app._log.submit
+
+            def refused(writes):
+                raise LogUnavailable("the log's store does not answer")
+
+            monkeypatch.setattr(app._log, "submit", refused)
+            assert (await client.post("/v1/events", json=events("lost"))).status_code == 503
+            monkeypatch.setattr(app._log, "submit", submit)
+            answer = await client.post("/v1/events", json=events(0, "kept", "over"))
+            assert (answer.status_code, pointers(answer)) == (422, ["$[2].event_type"])
+            assert (await client.post("/v1/events", json=events("kept"))).status_code == 200
+            assert (await client.post("/v1/events", json=events("over"))).status_code == 422
+            assert (await client.post("/v1/events", json=events(3, "kept"))).status_code == 200
+            shown = (await client.get("/metrics")).text
+            assert 'recsys_events_total{outcome="too_many_types"}' in shown
+            assert len({r.payload["event_type"] for r in app._log.read(0)}) == EVENT_TYPES - 1
 
     RUN(scenario())

@@ -4,8 +4,11 @@ import asyncio
 import json
 import os
 import socket
+import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 from urllib.parse import quote
 
 import pytest
@@ -14,6 +17,7 @@ import yaml
 from recsys.data_schemas.errors import UsageError
 from recsys.serving.keys import (
     KeyRing,
+    KeysUnreadable,
     add_key,
     read_keys,
     remove_key,
@@ -111,41 +115,162 @@ def test_keys_are_needed_scoped_and_not_stored(serve, keys):
     run(scenario)
 
 
-def test_keys_are_exchanged_without_a_restart(keys, monkeypatch):
-    file, app_key, ops_key = keys
+def test_keys_are_exchanged_without_a_restart(keys):
+    file, app_key, _ = keys
     ring = KeyRing(file)
-    monkeypatch.setattr("recsys.serving.keys.RELOAD_SECONDS", 0.0)
     assert ring.scopes(app_key) == {"rank", "events"}
     new_key = add_key(file, "new", ["rank"])
     remove_key(file, app_key.split("_")[1])
+    ring.look()
     assert ring.scopes(new_key) == {"rank"}
     assert ring.scopes(app_key) is None
-    file.write_text("keys: [{half")
-    assert ring.scopes(ops_key) is not None
     for nonsense in ("", "rk_", "rk__", "x_y_z", "rk_ü_é"):
         assert ring.scopes(nonsense) is None
 
 
-def test_a_key_file_replaced_by_one_of_its_size_and_time_is_read(keys, monkeypatch):
+@pytest.mark.parametrize("spoilt", ["keys: [{half", "", "keys: 3", "- keys", "keys:\n\t- a", None])
+def test_a_key_file_that_cannot_be_read_lets_nobody_in(keys, spoilt):
+    """A key that was taken out while the file has a typo would else stay valid."""
+    file, app_key, ops_key = keys
+    ring, before = KeyRing(file), file.read_text()
+    if spoilt is None:
+        file.unlink()
+    else:
+        file.write_text(spoilt)
+    ring.look()
+    for key in (app_key, ops_key):
+        with pytest.raises(KeysUnreadable):
+            ring.scopes(key)
+    file.write_text(before)
+    ring.look()
+    assert ring.scopes(app_key) == {"rank", "events"}
+
+
+WRONG = [
+    {"expires": "soon"},
+    {"expires": 20300101},
+    {"expires": True},
+    {"expire": "2020-01-01"},
+    {"scopes": ["everything"]},
+    {"scopes": None},
+    {"salt": "zz"},
+    {"sha256": None},
+]
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_an_entry_that_is_not_understood_is_no_key_and_the_others_are(keys, wrong):
+    file, app_key, ops_key = keys
+    ring, content = KeyRing(file), yaml.safe_load(file.read_text())
+    content["keys"][0] |= wrong
+    file.write_text(yaml.safe_dump(content))
+    ring.look()
+    assert ring.scopes(app_key) is None
+    assert ring.scopes(ops_key) is not None
+    with pytest.raises(UsageError, match="cannot be read"):
+        KeyRing(file)
+
+
+def test_without_readable_keys_the_service_is_not_ready(serve, keys, eventually, monkeypatch):
+    monkeypatch.setattr("recsys.serving.keys.RELOAD_SECONDS", 0.01)
+    file, app_key, _ = keys
+    before = file.read_text()
+
+    async def scenario():
+        async with serve(keys_file=file) as (client, app):
+            file.write_text("keys: [{half")
+            await eventually(lambda: app._keys.trouble)
+            answer = await client.post("/v1/rank", json=ASK, headers=bearer(app_key))
+            assert (answer.status_code, "retry-after" in answer.headers) == (503, True)
+            ready = await client.get("/readyz")
+            assert (ready.status_code, "key file" in ready.json()["reason"]) == (503, True)
+            assert "recsys_keys_refused 1.0" in (await client.get("/metrics")).text
+            file.write_text(before)
+            await eventually(lambda: not app._keys.trouble)
+            answer = await client.post("/v1/rank", json=ASK, headers=bearer(app_key))
+            assert answer.status_code == 200
+            monkeypatch.setattr("recsys.serving.keys.STALE_SECONDS", -1.0)
+            answer = await client.post("/v1/rank", json=ASK, headers=bearer(app_key))
+            assert answer.status_code == 503, "a disk that hangs leaves nobody's key valid"
+
+    run(scenario)
+
+
+def test_asking_for_a_key_reads_no_file(keys, monkeypatch):
+    file, app_key, _ = keys
+    ring = KeyRing(file)
+    monkeypatch.setattr(Path, "stat", None)
+    monkeypatch.setattr(Path, "read_text", None)
+    assert ring.scopes(app_key) == {"rank", "events"}
+
+
+def test_keys_that_are_added_at_once_are_all_there(tmp_path):
+    file = tmp_path / "keys.yaml"
+    code = (
+        "import sys; from pathlib import Path; from recsys.serving.keys import add_key\n"
+        "for n in range(5): print(add_key(Path(sys.argv[1]), f'{sys.argv[2]} {n}', ['rank']))"
+    )
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, str(file), str(n)], stdout=subprocess.PIPE, text=True
+        )
+        for n in range(3)
+    ]
+    made = [key for process in started for key in process.communicate()[0].split()]
+    ring = KeyRing(file)
+    assert len(made) == 15
+    assert all(ring.scopes(key) == {"rank"} for key in made)
+
+
+def test_a_link_beside_the_key_file_is_not_followed(keys):
+    file, _, ops_key = keys
+    victim = file.with_name("victim")
+    victim.write_text("precious")
+    for name in ("keys.yaml.tmp", "keys.yaml.part", ".keys.yaml.tmp"):
+        file.with_name(name).symlink_to(victim)
+    file.chmod(0o640)
+    key = add_key(file, "new", ["rank"])
+    assert victim.read_text() == "precious"
+    assert oct(file.stat().st_mode)[-3:] == "640"
+    assert {KeyRing(file).scopes(k) is None for k in (key, ops_key)} == {False}
+
+
+def test_a_key_file_replaced_by_one_of_its_size_and_time_is_read(keys):
     file, app_key, ops_key = keys
     ring = KeyRing(file)
-    monkeypatch.setattr("recsys.serving.keys.RELOAD_SECONDS", 0.0)
     other = file.with_name("other.yaml")
     other.write_text(file.read_text().replace(app_key.split("_")[1], "0" * 8))
     times = file.stat()
     os.utime(other, ns=(times.st_atime_ns, times.st_mtime_ns))
     assert other.stat().st_size == times.st_size
     other.replace(file)
+    ring.look()
     assert ring.scopes(app_key) is None
     assert ring.scopes(ops_key) is not None
 
 
-def test_a_key_expires(keys):
+@pytest.mark.parametrize(
+    ("expires", "valid"),
+    [
+        ("2020-01-01T00:00:00Z", False),
+        ("2020-01-01", False),
+        ("2020-01-01 12:00:00", False),
+        ("2200-01-01", True),
+        ("2200-01-01T00:00:00+02:00", True),
+        ("'2020-01-01'", False),
+        ("'2200-01-01T00:00'", True),
+        ("null", True),
+    ],
+)
+def test_a_key_expires_at_a_time_or_with_a_day(keys, expires, valid):
     file, app_key, _ = keys
-    content = yaml.safe_load(file.read_text())
-    content["keys"][0]["expires"] = yaml.safe_load("2020-01-01T00:00:00Z")
-    file.write_text(yaml.safe_dump(content))
-    assert KeyRing(file).scopes(app_key) is None
+    lines = file.read_text().splitlines()
+    lines.insert(lines.index("  name: app"), f"  expires: {expires}")
+    file.write_text("\n".join(lines))
+    assert (KeyRing(file).scopes(app_key) is not None) == valid
+    # Who changes the file keeps what it says.
+    add_key(file, "new", ["rank"])
+    assert (KeyRing(file).scopes(app_key) is not None) == valid
 
 
 def test_a_wrong_key_file_is_explained(tmp_path):

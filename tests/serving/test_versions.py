@@ -3,13 +3,16 @@
 import asyncio
 import random
 import re
+import threading
 from collections import Counter
 
 import pytest
 
+from recsys.data_schemas.errors import UsageError
 from recsys.serving import telemetry as metrics
 from recsys.serving.experiments import explore, team_draft, user_share
 from recsys.storage.eventlog import open_log
+from recsys.storage.registry import RegistryError
 
 ASK = {"user_id": "u", "items": ["1", "2", "3", "4"]}
 
@@ -95,6 +98,130 @@ def test_a_version_is_pinned_by_the_request_and_follows_the_log(serve, fakes):
                 "2": "available",
                 "3": "pinned",
             }
+
+    run(scenario)
+
+
+class Named:
+    """A provider whose versions have several names, as a registry's have."""
+
+    def __init__(self, fakes, champion="1"):
+        self.inner, self.asked = fakes[0](champion), []
+        self.open = asyncio.Event()
+        self.open.set()
+
+    def __getattr__(self, name):
+        return getattr(self.inner, name)
+
+    def resolve(self, name):
+        self.asked.append(name)
+        number = {"challenger": "2"}.get(name) or name.rpartition("/")[2].lstrip("0")
+        if number not in {"1", "2", "3"}:
+            raise UsageError("no model version has this name", found=name)
+        return number
+
+
+def test_all_names_of_a_version_lead_to_one_engine(serve, fakes):
+    provider = Named(fakes)
+
+    async def scenario():
+        async with serve(provider) as (client, app):
+            for name in ("2", "02", "002", "models:/recsys/2", "challenger") * 3:
+                answer = await client.post("/v1/rank", json={**ASK, "model_version": name})
+                assert answer.json()["model_version"] == "2"
+            for name in ("champion", "1", "01", "models:/recsys/1"):
+                answer = await client.post("/v1/rank", json={**ASK, "model_version": name})
+                assert answer.json()["model_version"] == "1"
+            assert provider.loads == ["1", "2"]
+            assert app.versions.roles() == {"1": "champion", "2": "pinned"}
+            assert len(provider.asked) == len(set(provider.asked))
+
+    run(scenario)
+
+
+def test_who_pins_the_champion_follows_it(serve, fakes, eventually):
+    provider = Named(fakes)
+
+    async def scenario():
+        async with serve(provider) as (client, app):
+            pinned = {**ASK, "model_version": "champion"}
+            assert (await client.post("/v1/rank", json=pinned)).json()["model_version"] == "1"
+            provider.inner.champion = "3"
+            await eventually(lambda: app.versions.champion().version == "3")
+            assert (await client.post("/v1/rank", json=pinned)).json()["model_version"] == "3"
+
+    run(scenario)
+
+
+def test_a_version_that_is_not_there_is_looked_for_once(serve, fakes, monkeypatch):
+    monkeypatch.setattr("recsys.serving.loaded_versions.NAMES_KEPT", 8)
+    provider = Named(fakes)
+
+    async def scenario():
+        async with serve(provider) as (client, app):
+            for _ in range(5):
+                answer = await client.post("/v1/rank", json={**ASK, "model_version": "nine"})
+                assert answer.status_code == 404
+            assert provider.asked == ["nine"]
+            for n in range(12):
+                await client.post("/v1/rank", json={**ASK, "model_version": f"wrong {n}"})
+            assert len(app.versions._names._known) == 8
+            shown = (await client.get("/metrics")).text
+            assert 'recsys_versions_refused_total{reason="unknown"}' in shown
+            assert "recsys_versions_open 1.0" in shown
+
+    run(scenario)
+
+
+def test_versions_are_opened_one_at_a_time(serve, fakes):
+    gate, begun = threading.Event(), []
+
+    class Slow(fakes[0]):
+        def load(self, version):
+            if version != "1":
+                begun.append(version)
+                assert gate.wait(60)
+            return super().load(version)
+
+    async def scenario():
+        async with serve(Slow()) as (client, _):
+            first = asyncio.create_task(client.post("/v1/rank", json={**ASK, "model_version": "2"}))
+            while not begun:
+                await asyncio.sleep(0.005)
+            for _ in range(3):
+                other = await client.post("/v1/rank", json={**ASK, "model_version": "3"})
+                assert other.status_code == 503
+                assert other.headers["retry-after"]
+            assert (await client.post("/v1/rank", json=ASK)).status_code == 200
+            gate.set()
+            assert (await first).json()["model_version"] == "2"
+            assert begun == ["2"]
+            again = await client.post("/v1/rank", json={**ASK, "model_version": "3"})
+            assert again.json()["model_version"] == "3"
+
+    run(scenario)
+
+
+def test_versions_are_listed_again_once_the_registry_answers(serve, fakes):
+    class Locked(fakes[0]):
+        locked = True
+
+        def versions(self):
+            if self.locked:
+                raise RegistryError("the registry's database does not answer")
+            return super().versions()
+
+    provider = Locked()
+
+    async def scenario():
+        async with serve(provider) as (client, _):
+            answer = await client.get("/v1/models")
+            assert answer.status_code == 503
+            assert answer.headers["retry-after"]
+            assert (await client.post("/v1/rank", json=ASK)).status_code == 200
+            provider.locked = False
+            listed = (await client.get("/v1/models")).json()["models"]
+            assert listed[0] == {"version": "1", "role": "champion"}
 
     run(scenario)
 

@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 import socket
 import sqlite3
@@ -12,6 +13,7 @@ from recsys.data_schemas.errors import UsageError
 from recsys.storage.bundle import BundleRefused, open_bundle
 from recsys.storage.registry import Registry, RegistryError
 from recsys.storage.registry.version_tags import DIGEST_TAG, OWNER_TAG
+from recsys.storage.shared_bytes import LEAST_BYTES
 from recsys.storage.workspace_id import workspace_id
 
 # MLflow and what it stands on warn of each other's deprecations.
@@ -268,9 +270,16 @@ def test_the_model_is_a_plain_pyfunc(three, monkeypatch):
     import mlflow
     import pandas as pd
 
-    ranking = ModuleType("recsys.recommender")
-    ranking.rank_frame = lambda path, frame: [len(open_bundle(path).item_ids)] * len(frame)
-    monkeypatch.setitem(sys.modules, "recsys.recommender", ranking)
+    class Counts:
+        def __init__(self, path):
+            self.count = len(open_bundle(path).item_ids)
+
+        def scores(self, frame):
+            return [self.count] * len(frame)
+
+    ranking = ModuleType("recsys.frame_ranking")
+    ranking.FrameRanker = Counts
+    monkeypatch.setitem(sys.modules, "recsys.frame_ranking", ranking)
     stored = next(three._store.path.parent.rglob("MLmodel")).parent
     model = mlflow.pyfunc.load_model(str(stored))
     frame = pd.DataFrame({"user_id": ["u", "u"], "item_id": ["a", "c"]})
@@ -349,3 +358,74 @@ def test_curves_of_a_fit_are_a_run_of_their_own(registry):
     history = client.get_metric_history(run.info.run_id, "encoder_loss")
     assert [(m.step, m.value) for m in history] == [(1, 0.5), (2, 0.25)]
     assert registry.list() == []
+
+
+def array_of(registry, version):
+    """The two files of a version's source: (registered, local copy)."""
+    local = registry.local_path(version)
+    stored = registry._stored(registry.show(version)) / "data" / "bundle"
+    name = "sources/als/array.npy"
+    return stored / name, local / name
+
+
+def flip(file):
+    """One bit of the last byte, with the time of writing as it was: a disk says nothing of its rot."""
+    at = file.stat()
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    with file.open("r+b") as writing:
+        writing.write(content)
+    os.utime(file, ns=(at.st_atime_ns, at.st_mtime_ns))
+
+
+@pytest.mark.parametrize("damaged", ["registered", "local"])
+def test_one_copy_of_the_champion_mends_the_other(three, damaged):
+    places = dict(zip(("registered", "local"), array_of(three, 3), strict=True))
+    good = places[damaged].read_bytes()
+    flip(places[damaged])
+    assert places[damaged].read_bytes() != good
+    other = next(place for name, place in places.items() if name != damaged)
+    assert other.read_bytes() == good, "the copies share no byte"
+    assert "is whole" in "".join(told := three.repair(look_only=True))
+    assert len(told) == 1
+    assert places[damaged].read_bytes() != good, "looking writes nothing"
+    assert "repaired from" in "".join(three.repair())
+    assert places[damaged].read_bytes() == good
+    assert three.repair() == []
+    assert open_bundle(three.local_path(3), afresh=True).digest == three.show(3).digest
+
+
+def test_where_both_copies_are_damaged_it_is_said(three):
+    for place in array_of(three, 3):
+        flip(place)
+    told = three.repair()
+    assert len(told) == 2
+    assert all("no other copy of it is whole" in line for line in told)
+
+
+def test_stage_outputs_that_equal_the_artifact_are_further_names_of_it(registry, make_bundle):
+    bundle = make_bundle(7.0)
+    big = bundle / "sources/als/array.npy"
+    assert big.stat().st_size < LEAST_BYTES
+    out = registry.workspace.stages / "source-als" / "key" / "als"
+    state = registry.workspace.stages / "state" / "key"
+    for folder in (out, state):
+        folder.mkdir(parents=True)
+    version = registry.register(bundle)
+    registry.promote(version, "first")
+    stored, local = array_of(registry, version)
+    for folder in (out, state):
+        shutil.copyfile(stored, folder / "array.npy")
+    (out / "other.npy").write_bytes(bytes(stored.stat().st_size))
+    assert registry.share_stage_outputs() == 0, "small files are left alone"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("recsys.storage.shared_bytes.LEAST_BYTES", 1)
+        assert registry.share_stage_outputs() == stored.stat().st_size
+        assert registry.share_stage_outputs() == 0
+    assert (out / "array.npy").samefile(stored)
+    assert not (out / "other.npy").samefile(stored)
+    assert not (state / "array.npy").samefile(stored), "it is rewritten when somebody is forgotten"
+    assert not local.samefile(stored)
+    flip(stored)
+    registry.repair()
+    assert (out / "array.npy").read_bytes() == local.read_bytes(), "all names are mended at once"

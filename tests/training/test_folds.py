@@ -1,6 +1,7 @@
 """Users held out in turn choose; what they chose is fitted on all."""
 
 from dataclasses import replace
+from itertools import count
 
 import numpy as np
 import pytest
@@ -13,9 +14,10 @@ from recsys.training.ranker import (
     MORE_ROUNDS,
     fit_like,
     fit_ranker,
+    refitted,
 )
-from recsys.training.ranker_trees import CHECKPOINT
-from recsys.training.ranking_groups import Groups
+from recsys.training.ranker_trees import CHECKPOINT, ROWS_PER_THREAD, curve, tree_settings
+from recsys.training.ranking_groups import Groups, matched
 
 NAMES = ["good", "noise", "more"]
 
@@ -150,3 +152,77 @@ def test_items_with_few_events_gain_what_the_others_can_pay(groups):
         gains.append(float(fitted.facts["items with few events"]["gain"]))
     assert gains == sorted(gains)
     assert gains[0] < gains[-1] == max(ranker.GAINS)
+
+
+def test_the_released_ranker_learns_from_later_groups_by_the_recipe_that_was_judged(curved, groups):
+    settings = RankerConfig(trees=200, seeds=2)
+    judged = fit_ranker(curved, NAMES, settings, seed=3, workers=1)
+    rounds = judged.facts["rounds"]
+    assert rounds > 0
+    half = curved.take(np.arange(75))
+    unlike = replace(half, user=half.user + 1000)
+    found = refitted(judged, curved, unlike, settings, seed=3, workers=1)
+    trees = [b.num_trees() for b in found.boosters]
+    assert trees == [round(round(rounds * 1.5) * MORE_ROUNDS)] * 2  # half as many groups again
+    assert found.facts["released"] == {"groups": 225, "trees": trees}
+    assert found.facts["trees"] == judged.facts["trees"]
+    assert found.blend == judged.blend
+    # What is learned is in both: of labels that contradict, as many say the one as the other.
+    backward = replace(curved, grade=groups.grade)
+    both = refitted(judged, curved, backward, settings, seed=3, workers=1)
+    assert matched(backward, both.score(curved.x), 10).mean() > 0.02 + (
+        matched(backward, judged.score(curved.x), 10).mean()
+    )
+
+
+def test_columns_that_one_side_does_without_are_joined(groups):
+    weight = np.full(len(groups.grade), 0.5, np.float32)
+    part = replace(groups.take(np.arange(2)), shown=np.array([True, False]))
+    whole = replace(groups, weight=weight).joined(part)
+    assert whole.offsets.tolist()[-3:] == [1500, 1510, 1520]
+    assert (whole.weight[:1500] == 0.5).all()
+    assert (whole.weight[1500:] == 1).all()
+    assert whole.shown.tolist() == [False] * 150 + [True, False]
+    np.testing.assert_array_equal(whole.take(np.arange(150, 152)).x, part.x)
+    assert groups.joined(groups).weight is None
+
+
+def test_a_small_table_is_fitted_by_one_thread_and_a_large_one_by_what_it_pays_for(
+    curved, monkeypatch
+):
+    import lightgbm
+
+    made = []
+    real = lightgbm.Booster
+
+    def noted(params=None, *args, **kwargs):
+        made.extend([params["num_threads"]] if params else [])
+        return real(params, *args, **kwargs)
+
+    monkeypatch.setattr(lightgbm, "Booster", noted)
+    settings = RankerConfig(trees=10, seeds=1)
+    fit_ranker(curved, NAMES, settings, seed=3, workers=8)
+    assert set(made) == {1}
+    made.clear()
+    monkeypatch.setattr("recsys.training.ranker_trees.ROWS_PER_THREAD", 400)
+    fit_ranker(curved, NAMES, settings, seed=3, workers=8)
+    assert made[-1] == 1500 // 400, "all groups"
+    assert set(made) <= {1500 // 400, 1500 // 400 - 1}, "without those held out"
+    assert ROWS_PER_THREAD > 1500
+
+
+def test_the_ranker_s_minutes_end_the_trees(curved, monkeypatch):
+    """With a clock that counts a second at each look, so that no machine is too fast."""
+    config = RankerConfig(trees=200, seeds=1)
+    free = fit_ranker(curved, NAMES, config, seed=3, workers=1)
+    assert "ended by time" not in free.facts
+    clock = count()
+    for module in ("ranker", "ranker_trees"):
+        monkeypatch.setattr(f"recsys.training.{module}.perf_counter", lambda: float(next(clock)))
+    bound = fit_ranker(curved, NAMES, config, seed=3, workers=1, seconds=25.0)
+    assert "ended by time" in bound.facts
+    assert 0 < bound.facts["rounds"] < free.facts["rounds"]
+    settings = tree_settings(config, 3, 1, NAMES, None)
+    start = np.zeros(len(curved.x))
+    found = curve(curved, curved, NAMES, start, start, settings, 200, seconds=2.5)
+    assert len(found) == 3, "the first look after the seconds is the last one"

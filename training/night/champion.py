@@ -27,12 +27,13 @@ from recsys.encoder.tower import TOWER
 from recsys.evaluation.lists import RankedLists
 from recsys.evaluation.uncertainty import FEW_USERS
 from recsys.features.draws import least
-from recsys.query import RankingQuery
 from recsys.recommender import LoadedRelease
+from recsys.retrieval.source_kinds import declare
 from recsys.storage.bundle import Bundle, BundleRefused, open_bundle
 from recsys.storage.files import DiskFull, hash_json
 from recsys.storage.registry import Registry, RegistryError
 from recsys.storage.stages import StageResult
+from recsys.training.compared_lists import LIST_LENGTH
 from recsys.training.night import (
     fit_ranker,
     masked_items,
@@ -44,6 +45,7 @@ from recsys.training.night.inputs import Inputs
 from recsys.training.night.night_context import Night
 from recsys.training.night.ranking_data import RankingData
 from recsys.training.night.refresh_encoder import Encoded
+from recsys.training.released_lists import lists_of_release
 from recsys.training.windows import Moments
 
 RECIPE_SECTIONS = ("features", "sources", "ranker", "windows", "seed")
@@ -216,9 +218,7 @@ def _released(
         loaded = LoadedRelease(bundle, _state_of(state), version=str(version))
     except RecsysError as problem:
         return None, f"the release of version {version} cannot be asked: {_one_line(problem)}"
-    items, scores = _asked(loaded, night, inputs, moments.take(rows))
-    name = f"champion (version {version} as released)"
-    return ReleasedLists(rows, RankedLists(name, items, scores)), ""
+    return ReleasedLists(rows, _asked(loaded, night, inputs, moments.take(rows), version)), ""
 
 
 def _without_files(night: Night, version: int, problem: RecsysError) -> ChampionResult:
@@ -263,6 +263,7 @@ def _with_recipe(night: Night, bundle: Bundle) -> Night:
     same = {"windows": config.windows}
     changed = config.model_copy(update=sections | same)
     object.__setattr__(changed, "_folder", config._folder)
+    declare(changed.sources.own)
     return replace(night, config=changed)
 
 
@@ -322,8 +323,7 @@ def _by_an_old_bundle(
         except RecsysError as problem:
             night.reporter.warn(f"version {number} cannot be asked: {_one_line(problem)}")
             continue
-        items, scores = _asked(loaded, night, inputs, tested.moments)
-        lists = RankedLists(f"champion (version {number} as released)", items, scores)
+        lists = _asked(loaded, night, inputs, tested.moments, number)
         return ChampionResult(
             version, lists, f"by the bundle of version {number}, fitted before the window"
         )
@@ -353,20 +353,16 @@ def _state_of(state: StageResult) -> Any:
 
 
 def _asked(
-    loaded: LoadedRelease, night: Night, inputs: Inputs, moments: Moments
-) -> test_lists.Lists:
-    """(items int32[M,K], scores float32[M,K]) that a release answers at the test moments."""
-    items = np.full((len(moments), test_lists.LIST_LENGTH), -1, np.int32)
-    scores = np.zeros((len(moments), test_lists.LIST_LENGTH), np.float32)
-    caps = night.config.serving.caps
-    while loaded.encode_new(test_lists.LIST_LENGTH):
+    loaded: LoadedRelease, night: Night, inputs: Inputs, moments: Moments, version: int
+) -> RankedLists:
+    """What a release answers at some test moments."""
+    while loaded.encode_new(LIST_LENGTH):
         pass
-    for moment in range(len(moments)):
-        user = str(inputs.interactions.user_ids[moments.user[moment]])
-        answer = loaded.answer(
-            RankingQuery(user, int(moments.now[moment]), k=test_lists.LIST_LENGTH, caps=caps)
-        )
-        found = inputs.tables.catalogue.indices_of(answer.item_ids)
-        items[moment, : len(found)] = found
-        scores[moment, : len(found)] = answer.scores
-    return items, scores
+    return lists_of_release(
+        loaded,
+        inputs.interactions.user_ids[moments.user].tolist(),
+        moments.now,
+        LIST_LENGTH,
+        name=f"champion (version {version} as released)",
+        caps=night.config.serving.caps,
+    )

@@ -15,7 +15,7 @@ from recsys.training.night.inputs import Inputs
 from recsys.training.night.night_context import Night
 from recsys.training.night.position_weights import place_weights
 from recsys.training.night.ranking_data import RankingData
-from recsys.training.ranker import fit_like, fit_ranker
+from recsys.training.ranker import fit_like, fit_ranker, refitted
 from recsys.training.ranking_groups import Groups
 
 CODE = (
@@ -83,7 +83,64 @@ def fit(
 
     return night.runner.run(
         "ranker",
-        {"groups": upstream.key, "ranker": night.section("ranker"), "seed": night.config.seed},
+        {"groups": upstream.key, "ranker": _choosing(night), "seed": night.config.seed},
+        action,
+        code=CODE,
+        personal=False,
+    )
+
+
+def _choosing(night: Night) -> dict[str, Any]:
+    """Settings that decide what is judged."""
+    return {name: value for name, value in night.section("ranker").items() if name != "refit_all"}
+
+
+def for_release(
+    night: Night,
+    inputs: Inputs,
+    judged: StageResult,
+    learned: RankingData | None,
+    tested: RankingData | None,
+    tests: StageResult,
+) -> StageResult:
+    """The ranker that is released: the judged one, or with `ranker.refit_all` the same recipe fitted on the
+    tested window's groups too.
+
+    Args:
+        night: tonight's run: config, workspace, runner, reporter.
+        inputs: tonight's tables, events and windows.
+        judged: stage output of the rankers.
+        learned: groups that the judged one learned from; None in a dry run.
+        tested: groups of the test windows; None in a dry run.
+        tests: their stage output.
+    """
+    config = night.config
+    chosen = "penalty" in judged.facts.get("ranker", {})
+    if not config.ranker.refit_all or not (chosen or night.runner.dry_run):
+        return judged
+
+    def action(out: Path) -> dict[str, Any]:
+        assert learned is not None
+        assert tested is not None
+        ranker = Ranker.load(judged.path / "full")
+        facts = judged.facts["ranker"]
+        groups = replace(learned.groups(), weight=place_weights(night, inputs, learned).weight)
+        if not facts.get("shown lists kept", True):
+            groups = groups.of_recall()
+        found = refitted(
+            replace(ranker, facts=facts),
+            only(groups, learned, ranker.features),
+            only(tested.groups(), tested, ranker.features),
+            config.ranker,
+            seed=config.seed,
+            workers=night.workers,
+        )
+        _save(out / "full", found)
+        return {"ranker": found.facts}
+
+    return night.runner.run(
+        "ranker-released",
+        {"judged": judged.key, "tested": tests.key, "ranker": night.section("ranker")},
         action,
         code=CODE,
         personal=False,
@@ -110,8 +167,17 @@ def bases(ablations: Mapping[str, Any], main: str) -> dict[str, str]:
 
 def _fit_into(folder: Path, night: Night, groups: Groups, columns: Sequence[str]) -> Ranker:
     ranker = fit_ranker(
-        groups, columns, night.config.ranker, seed=night.config.seed, workers=night.workers
+        groups,
+        columns,
+        night.config.ranker,
+        seed=night.config.seed,
+        workers=night.workers,
+        seconds=night.budget("ranker"),
     )
+    if "ended by time" in ranker.facts:
+        night.reporter.warn(
+            f"ranker: {ranker.facts['ended by time']}; budget_minutes gives it more"
+        )
     _save(folder, ranker)
     return ranker
 

@@ -6,7 +6,7 @@ what is evaluated and what is released differ only in how far their data reaches
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, cast
@@ -18,7 +18,7 @@ from recsys.features.interactions import DAY, Interactions
 from recsys.features.protocols import RecallSource
 from recsys.retrieval.candidates import CandidateGenerator
 from recsys.retrieval.fitted_source import SourceInputs
-from recsys.retrieval.source_kinds import load_source
+from recsys.retrieval.source_kinds import declare, load_source, own_code
 from recsys.storage.files import atomic_write, hash_file, hash_json
 from recsys.storage.stages import StageResult
 from recsys.training.groups import history_reader
@@ -26,7 +26,13 @@ from recsys.training.night import warm_starts
 from recsys.training.night.inputs import Inputs
 from recsys.training.night.night_context import Night
 from recsys.training.night.refresh_encoder import Encoded
-from recsys.training.sources.fit_source import applicable_sources, fit_sources
+from recsys.training.sources.fit_source import (
+    Applicable,
+    SourceFailed,
+    applicable_sources,
+    failing_as,
+    fit_sources,
+)
 from recsys.training.sources.sequence import batch_size
 from recsys.training.sources.tune import Label, tune_sources
 from recsys.training.windows import Moments, Windows, moments_at
@@ -39,6 +45,7 @@ CODE = (
     "recsys.training.sources",
 )
 TEXT = "text"
+OWN = "your own, named in sources.own"
 TUNING_MOMENTS = 3000
 """Moments whose labels choose the params (one in fifteen is a hit among the first ten, so that their
 nDCG@10 has a standard error of .004: enough to tell params a tenth apart)."""
@@ -78,6 +85,43 @@ class Recipe:
         """What decides the lists: everything but the facts."""
         return {"dials": self.params, "weights": self.weights}
 
+    @property
+    def failed(self) -> Mapping[str, str]:
+        """Sources that should be there and could not be fitted → why."""
+        found: Mapping[str, str] = self.facts.get("failed", {})
+        return found
+
+    def without(self, name: str, why: str) -> "Recipe":
+        """The same less a source that could not be fitted."""
+        params = {n: v for n, v in self.params.items() if n != name}
+        weights = {n: v for n, v in self.weights.items() if n != name}
+        outcomes = [
+            {**o, "kept": False, "reason": f"could not be fitted: {why}"}
+            if o["name"] == name
+            else o
+            for o in self.facts.get("sources", [])
+        ]
+        facts = {**self.facts, "sources": outcomes, "failed": {**self.failed, name: why}}
+        return replace(self, params=params, weights=weights, facts=facts)
+
+
+def say_failed(night: Night, failed: Mapping[str, str]) -> None:
+    """On the terminal and on the report's first screen."""
+    for name, why in failed.items():
+        night.alarm(f"the source “{name}” could not be fitted, the night goes on without it: {why}")
+
+
+def left_out(night: Night, recipe: Recipe, problem: SourceFailed) -> Recipe:
+    """The recipe less the source that failed.
+
+    Raises:
+        SourceFailed: nothing can be made without it: `popular` is all that people without a history get.
+    """
+    if problem.name not in recipe.params or problem.name == "popular":
+        raise problem
+    say_failed(night, {problem.name: problem.why})
+    return recipe.without(problem.name, problem.why)
+
 
 def source_inputs(inputs: Inputs, encoded: Encoded) -> SourceInputs:
     """What sources may use besides events: the catalogue, its texts and their vectors."""
@@ -97,10 +141,17 @@ def tune(night: Night, inputs: Inputs, encoded: Encoded) -> Recipe:
         lambda out: {"recipe": _choose(night, inputs, encoded).as_json()},
         code=CODE,
         personal=False,
+        usable=lambda facts: not Recipe.parse(facts["recipe"]).failed,
     )
-    if not night.runner.dry_run:
+    if not stage.facts:
+        return Recipe({}, {}, {})
+    recipe = Recipe.parse(stage.facts["recipe"])
+    say_failed(night, recipe.failed)
+    if (
+        not night.runner.dry_run and not recipe.failed
+    ):  # what failed is tried again by the next night
         atomic_write(pointer, json.dumps(identity))
-    return Recipe.parse(stage.facts["recipe"]) if stage.facts else Recipe({}, {}, {})
+    return recipe
 
 
 def _identity(night: Night, inputs: Inputs, encoded: Encoded, pointer: Path) -> dict[str, Any]:
@@ -109,6 +160,7 @@ def _identity(night: Night, inputs: Inputs, encoded: Encoded, pointer: Path) -> 
         "end": inputs.windows.end,
         "encoder": encoded.stage.key,
         "sources": night.section("sources"),
+        **_own_codes(declare(night.config.sources.own)),
         "budget_minutes": night.config.budget_minutes,
         "seed": night.config.seed,
     }
@@ -138,6 +190,7 @@ def _choose(night: Night, inputs: Inputs, encoded: Encoded) -> Recipe:
         memory_bytes=psutil.virtual_memory().available / 2,
         budget_seconds=night.budget("sources") / (len(windows.cuts) + 1),
     )
+    applicable += [Applicable(name, True, OWN) for name in declare(config.own)]
     epochs = sequence_epochs(events, night.budget("sources"))
     names = [s.name for s in applicable if s.kept and (s.name != SEQUENCE or epochs)]
     plan = tune_sources(
@@ -162,7 +215,8 @@ def _choose(night: Night, inputs: Inputs, encoded: Encoded) -> Recipe:
         if outcome["name"] in dropped:
             outcome |= {"kept": False, "reason": dropped[outcome["name"]]}
     params = {name: params for name, params in plan.params.items() if name in fits}
-    return Recipe(params, plan.weights, facts | {"fits": fits})
+    failed = {o.name: o.failed for o in plan.outcomes if o.failed}
+    return Recipe(params, plan.weights, facts | {"fits": fits, "failed": failed})
 
 
 def sequence_epochs(events: Interactions, budget: float) -> int:
@@ -242,6 +296,9 @@ def fit_as_of(
         cut: end of what may be known, µs UTC.
         masked: identifies the items whose events were taken out of `view` (see
             `training.night.ranking_data`); empty where none were.
+
+    Raises:
+        SourceFailed: one of them could not be fitted.
     """
     stages = {
         name: _fit_one(night, inputs, encoded, recipe, name, view, at, masked)
@@ -314,16 +371,17 @@ def _fit_one(
 
     def action(out: Path) -> dict[str, Any]:
         earlier = warm_starts.opened(night, start)
-        fitted = fit_sources(
-            view.before(cut),
-            source_inputs(inputs, encoded),
-            {name: params},
-            seed=night.config.seed,
-            workers=night.workers,
-            previous=None if earlier is None else {name: earlier},
-        )
-        (out / name).mkdir()
-        fitted[name].save(out / name)
+        with failing_as(name):
+            fitted = fit_sources(
+                view.before(cut),
+                source_inputs(inputs, encoded),
+                {name: params},
+                seed=night.config.seed,
+                workers=night.workers,
+                previous=None if earlier is None else {name: earlier},
+            )
+            (out / name).mkdir()
+            fitted[name].save(out / name)
         return {"cut": cut, "warm": earlier is not None}
 
     stage = night.runner.run(
@@ -352,9 +410,16 @@ def _content(
         "cut": cut,
         "masked": masked,
         "reads": _also_read(name, inputs, encoded, night.runner.dry_run),
+        **_own_codes([name]),
         "dials": recipe.params[name],
         "seed": night.config.seed,
     }
+
+
+def _own_codes(names: Sequence[str]) -> dict[str, Any]:
+    """The code of a user's own sources, as a part of what decides; nothing where there is none."""
+    codes = {name: code for name in names if (code := own_code(name)) is not None}
+    return {"own code": codes} if codes else {}
 
 
 def _also_read(name: str, inputs: Inputs, encoded: Encoded, dry_run: bool) -> str | None:
@@ -362,11 +427,13 @@ def _also_read(name: str, inputs: Inputs, encoded: Encoded, dry_run: bool) -> st
 
     By content: another user tower over the same vectors changes no source.
     """
-    if name == SEQUENCE:
+    own = own_code(name) is not None
+    if name == SEQUENCE or own:
         file = encoded.vectors_stage.path / VECTORS
         if dry_run and not file.exists():
             return encoded.vectors_stage.key
-        return _hash_of(file, file.stat().st_mtime_ns)
+        vectors = _hash_of(file, file.stat().st_mtime_ns)
+        return hash_json([inputs.texts_key, vectors]) if own else vectors
     return inputs.texts_key if name in READ_TEXTS else None
 
 

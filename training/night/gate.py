@@ -257,6 +257,13 @@ def decide(config: GateConfig, evidence: Evidence) -> Decision:
     return decision
 
 
+def veto(decision: Decision, name: str, reason: str) -> None:
+    """Refuse a promotion that the rules would have allowed, for a reason of the user's own."""
+    decision.add(name, False, reason)
+    decision.action = REJECT
+    decision.headline = _headline(decision)
+
+
 def _soundness(decision: Decision, evidence: Evidence, first: bool) -> None:
     """Leaks, data and drift, guardrails."""
     for leak in evidence.leaks:

@@ -87,8 +87,10 @@ def guardrails(
 
 
 def ranker_parts(tonight: Mapping[str, Any], champion: Mapping[str, Any] | None) -> list[Guardrail]:
-    """A night without a fitted ranker, or without trees, does not take the place of a champion with one:
-    its lists may pass for as good where few are tested, and nobody meant to go without.
+    """A night without a fitted ranker does not take the place of a champion with one, nor one that had
+    too few groups to try trees that of a champion with trees: its lists may pass for as good where
+    few are tested, and nobody meant to go without. Trees that were tried and did no better for
+    held-out users are no fault: the linear part alone was chosen.
 
     Args:
         tonight, champion: what their fits say of the rankers (`Ranker.facts`); None where there is no
@@ -100,9 +102,24 @@ def ranker_parts(tonight: Mapping[str, Any], champion: Mapping[str, Any] | None)
         Guardrail("the ranker is fitted, as the champion's (1: yes)", _is_fitted(tonight), 1, True)
     ]
     if _trees(champion):
-        trees = Guardrail("trees of the ranker; the champion's has some", _trees(tonight), 1, True)
-        found.append(trees)
+        name = "trees of the ranker were tried (1: yes); the champion's has some"
+        found.append(Guardrail(name, bool(_trees(tonight)) or _tried_trees(tonight), 1, True))
     return found
+
+
+def sources_lost(failed: Mapping[str, str], champion: Mapping[str, Any] | None) -> list[Guardrail]:
+    """A night whose source could not be fitted does not take the place of a champion that has it.
+
+    Args:
+        failed: tonight's sources that could not be fitted → why.
+        champion: params by source of its recipe; None where there is no champion, or none that can be
+            read.
+    """
+    lost = sorted(failed.keys() & (champion or {}).keys())
+    if not lost:
+        return []
+    name = f"sources of the champion that could not be fitted ({', '.join(lost)})"
+    return [Guardrail(name, len(lost), 0, False)]
 
 
 def missing_parts(
@@ -127,9 +144,8 @@ def without_trees(ranker: Mapping[str, Any]) -> str | None:
     has some."""
     if not _is_fitted(ranker) or _trees(ranker):
         return None
-    tried = "linear+trees" in ranker.get("validation_ndcg@10", {})
     few = f"{ranker.get('train_groups', 0):,} groups to learn from are too few to try them"
-    why = "held-out users did no better with them" if tried else few
+    why = "held-out users did no better with them" if _tried_trees(ranker) else few
     return f"the ranker has no trees, its linear part ranks alone: {why}"
 
 
@@ -139,6 +155,11 @@ def _is_fitted(ranker: Mapping[str, Any]) -> bool:
 
 def _trees(ranker: Mapping[str, Any]) -> int:
     return sum(int(count) for count in ranker.get("trees", ()))
+
+
+def _tried_trees(ranker: Mapping[str, Any]) -> bool:
+    """Whether held-out users decided about them."""
+    return "linear+trees" in ranker.get("validation_ndcg@10", {})
 
 
 def _against(

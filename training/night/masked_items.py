@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from recsys.evaluation.evaluation import Evaluation, evaluate_lists
+from recsys.evaluation.asked_moments import AskedMoments, evaluate_moments
+from recsys.evaluation.evaluation import Evaluation
 from recsys.evaluation.lists import RankedLists, Truth
 from recsys.evaluation.report_context import WITHOUT_TEXT, MaskedItems
 from recsys.evaluation.saved_lists import MAIN
@@ -29,22 +30,22 @@ from recsys.retrieval.source_kinds import FITTABLE
 from recsys.rules import ListCaps
 from recsys.storage.files import hash_json
 from recsys.storage.stages import StageResult
+from recsys.training.compared_lists import FROZEN, LIST_LENGTH, TEXT, TEXT_ONLY
 from recsys.training.groups import history_reader, source_lists
 from recsys.training.night import fit_ranker, ranking_data
-from recsys.training.night.baseline_lists import FROZEN, frozen_text
-from recsys.training.night.fit_sources import TEXT, Fitted, Recipe, fit_as_of
+from recsys.training.night.baseline_lists import frozen_text
+from recsys.training.night.fit_sources import Fitted, Recipe, fit_as_of
 from recsys.training.night.inputs import Inputs
 from recsys.training.night.night_context import Night
 from recsys.training.night.ranking_data import RankingData
 from recsys.training.night.refresh_encoder import Encoded
 from recsys.training.night.test_lists import (
     FUSION,
-    LIST_LENGTH,
-    TEXT_ONLY,
     best_of,
     caps_of,
     truth_of,
 )
+from recsys.training.sources.fit_source import SourceFailed
 from recsys.training.windows import Moments, moments_at
 
 MASKED_SHARE = 0.1
@@ -163,12 +164,18 @@ def _words(
     cut: int,
     key: str,
 ) -> Fitted | None:
-    """BM25 over the texts, whether the recipe keeps it or not; None where it does not apply."""
-    if WORDS not in FITTABLE or not inputs.texts:
+    """BM25 over the texts, whether the recipe keeps it or not; None where it does not apply or could
+    not be fitted."""
+    if WORDS not in FITTABLE or not inputs.texts or WORDS in recipe.failed:
         return None
     plain = recipe if WORDS in recipe.params else Recipe({WORDS: {}}, {}, {})
     only = Recipe({WORDS: plain.params[WORDS]}, {}, plain.facts)
-    return fit_as_of(night, inputs, encoded, only, view, cut, masked=key)
+    try:
+        return fit_as_of(night, inputs, encoded, only, view, cut, masked=key)
+    except SourceFailed:
+        if plain is recipe:
+            raise
+        return None  # a baseline alone: the lists of the test say that it failed
 
 
 def _ranked_data(
@@ -206,7 +213,7 @@ def _single(
     read = history_reader(view.histories(), moments)
     unavailable, caps = inputs.tables.catalogue.blocked.copy(), caps_of(night, inputs)
     depth = caps.depth(LIST_LENGTH)
-    lists = source_lists(source, moments, read, unavailable, k=depth, workers=night.workers)
+    lists = source_lists(source, moments.now, read, unavailable, k=depth, workers=night.workers)
     return caps.cut(*lists, LIST_LENGTH)
 
 
@@ -247,13 +254,5 @@ def evaluate_masked(night: Night, inputs: Inputs, stage: StageResult) -> Evaluat
     if not truth.n_groups:
         return None
     config = night.config.evaluation
-    return evaluate_lists(
-        truth,
-        systems,
-        main=MAIN,
-        ks=config.k,
-        catalogue_size=inputs.n_items,
-        item_popularity=np.zeros(inputs.n_items),
-        seed=night.config.seed,
-        resamples=config.bootstrap,
-    )
+    asked = AskedMoments.plain(truth, inputs.n_items)
+    return evaluate_moments(asked, systems, main=MAIN, config=config, seed=night.config.seed)

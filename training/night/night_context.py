@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from recsys.data_schemas.addresses import redacted
 from recsys.data_schemas.config import RecsysConfig
 from recsys.evaluation.report_context import Check
 from recsys.storage.progress import Reporter
@@ -50,5 +51,5 @@ class Night:
 
     def alarm(self, text: str) -> None:
         """Something the analyst must see first; also a warning on the terminal."""
-        self.alarms.append(text)
+        self.alarms.append(redacted(text))
         self.reporter.warn(text)

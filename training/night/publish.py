@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from recsys.data_schemas.config import RecsysConfig
 from recsys.data_schemas.errors import RecsysError
+from recsys.evaluation.asked_moments import AskedMoments, evaluate_moments
 from recsys.evaluation.drift import Drift
 from recsys.evaluation.evaluation import Evaluation
 from recsys.evaluation.lists import RankedLists
-from recsys.evaluation.page import write_report
+from recsys.evaluation.page import verdict, write_report
 from recsys.evaluation.report_context import CAPS, Check, MaskedItems
-from recsys.evaluation.saved_lists import SavedLists, write_lists
+from recsys.evaluation.saved_lists import MAIN, SavedLists, write_lists
 from recsys.storage.bundle import open_bundle
 from recsys.storage.files import (
     atomic_write,
@@ -33,12 +34,14 @@ from recsys.training.night import (
     health,
     leakage,
     masked_items,
+    own_parts,
+    read_data,
     report_parts,
     test_lists,
 )
 from recsys.training.night.champion import ChampionResult, recipe_key
 from recsys.training.night.fit_sources import Recipe, warm_start_facts
-from recsys.training.night.gate import REJECT, ChampionEvidence, Decision, Evidence, decide
+from recsys.training.night.gate import REJECT, ChampionEvidence, Decision, Evidence, decide, veto
 from recsys.training.night.gate_evidence import (
     MASKED,
     EarlierNights,
@@ -47,7 +50,13 @@ from recsys.training.night.gate_evidence import (
     floor,
     paired,
 )
-from recsys.training.night.guardrails import guardrails, missing_parts, ranker_parts, without_trees
+from recsys.training.night.guardrails import (
+    guardrails,
+    missing_parts,
+    ranker_parts,
+    sources_lost,
+    without_trees,
+)
 from recsys.training.night.inputs import Inputs
 from recsys.training.night.night_context import Night
 from recsys.training.night.ranking_data import RankingData
@@ -58,7 +67,11 @@ from recsys.training.night.release_check import try_release
 if TYPE_CHECKING:
     from recsys.training.night.night_result import NightResult
 
-DECIDING = ("gate", "drift", "evaluation")
+WITH_ROWS = ("drain", "tables")
+"""Stages whose outputs of earlier nights hold rows that tonight may be too old to be kept."""
+VETO = "hooks.before_promote:"
+"""Beginning of the gate's rule for a hook that spoke against a promotion."""
+DECIDING = ("gate", "drift", "evaluation", "hooks")
 """Config sections that decide about a release besides what it was made of."""
 
 
@@ -84,6 +97,7 @@ def decide_and_register(
     rows: RankingData | None,
     tested: RankingData,
     rankers: StageResult,
+    served: StageResult,
     lists: StageResult,
     masked: StageResult,
     champion_result: ChampionResult | None,
@@ -101,6 +115,7 @@ def decide_and_register(
         rows: ranking data of the ranker's windows; None where there are none.
         tested: ranking data of the test windows.
         rankers: stage output of the rankers, with their ablations.
+        served: stage output with the ranker that is released.
         lists: stage output of every system's lists.
         masked: stage output of the lists over masked cold items.
         champion_result: the champion on the same test moments; None without one.
@@ -115,13 +130,14 @@ def decide_and_register(
         publish_state(night, state)
         return known
     systems = test_lists.read_lists(lists)
-    evaluation = test_lists.measure_lists(
-        night,
-        inputs,
-        encoded,
+    asked = test_lists.asked_moments(night, inputs, encoded, tested.moments)
+    evaluation = evaluate_moments(
+        asked,
         [*systems, *([champion_result.lists] if champion_result and champion_result.lists else [])],
-        tested.moments,
-        lists.facts["variants"],
+        main=MAIN,
+        config=night.config.evaluation,
+        seed=night.config.seed,
+        variants=lists.facts["variants"],
     )
     checks = [
         *night.data_checks,
@@ -137,7 +153,7 @@ def decide_and_register(
         night.alarm(warning)
     own_ranker = rankers.facts["ranker"]
     _say_what_is_missing(night, own_ranker, bool(inputs.windows.ranker), lists.facts["failed"])
-    tonight = _tonights_lists(inputs, tested, systems[0], champion_result)
+    tonight = _tonights_lists(inputs, asked, systems[0], champion_result)
     made_by = recipe_key(night.config, recipe, encoded.stage.key)
     rails = guardrails(
         night.config.gate,
@@ -148,19 +164,20 @@ def decide_and_register(
         _bytes_of(registry, champion_result),
         night.served_parity,
     )
-    rails += ranker_parts(own_ranker, _ranker_of(registry, champion_result))
+    theirs = _facts_of(registry, champion_result)
+    rails += ranker_parts(own_ranker, None if theirs is None else theirs.get("ranker", {}))
+    rails += sources_lost(recipe.failed, None if theirs is None else theirs["recipe"]["dials"])
     decision = decide(
         night.config.gate,
         Evidence(
-            _of_champion(
-                night, inputs, tested, tonight, champion_result, registry, made_by, masked
-            ),
+            _of_champion(night, asked, tonight, champion_result, registry, made_by, masked),
             floor(tonight, systems, lists.facts["variants"], night.config.gate.metric),
             rails,
             [f"{check.name}: {check.detail}" for check in checks if check.refuses],
             [*health.stops(drifted), *_missing(lists)],
         ),
     )
+    _ask_hooks(night, decision, evaluation)
     for warning in decision.alarms:
         night.alarm(warning)
     shift = {
@@ -171,10 +188,11 @@ def decide_and_register(
         **warm_start_facts(night, inputs, encoded, recipe, tested.moments),
     }
     page = _report(
-        night, inputs, encoded, recipe, rows, tested, rankers, lists, systems[0], evaluation,
+        night, inputs, encoded, recipe, rows, tested, rankers, served, lists, systems[0], evaluation,
         checks, shift, drifted, checked.parity, decision, masked_items.masked_facts(night, inputs, masked),
     )  # fmt: skip
     _keep_lists(tonight, page)
+    own_parts.tell_report(night.config, page, night.reporter)
     version = _register(night, registry, bundle, evaluation, decision, made_by, page)
     publish_state(night, state)
     if decision.promoted and registry.champion() != version:
@@ -182,11 +200,26 @@ def decide_and_register(
     _remember(night, inputs.windows.end, bundle, state, version, decision, page, evaluation)
     _collect(night, registry)
     _say_what_it_took(night)
-    metrics = {
+    return NightResult(version, decision, page, _numbers(evaluation), False, [])
+
+
+def _ask_hooks(night: Night, decision: Decision, evaluation: Evaluation) -> None:
+    """Let the user's own hooks speak against a promotion."""
+    if not (decision.promoted and night.config.hooks.before_promote):
+        return
+    candidate = own_parts.PromotionCandidate(
+        night.config.name, decision.champion, _numbers(evaluation), tuple(decision.reasons)
+    )
+    for name, reason in own_parts.vetoes(night.config, candidate, night.reporter):
+        veto(decision, f"{VETO} {name}", reason)
+
+
+def _numbers(evaluation: Evaluation) -> dict[str, dict[str, list[Any]]]:
+    """System → metric → value, low, high."""
+    return {
         name: {m: list(i[:3]) for m, i in found.items()}
         for name, found in evaluation.systems.items()
     }
-    return NightResult(version, decision, page, metrics, False, [])
 
 
 def _missing(lists: StageResult) -> list[str]:
@@ -196,22 +229,22 @@ def _missing(lists: StageResult) -> list[str]:
 
 
 def _tonights_lists(
-    inputs: Inputs, tested: RankingData, own: RankedLists, champion_result: ChampionResult | None
+    inputs: Inputs, asked: AskedMoments, own: RankedLists, champion_result: ChampionResult | None
 ) -> SavedLists:
     """Tonight's lists and the champion's: what this and later nights are compared by."""
     champion = champion_result.lists if champion_result else None
+    assert asked.past is not None
     return SavedLists(
         inputs.interactions.user_ids,
-        test_lists.truth_of(tested.moments),
-        test_lists.past_items(inputs.interactions, tested.moments),
+        asked.truth,
+        asked.past,
         {lists.name: lists for lists in (own, champion) if lists is not None},
     )
 
 
 def _of_champion(
     night: Night,
-    inputs: Inputs,
-    tested: RankingData,
+    asked: AskedMoments,
     tonight: SavedLists,
     champion_result: ChampionResult | None,
     registry: Registry,
@@ -220,11 +253,10 @@ def _of_champion(
 ) -> ChampionEvidence | None:
     """The champion's part of the evidence."""
     config = night.config
-    segments = test_lists.segments_of(
-        inputs, tonight.truth, tested.moments, config.evaluation.segments
-    )
     nights = EarlierNights.of(registry, config.gate.best_of_nights, config.serving.caps)
-    found = champion_evidence(config.gate, tonight, champion_result, segments, nights, made_by)
+    found = champion_evidence(
+        config.gate, tonight, champion_result, asked.segments, nights, made_by
+    )
     if found is None or champion_result is None or champion_result.masked is None:
         return found
     if MASKED not in config.gate.protected or found.overall is None:
@@ -263,28 +295,34 @@ def _say_what_is_missing(
         night.reporter.warn(no_trees)
 
 
-def _ranker_of(
+def _facts_of(
     registry: Registry, champion_result: ChampionResult | None
 ) -> Mapping[str, Any] | None:
-    """What the champion's fit says of its ranker; None where there is none that can be read."""
+    """What the champion's bundle says of itself; None where there is none that can be read."""
     if champion_result is None or champion_result.lost:
         return None
     try:
         bundle = open_bundle(registry.local_path(champion_result.version), verify=False)
     except RecsysError:
         return None
-    facts: Mapping[str, Any] = bundle.facts.get("ranker", {})
+    facts: Mapping[str, Any] = bundle.facts
     return facts
 
 
 def _collect(night: Night, registry: Registry) -> None:
     """Remove what nothing needs, and say what the disk holds."""
+    for line in registry.repair():
+        night.reporter.warn(line)
     registry.collect()
     freed = night.workspace.collect(
         pinned=_pinned(registry),
         digests=registry.digests_in_use(),
         reports=registry.reports_in_use(),
     )
+    freed += registry.share_stage_outputs()
+    if read_data.retention(night):
+        used = {(result.name, result.key) for result in night.runner.results}
+        freed += night.workspace.keep_only(WITH_ROWS, used)
     usage = night.workspace.usage()
     total = usage.pop("total")
     largest = ", ".join(f"{name} {human_bytes(size)}" for name, size in list(usage.items())[:4])
@@ -310,6 +348,7 @@ def _report(
     rows: RankingData | None,
     tested: RankingData,
     rankers: StageResult,
+    served: StageResult,
     made: StageResult,
     lists: RankedLists,
     evaluation: Evaluation,
@@ -321,7 +360,7 @@ def _report(
     masked: MaskedItems | None,
 ) -> Path:
     context = report_parts.context(
-        night, inputs, encoded, recipe, rows, tested, rankers, made, lists, evaluation, checks,
+        night, inputs, encoded, recipe, rows, tested, rankers, served, made, lists, evaluation, checks,
         shift, drifted, parity, decision, masked,
     )  # fmt: skip
     folder = night.workspace.reports / f"{datetime.now(UTC):%Y%m%dT%H%M%S}"
@@ -350,6 +389,8 @@ def _register(
         report_dir=page.parent,
         costs=costs(night.runner.results),
         challenger=decision.action != REJECT,
+        run_name=f"night {datetime.now(UTC):%Y-%m-%d}",
+        description=f"{verdict(evaluation)}\n\n{decision.headline}",
     )
 
 
@@ -394,10 +435,7 @@ def _remember(
         "version": version,
         "decision": decision.as_json(),
         "report": str(page),
-        "metrics": {
-            name: {m: list(i[:3]) for m, i in found.items()}
-            for name, found in evaluation.systems.items()
-        },
+        "metrics": _numbers(evaluation),
     }
     atomic_write(night.workspace.registered, json.dumps(record))
 

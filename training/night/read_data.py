@@ -19,9 +19,11 @@ from recsys.ingestion.tables.load import Tables, load_tables, read_summary
 from recsys.ingestion.tables.readers import find_files
 from recsys.ingestion.tables.validation_report import findings
 from recsys.rules import Caps
-from recsys.storage.eventlog import export, log_address, never_written, open_log
+from recsys.storage.eventlog import EventLog, export, log_address, never_written, open_log
 from recsys.storage.eventlog.known import marks, purge_adopted, read_adopted, require_log
+from recsys.storage.eventlog.retention import Retention
 from recsys.storage.files import hash_file, hash_json
+from recsys.storage.opt_outs import opted_out
 from recsys.storage.stages import StageResult
 from recsys.storage.tombstones import forgotten
 from recsys.storage.workspace import Workspace
@@ -51,6 +53,7 @@ def drain(night: Night) -> StageResult | None:
             log.expect(mark)
         if not night.runner.dry_run:
             purge_adopted(log, adopted)
+            _expire(night, log)
         last = log.mark()
         return night.runner.run(
             "drain",
@@ -62,6 +65,22 @@ def drain(night: Night) -> StageResult | None:
             },
             code=("recsys.storage.eventlog",),
         )
+
+
+def retention(night: Night) -> Retention:
+    """What `privacy:` says is too old, as of today."""
+    return Retention.of(night.config.privacy, time.time_ns() // 1000)
+
+
+def _expire(night: Night, log: EventLog) -> None:
+    """Take what is too old out of the log and of what former logs left."""
+    limits = retention(night)
+    if not limits:
+        return
+    count = log.expire(limits)
+    count += limits.purge(sorted(night.workspace.adopted.glob("*.parquet")))
+    if count:
+        night.reporter.say(f"drain: {count:,} records older than `privacy:` allows were emptied")
 
 
 def mark_of(drained: StageResult | None) -> LogMark:
@@ -76,7 +95,8 @@ def validate(night: Night, drained: StageResult | None) -> StageResult:
     """Validate the caller's tables and the drained log into the workspace's tables."""
     config = night.config
     previous = _vocabulary(night.workspace)
-    left_out = forgotten(night.workspace)
+    left_out, unwilling = forgotten(night.workspace), set(opted_out(night.workspace))
+    limits = retention(night)
     result = night.runner.run(
         "tables",
         {
@@ -84,6 +104,10 @@ def validate(night: Night, drained: StageResult | None) -> StageResult:
             "data": night.section("data"),
             "drained": drained.key if drained else None,
             "forgotten": hash_json(sorted(left_out)),
+            # Named only where there is something, so that other workspaces keep their tables.
+            **({"opted_out": hash_json(sorted(unwilling))} if unwilling else {}),
+            **({"kept since": list(limits)} if limits else {}),
+            "least_people": config.privacy.least_people,
         },
         lambda out: ingest(
             config,
@@ -91,6 +115,8 @@ def validate(night: Night, drained: StageResult | None) -> StageResult:
             previous_vocabulary=previous,
             drained=drained.path if drained else None,
             forgotten=left_out,
+            opted_out=unwilling,
+            limits=limits,
         ),
         code=("recsys.ingestion.tables", "recsys.data_schemas.tables"),
     )

@@ -27,7 +27,7 @@ from recsys.training.night.ranking_data import RankingData
 from recsys.training.night.refresh_encoder import Encoded
 
 TEXT = "text"
-NOT_IN_A_BUNDLE = {"workspace", "data", "serving", "tracking", "notify"}
+NOT_IN_A_BUNDLE = {"workspace", "data", "serving", "tracking", "notify", "privacy", "hooks"}
 """Config sections that say where things are, with the passwords and secret addresses in them."""
 
 
@@ -102,8 +102,8 @@ def bundle(
         inputs: tonight's tables, events and windows.
         encoded: tonight's encoder and item vectors.
         recipe: the sources, their params and fusion weights.
-        ranking: ranking data of the ranker's windows.
-        rankers: stage output of the rankers, with their ablations.
+        ranking: ranking data, for the features.
+        rankers: stage output with the ranker that is released.
         released: sources fitted on everything known.
         state: stage output of the online state's snapshot.
     """

@@ -32,6 +32,7 @@ from recsys.training.night.night_context import SHARES, Night
 from recsys.training.night.position_weights import bias_of
 from recsys.training.night.ranking_data import RankingData
 from recsys.training.night.refresh_encoder import Encoded
+from recsys.training.windows import Windows
 
 SHAP_ROWS = 2000
 """Rows whose contributions make the summary by family."""
@@ -164,6 +165,7 @@ def context(
     rows: RankingData | None,
     tested: RankingData,
     rankers: StageResult,
+    served: StageResult,
     made: StageResult,
     lists: RankedLists,
     evaluation: Evaluation,
@@ -184,6 +186,7 @@ def context(
         rows: ranking data of the ranker's windows; None where there are none.
         tested: ranking data of the test windows.
         rankers: stage output of the rankers, with their ablations.
+        served: stage output with the ranker that is released.
         made: stage output of every system's lists.
         lists: the main system's lists.
         evaluation: of all systems on the test moments.
@@ -206,7 +209,7 @@ def context(
         split=split_facts(inputs, encoded, tested),
         release=release,
         masked=masked,
-        seen=seen_facts(inputs, encoded),
+        seen=seen_facts(inputs, encoded, served.facts["ranker"].get("released")),
         validation={"ndcg@10": best} if best is not None else None,
         stages=[
             StageCost(r.name, r.seconds, r.peak_mb, r.bytes, r.skipped)
@@ -306,8 +309,16 @@ def data_facts(inputs: Inputs) -> dict[str, object]:
     return facts
 
 
-def seen_facts(inputs: Inputs, encoded: Encoded) -> dict[str, object]:
-    """What the evaluated parts and the released ones have learned from, in words."""
+def seen_facts(
+    inputs: Inputs, encoded: Encoded, refitted: Mapping[str, int] | None
+) -> dict[str, object]:
+    """What the evaluated parts and the released ones have learned from, in words.
+
+    Args:
+        inputs: tonight's tables, events and windows.
+        encoded: tonight's encoder and item vectors.
+        refitted: what the released ranker says of its own fit; None where it is the evaluated one.
+    """
     windows = inputs.windows
     first, last = _day(windows.test[0]), _day(windows.test[-1])
     cuts = f"each of {len(windows.test)} test cuts, {first} to {last}"
@@ -316,11 +327,24 @@ def seen_facts(inputs: Inputs, encoded: Encoded) -> dict[str, object]:
         learned = f"what was acted on from {_day(windows.ranker[0])} to {first}"
     return {
         "encoder, evaluated and released": f"events before {_day(encoded.fit_until)}",
-        "ranker, evaluated and released": learned,
+        **_ranker_seen(learned, windows, refitted),
         "sources, evaluated": f"events before {cuts if len(windows.test) > 1 else first}",
         "sources, released": f"events before {_day(windows.end)}",
         "evaluated on": f"what was acted on from {first} to {_day(windows.end)}",
     }
+
+
+def _ranker_seen(
+    learned: str, windows: Windows, refitted: Mapping[str, int] | None
+) -> dict[str, object]:
+    """What was judged and what is released, by name."""
+    if refitted is None:
+        return {"ranker, evaluated and released": learned}
+    again = (
+        f"the same recipe, fitted again on {refitted['groups']:,} groups: what was acted on from "
+        f"{_day((windows.ranker or windows.test)[0])} to {_day(windows.end)}, the tested window included"
+    )
+    return {"ranker, evaluated": learned, "ranker, released": again}
 
 
 def split_facts(inputs: Inputs, encoded: Encoded, tested: RankingData) -> dict[str, object]:

@@ -52,7 +52,7 @@ from recsys.features.state import OnlineState
 from recsys.ingestion.tables.load import load_tables
 from recsys.query import RankingQuery
 from recsys.storage.bundle import Bundle, open_bundle
-from recsys.storage.eventlog.drain import FEATURES
+from recsys.storage.eventlog.retention import FEATURES
 from recsys.storage.registry import Registry
 from recsys.storage.stages import StageResult
 from recsys.storage.stages.runner import MARKER

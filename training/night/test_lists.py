@@ -1,4 +1,4 @@
-"""The evaluation of a night: every system's lists on the test moments, and what they measure.
+"""Every system's lists on a night's test moments, and those moments as the evaluation wants them.
 
 Shapes: M test moments, K places of a list.
 """
@@ -11,28 +11,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from recsys.evaluation import baselines
-from recsys.evaluation.evaluation import Evaluation, PastItems, evaluate_lists
+from recsys.evaluation.asked_moments import AskedMoments
+from recsys.evaluation.evaluation import Evaluation, PastItems
 from recsys.evaluation.lists import RankedLists, Truth
-from recsys.evaluation.popularity_at import PopularityAt
 from recsys.evaluation.saved_lists import MAIN
-from recsys.evaluation.segments import (
-    BY_HISTORY,
-    SegmentLabels,
-    by_activity,
-    by_day,
-    by_event_type,
-    by_history,
-    by_item_popularity,
-    from_column,
-)
+from recsys.evaluation.segments import by_event_type
 from recsys.features.interactions import Interactions
 from recsys.rules import ListCaps
 from recsys.storage.stages import StageResult
-from recsys.training.groups import history_reader, source_lists, top_k
+from recsys.training.compared_lists import LIST_LENGTH, Known
+from recsys.training.groups import history_reader, top_k
 from recsys.training.night import fit_ranker
 from recsys.training.night.baseline_lists import baselines_as_of
-from recsys.training.night.fit_sources import TEXT, Recipe, fit_as_of
+from recsys.training.night.fit_sources import Recipe, fit_as_of
 from recsys.training.night.inputs import Inputs, user_table
 from recsys.training.night.night_context import Night
 from recsys.training.night.ranking_data import RankingData
@@ -40,8 +31,6 @@ from recsys.training.night.refresh_encoder import Encoded
 from recsys.training.windows import Moments
 
 FUSION = "fusion of sources"
-TEXT_ONLY = "text alone"
-LIST_LENGTH = 100
 
 Lists = tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]
 
@@ -95,6 +84,7 @@ def make_lists(
             "recsys.rules",
             "recsys.training.night.test_lists",
             "recsys.training.night.baseline_lists",
+            "recsys.training.compared_lists",
             "recsys.evaluation.baselines",
             "recsys.training.groups",
         ),
@@ -148,179 +138,74 @@ def _single_source(
     night: Night, inputs: Inputs, encoded: Encoded, recipe: Recipe, ranking: RankingData
 ) -> _SingleSources:
     """Lists of each source alone and of the simple baselines, as of each cut."""
-    parts: dict[str, list[Lists]] = {}
-    absent: dict[str, str] = dict(_absent(inputs))
-    failed: dict[str, str] = {}
-    last_seen: dict[str, dict[str, int]] = {}
-    histories = inputs.interactions.histories()
-    unavailable = inputs.tables.catalogue.blocked.copy()
+    found = _SingleSources({}, {}, {}, {})
+    parts: dict[str, list[RankedLists]] = {}
     caps = caps_of(night, inputs)
-    depth = caps.depth(LIST_LENGTH)
     for cut in inputs.windows.test:
         moments = ranking.moments.take(np.flatnonzero(ranking.moments.now == cut))
         if not len(moments):
             continue
-        read = history_reader(histories, moments)
-        simple = _simple_baselines(inputs, moments, cut, depth)
         own = fit_as_of(night, inputs, encoded, recipe, inputs.interactions, cut).load(encoded)
         more = baselines_as_of(night, inputs, encoded, recipe, own, cut)
-        absent |= more.absent
-        failed |= more.failed
-        last_seen[str(cut)] = {n: int(s.fit_until) for n, s in (own | more.sources).items()}
-        for name, source in (own | more.sources).items():
-            items, scores = source_lists(
-                source, moments, read, unavailable, k=depth, workers=night.workers
-            )
-            listed = caps.cut(fill_up(items, simple[0].items), scores, LIST_LENGTH)
-            parts.setdefault(TEXT_ONLY if name == TEXT else name, []).append(listed)
-        for made in simple:
-            listed = caps.cut(made.items, made.scores, LIST_LENGTH)
-            parts.setdefault(made.name, []).append(listed)
+        sources = own | more.sources
+        more.add_lists(_known(inputs, moments, cut), sources, caps, night.workers)
+        found.absent.update(more.absent)
+        found.failed.update(more.failed)
+        found.last_seen[str(cut)] = {name: int(s.fit_until) for name, s in sources.items()}
+        for one in more.lists:
+            parts.setdefault(one.name, []).append(one)
     # One that failed at some cut only would be evaluated on other moments than the rest.
-    whole = {name: lists for name, lists in parts.items() if name not in {*failed, *absent}}
-    return _SingleSources(
-        {
-            name: (np.concatenate([i for i, _ in lists]), np.concatenate([s for _, s in lists]))
-            for name, lists in whole.items()
-        },
-        absent,
-        failed,
-        last_seen,
+    for name, made in parts.items():
+        if name not in {*found.failed, *found.absent}:
+            items, scores = [m.items for m in made], [m.scores for m in made]
+            found.lists[name] = (np.concatenate(items), np.concatenate(scores))
+    return found
+
+
+def _known(inputs: Inputs, moments: Moments, cut: int) -> Known:
+    """What may be known at the moments of a cut."""
+    return Known(
+        inputs.interactions.before(cut),
+        past_items(inputs.interactions, moments),
+        moments.now,
+        history_reader(inputs.interactions.histories(), moments),
+        inputs.tables.catalogue,
+        inputs.windows.scheme == "ordinal",
     )
-
-
-def _absent(inputs: Inputs) -> dict[str, str]:
-    """Simple baselines that mean nothing on this data, with the reason."""
-    if inputs.windows.scheme != "ordinal":
-        return {}
-    why = "timestamps carry order only, so nothing is recent"
-    return {"recent popularity": why, "most recent": why}
-
-
-def fill_up(items: npt.NDArray[np.int32], popular: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
-    """Short lists filled up with popular items they do not hold, int32[M,K].
-
-    A source alone has nothing for a new user; comparing with an empty list would flatter us.
-    """
-    out = items.copy()
-    for row in np.flatnonzero((items < 0).any(axis=1)):
-        held = out[row][out[row] >= 0]
-        more = popular[row][(popular[row] >= 0) & ~np.isin(popular[row], held)]
-        whole = np.concatenate([held, more])[: out.shape[1]]
-        out[row, : len(whole)] = whole
-    return out
-
-
-def _simple_baselines(inputs: Inputs, moments: Moments, cut: int, length: int) -> list[RankedLists]:
-    """Popularity, recent popularity and most recent, as of a cut."""
-    past, n = inputs.interactions.before(cut), inputs.n_items
-    seen = past_items(inputs.interactions, moments)
-    catalogue = inputs.tables.catalogue
-    offered = catalogue.available
-    made = [baselines.popular(past, seen, length, n_items=n, offered=offered)]
-    if inputs.windows.scheme != "ordinal":
-        made += [
-            baselines.recently_popular(past, seen, length, n_items=n, now=cut, offered=offered),
-            baselines.newest(
-                past,
-                seen,
-                length,
-                n_items=n,
-                now=cut,
-                created_at=catalogue.created_at,
-                offered=offered,
-            ),
-        ]
-    return made
 
 
 def past_items(interactions: Interactions, moments: Moments) -> PastItems:
     """Items each moment's user had acted on before it."""
     read = history_reader(interactions.histories(), moments)
-    items = [np.unique(read(m).item) for m in range(len(moments))]
-    sizes = [len(part) for part in items]
-    flat = np.concatenate(items) if items else np.empty(0, np.int32)
-    return PastItems(
-        np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64), flat.astype(np.int32)
-    )
+    return PastItems.of(read(m) for m in range(len(moments)))
 
 
-def popularity_of(inputs: Inputs, truth: Truth) -> PopularityAt:
-    """Past events of each item as of each test moment."""
-    return PopularityAt.of(inputs.interactions, truth.time, inputs.n_items)
-
-
-def segments_of(
-    inputs: Inputs,
-    truth: Truth,
-    moments: Moments,
-    own: tuple[str, ...],
-) -> dict[str, SegmentLabels]:
-    """Who is looked at apart: by the user's history, the item's popularity, category, day."""
-    past = past_items(inputs.interactions, moments)
-    catalogue = inputs.tables.catalogue
-    found = {
-        BY_HISTORY: by_history(np.diff(past.offsets)),
-        "users": by_activity(np.diff(past.offsets)),
-        "items": by_item_popularity(truth, popularity_of(inputs, truth)),
-        "day": by_day(truth.time),
-    }
-    if len(catalogue.category_names) > 1:
-        names = np.array([*catalogue.category_names, None], dtype=object)
-        found["category"] = from_column(
-            list(names[catalogue.category_codes[truth.items]]), "relevant"
-        )
-    window = inputs.interactions.where(inputs.interactions.time >= inputs.windows.test[0])
-    if (types := by_event_type(truth, window)) is not None:
-        found["event type"] = types
-    users = user_table(inputs.tables)
-    for column in own:
-        if column in catalogue.categorical_names:
-            names = np.array([*catalogue.values_of(column), None], dtype=object)
-            values = list(names[catalogue.categorical(column)[truth.items]])
-            found[column] = from_column(values, "relevant")
-        elif users is not None and column in users.categorical:
-            ids = inputs.interactions.user_ids[truth.user]
-            found[column] = from_column([users.attributes(str(u)).get(column) for u in ids])
-    return found
-
-
-def measure_lists(
-    night: Night,
-    inputs: Inputs,
-    encoded: Encoded,
-    systems: list[RankedLists],
-    moments: Moments,
-    variants: Mapping[str, str],
-) -> Evaluation:
-    """All metrics of all systems with their intervals.
+def asked_moments(night: Night, inputs: Inputs, encoded: Encoded, moments: Moments) -> AskedMoments:
+    """The test moments with all that lists at them are measured by.
 
     Args:
         night: tonight's run: config, workspace, runner, reporter.
         inputs: tonight's tables, events and windows.
         encoded: tonight's encoder and item vectors.
-        systems: lists of every system, one per moment; the main one first.
         moments: M test moments.
-        variants: systems that are the main one without something → the system they are held
-            against.
     """
-    config = night.config.evaluation
-    truth = truth_of(moments)
-    catalogue = inputs.tables.catalogue
-    return evaluate_lists(
+    truth, events, users = truth_of(moments), inputs.interactions, user_table(inputs.tables)
+
+    def of_users(column: str) -> list[object] | None:
+        if users is None or column not in users.categorical:
+            return None
+        return [users.attributes(str(u)).get(column) for u in events.user_ids[truth.user]]
+
+    window = events.where(events.time >= inputs.windows.test[0])
+    return AskedMoments.of(
         truth,
-        systems,
-        main=MAIN,
-        ks=config.k,
-        segments=segments_of(inputs, truth, moments, config.segments),
-        catalogue_size=inputs.n_items,
-        item_popularity=popularity_of(inputs, truth),
-        item_vectors=np.asarray(encoded.vectors()),
-        item_category=catalogue.category_codes if len(catalogue.category_names) > 1 else None,
-        past_items=past_items(inputs.interactions, moments),
-        variants=variants,
-        seed=night.config.seed,
-        resamples=config.bootstrap,
+        past_items(events, moments),
+        events,
+        inputs.tables.catalogue,
+        vectors=encoded.vectors(),
+        own=night.config.evaluation.segments,
+        of_users=of_users,
+        more={"event type": by_event_type(truth, window)},
     )
 
 

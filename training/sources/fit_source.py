@@ -4,12 +4,14 @@ Every fit sees only the interactions it is given: the caller cuts them at the mo
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from time import perf_counter
 from typing import Final, NamedTuple
 
 import numpy as np
 
+from recsys.data_schemas.errors import RecsysError, UsageError
 from recsys.features.interactions import Interactions
 from recsys.features.protocols import RecallSource
 from recsys.retrieval.collaborative.als import Als
@@ -17,6 +19,7 @@ from recsys.retrieval.collaborative.ease import BYTES_PER_CELL
 from recsys.retrieval.fitted_source import SourceInputs
 from recsys.retrieval.sequence.source import SequenceSource
 from recsys.retrieval.source_kinds import FITTABLE, source_class
+from recsys.storage.files import is_disk_full
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +29,39 @@ EASE_CELL_SECONDS: Final = 1.2e-11
 """Seconds of an EASE fit per M³ on one core (measured: 8,000 items in 6 s)."""
 SEQUENCE_LEAST_PAIRS: Final = 2000
 """Consecutive events below which a sequence model learns nothing (assumed)."""
+
+
+class SourceFailed(RecsysError):
+    """One source could not be fitted; the others can go on without it.
+
+    Args:
+        name: of the source.
+        error: what stopped it.
+    """
+
+    def __init__(self, name: str, error: Exception) -> None:
+        self.name = name
+        self.why = " ".join(f"{type(error).__name__}: {error}".split())[:300].strip(" :")
+        super().__init__(
+            f"the source “{name}” could not be fitted",
+            where="sources",
+            found=self.why,
+            fix="correct what stops it, or leave it out of sources.use",
+        )
+
+
+@contextmanager
+def failing_as(name: str) -> Iterator[None]:
+    """Whatever stops a source inside becomes `SourceFailed`; not what is wrong with the config (a
+    `UsageError`), and not a full disk, which stops everything."""
+    try:
+        yield
+    except (SourceFailed, UsageError):
+        raise
+    except Exception as error:
+        if is_disk_full(error):
+            raise
+        raise SourceFailed(name, error) from error
 
 
 class Applicable(NamedTuple):

@@ -16,9 +16,9 @@ import numpy as np
 from recsys.features.interactions import History, Interactions, Ints
 from recsys.features.protocols import Mask, RecallSource
 from recsys.retrieval.fitted_source import SourceInputs
-from recsys.retrieval.source_kinds import FITTABLE, source_class
+from recsys.retrieval.source_kinds import FITTABLE, is_fitted, source_class
 from recsys.training.groups import blocking, for_each
-from recsys.training.sources.fit_source import fit_one
+from recsys.training.sources.fit_source import SourceFailed, failing_as, fit_one
 from recsys.training.sources.fusion import (
     Doubles,
     Lists,
@@ -66,6 +66,8 @@ class Outcome:
     """What was not tried, and why."""
     kept: bool = True
     reason: str = ""
+    failed: str = ""
+    """What stopped its fit; empty where nothing did."""
     gain: tuple[float, float] = (0.0, 0.0)
     """What the fusion loses without the source: nDCG@10 and recall at the limit."""
 
@@ -150,7 +152,7 @@ def tune_sources(
         allowance = clock.left / max(1, len(names) - place)
         own = dict((params or {}).get(name, {}))
         start = {**_known(name, (remembered or {}).get(name, {})), **own}
-        outcomes.append(_tune_one(bench, name, start, frozenset(own), allowance))
+        outcomes.append(_tune_or_leave_out(bench, name, start, frozenset(own), allowance))
         log.info("%s", outcomes[-1])
     for name, source in (fixed or {}).items():
         quality = bench.measure(source)
@@ -247,6 +249,22 @@ def _rank(found: Ints, item: int) -> float:
     return float(place[0] + 1) if len(place) else np.inf
 
 
+def _tune_or_leave_out(
+    bench: Bench, name: str, start: Mapping[str, float], pinned: frozenset[str], allowance: float
+) -> Outcome:
+    """A source that cannot be fitted is no reason to go without the others; `popular` is, for it is all
+    that people without a history get."""
+    try:
+        with failing_as(name):
+            return _tune_one(bench, name, start, pinned, allowance)
+    except SourceFailed as problem:
+        if name == "popular":
+            raise
+        bench.lists.pop(name, None)
+        why = f"could not be fitted: {problem.why}"
+        return Outcome(name, {}, 0.0, 0.0, 0.0, 0, kept=False, reason=why, failed=problem.why)
+
+
 def _tune_one(
     bench: Bench, name: str, start: Mapping[str, float], pinned: frozenset[str], allowance: float
 ) -> Outcome:
@@ -291,19 +309,20 @@ def _choices(values: Sequence[float], current: float, pinned: bool) -> Iterator[
 def _fuse(bench: Bench, outcomes: list[Outcome], limit: int) -> TunedPlan:
     """Weights, then each source's worth: what the fusion loses without it."""
     lists = Lists(bench.lists, [label.relevant for label in bench.labels], limit)
-    start = {o.name: max(o.ndcg, 1e-6) ** START_POWER for o in outcomes}
+    fitted = [o for o in outcomes if not o.failed]
+    start = {o.name: max(o.ndcg, 1e-6) ** START_POWER for o in fitted}
     if not bench.labels:
-        for outcome in outcomes:
+        for outcome in fitted:
             outcome.reason = "kept: there is no label to evaluate it on"
-        params = {o.name: o.params for o in outcomes if o.name in FITTABLE}
+        params = {o.name: o.params for o in fitted if is_fitted(o.name)}
         return TunedPlan(params, dict.fromkeys(start, 1.0), outcomes)
     weights = choose_weights(lists, start)
     whole = lists.quality(weights)
-    for outcome in outcomes:
+    for outcome in fitted:
         _decide(outcome, lists, weights, whole)
     kept = {o.name: weights[o.name] for o in outcomes if o.kept}
     return TunedPlan(
-        {o.name: o.params for o in outcomes if o.kept and o.name in FITTABLE},
+        {o.name: o.params for o in outcomes if o.kept and is_fitted(o.name)},
         kept,
         outcomes,
         lists.quality(kept).means(),

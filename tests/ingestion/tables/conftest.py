@@ -12,6 +12,7 @@ import pytest
 
 from recsys.data_schemas.config import RecsysConfig, parse_config
 from recsys.ingestion.tables.ingest import ingest
+from recsys.storage.eventlog.retention import NO_LIMITS, Retention
 
 UTC_TIME = pa.timestamp("us", tz="UTC")
 NOON = 1_700_000_000_000_000
@@ -49,7 +50,8 @@ class Desk:
 
     def config(self, **data: Any) -> RecsysConfig:
         names = {"items": "items.parquet", "events": "events.parquet"} | data
-        return parse_config({"data": names}, self.root)
+        privacy = names.pop("privacy", {})
+        return parse_config({"data": names, "privacy": privacy}, self.root)
 
     @property
     def out(self) -> Path:
@@ -61,9 +63,20 @@ class Desk:
         drained: Path | None = None,
         forgotten: set[str] | None = None,
         now: int = NOW,
+        opted_out: set[str] | None = None,
+        limits: Retention = NO_LIMITS,
         **data: Any,
     ) -> dict[str, Any]:
-        return ingest(self.config(**data), self.out, previous, drained, forgotten, now=now)
+        return ingest(
+            self.config(**data),
+            self.out,
+            previous,
+            drained,
+            forgotten,
+            opted_out=opted_out or set(),
+            limits=limits,
+            now=now,
+        )
 
     def rows(self, name: str) -> list[dict[str, Any]]:
         rows: list[dict[str, Any]] = pq.read_table(self.out / name).to_pylist()

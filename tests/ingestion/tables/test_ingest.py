@@ -514,7 +514,8 @@ def test_users(desk):
             "plan": ["x", "y", "z", "z"],
         },
     )
-    summary = desk.ingest(users="users.parquet", quarantine_limit=0.9)
+    alone = {"least_people": 1}
+    summary = desk.ingest(users="users.parquet", quarantine_limit=0.9, privacy=alone)
     assert summary["user_attributes"] == ["age", "plan"]
     assert desk.rows("users.parquet") == [
         {"user_id": "u0", "age": 20.0, "plan": "y"},

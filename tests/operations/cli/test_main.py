@@ -1,5 +1,7 @@
 import argparse
 import errno
+import io
+import json
 import os
 import signal
 import subprocess
@@ -16,6 +18,7 @@ from recsys.data_schemas.errors import (
 )
 from recsys.operations.cli import main as module
 from recsys.operations.cli.main import build_parser, main
+from recsys.storage.progress import Reporter
 
 COMMANDS = [
     "demo",
@@ -103,6 +106,37 @@ def test_a_missing_right_is_one_message(recsys, failing):
     assert "Permission denied" in err
     assert "/shop/work/reports" in err
     assert "unexpectedly" not in err
+
+
+@pytest.mark.parametrize(
+    "evil", ["\x1b[2J\x1b[31m", "\x9b2J", "\x1b]0;title\x07", "\b\b\b", "\x7f", "\u202e", "a\rb"]
+)
+def test_names_of_data_do_not_command_the_terminal(recsys, failing, monkeypatch, evil):
+    failing(RecsysError("a column is refused", found=f"<{evil}>"))
+    code, _, err = recsys("models", "list")
+    assert code == 1
+    assert evil not in err
+    assert all(ch.isprintable() or ch == "\n" for ch in err)
+
+    def run(args):
+        print(f"<{evil}>", json.dumps([evil], ensure_ascii=False), "商品 é\t.")
+        Reporter().say(evil)
+
+    monkeypatch.setattr("recsys.operations.cli.model_commands._list", run)
+    code, out, err = recsys("models", "list")
+    assert code == 0
+    assert all(ch.isprintable() or ch in "\n\t" for ch in out + err)
+    assert "商品 é\t." in out
+
+
+def test_a_moving_line_of_ours_still_moves_and_what_has_no_encoding_is_shown():
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    plain = module.Plain(stream)
+    plain.write("\rhalf done   ")
+    plain.write("\r")
+    plain.write("é\ud800\n")
+    stream.flush()
+    assert stream.buffer.getvalue() == b"\rhalf done   \r\\xe9\\ud800\n"
 
 
 def test_the_version_is_printed(recsys):

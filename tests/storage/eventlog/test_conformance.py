@@ -197,6 +197,22 @@ def test_the_buffer_writes_in_groups_and_counts_what_it_loses(log, wait_until):
     assert len(log.read(0)) == 3
 
 
+def test_the_buffer_is_bounded_by_what_its_lists_take(log):
+    buffer = ImpressionBuffer(log, interval=600, most_bytes=1_000_000)
+    long = {"item_ids": [f"item {n}" for n in range(2_000)]}
+    for n in range(20):
+        buffer.add(shown(f"m{n}") | long)
+    assert len(buffer) == 3
+    buffer.add(shown("with a long context") | {"context": "x" * 900_000})
+    assert (len(buffer), buffer.lost) == (1, 20)
+    buffer.flush()
+    for n in range(700):
+        buffer.add(shown(f"n{n}"))
+    assert len(buffer) == 700
+    buffer.close()
+    assert len(log.read(0)) == 701
+
+
 def test_a_closed_log_refuses_writes(uri):
     log = open_log(uri)
     log.close()

@@ -6,6 +6,7 @@ import pytest
 
 from recsys.storage.eventlog import ImpressionBuffer, LogUnavailable, open_log
 
+psycopg = pytest.importorskip("psycopg")
 pytestmark = pytest.mark.postgres
 
 
@@ -54,3 +55,45 @@ def test_no_accepted_event_is_lost_while_the_server_is_away(postgres, wait_until
 def test_a_server_that_is_not_there_is_explained():
     with pytest.raises(LogUnavailable, match="PostgreSQL"):
         open_log("postgresql://postgres@127.0.0.1:1/postgres")
+
+
+def test_a_server_that_turned_read_only_is_refused_and_left(postgres, wait_until):
+    """As the old primary is after a failover: its connections stay, and take nothing any more."""
+    uri = postgres.empty()
+    name = uri.rpartition("/")[2]
+
+    def say(statement):
+        with psycopg.connect(uri, autocommit=True) as base:
+            base.execute("SET default_transaction_read_only = off")
+            base.execute(statement)
+
+    with open_log(uri) as log:
+        log.append_events([event(1)])
+        assert len(log.read(0)) == 1
+        say(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+        say(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()"
+            f" AND datname = '{name}'"
+        )
+        with pytest.raises(LogUnavailable, match="does not answer"):
+            log.append_events([event(2)])
+        held, reading = log._write, log._read
+        assert held is None
+        say(f"ALTER DATABASE {name} SET default_transaction_read_only = off")
+        # A connection to the old server would still say so; a new one is made.
+        log.append_events([event(3)])
+        assert reading is None
+        assert [r.payload["event_id"] for r in log.read(0)] == ["e1", "e3"]
+
+
+def test_a_right_that_was_taken_away_is_no_fault_of_the_record(postgres):
+    uri = postgres.empty()
+    with open_log(uri) as log:
+        with psycopg.connect(uri, autocommit=True) as base:
+            base.execute("ALTER TABLE recsys_log RENAME TO elsewhere")
+        with pytest.raises(LogUnavailable):
+            log.append_events([event(1)])
+        with psycopg.connect(uri, autocommit=True) as base:
+            base.execute("ALTER TABLE elsewhere RENAME TO recsys_log")
+        log.append_events([event(2)])
+        assert [r.payload["event_id"] for r in log.read(0)] == ["e2"]

@@ -1,5 +1,7 @@
 """Data that spoil the candidate and the champion's recipe alike: the champion's recorded lists tell."""
 
+import json
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -8,8 +10,11 @@ import pytest
 from recsys.data_schemas.config import load_config
 from recsys.data_schemas.errors import ExitCode
 from recsys.operations.cli.main import main
+from recsys.retrieval.collaborative.item_item import ItemItem
+from recsys.storage.bundle import open_bundle
 from recsys.storage.progress import Reporter
 from recsys.storage.registry import Registry
+from recsys.training.night.gate import REJECT
 from recsys.training.nightly import run_night
 
 pytestmark = pytest.mark.filterwarnings("default")
@@ -26,7 +31,7 @@ budget_minutes: 10
 windows: {{cuts: 1}}
 encoder: {{model: {model}, fine_tune: false, max_tokens: 16}}
 sources: {{use: [item_item, popular], tune: false, depth: 40, candidates: 30}}
-ranker: {{trees: 3, seeds: 1, max_groups: 60}}
+ranker: {{trees: 3, seeds: 1, max_groups: 60, refit_all: true}}
 evaluation: {{bootstrap: 50, examples: 1}}
 drift: {{psi_stop: 50, share_stop: 1.0}}
 gate: {{min_overlap: 0.0, max_score_shift: 100}}
@@ -82,13 +87,57 @@ def rule(decision, start):
     return next(r for r in decision.rules if r.name.startswith(start))
 
 
-def test_item_ids_dealt_anew_are_refused_by_the_recorded_lists(tmp_path, tiny_model, capsys):
+def without_a_source_the_night_goes_on_and_is_refused(config, monkeypatch, champion):
+    """Found out when it is fitted on everything, after the recipe was tuned with it."""
+    fit, config = ItemItem.fit, config.model_copy(update={"seed": 1})
+    whole = None
+
+    def breaks(cls, interactions, *args, **more):
+        nonlocal whole
+        if len(interactions) == USERS * EACH:
+            whole = interactions
+            raise MemoryError("no room for the neighbours")
+        return fit(interactions, *args, **more)
+
+    monkeypatch.setattr(ItemItem, "fit", classmethod(breaks))
+    night = run_night(config, reporter=Reporter(quiet=True))
+    assert whole is not None
+    assert night.decision.action == REJECT
+    lost = rule(night.decision, "sources of the champion that could not be fitted (item_item)")
+    assert not lost.passed
+    said = json.loads((night.report.parent / "report.json").read_text(encoding="utf-8"))
+    why = "the source “item_item” could not be fitted, the night goes on without it: MemoryError"
+    assert any(alarm.startswith(why) for alarm in said["context"]["alarms"])
+    registry = Registry(config)
+    assert registry.champion() == champion
+    assert set(open_bundle(registry.local_path(night.version)).facts["recipe"]["dials"]) == {
+        "popular"
+    }
+
+
+def what_was_judged_and_what_is_released_are_named(config, night):
+    """The released ranker learned from the tested window's groups too."""
+    said = json.loads((night.report.parent / "report.json").read_text(encoding="utf-8"))
+    seen = said["context"]["seen"]
+    assert "the tested window included" in seen["ranker, released"]
+    assert "tested window" not in seen["ranker, evaluated"]
+    registry = Registry(config)
+    ranker = open_bundle(registry.local_path(night.version)).facts["ranker"]
+    assert ranker["released"]["groups"] > ranker["train_groups"]
+
+
+def test_item_ids_dealt_anew_are_refused_by_the_recorded_lists(
+    tmp_path, tiny_model, capsys, monkeypatch
+):
     config = laid_out(tmp_path, tiny_model)
     first = run_night(config, until=LAST_DAY, reporter=Reporter(quiet=True))
     assert first.decision.promoted, "\n".join(first.decision.reasons)
+    what_was_judged_and_what_is_released_are_named(config, first)
     sound = run_night(config, reporter=Reporter(quiet=True))
     assert sound.decision.promoted, "\n".join(sound.decision.reasons)
     assert rule(sound.decision, RECORDED).passed
+    with monkeypatch.context() as broken:
+        without_a_source_the_night_goes_on_and_is_refused(config, broken, sound.version)
 
     permuted(tmp_path)
     assert main(["nightly", "-c", str(tmp_path / "recsys.yaml")]) == ExitCode.PROMOTION_REFUSED

@@ -1,10 +1,20 @@
 """Tuning on the small world: what is chosen, kept, dropped and remembered."""
 
+import errno
+
 import numpy as np
 import pytest
 
+from recsys.data_schemas.errors import UsageError
+from recsys.retrieval.collaborative.item_item import ItemItem
+from recsys.retrieval.collaborative.popularity import Popular
 from recsys.training.sources import tune
-from recsys.training.sources.fit_source import applicable_sources, fit_sources
+from recsys.training.sources.fit_source import (
+    SourceFailed,
+    applicable_sources,
+    failing_as,
+    fit_sources,
+)
 from recsys.training.sources.tune import Label, tune_sources
 
 CHEAP = ("popular", "item_item", "transitions", "attributes")
@@ -106,3 +116,36 @@ def test_fit_sources_fits_what_is_planned(world):
     fitted = fit_sources(*world, {"popular": {}, "item_item": {"decay": 0.5}}, seed=1, workers=1)
     assert list(fitted) == ["popular", "item_item"]
     assert fitted["item_item"].params["decay"] == 0.5
+
+
+def breaks(self, *args, **more):
+    raise ValueError("no such\n  shape")
+
+
+@pytest.mark.parametrize("when", ["fit", "recall"])
+@pytest.mark.parametrize("known", [True, False])
+def test_a_source_that_fails_is_left_out_with_its_reason(world, labels, monkeypatch, when, known):
+    monkeypatch.setattr(ItemItem, when, classmethod(breaks) if when == "fit" else breaks)
+    if when == "recall" and not known:
+        pytest.skip("without a label nobody is asked")
+    plan = plan_for(world, labels if known else [])
+    failed = {o.name: o for o in plan.outcomes}["item_item"]
+    assert failed.failed == "ValueError: no such shape"
+    assert not failed.kept
+    assert "could not be fitted" in failed.reason
+    assert set(plan.params) == set(CHEAP) - {"item_item"}
+    assert "item_item" not in plan.weights
+    assert max(plan.weights.values()) == 1.0
+
+
+def test_nothing_goes_on_without_popular(world, labels, monkeypatch):
+    monkeypatch.setattr(Popular, "fit", classmethod(breaks))
+    with pytest.raises(SourceFailed, match="“popular” could not be fitted"):
+        plan_for(world, labels)
+
+
+@pytest.mark.parametrize("other", [UsageError("a wrong param"), OSError(errno.ENOSPC, "no room")])
+def test_what_no_source_is_at_fault_for_is_no_failed_source(other):
+    with pytest.raises(type(other)) as met, failing_as("als"):
+        raise other
+    assert met.value is other

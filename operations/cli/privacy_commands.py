@@ -1,0 +1,62 @@
+"""`recsys export-user` and `recsys opt-out`: what a person may ask for besides being forgotten."""
+
+import argparse
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+
+def add_parsers(subparsers: Any) -> None:
+    """Register the two."""
+    export = subparsers.add_parser("export-user", help="all that is kept of a person, as JSON")
+    export.add_argument("user_id", metavar="USER_ID", help="the id as your tables write it")
+    export.add_argument("--out", metavar="FILE", help="write it here (default: standard output)")
+    export.set_defaults(run=_export)
+    opt = subparsers.add_parser(
+        "opt-out", help="serve a person as somebody new, and learn nothing from them"
+    )
+    opt.add_argument("user_id", metavar="USER_ID", help="the id as your tables write it")
+    opt.add_argument("--undo", action="store_true", help="take the wish back")
+    opt.set_defaults(run=_opt_out)
+
+
+def _export(args: argparse.Namespace) -> int:
+    from recsys.data_schemas.config import load_config
+    from recsys.operations.export_user import as_text, export_user, write_export
+
+    found = export_user(load_config(args.config), args.user_id)
+    if args.out is None:
+        # Not through the terminal's redaction: it is the person's own data, whole.
+        sys.stdout.write(as_text(found))
+        return 0
+    write_export(found, Path(args.out))
+    rows = sum(map(len, found["tables"].values()))
+    print(f"{rows} rows of tables and {len(found['log'])} records of the log written to {args.out}")
+    return 0
+
+
+def _opt_out(args: argparse.Namespace) -> int:
+    from recsys.data_schemas.config import load_config
+    from recsys.data_schemas.errors import UsageError
+    from recsys.storage.opt_outs import opt_in, opt_out
+    from recsys.storage.workspace import Workspace
+
+    workspace = Workspace(load_config(args.config).workspace_path)
+    if not args.user_id.strip():
+        raise UsageError("an empty id names nobody", where="USER_ID", expected="a user id")
+    if args.undo:
+        known = opt_in(workspace, args.user_id)
+        print(
+            f"user {args.user_id} is learned from again, from the next night on"
+            if known
+            else f"user {args.user_id} had not opted out"
+        )
+        return 0
+    opt_out(workspace, args.user_id, datetime.now(UTC).isoformat(timespec="seconds"))
+    print(
+        f"user {args.user_id} opted out: the service answers them as somebody new within seconds,\n"
+        "and from the next night on no table, model or report holds them; `recsys forget-user`\n"
+        "also removes what is kept"
+    )
+    return 0

@@ -1,0 +1,426 @@
+"""`recsys.evaluate`: models, or lists of any making, on what people did next; with intervals.
+
+The measuring is that of `evaluation/`; here a frame of lists becomes numbers of the catalogue, and the
+measured numbers a report that a notebook draws. Shapes: G users with something to find.
+"""
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import pyarrow as pa
+
+from recsys.data_schemas import columns as c
+from recsys.data_schemas.errors import DataRefused, UsageError
+from recsys.evaluation.evaluation import Evaluation, PastItems, evaluate_lists
+from recsys.evaluation.lists import Ints, Longs, RankedLists, Truth
+from recsys.evaluation.segments import by_activity
+from recsys.evaluation.uncertainty import Interval, bootstrap
+from recsys.operations.library.dataset import Dataset
+from recsys.operations.library.lists_out import RANK, SCORE
+from recsys.operations.library.measures import NDCG, Recall, sorted_out
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+DEFAULT: Final = (NDCG(10), Recall(10))
+LEAST_LENGTH: Final = 10
+"""Places of a list that are asked for at the least."""
+
+
+def evaluate(
+    systems: Mapping[str, Any] | Any,
+    test: Dataset,
+    metrics: Sequence[Any] = DEFAULT,
+    *,
+    train: Dataset | None = None,
+    resamples: int = 1000,
+    seed: int = 7,
+) -> "EvaluationReport":
+    """Measure systems on the same people, with intervals and paired differences.
+
+    Everybody with a positive interaction in the test part is asked once, as `recommend` asks; what
+    they did then is the truth, without items that they had acted on before.
+
+    Parameters
+    ----------
+    systems
+        Name → a model (anything with `recommend(users, k)`; one that was not fitted is fitted on the
+        train part), or a frame of lists with `user_id`, `item_id` and `rank` or `score`. The first is
+        the one that the others are compared with.
+    test
+        What happened next; the test part of `Dataset.split`.
+    metrics
+        `NDCG(10)`, `"recall@20"`, or functions of your own; see `recsys.per_list`.
+    train
+        What was known before, where the test part is not from a split.
+    resamples
+        Resamples of users for each interval.
+    seed
+        Of the resamples.
+
+    Returns
+    -------
+    EvaluationReport
+        Draws itself in a notebook.
+
+    Raises
+    ------
+    UsageError
+        A system gives no lists, or there is nothing to fit it on.
+    DataRefused
+        Nobody in the test part did anything positive.
+
+    Examples
+    --------
+    >>> import recsys
+    >>> train, test = data.split(days=7)
+    >>> report = recsys.evaluate({"popular": recsys.models.Popular(), "items": recsys.models.ItemItem()},
+    ...                          test, metrics=[recsys.NDCG(10)])
+    >>> report.to_frame().columns.tolist()
+    ['system', 'metric', 'value', 'low', 'high', 'users']
+    """
+    named = dict(systems) if isinstance(systems, Mapping) else {_name_of(systems): systems}
+    if not named:
+        raise UsageError("there is nothing to evaluate", where="evaluate", found="no system")
+    names, ks, own = sorted_out(metrics)
+    cutoffs = sorted(ks) or [LEAST_LENGTH]
+    known = train if train is not None else test.history
+    asked = _Queries.of(test, known)
+    length = max(LEAST_LENGTH, *cutoffs)
+    lists = [
+        asked.lists(name, _answers(name, s, asked, known, length), length)
+        for name, s in named.items()
+    ]
+    evaluation = evaluate_lists(
+        asked.truth,
+        lists,
+        main=lists[0].name,
+        ks=cutoffs,
+        segments={"users": by_activity(np.diff(asked.past.offsets))} if known is not None else None,
+        catalogue_size=asked.n_items,
+        item_popularity=asked.popularity,
+        past_items=asked.past if known is not None else None,
+        own=own,
+        seed=seed,
+        resamples=resamples,
+    )
+    return EvaluationReport(evaluation, tuple(names), asked.notes)
+
+
+def _name_of(system: Any) -> str:
+    return str(getattr(system, "label", None) or type(system).__name__)
+
+
+def _answers(
+    name: str, system: Any, asked: "_Queries", known: Dataset | None, k: int
+) -> "pd.DataFrame":
+    """A system's lists, as it would give them."""
+    if hasattr(system, "recommend"):
+        model = system
+        if getattr(model, "_fitted", True) is None or getattr(model, "_asked", True) is None:
+            if known is None:
+                raise UsageError(
+                    "a model was not fitted, and there is nothing to fit it on",
+                    where=f"evaluate: {name}",
+                    fix="evaluate(…, test, train=train), or fit it first",
+                )
+            model = model.fit(known)
+        frame: pd.DataFrame = model.recommend(asked.user_ids, k)
+        return frame
+    if hasattr(system, "columns"):
+        given: pd.DataFrame = system.to_pandas() if hasattr(system, "to_pandas") else system
+        return given
+    raise UsageError(
+        "this is neither a model nor a frame of lists",
+        where=f"evaluate: {name}",
+        found=type(system).__name__,
+        expected=f"recommend(users, k), or columns {c.USER_ID}, {c.ITEM_ID} and {RANK} or {SCORE}",
+    )
+
+
+@dataclass(frozen=True)
+class _Queries:
+    """Who is asked, and what they did then; items are numbers of the test part's catalogue."""
+
+    users: list[str]
+    user_ids: Any
+    truth: Truth
+    past: PastItems
+    popularity: Longs
+    item_ids: Any
+    n_items: int
+    notes: tuple[str, ...]
+
+    @classmethod
+    def of(cls, test: Dataset, known: Dataset | None) -> "_Queries":
+        from recsys.training.night.read_data import graded
+
+        tables = test.tables
+        events, _ = graded(tables.interactions, tables.meaning)
+        positive = events.where(events.grade > 0)
+        chosen = np.unique(positive.user)
+        if not len(chosen):
+            raise DataRefused(
+                "nobody in the test part did anything positive",
+                where="evaluate",
+                found=repr(test),
+                fix="see event_types= of Dataset for what counts",
+            )
+        group_of = np.full(events.n_users, -1, np.int64)
+        group_of[chosen] = np.arange(len(chosen))
+        users = [str(events.user_ids[u]) for u in chosen]
+        past, popularity = _past(known, users, tables.catalogue)
+        group, item = group_of[positive.user], positive.item
+        again = _among(past, group, item)
+        truth = Truth.of(
+            group[~again], item[~again], positive.grade[~again], np.arange(len(users)),
+            np.full(len(users), int(events.time.min()), np.int64),
+        )  # fmt: skip
+        notes = []
+        if again.any():
+            notes.append(
+                f"{int(again.sum()):,} interactions are on items that their users had acted on before; "
+                "they are not asked for again."
+            )
+        return cls(
+            users, test.ids.of_users(users), truth, past, popularity, tables.catalogue.item_ids,
+            tables.catalogue.n_items, tuple(notes),
+        )  # fmt: skip
+
+    @cached_property
+    def _item_place(self) -> dict[str, int]:
+        return {item: place for place, item in enumerate(self.item_ids.to_pylist())}
+
+    def lists(self, name: str, frame: "pd.DataFrame", length: int) -> RankedLists:
+        """A frame of lists as numbers; an item that the catalogue lacks is a miss.
+
+        Raises:
+            UsageError: a column is missing.
+        """
+        order = RANK if RANK in frame.columns else SCORE
+        missing = [n for n in (c.USER_ID, c.ITEM_ID, order) if n not in frame.columns]
+        if missing:
+            raise UsageError(
+                "a frame of lists lacks a column",
+                where=f"evaluate: {name}",
+                found=", ".join(map(str, frame.columns)),
+                expected=f"{c.USER_ID}, {c.ITEM_ID} and {RANK} or {SCORE}",
+            )
+        places = {user: place for place, user in enumerate(self.users)}
+        strangers: dict[str, int] = {}
+        found: list[list[tuple[float, int, float]]] = [[] for _ in self.users]
+        scores = frame[SCORE] if SCORE in frame.columns else -frame[order]
+        for user, item, by, score in zip(
+            frame[c.USER_ID].astype(str), frame[c.ITEM_ID].astype(str), frame[order], scores,
+            strict=True,
+        ):  # fmt: skip
+            place = places.get(user)
+            if place is None:
+                continue
+            code = self._item_place.get(item)
+            if code is None:
+                code = strangers.setdefault(item, self.n_items + len(strangers))
+            found[place].append((float(by) if order == RANK else -float(by), code, float(score)))
+        ranked = [sorted(rows, key=lambda row: row[0]) for rows in found]
+        return RankedLists.of(
+            name, [([code for _, code, _ in r], [s for _, _, s in r]) for r in ranked], length
+        )
+
+
+def _past(known: Dataset | None, users: list[str], catalogue: Any) -> tuple[PastItems, Longs]:
+    """What the users had acted on, and how many people each item had, in the catalogue's numbers."""
+    offsets = np.zeros(len(users) + 1, np.int64)
+    if known is None:
+        return PastItems(offsets, np.empty(0, np.int32)), np.zeros(catalogue.n_items, np.int64)
+    before = known.tables
+    number = catalogue.indices_of(before.catalogue.item_ids.cast(pa.large_string()))
+    item = number[before.interactions.item]
+    pairs = np.unique(np.stack([before.interactions.user, item], 1), axis=0)
+    popularity = np.bincount(pairs[pairs[:, 1] >= 0, 1], minlength=catalogue.n_items)
+    place = {str(user): code for code, user in enumerate(before.interactions.user_ids)}
+    starts = np.searchsorted(pairs[:, 0], np.arange(len(place) + 1))
+    parts = []
+    for row, user in enumerate(users):
+        code = place.get(user)
+        mine = pairs[starts[code] : starts[code + 1], 1] if code is not None else np.empty(0, int)
+        parts.append(mine[mine >= 0])
+        offsets[row + 1] = offsets[row] + len(parts[-1])
+    items: Ints = np.concatenate(parts).astype(np.int32) if parts else np.empty(0, np.int32)
+    return PastItems(offsets, items), popularity.astype(np.int64)
+
+
+def _among(past: PastItems, group: Longs, item: Ints) -> Any:
+    """bool[n]: whether each (user, item) is among the past."""
+    owner = np.repeat(np.arange(len(past.offsets) - 1, dtype=np.int64), np.diff(past.offsets))
+    return np.isin(group.astype(np.int64) << 32 | item, owner << 32 | past.items)
+
+
+@dataclass(frozen=True)
+class EvaluationReport:
+    """What was measured. Draws itself in a notebook."""
+
+    evaluation: Evaluation
+    """Every number, as a night's report holds them."""
+    metrics: tuple[str, ...]
+    """Names of the metrics asked for, in order."""
+    notes: tuple[str, ...] = ()
+
+    @property
+    def systems(self) -> list[str]:
+        """Names of what was measured, in order."""
+        return list(self.evaluation.systems)
+
+    def to_frame(self) -> "pd.DataFrame":
+        """A row per system and metric: `value`, its 95 % interval `low` to `high`, and `users`."""
+        import pandas as pd
+
+        rows = [
+            {"system": system, "metric": metric, **_interval(found[metric])}
+            for system, found in self.evaluation.systems.items()
+            for metric in self.metrics
+            if metric in found
+        ]
+        return pd.DataFrame(rows, columns=["system", "metric", "value", "low", "high", "users"])
+
+    def compare(self, first: str, second: str) -> "pd.DataFrame":
+        """The first minus the second on the same users, with 95 % intervals of the difference.
+
+        Parameters
+        ----------
+        first, second
+            Names of systems.
+
+        Returns
+        -------
+        pandas.DataFrame
+            A row per metric: `metric`, `difference`, `low`, `high`, `p` (two-sided, not corrected) and
+            `verdict`: `ahead`, `behind` or `cannot tell`, where the interval holds 0. A metric of the
+            whole catalogue, as coverage, has no value per user and no row.
+        """
+        import pandas as pd
+
+        for name in (first, second):
+            if name not in self.evaluation.systems:
+                raise UsageError(
+                    "nothing of this name was measured",
+                    where="compare",
+                    found=name,
+                    expected=", ".join(self.systems),
+                )
+        groups = self.evaluation.per_group
+        paired = [m for m in self.metrics if f"{first}/{m}" in groups]
+        table = (
+            np.stack(
+                [
+                    groups[f"{first}/{m}"].astype(np.float64) - groups[f"{second}/{m}"]
+                    for m in paired
+                ],
+                axis=1,
+            )
+            if paired
+            else np.empty((len(groups["user"]), 0))
+        )
+        found = bootstrap(
+            table, groups["user"], resamples=self.evaluation.resamples, seed=self.evaluation.seed
+        )
+        rows = []
+        for place, metric in enumerate(paired):
+            interval = found.interval(place)
+            rows.append(
+                {
+                    "metric": metric,
+                    "difference": interval.value,
+                    "low": interval.low,
+                    "high": interval.high,
+                    "p": found.p_value(place),
+                    "verdict": _verdict(interval),
+                }
+            )
+        return pd.DataFrame(rows, columns=["metric", "difference", "low", "high", "p", "verdict"])
+
+    def save(self, path: str | Path) -> Path:
+        """Write the page as one HTML file.
+
+        Parameters
+        ----------
+        path
+            `report.html`, in a folder that exists.
+        """
+        from recsys.evaluation.page import write_report
+
+        file = Path(path)
+        if file.suffix.lower() not in (".html", ".htm") or not file.parent.is_dir():
+            raise UsageError(
+                "a report is saved as an HTML file in a folder that exists",
+                where="report.save",
+                found=str(file),
+                fix="report.save('report.html')",
+            )
+        with tempfile.TemporaryDirectory(prefix="recsys-report-") as place:
+            page = write_report(self.evaluation, self._context, Path(place))
+            file.write_bytes(page.read_bytes())
+        return file
+
+    @property
+    def _context(self) -> Any:
+        import time
+
+        from recsys.evaluation.report_context import ReportContext
+
+        return ReportContext(
+            title=" against ".join(self.systems),
+            created_at=time.time_ns() // 1000,
+            data={"users asked": f"{self.evaluation.users:,}"},
+            warnings=list(self.notes),
+        )
+
+    def _repr_html_(self) -> str:
+        from html import escape
+
+        from recsys.evaluation.page import verdict
+
+        frame = self.to_frame()
+        head = "".join(f"<th>{escape(m)}</th>" for m in self.metrics)
+        body = ""
+        for system in self.systems:
+            own = frame[frame["system"] == system].set_index("metric")
+            cells = "".join(f"<td>{_cell(own, metric)}</td>" for metric in self.metrics)
+            body += f"<tr><th>{escape(system)}</th>{cells}</tr>"
+        notes = "".join(f"<p>{escape(n)}</p>" for n in (*self.notes, *self.evaluation.warnings))
+        return (
+            f"<p><b>{escape(verdict(self.evaluation))}</b></p>"
+            f"<table><thead><tr><th></th>{head}</tr></thead><tbody>{body}</tbody></table>{notes}"
+        )
+
+    def __repr__(self) -> str:
+        from recsys.evaluation.page import verdict
+
+        return verdict(self.evaluation)
+
+
+def _interval(found: Interval) -> dict[str, Any]:
+    return {"value": found.value, "low": found.low, "high": found.high, "users": found.users}
+
+
+def _verdict(interval: Interval) -> str:
+    from recsys.evaluation.evaluation import AHEAD, BEHIND, UNCLEAR
+
+    if interval.low is None or interval.high is None or interval.low <= 0 <= interval.high:
+        return UNCLEAR
+    return AHEAD if interval.low > 0 else BEHIND
+
+
+def _cell(own: "pd.DataFrame", metric: str) -> str:
+    if metric not in own.index:
+        return "–"
+    row = own.loc[metric]
+    if row["value"] is None or row["value"] != row["value"]:
+        return "–"
+    if row["low"] is None or row["low"] != row["low"]:
+        return f"{row['value']:.4f}"
+    return f"{row['value']:.4f} <small>({row['low']:.4f} to {row['high']:.4f})</small>"
