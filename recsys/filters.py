@@ -91,7 +91,8 @@ class Condition:
         if self.kind == MOMENT:
             times = catalogue.created_at
             known = times != MISSING_TIME
-            return known & ORDERED[self.comparison](times, self.values[0])
+            later: Bools = known & ORDERED[self.comparison](times, self.values[0])
+            return later
         numbers = catalogue.numeric(self.column)
         if self.comparison in ORDERED:
             held: Bools = ORDERED[self.comparison](numbers, self.values[0])
@@ -293,8 +294,10 @@ def _plain(value: object, where: str) -> bool | float | str:
     """A value that a column may equal."""
     if isinstance(value, str) and len(value) <= TEXT_LENGTH:
         return value
-    if isinstance(value, bool | int | float | np.integer | np.floating) and abs(value) <= NUMBER:
-        return value if isinstance(value, bool) else float(value)
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, int | float | np.integer | np.floating) and -NUMBER <= value <= NUMBER:
+        return float(value)
     expected = (
         f"a text of up to {TEXT_LENGTH} characters, a number of up to {NUMBER:g}, true or false"
     )

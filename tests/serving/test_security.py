@@ -372,7 +372,9 @@ def test_when_the_engine_fails_the_popular_list_is_given_and_said_so(serve, caps
             assert [item["item_id"] for item in answer["items"]] == best[3:5]
             assert answer["degraded"] == ["ranking_failed"]
             assert answer["items"][0]["score"] is None
-            filtered = {**ask, "filters": {"title": ["Film 3", "Film 4"], "tags": "a"}}
+            for item in ("3", "4"):
+                await client.patch(f"/v1/items/{item}", json={"attributes": {"maker": "m"}})
+            filtered = {**ask, "filters": {"maker": ["m", "n"], "tags": "a"}}
             answer = (await client.post("/v1/recommend", json=filtered)).json()
             assert {item["item_id"] for item in answer["items"]} == {"3", "4"} - set(best[:3])
             items = ["nobody", best[5], {"item_id": "new", "title": "T"}, best[4]]
