@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import tempfile
+import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -87,13 +88,13 @@ class Recommender(Params):
     >>> recsys.Recommender(budget_minutes=2, seed=1)
     Recommender(budget_minutes=2, seed=1)
 
-    Fitting and asking:
+    After `model = recsys.Recommender(budget_minutes=5).fit(train)`:
 
-    >>> train, test = data.split(days=7)
-    >>> model = recsys.Recommender(settings=quick, verbose=False).fit(train)
     >>> recs = model.recommend(k=5)
     >>> list(recs.columns)
     ['user_id', 'item_id', 'score', 'rank']
+    >>> model.similar_items(recs["item_id"][:1], k=2)["rank"].tolist()
+    [1, 2]
     """
 
     def __init__(
@@ -114,7 +115,8 @@ class Recommender(Params):
         self.verbose = verbose
         self._asked: _Asked | None = None
         self._config: RecsysConfig | None = None
-        self._temporary: tempfile.TemporaryDirectory[str] | None = None
+        self._removal: weakref.finalize[..., Any] | None = None
+        """Removes a temporary workspace."""
 
     # -- fitting ----------------------------------------------------------------------------------
 
@@ -148,10 +150,11 @@ class Recommender(Params):
     def _folder(self) -> Path:
         if self.workspace is not None:
             return Path(self.workspace)
-        self._temporary = tempfile.TemporaryDirectory(
-            prefix="recsys-recommender-", ignore_cleanup_errors=True
-        )
-        return Path(self._temporary.name)
+        if self._removal is not None:
+            self._removal()
+        folder = tempfile.mkdtemp(prefix="recsys-recommender-")
+        self._removal = weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        return Path(folder)
 
     def _settings(self) -> dict[str, Any]:
         settings: dict[str, Any] = {

@@ -3,6 +3,7 @@
 import doctest
 import importlib
 import inspect
+from pathlib import Path
 
 import pytest
 
@@ -28,10 +29,12 @@ PUBLIC = [
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_examples_run(module, data, quick):
+def test_examples_run(module, data, request):
     found = importlib.import_module(module)
+    text = Path(found.__file__).read_text(encoding="utf-8")
+    fitted = {"model": request.getfixturevalue("shop")[0]} if "    >>> recs = model" in text else {}
     tests = doctest.DocTestFinder(exclude_empty=True).find(
-        found, module, globs={**vars(found), "data": data, "quick": quick}
+        found, module, globs={**vars(found), "data": data, **fitted}
     )
     runner = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE)
     for test in tests:
