@@ -5,7 +5,7 @@ may be in the tables (`limits`). Reading version: v1, in the path.
 """
 
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
@@ -27,6 +27,18 @@ Id = Annotated[
     ),
 ]
 """An identifier of the caller's: a user, an item, an event, an impression."""
+SESSION: Final = "session:"
+"""A session is kept as the user of this name and its own id behind it."""
+SessionId = Annotated[
+    str,
+    Meta(
+        min_length=1,
+        max_length=limits.ID_LENGTH - len(SESSION),
+        pattern=limits.SOUND_HERE,
+        extra_json_schema=_SOUND,
+    ),
+]
+"""An identifier of a visit of somebody who is not logged in."""
 Word = Annotated[
     str,
     Meta(
@@ -62,8 +74,21 @@ Tags = Annotated[
 ]
 # JSON knows 2 and 2.0 as one number, and so does a whole number here; msgspec's int does not.
 Count = Annotated[float, Meta(ge=1, le=1000)]
+SmallCount = Annotated[float, Meta(ge=1, le=100)]
 Explain = bool | Annotated[float, Meta(ge=0, le=100)]
 Version = Word
+Filters = Annotated[dict[Name, Any], Meta(max_length=20)]
+"""What items must meet; `recsys.filters` says what it may hold, and gives its schema."""
+Fields = Annotated[list[Name], Meta(max_length=50)]
+By = Literal["blend", "text", "bought_together"]
+Window = Annotated[
+    str,
+    Meta(
+        pattern=r"^(all|[1-9][0-9]{0,3}[mhdw])\Z",
+        extra_json_schema={"pattern": "^(all|[1-9][0-9]{0,3}[mhdw])$"},
+    ),
+]
+"""A stretch of time that ends now: `24h`, `7d`, `all`."""
 
 
 def to_microseconds(moment: datetime) -> int:
@@ -84,40 +109,114 @@ class NewItem(Input):
     """An item given with its text, known to the service or not."""
 
     item_id: Id
+    """Its id; one that is known is ranked by what is stored."""
     title: Title
+    """What it is called."""
     description: Text | None = None
+    """What it is."""
     tags: Tags = []
+    """Words by which it is found."""
     category: Category | None = None
+    """Its kind."""
     created_at: Time | None = None
+    """When it came into being."""
     attributes: InlineAttributes = {}
+    """Further columns by name; null is unknown."""
 
 
 class PastEvent(Input):
     """One event of a history sent along; it is used for this answer and not stored."""
 
     item_id: Id
+    """The item."""
     event_type: Word = "view"
+    """What was done with it: view, click, purchase …"""
     timestamp: Time | None = None
+    """When; just now where absent."""
     value: Number | None = None
+    """Stars of a rating, or a quantity."""
 
 
 History = Annotated[list[PastEvent], Meta(max_length=1_000)]
 
 
-class RankRequest(Input):
-    """Which of these items first, for this user?"""
+Some = Annotated[list[Id], Meta(max_length=100)]
+Place = Annotated[float, Meta(ge=1, le=1000)]
 
-    user_id: Id
+
+class Boost(Input, tag_field="do", tag="boost", kw_only=True):
+    """Lift items."""
+
+    name: Word
+    """How the rule is called, in the answer and in the log."""
+    by: Annotated[float, Meta(ge=-10, le=10)] = 1.0
+    """By how many standard deviations of the candidates' scores; below 0 down."""
+    filters: Filters = {}
+    """What the items meet."""
+    items: Some = []
+    """Ids, of which those count that meet the filters; all items where there is none."""
+
+
+class Bury(Input, tag_field="do", tag="bury", kw_only=True):
+    """Put items behind all others."""
+
+    name: Word
+    """How the rule is called, in the answer and in the log."""
+    filters: Filters = {}
+    """What the items meet."""
+    items: Some = []
+    """Ids, of which those count that meet the filters; all items where there is none."""
+
+
+class Pin(Input, tag_field="do", tag="pin", kw_only=True):
+    """Put one item at one place."""
+
+    name: Word
+    """How the rule is called, in the answer and in the log."""
+    item_id: Id
+    """Which item; left out where it may not be recommended."""
+    place: Place
+    """Where, from 1."""
+
+
+class Slot(Input, tag_field="do", tag="slot", kw_only=True):
+    """Keep places for the best of some items: a promotion."""
+
+    name: Word
+    """How the rule is called, in the answer and in the log."""
+    places: Annotated[list[Place], Meta(min_length=1, max_length=20)]
+    """Which places, from 1."""
+    filters: Filters = {}
+    """What the items meet."""
+    items: Some = []
+    """Ids, of which those count that meet the filters; all items where there is none."""
+
+
+Rule = Boost | Bury | Pin | Slot
+Rules = Annotated[list[Rule], Meta(max_length=10)]
+
+
+class RankRequest(Input, kw_only=True):
+    """Which of these items first, for this person?"""
+
+    user_id: Id | None = None
+    """The person, where known; somebody new where neither this nor a session is given."""
+    session_id: SessionId | None = None
+    """The visit: its events count as the person's own."""
     items: Annotated[
         list[Id | NewItem], Meta(min_length=1, extra_json_schema={"uniqueItems": True})
     ]
     """Ids, or items with their text; each id once."""
+    fields: Fields = []
+    """Columns of the items to answer with: title, price …"""
     context: Attributes = {}
+    """What is known of the situation: device, place on the page …"""
     history: History | None = None
     """Events of this user the service does not know; they extend the stored ones."""
     explain: Explain = False
     """`true`, or how many of the first items to give reasons for."""
     model_version: Version | None = None
+    """The version that answers; the champion where absent."""
     as_of: Time | None = None
     """Rank as at this moment; needs the replay scope."""
     surface: Word | None = None
@@ -125,38 +224,87 @@ class RankRequest(Input):
 
 
 class RecommendRequest(Input):
-    """Which items of the whole catalogue, for this user?"""
+    """Which items of the whole catalogue, for this person?"""
 
-    user_id: Id
+    user_id: Id | None = None
+    """The person, where known; somebody new where neither this nor a session is given."""
+    session_id: SessionId | None = None
+    """The visit: its events count as the person's own."""
     k: Count = 10
-    filters: Annotated[
-        dict[Name, Scalar | Annotated[list[Scalar], Meta(max_length=100)]], Meta(max_length=20)
-    ] = {}
-    """`category`, `tags` or an attribute: equal to a value, or to one of a list."""
+    """Items wanted, at most."""
+    filters: Filters = {}
+    """What the items must meet."""
     exclude: Annotated[list[Id], Meta(max_length=5_000)] = []
+    """Items that must not be in the list."""
+    fields: Fields = []
+    """Columns of the items to answer with: title, price …"""
     diversity: Annotated[float, Meta(ge=0, le=1)] = 0.0
     """0: by score alone; 1: as unlike each other as possible."""
     caps: Annotated[dict[Name, Count], Meta(max_length=10)] | UnsetType = UNSET
     """`category` or a text attribute: items of one value at most; the service's own where absent."""
+    rules: Rules = []
+    """Wishes about this list, before those of the service: boost, bury, pin, slot."""
     explain: Explain = False
+    """`true`, or how many of the first items to give reasons for."""
     keep_seen: bool = False
     """Whether items the user already acted on may be returned."""
     context: Attributes = {}
+    """What is known of the situation: device, place on the page …"""
     history: History | None = None
+    """Events of this user the service does not know; they extend the stored ones."""
     model_version: Version | None = None
+    """The version that answers; the champion where absent."""
     as_of: Time | None = None
+    """Recommend as at this moment; needs the replay scope."""
     surface: Word | None = None
+    """Where the list is shown, kept with its impression."""
 
 
-class EventIn(Input):
-    """Something a user did with an item."""
+class SimilarRequest(Input):
+    """Which items are like these?"""
 
-    user_id: Id
+    items: Annotated[list[Id], Meta(min_length=1, max_length=50)]
+    """Ids; of several, the last weighs most."""
+    k: SmallCount = 10
+    """Items wanted, at most."""
+    by: By = "blend"
+    """All sources together, text alone, or what people do with both."""
+    filters: Filters = {}
+    """What the items must meet."""
+    exclude: Annotated[list[Id], Meta(max_length=5_000)] = []
+    """Items that must not be in the list."""
+    fields: Fields = []
+    """Columns of the items to answer with: title, price …"""
+
+
+class PopularRequest(Input):
+    """What does everybody go for now?"""
+
+    window: Window = "all"
+    """How far back: `24h`, `7d`, in whole buckets of the counters; `all` is everything known."""
+    filters: Filters = {}
+    """What the items must meet."""
+    k: SmallCount = 10
+    """Items wanted, at most."""
+    fields: Fields = []
+    """Columns of the items to answer with: title, price …"""
+
+
+class EventIn(Input, kw_only=True):
+    """Something a person did with an item; by a user, or by a visit."""
+
+    user_id: Id | UnsetType = UNSET
+    """Who; a session_id does where nobody is logged in."""
+    session_id: SessionId | UnsetType = UNSET
+    """The visit. With a user_id the event is the user's."""
     item_id: Id
+    """With what."""
     event_type: Word
+    """What: view, click, purchase …"""
     timestamp: Time | None = None
     """When it happened; the service's clock where absent."""
     value: Number | None = None
+    """Stars of a rating, or a quantity."""
     impression_id: Id | None = None
     """The list in which the item was shown."""
     event_id: Id | None = None
@@ -170,13 +318,62 @@ EventsBody = EventIn | EventBatch
 class ItemBody(Input):
     """A new item, or what changes of a known one; fields left out keep their values."""
 
+    item_id: Id | None = None
+    """The id of the path, if at all."""
     title: Title | None = None
+    """What it is called; a new item needs it."""
     description: Text | None = None
+    """What it is."""
     tags: Tags | None = None
+    """Words by which it is found."""
     category: Category | None = None
+    """Its kind."""
     created_at: Time | None = None
+    """When it came into being; now, of a new item."""
     available: bool | None = None
+    """Whether it may be recommended."""
     attributes: Attributes | None = None
+    """Further columns by name: numbers, texts, true or false."""
+
+
+class ItemChange(ItemBody, kw_only=True):
+    """One of several items."""
+
+    item_id: Id
+    """Which one."""
+
+
+ItemBatch = Annotated[list[ItemChange], Meta(min_length=1, max_length=500)]
+
+
+class ImpressionIn(Input, kw_only=True):
+    """A list that was made and shown elsewhere."""
+
+    user_id: Id | UnsetType = UNSET
+    """To whom; a session_id does where nobody is logged in."""
+    session_id: SessionId | UnsetType = UNSET
+    """The visit. With a user_id the list is the user's."""
+    item_ids: Annotated[list[Id], Meta(min_length=1, max_length=2_000)]
+    """Items in the order in which they were shown."""
+    impression_id: Id | None = None
+    """Name of the list; repeated, it counts once."""
+    timestamp: Time | None = None
+    """When it was shown; the service's clock where absent."""
+    surface: Word | None = None
+    """Where it was shown."""
+    context: Attributes = {}
+    """What was known of the situation."""
+
+
+ImpressionBatch = Annotated[list[ImpressionIn], Meta(min_length=1, max_length=100)]
+ImpressionsBody = ImpressionIn | ImpressionBatch
+
+
+class MergeRequest(Input):
+    """Whose visit it was."""
+
+    session_id: SessionId
+    """The visit whose events become the user's."""
 
 
 class Output(Struct, omit_defaults=True, kw_only=True):
@@ -207,6 +404,10 @@ class RankedItem(Output):
     reasons: Reasons | None = None
     team: str | None = None
     """Version that contributed the item, in an interleaved list."""
+    fields: dict[str, Any] = {}
+    """The columns asked for; null where nothing is known."""
+    rule: str | None = None
+    """The rule that moved the item."""
 
 
 class Experiment(Output):
@@ -250,6 +451,26 @@ class ItemAnswer(Output):
     position: int
 
 
+class ItemsAnswer(Output):
+    """Given only after all items are durable."""
+
+    items: list[ItemAnswer]
+
+
+class ImpressionsAnswer(Output):
+    """Given only after the lists are durable."""
+
+    impression_ids: list[str]
+    duplicates: int = 0
+
+
+class Merged(Output):
+    user_id: str
+    session_id: str
+    events: int
+    """How many became the user's now; 0 where they were already."""
+
+
 class ItemView(Output):
     """An item as the service knows it."""
 
@@ -270,13 +491,34 @@ class ItemList(Output):
 class SimilarItem(Output):
     item_id: str
     score: float
+    """The cosine of the texts, by text; else 1 for the first item of every source."""
     title: str | None = None
+    fields: dict[str, Any] = {}
 
 
 class SimilarList(Output):
     model_version: str
-    item_id: str
     items: list[SimilarItem]
+    item_id: str | None = None
+    """The item of the path, where it was one."""
+    unknown: list[str] = []
+    """Ids asked about that nobody knows."""
+    degraded: list[str] = []
+    """Parts that were missing or late, so that the answer is simpler than usual."""
+
+
+class PopularItem(Output):
+    item_id: str
+    score: float
+    """Events that speak for it in the window, each by the weight of its type."""
+    fields: dict[str, Any] = {}
+
+
+class PopularList(Output):
+    model_version: str
+    window: str
+    """The window that was counted."""
+    items: list[PopularItem]
 
 
 class StoredEvent(Output):

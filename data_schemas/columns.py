@@ -32,8 +32,14 @@ SURFACE: Final = "surface"
 CONTEXT: Final = "context"
 """What the request said of its own situation, a JSON object."""
 
+RULES: Final = "rules"
+"""Which items of a list a rule of the shop moved: a JSON object of item id and the rule's name."""
+
 # what we write
 SCORES: Final = "scores"
+SCORE: Final = "score"
+RANK: Final = "rank"
+"""Place in a list, from 1."""
 POSITION: Final = "position"
 """Place of a row in the order in which it became known (log position), unit: rows, from 0."""
 ITEM_INDEX: Final = "item_index"

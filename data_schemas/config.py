@@ -7,14 +7,24 @@ The smallest useful file is `data: {items: data/items.parquet, events: data/even
 import copy
 import difflib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
+import msgspec
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from recsys.data_schemas.addresses import problem_of, redacted
+from recsys.data_schemas.api import Rule, Rules
 from recsys.data_schemas.errors import UsageError
 from recsys.data_schemas.meaning import DEFAULT_RATINGS, DEFAULT_TYPES, STARS, EventMeaning, Scale
 from recsys.data_schemas.yaml_text import read_yaml
@@ -331,6 +341,9 @@ class ServingConfig(Section):
     caps: dict[str, Positive] = {}
     """Column → items of one value at most in a recommended list, `{category: 3}`: the category or a
     text attribute. A request's own `caps` replace them."""
+    rules: tuple[dict[str, Any], ...] = ()
+    """Wishes about every recommended list, as in a request: `{do: bury, name: clearance, filters:
+    {stock: 0}}`; of two about one place the request's holds."""
     explore_share: Share = 0.0
     """Share of lists in which one neighbouring pair is swapped at random, with its propensity."""
     parity_share: Share = 0.01
@@ -340,6 +353,24 @@ class ServingConfig(Section):
     keys_file: str | None = None
     """File of hashed, scoped API keys."""
     cors_origins: tuple[str, ...] = ()
+
+    @field_validator("rules")
+    @classmethod
+    def _readable(cls, given: tuple[dict[str, Any], ...]) -> tuple[dict[str, Any], ...]:
+        read_rules(given)
+        return given
+
+
+def read_rules(given: Sequence[Mapping[str, Any]]) -> tuple[Rule, ...]:
+    """Rules of the YAML as a request has them.
+
+    Raises:
+        ValueError: one is wrong; it says where.
+    """
+    try:
+        return tuple(msgspec.convert(list(given), Rules))
+    except msgspec.ValidationError as error:
+        raise ValueError(str(error)) from None
 
 
 class TrackingConfig(Section):

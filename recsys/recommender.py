@@ -16,6 +16,7 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
+from recsys.business_rules import ListRules
 from recsys.data_schemas import columns as c
 from recsys.data_schemas.errors import RecsysError, UsageError
 from recsys.data_schemas.log_record import LogMark, LogRecord
@@ -23,7 +24,7 @@ from recsys.encoder.index import open_index
 from recsys.encoder.tower import InterestSource
 from recsys.explain import Explainer
 from recsys.features.feature_set import FeatureSet
-from recsys.features.interactions import Floats, History, Ints
+from recsys.features.interactions import EMPTY_HISTORY, Floats, History, Ints
 from recsys.features.protocols import (
     Mask,
     Recalled,
@@ -33,17 +34,19 @@ from recsys.features.protocols import (
 from recsys.features.ranking_context import RankingContext
 from recsys.features.state import OnlineState
 from recsys.features.time_buckets import MomentGrid, microseconds
+from recsys.filters import allowed_by
 from recsys.new_items import NewItems, TextVectors
-from recsys.query import RankingQuery, RankingResult
+from recsys.popular_items import popular_items
+from recsys.query import BY_TEXT, RankingQuery, RankingResult, SimilarQuery, SimilarResult
 from recsys.ranker import Ranker
-from recsys.retrieval.candidates import CandidateGenerator
+from recsys.retrieval.candidates import CandidateGenerator, Candidates
 from recsys.retrieval.source_kinds import load_source
 from recsys.rules import (
     Caps,
-    allowed_by,
     block,
     diversify,
 )
+from recsys.similar import as_history, similar_items
 from recsys.storage.bundle import Bundle, open_bundle
 
 TEXT = "text"
@@ -215,9 +218,10 @@ class LoadedRelease:
         steps = _Steps()
         history = self._history(ask)
         items, names, unknown = self._asked_items(ask)
+        rules = ListRules(self.state.catalogue, ask.rules) if ask.rules else None
         steps.done("resolve")
         with self._blocked(ask, history) as mask:
-            items, signals, silent = self._recalled(ask, history, items, mask)
+            items, signals, silent = self._recalled(ask, history, items, mask, rules)
         steps.done("recall")
         moment = RankingContext(
             ask.now,
@@ -233,7 +237,7 @@ class LoadedRelease:
         steps.done("features")
         score = self.ranker.score(x)
         steps.done("ranker")
-        order = self._ordered(ask, items, score)
+        order, movers = self._ordered(ask, items, score, rules)
         steps.done("rules")
         answer = RankingResult(
             [names[i] for i in order.tolist()] if names else self._ids_of(items[order]),
@@ -241,6 +245,7 @@ class LoadedRelease:
             unknown,
             [*self._degraded(ask), *(f"source_failed:{name}" for name in silent)],
             features=x[order],
+            rules=movers,
             snapshot=self.snapshot,
             waiting=self._new.count_waiting,
         )
@@ -250,8 +255,10 @@ class LoadedRelease:
         return answer
 
     def _history(self, ask: RankingQuery) -> History:
-        """The user's stored events before the moment, extended by those sent along."""
+        """The stored events of the user and the session before the moment, and those sent along."""
         stored = self.state.history(ask.user_id, ask.now)
+        if ask.session:
+            stored = _joined(stored, self.state.history(ask.session, ask.now))
         if not ask.history:
             return stored
         return _joined(stored, self._sent_history(ask)).before(ask.now)
@@ -322,11 +329,16 @@ class LoadedRelease:
         return self._mask
 
     def _recalled(
-        self, ask: RankingQuery, history: History, items: Ints | None, mask: Mask
+        self,
+        ask: RankingQuery,
+        history: History,
+        items: Ints | None,
+        mask: Mask,
+        rules: ListRules | None,
     ) -> tuple[Ints, Mapping[str, Floats], list[str]]:
         """Candidates, their signals, and the sources that had to be left out because they failed."""
         try:
-            return *self._candidates(self._recall, ask, history, items, mask), []
+            return *self._candidates(self._recall, ask, history, items, mask, rules), []
         except UsageError:
             raise
         except Exception:
@@ -340,7 +352,8 @@ class LoadedRelease:
             sources = self._recall.sources | {
                 name: cast(ScoreSource, Silent(self._recall.sources[name])) for name in silent
             }
-            return *self._candidates(self._stage(sources), ask, history, items, mask), silent
+            again = self._candidates(self._stage(sources), ask, history, items, mask, rules)
+            return *again, silent
 
     def _candidates(
         self,
@@ -349,10 +362,20 @@ class LoadedRelease:
         history: History,
         items: Ints | None,
         mask: Mask,
+        rules: ListRules | None,
     ) -> tuple[Ints, Mapping[str, Floats]]:
         if items is not None:
             return items, recall.signals_for(history, items, ask.now, mask)
         found = recall.candidates(history, ask.now, mask)
+        if rules is not None:
+            further = rules.further(
+                lambda masked: recall.candidates(history, ask.now, masked).items, mask
+            )
+            further = further[~np.isin(further, found.items)]
+            if len(further):
+                wanted = np.concatenate([found.items, np.unique(further)])
+                signals = recall.signals_for(history, wanted, ask.now, mask)
+                found = Candidates(wanted, signals)
         if len(found.items) >= ask.k:
             return found.items, found.signals
         # Personal recall was short: fill up, so that a list has k items while the catalogue does.
@@ -378,15 +401,23 @@ class LoadedRelease:
         return np.ascontiguousarray(every[np.sort(first)][: max(ask.k, len(items))])
 
     def _ordered(
-        self, ask: RankingQuery, items: Ints, score: npt.NDArray[np.float64]
-    ) -> npt.NDArray[np.int64]:
+        self,
+        ask: RankingQuery,
+        items: Ints,
+        score: npt.NDArray[np.float64],
+        rules: ListRules | None,
+    ) -> tuple[npt.NDArray[np.int64], list[str]]:
+        """(rows of the list, the rule that moved each)."""
         if ask.items is not None:
-            return np.argsort(-score, kind="stable")
+            return np.argsort(-score, kind="stable"), []
+        by = score if rules is None else rules.moved(items, score)
         caps = Caps(self.state.catalogue, ask.caps, items) if ask.caps else None
         if ask.diversity > 0:
-            return diversify(score, self._vectors_of(items), ask.k, ask.diversity, caps)
-        order = np.argsort(-score, kind="stable")
-        return order[: ask.k] if caps is None else caps.first(order, ask.k)
+            order = diversify(by, self._vectors_of(items), ask.k, ask.diversity, caps)
+        else:
+            order = np.argsort(-by, kind="stable")
+            order = order[: ask.k] if caps is None else caps.first(order, ask.k)
+        return (order, []) if rules is None else rules.placed(items, order, by, ask.k)
 
     def _vectors_of(self, items: Ints) -> Floats:
         """float32[n, d]; NaN where an item has no vector."""
@@ -470,21 +501,62 @@ class LoadedRelease:
 
     # -- looking things up ----------------------------------------------------------------------
 
+    def similar_to(self, ask: SimilarQuery) -> SimilarResult:
+        """Items like the ones asked about that may be recommended, by behaviour and content.
+
+        Texts that `prepare` encoded meanwhile are taken; one that still waits degrades the answer.
+        """
+        with self._lock:
+            found = self.state.catalogue.indices_of(list(ask.items))
+            unknown = [name for name, at in zip(ask.items, found, strict=True) if at < 0]
+            anchors = np.ascontiguousarray(found[found >= 0], np.int32)
+            if self._waits(anchors):
+                self._take_vectors()
+            wanted = RankingQuery("", ask.now, exclude=ask.exclude, filters=ask.filters)
+            with self._blocked(wanted, as_history(anchors, ask.now)) as mask:
+                listed = similar_items(self._recall.sources, anchors, ask.by, ask.k, ask.now, mask)
+            return SimilarResult(
+                self._ids_of(listed.items), listed.scores.tolist(), unknown, self._untold(anchors)
+            )
+
+    def popular(
+        self, k: int, now: int, window: str, filters: Mapping[str, object]
+    ) -> list[tuple[str, float]]:
+        """Items of the most weight of events in a window that may be recommended, best first.
+
+        Raises:
+            UsageError: no such window, or a filter is wrong.
+        """
+        with self._lock:
+            wanted = RankingQuery("", now, filters=filters)
+            with self._blocked(wanted, EMPTY_HISTORY) as mask:
+                found = popular_items(self.state, window, k, now, mask)
+            return list(zip(self._ids_of(found.items), found.scores.tolist(), strict=True))
+
+    def unencoded(self, item_ids: Sequence[str]) -> list[Mapping[str, Any]]:
+        """Those of some items whose text waits to be encoded, as `prepare` takes them."""
+        with self._lock:
+            catalogue = self.state.catalogue
+            found = [int(at) for at in catalogue.indices_of(list(item_ids)) if at >= 0]
+            return [catalogue.fields(at) for at in found if self._waits(np.array([at]))]
+
+    def _waits(self, items: Ints) -> bool:
+        """Whether the text of one of some items was not encoded yet."""
+        later = items[items >= self.bundle.n_items] - self.bundle.n_items
+        return any(self._new.waits(int(place)) for place in later)
+
+    def _untold(self, anchors: Ints) -> list[str]:
+        """What is missing where the likeness of some items is asked for."""
+        if not self._waits(anchors):
+            return []
+        return ["text_encoder_missing" if self._texts.lost else "text_encoder_late"]
+
     def similar(self, item_id: str, k: int, now: int) -> list[tuple[str, float]] | None:
         """Available items nearest in text, best first; None for an unknown item."""
-        del now  # likeness in text does not depend on the moment
-        catalogue = self.state.catalogue
-        item = catalogue.index_of(item_id)
-        source: object = self._recall.sources.get(TEXT)
-        if item < 0:
+        found = self.similar_to(SimilarQuery([item_id], now, k=k, by=BY_TEXT))
+        if found.unknown:
             return None
-        if not isinstance(source, InterestSource) or item >= source.n_items:
-            return []
-        found = source.similar(item, k, self._mask_like(catalogue.blocked))
-        return [
-            (catalogue.id_of(int(i)), float(s))
-            for i, s in zip(found.items, found.scores, strict=True)
-        ]
+        return list(zip(found.item_ids, found.scores, strict=True))
 
     def user(self, user_id: str) -> dict[str, Any] | None:
         """What is stored of a user: their events, latest last, and attributes."""

@@ -1,12 +1,10 @@
-"""Rules around the ranking: which items a request allows, how alike the shown items may be, and how
-many of a kind.
+"""Rules around the ranking: how alike the shown items may be, and how many of a kind.
 
 Shapes: N items of the catalogue, n candidates, d dimensions of an item vector.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,53 +17,6 @@ from recsys.features.protocols import Mask
 
 DIVERSE_HEAD = 200
 """Best candidates that compete for a diversified list (assumed: far beyond what is shown)."""
-
-
-def allowed_by(catalogue: Catalogue, filters: Mapping[str, object]) -> npt.NDArray[np.bool_]:
-    """bool[N]: items that meet every filter.
-
-    A filter names a column and a value, or a list of values of which one must hold. `tags` holds
-    when the item has one of them.
-
-    Raises:
-        UsageError: a filter names a column the catalogue does not have.
-    """
-    allowed = np.ones(catalogue.n_items, bool)
-    for column, wanted in filters.items():
-        values = list(wanted) if isinstance(wanted, list | tuple | set) else [wanted]
-        allowed &= _holds(catalogue, column, values)
-    return allowed
-
-
-def _holds(catalogue: Catalogue, column: str, values: list[Any]) -> npt.NDArray[np.bool_]:
-    if column == c.TAGS:
-        return _has_tag(catalogue, values)
-    if column == c.CATEGORY or column in catalogue.categorical_names:
-        names = catalogue.values_of(column)
-        place = {name: code for code, name in enumerate(names)}
-        codes = [place[str(v)] for v in values if str(v) in place]
-        return np.isin(catalogue.categorical(column), codes)
-    if column in catalogue.numeric_names:
-        numbers = [float(v) for v in values if isinstance(v, int | float)]
-        return np.isin(catalogue.numeric(column), np.array(numbers, np.float32))
-    known = (c.CATEGORY, c.TAGS, *catalogue.categorical_names, *catalogue.numeric_names)
-    raise UsageError(
-        "the filter names a column that items do not have",
-        where=f"filters.{column}",
-        found=column,
-        expected="one of " + ", ".join(known),
-    )
-
-
-def _has_tag(catalogue: Catalogue, values: list[Any]) -> npt.NDArray[np.bool_]:
-    names = {name: code for code, name in enumerate(catalogue.tag_names)}
-    wanted = [names[str(v)] for v in values if str(v) in names]
-    start, stop, pool = catalogue.tag_ranges
-    has = np.zeros(catalogue.n_items, bool)
-    # Ranges lie anywhere in the pool, so hits are counted by a running sum over it.
-    hits = np.concatenate([[0], np.cumsum(np.isin(pool, wanted))])
-    has[:] = hits[stop] > hits[start]
-    return has
 
 
 class Caps:

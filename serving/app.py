@@ -28,14 +28,14 @@ from recsys.serving.asgi import (
 )
 from recsys.serving.clock import Clock
 from recsys.serving.connections import Bodies, Connections
-from recsys.serving.handlers import Handlers
-from recsys.serving.keys import SCOPES, KeyRing, KeysUnreadable
+from recsys.serving.keys import COLLECT, SCOPES, KeyRing, KeysUnreadable
 from recsys.serving.loaded_versions import Versions
 from recsys.serving.logs import log
 from recsys.serving.problems import Problem, unavailable
 from recsys.serving.ranking import Ranking
 from recsys.serving.released_model import EngineProvider
 from recsys.serving.routes import OPERATIONS
+from recsys.serving.session_calls import SessionCalls
 from recsys.serving.settings import ServiceSettings
 from recsys.storage.eventlog import EventLog, ImpressionBuffer, LogUnavailable
 
@@ -73,6 +73,7 @@ class Route(NamedTuple):
     has_body: bool
     handler: Handler
     latency: Any
+    from_pages: bool
 
 
 class App:
@@ -122,7 +123,7 @@ class App:
         self._impressions = ImpressionBuffer(self._log, on_error=_impressions_kept)
         self.versions = Versions(self._provider, self._log, self._clock, settings)
         ranking = Ranking(self.versions, self._impressions, settings)
-        self._handlers = Handlers(
+        self._handlers = SessionCalls(
             self.versions,
             ranking,
             self._log,
@@ -193,6 +194,7 @@ class App:
                 operation.body is not None,
                 getattr(self._handlers, operation.name),
                 metrics.LATENCY.labels(route=operation.path),
+                operation.from_pages,
             )
             methods = self._routes.setdefault(operation.path, {})
             if "{" in operation.path and not methods:
@@ -335,14 +337,17 @@ class App:
             return
         if route.scope is None:
             return
+        key, in_address = _presented(request, route.from_pages)
         try:
-            scopes = self._keys.scopes(_presented(request))
+            scopes = self._keys.scopes(key)
         except KeysUnreadable as error:
             raise unavailable(f"Nobody can be let in: {error}.", 5) from None
         if scopes is None:
             challenge = [(b"www-authenticate", b'Bearer realm="recsys"')]
             raise Problem(401, "Send a key as `Authorization: Bearer …`.", headers=challenge)
-        if route.scope not in scopes:
+        if in_address and scopes != {COLLECT}:
+            raise Problem(403, f"Only a key of the scope `{COLLECT}` alone goes into an address.")
+        if not {route.scope, *([COLLECT] if route.from_pages else [])} & scopes:
             raise Problem(403, f"This needs a key with the scope `{route.scope}`.")
         request.scopes = scopes
 
@@ -351,7 +356,7 @@ class App:
         if origin not in self.settings.cors_origins:
             raise Problem(403, "This origin is not allowed.")
         headers = [
-            (b"access-control-allow-methods", b"GET, POST, PUT, DELETE"),
+            (b"access-control-allow-methods", b"GET, POST, PUT, PATCH, DELETE"),
             (b"access-control-allow-headers", b"authorization, content-type, x-api-key"),
             (b"access-control-max-age", b"600"),
         ]
@@ -378,11 +383,20 @@ class App:
             log("info", "request", route=path, status=response.status, ms=round(seconds * 1e3, 2))
 
 
-def _presented(request: Request) -> str:
+def _presented(request: Request, from_page: bool) -> tuple[str, bool]:
+    """The key of a request, and whether it stood in the address, where a page may put it.
+
+    Raises:
+        Problem: the query cannot be read (422).
+    """
     bearer = request.header(b"authorization") or b""
     if bearer[:7].lower() == b"bearer ":
-        return bearer[7:].strip().decode("latin-1")
-    return (request.header(b"x-api-key") or b"").decode("latin-1")
+        return bearer[7:].strip().decode("latin-1"), False
+    named = request.header(b"x-api-key")
+    if named is None and from_page:
+        key = request.query(frozenset({"key"})).get("key")
+        return key or "", key is not None
+    return (named or b"").decode("latin-1"), False
 
 
 def _impressions_kept(error: Exception) -> None:

@@ -7,6 +7,7 @@ from urllib.parse import parse_qsl, unquote_to_bytes
 
 import msgspec
 
+from recsys.serving.keys import COLLECT
 from recsys.serving.problems import Problem
 
 Scope = MutableMapping[str, Any]
@@ -18,6 +19,10 @@ T = TypeVar("T")
 
 JSON = b"application/json"
 PROBLEM = b"application/problem+json"
+PLAIN = b"text/plain"
+"""What `navigator.sendBeacon` sends; taken from a key that does nothing but collect, so that no page
+elsewhere makes a browser call this service unseen."""
+_PAGES = frozenset({COLLECT})
 _encode = msgspec.json.Encoder().encode
 
 
@@ -174,7 +179,7 @@ class Request:
             Problem: not JSON by its content type (415), unreadable (400), or not valid (422).
         """
         content_type = (self.header(b"content-type") or b"").split(b";")[0].strip().lower()
-        if content_type != JSON:
+        if content_type != JSON and not (content_type == PLAIN and self.scopes == _PAGES):
             raise Problem(415, "The body must be application/json.", headers=_ACCEPT)
         assert self._body is not None, "the body is taken before the handler is called"
         try:

@@ -2,9 +2,12 @@
 answered as accepted.
 """
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
+
+from msgspec import UNSET
 
 from recsys.data_schemas import api
 from recsys.data_schemas.limits import (
@@ -20,6 +23,34 @@ from recsys.serving.problems import Problem
 from recsys.serving.released_model import ReleasedModel
 
 _SAID: Mapping[str, str] = {AMOUNT: "a number", FLAG: "true or false", TEXT: "a text"}
+
+
+def session_user(session_id: str) -> str:
+    """The user as which a visit is kept."""
+    return api.SESSION + session_id
+
+
+def person_of(asked: api.RankRequest | api.RecommendRequest) -> tuple[str, str]:
+    """(user, further user whose events count, or ""): the visit stands for a person who is not
+    named, and beside one who is; without either it is a visit that nobody has made before."""
+    session = session_user(asked.session_id) if asked.session_id is not None else ""
+    if asked.user_id is not None:
+        return asked.user_id, session
+    return session or session_user(os.urandom(16).hex()), ""
+
+
+def doer_of(done: api.EventIn | api.ImpressionIn) -> str:
+    """The user of an event or a shown list: the one that is named, or the visit.
+
+    Raises:
+        Problem: neither is given (422).
+    """
+    if done.user_id is not UNSET:
+        return done.user_id
+    if done.session_id is UNSET:
+        detail = "Whose it is is missing: give `user_id`, or `session_id` for a visit."
+        raise Problem(422, detail, [("$.user_id", "missing")])
+    return session_user(done.session_id)
 
 
 def require_times(times: Iterable[tuple[str, datetime | None]]) -> None:

@@ -5,9 +5,10 @@ but it obeys what must hold for every list: exclusions, filters, availability.
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 from recsys.data_schemas import columns as c
+from recsys.filters import columns_of, parse
 from recsys.serving.released_model import RankingQuery, RankingResult, ReleasedModel
 
 COLD_LENGTH = 1000
@@ -30,24 +31,21 @@ def cold_answer(
         unknown = [item for item in ask.items if item not in given]
         return RankingResult(order, [float("nan")] * len(order), unknown, [reason])
     taken = set(ask.exclude) | (set() if ask.keep_seen else _acted_on(engine, ask))
-    allowed = (item for item in cold if item not in taken and _allowed(engine.item(item), ask))
+    rows = ((item, engine.item(item)) for item in cold if item not in taken)
+    met = parse(ask.filters, columns_of(getattr(engine, "attribute_kinds", {})))
+    allowed = (item for item, row in rows if _free(row) and met.holds(row))
     chosen = [item for item, _ in zip(allowed, range(ask.k), strict=False)]
     return RankingResult(chosen, [float("nan")] * len(chosen), [], [reason])
 
 
 def _acted_on(engine: ReleasedModel, ask: RankingQuery) -> set[str]:
-    stored = engine.user(ask.user_id) or {}
-    sent = {str(event[c.ITEM_ID]) for event in ask.history or ()}
-    return sent | {str(event[c.ITEM_ID]) for event in stored.get("events", ())}
+    seen = {str(event[c.ITEM_ID]) for event in ask.history or ()}
+    for user in filter(None, (ask.user_id, ask.session)):
+        stored = engine.user(user) or {}
+        seen |= {str(event[c.ITEM_ID]) for event in stored.get("events", ())}
+    return seen
 
 
-def _allowed(row: Mapping[str, Any] | None, ask: RankingQuery) -> bool:
-    """Whether an item may be recommended: available, and matched by every filter."""
-    if row is None or not row.get(c.AVAILABLE, True):
-        return False
-    for name, wanted in ask.filters.items():
-        has = row.get(name)
-        values = set(has) if isinstance(has, list | tuple) else {has}
-        if not values & set(wanted if isinstance(wanted, list) else [wanted]):
-            return False
-    return True
+def _free(row: Mapping[str, Any] | None) -> TypeGuard[Mapping[str, Any]]:
+    """Whether an item is there and may be recommended."""
+    return row is not None and bool(row.get(c.AVAILABLE, True))

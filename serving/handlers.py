@@ -11,18 +11,22 @@ import msgspec
 
 from recsys.data_schemas import api
 from recsys.data_schemas import columns as c
-from recsys.data_schemas.errors import RecsysError
+from recsys.data_schemas.errors import RecsysError, UsageError
+from recsys.filters import columns_of, parse
 from recsys.serving import openapi
 from recsys.serving import telemetry as metrics
 from recsys.serving.asgi import Request, Response, invalid
 from recsys.serving.body_rules import (
     EventTypes,
+    doer_of,
     known_attributes,
+    person_of,
     require_attributes,
     require_times,
     times_of,
 )
 from recsys.serving.clock import Clock
+from recsys.serving.item_fields import fields_of, iso, require_fields
 from recsys.serving.keys import KeyRing
 from recsys.serving.loaded_versions import Versions
 from recsys.serving.logs import log
@@ -91,9 +95,11 @@ class Handlers:
         self._versions, self._ranking, self._log = versions, ranking, event_log
         self._impressions, self._clock, self._provider = impressions, clock, provider
         self._settings, self._keys = settings, keys
-        self._document: Response | None = None
+        self._document: tuple[dict[str, str], Response] | None = None
         self._types = EventTypes()
         self._draining = draining
+        self._rules: tuple[str, list[api.Rule]] | None = None
+        """The service's rules as the champion of a version takes them."""
 
     # ranking
 
@@ -101,8 +107,10 @@ class Handlers:
         asked = await self._json(request, _rank)
         require_times(times_of(asked.history or (), "$.history"))
         known, new = self._split(asked.items)
+        user, session = person_of(asked)
         ask = RankingQuery(
-            user_id=asked.user_id,
+            user_id=user,
+            session=session,
             now=self._moment(asked.as_of, request),
             items=known,
             new_items=new,
@@ -117,10 +125,12 @@ class Handlers:
 
     async def recommend(self, request: Request) -> Response:
         asked = await self._json(request, _recommend)
-        k = _whole_number(asked.k, "k")
+        k = whole_number(asked.k, "k")
         require_times(times_of(asked.history or (), "$.history"))
+        user, session = person_of(asked)
         ask = RankingQuery(
-            user_id=asked.user_id,
+            user_id=user,
+            session=session,
             now=self._moment(asked.as_of, request),
             history=_past(asked.history, self._clock),
             k=k,
@@ -128,6 +138,7 @@ class Handlers:
             exclude=asked.exclude,
             diversity=asked.diversity,
             caps=self._caps(asked),
+            rules=[*_whole_places(asked.rules), *self._shop_rules()],
             explain=min(k, self._explained(asked.explain)),
             keep_seen=asked.keep_seen,
             context=asked.context,
@@ -139,7 +150,13 @@ class Handlers:
         self, ask: RankingQuery, asked: api.RankRequest | api.RecommendRequest
     ) -> Response:
         replay = asked.as_of is not None
+        if asked.fields:
+            require_fields(asked.fields, self._versions.champion())
         ranked = await self._ranking.answer(ask, asked.model_version, asked.surface, replay)
+        for item in ranked.items if asked.fields else ():
+            item.fields = fields_of(
+                self._versions.champion(), item.item_id, asked.fields, ask.new_items
+            )
         return Response.of(ranked)
 
     def _split(
@@ -176,12 +193,22 @@ class Handlers:
         """The request's caps, or the service's where it names none."""
         if asked.caps is msgspec.UNSET:
             return self._settings.caps
-        return {name: _whole_number(most, f"caps.{name}") for name, most in asked.caps.items()}
+        return {name: whole_number(most, f"caps.{name}") for name, most in asked.caps.items()}
+
+    def _shop_rules(self) -> Sequence[api.Rule]:
+        """The service's own rules; one that the champion's items do not allow is left out and logged."""
+        if not self._settings.rules:
+            return ()
+        model = self._versions.champion()
+        if self._rules is None or self._rules[0] != model.version:
+            columns = columns_of(getattr(model, "attribute_kinds", {}))
+            self._rules = model.version, [r for r in self._settings.rules if _fits(r, columns)]
+        return self._rules[1]
 
     def _explained(self, explain: bool | float) -> int:
         if explain is True:
             return self._settings.explain_items
-        return _whole_number(explain, "explain")
+        return whole_number(explain, "explain")
 
     def _deadline(self, request: Request) -> float:
         """Optional parts are dropped when 80 % of the budget is gone; the rest is for the answer."""
@@ -190,7 +217,7 @@ class Handlers:
     # events and items
 
     async def post_events(self, request: Request) -> Response:
-        body = await self._json(request, cast(Any, _events))
+        body = await self._json(request, cast(Any, _events), frozenset({"key"}))
         events: list[api.EventIn] = body if isinstance(body, list) else [body]
         require_times(
             times_of(events, "$") if isinstance(body, list) else [("$.timestamp", body.timestamp)]
@@ -224,41 +251,73 @@ class Handlers:
         return Response.of(answer)
 
     def _event(self, event: api.EventIn, now: int) -> dict[str, Any]:
-        at = now if event.timestamp is None else api.to_microseconds(event.timestamp)
-        if at > now + FUTURE_TOLERANCE:
-            clock = api.to_time(now).isoformat()
-            detail = f"The event's timestamp lies in the future: the service's clock says {clock}."
-            raise Problem(409, detail, [("$.timestamp", "in the future")])
         return {
-            c.USER_ID: event.user_id,
+            c.USER_ID: doer_of(event),
             c.ITEM_ID: event.item_id,
             c.EVENT_TYPE: event.event_type,
-            c.TIMESTAMP: at,
+            c.TIMESTAMP: self._happened(event.timestamp, now),
             c.VALUE: event.value,
             c.IMPRESSION_ID: event.impression_id,
             c.EVENT_ID: event.event_id,
             c.RECEIVED_AT: now,
         }
 
+    def _happened(self, timestamp: datetime | None, now: int) -> int:
+        """µs of a time that a caller gave, or now.
+
+        Raises:
+            Problem: it lies in the future (409).
+        """
+        at = now if timestamp is None else api.to_microseconds(timestamp)
+        if at > now + FUTURE_TOLERANCE:
+            clock = api.to_time(now).isoformat()
+            detail = f"The timestamp lies in the future: the service's clock says {clock}."
+            raise Problem(409, detail, [("$.timestamp", "in the future")])
+        return at
+
     async def put_item(self, request: Request) -> Response:
-        item_id = _identifier(request, "item_id")
+        item_id = identifier(request, "item_id")
         body = await self._json(request, _item)
-        champion = self._versions.champion()
-        known = champion.item(item_id)
-        if known is None and body.title is None:
-            raise Problem(
-                409, f"Item {item_id!r} is new, so it needs a title.", [("$.title", "missing")]
-            )
+        known = self._versions.champion().item(item_id)
         now = self._stamp()
-        base = _known(known) if known else {c.CREATED_AT: now, c.AVAILABLE: True}
-        columns = _columns(item_id, body)
-        require_attributes(champion, body.attributes or {})
-        row = {**base, **columns}
+        row = self._item_row(item_id, body, known, now, "$")
         entries = await self._durable(
             lambda: self._log.submit([item_write({**row, c.RECEIVED_AT: now})])
         )
         await self._fold(entries)
         return Response.of(api.ItemAnswer(item_id=item_id, position=entries[0].position))
+
+    def _item_row(
+        self,
+        item_id: str,
+        body: api.ItemBody,
+        known: dict[str, Any] | None,
+        now: int,
+        where: str,
+    ) -> dict[str, Any]:
+        """A new or changed item, whole, as the log keeps it.
+
+        Args:
+            item_id: which one.
+            body: what changes of it.
+            known: what is known of it; None for a new one.
+            now: µs, when a new one came into being.
+            where: place of the body in the call.
+
+        Raises:
+            Problem: the body names another item, or a new one has no title (409); an attribute
+                cannot be one (422).
+        """
+        if body.item_id is not None and body.item_id != item_id:
+            detail = f"The body names item {body.item_id!r}, the path {item_id!r}."
+            raise Problem(409, detail[:2000], [(f"{where}.item_id", "another item")])
+        if known is None and body.title is None:
+            detail = f"Item {item_id!r} is new, so it needs a title."
+            raise Problem(409, detail, [(f"{where}.title", "missing")])
+        base = _known(known) if known else {c.CREATED_AT: now, c.AVAILABLE: True}
+        columns = _columns(item_id, body)
+        require_attributes(self._versions.champion(), body.attributes or {})
+        return {**base, **columns}
 
     def _stamp(self) -> int:
         """The time of receipt of what is to be kept.
@@ -308,7 +367,7 @@ class Handlers:
             raise Problem(
                 422, "`query` is longer than 200 characters.", [("query.query", "length")]
             )
-        limit = _whole(query, "limit", 20)
+        limit = whole(query, "limit", 20)
         engine = self._versions.champion()
         if not hasattr(engine, "search"):
             return Response.of(api.ItemList(items=[]))
@@ -319,30 +378,15 @@ class Handlers:
         )
 
     async def get_item(self, request: Request) -> Response:
-        item_id = _identifier(request, "item_id")
+        item_id = identifier(request, "item_id")
         request.query(frozenset())
         row = self._versions.champion().item(item_id)
         if row is None:
             raise Problem(404, f"There is no item {item_id!r}.")
         return Response.of(_view(item_id, row))
 
-    async def similar(self, request: Request) -> Response:
-        item_id = _identifier(request, "item_id")
-        k = _whole(request.query(frozenset({"k"})), "k", 10)
-        engine = self._versions.champion()
-        found = engine.similar(item_id, k, self._clock.now())
-        if found is None:
-            raise Problem(404, f"There is no item {item_id!r}.")
-        items = [
-            api.SimilarItem(item_id=other, score=score, title=_title(engine, other))
-            for other, score in found
-        ]
-        return Response.of(
-            api.SimilarList(model_version=engine.version, item_id=item_id, items=items)
-        )
-
     async def get_user(self, request: Request) -> Response:
-        user_id = _identifier(request, "user_id")
+        user_id = identifier(request, "user_id")
         request.query(frozenset())
         engine = self._versions.champion()
         stored = engine.user(user_id)
@@ -354,7 +398,7 @@ class Handlers:
         )
 
     async def delete_user(self, request: Request) -> Response:
-        user_id = _identifier(request, "user_id")
+        user_id = identifier(request, "user_id")
         request.query(frozenset())
         self._versions.champion()
         self._impressions.forget_user(user_id, c.USER_ID)
@@ -403,12 +447,25 @@ class Handlers:
         return Response(200, body, b"text/plain; version=0.0.4; charset=utf-8")
 
     async def openapi(self, _: Request) -> Response:
-        if self._document is None:
-            self._document = Response.of(openapi.document(self._settings, self._keys is not None))
-        return self._document
+        attributes = self._attributes()
+        if self._document is None or self._document[0] != attributes:
+            made = openapi.document(self._settings, self._keys is not None, attributes)
+            self._document = attributes, Response.of(made)
+        return self._document[1]
 
-    async def _json(self, request: Request, decoder: "msgspec.json.Decoder[Any]") -> Any:
-        request.query(frozenset())
+    def _attributes(self) -> dict[str, str]:
+        """Name → kind of the items' attributes; none before a model is loaded."""
+        if not self._versions.ready:
+            return {}
+        return dict(getattr(self._versions.champion(), "attribute_kinds", {}))
+
+    async def _json(
+        self,
+        request: Request,
+        decoder: "msgspec.json.Decoder[Any]",
+        query: frozenset[str] = frozenset(),
+    ) -> Any:
+        request.query(query)
         return request.json(decoder)
 
 
@@ -419,7 +476,7 @@ def _plainly(error: RecsysError) -> str:
     return "; ".join([error.what, *said])
 
 
-def _whole_number(value: float, name: str) -> int:
+def whole_number(value: float, name: str) -> int:
     """A number of a body that must be whole.
 
     Raises:
@@ -430,7 +487,33 @@ def _whole_number(value: float, name: str) -> int:
     return int(value)
 
 
-def _identifier(request: Request, name: str) -> str:
+def _fits(rule: api.Rule, columns: Mapping[str, str]) -> bool:
+    """Whether a rule's filters name columns that there are."""
+    try:
+        if not isinstance(rule, api.Pin):
+            parse(rule.filters, columns)
+    except UsageError as error:
+        log("error", "rule_left_out", rule=rule.name, reason=error.what, found=error.found)
+        return False
+    return True
+
+
+def _whole_places(rules: Sequence[api.Rule]) -> Sequence[api.Rule]:
+    """The rules of a request.
+
+    Raises:
+        Problem: a place is not whole (422).
+    """
+    for n, rule in enumerate(rules):
+        if isinstance(rule, api.Pin):
+            whole_number(rule.place, f"rules[{n}].place")
+        elif isinstance(rule, api.Slot):
+            for m, place in enumerate(rule.places):
+                whole_number(place, f"rules[{n}].places[{m}]")
+    return rules
+
+
+def identifier(request: Request, name: str) -> str:
     """A part of the path that is an id.
 
     Raises:
@@ -442,7 +525,7 @@ def _identifier(request: Request, name: str) -> str:
         raise invalid(f"{error} - at `path.{name}`") from None
 
 
-def _whole(query: dict[str, str], name: str, default: int) -> int:
+def whole(query: dict[str, str], name: str, default: int) -> int:
     """A whole number from 1 to 100 out of the query."""
     text = query.get(name)
     if text is None:
@@ -508,7 +591,7 @@ def _view(item_id: str, row: dict[str, Any]) -> api.ItemView:
         description=row.get(c.DESCRIPTION),
         tags=list(row.get(c.TAGS) or ()),
         category=row.get(c.CATEGORY),
-        created_at=_iso(created) if created is not None else None,
+        created_at=iso(created) if created is not None else None,
         available=bool(row.get(c.AVAILABLE, True)),
         attributes={k: v for k, v in row.items() if k not in _STANDARD and _is_plain(v)},
     )
@@ -523,21 +606,12 @@ def _stored(event: dict[str, Any], engine: ReleasedModel) -> api.StoredEvent:
     return api.StoredEvent(
         item_id=str(event[c.ITEM_ID]),
         event_type=str(event[c.EVENT_TYPE]),
-        timestamp=_iso(event[c.TIMESTAMP]),
+        timestamp=iso(event[c.TIMESTAMP]),
         value=None if value is None or value != value else float(value),
-        title=_title(engine, str(event[c.ITEM_ID])),
+        title=title_of(engine, str(event[c.ITEM_ID])),
     )
 
 
-def _title(engine: ReleasedModel, item_id: str) -> str | None:
+def title_of(engine: ReleasedModel, item_id: str) -> str | None:
     row = engine.item(item_id)
     return None if row is None else row.get(c.TITLE)
-
-
-def _iso(moment: int | datetime) -> str:
-    """RFC 3339; times beyond the calendar's years are given at its edge."""
-    microseconds = api.to_microseconds(moment) if isinstance(moment, datetime) else int(moment)
-    try:
-        return api.to_time(microseconds).isoformat().replace("+00:00", "Z")
-    except OverflowError:
-        return "9999-12-31T23:59:59Z" if microseconds > 0 else "0001-01-01T00:00:00Z"

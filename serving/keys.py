@@ -24,7 +24,9 @@ from recsys.data_schemas.errors import UsageError
 from recsys.data_schemas.yaml_text import read_yaml
 from recsys.storage.files import atomic_write
 
-SCOPES = ("rank", "events", "admin", "replay")
+COLLECT = "collect"
+"""Scope of a key that may be seen by everybody, in a page: it stores events and does nothing else."""
+SCOPES = ("rank", "events", "admin", "replay", COLLECT)
 RELOAD_SECONDS = 1.0
 STALE_SECONDS = 30.0
 """After which keys are not known any more, where the file's disk does not answer (assumed)."""

@@ -25,6 +25,7 @@ from recsys.serving.released_model import (
     RankingQuery,
     ReleasedModel,
     Resolving,
+    SimilarQuery,
 )
 from recsys.serving.settings import ServiceSettings
 from recsys.storage.eventlog import EventLog, LogUnavailable
@@ -290,7 +291,7 @@ def warm(engine: ReleasedModel, now: int) -> list[str]:
         engine.answer(ask)
         engine.answer(replace(ask, items=some, diversity=0.0))
         engine.answer(replace(ask, filters={c.CATEGORY: [""]}))
-        engine.similar(some[0], 3, now)
+        engine.similar_to(SimilarQuery(some[:1], now, k=3))
         engine.item(some[0])
     engine.user("")
     return cold

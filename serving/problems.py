@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from recsys.data_schemas.api import FieldError, ProblemDetails
+from recsys.data_schemas.errors import UsageError
 
 TITLES = {
     400: ("malformed-request", "The request cannot be read"),
@@ -51,3 +52,10 @@ class Problem(Exception):
 def unavailable(detail: str, retry_after: int = 1) -> Problem:
     """503 with the time after which to try again, seconds."""
     return Problem(503, detail, headers=[(b"retry-after", str(retry_after).encode())])
+
+
+def refused(error: UsageError) -> Problem:
+    """422 for a call that the engine finds wrong: a filter, a cap or a field it does not know."""
+    place = f"$.{error.where}" if error.where else "$"
+    detail = f"{error.what}: {error.found!r}; expected {error.expected}"
+    return Problem(422, detail[:2000], [(place, str(error.found))])

@@ -26,7 +26,7 @@ from recsys.serving.experiments import explore, team_draft, user_share
 from recsys.serving.fallback import cold_answer
 from recsys.serving.loaded_versions import Versions
 from recsys.serving.logs import log
-from recsys.serving.problems import Problem, unavailable
+from recsys.serving.problems import refused, unavailable
 from recsys.serving.released_model import RankingQuery, RankingResult, ReleasedModel
 from recsys.serving.settings import ServiceSettings
 from recsys.serving.shadow import Differences
@@ -114,9 +114,7 @@ class Ranking:
         try:
             return self._answered(engine, ask, replay)
         except UsageError as error:
-            place = f"$.{error.where}" if error.where else "$"
-            detail = f"{error.what}: {error.found!r}; expected {error.expected}"
-            raise Problem(422, detail[:2000], [(place, str(error.found))]) from None
+            raise refused(error) from None
 
     def _answered(self, engine: ReleasedModel, ask: RankingQuery, replay: bool) -> RankingResult:
         if replay:
@@ -181,6 +179,9 @@ class Ranking:
         if first.reasons:
             by_item = dict(zip(first.item_ids, first.reasons, strict=False))
             merged.reasons = [by_item.get(item, {}) for item in merged.item_ids[: ask.explain]]
+        if ask.rules:
+            moved = [dict(zip(a.item_ids, a.rules, strict=False)) for a in (first, second)]
+            merged.rules = [moved[team].get(item, "") for item, team in drafted]
         teams = [names[team] for _, team in drafted]
         return self._finish(ask, champion, merged, experiment, surface, False, teams)
 
@@ -241,6 +242,9 @@ class Ranking:
         }
         if teams is not None:
             shown["teams"] = teams
+        if any(answer.rules):
+            moved = {answer.item_ids[i]: answer.rules[i] for i in order if answer.rules[i]}
+            shown[c.RULES] = _encode(moved).decode()
         if ranked.degraded:
             shown["degraded"] = ranked.degraded
         # Of somebody who opted out a night has no history to recompute the rows from.
@@ -252,7 +256,7 @@ class Ranking:
 
 def _items(answer: RankingResult, order: list[int], teams: list[str] | None) -> list[RankedItem]:
     ids, scores = answer.item_ids, answer.scores
-    if not answer.reasons and teams is None:
+    if not answer.reasons and teams is None and not answer.rules:
         return [RankedItem(item_id=ids[i], score=scores[i]) for i in order]
     reasons = answer.reasons or []
     return [
@@ -261,6 +265,7 @@ def _items(answer: RankingResult, order: list[int], teams: list[str] | None) -> 
             score=scores[i],
             reasons=msgspec.convert(reasons[i], Reasons) if i < len(reasons) else None,
             team=teams[i] if teams else None,
+            rule=(answer.rules[i] or None) if answer.rules else None,
         )
         for i in order
     ]
@@ -275,7 +280,8 @@ def _sample(ask: RankingQuery, answer: RankingResult, rows: int) -> str:
         "columns": int(block.shape[1]),
         "float32": base64.b64encode(block.tobytes()).decode(),
         "context": dict(ask.context),
-        "inline_history": bool(ask.history),
+        # Two stored histories as one are known to the request alone, as one sent along is.
+        "inline_history": bool(ask.history) or bool(ask.session),
         "inline_items": sorted(ask.new_items),
         "recommended": ask.items is None,
         "keep_seen": ask.keep_seen,

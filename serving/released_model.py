@@ -7,7 +7,7 @@ loop), except `prepare`, `encode_new` and `search`, which run beside it.
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from recsys.query import RankingQuery, RankingResult
+from recsys.query import RankingQuery, RankingResult, SimilarQuery, SimilarResult
 from recsys.storage.eventlog import LogRecord
 
 __all__ = [
@@ -19,6 +19,8 @@ __all__ = [
     "ReleasedModel",
     "Resolving",
     "Searchable",
+    "SimilarQuery",
+    "SimilarResult",
 ]
 
 
@@ -48,8 +50,8 @@ class ReleasedModel(Protocol):
         """Fold records into the state, in position order; those already folded are skipped."""
         ...
 
-    def similar(self, item_id: str, k: int, now: int) -> list[tuple[str, float]] | None:
-        """Items nearest in text, best first; None for an unknown item."""
+    def similar_to(self, ask: SimilarQuery) -> SimilarResult:
+        """Items like some, best first."""
         ...
 
     def user(self, user_id: str) -> dict[str, Any] | None:
@@ -69,6 +71,20 @@ class Searchable(Protocol):
         ...
 
 
+class Counting(Protocol):
+    """An engine that can say what is popular."""
+
+    def popular(
+        self, k: int, now: int, window: str, filters: Mapping[str, object]
+    ) -> list[tuple[str, float]]:
+        """Items of the most weight of events in a window, best first.
+
+        Raises:
+            UsageError: no such window, or a filter is wrong.
+        """
+        ...
+
+
 class Preparing(Protocol):
     """An engine that can encode texts ahead of `answer`, on another thread, many at once."""
 
@@ -79,6 +95,10 @@ class Preparing(Protocol):
 
 class Encoding(Protocol):
     """An engine that encodes the texts of posted items beside `answer`, on another thread."""
+
+    def unencoded(self, item_ids: Sequence[str]) -> list[Mapping[str, Any]]:
+        """Those of some items whose text waits, as `prepare` takes them."""
+        ...
 
     @property
     def waiting(self) -> int:

@@ -38,11 +38,15 @@ class Operation:
     errors: tuple[int, ...] = ()
     example: object = None
     """An example body."""
+    stores: bool = False
+    """Whether a call by POST waits for the durable log."""
+    from_pages: bool = False
+    """Whether a key of the scope `collect` does too, in the header or as the query's `key`."""
 
     @property
     def writes(self) -> bool:
         """Whether the call waits for the durable log."""
-        return self.scope == "events" or self.method in ("PUT", "DELETE")
+        return self.scope == "events" or self.method in ("PUT", "PATCH", "DELETE") or self.stores
 
     @property
     def is_api(self) -> bool:
@@ -92,6 +96,16 @@ OPERATIONS: tuple[Operation, ...] = (
         answer=api.EventsAnswer,
         errors=(409, *_WORK),
         example={"user_id": "42", "item_id": "50", "event_type": "click", "event_id": "e-1"},
+        parameters=(
+            Parameter(
+                "key",
+                "query",
+                str,
+                "A key of the scope `collect`, from a page that can set no header.",
+                "rk_1f2e_…",
+            ),
+        ),
+        from_pages=True,
     ),
     Operation(
         "PUT",
@@ -135,14 +149,99 @@ OPERATIONS: tuple[Operation, ...] = (
         errors=(404, 422, 503),
     ),
     Operation(
+        "POST",
+        "/v1/items",
+        "post_items",
+        "Add or change several items.",
+        scope="admin",
+        body=api.ItemBatch,
+        answer=api.ItemsAnswer,
+        errors=(409, *_WORK),
+        example=[{"item_id": "new-1", "title": "A new film", "tags": ["drama"]}],
+        stores=True,
+    ),
+    Operation(
+        "PATCH",
+        "/v1/items/{item_id}",
+        "patch_item",
+        "Change an item that is known.",
+        scope="admin",
+        body=api.ItemBody,
+        answer=api.ItemAnswer,
+        parameters=(_ITEM,),
+        errors=(404, 409, *_WORK),
+        example={"attributes": {"price": 12.5}},
+    ),
+    Operation(
+        "DELETE",
+        "/v1/items/{item_id}",
+        "delete_item",
+        "Recommend an item no more; what people did with it stays.",
+        scope="admin",
+        answer=api.ItemAnswer,
+        parameters=(_ITEM,),
+        errors=(404, 409, 422, 503),
+    ),
+    Operation(
         "GET",
         "/v1/items/{item_id}/similar",
         "similar",
-        "Items nearest in text.",
+        "Items like one.",
         scope="rank",
         answer=api.SimilarList,
         errors=(404, 422, 503),
-        parameters=(_ITEM, Parameter("k", "query", _LIMIT, "Items at most (10).", 10)),
+        parameters=(
+            _ITEM,
+            Parameter("k", "query", _LIMIT, "Items at most (10).", 10),
+            Parameter(
+                "by", "query", api.By, "All sources together (blend), or some of them.", "blend"
+            ),
+        ),
+    ),
+    Operation(
+        "POST",
+        "/v1/similar",
+        "similar_to",
+        "Items like one or several, under filters.",
+        scope="rank",
+        body=api.SimilarRequest,
+        answer=api.SimilarList,
+        errors=_WORK,
+        example={"items": ["50", "172"], "k": 5, "by": "blend"},
+    ),
+    Operation(
+        "POST",
+        "/v1/popular",
+        "popular",
+        "What most people go for, without a person.",
+        scope="rank",
+        body=api.PopularRequest,
+        answer=api.PopularList,
+        errors=_WORK,
+        example={"window": "7d", "k": 10},
+    ),
+    Operation(
+        "POST",
+        "/v1/impressions",
+        "post_impressions",
+        "Store lists that were made and shown elsewhere; answered once they are durable.",
+        scope="events",
+        body=api.ImpressionsBody,
+        answer=api.ImpressionsAnswer,
+        errors=(409, *_WORK),
+        example={"user_id": "42", "item_ids": ["50", "172"], "surface": "home"},
+    ),
+    Operation(
+        "POST",
+        "/v1/users/{user_id}/merge",
+        "merge",
+        "The events of a visit become the user's, and the visit is forgotten.",
+        scope="events",
+        body=api.MergeRequest,
+        answer=api.Merged,
+        parameters=(_USER,),
+        errors=_WORK,
+        example={"session_id": "8f2c"},
     ),
     Operation(
         "GET",

@@ -4,6 +4,8 @@ from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from recsys.data_schemas.api import Rule
+
 
 @dataclass(frozen=True)
 class ServiceSettings:
@@ -20,6 +22,8 @@ class ServiceSettings:
     """Items explained when a request says `explain: true`."""
     caps: Mapping[str, int] = field(default_factory=dict)
     """Column → items of one value at most in a recommended list, where a request names none."""
+    rules: tuple[Rule, ...] = ()
+    """Wishes about every recommended list, after those of its request."""
     explore_share: float = 0.0
     """Share of lists in which one neighbouring pair is swapped at random."""
     parity_share: float = 0.01

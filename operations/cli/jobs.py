@@ -58,6 +58,20 @@ def add_parsers(subparsers: Any) -> None:
     recommend.add_argument(
         "--keep-seen", action="store_true", help="also items the user already acted on"
     )
+    recommend.add_argument(
+        "--filters", metavar="JSON", help='what items must meet: \'{"price": {"lt": 30}}\''
+    )
+    recommend.add_argument(
+        "--format",
+        choices=("nested", "long"),
+        default="nested",
+        help="nested: a row per user with lists (default); long: user_id, item_id, rank, score",
+    )
+    recommend.add_argument(
+        "--for-items",
+        metavar="A,B",
+        help="the other way about: the k users for whom each of these items stands highest",
+    )
     recommend.add_argument("--out", required=True, metavar="FILE", help="Parquet file to write")
     recommend.set_defaults(run=_recommend)
 

@@ -34,7 +34,9 @@ def add_parsers(subparsers: Any) -> None:
     actions = keys.add_subparsers(dest="action", required=True)
     add = actions.add_parser("add", help="make a key; it is shown once")
     add.add_argument("name", help="who it is for")
-    add.add_argument("--scopes", default="rank,events", help="rank, events, admin, replay")
+    add.add_argument(
+        "--scopes", default="rank,events", help="rank, events, admin, replay; collect, for pages"
+    )
     remove = actions.add_parser("remove", help="take a key out")
     remove.add_argument("key_id")
     for action in (add, remove, actions.add_parser("list", help="names, ids and scopes")):
@@ -151,6 +153,7 @@ def make_settings(config: "RecsysConfig", args: argparse.Namespace) -> "ServiceS
     Raises:
         UsageError: an experiment is not given as VERSION:SHARE.
     """
+    from recsys.data_schemas.config import read_rules
     from recsys.serving.server import LOOPBACK_NAMES
     from recsys.serving.settings import ServiceSettings
     from recsys.storage.opt_outs import OptOutList
@@ -165,6 +168,7 @@ def make_settings(config: "RecsysConfig", args: argparse.Namespace) -> "ServiceS
         max_queue=serving.max_queue,
         explain_items=serving.explain_items,
         caps=serving.caps,
+        rules=read_rules(serving.rules),
         explore_share=serving.explore_share,
         parity_share=serving.parity_share,
         clock=config.clock,

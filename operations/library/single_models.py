@@ -185,7 +185,7 @@ class _Fitted:
 
     def blocked(self, filters: Mapping[str, Any] | None) -> Any:
         """uint8[N]: items that nobody gets."""
-        from recsys.rules import allowed_by
+        from recsys.filters import allowed_by
 
         blocked = self.catalogue.blocked.copy()
         if filters:

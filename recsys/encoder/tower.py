@@ -243,12 +243,13 @@ class InterestSource:
         Raises:
             RecsysError: the tower is damaged, or the vectors are another encoder's.
         """
-        return cls._make(Tower.load(encoder_dir), vectors, fit_until, neighbours)
+        return cls.of(Tower.load(encoder_dir), vectors, fit_until, neighbours)
 
     @classmethod
-    def _make(
+    def of(
         cls, tower: Tower, vectors: Floats, fit_until: int, neighbours: Neighbours | None = None
     ) -> Self:
+        """The same with a tower that is at hand."""
         d = len(tower.project)
         if vectors.ndim != 2 or vectors.shape[1] != d:
             raise RecsysError(
@@ -348,15 +349,23 @@ class InterestSource:
         order = np.lexsort((items, -scores))[:limit]
         return Recalled(items[order], scores[order])
 
-    def similar(self, item: int, limit: int, blocked: Mask) -> Recalled:
-        """At most `limit` items nearest in text to one item, itself excluded, best first."""
-        vector = self._rows(np.array([item], np.int32))[0]
-        items = self._near(vector, limit + 1, blocked)
-        items = items[items != item]
-        scores = np.empty(len(items), np.float32)
-        dots(vector, self.vectors, self.extra, items, scores)
-        order = np.lexsort((items, -scores))[:limit]
-        return Recalled(items[order], scores[order])
+    def similar(self, items: Ints, limit: int, blocked: Mask) -> Recalled:
+        """At most `limit` items nearest in text to a few, themselves excluded, best first.
+
+        Of several items the mean direction is taken; scores are cosines with it. Items whose text
+        was not encoded have no direction, and none is near them.
+        """
+        middle = self._rows(items[items < self.n_items]).sum(axis=0)
+        length = np.linalg.norm(middle)
+        if not length > 0.0:
+            return Recalled(np.empty(0, np.int32), np.empty(0, np.float32))
+        vector = middle / length
+        found = self._near(vector, limit + len(items), blocked)
+        found = found[~np.isin(found, items)]
+        scores = np.empty(len(found), np.float32)
+        dots(vector, self.vectors, self.extra, found, scores)
+        order = np.lexsort((found, -scores))[:limit]
+        return Recalled(found[order], scores[order])
 
     def _near(self, vector: Floats, limit: int, blocked: Mask) -> Ints:
         """A few items, among them the `limit` nearest that are not blocked."""

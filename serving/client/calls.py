@@ -33,6 +33,14 @@ def recommend(request: api.RecommendRequest) -> Call[api.RankedList]:
     return Call("POST", "/v1/recommend", api.RankedList, _encode(request))
 
 
+def event(
+    user_id: str | None, item_id: str, event_type: str, more: Mapping[str, Any]
+) -> api.EventIn:
+    """An event of a user, or of the session that `more` names."""
+    who = msgspec.UNSET if user_id is None else user_id
+    return api.EventIn(user_id=who, item_id=item_id, event_type=event_type, **more)
+
+
 def events(given: Sequence[api.EventIn]) -> Call[api.EventsAnswer]:
     """Events get an event_id where they have none, so that a repetition counts once."""
     named = [
@@ -43,8 +51,7 @@ def events(given: Sequence[api.EventIn]) -> Call[api.EventsAnswer]:
 
 
 def put_item(item_id: str, item: api.ItemBody) -> Call[api.ItemAnswer]:
-    given = {k: v for k, v in msgspec.structs.asdict(item).items() if v is not None}
-    return Call("PUT", f"/v1/items/{_part(item_id)}", api.ItemAnswer, _encode(given))
+    return Call("PUT", f"/v1/items/{_part(item_id)}", api.ItemAnswer, _encode(_given(item)))
 
 
 def get_item(item_id: str) -> Call[api.ItemView]:
@@ -55,9 +62,43 @@ def find_items(query: str, limit: int) -> Call[api.ItemList]:
     return Call("GET", "/v1/items", api.ItemList, query={"query": query, "limit": str(limit)})
 
 
-def similar(item_id: str, k: int) -> Call[api.SimilarList]:
+def put_items(items: Sequence[api.ItemChange]) -> Call[api.ItemsAnswer]:
+    return Call("POST", "/v1/items", api.ItemsAnswer, _encode([_given(item) for item in items]))
+
+
+def patch_item(item_id: str, item: api.ItemBody) -> Call[api.ItemAnswer]:
+    return Call("PATCH", f"/v1/items/{_part(item_id)}", api.ItemAnswer, _encode(_given(item)))
+
+
+def delete_item(item_id: str) -> Call[api.ItemAnswer]:
+    return Call("DELETE", f"/v1/items/{_part(item_id)}", api.ItemAnswer)
+
+
+def similar(item_id: str, k: int, by: str) -> Call[api.SimilarList]:
     path = f"/v1/items/{_part(item_id)}/similar"
-    return Call("GET", path, api.SimilarList, query={"k": str(k)})
+    return Call("GET", path, api.SimilarList, query={"k": str(k), "by": by})
+
+
+def similar_to(request: api.SimilarRequest) -> Call[api.SimilarList]:
+    return Call("POST", "/v1/similar", api.SimilarList, _encode(request))
+
+
+def popular(request: api.PopularRequest) -> Call[api.PopularList]:
+    return Call("POST", "/v1/popular", api.PopularList, _encode(request))
+
+
+def impressions(given: Sequence[api.ImpressionIn]) -> Call[api.ImpressionsAnswer]:
+    """Lists get an impression_id where they have none, so that a repetition counts once."""
+    named = [
+        shown if shown.impression_id else msgspec.structs.replace(shown, impression_id=uuid4().hex)
+        for shown in given
+    ]
+    return Call("POST", "/v1/impressions", api.ImpressionsAnswer, _encode(named))
+
+
+def merge(user_id: str, session_id: str) -> Call[api.Merged]:
+    body = _encode(api.MergeRequest(session_id=session_id))
+    return Call("POST", f"/v1/users/{_part(user_id)}/merge", api.Merged, body)
 
 
 def get_user(user_id: str) -> Call[api.UserView]:
@@ -80,6 +121,10 @@ def arguments(call: Call[Any]) -> dict[str, Any]:
     """A call as httpx takes it."""
     headers = {"content-type": "application/json"} if call.body is not None else {}
     return {"content": call.body, "headers": headers, "params": call.query}
+
+
+def _given(item: api.ItemBody) -> dict[str, Any]:
+    return {k: v for k, v in msgspec.structs.asdict(item).items() if v is not None}
 
 
 def _part(text: str) -> str:

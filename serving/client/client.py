@@ -68,17 +68,20 @@ class Client:
         )
         self._retries, self._budget = retries, budget or RetryBudget()
 
-    def rank(self, user_id: str, items: Items, **more: Any) -> api.RankedList:
+    def rank(self, user_id: str | None, items: Items, **more: Any) -> api.RankedList:
         """Put items in order; `more` are fields of `RankRequest`."""
         return self._send(calls.rank(api.RankRequest(user_id=user_id, items=list(items), **more)))
 
-    def recommend(self, user_id: str, k: int = 10, **more: Any) -> api.RankedList:
+    def recommend(self, user_id: str | None = None, k: int = 10, **more: Any) -> api.RankedList:
         """Recommend; `more` are fields of `RecommendRequest`."""
         return self._send(calls.recommend(api.RecommendRequest(user_id=user_id, k=k, **more)))
 
-    def event(self, user_id: str, item_id: str, event_type: str, **more: Any) -> api.EventsAnswer:
-        """Store one event; `more` are fields of `EventIn`. Returns once it is durable."""
-        event = api.EventIn(user_id=user_id, item_id=item_id, event_type=event_type, **more)
+    def event(
+        self, user_id: str | None, item_id: str, event_type: str, **more: Any
+    ) -> api.EventsAnswer:
+        """Store one event; `more` are fields of `EventIn`: a `session_id` where there is no user.
+        Returns once it is durable."""
+        event = calls.event(user_id, item_id, event_type, more)
         return self._send(calls.events([event]))
 
     def events(self, events: Sequence[api.EventIn]) -> api.EventsAnswer:
@@ -97,9 +100,37 @@ class Client:
         """Items by words of their title."""
         return self._send(calls.find_items(query, limit)).items
 
-    def similar(self, item_id: str, k: int = 10) -> list[api.SimilarItem]:
-        """Items nearest in text."""
-        return self._send(calls.similar(item_id, k)).items
+    def put_items(self, items: Sequence[api.ItemChange]) -> list[api.ItemAnswer]:
+        """Add or change items, at most 500."""
+        return self._send(calls.put_items(items)).items
+
+    def patch_item(self, item_id: str, **fields: Any) -> api.ItemAnswer:
+        """Change an item that is known; `fields` are those of `ItemBody`."""
+        return self._send(calls.patch_item(item_id, api.ItemBody(**fields)))
+
+    def delete_item(self, item_id: str) -> api.ItemAnswer:
+        """Recommend an item no more."""
+        return self._send(calls.delete_item(item_id))
+
+    def similar(self, item_id: str, k: int = 10, by: api.By = "blend") -> list[api.SimilarItem]:
+        """Items like one."""
+        return self._send(calls.similar(item_id, k, by)).items
+
+    def similar_to(self, items: Sequence[str], k: int = 10, **more: Any) -> api.SimilarList:
+        """Items like several; `more` are fields of `SimilarRequest`."""
+        return self._send(calls.similar_to(api.SimilarRequest(items=list(items), k=k, **more)))
+
+    def popular(self, k: int = 10, **more: Any) -> list[api.PopularItem]:
+        """What most people go for; `more` are fields of `PopularRequest`."""
+        return self._send(calls.popular(api.PopularRequest(k=k, **more))).items
+
+    def impressions(self, lists: Sequence[api.ImpressionIn]) -> api.ImpressionsAnswer:
+        """Store lists shown elsewhere, at most 100. Returns once they are durable."""
+        return self._send(calls.impressions(lists))
+
+    def merge(self, user_id: str, session_id: str) -> api.Merged:
+        """The events of a visit become the user's."""
+        return self._send(calls.merge(user_id, session_id))
 
     def get_user(self, user_id: str) -> api.UserView:
         """What is stored about a user."""
@@ -181,20 +212,22 @@ class AsyncClient:
         )
         self._retries, self._budget = retries, budget or RetryBudget()
 
-    async def rank(self, user_id: str, items: Items, **more: Any) -> api.RankedList:
+    async def rank(self, user_id: str | None, items: Items, **more: Any) -> api.RankedList:
         """See `Client.rank`."""
         request = api.RankRequest(user_id=user_id, items=list(items), **more)
         return await self._send(calls.rank(request))
 
-    async def recommend(self, user_id: str, k: int = 10, **more: Any) -> api.RankedList:
+    async def recommend(
+        self, user_id: str | None = None, k: int = 10, **more: Any
+    ) -> api.RankedList:
         """See `Client.recommend`."""
         return await self._send(calls.recommend(api.RecommendRequest(user_id=user_id, k=k, **more)))
 
     async def event(
-        self, user_id: str, item_id: str, event_type: str, **more: Any
+        self, user_id: str | None, item_id: str, event_type: str, **more: Any
     ) -> api.EventsAnswer:
         """See `Client.event`."""
-        event = api.EventIn(user_id=user_id, item_id=item_id, event_type=event_type, **more)
+        event = calls.event(user_id, item_id, event_type, more)
         return await self._send(calls.events([event]))
 
     async def events(self, events: Sequence[api.EventIn]) -> api.EventsAnswer:
@@ -213,9 +246,40 @@ class AsyncClient:
         """See `Client.find_items`."""
         return (await self._send(calls.find_items(query, limit))).items
 
-    async def similar(self, item_id: str, k: int = 10) -> list[api.SimilarItem]:
+    async def put_items(self, items: Sequence[api.ItemChange]) -> list[api.ItemAnswer]:
+        """See `Client.put_items`."""
+        return (await self._send(calls.put_items(items))).items
+
+    async def patch_item(self, item_id: str, **fields: Any) -> api.ItemAnswer:
+        """See `Client.patch_item`."""
+        return await self._send(calls.patch_item(item_id, api.ItemBody(**fields)))
+
+    async def delete_item(self, item_id: str) -> api.ItemAnswer:
+        """See `Client.delete_item`."""
+        return await self._send(calls.delete_item(item_id))
+
+    async def similar(
+        self, item_id: str, k: int = 10, by: api.By = "blend"
+    ) -> list[api.SimilarItem]:
         """See `Client.similar`."""
-        return (await self._send(calls.similar(item_id, k))).items
+        return (await self._send(calls.similar(item_id, k, by))).items
+
+    async def similar_to(self, items: Sequence[str], k: int = 10, **more: Any) -> api.SimilarList:
+        """See `Client.similar_to`."""
+        request = api.SimilarRequest(items=list(items), k=k, **more)
+        return await self._send(calls.similar_to(request))
+
+    async def popular(self, k: int = 10, **more: Any) -> list[api.PopularItem]:
+        """See `Client.popular`."""
+        return (await self._send(calls.popular(api.PopularRequest(k=k, **more)))).items
+
+    async def impressions(self, lists: Sequence[api.ImpressionIn]) -> api.ImpressionsAnswer:
+        """See `Client.impressions`."""
+        return await self._send(calls.impressions(lists))
+
+    async def merge(self, user_id: str, session_id: str) -> api.Merged:
+        """See `Client.merge`."""
+        return await self._send(calls.merge(user_id, session_id))
 
     async def get_user(self, user_id: str) -> api.UserView:
         """See `Client.get_user`."""

@@ -14,7 +14,8 @@ function words(schema) {
   if (schema.anyOf) return schema.anyOf.map(words).join(" or ");
   if (schema.type === "array") return "list of " + words(schema.items || {});
   if (schema.type === "object") return "object";
-  return (schema.format || schema.type || "any") + (schema.enum ? " " + schema.enum.join("|") : "");
+  if (schema.enum) return schema.enum.join(" | ");
+  return schema.format || schema.type || "any";
 }
 
 function limits(schema) {
@@ -42,8 +43,8 @@ function fields(schema, document_) {
   const required = whole.required || [];
   return table(Object.entries(whole.properties).map(([key, value]) => [
     key + (required.includes(key) ? " (required)" : ""), words(value), limits(value),
-    value.default === undefined ? "" : JSON.stringify(value.default),
-  ]), ["Field", "Type", "Limits", "Default"]);
+    value.description || "",
+  ]), ["Field", "Type", "Limits", "Meaning"]);
 }
 
 function curl(method, path, operation) {
@@ -76,7 +77,7 @@ function draw(document_) {
       if (operation.requestBody) {
         box.append(element("h2", "", "Body"));
         const schema = operation.requestBody.content["application/json"].schema;
-        for (const option of schema.anyOf || [schema]) box.append(fields(option, document_));
+        for (const option of schema.anyOf || [schema]) box.append(fields(option.items || option, document_));
       }
       box.append(element("h2", "", "Answers"), table(Object.entries(operation.responses).map(([status, answer]) => [
         status, answer.description, Object.values(answer.content || {}).map((c) => words(c.schema)).join(", "),

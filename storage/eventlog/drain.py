@@ -56,6 +56,7 @@ _IMPRESSIONS = pa.schema(
         (c.MODEL_VERSION, pa.string()),
         (c.SURFACE, pa.string()),
         (c.CONTEXT, pa.string()),
+        (c.RULES, pa.string()),
         (KNOWN_POSITION, pa.int64()),
         (FEATURES, pa.string()),
         *_TAIL,

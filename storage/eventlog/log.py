@@ -5,6 +5,7 @@ one transaction and commits once, so concurrent requests share one fsync. A call
 completes only after the commit: what was answered is durable.
 """
 
+import hashlib
 import json
 import threading
 import time
@@ -69,6 +70,12 @@ class _WriteJob(NamedTuple):
     writes: Sequence[Write]
     forget: tuple[str, int] | None
     future: "Future[list[Entry]]"
+    move: tuple[str, str, int] | None = None
+
+    @property
+    def alone(self) -> bool:
+        """Whether it has a transaction of its own."""
+        return self.forget is not None or self.move is not None
 
 
 def now_us() -> int:
@@ -140,6 +147,15 @@ class EventLog(ABC):
         Positions and event_ids stay, so that a repeated event is still recognised.
         """
         return self.submit_forget(user_id, received_at).result()[0].position
+
+    def submit_move(self, source: str, target: str, received_at: int) -> "Future[list[Entry]]":
+        """Queue that the events of one user become another's, and the first is forgotten.
+
+        One transaction does both, so a crash leaves the whole of before or the whole of after. Event
+        ids of the copies are made of the first ones, so it may be repeated. The future gives the
+        entries of the copies and of the tombstone; none where there was no event to move.
+        """
+        return self._submit(_WriteJob((), None, Future(), (source, target, received_at)))
 
     # reading
 
@@ -380,6 +396,10 @@ class EventLog(ABC):
         (position, key) of erased records whose key is still the former one."""
 
     @abstractmethod
+    def _events_of(self, user_id: str) -> list[str]:
+        """Payloads of a user's events in order, as they are stored, within a transaction."""
+
+    @abstractmethod
     def _blank(self, positions: Sequence[int]) -> None:
         """Take payload and person from records, within a transaction."""
 
@@ -448,14 +468,36 @@ class EventLog(ABC):
 
         def run() -> Entry:
             standing = self._require_continued(writing=True)
-            for position, key in self._empty(user_id):
-                if key is not None:
-                    self._set_key(position, ERASED_KEY + digest(key, self._salt))
             stone = forget_write(user_id, received_at)
-            entry = self._insert(stone)
+            entry = self._buried(stone, standing)
             self._advance(standing, [entry], [stone])
-            self._set_about(REVISION, str(int(standing.about.get(REVISION, 0)) + 1))
             return entry
+
+        return self._transaction(run)
+
+    def _buried(self, stone: Write, standing: Standing) -> Entry:
+        """Empty the records of a tombstone's user and append it, within a transaction."""
+        for position, key in self._empty(stone.user_id):
+            if key is not None:
+                self._set_key(position, ERASED_KEY + digest(key, self._salt))
+        self._set_about(REVISION, str(int(standing.about.get(REVISION, 0)) + 1))
+        return self._insert(stone)
+
+    def _move(self, source: str, target: str, received_at: int) -> list[Entry]:
+        """Copy a user's events to another and erase the first, in one durable transaction."""
+
+        def run() -> list[Entry]:
+            standing = self._require_continued(writing=True)
+            require_possible(standing, received_at)
+            events = [decode(payload) for payload in self._events_of(source)]
+            if not events:
+                return []
+            writes = [event_write(moved(event, target, received_at)) for event in events]
+            entries = [self._insert(write) for write in writes]
+            stone = forget_write(source, received_at)
+            entries.append(self._buried(stone, standing))
+            self._advance(standing, entries, [*writes, stone])
+            return entries
 
         return self._transaction(run)
 
@@ -524,10 +566,10 @@ class EventLog(ABC):
     def _take_group(self) -> list[_WriteJob]:
         """The next jobs of one transaction, in order; an erasure goes alone."""
         group, size = [self._jobs.popleft()], 0
-        if group[0].forget is not None:
+        if group[0].alone:
             return group
         size = len(group[0].writes)
-        while self._jobs and self._jobs[0].forget is None:
+        while self._jobs and not self._jobs[0].alone:
             size += len(self._jobs[0].writes)
             if size > MAX_GROUP:
                 break
@@ -545,7 +587,7 @@ class EventLog(ABC):
             return
         start = 0
         for job in group:
-            size = 1 if job.forget is not None else len(job.writes)
+            size = len(entries) if job.alone else len(job.writes)
             job.future.set_result(entries[start : start + size])
             start += size
 
@@ -557,9 +599,11 @@ class EventLog(ABC):
         deadline, pause = time.monotonic() + ATTEMPT_SECONDS, 0.05
         while True:
             try:
-                forget = group[0].forget
+                forget, move = group[0].forget, group[0].move
                 if forget is not None:
                     return [self._erase(*forget)]
+                if move is not None:
+                    return self._move(*move)
                 return self._commit([write for job in group for write in job.writes])
             except Exception as error:
                 if isinstance(error, LogUnavailable) or not self._is_transient(error):
@@ -584,6 +628,13 @@ def event_write(event: Mapping[str, Any]) -> Write:
     received_at = int(payload.pop(c.RECEIVED_AT, None) or now_us())
     key = f"{EVENT}:{payload[c.EVENT_ID]}"
     return Write(EVENT, payload, received_at, key, payload[c.USER_ID])
+
+
+def moved(event: Mapping[str, Any], user_id: str, received_at: int) -> dict[str, Any]:
+    """An event as another user's, known from now on; its event_id follows from the first one."""
+    name = f"{event[c.USER_ID]}\x1f{user_id}\x1f{event[c.EVENT_ID]}"
+    event_id = hashlib.blake2b(name.encode(), digest_size=16).hexdigest()
+    return {**event, c.USER_ID: user_id, c.EVENT_ID: event_id, c.RECEIVED_AT: received_at}
 
 
 def item_write(item: Mapping[str, Any]) -> Write:

@@ -15,6 +15,7 @@ import psycopg
 from recsys.data_schemas.errors import RecsysError
 from recsys.data_schemas.log_record import (
     ERASED,
+    EVENT,
     FORGET,
     Entry,
     Tombstone,
@@ -176,6 +177,10 @@ class PostgresLog(EventLog):
         )
         query = f"SELECT position, key FROM recsys_log WHERE {_FORMER_KEY}"
         return list(self._write.execute(query, ()).fetchall())
+
+    def _events_of(self, user_id: str) -> list[str]:
+        query = "SELECT payload FROM recsys_log WHERE user_id = %s AND kind = %s ORDER BY position"
+        return [str(row[0]) for row in self._write.execute(query, (user_id, EVENT)).fetchall()]
 
     def _blank(self, positions: Sequence[int]) -> None:
         self._write.execute("SET LOCAL statement_timeout = 0")

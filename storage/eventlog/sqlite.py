@@ -17,6 +17,7 @@ import numpy as np
 from recsys.data_schemas.errors import UsageError
 from recsys.data_schemas.log_record import (
     ERASED,
+    EVENT,
     FORGET,
     Entry,
     Tombstone,
@@ -270,6 +271,10 @@ class SqliteLog(EventLog):
         )
         return list(self._write.execute(f"SELECT position, key FROM log WHERE {_FORMER_KEY}"))
 
+    def _events_of(self, user_id: str) -> list[str]:
+        query = "SELECT payload FROM log WHERE user_id = ? AND kind = ? ORDER BY position"
+        return [row[0] for row in self._write.execute(query, (user_id, EVENT))]
+
     def _blank(self, positions: Sequence[int]) -> None:
         self._write.executemany(
             "UPDATE log SET kind = ?, payload = '{}', user_id = NULL WHERE position = ?",
@@ -312,14 +317,23 @@ class SqliteLog(EventLog):
 
     def _erase(self, user_id: str, received_at: int) -> Entry:
         entry = super()._erase(user_id, received_at)
-        # The write-ahead file still holds the old pages until it is folded into the main file.
-        self._write.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        self._overwrite()
         return entry
+
+    def _move(self, source: str, target: str, received_at: int) -> list[Entry]:
+        entries = super()._move(source, target, received_at)
+        if entries:
+            self._overwrite()
+        return entries
+
+    def _overwrite(self) -> None:
+        """The write-ahead file still holds the old pages until it is folded into the main file."""
+        self._write.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
     def expire(self, retention: Retention) -> int:
         count = super().expire(retention)
         if count:
-            self._write.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            self._overwrite()
         return count
 
     def _transaction(self, run: Callable[[], T]) -> T:

@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 
 from recsys import explain
+from recsys.data_schemas.api import Pin, Slot
 from recsys.data_schemas.config import load_config
 from recsys.data_schemas.errors import UsageError
 from recsys.data_schemas.log_record import LogRecord
+from recsys.filters import allowed_by
 from recsys.operations.open_release import load_release
-from recsys.query import RankingQuery
+from recsys.query import RankingQuery, SimilarQuery
 
 pytestmark = pytest.mark.filterwarnings("default")
 ITEM = {"item_id": "posted", "title": "Green alpha robot", "tags": ["robot"], "available": True}
@@ -153,3 +155,62 @@ def test_search_finds_titles_as_they_are_now(loaded):
     post(loaded, 1, item_id=item_id, title="Something (else) entirely")
     assert item_id in loaded.search("(ELSE)", 5)
     assert item_id not in loaded.search(word, 10**6)
+
+
+def test_similar_items_of_the_release_and_of_one_that_just_came(loaded):
+    some = loaded.answer(ask(loaded, "nobody", k=3)).item_ids
+    found = loaded.similar_to(SimilarQuery(some[:1], loaded.moment, k=5))
+    assert len(found.item_ids) == 5
+    assert some[0] not in found.item_ids
+    assert found.scores == sorted(found.scores, reverse=True)
+    genre = {"tags": {"any": ["Drama"]}}
+    dramas = loaded.similar_to(SimilarQuery(some, loaded.moment, k=50, filters=genre))
+    met = allowed_by(loaded.state.catalogue, genre)
+    assert dramas.item_ids
+    assert met[loaded.state.catalogue.indices_of(dramas.item_ids)].all()
+    post(loaded, 1)
+    late = loaded.similar_to(SimilarQuery(["posted", "who"], loaded.moment, k=5))
+    assert (late.item_ids, late.unknown, late.degraded) == ([], ["who"], ["text_encoder_late"])
+    loaded.prepare(loaded.unencoded(["posted", some[0]]))
+    there = loaded.similar_to(SimilarQuery(["posted"], loaded.moment, k=5))
+    assert (len(there.item_ids), there.degraded) == (5, [])
+
+
+def test_what_is_popular_is_counted_in_the_window(loaded):
+    everything = loaded.popular(5, loaded.moment, "all", {})
+    state = loaded.state
+    weight, _ = state.meaning.of(
+        state.kinds, np.arange(len(state.kinds)), np.full(len(state.kinds), np.nan)
+    )
+    best, score = everything[0]
+    events = [h for u in state.user_ids() for h in [state.history(u, 2**62)]]
+    kinds = np.concatenate([h.kind[h.item == state.catalogue.index_of(best)] for h in events])
+    assert score == pytest.approx(float(weight[kinds].sum()))
+    assert [s for _, s in everything] == sorted((s for _, s in everything), reverse=True)
+    with pytest.raises(UsageError, match="whole number of the counters' buckets"):
+        loaded.popular(5, loaded.moment, "1m", {})
+
+
+def test_a_visit_counts_as_its_own_history(loaded, somebody):
+    asked = loaded.answer(ask(loaded, somebody, k=8))
+    assert loaded.answer(ask(loaded, "nobody", session=somebody, k=8)).item_ids == asked.item_ids
+    assert loaded.answer(ask(loaded, "nobody", k=8)).item_ids != asked.item_ids
+
+
+def test_rules_place_what_recall_did_not_find_and_leave_the_scores(loaded, somebody):
+    plain = loaded.answer(ask(loaded, somebody, k=10))
+    everything = loaded.answer(ask(loaded, somebody, k=10**6)).item_ids
+    far = everything[-1]
+    rules = [
+        Pin(name="editor", item_id=far, place=2),
+        Slot(name="promo", filters={"tags": "Drama"}, places=[1]),
+    ]
+    ruled = loaded.answer(ask(loaded, somebody, k=10, rules=rules))
+    assert ruled.item_ids[1] == far
+    assert ruled.rules[:2] == ["promo", "editor"]
+    drama = loaded.state.catalogue.index_of(ruled.item_ids[0])
+    assert "Drama" in loaded.state.catalogue.fields(drama)["tags"]
+    rest = [i for i in plain.item_ids if i not in ruled.item_ids[:2]]
+    assert ruled.item_ids[2:] == rest[:8]
+    score = dict(zip(plain.item_ids, plain.scores, strict=True))
+    assert [ruled.scores[ruled.item_ids.index(i)] for i in rest[:8]] == [score[i] for i in rest[:8]]

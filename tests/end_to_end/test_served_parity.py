@@ -7,7 +7,7 @@ import time
 import numpy as np
 import pytest
 
-from recsys.data_schemas.api import to_time
+from recsys.data_schemas.api import Bury, Slot, to_time
 from recsys.data_schemas.config import load_config
 from recsys.features.interactions import HOUR
 from recsys.features.kinds.trend import Trend
@@ -70,6 +70,8 @@ def serve_a_day(folder, config, users):
             client.recommend(user, k=10)
             client.recommend("newcomer", k=5, exclude=ids[:3], filters={"category": ["Drama"]})
             client.rank(user, ids[:20], context={"slot": 2})
+            client.event(None, ids[number + 2], "purchase", session_id="visit", timestamp=late)
+            client.recommend(None, k=5, session_id="visit", filters=EITHER, rules=RULES)
             if number == 3:
                 client.put_item("fresh", title="A heist on the moon", tags=["Crime"])
                 ids.append("fresh")
@@ -79,8 +81,17 @@ def serve_a_day(folder, config, users):
                 client.put_item(ids[1], category="Documentary", tags=["Quiet"])
             if number == 8:
                 client.forget_user(users[0])
+                client.event(None, item, "purchase", session_id="earlier", timestamp=late)
+                client.merge(users[2], "earlier")
         client.rank(users[1], [*ids[-5:], {"item_id": "inline", "title": "A train"}])
         client.rank(users[1], ids[:5], history=[{"item_id": ids[0], "event_type": "view"}])
+
+
+EITHER = {"or": [{"tags": {"any": ["Drama", "Comedy"]}}, {"not": {"category": "Drama"}}]}
+RULES = [
+    Slot(name="promo", filters={"tags": "Crime"}, places=[2]),
+    Bury(name="old", filters={"tags": "Drama"}),
+]
 
 
 def until_encoded(client, item_id):

@@ -143,6 +143,33 @@ def test_recommend_writes_lists_without_seen_items(workspace, capsys):
         assert np.isfinite(row["scores"]).all()
 
 
+def test_recommend_keeps_filters_in_the_long_form_and_finds_the_users_of_items(workspace, capsys):
+    folder, _ = workspace
+    out = folder / "long.parquet"
+    config = ["-c", str(folder / "recsys.yaml"), "--out", str(out)]
+    filters = '{"tags": {"any": ["Drama"]}}'
+    words = ["recommend", *config, "--k", "4", "--format", "long", "--filters", filters]
+    assert main(words) == ExitCode.DONE
+    rows = pq.read_table(out).to_pylist()
+    assert list(rows[0]) == ["user_id", "item_id", "rank", "score"]
+    assert [row["rank"] for row in rows[:4]] == [1, 2, 3, 4]
+    items = pq.read_table(folder / "data" / "items.parquet").to_pylist()
+    tags = {item["item_id"]: item["tags"] for item in items}
+    assert len(rows) == 4 * USERS
+    assert all("Drama" in tags[row["item_id"]] for row in rows)
+    popular = rows[0]["item_id"]
+    assert main(["recommend", *config, "--k", "3", "--for-items", popular]) == ExitCode.DONE
+    told = pq.read_table(out).to_pylist()
+    assert [row["rank"] for row in told] == [1, 2, 3]
+    assert {row["item_id"] for row in told} == {popular}
+    assert [row["score"] for row in told] == sorted((r["score"] for r in told), reverse=True)
+    capsys.readouterr()
+    for wrong, said in (('{"colour": 1}', "filters.colour"), ("{", "no JSON")):
+        assert main(["recommend", *config, "--filters", wrong]) == ExitCode.USAGE
+        assert said in capsys.readouterr().err
+    assert main(["recommend", *config, "--for-items", "none"]) == ExitCode.USAGE
+
+
 def test_the_report_of_a_version_is_shown_again(workspace, tmp_path):
     folder, first = workspace
     command = ["evaluate", "-c", str(folder / "recsys.yaml"), "--out", str(tmp_path / "out")]

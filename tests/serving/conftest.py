@@ -5,14 +5,18 @@ import hashlib
 import json
 import threading
 import time
+from collections import Counter
 from contextlib import asynccontextmanager
+from typing import ClassVar
 
 import httpx
 import numpy as np
 import pytest
 import uvicorn
 
-from recsys.data_schemas.errors import RecsysError
+from recsys.data_schemas.errors import RecsysError, UsageError
+from recsys.filters import columns_of, parse
+from recsys.query import SimilarResult
 from recsys.serving.app import App
 from recsys.serving.released_model import RankingResult
 from recsys.serving.server import Endpoint, address, bind
@@ -44,17 +48,27 @@ class FakeEngine:
         self.prepared = []
         self.fail_on = None
 
+    attribute_kinds: ClassVar = {"maker": "text", "price": "number"}
+
     def answer(self, ask):
         if ask.user_id == self.fail_on:
             raise RuntimeError("broken")
-        seen = [e["item_id"] for e in self.events.get(ask.user_id, []) if e["timestamp"] < ask.now]
+        met = self.filter(ask)
+        seen = [
+            e["item_id"]
+            for user in (ask.user_id, ask.session)
+            for e in self.events.get(user, [])
+            if e["timestamp"] < ask.now
+        ]
         seen_more = [*seen, *(e["item_id"] for e in ask.history or ())]
         known = [i for i in ask.items or () if i in self.items or i in ask.new_items]
         unknown = [i for i in ask.items or () if i not in known]
         if ask.items is None:
             taken = set(ask.exclude) | (set() if ask.keep_seen else set(seen_more))
             known = [
-                i for i, row in self.items.items() if i not in taken and row.get("available", True)
+                i
+                for i, row in self.items.items()
+                if i not in taken and row.get("available", True) and met.holds(row)
             ]
         scored = sorted(
             ((noise(self.version, i) + seen_more.count(i), i) for i in known), reverse=True
@@ -93,11 +107,31 @@ class FakeEngine:
             elif record.kind == "forget":
                 self.events.pop(payload["user_id"], None)
 
-    def similar(self, item_id, k, now):
-        if item_id not in self.items:
-            return None
-        others = sorted((noise(item_id, i), i) for i in self.items if i != item_id)
-        return [(i, score) for score, i in others[:k]]
+    def filter(self, ask):
+        for column in getattr(ask, "caps", {}):
+            if column not in ("category", "maker"):
+                raise UsageError("the cap names a column", where=f"caps.{column}", found=column)
+        for rule in getattr(ask, "rules", ()):
+            parse(getattr(rule, "filters", {}), columns_of(self.attribute_kinds))
+        return parse(ask.filters, columns_of(self.attribute_kinds))
+
+    def similar_to(self, ask):
+        met, asked = self.filter(ask), [i for i in ask.items if i in self.items]
+        others = sorted(
+            (noise(ask.by, *asked, i), i)
+            for i, row in self.items.items()
+            if i not in [*asked, *ask.exclude] and met.holds(row) and asked
+        )
+        unknown = [i for i in ask.items if i not in asked]
+        best = others[: ask.k]
+        return SimilarResult([i for _, i in best], [score for score, _ in best], unknown)
+
+    def popular(self, k, now, window, filters):
+        met = parse(filters, columns_of(self.attribute_kinds))
+        if window.endswith("m"):
+            raise UsageError("too short", where="window", found=window, expected="a multiple of 1h")
+        counts = Counter(e["item_id"] for events in self.events.values() for e in events)
+        return [(i, float(n)) for i, n in counts.most_common() if met.holds(self.items[i])][:k]
 
     def user(self, user_id):
         events = self.events.get(user_id)

@@ -5,7 +5,7 @@ import asyncio
 import httpx
 import pytest
 
-from recsys.data_schemas.api import EventIn, NewItem
+from recsys.data_schemas.api import EventIn, ImpressionIn, ItemChange, NewItem
 from recsys.serving.client import (
     ApiError,
     AsyncClient,
@@ -28,6 +28,16 @@ def test_both_clients_do_everything(live):
             assert len(await client.similar("1", k=2)) == 2
             assert await client.find_items("Another")
             assert (await client.rank("v", ["1"])).items[0].item_id == "1"
+            await client.put_items([ItemChange(item_id="n3", title="Third")])
+            await client.patch_item("n3", category="late")
+            await client.delete_item("n3")
+            assert not (await client.get_item("n3")).available
+            assert (await client.similar_to(["1", "none"], k=2, by="text")).unknown == ["none"]
+            assert (await client.popular(k=1, fields=["title"]))[0].fields
+            await client.impressions([ImpressionIn(session_id="s", item_ids=["1"])])
+            await client.event(None, "3", "click", session_id="s")
+            assert (await client.recommend(k=1, session_id="s")).items
+            assert (await client.merge("v", "s")).events == 1
             await client.forget_user("v")
             assert await client.ready()
 
@@ -44,6 +54,17 @@ def test_both_clients_do_everything(live):
         assert [item.item_id for item in client.find_items("New")] == ["a/b"]
         assert len(client.similar("1", k=2)) == 2
         assert len(client.get_user("u").events) == 2
+        client.put_items([ItemChange(item_id="c", title="Third")])
+        client.patch_item("c", category="late")
+        client.delete_item("c")
+        assert client.get_item("c").category == "late"
+        assert len(client.similar_to(["1", "2"], k=3, filters={"tags": "a"}).items) == 3
+        assert client.popular(k=1)[0].score >= 1.0
+        client.impressions([ImpressionIn(user_id="u", item_ids=["1", "2"])])
+        client.event(None, "3", "click", session_id="s")
+        assert client.rank(None, ["3", "4"], session_id="s").items[0].item_id == "3"
+        assert client.merge("u", "s").events == 1
+        assert len(client.get_user("u").events) == 3
         client.forget_user("u")
         assert {m.version for m in client.models().models} == {"1", "2", "3"}
         assert client.ready()

@@ -68,7 +68,7 @@ def test_it_is_a_score_and_recall_source(source):
 def test_plain_tower_is_a_decayed_mean():
     vectors = np.eye(D, dtype=np.float32)
     tower = Tower.plain(D, 5, 1, decay=0.5)
-    scores = InterestSource._make(tower, vectors, 0).score(
+    scores = InterestSource.of(tower, vectors, 0).score(
         a_history([3, 7]), np.array([7, 3, 1], np.int32), 10 * DAY
     )
     # The last item weighs 2/3, the one before 1/3, and their mean has length √5/3.
@@ -167,10 +167,20 @@ def test_an_index_may_stand_in_for_the_scan(source, folder):
 
 
 def test_similar_items(source):
-    found = source.similar(7, 3, np.zeros(N, np.uint8))
+    free = np.zeros(N, np.uint8)
+    found = source.similar(np.array([7], np.int32), 3, free)
     near = source.vectors @ source.vectors[7]
     near[7] = -2
     assert found.items.tolist() == np.argsort(-near)[:3].tolist()
+    two = np.array([7, 9], np.int32)
+    near = source.vectors @ (source.vectors[7] + source.vectors[9])
+    near[two] = -2
+    assert source.similar(two, 3, free).items.tolist() == np.argsort(-near)[:3].tolist()
+
+
+def test_nothing_is_near_a_text_that_was_not_encoded(source):
+    waiting = source.with_extra(np.zeros((1, source.vectors.shape[1]), np.float32))
+    assert not len(waiting.similar(np.array([N], np.int32), 3, np.zeros(N + 1, np.uint8)).items)
 
 
 def test_save_and_load_keep_every_bit(source, tmp_path):

@@ -9,6 +9,7 @@ import pytest
 
 from recsys.data_schemas.errors import UsageError
 from recsys.storage.eventlog import ImpressionBuffer, export, open_log
+from recsys.storage.eventlog.log import event_write
 
 
 def event(user="u", item="i", **more):
@@ -223,3 +224,35 @@ def test_a_closed_log_refuses_writes(uri):
 def test_wrong_addresses_are_explained(wrong):
     with pytest.raises(UsageError):
         open_log(wrong)
+
+
+def test_a_visit_moves_whole_and_is_forgotten(log):
+    log.append_events([event("s", "a", event_id="e1", value=2.0), event("s", "b", event_id="e2")])
+    log.append_events([event("u", "c", event_id="e3")])
+    entries = log.submit_move("s", "u", 50).result()
+    kept = [r for r in log.read(0) if r.kind == "event"]
+    assert [(r.payload["user_id"], r.payload["item_id"]) for r in kept] == [
+        ("u", "c"), ("u", "a"), ("u", "b"),
+    ]  # fmt: skip
+    assert [r.position for r in kept[1:]] == [e.position for e in entries[:2]]
+    assert (kept[1].payload["value"], kept[1].payload["timestamp"]) == (2.0, 5)
+    assert {r.received_at for r in kept[1:]} == {50}
+    assert [r.payload for r in log.tombstones()] == [{"user_id": "s"}]
+    assert log.submit_move("s", "u", 60).result() == []
+    # What is sent again counts once, by its first id.
+    assert log.submit([event_write(event("s", "a", event_id="e1"))]).result()[0].fresh is False
+    assert len(log.read(0)) == 4
+
+
+def test_a_move_that_fails_in_between_leaves_everything_as_it_was(log, monkeypatch):
+    log.append_events([event("s", "a", event_id="e1")])
+
+    def fail(stone, standing):
+        raise RuntimeError("killed between the copies and the tombstone")
+
+    monkeypatch.setattr(log, "_buried", fail)
+    with pytest.raises(RuntimeError):
+        log.submit_move("s", "u", 50).result()
+    monkeypatch.undo()
+    assert [r.payload["user_id"] for r in log.read(0)] == ["s"]
+    assert len(log.submit_move("s", "u", 50).result()) == 2

@@ -82,7 +82,7 @@ def test_the_trained_tower_is_the_served_tower(behaviour):
     )
     past = torch.from_numpy(vectors)[tensors.item.clamp(min=0)] * (tensors.item >= 0)[..., None]
     users = model(past, tensors).detach().numpy()
-    source = InterestSource._make(model.freeze_to((1.0, 0.0)), vectors, 0)
+    source = InterestSource.of(model.freeze_to((1.0, 0.0)), vectors, 0)
     histories, every = split.train.histories, np.arange(64, dtype=np.int32)
     for i in range(20):
         user = int(np.searchsorted(histories.offsets, split.train.row[i], "right") - 1)

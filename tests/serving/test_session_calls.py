@@ -1,0 +1,88 @@
+"""Visits of people who are not logged in: asked for, acted in, merged into a user."""
+
+import asyncio
+
+import pytest
+
+CLICK = {"item_id": "5", "event_type": "click"}
+
+
+def run(scenario):
+    return asyncio.run(scenario())
+
+
+def first(answer):
+    return answer.json()["items"][0]["item_id"]
+
+
+def test_a_visit_is_kept_like_a_user(serve):
+    async def scenario():
+        async with serve() as (client, app):
+            posted = await client.post("/v1/events", json={"session_id": "s", **CLICK})
+            assert posted.status_code == 200
+            ask = {"items": ["5", "6", "7", "8"]}
+            assert first(await client.post("/v1/rank", json={"session_id": "s", **ask})) == "5"
+            both = {"user_id": "u", "session_id": "s", **ask}
+            assert first(await client.post("/v1/rank", json=both)) == "5"
+            sent = {"history": [{"item_id": "6"}], **ask}
+            assert first(await client.post("/v1/rank", json=sent)) == "6"
+            assert (await client.post("/v1/recommend", json={"k": 3})).status_code == 200
+            # One space of names: the visit can be looked at, and forgotten, by its user.
+            assert (await client.get("/v1/users/session:s")).status_code == 200
+            assert list(app.versions.champion().events) == ["session:s"]
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("path", ["/v1/events", "/v1/impressions"])
+def test_what_nobody_did_is_refused(serve, path):
+    async def scenario():
+        async with serve() as (client, _):
+            body = CLICK if path == "/v1/events" else {"item_ids": ["1"]}
+            answer = await client.post(path, json=body)
+            assert (answer.status_code, "session_id" in answer.json()["detail"]) == (422, True)
+
+    run(scenario)
+
+
+def test_at_the_log_in_the_visit_becomes_the_users(serve):
+    async def scenario():
+        async with serve() as (client, app):
+            events = [{"session_id": "s", **CLICK, "event_id": f"e{n}"} for n in range(3)]
+            await client.post("/v1/events", json=events)
+            merged = (await client.post("/v1/users/u/merge", json={"session_id": "s"})).json()
+            assert merged == {"user_id": "u", "session_id": "s", "events": 3}
+            kept = app.versions.champion().events
+            assert {user: len(events) for user, events in kept.items()} == {"u": 3}
+            assert {e["timestamp"] for e in kept["u"]} != {0}
+            again = (await client.post("/v1/users/u/merge", json={"session_id": "s"})).json()
+            assert again["events"] == 0
+            # What the browser sends again is known; what it sends late can be merged too.
+            repeated = (await client.post("/v1/events", json=events[:1])).json()
+            assert repeated["duplicates"] == 1
+            await client.post("/v1/events", json={"session_id": "s", **CLICK, "event_id": "late"})
+            merged = (await client.post("/v1/users/u/merge", json={"session_id": "s"})).json()
+            assert (merged["events"], len(kept["u"])) == (1, 4)
+
+    run(scenario)
+
+
+def test_lists_shown_elsewhere_are_kept(serve, tmp_path):
+    async def scenario():
+        async with serve() as (client, _):
+            body = {"user_id": "u", "item_ids": ["3", "1"], "impression_id": "m", "surface": "mail"}
+            first = (await client.post("/v1/impressions", json=body)).json()
+            assert first == {"impression_ids": ["m"]}
+            again = await client.post("/v1/impressions", json=[body, {**body, "user_id": "v"}])
+            assert again.json()["duplicates"] == 2
+            future = {**body, "timestamp": "2100-01-01T00:00:00Z"}
+            assert (await client.post("/v1/impressions", json=future)).status_code == 409
+
+    run(scenario)
+    from recsys.storage.eventlog import open_log
+
+    with open_log(tmp_path / "log.sqlite") as log:
+        shown = [r.payload for r in log.read(0) if r.kind == "impression"]
+    assert [(s["user_id"], s["item_ids"], s["surface"]) for s in shown] == [
+        ("u", ["3", "1"], "mail")
+    ]
