@@ -157,13 +157,6 @@ class Moments:
         """The at most `limit` moments with the smallest chances (float64[M]), order kept."""
         return self if len(self) <= limit else self.take(least(chances, limit))
 
-    def sample_each(self, limit: int, chances: Doubles) -> "Moments":
-        """The at most `limit` moments of each user with the smallest chances (float64[M]), order kept."""
-        order = np.lexsort((chances, self.user))
-        users = self.user[order]
-        place = np.arange(len(order)) - np.searchsorted(users, users)
-        return self.take(np.sort(order[place < limit]).astype(np.int64))
-
     @classmethod
     def join(cls, parts: "list[Moments]") -> "Moments":
         """Several sets of moments, one after the other."""
@@ -457,43 +450,6 @@ def _described(
     )
     first = len(cuts) - tested if len(cuts) > 1 else 0
     return Windows("time", why, cuts, end, first, grid)
-
-
-def moments_inside(interactions: Interactions, cut: int, label_end: int) -> Moments:
-    """Further moments of users in a window: at their own events in it, as each would have been asked
-    for just then.
-
-    What is relevant at each is what `moments_at` finds at the cut, from then on. The first of a user's
-    events is left out: before it stands the moment at the cut.
-    """
-    at_cut = moments_at(interactions, cut, label_end)
-    owner = np.repeat(at_cut.user, np.diff(at_cut.offsets))
-    time = _first_times(interactions, owner, at_cut.relevant, cut, label_end)
-    # one moment per user and time, the user's first time apart
-    pairs = np.unique(np.stack([owner.astype(np.int64), time]), axis=1)
-    user, now = pairs[:, np.r_[False, pairs[0, 1:] == pairs[0, :-1]]] if len(owner) else pairs
-    low, high = np.searchsorted(owner, user), np.searchsorted(owner, user, "right")
-    rows = [np.arange(a, b)[time[a:b] >= t] for a, b, t in zip(low, high, now, strict=True)]
-    flat = np.concatenate([*rows, np.empty(0, np.int64)]).astype(np.int64)
-    return Moments(
-        user.astype(np.int32),
-        now,
-        np.concatenate([[0], np.cumsum([len(r) for r in rows])]).astype(np.int64),
-        at_cut.relevant[flat],
-        at_cut.grade[flat],
-    )
-
-
-def _first_times(
-    interactions: Interactions, user: Ints, item: Ints, cut: int, label_end: int
-) -> Longs:
-    """int64[n]: when a user first acted positively on an item inside a window."""
-    inside = (interactions.time >= cut) & (interactions.time < label_end) & (interactions.grade > 0)
-    n = np.int64(interactions.n_items)
-    pair = interactions.user[inside] * n + interactions.item[inside]
-    found, first = np.unique(pair, return_index=True)  # events are in order of time
-    when: Longs = interactions.time[inside][first][np.searchsorted(found, user * n + item)]
-    return when
 
 
 def moments_at(interactions: Interactions, cut: int, label_end: int) -> Moments:

@@ -120,9 +120,7 @@ def silent():
 def test_lists_of_the_rankers_windows_are_groups_beside_those_of_recall(job):
     rows, windows = job.rows, job.data.windows
     now = rows.moments.now
-    assert set(now[~rows.shown].tolist()) > set(windows.ranker), (
-        "at cuts and at people's own events"
-    )
+    assert set(now[~rows.shown].tolist()) <= set(windows.ranker)
     assert ((now >= windows.ranker[0]) & (now < windows.test[0])).all()
     groups = rows.groups()
     learned = rows.shown[groups.with_positive()]

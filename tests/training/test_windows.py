@@ -12,7 +12,7 @@ from recsys.data_schemas.errors import DataRefused
 from recsys.features.interactions import DAY
 from recsys.ingestion.tables.resolution import Resolution
 from recsys.training.night.window_plan import windows_of
-from recsys.training.windows import Windows, moments_at, moments_inside, plan_windows
+from recsys.training.windows import Windows, plan_windows
 
 
 def planned(interactions):
@@ -93,19 +93,3 @@ def test_a_kept_plan_without_a_window_for_the_ranker_gives_way(interactions_of, 
 def test_windows_are_read_as_they_were_written():
     windows = Windows("time", "by date", (20, 60, 80), 100, 2)
     assert Windows.parse(json.loads(json.dumps(windows.facts()))) == windows
-
-
-def test_moments_inside_a_window_stand_at_each_further_event(interactions_of):
-    """User 0 acts at days 1 (before the window), 11, 12 (twice), 15 and 20 (after it); user 1 once."""
-    events = at_days(
-        interactions_of([0, 0, 0, 1, 0, 0, 0], [1, 2, 3, 1, 4, 5, 6]), [1, 11, 12, 12, 12, 15, 20]
-    )
-    found = moments_inside(events, 10 * DAY, 20 * DAY)
-    assert found.user.tolist() == [0, 0]
-    assert found.now.tolist() == [12 * DAY, 15 * DAY]
-    relevant = np.split(found.relevant, found.offsets[1:-1])
-    assert [set(part.tolist()) for part in relevant] == [{3, 4, 5}, {5}]
-    # the first event's moment is the one at the cut
-    assert set(moments_at(events, 10 * DAY, 20 * DAY).relevant[:4].tolist()) == {2, 3, 4, 5}
-    assert found.sample_each(1, np.array([0.9, 0.1])).now.tolist() == [15 * DAY]
-    assert len(moments_inside(events, 30 * DAY, 40 * DAY)) == 0

@@ -13,7 +13,7 @@ from recsys.storage.progress import Reporter
 from recsys.storage.stages import StageRunner
 from recsys.storage.workspace import Workspace
 
-SHARES = {"encoder": 0.25, "sources": 0.40, "tuning": 0.10, "ranker": 0.10}
+SHARES = {"encoder": 0.25, "sources": 0.40, "tuning": 0.10, "ranker": 0.20}
 """How budget_minutes is divided (assumed; the report shows what each part really took). What is
 left over is for validation, features and evaluation, which take what they take."""
 

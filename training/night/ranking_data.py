@@ -46,7 +46,7 @@ from recsys.training.night.inputs import (
 from recsys.training.night.night_context import Night
 from recsys.training.night.refresh_encoder import Encoded
 from recsys.training.ranking_groups import Groups
-from recsys.training.windows import Moments, moments_at, moments_inside
+from recsys.training.windows import Moments, moments_at
 
 MASKED_AT_MOST = 0.15
 """Largest share of items, or of moments, that is masked as new (assumed)."""
@@ -60,8 +60,6 @@ three: measured)."""
 SHOWN_SHARE = 0.5
 """Largest share of shown lists among the groups to learn from (assumed): a list holds what some
 policy chose to show, and what is served is ranked out of recall, which holds what nobody was shown."""
-INSIDE_PER_USER = 5
-"""Moments at a user's own events inside a window, beside the one at its cut."""
 CHUNK = 4096
 """Moments whose candidates are held at once while looking."""
 
@@ -175,13 +173,6 @@ def build_ranking_data(
                 night, inputs, recipe, view, moments, sources, masked, most - room
             )
             parts += found
-            if windows.scheme == "time":
-                room = most - sum(int(part.table.has_positive().sum()) for part in found) - room
-                inside = moments_inside(inputs.interactions, cut, labels_until[cut])
-                inside = inside.sample_each(INSIDE_PER_USER, inputs.chances(inside, "inside"))
-                parts += _collect_to_learn(
-                    night, inputs, recipe, view, inside, sources, masked, max(0, room)
-                )
             if at_cut is not None:
                 beside = at_cut.sample(
                     min(room, _most_beside(found)), inputs.chances(at_cut.moments, "shown lists")
