@@ -13,7 +13,7 @@ from recsys.features.catalogue import Catalogue
 from recsys.features.interactions import DAY
 from recsys.features.protocols import Recalled
 from recsys.rules import ListCaps
-from recsys.training.compared_lists import Compared, Known
+from recsys.training.compared_lists import Compared, KnownAtMoments
 from recsys.training.night.publish import _missing
 
 ITEMS = 12
@@ -47,7 +47,7 @@ def known(history, interactions_of):
     # item 1 is the most popular, then 0, 2 and 3 by their numbers
     events = interactions_of([0, 1, 2, 3, 4, 5], [1, 1, 0, 2, 1, 3], n_items=ITEMS)
     past = [history([0]), history([])]
-    return lambda ordinal=False: Known(
+    return lambda ordinal=False: KnownAtMoments(
         events, PastItems.of(past), np.full(2, 10 * DAY), past.__getitem__, CATALOGUE, ordinal
     )
 
