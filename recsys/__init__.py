@@ -1,8 +1,10 @@
 """A content-aware recommender: the public names, each looked up in its room when it is first used.
 
-`import recsys` loads nothing but this file; `recsys.load_config` loads the config's module, and so on.
+`import recsys` loads nothing but this file and the earlier names of modules; `recsys.load_config` loads the config's module, and so on.
 Types and "go to definition" come from `__init__.pyi`, which names the same names.
 """
+
+from recsys.moved_modules import install as _install_moved
 
 __version__ = "0.1.0"
 
@@ -49,6 +51,9 @@ _MODULES = ("models", "testing")
 """Public modules, which `import recsys.models` and `recsys.models` give alike."""
 
 __all__ = ["__version__", *_MODULES, *_NAMES]
+
+
+_install_moved(__name__)
 
 
 def __getattr__(name: str) -> object:
