@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
-from importlib.util import spec_from_loader
+from importlib.util import find_spec, spec_from_loader
 from types import ModuleType
 from typing import Final
 
@@ -28,7 +28,9 @@ class MovedModules(MetaPathFinder, Loader):
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         """A spec for an earlier name and for all below it; None for any other name."""
-        return None if self._now(fullname) is None else spec_from_loader(fullname, self)
+        now = self._now(fullname)
+        found = None if now is None else find_spec(now)
+        return None if found is None else spec_from_loader(fullname, self, origin=found.origin)
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
         """The module where it is now."""
