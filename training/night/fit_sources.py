@@ -61,7 +61,7 @@ READ_TEXTS = ("bm25", "attributes")
 SEQUENCE_STEP = (0.024, 3.1e-5)
 """Seconds of a training step on two cores, at least and for each position in it (measured: 0.046
 processor seconds with 64 positions, 0.098 with 1,024)."""
-SEQUENCE_SHARE = 0.8
+SEQUENCE_SHARE = 0.65
 """Share of the sources' budget that the sequence model may take (assumed; the others take minutes
 only where a catalogue is large)."""
 FITS_OF_A_NIGHT = 4
