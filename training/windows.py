@@ -20,7 +20,6 @@ Example:
     (30,)
 """
 
-from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -87,11 +86,10 @@ class Windows:
         """The encoder sees events strictly before this."""
         return self.cuts[0]
 
-    def label_end(self, moment: int) -> int:
-        """End of the label window of a cut, or of a moment inside: the next cut, or the end of the
-        data."""
-        following = bisect_right(self.cuts, moment)
-        return self.cuts[following] if following < len(self.cuts) else self.end
+    def label_end(self, cut: int) -> int:
+        """End of a cut's label window: the next cut, or the end of the data."""
+        place = self.cuts.index(cut)
+        return self.cuts[place + 1] if place + 1 < len(self.cuts) else self.end
 
     def longer(self, end: int, times: Longs, growth: float, days: float) -> "Windows | None":
         """The same cuts with the last window up to a later end; None where too much has come since.

@@ -121,7 +121,7 @@ def test_lists_of_the_rankers_windows_are_groups_beside_those_of_recall(job):
     rows, windows = job.rows, job.data.windows
     now = rows.moments.now
     assert set(now[~rows.shown].tolist()) <= set(windows.ranker)
-    assert ((now >= windows.ranker[0]) & (now < windows.test[0])).all()
+    assert ((now[rows.shown] >= windows.ranker[0]) & (now[rows.shown] < windows.test[0])).all()
     groups = rows.groups()
     learned = rows.shown[groups.with_positive()]
     assert 50 < learned.sum() == rows.shown.sum()
@@ -132,13 +132,11 @@ def test_lists_of_the_rankers_windows_are_groups_beside_those_of_recall(job):
 
 
 def test_a_lists_time_is_its_own(job):
-    """Recall's moments at one cut have one hour; lists have those at which they were shown."""
+    """Within a cut recall's moments have one hour; lists have those at which they were shown."""
     per_row = np.repeat(job.rows.shown, np.diff(job.rows.table.offsets))
     hours = job.column("time.of_day")
     assert not np.isnan(hours).any()
-    at_cut = np.isin(job.rows.moments.now, job.data.windows.ranker) & ~job.rows.shown
-    of_cuts = np.repeat(at_cut, np.diff(job.rows.table.offsets))
-    assert len(np.unique(hours[of_cuts])) <= len(job.data.windows.ranker)
+    assert len(np.unique(hours[~per_row])) <= len(job.data.windows.ranker)
     assert len(np.unique(np.floor(hours[per_row]))) > 12
     first = job.rows.table.offsets[:-1][job.rows.shown]
     day = 24 * 3600 * 1_000_000
