@@ -26,6 +26,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.second_night import nightly
 from recsys.data_schemas import columns as c
 from recsys.data_schemas.config import load_config
+from recsys.evaluation.lists import RankedLists, Truth
+from recsys.evaluation.metrics import match, ndcg, recall
 from recsys.evaluation.uncertainty import bootstrap
 from recsys.operations.open_release import load_release
 
@@ -89,17 +91,16 @@ def recommended(to):
     )
 
 
-def scored(listed, wanted):
-    """(nDCG@10, recall@100) of a list and the items that were asked for."""
-    places = [place for place, item in enumerate(listed[:100]) if item in wanted]
-    ideal = sum(1 / np.log2(2 + n) for n in range(min(10, len(wanted))))
-    gain = sum(1 / np.log2(2 + place) for place in places if place < 10)
-    return gain / ideal, len(places) / len(wanted)
-
-
-def measured(lists, truth, title):
-    values = [scored(lists[user], items) for user, items in truth.items()]
-    drawn_means = bootstrap(np.array(values), np.arange(len(values)), resamples=1000, seed=0)
+def measured(lists, truth, title, index_of):
+    """nDCG@10 and recall@100 of lists of ids (user → ids), by the product's own metrics."""
+    people = np.arange(len(truth))
+    group = np.repeat(people, [len(items) for items in truth.values()])
+    wanted = np.array([index_of(item) for items in truth.values() for item in sorted(items)])
+    done = Truth.of(group, wanted, np.ones(len(wanted), np.int8), people, np.zeros_like(people))
+    rows = [(list(map(index_of, lists[user])), range(len(lists[user]), 0, -1)) for user in truth]
+    matched = match(done, RankedLists.of(title, rows, 100))
+    values = np.stack([ndcg(matched, 10), recall(matched, 100)], axis=1)
+    drawn_means = bootstrap(values, people, resamples=1000, seed=0)
     found = {}
     for column, name in enumerate(("ndcg@10", "recall@100")):
         of = drawn_means.interval(column)
@@ -149,6 +150,7 @@ def main() -> None:
     }
     config = load_config(to / "recsys.yaml")
     loaded = load_release(config)
+    index_of = loaded.state.catalogue.index_of
     report = max((config.workspace_path / "reports").glob("*/report.json"))
     said = json.loads(report.read_text())["evaluation"]["systems"]["recsys"]
     print(
@@ -162,9 +164,9 @@ def main() -> None:
     ):
         truth = rows.groupby(c.USER_ID)[c.ITEM_ID].agg(set).to_dict()
         print(f"{name}: {len(rows):,} events of {len(truth):,} users")
-        result[name] = {"recsys recommend": measured(own, truth, "recsys recommend")}
+        result[name] = {"recsys recommend": measured(own, truth, "recsys recommend", index_of)}
         for source, lists in content_lists(loaded, truth).items():
-            result[name][source] = measured(lists, truth, f"{source} alone")
+            result[name][source] = measured(lists, truth, f"{source} alone", index_of)
     (to / "scores.json").write_text(json.dumps(result, indent=1))
 
 

@@ -22,11 +22,13 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from recsys.data_schemas.config import load_config
+from recsys.evaluation.lists import Truth
+from recsys.evaluation.metrics import match, ndcg
 from recsys.evaluation.uncertainty import bootstrap
 from recsys.operations.evaluation_events import read_events
 from recsys.operations.open_release import load_release
 from recsys.operations.release_queries import fold
-from recsys.query import RankingQuery
+from recsys.training.released_lists import lists_of_release
 
 SECOND = 1_000_000
 HOUR = 3600 * SECOND
@@ -52,10 +54,13 @@ def sittings(events, gap):
     return found
 
 
-def ndcg(ids, wanted, index_of):
-    places = [place for place, name in enumerate(ids) if index_of(name) in wanted]
-    ideal = sum(1 / np.log2(2 + n) for n in range(min(K, len(wanted))))
-    return sum(1 / np.log2(2 + place) for place in places) / ideal
+def truth_of(asked):
+    """What was done next, a group for each query."""
+    sizes = [len(wanted) for _, _, wanted in asked]
+    items = np.array([item for _, _, wanted in asked for item in sorted(wanted)])
+    user, time = (np.array([query[column] for query in asked]) for column in (0, 1))
+    group = np.repeat(np.arange(len(asked)), sizes)
+    return Truth.of(group, items, np.ones(len(items), np.int8), user, time)
 
 
 def main() -> None:
@@ -68,16 +73,17 @@ def main() -> None:
     loaded = load_release(load_config(args.config))
     held = read_events(str(args.later), loaded)
     fold(loaded, held)
-    events, index_of = held.events, loaded.state.catalogue.index_of
+    events = held.events
     asked = sittings(events, args.gap_hours * HOUR)
-    values = {name: np.empty(len(asked)) for name in [*WAITS, "counted"]}
-    for n, (user, last, wanted) in enumerate(asked):
-        moments = {name: last + wait for name, wait in WAITS.items()}
-        moments["counted"] = loaded.grid.after(last)
-        for name, now in moments.items():
-            ids = loaded.answer(RankingQuery(str(events.user_ids[user]), now, k=K)).item_ids
-            values[name][n] = ndcg(ids, wanted, index_of)
-    users = np.array([user for user, _, _ in asked])
+    truth = truth_of(asked)
+    names = [str(events.user_ids[user]) for user in truth.user]
+    moments = {name: truth.time + wait for name, wait in WAITS.items()}
+    moments["counted"] = np.array([loaded.grid.after(int(last)) for last in truth.time])
+    values = {}
+    for name, now in moments.items():
+        lists = lists_of_release(loaded, names, now, K, name=name, caps={})
+        values[name] = ndcg(match(truth, lists), K)
+    users = truth.user
     report = {"queries": len(asked), "users": len(np.unique(users))}
     for name, found in values.items():
         report[name] = {"ndcg@10": round(float(found.mean()), 4)}
