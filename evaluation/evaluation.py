@@ -137,6 +137,14 @@ class PastItems:
     offsets: Longs
     items: Ints
 
+    def contains(self, group: Longs, item: Ints) -> npt.NDArray[np.bool_]:
+        """bool[n]: whether each (group, item) is among them; groups of -1 hold nothing."""
+        owner = np.repeat(np.arange(len(self.offsets) - 1, dtype=np.int64), np.diff(self.offsets))
+        found: npt.NDArray[np.bool_] = np.isin(
+            group.astype(np.int64) << 32 | item, owner << 32 | self.items
+        )
+        return found
+
     @classmethod
     def of(cls, histories: Iterable[History]) -> "PastItems":
         """From what each group's user had done before."""

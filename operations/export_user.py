@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from recsys.data_schemas import columns as c
+from recsys.data_schemas.api import to_time
 from recsys.data_schemas.config import RecsysConfig
 from recsys.data_schemas.errors import UsageError
 from recsys.storage.eventlog import log_address, never_written, open_log
@@ -66,7 +67,7 @@ def _of_log(config: RecsysConfig, user_id: str) -> list[dict[str, Any]]:
             after = chunk[-1].position
             found += [
                 {"position": r.position, "kind": r.kind, **_readable(r.payload)}
-                | {c.RECEIVED_AT: _iso(r.received_at)}
+                | {c.RECEIVED_AT: to_time(r.received_at).isoformat()}
                 for r in chunk
                 if r.payload.get(c.USER_ID) == user_id
             ]
@@ -76,12 +77,8 @@ def _of_log(config: RecsysConfig, user_id: str) -> list[dict[str, Any]]:
 def _readable(payload: Any) -> dict[str, Any]:
     row = dict(payload)
     if isinstance(row.get(c.TIMESTAMP), int):
-        row[c.TIMESTAMP] = _iso(row[c.TIMESTAMP])
+        row[c.TIMESTAMP] = to_time(row[c.TIMESTAMP]).isoformat()
     return row
-
-
-def _iso(microseconds: int) -> str:
-    return datetime.fromtimestamp(microseconds / 1e6, UTC).isoformat()
 
 
 def as_text(exported: dict[str, Any]) -> str:

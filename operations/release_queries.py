@@ -40,7 +40,6 @@ from recsys.features.interactions import (
     DAY,
     History,
     Interactions,
-    Ints,
     Longs,
 )
 from recsys.operations.evaluation_events import EvaluationEvents, ShownEvents
@@ -132,7 +131,7 @@ def _window(loaded: "LoadedRelease", held: EvaluationEvents, limit: int, seed: i
     asked = group >= 0
     histories = _histories(loaded, users, moments)
     past = PastItems.of(histories)
-    fresh = asked & ~_contains(past, group, positive.item)
+    fresh = asked & ~past.contains(group, positive.item)
     truth = Truth.of(
         group[fresh], positive.item[fresh], positive.grade[fresh], np.arange(len(users)), moments
     )
@@ -264,13 +263,6 @@ def _sampling(taken: int, of: int, what: str = "users") -> list[str]:
 
 def _histories(loaded: "LoadedRelease", users: Sequence[str], now: Longs) -> list[History]:
     return [loaded.state.history(u, int(t)) for u, t in zip(users, now, strict=True)]
-
-
-def _contains(past: PastItems, group: Longs, item: Ints) -> npt.NDArray[np.bool_]:
-    """Whether each (group, item) is among the past; groups of -1 hold nothing."""
-    owner = np.repeat(np.arange(len(past.offsets) - 1, dtype=np.int64), np.diff(past.offsets))
-    found: npt.NDArray[np.bool_] = np.isin(group << 32 | item, owner << 32 | past.items)
-    return found
 
 
 def _taken(truth: Truth, groups: Longs) -> Truth:

@@ -4,12 +4,12 @@ What such a person does is still taken in, so that their own data can be given t
 can be taken back. `work/opted_out.json` holds ids and times, readable by its owner only.
 """
 
-import json
 import time
 from typing import Final
 
 from recsys.data_schemas.errors import RecsysError
 from recsys.storage.files import write_json
+from recsys.storage.user_times import read_user_times
 from recsys.storage.workspace import Workspace
 
 LOOK_SECONDS: Final = 1.0
@@ -22,18 +22,11 @@ def opted_out(workspace: Workspace) -> dict[str, str]:
     Raises:
         RecsysError: the list is damaged; reading on would learn from people against their wish.
     """
-    try:
-        known = json.loads(workspace.opt_outs.read_text(encoding="utf-8"))["users"]
-        return {str(user): str(at) for user, at in known.items()}
-    except FileNotFoundError:
-        return {}
-    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
-        raise RecsysError(
-            "the list of users who opted out cannot be read",
-            where=str(workspace.opt_outs),
-            found=str(error),
-            fix="restore it from a copy; without it they would be learned from against their wish",
-        ) from None
+    return read_user_times(
+        workspace.opt_outs,
+        "users who opted out",
+        "restore it from a copy; without it they would be learned from against their wish",
+    )
 
 
 def opt_out(workspace: Workspace, user_id: str, at: str) -> None:

@@ -8,10 +8,10 @@ would only look like protection.
 
 import json
 
-from recsys.data_schemas.errors import RecsysError
 from recsys.storage.files import (
     atomic_write,
 )
+from recsys.storage.user_times import read_user_times
 from recsys.storage.workspace import Workspace
 
 
@@ -26,19 +26,11 @@ def forgotten(workspace: Workspace) -> set[str]:
 
 def times_of_forgetting(workspace: Workspace) -> dict[str, str]:
     """{user id: time of forgetting}"""
-    file = workspace.tombstones
-    try:
-        known = json.loads(file.read_text(encoding="utf-8"))["users"]
-    except FileNotFoundError:
-        return {}
-    except (ValueError, KeyError, TypeError, OSError) as error:
-        raise RecsysError(
-            "the list of forgotten users cannot be read",
-            where=str(file),
-            found=str(error),
-            fix="restore it from a copy; without it forgotten people would come back",
-        ) from None
-    return {str(user): str(at) for user, at in known.items()}
+    return read_user_times(
+        workspace.tombstones,
+        "forgotten users",
+        "restore it from a copy; without it forgotten people would come back",
+    )
 
 
 def write_tombstone(workspace: Workspace, user_id: str, at: str) -> None:

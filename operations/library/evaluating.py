@@ -176,7 +176,7 @@ class _Queries:
         users = [str(events.user_ids[u]) for u in chosen]
         past, popularity = _past(known, users, tables.catalogue)
         group, item = group_of[positive.user], positive.item
-        again = _among(past, group, item)
+        again = past.contains(group, item)
         truth = Truth.of(
             group[~again], item[~again], positive.grade[~again], np.arange(len(users)),
             np.full(len(users), int(events.time.min()), np.int64),
@@ -252,12 +252,6 @@ def _past(known: Dataset | None, users: list[str], catalogue: Any) -> tuple[Past
         offsets[row + 1] = offsets[row] + len(parts[-1])
     items: Ints = np.concatenate(parts).astype(np.int32) if parts else np.empty(0, np.int32)
     return PastItems(offsets, items), popularity.astype(np.int64)
-
-
-def _among(past: PastItems, group: Longs, item: Ints) -> Any:
-    """bool[n]: whether each (user, item) is among the past."""
-    owner = np.repeat(np.arange(len(past.offsets) - 1, dtype=np.int64), np.diff(past.offsets))
-    return np.isin(group.astype(np.int64) << 32 | item, owner << 32 | past.items)
 
 
 @dataclass(frozen=True)

@@ -69,16 +69,9 @@ class SingleModel(Params):
 
         return {name: start for name, (start, _) in source_class(cls.source).PARAMS.items()}
 
-    def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """Params by name.
-
-        Parameters
-        ----------
-        deep
-            Taken for scikit-learn's sake; there is nothing within.
-        """
-        del deep
-        return {n: getattr(self, n) for n in ("seed", "workers", *self._defaults())}
+    @classmethod
+    def _names(cls) -> list[str]:
+        return ["seed", "workers", *cls._defaults()]
 
     def __repr__(self) -> str:
         defaults = {"seed": 7, "workers": 1, **self._defaults()}
@@ -103,19 +96,18 @@ class SingleModel(Params):
 
         tables = train.tables
         events, _ = graded(tables.interactions, tables.meaning)
-        inputs = self._inputs(train, events)
+        inputs = self._inputs(train)
         popular = Popular.fit(events, inputs, {}, seed=self.seed, workers=self.workers)
         self._fitted = _Fitted(
             self._fit(events, inputs), popular, events, tables.catalogue, train.ids
         )
         return self
 
-    def _inputs(self, train: Dataset, events: "Interactions") -> "SourceInputs":
+    def _inputs(self, train: Dataset) -> "SourceInputs":
         from recsys.data_schemas.config import EncoderConfig
         from recsys.encoder.text import item_texts
         from recsys.retrieval.fitted_source import SourceInputs
 
-        del events
         catalogue = train.tables.catalogue
         return SourceInputs(catalogue, item_texts(catalogue, EncoderConfig().template), None)
 

@@ -151,9 +151,8 @@ def tune(night: Night, inputs: Inputs, encoded: Encoded) -> Recipe:
         return Recipe({}, {}, {})
     recipe = Recipe.parse(stage.facts["recipe"])
     say_failed(night, recipe.failed)
-    if (
-        not night.runner.dry_run and not recipe.failed
-    ):  # what failed is tried again by the next night
+    # What failed is tried again by the next night.
+    if not night.runner.dry_run and not recipe.failed:
         atomic_write(pointer, json.dumps(identity))
     return recipe
 

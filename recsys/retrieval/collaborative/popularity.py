@@ -82,8 +82,9 @@ class Popular(FittableSource):
         chosen = resolve_params(cls.name, cls.PARAMS, params)
         until = last_time(interactions)
         counts = decayed_counts(interactions, until, chosen["half_life"])
-        events = np.minimum(support(interactions), 255).astype(np.uint8)
-        return cls(counts.astype(np.float32), params=chosen, fit_until=until, events=events)
+        return cls(
+            counts.astype(np.float32), params=chosen, fit_until=until, events=few(interactions)
+        )
 
     def score(self, history: History, items: Ints, now: int) -> Floats:
         """float32[n, 2]: the decayed count and its log(1 + count)."""
@@ -155,8 +156,14 @@ class Recent(Popular):
         created = created_times(inputs, interactions.n_items)
         dated = (created > 0) & (created <= until)
         counts[dated] += chosen["newness"] * fading(until - created[dated], half_life)
-        events = np.minimum(support(interactions), 255).astype(np.uint8)
-        return cls(counts.astype(np.float32), params=chosen, fit_until=until, events=events)
+        return cls(
+            counts.astype(np.float32), params=chosen, fit_until=until, events=few(interactions)
+        )
+
+
+def few(interactions: Interactions) -> Marks:
+    """uint8[N]: positive events of each item, however old; 255 for more."""
+    return np.minimum(support(interactions), 255).astype(np.uint8)
 
 
 def fading(age: Longs, half_life: float) -> Doubles:
