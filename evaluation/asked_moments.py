@@ -110,6 +110,7 @@ def evaluate_moments(
     config: EvaluationConfig,
     seed: int,
     variants: Mapping[str, str] | None = None,
+    own: Mapping[str, Any] | None = None,
 ) -> Evaluation:
     """All metrics of all systems with their intervals, and the main system against the others.
 
@@ -120,6 +121,7 @@ def evaluate_moments(
         config: cut-offs and resamples.
         seed: of the resamples.
         variants: systems that are the main one without something → the system they are held against.
+        own: metrics of the caller's own beside those that the config names.
     """
     return evaluate_lists(
         asked.truth,
@@ -134,7 +136,7 @@ def evaluate_moments(
         past_items=asked.past,
         sampled_candidates=asked.sampled,
         variants=variants,
-        own=own_metrics_of(config),
+        own={**own_metrics_of(config), **(own or {})},
         seed=seed,
         resamples=config.bootstrap,
     )

@@ -4,7 +4,7 @@ A part that is not given is named on the page as missing; nothing is silently bl
 may be given as plain tuples in the order of the fields here.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import NamedTuple
@@ -14,6 +14,8 @@ from recsys.evaluation.uncertainty import Interval
 
 CAPS = "caps on every list, as served"
 """Name of the fact that says so."""
+EXAMPLE_LENGTH = 8
+"""Titles of a history, of a list and of what it missed, in an example."""
 Facts = Mapping[str, object]
 """Label → value, shown as a two-column table in the order given."""
 
@@ -91,6 +93,41 @@ class Example:
     items: Sequence[ExampleItem]
     missed: Sequence[str] = ()
     """Titles of relevant items that the list does not hold."""
+
+    @classmethod
+    def of(
+        cls,
+        number: int,
+        title_of: Callable[[int], str],
+        *,
+        past: Sequence[int],
+        listed: Sequence[int],
+        scores: Sequence[float],
+        reasons: Mapping[int, Sequence[str]],
+        relevant: Iterable[int],
+    ) -> "Example":
+        """From numbers of the catalogue; the user is called by a number, never by an id.
+
+        Args:
+            number: of the example on its page.
+            title_of: item → title.
+            past: the user's items, oldest first; the latest `EXAMPLE_LENGTH` are shown.
+            listed: the list, best first, with its `scores`.
+            reasons: item → why it stands there; without is without.
+            relevant: items the user then acted on.
+        """
+        wanted = set(relevant)
+        items = [
+            ExampleItem(title_of(item), float(score), tuple(reasons.get(item, ())), item in wanted)
+            for item, score in zip(listed, scores, strict=False)
+        ]
+        missed = sorted(wanted - set(listed))
+        return cls(
+            f"user {number}",
+            [title_of(item) for item in reversed(past[-EXAMPLE_LENGTH:])],
+            items,
+            [title_of(item) for item in missed[:EXAMPLE_LENGTH]],
+        )
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from recsys.training.compared_lists import Compared
 
 MAIN = "recsys"
-EXAMPLE_ITEMS = 8
 FROZEN_STAGE = "frozen-encoder"
 
 
@@ -375,51 +374,49 @@ def _examples(
     loaded: "LoadedRelease", evaluated: EvaluatedRelease, count: int, seed: int
 ) -> "list[Example]":
     """Real answers with their reasons, users drawn at random among those with a truth."""
-    from recsys.evaluation.report_context import Example, ExampleItem
+    from recsys.evaluation.report_context import EXAMPLE_LENGTH, Example
     from recsys.features.draws import chance, hash_ids
-    from recsys.query import RankingQuery
 
     queries, catalogue = evaluated.queries, loaded.state.catalogue
+
+    def title_of(item: int) -> str:
+        known = item < catalogue.n_items
+        return catalogue.title(item) if known else "an item the model does not know"
+
     truth = queries.truth
     useful = np.flatnonzero(np.diff(truth.offsets) > 0)
     out: list[Example] = []
     lots = chance(hash_ids([queries.users[group] for group in useful]), "examples", seed)
     for group in useful[np.argsort(lots, kind="stable")][:count].tolist():
-        relevant = truth.items[truth.offsets[group] : truth.offsets[group + 1]].tolist()
         user, now = queries.users[group], int(queries.now[group])
-        listed = [int(i) for i in evaluated.lists.items[group][:EXAMPLE_ITEMS] if i >= 0]
-        ask = RankingQuery(
-            user, now, items=[catalogue.id_of(i) for i in listed], explain=len(listed)
-        )
-        answer = loaded.answer(ask)
-        reasons = {
-            name: reason["sentence"]["en"]
-            for name, reason in zip(answer.item_ids, answer.reasons or [], strict=False)
-        }
-        items = [
-            ExampleItem(
-                catalogue.title(item),
-                float(evaluated.lists.scores[group][place]),
-                tuple(filter(None, [reasons.get(catalogue.id_of(item), "")])),
-                item in relevant,
-            )
-            for place, item in enumerate(listed)
-        ]
-        past = loaded.state.history(user, now).item[::-1][:EXAMPLE_ITEMS]
-        missed = [
-            catalogue.title(i) if i < catalogue.n_items else "an item the model does not know"
-            for i in relevant
-            if i not in listed
-        ]
+        listed = [int(i) for i in evaluated.lists.items[group][:EXAMPLE_LENGTH] if i >= 0]
         out.append(
-            Example(
-                f"user {len(out) + 1}",
-                [catalogue.title(int(i)) for i in past],
-                items,
-                missed[:EXAMPLE_ITEMS],
+            Example.of(
+                len(out) + 1,
+                title_of,
+                past=loaded.state.history(user, now).item.tolist(),
+                listed=listed,
+                scores=evaluated.lists.scores[group],
+                reasons=_sentences(loaded, user, now, listed),
+                relevant=truth.items[truth.offsets[group] : truth.offsets[group + 1]].tolist(),
             )
         )
     return out
+
+
+def _sentences(
+    loaded: "LoadedRelease", user: str, now: int, listed: list[int]
+) -> dict[int, list[str]]:
+    """Why the release lists these items, as the service says it."""
+    from recsys.query import RankingQuery
+
+    ids = [loaded.state.catalogue.id_of(item) for item in listed]
+    answer = loaded.answer(RankingQuery(user, now, items=ids, explain=len(ids)))
+    said = {
+        name: reason["sentence"]["en"]
+        for name, reason in zip(answer.item_ids, answer.reasons or [], strict=False)
+    }
+    return {item: [said[name]] for item, name in zip(listed, ids, strict=True) if said.get(name)}
 
 
 def _write_nothing(

@@ -15,10 +15,13 @@ import numpy as np
 import pyarrow as pa
 
 from recsys.data_schemas import columns as c
+from recsys.data_schemas.config import EvaluationConfig
 from recsys.data_schemas.errors import DataRefused, UsageError
-from recsys.evaluation.evaluation import Evaluation, PastItems, evaluate_lists
+from recsys.evaluation.asked_moments import AskedMoments, evaluate_moments
+from recsys.evaluation.evaluation import Evaluation, PastItems
 from recsys.evaluation.lists import Ints, Longs, RankedLists, Truth
-from recsys.evaluation.segments import by_activity
+from recsys.evaluation.popularity_at import PopularityAt
+from recsys.evaluation.segments import of_history
 from recsys.evaluation.uncertainty import Interval, bootstrap
 from recsys.operations.library.dataset import Dataset
 from recsys.operations.library.lists_out import RANK, SCORE
@@ -96,18 +99,13 @@ def evaluate(
         asked.lists(name, _answers(name, s, asked, known, length), length)
         for name, s in named.items()
     ]
-    evaluation = evaluate_lists(
-        asked.truth,
+    evaluation = evaluate_moments(
+        asked.moments(known is not None),
         lists,
         main=lists[0].name,
-        ks=cutoffs,
-        segments={"users": by_activity(np.diff(asked.past.offsets))} if known is not None else None,
-        catalogue_size=asked.n_items,
-        item_popularity=asked.popularity,
-        past_items=asked.past if known is not None else None,
-        own=own,
+        config=EvaluationConfig(k=tuple(cutoffs), bootstrap=resamples),
         seed=seed,
-        resamples=resamples,
+        own=own,
     )
     return EvaluationReport(evaluation, tuple(names), asked.notes)
 
@@ -191,6 +189,16 @@ class _Queries:
             users, test.ids.of_users(users), truth, past, popularity, tables.catalogue.item_ids,
             tables.catalogue.n_items, tuple(notes),
         )  # fmt: skip
+
+    def moments(self, known: bool) -> AskedMoments:
+        """What lists are measured by; `known`: whether the past of the users is."""
+        return AskedMoments(
+            self.truth,
+            self.n_items,
+            PopularityAt.same(self.popularity, self.truth.n_groups, self.n_items),
+            past=self.past if known else None,
+            segments=of_history(np.diff(self.past.offsets)) if known else {},
+        )
 
     @cached_property
     def _item_place(self) -> dict[str, int]:

@@ -9,9 +9,9 @@ from recsys.evaluation import drift
 from recsys.evaluation.evaluation import Evaluation
 from recsys.evaluation.lists import RankedLists
 from recsys.evaluation.report_context import (
+    EXAMPLE_LENGTH,
     Check,
     Example,
-    ExampleItem,
     GateDecision,
     GateRow,
     Importance,
@@ -40,8 +40,6 @@ AGES_SHOWN = 14
 """Latest measurements of the encoder's quality on the page."""
 UNNUMBERED = "not yet numbered: it is registered when this page is written"
 """In place of the version, which the registry gives only to a model whose report is whole."""
-EXAMPLE_ITEMS = 8
-EXAMPLE_HISTORY = 8
 
 CAVEATS = (
     "Offline lists are evaluated on what users did without them: an item they would have liked but "
@@ -65,7 +63,6 @@ def examples(
         lists: the release recipe's lists at the test moments.
         ranker: that made them, for reasons.
         count: of examples.
-        seed: of their choice.
     """
     moments, catalogue = tested.moments, inputs.tables.catalogue
     read = history_reader(inputs.interactions.histories(), moments)
@@ -73,21 +70,18 @@ def examples(
     chosen = [int(m) for m in order[:200] if len(read(int(m)).item)][:count]
     out: list[Example] = []
     for m in chosen:
-        relevant = set(moments.relevant[moments.offsets[m] : moments.offsets[m + 1]].tolist())
-        shown = [int(i) for i in lists.items[m][:EXAMPLE_ITEMS] if i >= 0]
-        why = _reasons(tested, ranker, m, shown)
-        items = [
-            ExampleItem(
-                catalogue.title(item),
-                float(lists.scores[m][place]),
-                why.get(item, ()),
-                item in relevant,
+        listed = [int(i) for i in lists.items[m][:EXAMPLE_LENGTH] if i >= 0]
+        out.append(
+            Example.of(
+                len(out) + 1,
+                catalogue.title,
+                past=read(m).item.tolist(),
+                listed=listed,
+                scores=lists.scores[m],
+                reasons=_reasons(tested, ranker, m, listed),
+                relevant=moments.relevant[moments.offsets[m] : moments.offsets[m + 1]].tolist(),
             )
-            for place, item in enumerate(shown)
-        ]
-        past = [catalogue.title(int(i)) for i in read(m).item[::-1][:EXAMPLE_HISTORY]]
-        missed = [catalogue.title(i) for i in sorted(relevant - set(shown))][:EXAMPLE_HISTORY]
-        out.append(Example(f"user {len(out) + 1}", past, items, missed))
+        )
     return out
 
 
