@@ -17,7 +17,7 @@ from recsys.storage.files import PART, human_bytes, write_json
 from recsys.storage.opt_outs import opt_in
 from recsys.storage.registry import Registry
 from recsys.storage.registry.version_tags import STALE_TAG
-from recsys.storage.stages.runner import MARKER
+from recsys.storage.stages.identity import MARKER
 from recsys.storage.tombstones import write_tombstone
 from recsys.storage.user_rows import holds_user, rows_of, without_users
 from recsys.storage.workspace import SIMULATION_PLAN, STATE_MARKER, Workspace, remove
