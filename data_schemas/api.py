@@ -535,12 +535,21 @@ class UserView(Output):
     user_id: str
     events: list[StoredEvent] = []
     attributes: dict[str, Any] = {}
+    opted_out: bool = False
 
 
 class Forgotten(Output):
     user_id: str
     position: int
     """Place of the tombstone in the log."""
+
+
+class OptOut(Output):
+    user_id: str
+    opted_out: bool
+    """Whether the user is answered as somebody new, and learned from no more."""
+    position: int
+    """Place of the wish in the log."""
 
 
 class ModelView(Output):

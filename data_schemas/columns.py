@@ -23,6 +23,7 @@ VALUE: Final = "value"
 IMPRESSION_ID: Final = "impression_id"
 EVENT_ID: Final = "event_id"
 RECEIVED_AT: Final = "received_at"
+OPTED_OUT: Final = "opted_out"
 
 # impressions
 ITEM_IDS: Final = "item_ids"

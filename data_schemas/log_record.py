@@ -1,4 +1,4 @@
-"""What the log holds: one append-only sequence of records of four kinds."""
+"""What the log holds: one append-only sequence of records of five kinds."""
 
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
@@ -10,6 +10,9 @@ ITEM: Final = "item"
 IMPRESSION: Final = "impression"
 FORGET: Final = "forget"
 """A user asked to be forgotten; the payload holds the user_id and nothing else."""
+OPT_OUT: Final = "opt_out"
+"""A user wants nothing to be learned from them, or takes that back; the payload says who, which and
+when by the wall clock."""
 ERASED: Final = "erased"
 """What is left of a forgotten user's record: its position and event_id, no payload. Never read."""
 

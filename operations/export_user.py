@@ -10,7 +10,7 @@ from recsys.data_schemas.api import to_time
 from recsys.data_schemas.config import RecsysConfig
 from recsys.data_schemas.errors import UsageError
 from recsys.storage.eventlog import log_address, never_written, open_log
-from recsys.storage.opt_outs import opted_out
+from recsys.storage.opt_outs import all_wishes
 from recsys.storage.tombstones import times_of_forgetting
 from recsys.storage.user_rows import rows_of
 from recsys.storage.workspace import Workspace
@@ -33,10 +33,11 @@ def export_user(config: RecsysConfig, user_id: str) -> dict[str, Any]:
             "an empty id names nobody", where="USER_ID", found=repr(user_id), expected="a user id"
         )
     workspace = Workspace(config.workspace_path)
+    wish = all_wishes(config).get(user_id)
     return {
         "user_id": user_id,
         "exported_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "opted_out": opted_out(workspace).get(user_id),
+        "opted_out": to_time(wish.at).isoformat() if wish is not None and wish.out else None,
         "forgotten": times_of_forgetting(workspace).get(user_id),
         "tables": _of_tables(workspace, user_id),
         "log": _of_log(config, user_id),

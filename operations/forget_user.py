@@ -14,10 +14,10 @@ from recsys.data_schemas import columns as c
 from recsys.data_schemas.config import RecsysConfig
 from recsys.data_schemas.errors import UsageError
 from recsys.storage.files import PART, human_bytes, write_json
-from recsys.storage.opt_outs import opt_in
+from recsys.storage.opt_outs import forget_wish
 from recsys.storage.registry import Registry
 from recsys.storage.registry.version_tags import STALE_TAG
-from recsys.storage.stages.runner import MARKER
+from recsys.storage.stages.identity import MARKER
 from recsys.storage.tombstones import write_tombstone
 from recsys.storage.user_rows import holds_user, rows_of, without_users
 from recsys.storage.workspace import SIMULATION_PLAN, STATE_MARKER, Workspace, remove
@@ -85,7 +85,7 @@ def forget_user(config: RecsysConfig, user_id: str) -> Receipt:
             f"what you keep there; {workspace.tombstones.name} keeps it out of every later night",
         )
         own = _only_theirs(workspace, receipt.user_id)
-        if opt_in(workspace, receipt.user_id):
+        if forget_wish(workspace, receipt.user_id):
             receipt.add(
                 workspace.opt_outs.name, "the wish not to be learned from: nothing is left to learn"
             )

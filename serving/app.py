@@ -10,6 +10,7 @@ that a log that hangs fills no place of a ranking call.
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from importlib import resources
 from threading import Event
 from typing import Any, NamedTuple
@@ -31,6 +32,7 @@ from recsys.serving.connections import Bodies, Connections
 from recsys.serving.keys import COLLECT, SCOPES, KeyRing, KeysUnreadable
 from recsys.serving.loaded_versions import Versions
 from recsys.serving.logs import log
+from recsys.serving.opt_outs import OptOuts
 from recsys.serving.problems import Problem, unavailable
 from recsys.serving.ranking import Ranking
 from recsys.serving.released_model import EngineProvider
@@ -91,7 +93,8 @@ class App:
         event_log: Callable[[], EventLog],
         settings: ServiceSettings | None = None,
     ) -> None:
-        self.settings = settings or ServiceSettings()
+        self._opt_outs = OptOuts((settings or ServiceSettings()).opted_out)
+        self.settings = replace(settings or ServiceSettings(), opted_out=self._opt_outs)
         self._provider, self._open_log = provider, event_log
         keys = self.settings.keys_file
         self._keys = KeyRing(keys) if keys is not None else None
@@ -121,7 +124,9 @@ class App:
         self._clock = Clock(frozen=settings.clock == "end_of_data")
         self._clock.observe_log(*await asyncio.to_thread(self._log_clocks))
         self._impressions = ImpressionBuffer(self._log, on_error=_impressions_kept)
-        self.versions = Versions(self._provider, self._log, self._clock, settings)
+        self.versions = Versions(
+            self._provider, self._log, self._clock, settings, self._opt_outs
+        )
         ranking = Ranking(self.versions, self._impressions, settings)
         self._handlers = SessionCalls(
             self.versions,

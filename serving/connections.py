@@ -116,6 +116,8 @@ class Guarded(HttpToolsProtocol):  # type: ignore[misc]
     """Bytes of the message that is arriving, without those that came together with its first ones."""
     _last = False
     """Whether the service stops, so that no further request is taken after this one."""
+    _answering: Any = None
+    """The request at work; `cycle` is the latest that came, which may wait behind it."""
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
@@ -127,7 +129,16 @@ class Guarded(HttpToolsProtocol):  # type: ignore[misc]
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._head_is_here()
+        # All requests of the connection learn of it, not the latest alone: nothing is written to it.
+        for cycle in (self._answering, *(waiting for waiting, _ in self.pipeline)):
+            if cycle is not None and not cycle.response_complete:
+                cycle.disconnected = True
+        self.pipeline.clear()
         super().connection_lost(exc)
+
+    def _start_asgi_task(self, cycle: Any, app: Any) -> None:
+        self._answering = cycle
+        super()._start_asgi_task(cycle, app)
 
     def data_received(self, data: bytes) -> None:
         self._sent += len(data)

@@ -12,6 +12,7 @@ from typing import cast
 from recsys.serving import telemetry as metrics
 from recsys.serving.clock import Clock
 from recsys.serving.logs import log
+from recsys.serving.opt_outs import OptOuts
 from recsys.serving.released_model import Encoding, ReleasedModel
 from recsys.storage.eventlog import EventLog, LogRecord, LogUnavailable
 
@@ -38,8 +39,17 @@ class Follower:
     the state, and what is missing there must not look as if it had never happened.
     """
 
-    def __init__(self, log: EventLog, clock: Clock, engines: Callable[[], Iterable[Live]]) -> None:
+    def __init__(
+        self,
+        log: EventLog,
+        clock: Clock,
+        engines: Callable[[], Iterable[Live]],
+        opt_outs: OptOuts,
+    ) -> None:
         self._log, self._clock, self._engines = log, clock, engines
+        self._opt_outs = opt_outs
+        self._met_opt_outs = False
+        """Whether those before the snapshots were read."""
         self._turn = asyncio.Lock()
 
     async def catch_up(self, until: int | None = None, joining: Live | None = None) -> None:
@@ -54,6 +64,7 @@ class Follower:
                 if not engines or (until is not None and behind >= until):
                     return
                 records = await asyncio.to_thread(self._read, behind)
+                self._opt_outs.take(records)
                 if not records:
                     metrics.STATE_LAG.set(0)
                     return
@@ -68,6 +79,9 @@ class Follower:
     def _read(self, after: int) -> list[LogRecord]:
         if self._log.trouble is not None:
             self._log.check()
+        if not self._met_opt_outs:
+            self._opt_outs.take(self._log.opt_outs())
+            self._met_opt_outs = True
         return self._log.read(after, BATCH)
 
     async def expect(self, engine: ReleasedModel) -> None:

@@ -46,7 +46,7 @@ from recsys.storage.eventlog import (
     LogDamaged,
     LogUnavailable,
 )
-from recsys.storage.eventlog.log import event_write, item_write
+from recsys.storage.eventlog.log import event_write, item_write, opt_out_write
 
 FUTURE_TOLERANCE = 300 * 1_000_000
 """µs an event's own time may lie ahead of the service's clock (assumed: skew of clients)."""
@@ -390,11 +390,14 @@ class Handlers:
         request.query(frozenset())
         engine = self._versions.champion()
         stored = engine.user(user_id)
-        if stored is None:
+        out = user_id in self._settings.opted_out
+        if stored is None and not out:
             raise Problem(404, "Nothing is stored about this user.")
+        stored = stored or {}
         events = [_stored(event, engine) for event in stored.get("events", [])]
+        attributes = stored.get("attributes") or {}
         return Response.of(
-            api.UserView(user_id=user_id, events=events, attributes=stored.get("attributes") or {})
+            api.UserView(user_id=user_id, events=events, attributes=attributes, opted_out=out)
         )
 
     async def delete_user(self, request: Request) -> Response:
@@ -406,6 +409,24 @@ class Handlers:
         entries = await self._durable(lambda: self._log.submit_forget(user_id, now))
         await self._fold(entries)
         return Response.of(api.Forgotten(user_id=user_id, position=entries[0].position))
+
+    async def opt_out(self, request: Request) -> Response:
+        return await self._wished(request, True)
+
+    async def opt_in(self, request: Request) -> Response:
+        return await self._wished(request, False)
+
+    async def _wished(self, request: Request, out: bool) -> Response:
+        """Through the log, so that every worker and every night knows it."""
+        user_id = identifier(request, "user_id")
+        request.query(frozenset())
+        self._versions.champion()
+        write = opt_out_write(user_id, out, self._stamp())
+        entries = await self._durable(lambda: self._log.submit([write]))
+        await self._fold(entries)
+        return Response.of(
+            api.OptOut(user_id=user_id, opted_out=out, position=entries[0].position)
+        )
 
     async def list_models(self, request: Request) -> Response:
         request.query(frozenset())

@@ -27,6 +27,7 @@ from recsys.serving.released_model import (
     Resolving,
     SimilarQuery,
 )
+from recsys.serving.opt_outs import OptOuts
 from recsys.serving.settings import ServiceSettings
 from recsys.storage.eventlog import EventLog, LogUnavailable
 from recsys.storage.registry.version_tags import CHAMPION, RegistryError
@@ -43,11 +44,16 @@ class Versions:
     """The engines of one worker."""
 
     def __init__(
-        self, provider: EngineProvider, event_log: EventLog, clock: Clock, settings: ServiceSettings
+        self,
+        provider: EngineProvider,
+        event_log: EventLog,
+        clock: Clock,
+        settings: ServiceSettings,
+        opt_outs: OptOuts,
     ) -> None:
         self._provider, self._settings = provider, settings
         self._clock = clock
-        self.follower = Follower(event_log, clock, self.live)
+        self.follower = Follower(event_log, clock, self.live, opt_outs)
         self._champion: Live | None = None
         self._pinned: OrderedDict[str, Live] = OrderedDict()
         self._loading: dict[str, asyncio.Task[Live]] = {}

@@ -180,7 +180,7 @@ def run_train(args: argparse.Namespace) -> int:
                 night, data, encoded, recipe, data.interactions, data.windows.end
             )
             for name, stage in fitted.stages.items():
-                print(f"{name}: {stage.path / name}")
+                print(f"{name}: {stage.open() / name}")
             return ExitCode.DONE
         groups, rows = ranking_data.build_ranking_data(night, data, encoded, recipe, "ranker")
         rankers = fit_ranker.fit(night, data, rows, groups)

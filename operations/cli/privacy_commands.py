@@ -2,7 +2,6 @@
 
 import argparse
 import sys
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -39,21 +38,26 @@ def _export(args: argparse.Namespace) -> int:
 def _opt_out(args: argparse.Namespace) -> int:
     from recsys.data_schemas.config import load_config
     from recsys.data_schemas.errors import UsageError
-    from recsys.storage.opt_outs import opt_in, opt_out
+    from recsys.storage.eventlog.log import now_us
+    from recsys.storage.opt_outs import all_wishes, opt_in, opt_out
     from recsys.storage.workspace import Workspace
 
-    workspace = Workspace(load_config(args.config).workspace_path)
+    config = load_config(args.config)
+    workspace = Workspace(config.workspace_path)
     if not args.user_id.strip():
         raise UsageError("an empty id names nobody", where="USER_ID", expected="a user id")
     if args.undo:
-        known = opt_in(workspace, args.user_id)
+        wish = all_wishes(config).get(args.user_id)
+        known = wish is not None and wish.out
+        if known:
+            opt_in(workspace, args.user_id, now_us())
         print(
             f"user {args.user_id} is learned from again, from the next night on"
             if known
             else f"user {args.user_id} had not opted out"
         )
         return 0
-    opt_out(workspace, args.user_id, datetime.now(UTC).isoformat(timespec="seconds"))
+    opt_out(workspace, args.user_id, now_us())
     print(
         f"user {args.user_id} opted out: the service answers them as somebody new within seconds,\n"
         "and from the next night on no table, model or report holds them; `recsys forget-user`\n"

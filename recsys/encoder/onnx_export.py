@@ -13,7 +13,10 @@ from typing import Final, NamedTuple
 import numpy as np
 import torch
 
+from recsys.data_schemas.errors import RecsysError
+from recsys.encoder.pretrained import WEIGHTS
 from recsys.encoder.runtime import CHECK, MIN_COSINE, onnx_model
+from recsys.encoder.shared_weights import share_weights, whole_model
 from recsys.encoder.tokens import Ragged, pad_tokens
 from recsys.encoder.torch_model import ItemEncoder, encode_with_torch
 from recsys.features.interactions import Floats
@@ -112,7 +115,26 @@ def write_inference(
         file.unlink()
         return Inference(INT8, "int8", small)
     _put_aside(folder, sample, wanted)
+    _share(file, encoder, sample, wanted, pad)
     return Inference(INFERENCE, "float32", agreement)
+
+
+def _share(
+    file: Path, encoder: ItemEncoder, sample: Sequence[Sequence[int]], wanted: Floats, pad: int
+) -> None:
+    """Let the exported model read the weights beside it, where it gives the same vectors then."""
+    weights = file.with_name(WEIGHTS)
+    if not weights.is_file():
+        return
+    shared = file.with_name(f"shared-{file.name}")
+    try:
+        share_weights(file, weights, shared)
+        if _agreement(onnx_model(shared, pad, encoder.dimension)(sample), wanted)["least"] >= MIN_COSINE:
+            shared.replace(file)
+    except RecsysError as error:  # a runtime that cannot read tensors from another file
+        log.warning("the exported encoder keeps weights of its own: %s", error)
+    finally:
+        shared.unlink(missing_ok=True)
 
 
 def _write_int8(
@@ -157,12 +179,12 @@ def quantize(source: Path, target: Path, *, keep_wide: bool = False) -> None:
     The vector of a text then depends a little on the texts beside it. `keep_wide` leaves the products
     that lead back from the wide inner layer in float32: most of the error comes from there.
     """
-    import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     exclude = []
+    model = whole_model(source)
     if keep_wide:
-        graph = onnx.load(str(source)).graph
+        graph = model.graph
         sides = {i.name: list(i.dims) for i in graph.initializer}
         for node in graph.node:
             shape = next((sides[x] for x in node.input if x in sides), [])
@@ -171,7 +193,7 @@ def quantize(source: Path, target: Path, *, keep_wide: bool = False) -> None:
     logging.disable(logging.WARNING)  # it logs advice about image models, on the root logger
     try:
         quantize_dynamic(
-            str(source),
+            model,
             str(target),
             per_channel=True,
             weight_type=QuantType.QInt8,

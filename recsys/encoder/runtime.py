@@ -102,7 +102,11 @@ def cpu_model(folder: Path, manifest: EncoderManifest, pad: int) -> Model:
     file = folder / manifest.inference
     # The checks' texts are the fit's; an encoder folder without them is left to ONNX Runtime.
     if manifest.precision == "float32" and (folder / CHECK).is_file() and openvino_pays():
-        model = openvino_model(file, pad, manifest.dimension)
+        try:
+            model = openvino_model(file, pad, manifest.dimension)
+        except RecsysError as error:
+            log.warning("OpenVINO is not used: %s", error)
+            return onnx_model(file, pad, manifest.dimension)
         least = agreement(model, folder / CHECK)
         if least >= MIN_COSINE:
             return model

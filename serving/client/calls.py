@@ -109,6 +109,14 @@ def forget_user(user_id: str) -> Call[api.Forgotten]:
     return Call("DELETE", f"/v1/users/{_part(user_id)}", api.Forgotten)
 
 
+def opt_out(user_id: str) -> Call[api.OptOut]:
+    return Call("PUT", f"/v1/users/{_part(user_id)}/opt-out", api.OptOut)
+
+
+def opt_in(user_id: str) -> Call[api.OptOut]:
+    return Call("DELETE", f"/v1/users/{_part(user_id)}/opt-out", api.OptOut)
+
+
 def models() -> Call[api.ModelList]:
     return Call("GET", "/v1/models", api.ModelList)
 

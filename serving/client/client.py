@@ -140,6 +140,14 @@ class Client:
         """Forget a user."""
         return self._send(calls.forget_user(user_id))
 
+    def opt_out(self, user_id: str) -> api.OptOut:
+        """Answer a user as somebody new, and learn nothing from them."""
+        return self._send(calls.opt_out(user_id))
+
+    def opt_in(self, user_id: str) -> api.OptOut:
+        """Take that back."""
+        return self._send(calls.opt_in(user_id))
+
     def models(self) -> api.ModelList:
         """Versions in service, and versions that can be asked for."""
         return self._send(calls.models())
@@ -288,6 +296,14 @@ class AsyncClient:
     async def forget_user(self, user_id: str) -> api.Forgotten:
         """See `Client.forget_user`."""
         return await self._send(calls.forget_user(user_id))
+
+    async def opt_out(self, user_id: str) -> api.OptOut:
+        """See `Client.opt_out`."""
+        return await self._send(calls.opt_out(user_id))
+
+    async def opt_in(self, user_id: str) -> api.OptOut:
+        """See `Client.opt_in`."""
+        return await self._send(calls.opt_in(user_id))
 
     async def models(self) -> api.ModelList:
         """See `Client.models`."""

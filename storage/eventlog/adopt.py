@@ -34,7 +34,7 @@ from recsys.storage.workspace import LOG_FILE, Workspace
 
 CHUNK = 20_000
 """Records compared at a time; bounds memory."""
-TABLES = ("events", "impressions", "items", "forgets")
+TABLES = ("events", "impressions", "items", "forgets", "opt_outs")
 
 
 @dataclass(frozen=True)
@@ -181,7 +181,8 @@ def _keep(workspace: Workspace, kept: Path | None, until: int) -> None:
     """Put the drained tables where every later export takes them in."""
     with atomic_folder(workspace.adopted, "what was drained of the former log") as folder:
         for file in [kept / f"{table}.parquet" for table in TABLES] if kept is not None else []:
-            shutil.copyfile(file, folder / file.name)
+            if file.exists() or file.stem != "opt_outs":  # which an earlier version did not write
+                shutil.copyfile(file, folder / file.name)
         write_json(folder / ADOPTED_FILE, {"until": until})
     former = workspace.log / "former"
     if former.is_dir():

@@ -20,6 +20,7 @@ from recsys.data_schemas.log_record import (
     IMPRESSION,
     ITEM,
     KNOWN_POSITION,
+    OPT_OUT,
     LogRecord,
     Tombstone,
 )
@@ -63,6 +64,10 @@ _IMPRESSIONS = pa.schema(
     ]
 )
 _FORGETS = pa.schema([(c.USER_ID, pa.string()), *_TAIL])
+_OPT_OUTS = pa.schema(
+    [(c.USER_ID, pa.string()), (c.OPTED_OUT, pa.bool_()), (c.TIMESTAMP, _TIME), *_TAIL]
+)
+FORGETS_FILE, OPT_OUTS_FILE = "forgets.parquet", "opt_outs.parquet"
 _ITEM_TYPES: Mapping[str, Any] = {
     c.ITEM_ID: pa.string(),
     c.TITLE: pa.string(),
@@ -80,7 +85,7 @@ def export(
     """Write the records with after < position ≤ until as Parquet tables.
 
     With `earlier`, what former logs left comes first, and of this one what lies behind it.
-    Gives the number of rows by table: events, items, impressions, forgets.
+    Gives the number of rows by table: events, items, impressions, forgets, opt_outs.
 
     Args:
         log: the durable log.
@@ -95,6 +100,7 @@ def export(
         "events": (EVENT, _EVENTS),
         "impressions": (IMPRESSION, _IMPRESSIONS),
         "forgets": (FORGET, _FORGETS),
+        "opt_outs": (OPT_OUT, _OPT_OUTS),
     }
     sinks = {
         kind: _Sink(out_dir / f"{name}.parquet", schema) for name, (kind, schema) in tables.items()
@@ -124,6 +130,7 @@ def export(
         "items": sinks[ITEM].rows,
         "impressions": sinks[IMPRESSION].rows,
         "forgets": sinks[FORGET].rows,
+        "opt_outs": sinks[OPT_OUT].rows,
     }
 
 

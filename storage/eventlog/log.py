@@ -26,6 +26,7 @@ from recsys.data_schemas.log_record import (
     FORGET,
     IMPRESSION,
     ITEM,
+    OPT_OUT,
     Entry,
     LogMark,
     LogRecord,
@@ -175,7 +176,14 @@ class EventLog(ABC):
 
     def tombstones(self) -> list[LogRecord]:
         """The records of all persons who asked to be forgotten, in order."""
-        rows = self._rows(0, 1 << 62, FORGET)
+        return self._all_of(FORGET)
+
+    def opt_outs(self) -> list[LogRecord]:
+        """The records of all wishes not to be learned from, and of those taken back, in order."""
+        return self._all_of(OPT_OUT)
+
+    def _all_of(self, kind: str) -> list[LogRecord]:
+        rows = self._rows(0, 1 << 62, kind)
         return [LogRecord(p, kind, decode(payload), at) for p, kind, payload, at, _ in rows]
 
     def last_position(self) -> int:
@@ -656,3 +664,9 @@ def forget_write(user_id: str, received_at: int) -> Write:
     """The tombstone of a forgotten user."""
     key = f"{FORGET}:{uuid4().hex}"
     return Write(FORGET, {c.USER_ID: user_id}, received_at, key, user_id)
+
+
+def opt_out_write(user_id: str, opted_out: bool, received_at: int) -> Write:
+    """A wish not to be learned from, or that it is taken back."""
+    payload = {c.USER_ID: user_id, c.OPTED_OUT: opted_out, c.TIMESTAMP: now_us()}
+    return Write(OPT_OUT, payload, received_at, f"{OPT_OUT}:{uuid4().hex}", user_id)

@@ -9,6 +9,8 @@ from typing import Any
 
 from recsys.storage.files import hash_file
 
+MARKER = "stage.json"
+"""In each finished output, written last: what it was made from, its files and facts."""
 KEY_LENGTH = 16
 """Hexadecimal digits of a key: 64 bits, no clash to be expected among a workspace's outputs."""
 

@@ -3,15 +3,17 @@
 `work/stages/<name>/<key>/` holds a finished output; its `stage.json`, written last, says so. A run
 that was killed leaves only a `.part` folder, which the next run redoes (or, for a stage that keeps
 checkpoints of its own, hands back to it). The same inputs and code give the same key, so a
-repeated night does nothing and a changed setting redoes exactly what depends on it.
+repeated night does nothing and a changed setting redoes exactly what depends on it. Between two
+nights some outputs rest (`rest.py`): `StageResult.open` makes them whole again.
 """
 
 import contextlib
 import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,13 +33,14 @@ from recsys.storage.progress import Reporter
 from recsys.storage.stages.cost import Meter
 from recsys.storage.stages.identity import (
     KEY_LENGTH,
+    MARKER,
     changes,
     code_version,
     in_words,
 )
+from recsys.storage.stages.rest import DROPPED, is_dropped, packed, wake
 from recsys.storage.workspace import StageId, Workspace
 
-MARKER = "stage.json"
 LAST = "last.json"
 FORMAT = 1
 
@@ -61,6 +64,25 @@ class StageResult:
     """Of the run that made the output, also when skipped now; without the stages run inside it."""
     peak_mb: float = 0.0
     bytes: int = 0
+    made_again: Callable[[], None] | None = field(default=None, repr=False, compare=False)
+    """Runs the action once more; None where the output was made just now."""
+
+    def open(self) -> Path:
+        """The output folder, with what rested since an earlier night made whole again.
+
+        Only outputs that `training.night.at_rest` names rest; `path` does for the others.
+        """
+        if is_dropped(self.path):
+            assert self.made_again is not None  # only `run` gives a dropped output
+            self.made_again()
+            return self.path
+        try:
+            wake(self.path)
+        except (OSError, ValueError):
+            if self.made_again is None:
+                raise
+            self.made_again()
+        return self.path
 
     @property
     def cost(self) -> dict[str, float]:
@@ -171,6 +193,9 @@ class StageRunner:
             kept, damage = None, "something in its kept output had failed"
         if kept is not None:
             result = self._found(name, key, path, kept)
+            marked = identity | {"personal": personal}
+            again = partial(self._make_again, result, marked, action, resumable)
+            result = replace(result, made_again=again)
         else:
             reason = damage or self._why(identity, path)
             result = StageResult(name, key, path, {}, skipped=False, reason=reason)
@@ -188,7 +213,7 @@ class StageRunner:
         """The kept output of these inputs and code, which this run then uses; None without one."""
         _, key, path = self._place(name, inputs, code)
         kept, _ = _kept(path)
-        if kept is None:
+        if kept is None or kept.get(DROPPED):
             return None
         result = self._found(name, key, path, kept)
         self._remember(result)
@@ -209,6 +234,15 @@ class StageRunner:
         if (name, key) not in self._met:
             self._reporter.say(f"{name}: unchanged ({key[:8]})")
         return _from_marker(name, key, path, marker)
+
+    def _make_again(
+        self, kept: StageResult, identity: dict[str, Any], action: Action, resumable: bool
+    ) -> None:
+        """Files of an output that a later stage turns out to need."""
+        reason = "its files were put away"
+        plan = replace(kept, skipped=False, reason=reason, made_again=None)
+        self._reporter.say(f"{kept.name}: running because {reason}")
+        self.results.append(self._do(plan, identity, action, resumable))
 
     def _do(
         self, plan: StageResult, identity: dict[str, Any], action: Action, resumable: bool
@@ -337,6 +371,8 @@ def _kept(path: Path) -> tuple[dict[str, Any] | None, str | None]:
     except (ValueError, KeyError, OSError):
         return None, "its kept output has an unreadable marker"
     for name, size in files.items():
+        if marker.get(DROPPED) or packed(path / name).exists():
+            continue
         try:
             found = (path / name).stat().st_size
         except OSError:

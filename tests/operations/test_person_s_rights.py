@@ -11,8 +11,9 @@ import pytest
 from recsys.data_schemas.config import load_config
 from recsys.data_schemas.errors import RecsysError
 from recsys.operations.cli.main import main
-from recsys.storage.eventlog import log_address, open_log
-from recsys.storage.opt_outs import OptOutList, opted_out
+from recsys.storage.eventlog import export, log_address, open_log
+from recsys.storage.eventlog.log import now_us, opt_out_write
+from recsys.storage.opt_outs import OptOutList, all_wishes, keep_wishes, opted_out
 from recsys.storage.workspace import Workspace
 
 ANN, BOB = "ann@example.org", "bob"
@@ -88,6 +89,44 @@ def test_a_damaged_list_stops_a_night_and_leaves_a_service_as_it_was(shop):
     assert ANN in seen
     with pytest.raises(RecsysError, match="against their wish"):
         opted_out(workspace)
+
+
+def test_the_last_wish_counts_whether_it_came_by_command_or_call(shop, capsys):
+    words, config = shop
+    workspace = Workspace(config.workspace_path)
+
+    def call(out):
+        with open_log(log_address(config)) as log:
+            log.submit([opt_out_write(ANN, out, 1)]).result()
+
+    def night():
+        with open_log(log_address(config)) as log:
+            export(log, 0, log.last_position(), tmp := workspace.path / "export")
+        return keep_wishes(workspace, tmp)
+
+    call(True)
+    assert night() == {ANN}
+    assert list(opted_out(workspace)) == [ANN], "kept, whatever becomes of the log"
+    assert main(["opt-out", ANN, "--undo", *words]) == 0
+    assert "learned from again" in capsys.readouterr().out
+    assert night() == set()
+    call(True)
+    assert night() == {ANN}
+    call(False)
+    assert night() == set()
+    main(["opt-out", ANN, *words])
+    assert night() == {ANN}
+    call(False)
+    main(["export-user", ANN, *words])
+    assert json.loads(capsys.readouterr().out.partition("\n{")[2].join(["{", ""]))["opted_out"] is None
+    assert main(["opt-out", ANN, "--undo", *words]) == 0
+    assert "had not opted out" in capsys.readouterr().out
+    call(True)
+    with open_log(log_address(config)) as log:
+        assert json.dumps(all_wishes(config)[ANN].out) == "true"
+        log.forget_user(ANN, now_us() + 10_000_000)
+    assert night() == set()
+    assert ANN not in workspace.opt_outs.read_text()
 
 
 def test_who_is_forgotten_is_in_no_list_of_wishes(shop):

@@ -242,6 +242,46 @@ def test_who_opted_out_is_answered_as_somebody_new(serve):
     run(scenario)
 
 
+def test_a_wish_by_a_call_is_kept_and_known_to_every_worker(serve, eventually):
+    async def scenario():
+        path, items = "/v1/users/ann/opt-out", ["1", "2", "3"]
+        ask = {"user_id": "ann", "items": items}
+
+        async def first(client):
+            answer = (await client.post("/v1/rank", json=ask)).json()
+            return answer["items"][0]["item_id"]
+
+        async with serve() as (client, _), serve() as (other, app):
+            new = await first(client)
+            last = next(item for item in items if item != new)
+            event = {"user_id": "ann", "item_id": last, "event_type": "click"}
+            await client.post("/v1/events", json=event)
+            assert await first(client) == last
+            for _ in range(2):
+                told = await client.put(path)
+                assert told.status_code == 200
+                assert told.json()["opted_out"] is True
+            assert await first(client) == new
+            stored = (await client.get("/v1/users/ann")).json()
+            assert (stored["opted_out"], len(stored["events"])) == (True, 1)
+            position = told.json()["position"]
+            await eventually(lambda: app.versions.champion().log_position >= position)
+            assert await first(other) == new
+            # Nothing but the wish is stored of somebody who never came.
+            await client.put("/v1/users/nobody/opt-out")
+            stored = (await client.get("/v1/users/nobody")).json()
+            assert stored == {"user_id": "nobody", "opted_out": True}
+            assert (await client.delete("/v1/users/nobody")).status_code == 200
+            assert (await client.get("/v1/users/nobody")).status_code == 404
+        async with serve() as (client, _):
+            assert await first(client) == new, "after a restart"
+            assert (await client.delete(path)).json()["opted_out"] is False
+            assert await first(client) == last
+            assert (await client.put("/v1/users/%20/opt-out")).status_code == 422
+
+    run(scenario)
+
+
 def test_head_is_get_without_its_body(serve):
     async def scenario():
         async with serve() as (client, _):

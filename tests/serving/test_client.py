@@ -38,6 +38,9 @@ def test_both_clients_do_everything(live):
             await client.event(None, "3", "click", session_id="s")
             assert (await client.recommend(k=1, session_id="s")).items
             assert (await client.merge("v", "s")).events == 1
+            assert (await client.opt_out("v")).opted_out
+            assert (await client.get_user("v")).opted_out
+            assert not (await client.opt_in("v")).opted_out
             await client.forget_user("v")
             assert await client.ready()
 
@@ -65,6 +68,9 @@ def test_both_clients_do_everything(live):
         assert client.rank(None, ["3", "4"], session_id="s").items[0].item_id == "3"
         assert client.merge("u", "s").events == 1
         assert len(client.get_user("u").events) == 3
+        assert client.opt_out("u").opted_out
+        assert client.get_user("u").opted_out
+        assert not client.opt_in("u").opted_out
         client.forget_user("u")
         assert {m.version for m in client.models().models} == {"1", "2", "3"}
         assert client.ready()

@@ -22,7 +22,7 @@ from recsys.ingestion.tables.ingest import EVENTS_FILE, ITEMS_FILE, USERS_FILE
 from recsys.ingestion.tables.load import ImpressionTable, Tables, load_tables
 from recsys.storage.files import link_tree
 from recsys.storage.stages import StageResult
-from recsys.storage.stages.runner import MARKER
+from recsys.storage.stages.identity import MARKER
 from recsys.training.night.inputs import TABLES, lists_of_users, user_table
 from recsys.training.night.night_context import Night
 from recsys.training.night.read_data import graded

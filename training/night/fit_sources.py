@@ -270,7 +270,7 @@ class Fitted:
 
     def load(self, encoded: Encoded) -> dict[str, RecallSource]:
         """All sources, the encoder's `text` among them."""
-        sources = {name: load_source(stage.path / name) for name, stage in self.stages.items()}
+        sources = {name: load_source(stage.open() / name) for name, stage in self.stages.items()}
         sources[TEXT] = cast(RecallSource, encoded.source())
         return sources
 
@@ -483,7 +483,7 @@ def warm_start_facts(
             night,
             name,
             recipe.params[name],
-            load_source(stage.path / name),
+            load_source(stage.open() / name),
             stage.seconds,
             events if at == cut else inputs.interactions.before(at),
             source_inputs(inputs, encoded),

@@ -225,7 +225,7 @@ def _truth(moments: Moments, hidden: npt.NDArray[np.bool_]) -> Truth:
 
 def read_masked(stage: StageResult) -> tuple[Truth, list[RankedLists]]:
     """The truth and every system's lists, the main one first."""
-    held = np.load(stage.path / LISTS)
+    held = np.load(stage.open() / LISTS)
     truth = Truth(held["offsets"], held["relevant"], held["grade"], held["user"], held["time"])
     names = stage.facts["systems"]
     return truth, [RankedLists(n, held[f"items/{n}"], held[f"scores/{n}"]) for n in names]

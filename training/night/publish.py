@@ -31,6 +31,7 @@ from recsys.storage.registry.version_tags import AGAINST_TAG, CAPS_TAG, GATE_TAG
 from recsys.storage.stages import StageResult
 from recsys.storage.workspace import Workspace, as_stage_ids
 from recsys.training.night import (
+    at_rest,
     health,
     leakage,
     masked_items,
@@ -319,7 +320,7 @@ def _collect(night: Night, registry: Registry) -> None:
         digests=registry.digests_in_use(),
         reports=registry.reports_in_use(),
     )
-    freed += registry.share_stage_outputs()
+    freed += registry.share_stage_outputs() + at_rest.rest_until_tomorrow(night)
     if read_data.retention(night):
         used = {(result.name, result.key) for result in night.runner.results}
         freed += night.workspace.keep_only(WITH_ROWS, used)

@@ -211,7 +211,7 @@ def build_ranking_data(
             "recsys.retrieval",
         ),
     )
-    return stage, None if night.runner.dry_run and not stage.skipped else read(stage.path)
+    return stage, None if night.runner.dry_run and not stage.skipped else read(stage.open())
 
 
 class _Part(NamedTuple):

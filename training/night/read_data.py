@@ -23,7 +23,7 @@ from recsys.storage.eventlog import EventLog, export, log_address, never_written
 from recsys.storage.eventlog.known import marks, purge_adopted, read_adopted, require_log
 from recsys.storage.eventlog.retention import Retention
 from recsys.storage.files import hash_file, hash_json
-from recsys.storage.opt_outs import opted_out
+from recsys.storage.opt_outs import keep_wishes
 from recsys.storage.stages import StageResult
 from recsys.storage.tombstones import forgotten
 from recsys.storage.workspace import Workspace
@@ -95,7 +95,9 @@ def validate(night: Night, drained: StageResult | None) -> StageResult:
     """Validate the caller's tables and the drained log into the workspace's tables."""
     config = night.config
     previous = _vocabulary(night.workspace)
-    left_out, unwilling = forgotten(night.workspace), set(opted_out(night.workspace))
+    left_out = forgotten(night.workspace)
+    export_folder = drained.path if drained else None
+    unwilling = keep_wishes(night.workspace, export_folder, write=not night.runner.dry_run)
     limits = retention(night)
     result = night.runner.run(
         "tables",
@@ -113,7 +115,7 @@ def validate(night: Night, drained: StageResult | None) -> StageResult:
             config,
             out / TABLES,
             previous_vocabulary=previous,
-            drained=drained.path if drained else None,
+            drained=export_folder,
             forgotten=left_out,
             opted_out=unwilling,
             limits=limits,

@@ -55,7 +55,7 @@ from recsys.storage.bundle import Bundle, open_bundle
 from recsys.storage.eventlog.retention import FEATURES
 from recsys.storage.registry import Registry
 from recsys.storage.stages import StageResult
-from recsys.storage.stages.runner import MARKER
+from recsys.storage.stages.identity import MARKER
 from recsys.storage.workspace import Workspace
 from recsys.training.night.inputs import TABLES, shown_lists, user_table
 from recsys.training.night.night_context import Night

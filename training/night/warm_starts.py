@@ -22,6 +22,7 @@ from recsys.features.protocols import RecallSource
 from recsys.retrieval.fitted_source import SourceInputs
 from recsys.retrieval.source_kinds import load_source
 from recsys.storage.files import atomic_write, hash_json
+from recsys.storage.stages.rest import wake
 from recsys.training.groups import history_reader
 from recsys.training.night.night_context import Night
 from recsys.training.sources.fit_source import fit_sources
@@ -186,8 +187,14 @@ def opened(night: Night, fit: Fit | None) -> RecallSource | None:
     """The earlier source; None where there is none or its output is no longer kept."""
     if fit is None:
         return None
-    folder = night.workspace.stages / f"source-{fit.source}" / fit.key / fit.source
-    return load_source(folder) if folder.is_dir() else None
+    output = night.workspace.stages / f"source-{fit.source}" / fit.key
+    if not (output / fit.source).is_dir():
+        return None
+    try:
+        wake(output)
+    except (OSError, ValueError):
+        return None  # damaged at rest
+    return load_source(output / fit.source)
 
 
 def compared(

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import numpy as np
+import onnx
 import pytest
 
 from recsys.data_schemas.config import EncoderConfig
@@ -14,7 +15,8 @@ from recsys.encoder import runtime
 from recsys.encoder.cache import VectorCache, text_keys
 from recsys.encoder.encode import encode_items
 from recsys.encoder.manifest import EncoderManifest
-from recsys.encoder.runtime import TextEncoder
+from recsys.encoder.runtime import TextEncoder, onnx_model
+from recsys.encoder.shared_weights import whole_model
 from recsys.encoder.torch_model import ItemEncoder, encode_with_torch
 from recsys.encoder.tower import UNFITTED, InterestSource
 from recsys.features.interactions import Interactions
@@ -62,6 +64,53 @@ def test_the_exported_model_agrees_with_the_weights(folder):
         ItemEncoder.open(folder), tokens, encoder.tokenizer.pad, __import__("torch").device("cpu")
     )
     np.testing.assert_allclose(encoder.encode(TEXTS), wanted, atol=1e-5)
+
+
+def exported_bytes(model):
+    """Bytes of the tensors that lie in a model's own file."""
+    return sum(len(tensor.raw_data) for tensor in model.graph.initializer)
+
+
+def bytes_inside(file):
+    return exported_bytes(onnx.load(file, load_external_data=False))
+
+
+def test_the_exported_model_reads_the_weights_that_lie_beside_it(folder, tmp_path):
+    """Each weight lies in the folder once; the vectors are those of a model with all of them inside."""
+    exported = folder / "inference.onnx"
+    model = whole_model(exported)
+    assert bytes_inside(exported) < 3_000 < 30_000 < exported_bytes(model)
+    alone = tmp_path / "alone.onnx"
+    alone.write_bytes(model.SerializeToString())
+    encoder = TextEncoder.open(folder)
+    tokens, _ = encoder.tokenizer(TEXTS)
+    wanted = onnx_model(alone, encoder.tokenizer.pad, encoder.dimension)(tokens)
+    assert np.array_equal(encoder.model(tokens), wanted)
+    with pytest.raises(RecsysError, match="cannot be read"):
+        lone = tmp_path / exported.name
+        lone.write_bytes(exported.read_bytes())
+        onnx_model(lone, encoder.tokenizer.pad, encoder.dimension)
+
+
+def test_a_runtime_that_cannot_read_another_file_gets_a_whole_model(
+    folder, tiny_model, tmp_path, monkeypatch, caplog
+):
+    def refuse(file, *more):
+        if file.name.startswith("shared-"):
+            raise RecsysError("the encoder's inference model cannot be read")
+        return onnx_model(file, *more)
+
+    monkeypatch.setattr("recsys.encoder.onnx_export.onnx_model", refuse)
+    config = EncoderConfig(model=str(tiny_model), fine_tune=False, max_tokens=16)
+    out = tmp_path / "out"
+    fit_encoder(
+        nothing(len(TEXTS)), TEXTS, config, fit_until=5, out_dir=out, seed=0, budget_seconds=None
+    )
+    assert "keeps weights of its own" in caplog.text
+    assert bytes_inside(out / "inference.onnx") > 30_000
+    assert not list(out.glob("shared-*"))
+    found = TextEncoder.open(out).encode(TEXTS)
+    np.testing.assert_array_equal(found, TextEncoder.open(folder).encode(TEXTS))
 
 
 @pytest.fixture(scope="module")

@@ -166,7 +166,7 @@ def test_export_writes_the_range_as_tables(log, tmp_path):
     until = log.last_position()
     log.append_events([event(event_id="later")])
     counts = export(log, after, until, tmp_path / "out")
-    assert counts == {"events": 1, "items": 2, "impressions": 1, "forgets": 0}
+    assert counts == {"events": 1, "items": 2, "impressions": 1, "forgets": 0, "opt_outs": 0}
     events = pq.read_table(tmp_path / "out" / "events.parquet").to_pylist()
     assert [e["event_id"] for e in events] == ["e1"]
     assert events[0]["timestamp"].timestamp() == 5e-6
@@ -177,7 +177,7 @@ def test_export_writes_the_range_as_tables(log, tmp_path):
     assert items["available"] == [None, False]
     lists = pq.read_table(tmp_path / "out" / "impressions.parquet").to_pylist()
     assert lists[0]["item_ids"] == ["a", "b"]
-    assert sorted(p.suffix for p in (tmp_path / "out").iterdir()) == [".parquet"] * 4
+    assert sorted(p.suffix for p in (tmp_path / "out").iterdir()) == [".parquet"] * 5
 
 
 def test_the_buffer_writes_in_groups_and_counts_what_it_loses(log, wait_until):
