@@ -241,12 +241,12 @@ class Ranking:
             KNOWN_POSITION: engine.log_position,
         }
         if teams is not None:
-            shown["teams"] = teams
+            shown[c.TEAMS] = teams
         if any(answer.rules):
             moved = {answer.item_ids[i]: answer.rules[i] for i in order if answer.rules[i]}
             shown[c.RULES] = _encode(moved).decode()
         if ranked.degraded:
-            shown["degraded"] = ranked.degraded
+            shown[c.DEGRADED] = ranked.degraded
         # Of somebody who opted out a night has no history to recompute the rows from.
         logged = answer.features is not None and ask.user_id not in self._settings.opted_out
         if logged and self._rng.random() < self._settings.parity_share:
