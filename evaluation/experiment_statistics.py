@@ -115,7 +115,9 @@ def always_factor(clusters: float, settings: Settings) -> float:
 
 
 def compare_rates(
-    above: Doubles, below: Doubles, settings: Settings = Settings()  # noqa: B008 (immutable)
+    above: Doubles,
+    below: Doubles,
+    settings: Settings = Settings(),  # noqa: B008 (immutable)
 ) -> Rates:
     """Rates Σ above / Σ below of two arms, and their difference.
 

@@ -32,7 +32,7 @@ LIST_COLUMNS: Final = (
     c.DEGRADED, c.EXPERIMENT, c.ARM, c.UNIT, c.SCORES,
 )  # fmt: skip
 EVENT_COLUMNS: Final = (
-    c.USER_ID, c.ITEM_ID, c.EVENT_TYPE, c.TIMESTAMP, c.IMPRESSION_ID, c.EVENT_ID,
+    c.USER_ID, c.ITEM_ID, c.EVENT_TYPE, c.TIMESTAMP, c.IMPRESSION_ID, c.EVENT_ID, c.VALUE,
 )  # fmt: skip
 
 
@@ -95,6 +95,8 @@ class LaterEvents:
     time: Longs
     named: Longs
     """int64[E]: place of the list that the event names; -1 for none."""
+    value: npt.NDArray[np.float64]
+    """float64[E], NaN where there is none."""
     kinds: tuple[str, ...]
 
 
@@ -109,7 +111,9 @@ def lists_of(table: pa.Table) -> LoggedLists:
     """The rows of a table of impressions, in its order."""
     shown = table[c.ITEM_IDS].combine_chunks()
     shown = shown.combine_chunks() if isinstance(shown, pa.ChunkedArray) else shown
-    offsets = np.asarray(shown.offsets, np.int64) - int(shown.offsets[0].as_py() if len(table) else 0)
+    offsets = np.asarray(shown.offsets, np.int64) - int(
+        shown.offsets[0].as_py() if len(table) else 0
+    )
     items = _coded(shown.flatten())
     users = _coded(table[c.USER_ID])
     ids = items[1][items[0]] if len(items[0]) else np.empty(0, object)
@@ -119,8 +123,12 @@ def lists_of(table: pa.Table) -> LoggedLists:
         items[0],
         users[0],
         table[c.TIMESTAMP].cast(pa.int64()).to_numpy(),
-        *(_texts(table[name]) for name in (
-            c.IMPRESSION_ID, c.MODEL_VERSION, c.SURFACE, c.EXPERIMENT, c.ARM, c.UNIT)),
+        _texts(table[c.IMPRESSION_ID]),
+        _texts(table[c.MODEL_VERSION]),
+        _texts(table[c.SURFACE]),
+        _texts(table[c.EXPERIMENT]),
+        _texts(table[c.ARM]),
+        _texts(table[c.UNIT]),
         degraded=pc.fill_null(pc.greater(pc.list_value_length(table[c.DEGRADED]), 0), False)
         .to_numpy(),
         team=team,
@@ -149,8 +157,26 @@ def read_events(files: Sequence[Path], lists: LoggedLists, until: int) -> LaterE
         kind,
         table[c.TIMESTAMP].cast(pa.int64()).to_numpy(),
         _places(table[c.IMPRESSION_ID], lists.ids),
+        table[c.VALUE].to_numpy(),
         tuple(map(str, kinds)),
     )
+
+
+def credited_lists(lists: LoggedLists, events: LaterEvents, within: int, shown: bool) -> Longs:
+    """int64[E]: which list each event followed; -1 where none.
+
+    Args:
+        lists: in the order of their times.
+        events: of the same codes.
+        within: µs after a list for which an event counts as its consequence.
+        shown: whether the list must have shown the item; else it is the person's latest list.
+    """
+    if shown:
+        row = credited(lists, events, within)
+        return np.where(row >= 0, lists.row[np.maximum(row, 0)], NOBODY) if len(lists) else row
+    found = _latest(lists.users, lists.time, events.users, events.time)
+    late = events.time - lists.time[np.maximum(found, 0)] if len(lists) else events.time
+    return np.where((found >= 0) & (events.users >= 0) & (late < within), found, NOBODY)
 
 
 def credited(lists: LoggedLists, events: LaterEvents, within: int) -> Longs:
@@ -171,7 +197,9 @@ def credited(lists: LoggedLists, events: LaterEvents, within: int) -> Longs:
     if not len(shown_at):
         return np.full(len(events.time), NOBODY)
     late = events.time - shown_at[np.maximum(found, 0)]
-    return np.where((found >= 0) & (events.users >= 0) & (late >= 0) & (late < within), found, NOBODY)
+    return np.where(
+        (found >= 0) & (events.users >= 0) & (late >= 0) & (late < within), found, NOBODY
+    )
 
 
 def _latest(shown: Longs, shown_at: Longs, asked: Longs, moment: Longs) -> Longs:
@@ -201,13 +229,15 @@ def _in_named(lists: LoggedLists, events: LaterEvents, shown: Longs, asked: Long
     at = np.searchsorted(rows[order], wanted)
     ok = known & (events.named >= 0) & (at < len(rows))
     ok[ok] = rows[order][at[ok]] == wanted[ok]
-    return np.where(ok, order[np.minimum(at, max(len(rows) - 1, 0))] if len(rows) else NOBODY, NOBODY)
+    return np.where(
+        ok, order[np.minimum(at, max(len(rows) - 1, 0))] if len(rows) else NOBODY, NOBODY
+    )
 
 
 def _read(files: Sequence[Path], names: Sequence[str], since: int, until: int) -> pa.Table:
     """The named columns of several tables with since ≤ time < until; absent ones are null."""
     kinds = {c.ITEM_IDS: pa.list_(pa.string()), c.TEAMS: pa.list_(pa.string()),
-             c.DEGRADED: pa.list_(pa.string()), c.SCORES: pa.list_(pa.float64()),
+             c.DEGRADED: pa.list_(pa.string()), c.SCORES: pa.list_(pa.float64()), c.VALUE: pa.float64(),
              c.TIMESTAMP: pa.timestamp("us", tz="UTC")}  # fmt: skip
     schema = pa.schema([(name, kinds.get(name, pa.string())) for name in names])
     parts = [schema.empty_table()]
