@@ -14,6 +14,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from recsys.data_schemas.config import ExperimentsConfig
 from recsys.evaluation.experiment_statistics import (
     SRM_ALARM,
     Estimate,
@@ -430,22 +431,22 @@ def _preferred(
 
 
 def plan_of(
-    kind: str, challenger: str, share: float, settings: Mapping[str, Any], level: float = LEVEL
+    kind: str, challenger: str, share: float, settings: ExperimentsConfig, level: float = LEVEL
 ) -> Plan:
     """The plan of an experiment out of the settings kept with it."""
     return Plan(
         kind,
         challenger,
         share,
-        str(settings["unit"]),
-        str(settings["denominator"]),
-        settings["count"] == "once",
-        settings["attribution"] == "shown",
-        int(float(settings["attribution_hours"]) * 3600 * 1_000_000),
-        str(settings["metric"] or POSITIVE),
-        float(settings["margin"]),
-        dict(settings["guardrails"]),
-        Settings(level, float(settings["expected_clusters"])),
+        settings.unit,
+        settings.denominator,
+        settings.count == "once",
+        settings.attribution == "shown",
+        int(settings.attribution_hours * 3600 * 1_000_000),
+        settings.metric or POSITIVE,
+        settings.margin,
+        dict(settings.guardrails),
+        Settings(level, float(settings.expected_clusters)),
     )
 
 

@@ -5,14 +5,13 @@ import re
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from recsys.data_schemas import columns as c
 from recsys.data_schemas.api import SESSION, to_time
-from recsys.data_schemas.config import RecsysConfig
+from recsys.data_schemas.config import ExperimentsConfig, RecsysConfig
 from recsys.data_schemas.errors import UsageError
 from recsys.storage.eventlog import export, log_address, never_written, open_log
 from recsys.storage.eventlog.known import read_adopted
@@ -130,7 +129,9 @@ def report(
 
     workspace = Workspace(config.workspace_path)
     declared = _declared(workspace, name)
-    settings = declared.settings or config.experiments.model_dump(mode="json")
+    settings = config.experiments
+    if declared.settings is not None:
+        settings = ExperimentsConfig.model_validate(declared.settings)
     with tempfile.TemporaryDirectory(prefix=".experiment-", dir=workspace.folder(".")) as scratch:
         drained = Path(scratch)
         missing = _drain(config, workspace, declared, drained)
@@ -251,7 +252,7 @@ def _segments(
     return found
 
 
-def _facts(declared: DeclaredExperiment, settings: Mapping[str, Any]) -> dict[str, Any]:
+def _facts(declared: DeclaredExperiment, settings: ExperimentsConfig) -> dict[str, Any]:
     def moment(at: int | None) -> str | None:
         return to_time(at).isoformat(timespec="minutes") if at else None
 
@@ -263,15 +264,15 @@ def _facts(declared: DeclaredExperiment, settings: Mapping[str, Any]) -> dict[st
         "started": moment(declared.started),
         "stopped": moment(declared.stopped) or "it runs",
         "why it was stopped": declared.reason or None,
-        "unit": settings["unit"],
-        "counted per": settings["denominator"],
-        "several events of one kind": settings["count"],
+        "unit": settings.unit,
+        "counted per": settings.denominator,
+        "several events of one kind": settings.count,
         "events that count": "on items of the list"
-        if settings["attribution"] == "shown"
+        if settings.attribution == "shown"
         else "whatever the person did",
-        "hours in which they count": settings["attribution_hours"],
-        "margin": settings["margin"],
-        "guardrails": settings["guardrails"] or None,
+        "hours in which they count": settings.attribution_hours,
+        "margin": settings.margin,
+        "guardrails": settings.guardrails or None,
     }
     return {label: value for label, value in facts.items() if value is not None}
 

@@ -140,6 +140,6 @@ def test_an_experiment_s_settings_are_those_of_its_start(shop):
     main(["experiments", "start", "spring", "--challenger", "2", *words])
     (declared,) = read_experiments(Workspace(config.workspace_path))
     assert declared.settings["guardrails"] == {"purchase": 0.1}
-    facts = experiments._facts(declared, declared.settings)
+    facts = experiments._facts(declared, config.experiments)
     assert facts["guardrails"] == {"purchase": 0.1}
     assert isinstance(declared, DeclaredExperiment)
