@@ -36,6 +36,17 @@ CONTEXT: Final = "context"
 RULES: Final = "rules"
 """Which items of a list a rule of the shop moved: a JSON object of item id and the rule's name."""
 
+TEAMS: Final = "teams"
+"""Of an interleaved list: the version that contributed each item, in shown order."""
+DEGRADED: Final = "degraded"
+"""Which parts were missing or late when a list was made."""
+EXPERIMENT: Final = "experiment"
+"""Name of the experiment in which a list took part."""
+ARM: Final = "arm"
+"""Arm of the experiment to which the list's unit belongs."""
+UNIT: Final = "unit"
+"""Pseudonym of the visit that an experiment dealt to an arm; absent where it deals persons."""
+
 # what we write
 SCORES: Final = "scores"
 SCORE: Final = "score"

@@ -373,6 +373,41 @@ def read_rules(given: Sequence[Mapping[str, Any]]) -> tuple[Rule, ...]:
         raise ValueError(str(error)) from None
 
 
+class ExperimentsConfig(Section):
+    """How an experiment is counted; what holds when it starts holds until its end."""
+
+    unit: Literal["user", "session"] = "user"
+    """What is dealt to the arms: a person, or a visit (`session_id`)."""
+    denominator: Literal["list", "unit"] = "list"
+    """What is counted per: a shown list, or a unit that saw one."""
+    count: Literal["once", "all"] = "once"
+    """Whether several events of one type count once per list or unit, or all of them."""
+    attribution: Literal["shown", "any"] = "shown"
+    """`shown`: events on an item that the list held; `any`: all that the person did after it."""
+    attribution_hours: float = Field(default=24.0, gt=0, le=24 * 365)
+    """Hours after a list in which an event counts as its consequence."""
+    metric: str | None = None
+    """Event type that decides; every event that is graded positive when absent."""
+    margin: float = Field(default=0.02, gt=0, lt=1)
+    """Difference, as a share of the control's rate, that is worth being seen."""
+    guardrails: dict[str, Share] = {}
+    """Event type → largest loss, as a share of the control's rate, that is tolerated."""
+    expected_clusters: int = Field(default=10_000, ge=100)
+    """Persons at which the interval for every look is narrowest."""
+
+
+class LiveConfig(Section):
+    """The nightly look at what the lists that were shown led to, version by version."""
+
+    days: int = Field(default=7, ge=1, le=90)
+    """Days that are joined."""
+    on_live_loss: Literal["warn", "rollback"] = "warn"
+    """What follows a sure fall of the positive rate against the version before: an alarm, or also the
+    way back to it."""
+    event: str | None = None
+    """Event type whose rate stands beside the positive rate; `click` when absent."""
+
+
 class TrackingConfig(Section):
     uri: Address | None = None
     """MLflow tracking and registry URI; SQLite in the workspace when absent."""
@@ -430,6 +465,8 @@ class RecsysConfig(Section):
     gate: GateConfig = GateConfig()
     drift: DriftConfig = DriftConfig()
     serving: ServingConfig = ServingConfig()
+    experiments: ExperimentsConfig = ExperimentsConfig()
+    live: LiveConfig = LiveConfig()
     tracking: TrackingConfig = TrackingConfig()
     notify: NotifyConfig = NotifyConfig()
     privacy: PrivacyConfig = PrivacyConfig()

@@ -7,7 +7,7 @@ may be given as plain tuples in the order of the fields here.
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from recsys.evaluation.off_policy import OffPolicy
 from recsys.evaluation.uncertainty import Interval
@@ -283,6 +283,8 @@ class ReportContext:
     leak_checks: Sequence[Check | tuple[object, ...]] | None = None
     parity: Sequence[Check | tuple[object, ...]] | None = None
     """Batch against online features of served rows."""
+    live: Mapping[str, Any] | None = None
+    """What the lists of each version in service led to, as `live_lists.as_json` says it."""
     drift: Sequence[Mapping[str, object]] | None = None
     """Rows of the drift summary, e.g. from `drift.summary`: what, measure, value, level."""
     alarms: Sequence[str] = ()

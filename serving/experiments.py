@@ -1,20 +1,66 @@
 """Which version answers whom, and lists that mix versions or explore, each with what was chosen.
 
-Assignment is by a hash of the user, so it is sticky without being stored.
+Assignment is by a hash of the unit, so it is sticky without being stored.
 """
 
-import hashlib
 import random
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import NamedTuple, Protocol, TypeVar
+
+from recsys.data_schemas.api import SESSION
+from recsys.query import RankingQuery
+from recsys.storage.experiments import DeclaredExperiment
 
 T = TypeVar("T")
 
 
-def user_share(user_id: str, salt: str) -> float:
-    """A user's place in [0, 1), always the same for the same salt."""
-    digest = hashlib.blake2b(f"{salt}\x1f{user_id}".encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big") / 2**64
+class Experiments(Protocol):
+    """Where the service learns which experiment runs."""
+
+    def running(self) -> DeclaredExperiment | None:
+        """The one that runs now."""
+        ...
+
+
+class Assignment(NamedTuple):
+    """The part that one list takes in an experiment."""
+
+    experiment: DeclaredExperiment
+    arm: str
+    unit: str | None
+    """Pseudonym of the visit, where visits are dealt to the arms."""
+
+
+class OfTheCommandLine:
+    """What `--ab` or `--interleave` says, as an experiment that never ends."""
+
+    def __init__(self, ab: tuple[str, float] | None, interleave: str | None) -> None:
+        self._experiment: DeclaredExperiment | None = None
+        if ab is not None:
+            version, share = ab
+            self._experiment = DeclaredExperiment("ab", "ab", version, None, share, f"ab:{version}")
+        elif interleave:
+            self._experiment = DeclaredExperiment(
+                "interleave", "interleave", interleave, None, 1.0, f"interleave:{interleave}"
+            )
+
+    def running(self) -> DeclaredExperiment | None:
+        """The one of the command line; None without one."""
+        return self._experiment
+
+
+def assigned(experiment: DeclaredExperiment, ask: RankingQuery) -> Assignment | None:
+    """The part of a list in an experiment; None where its unit is none.
+
+    A visit is the unit of a list that names one, whether its person is known or not; a person who is
+    named without a visit has none.
+    """
+    if experiment.unit == "user":
+        arm = experiment.arm_of(ask.user_id)
+        return None if arm is None else Assignment(experiment, arm, None)
+    visit = ask.session or (ask.user_id if ask.user_id.startswith(SESSION) else "")
+    arm = experiment.arm_of(visit) if visit else None
+    return None if arm is None else Assignment(experiment, arm, experiment.pseudonym(visit))
 
 
 def team_draft(

@@ -60,8 +60,7 @@ class Versions:
         self._opening = asyncio.Lock()
         self._names = _Names(provider)
         self._failed: dict[str, float] = {}
-        experiments = (settings.shadow, settings.interleave, settings.ab and settings.ab[0])
-        self._kept = {version for version in experiments if version}
+        self._trials = settings.trials
 
     # reading
 
@@ -136,6 +135,13 @@ class Versions:
             raise unavailable(f"Version {version!r} is being opened.", retry_after=2) from None
         except RecsysError as error:
             raise self._names.refuse(version, error) from None
+
+    @property
+    def _kept(self) -> set[str]:
+        """Versions that stay open whoever asks: the shadow's and those of the running experiment."""
+        trial = self._trials.running()
+        versions = (self._settings.shadow, *((trial.challenger, trial.control) if trial else ()))
+        return {version for version in versions if version}
 
     # changing
 

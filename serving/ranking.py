@@ -22,7 +22,7 @@ from recsys.data_schemas.errors import UsageError
 from recsys.data_schemas.log_record import KNOWN_POSITION
 from recsys.serving import telemetry as metrics
 from recsys.serving import tracing
-from recsys.serving.experiments import explore, team_draft, user_share
+from recsys.serving.experiments import Assignment, assigned, explore, team_draft
 from recsys.serving.fallback import cold_answer
 from recsys.serving.loaded_versions import Versions
 from recsys.serving.logs import log
@@ -34,6 +34,7 @@ from recsys.serving.texts import TextBatcher
 from recsys.serving.turns import Turns
 from recsys.storage.eventlog import ImpressionBuffer
 from recsys.storage.eventlog.retention import FEATURES
+from recsys.storage.experiments import CHALLENGER, INTERLEAVED
 
 _STEPS: dict[str, Any] = {}
 _encode = msgspec.json.Encoder().encode
@@ -52,6 +53,7 @@ class Ranking:
         self._versions, self._impressions, self._settings = versions, impressions, settings
         self._texts, self._turns = TextBatcher(), Turns()
         self._differences = Differences(settings.shadow)
+        self._trials = settings.trials
         self._rng = rng or random.Random()
 
     async def answer(
@@ -67,7 +69,7 @@ class Ranking:
         if replay and not encoded:
             raise unavailable("The texts were not encoded in time; a replay is exact or fails.")
         await self._turns.take()
-        if experiment is not None and experiment.arm == "interleaved":
+        if experiment is not None and experiment.arm == INTERLEAVED:
             return self._interleaved(ask, engine, experiment, surface)
         answer = self._asked(engine, ask, replay)
         if not encoded and "text_encoder_late" not in answer.degraded:
@@ -78,24 +80,25 @@ class Ranking:
 
     async def _choose(
         self, ask: RankingQuery, version: str | None, replay: bool
-    ) -> tuple[ReleasedModel, Experiment | None]:
-        """The engine that answers this user, and the experiment it is for."""
-        settings = self._settings
+    ) -> tuple[ReleasedModel, Assignment | None]:
+        """The engine that answers this unit, and the part the list takes in an experiment.
+
+        Nobody is in an arm while a version of the experiment is not open yet, nor when the challenger
+        has become the control; nor is who opted out, of whom nothing may be learned.
+        """
         if version is not None or replay:
             return await self._versions.get(version), None
-        champion = self._versions.champion()
-        if settings.ab is not None:
-            challenger, share = settings.ab
-            engine = self._versions.open_version(challenger)
-            if engine is None or engine is champion:
-                # Nobody is in an arm whose version is not there yet, or has won meanwhile.
-                return champion, None
-            if user_share(ask.user_id, f"ab:{challenger}") < share:
-                return engine, Experiment(name="ab", arm="challenger")
-            return champion, Experiment(name="ab", arm="champion")
-        if settings.interleave and self._versions.open_version(settings.interleave):
-            return champion, Experiment(name="interleave", arm="interleaved")
-        return champion, None
+        champion, trial = self._versions.champion(), self._trials.running()
+        if trial is None or ask.user_id in self._settings.opted_out:
+            return champion, None
+        control = champion if trial.control is None else self._versions.open_version(trial.control)
+        challenger = self._versions.open_version(trial.challenger)
+        if control is None or challenger is None or control is challenger:
+            return champion, None
+        part = assigned(trial, ask)
+        if part is None:
+            return champion, None
+        return (challenger if part.arm == CHALLENGER else control), part
 
     async def _encoded(self, engine: ReleasedModel, ask: RankingQuery) -> bool:
         if not ask.new_items:
@@ -155,11 +158,11 @@ class Ranking:
         self,
         ask: RankingQuery,
         champion: ReleasedModel,
-        experiment: Experiment,
+        experiment: Assignment,
         surface: str | None,
     ) -> RankedList:
-        """Team draft of the champion's list and the challenger's; each item names its version."""
-        challenger = self._versions.open_version(str(self._settings.interleave))
+        """Team draft of the control's list and the challenger's; each item names its version."""
+        challenger = self._versions.open_version(experiment.experiment.challenger)
         if challenger is None or challenger is champion:
             answer = self._asked(champion, ask, False)
             return self._finish(ask, champion, answer, None, surface, False, None)
@@ -190,7 +193,7 @@ class Ranking:
         ask: RankingQuery,
         engine: ReleasedModel,
         answer: RankingResult,
-        experiment: Experiment | None,
+        experiment: Assignment | None,
         surface: str | None,
         replay: bool,
         teams: list[str] | None,
@@ -207,12 +210,13 @@ class Ranking:
             items=_items(answer, order, teams),
             unknown=answer.unknown,
             degraded=answer.degraded,
-            experiment=experiment,
+            experiment=experiment
+            and Experiment(name=experiment.experiment.name, arm=experiment.arm),
         )
         _count(answer)
         tracing.ranked(version, len(order), answer.degraded, answer.steps_ms)
         if not replay:
-            self._log(ask, engine, answer, order, propensities, ranked, surface, teams)
+            self._log(ask, engine, answer, order, propensities, ranked, surface, teams, experiment)
         return ranked
 
     def _log(
@@ -225,6 +229,7 @@ class Ranking:
         ranked: RankedList,
         surface: str | None,
         teams: list[str] | None,
+        experiment: Assignment | None,
     ) -> None:
         """Hand the impression over; it is written in groups off this path."""
         shown: dict[str, Any] = {
@@ -241,12 +246,16 @@ class Ranking:
             KNOWN_POSITION: engine.log_position,
         }
         if teams is not None:
-            shown["teams"] = teams
+            shown[c.TEAMS] = teams
+        if experiment is not None:
+            shown[c.EXPERIMENT], shown[c.ARM] = experiment.experiment.name, experiment.arm
+            if experiment.unit is not None:
+                shown[c.UNIT] = experiment.unit
         if any(answer.rules):
             moved = {answer.item_ids[i]: answer.rules[i] for i in order if answer.rules[i]}
             shown[c.RULES] = _encode(moved).decode()
         if ranked.degraded:
-            shown["degraded"] = ranked.degraded
+            shown[c.DEGRADED] = ranked.degraded
         # Of somebody who opted out a night has no history to recompute the rows from.
         logged = answer.features is not None and ask.user_id not in self._settings.opted_out
         if logged and self._rng.random() < self._settings.parity_share:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from recsys.data_schemas.api import Rule
+from recsys.serving.experiments import Experiments, OfTheCommandLine
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,8 @@ class ServiceSettings:
     """(version, share of users) of an A/B experiment; users are assigned by hash."""
     interleave: str | None = None
     """Version interleaved with the champion by team draft."""
+    experiments: Experiments | None = None
+    """Experiments that were started in the workspace; `ab` and `interleave` come before them."""
     access_log: bool = False
     """Whether each request gets a log line; errors and slow ones always do."""
     opted_out: Container[str] = frozenset()
@@ -66,3 +69,10 @@ class ServiceSettings:
     """For an answer to be taken by its caller."""
     drain_seconds: int = 20
     """For requests in flight when the process is asked to stop."""
+
+    @property
+    def trials(self) -> Experiments:
+        """Where the running experiment is found."""
+        if self.ab is not None or self.interleave or self.experiments is None:
+            return OfTheCommandLine(self.ab, self.interleave)
+        return self.experiments

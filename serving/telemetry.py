@@ -92,6 +92,20 @@ MODEL = Gauge(
     registry=_registry,
 )
 
+LIVE_RATE = Gauge(
+    "recsys_live_rate",
+    "Share of shown lists, as the last night joined them with what followed",
+    ["version", "rate"],
+    multiprocess_mode="livemax",
+    registry=_registry,
+)
+LIVE_FALL = Gauge(
+    "recsys_live_fall",
+    "1 where the champion surely earns less than the version before it",
+    multiprocess_mode="livemax",
+    registry=_registry,
+)
+
 
 def render() -> bytes:
     """All counters in the text format."""

@@ -210,6 +210,16 @@ class Workspace:
         return self.path / "opted_out.json"
 
     @property
+    def experiments(self) -> Path:
+        """Experiments that were started, with their settings."""
+        return self.path / "experiments.json"
+
+    @property
+    def live(self) -> Path:
+        """What the lists of the last days led to, as the last night found it."""
+        return self.path / "live.json"
+
+    @property
     def adopted(self) -> Path:
         """What was drained of logs that the one in use took the place of."""
         return self.path / "log" / "adopted"

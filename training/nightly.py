@@ -1,8 +1,8 @@
 """The night, stage by stage, in order. Each stage is real work in `training/night/`; nothing is
 done here but to say what follows what.
 
-    drain → validate → leaks in the tables → parity of served rows → split → encoder (when due)
-    → encode what changed → recipe (when due) → sources as released and as of each cut
+    drain → validate → leaks in the tables → parity of served rows → live lists → split
+    → encoder (when due) → encode what changed → recipe (when due) → sources as released and as of each cut
     → groups and features → ranker → lists → release → evaluate → gate → register
 
 A source that cannot be fitted is left out, and what rests on the recipe is done without it.
@@ -27,6 +27,7 @@ from recsys.training.night import (
     data_leaks,
     fit_ranker,
     fit_sources,
+    live_lists,
     masked_items,
     own_parts,
     publish,
@@ -154,6 +155,7 @@ def _learn(night: Night, registry: Registry) -> Learned | NightResult:
         return publish.dry_run_result(night, "what follows depends on the tables without leaks")
     read_data.require_sound_features(night, tables)
     served_parity.check(night, drained, registry)
+    live_lists.check(night, drained, tables, registry)
     data = read_data.split(night, tables)
 
     encoded = refresh_encoder.refresh(night, data)

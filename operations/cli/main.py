@@ -32,6 +32,7 @@ ROOMS = (
     "feature_commands",
     "serve_commands",
     "log_commands",
+    "experiment_commands",
     "forget",
     "privacy_commands",
     "doctor",

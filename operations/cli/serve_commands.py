@@ -156,10 +156,11 @@ def make_settings(config: "RecsysConfig", args: argparse.Namespace) -> "ServiceS
     from recsys.data_schemas.config import read_rules
     from recsys.serving.server import LOOPBACK_NAMES
     from recsys.serving.settings import ServiceSettings
+    from recsys.storage.experiments import ExperimentList
     from recsys.storage.opt_outs import OptOutList
     from recsys.storage.workspace import Workspace
 
-    serving = config.serving
+    serving, workspace = config.serving, Workspace(config.workspace_path)
     keys_file = config.path(serving.keys_file) if serving.keys_file else None
     return ServiceSettings(
         timeout_ms=serving.timeout_ms,
@@ -179,7 +180,8 @@ def make_settings(config: "RecsysConfig", args: argparse.Namespace) -> "ServiceS
         ab=_experiment(args.ab) if args.ab else None,
         interleave=args.interleave,
         access_log=args.access_log,
-        opted_out=OptOutList(Workspace(config.workspace_path)),
+        opted_out=OptOutList(workspace),
+        experiments=ExperimentList(workspace),
     )
 
 

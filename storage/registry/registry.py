@@ -506,6 +506,11 @@ class Registry:
             self._change({CHAMPION: previous, PREVIOUS: None}, note)
         return previous
 
+    def hold(self, aliases: Mapping[str, int | None]) -> None:
+        """Keep versions under further names while something needs them; None lets one go."""
+        with self._asked("naming versions"):
+            self._change(dict(aliases), Change.now("hold", 0, None, ""))
+
     def tag(self, version: int, tags: Mapping[str, Any]) -> None:
         """Add tags to a version (the gate's reasons)."""
         with self._asked("tagging a version"):

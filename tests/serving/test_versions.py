@@ -10,8 +10,9 @@ import pytest
 
 from recsys.data_schemas.errors import UsageError
 from recsys.serving import telemetry as metrics
-from recsys.serving.experiments import explore, team_draft, user_share
+from recsys.serving.experiments import explore, team_draft
 from recsys.storage.eventlog import open_log
+from recsys.storage.experiments import unit_share
 from recsys.storage.registry import RegistryError
 
 ASK = {"user_id": "u", "items": ["1", "2", "3", "4"]}
@@ -236,7 +237,7 @@ def test_users_stay_in_their_arm(serve, eventually):
                 arm = (body["experiment"]["arm"], body["model_version"])
                 assert arms.setdefault(n, arm) == arm
             assert set(arms.values()) == {("champion", "1"), ("challenger", "2")}
-            share = user_share("u1", "ab:2")
+            share = unit_share("u1", "ab:2")
             assert (arms[1][0] == "challenger") == (share < 0.5)
 
     run(scenario)

@@ -32,6 +32,8 @@ class Night:
     alarms: list[str] = field(default_factory=list)
     served_parity: list[Check] = field(default_factory=list)
     """Batch against online features of served rows; empty where nothing could be compared."""
+    live: dict[str, Any] | None = None
+    """What the lists that were shown led to; None where nothing was."""
     data_checks: list[Check] = field(default_factory=list)
     """What the checks of the tables found, failed or passed."""
 

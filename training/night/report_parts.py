@@ -219,6 +219,7 @@ def context(
         leak_checks=checks,
         drift=drift.summary(drifted),
         parity=[*parity, *night.served_parity],
+        live=night.live,
         alarms=night.alarms,
         failed_systems={**made.facts["absent"], **failed},
         warnings=[w for w in night.reporter.warnings if w not in night.alarms],
