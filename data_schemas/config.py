@@ -353,6 +353,8 @@ class ServingConfig(Section):
     keys_file: str | None = None
     """File of hashed, scoped API keys."""
     cors_origins: tuple[str, ...] = ()
+    sentences: str | None = None
+    """YAML file of reasons in your own words, by language; ours when absent."""
 
     @field_validator("rules")
     @classmethod

@@ -151,15 +151,17 @@ def make_settings(config: "RecsysConfig", args: argparse.Namespace) -> "ServiceS
     """The service's settings out of the config and the command line.
 
     Raises:
-        UsageError: an experiment is not given as VERSION:SHARE.
+        UsageError: an experiment is not given as VERSION:SHARE, or the file of sentences is wrong.
     """
     from recsys.data_schemas.config import read_rules
+    from recsys.operations.open_release import sentences_of
     from recsys.serving.server import LOOPBACK_NAMES
     from recsys.serving.settings import ServiceSettings
     from recsys.storage.opt_outs import OptOutList
     from recsys.storage.workspace import Workspace
 
     serving = config.serving
+    sentences_of(config)  # a wrong file is told before anything is opened
     keys_file = config.path(serving.keys_file) if serving.keys_file else None
     return ServiceSettings(
         timeout_ms=serving.timeout_ms,
