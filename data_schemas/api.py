@@ -396,7 +396,7 @@ class Reasons(Output):
     similar: list[Similar] = []
     sentence: dict[str, str] = {}
     """One sentence by language: `en`, `zh`, and what `serving.sentences` adds."""
-    fact: str = "nothing"
+    fact: str = ""
     """What the sentence says: `liked`, `popular_in` …; `nothing` where nothing could be named."""
 
 

@@ -35,6 +35,7 @@ ROOMS = (
     "forget",
     "privacy_commands",
     "doctor",
+    "completion",
 )
 """Modules of recsys.operations.cli that register commands, in the order of the help page."""
 DEFAULT_CONFIG = "recsys.yaml"
