@@ -76,7 +76,9 @@ def _setting(name: str, info: FieldInfo, indent: str) -> Iterator[str]:
 def _value(info: FieldInfo) -> str:
     """The default as YAML reads it; null where there is none."""
     default = info.get_default(call_default_factory=True)
-    return json.dumps(None if default is PydanticUndefined else default, ensure_ascii=False)
+    text = json.dumps(None if default is PydanticUndefined else default, ensure_ascii=False)
+    # YAML 1.1 takes 3e-05 for a text.
+    return text.replace("e-", ".0e-") if isinstance(default, float) and "." not in text else text
 
 
 def _comment(text: str, lead: str) -> list[str]:

@@ -5,7 +5,8 @@
 set -uo pipefail
 [[ "${1:-}" =~ ^([01][0-9]|2[0-3]):[0-5][0-9]$ && $# -ge 2 ]] || { echo "every-night.sh HH:MM COMMAND…" >&2; exit 2; }
 at=$1; shift
-trap 'kill "${running:-0}" 2>/dev/null; exit 143' TERM INT
+running=
+trap '[[ -z $running ]] || kill "$running" 2>/dev/null; exit 143' TERM INT
 while true; do
   now=$(date -u +%s)
   next=$(date -u -d "today $at" +%s)
