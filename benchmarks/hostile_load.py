@@ -33,7 +33,7 @@ import psutil
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from serve import catalogue_ids, free_port  # noqa: E402
+from serve import catalogue_ids, free_port
 
 QUIET_SECONDS = 120
 HONEST_EVERY = 0.25
@@ -91,7 +91,9 @@ class Target:
             writer.close()
 
     async def call(self, path: str, body: Any, method: str = "POST") -> Reply:
-        data = b"" if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()
+        data = (
+            b"" if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()
+        )
         return await self.raw(head(method, path, len(data)) + data)
 
 
@@ -170,14 +172,21 @@ async def far_hours(target: Target) -> list[int]:
         first = random.randrange(10_000)
         for n, event in enumerate(events):
             at = time.gmtime(8.8e8 - 3600 * (first + n))
-            event |= {"item_id": target.items[0], "timestamp": time.strftime("%Y-%m-%dT%H:%M:%SZ", at)}
+            event |= {
+                "item_id": target.items[0],
+                "timestamp": time.strftime("%Y-%m-%dT%H:%M:%SZ", at),
+            }
         found.append((await target.call("/v1/events", events))[0])
     return found
 
 
 def _events(target: Target, count: int, kind: Callable[[int], str]) -> list[dict[str, Any]]:
     return [
-        {"user_id": f"h{n % 50}", "item_id": target.items[n % len(target.items)], "event_type": kind(n)}
+        {
+            "user_id": f"h{n % 50}",
+            "item_id": target.items[n % len(target.items)],
+            "event_type": kind(n),
+        }
         for n in range(count)
     ]
 
@@ -212,7 +221,9 @@ async def odd_bodies(target: Target) -> list[int]:
     tree: Any = {"equals": {"category": "x"}}
     for _ in range(300):
         tree = {"not": tree}
-    found.append((await target.call("/v1/recommend", {"user_id": "1", "k": 10, "filters": tree}))[0])
+    found.append(
+        (await target.call("/v1/recommend", {"user_id": "1", "k": 10, "filters": tree}))[0]
+    )
     for event in ({"timestamp": "0001-01-01T00:00:00Z"}, {"timestamp": 10**30}, {"value": "NaN"}):
         body = {"user_id": "1", "item_id": "1", "event_type": "view"} | event
         found.append((await target.call("/v1/events", body))[0])
@@ -309,7 +320,11 @@ def quantiles(calls: list[tuple[float, int]]) -> dict[str, Any]:
     """Milliseconds of the answered, and how many were not."""
     good = sorted(took * 1e3 for took, status in calls if 200 <= status < 300)
     bad = Counter(status for _, status in calls if not 200 <= status < 300)
-    at = {f"p{q}": good[min(len(good) - 1, len(good) * q // 100)] for q in (50, 95, 99)} if good else {}
+    at = (
+        {f"p{q}": good[min(len(good) - 1, len(good) * q // 100)] for q in (50, 95, 99)}
+        if good
+        else {}
+    )
     return {"answered": len(good), "not": dict(bad), **at, "max": good[-1] if good else None}
 
 
@@ -319,7 +334,9 @@ def report(target: Target) -> dict[str, Any]:
         for phase in ("before", "during", "after")
     }
     kinds = {
-        kind: quantiles([(took, s) for p, k, took, s in target.honest if p == "during" and kind in k])
+        kind: quantiles(
+            [(took, s) for p, k, took, s in target.honest if p == "during" and kind in k]
+        )
         for kind in sorted(target.answers)
     }
     memory = {}
@@ -349,7 +366,9 @@ def faults(found: dict[str, Any]) -> list[str]:
         if status >= 500 and status != 503
     ]
     for phase, calls in found["honest"].items():
-        wrong += [f"honest calls {phase}: {n} times {s}" for s, n in calls["not"].items() if s != 503]
+        wrong += [
+            f"honest calls {phase}: {n} times {s}" for s, n in calls["not"].items() if s != 503
+        ]
     return wrong
 
 
@@ -388,7 +407,9 @@ def main() -> int:
     parser.add_argument("config", type=Path, help="recsys.yaml of a workspace with a champion")
     parser.add_argument("--minutes", type=float, default=60.0)
     parser.add_argument("--lanes", type=int, default=2, help="attackers at once")
-    parser.add_argument("--pause", type=float, default=1.0, help="seconds between an attacker's rounds")
+    parser.add_argument(
+        "--pause", type=float, default=1.0, help="seconds between an attacker's rounds"
+    )
     parser.add_argument("--json", type=Path, help="where to leave the figures")
     args = parser.parse_args()
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]

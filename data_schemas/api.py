@@ -395,7 +395,9 @@ class Reasons(Output):
     """Share of the score by feature group (TreeSHAP), signed."""
     similar: list[Similar] = []
     sentence: dict[str, str] = {}
-    """One sentence by language: `en`, `zh`."""
+    """One sentence by language: `en`, `zh`, and what `serving.sentences` adds."""
+    fact: str = ""
+    """What the sentence says: `liked`, `popular_in` …; `nothing` where nothing could be named."""
 
 
 class RankedItem(Output):

@@ -353,6 +353,8 @@ class ServingConfig(Section):
     keys_file: str | None = None
     """File of hashed, scoped API keys."""
     cors_origins: tuple[str, ...] = ()
+    sentences: str | None = None
+    """YAML file of reasons in your own words, by language; ours when absent."""
 
     @field_validator("rules")
     @classmethod
@@ -428,6 +430,18 @@ class NotifyConfig(Section):
     """Outcomes worth a note."""
 
 
+class PricesConfig(Section):
+    """What things cost you; the report then says what a night costs."""
+
+    currency: str = "EUR"
+    processor_hour: float | None = Field(default=None, ge=0)
+    """Of one core for an hour."""
+    gpu_hour: float | None = Field(default=None, ge=0)
+    """Of one GPU for an hour."""
+    gb_month: float | None = Field(default=None, ge=0)
+    """Of a gigabyte of disk for a month."""
+
+
 class PrivacyConfig(Section):
     """How long rows about persons are kept, in days from today (UTC); everything when absent."""
 
@@ -470,6 +484,7 @@ class RecsysConfig(Section):
     tracking: TrackingConfig = TrackingConfig()
     notify: NotifyConfig = NotifyConfig()
     privacy: PrivacyConfig = PrivacyConfig()
+    prices: PricesConfig = PricesConfig()
     hooks: HooksConfig = HooksConfig()
 
     _folder: Path = Path(".")

@@ -267,6 +267,8 @@ class ReportContext:
     """Each output once: those made in this run, and those of earlier runs that were used again."""
     elapsed: float | None = None
     """Seconds from the start of the run until the page was written."""
+    usage: Facts | None = None
+    """What the run took: hours, bytes and money."""
     budget: Mapping[str, float] | None = None
     """Minutes given to each part of the night."""
     learning_curves: Sequence[Mapping[str, float]] | None = None

@@ -12,6 +12,7 @@ from recsys.storage.workspace import Workspace
 
 if TYPE_CHECKING:
     from recsys.recommender import LoadedRelease
+    from recsys.sentences import Sentences
 
 
 def state_folder(config: RecsysConfig) -> Path:
@@ -62,4 +63,18 @@ def load_release(config: RecsysConfig, model: str | None = None) -> "LoadedRelea
 
     A few items newer than the version are encoded here; `encode_new` does the others.
     """
-    return find_release(config, model).open()
+    loaded = find_release(config, model).open()
+    loaded.explainer.sentences = sentences_of(config)
+    return loaded
+
+
+def sentences_of(config: RecsysConfig) -> "Sentences":
+    """The words of reasons: ours, or the owner's.
+
+    Raises:
+        UsageError: the owner's file is wrong.
+    """
+    from recsys.sentences import Sentences
+
+    own = config.serving.sentences
+    return Sentences.default() if own is None else Sentences.load(config.path(own))

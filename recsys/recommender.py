@@ -39,6 +39,7 @@ from recsys.new_items import NewItems, TextVectors
 from recsys.popular_items import popular_items
 from recsys.query import BY_TEXT, RankingQuery, RankingResult, SimilarQuery, SimilarResult
 from recsys.ranker import Ranker
+from recsys.reasons import Asked
 from recsys.retrieval.candidates import CandidateGenerator, Candidates
 from recsys.retrieval.source_kinds import load_source
 from recsys.rules import (
@@ -249,7 +250,7 @@ class LoadedRelease:
             snapshot=self.snapshot,
             waiting=self._new.count_waiting,
         )
-        self._explain(ask, answer, x, items, order, history)
+        self._explain(ask, answer, x, items, order, moment)
         steps.done("explain")
         answer.steps_ms = steps.times
         return answer
@@ -439,20 +440,19 @@ class LoadedRelease:
         x: Floats,
         items: Ints,
         order: npt.NDArray[np.int64],
-        history: History,
+        moment: RankingContext,
     ) -> None:
         if ask.explain <= 0 or not len(order):
             return
-        chosen = order[: ask.explain]
+        chosen, history = order[: ask.explain], moment.history
         liked = history.item[history.grade >= 0][-50:][::-1]
         answer.reasons, late = self.explainer.reasons(
             x,
             chosen,
             items[chosen],
-            history,
             self._vectors_of(items[chosen]),
             (liked, np.nan_to_num(self._vectors_of(liked))),
-            self.state.catalogue,
+            Asked(ask.now, history, self.state, self._recall.sources, moment.signals, ask.context),
             ask.deadline,
         )
         if late:

@@ -124,9 +124,7 @@ class App:
         self._clock = Clock(frozen=settings.clock == "end_of_data")
         self._clock.observe_log(*await asyncio.to_thread(self._log_clocks))
         self._impressions = ImpressionBuffer(self._log, on_error=_impressions_kept)
-        self.versions = Versions(
-            self._provider, self._log, self._clock, settings, self._opt_outs
-        )
+        self.versions = Versions(self._provider, self._log, self._clock, settings, self._opt_outs)
         ranking = Ranking(self.versions, self._impressions, settings)
         self._handlers = SessionCalls(
             self.versions,

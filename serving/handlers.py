@@ -424,9 +424,7 @@ class Handlers:
         write = opt_out_write(user_id, out, self._stamp())
         entries = await self._durable(lambda: self._log.submit([write]))
         await self._fold(entries)
-        return Response.of(
-            api.OptOut(user_id=user_id, opted_out=out, position=entries[0].position)
-        )
+        return Response.of(api.OptOut(user_id=user_id, opted_out=out, position=entries[0].position))
 
     async def list_models(self, request: Request) -> Response:
         request.query(frozenset())

@@ -3,13 +3,14 @@
 One object is handed down to everything that takes long; nothing else prints.
 """
 
+import json
 import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import TextIO
+from typing import Any, TextIO
 
 from recsys.data_schemas.addresses import redacted
 
@@ -26,15 +27,21 @@ class Reporter:
         quiet: only warnings are written.
         moving: whether lines may be written over, as on a terminal and in a notebook; as the stream
             says when None.
+        as_json: each line is a JSON document `{time, level, message, …}`, for a log that programs read.
     """
 
     def __init__(
-        self, stream: TextIO | None = None, quiet: bool = False, moving: bool | None = None
+        self,
+        stream: TextIO | None = None,
+        quiet: bool = False,
+        moving: bool | None = None,
+        as_json: bool = False,
     ) -> None:
         self._stream = stream if stream is not None else sys.stderr
         self._quiet = quiet
         terminal = bool(getattr(self._stream, "isatty", lambda: False)())
-        self._terminal = terminal if moving is None else moving
+        self._terminal = (terminal if moving is None else moving) and not as_json
+        self._json = as_json
         self._moving = 0
         self._lock = threading.Lock()
         self.warnings: list[str] = []
@@ -48,7 +55,10 @@ class Reporter:
     def warn(self, text: str) -> None:
         """One line that is also kept for the report."""
         self.warnings.append(redacted(text))
-        self._line(f"warning: {text}")
+        if self._json:
+            self._line(text, level="warning")
+        else:
+            self._line(f"warning: {text}")
 
     @contextmanager
     def task(self, label: str, total: int | None = None) -> Iterator["Task"]:
@@ -59,20 +69,26 @@ class Reporter:
         finally:
             self._clear()
 
-    def _moment(self, text: str) -> None:
-        """The moving line of a terminal, or a dated line of a log."""
+    def _moment(self, text: str, facts: dict[str, Any]) -> None:
+        """The moving line of a terminal, or a dated line of a log with the facts of a task."""
         if self._quiet:
             return
         if not self._terminal:
-            self._line(text)
+            self._line(text, **facts)
             return
         with self._lock:
             padding = " " * max(0, self._moving - len(text))
             self._moving = len(text)
             self._write(f"\r{text}{padding}")
 
-    def _line(self, text: str) -> None:
+    def _line(self, text: str, level: str = "info", **facts: Any) -> None:
         self._clear()
+        if self._json:
+            at = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+            line = {"time": at, "level": level, "message": redacted(text), **facts}
+            with self._lock:
+                self._write(json.dumps(line, ensure_ascii=False) + "\n")
+            return
         stamp = "" if self._terminal else f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S}Z "
         with self._lock:
             self._write(f"{stamp}{text}\n")
@@ -109,7 +125,8 @@ class Task:
         now = time.monotonic()
         if now - self._said >= self._every:
             self._said = now
-            self._reporter._moment(self._text(now, note))
+            facts = {"task": self._label, "done": self._done, "total": self._total}
+            self._reporter._moment(self._text(now, note), facts)
 
     def _text(self, now: float, note: str) -> str:
         seconds = now - self._began

@@ -13,7 +13,7 @@ where it stopped and one that is repeated does nothing.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from recsys.data_schemas.config import RecsysConfig
@@ -44,6 +44,7 @@ from recsys.training.night.night_context import Night
 from recsys.training.night.night_result import NightResult
 from recsys.training.night.ranking_data import RankingData
 from recsys.training.night.refresh_encoder import Encoded
+from recsys.training.night.usage import used
 from recsys.training.sources.fit_source import SourceFailed
 
 
@@ -84,7 +85,7 @@ def run_night(
         RecsysError: what went wrong and what to do; finished stages are kept.
     """
     with _begun(config, until, dry_run, reporter) as night:
-        return _run(night, Registry(config))
+        return replace(_run(night, Registry(config)), usage=None if dry_run else used(night))
 
 
 def make_release(config: RecsysConfig, *, reporter: Reporter | None = None) -> MadeRelease:

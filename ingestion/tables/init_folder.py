@@ -7,6 +7,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from recsys.data_schemas import columns as c
+from recsys.data_schemas.config_file import (
+    EDITOR_LINE,
+    SCHEMA_FILE,
+    every_setting,
+    schema_text,
+)
 from recsys.data_schemas.errors import UsageError
 from recsys.data_schemas.tables import (
     EVENTS,
@@ -54,8 +60,16 @@ def start_workspace(folder: Path) -> Path:
         for table in (ITEMS, EVENTS, IMPRESSIONS, USERS):
             empty = schema_of(table.name, leave_out=(c.RECEIVED_AT,)).empty_table()
             pq.write_table(empty, aside / "data" / f"{table.name}.parquet")
-        (aside / CONFIG).write_text(template("init"), encoding="utf-8")
+        (aside / CONFIG).write_text(first_config(), encoding="utf-8")
+        (aside / SCHEMA_FILE).write_text(schema_text(), encoding="utf-8")
     return folder / CONFIG
+
+
+def first_config() -> str:
+    """A commented recsys.yaml: what most people set, then every other setting with its default."""
+    head = template("init")
+    shown = frozenset(line.split(":")[0] for line in head.splitlines() if line[:1].isalpha())
+    return f"{EDITOR_LINE}\n{head}\n{every_setting(leave_out=shown)}"
 
 
 def refuse_occupied(folder: Path, command: str) -> None:

@@ -1,4 +1,4 @@
-"""Commands on data: validate, init, import, generate."""
+"""Commands on data and settings: validate, init, schema, import, generate."""
 
 import argparse
 from pathlib import Path
@@ -18,6 +18,9 @@ def add_parsers(subparsers: Any) -> None:
     init = subparsers.add_parser("init", help="a commented recsys.yaml and empty tables to fill")
     init.add_argument("dir", metavar="DIR")
     init.set_defaults(run=run_init)
+
+    schema = subparsers.add_parser("schema", help="the JSON schema of recsys.yaml, for editors")
+    schema.set_defaults(run=run_schema)
 
     importer = subparsers.add_parser("import", help="convert a published data set")
     importer.add_argument("format", choices=IMPORTS)
@@ -99,6 +102,14 @@ def run_init(args: argparse.Namespace) -> int:
         "Replace them by exports of your own with the same columns (those not required may be\n"
         f"left out), then run: recsys validate -c {config}"
     )
+    return 0
+
+
+def run_schema(args: argparse.Namespace) -> int:
+    """Print the JSON schema of recsys.yaml."""
+    from recsys.data_schemas.config_file import schema_text
+
+    print(schema_text(), end="")
     return 0
 
 

@@ -18,6 +18,12 @@ def add_parsers(subparsers: Any) -> None:
     nightly.add_argument(
         "--dry-run", action="store_true", help="say which stages would run, and why; write nothing"
     )
+    nightly.add_argument(
+        "--log-format",
+        choices=("text", "json"),
+        default="text",
+        help="lines of progress as text (default), or a JSON document a line",
+    )
     nightly.set_defaults(run=_nightly)
 
     train = subparsers.add_parser("train", help="a single step of the night")

@@ -36,6 +36,7 @@ ROOMS = (
     "forget",
     "privacy_commands",
     "doctor",
+    "completion",
 )
 """Modules of recsys.operations.cli that register commands, in the order of the help page."""
 DEFAULT_CONFIG = "recsys.yaml"

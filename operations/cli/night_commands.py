@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from recsys.data_schemas.addresses import redacted
 from recsys.data_schemas.config import RecsysConfig, load_config
-from recsys.data_schemas.errors import ExitCode, UsageError
+from recsys.data_schemas.errors import ExitCode, RecsysError, UsageError
 from recsys.operations.ahead_lines import differences
 
 if TYPE_CHECKING:
     from recsys.operations.notify import Outcome
+    from recsys.storage.progress import Reporter
     from recsys.training.night.night_result import NightResult
+    from recsys.training.night.usage import Usage
 
 OUTCOMES: "dict[str, Outcome]" = {
     "promote": "promoted",
@@ -25,6 +27,7 @@ SHOWN = ("ndcg@10", "recall@10", "recall@100", "mrr", "coverage@100")
 
 def run_nightly(args: argparse.Namespace) -> int:
     """The whole night; with `--until`, the nights missed before it first, in order."""
+    from recsys.storage.progress import Reporter
     from recsys.training.night.catchup import missed
 
     config = load_config(args.config)
@@ -33,29 +36,47 @@ def run_nightly(args: argparse.Namespace) -> int:
     if len(nights) > 1:
         print(f"catching up: {len(nights)} nights, until " + ", ".join(map(_date, nights)))
     code = ExitCode.DONE
+    reporter = Reporter(as_json=args.log_format == "json")
     for until in nights:
-        code = _one_night(config, until, args.dry_run)
+        code = _one_night(config, until, args.dry_run, reporter)
     return code
 
 
-def _one_night(config: RecsysConfig, until: int | None, dry_run: bool) -> ExitCode:
+def _one_night(
+    config: RecsysConfig, until: int | None, dry_run: bool, reporter: "Reporter"
+) -> ExitCode:
     from recsys.operations.notify import notify
-    from recsys.storage.progress import Reporter
     from recsys.training.nightly import run_night
 
     try:
-        result = run_night(config, until=until, dry_run=dry_run)
+        result = run_night(config, until=until, dry_run=dry_run, reporter=reporter)
     except Exception as error:
         if not dry_run:
-            notify(config, "failed", {"reason": redacted(str(error))[:2000]}, Reporter())
+            _leave_metrics(config, "failed", None, reporter)
+            notify(config, "failed", {"reason": redacted(str(error))[:2000]}, reporter)
         raise
     if dry_run:
         print("\n".join(result.lines))
         return ExitCode.DONE
     say(result)
+    assert result.decision is not None
+    _leave_metrics(config, OUTCOMES[result.decision.action], result.usage, reporter)
     if not result.unchanged:
-        tell(config, result)
+        tell(config, result, reporter)
     return exit_code(result)
+
+
+def _leave_metrics(
+    config: RecsysConfig, outcome: "Outcome", usage: "Usage | None", reporter: "Reporter"
+) -> None:
+    """For Prometheus. A night stands whether or not its metrics could be written."""
+    from recsys.operations.night_metrics import write_night_metrics
+    from recsys.storage.workspace import Workspace
+
+    try:
+        write_night_metrics(Workspace(config.workspace_path), outcome, usage)
+    except (OSError, RecsysError) as error:
+        reporter.warn(f"the night's metrics could not be written: {error}")
 
 
 def _date(at: int | None) -> str:
@@ -131,10 +152,9 @@ def _number(value: float | None) -> str:
     return "–" if value is None else f"{value:.4f}"
 
 
-def tell(config: RecsysConfig, result: "NightResult") -> None:
+def tell(config: RecsysConfig, result: "NightResult", reporter: "Reporter") -> None:
     """Tell the configured webhook, when there is one."""
     from recsys.operations.notify import notify
-    from recsys.storage.progress import Reporter
 
     assert result.decision is not None
     facts = {
@@ -142,7 +162,7 @@ def tell(config: RecsysConfig, result: "NightResult") -> None:
         "reason": "; ".join(result.decision.reasons)[:2000],
         "report": str(result.report),
     }
-    notify(config, OUTCOMES[result.decision.action], facts, Reporter())
+    notify(config, OUTCOMES[result.decision.action], facts, reporter)
 
 
 def run_train(args: argparse.Namespace) -> int:

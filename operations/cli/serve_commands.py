@@ -151,9 +151,10 @@ def make_settings(config: "RecsysConfig", args: argparse.Namespace) -> "ServiceS
     """The service's settings out of the config and the command line.
 
     Raises:
-        UsageError: an experiment is not given as VERSION:SHARE.
+        UsageError: an experiment is not given as VERSION:SHARE, or the file of sentences is wrong.
     """
     from recsys.data_schemas.config import read_rules
+    from recsys.operations.open_release import sentences_of
     from recsys.serving.server import LOOPBACK_NAMES
     from recsys.serving.settings import ServiceSettings
     from recsys.storage.experiments import ExperimentList
@@ -161,6 +162,7 @@ def make_settings(config: "RecsysConfig", args: argparse.Namespace) -> "ServiceS
     from recsys.storage.workspace import Workspace
 
     serving, workspace = config.serving, Workspace(config.workspace_path)
+    sentences_of(config)  # a wrong file is told before anything is opened
     keys_file = config.path(serving.keys_file) if serving.keys_file else None
     return ServiceSettings(
         timeout_ms=serving.timeout_ms,

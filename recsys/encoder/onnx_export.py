@@ -129,7 +129,10 @@ def _share(
     shared = file.with_name(f"shared-{file.name}")
     try:
         share_weights(file, weights, shared)
-        if _agreement(onnx_model(shared, pad, encoder.dimension)(sample), wanted)["least"] >= MIN_COSINE:
+        if (
+            _agreement(onnx_model(shared, pad, encoder.dimension)(sample), wanted)["least"]
+            >= MIN_COSINE
+        ):
             shared.replace(file)
     except RecsysError as error:  # a runtime that cannot read tensors from another file
         log.warning("the exported encoder keeps weights of its own: %s", error)

@@ -3,9 +3,10 @@
 import hashlib
 import importlib.util
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from recsys.storage.files import hash_file
 
@@ -81,7 +82,13 @@ def _leaves(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, A
             yield prefix + name, item
 
 
+TIMES_FROM: Final = 10**13
+"""A whole number of an input from here on is a moment in µs: 1970-04-26 and later."""
+
+
 def _short(value: Any) -> str:
+    if type(value) is int and value >= TIMES_FROM:
+        return f"{datetime.fromtimestamp(value / 1e6, UTC):%Y-%m-%d %H:%M}".removesuffix(" 00:00")
     text = str(value)
     if len(text) >= KEY_LENGTH and all(c in "0123456789abcdef" for c in text):
         return text[:8]

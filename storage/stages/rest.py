@@ -17,7 +17,15 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from recsys.storage.files import PART, aside_path, explain_disk_full, folder_bytes, hash_file, sync_path, write_json
+from recsys.storage.files import (
+    PART,
+    aside_path,
+    explain_disk_full,
+    folder_bytes,
+    hash_file,
+    sync_path,
+    write_json,
+)
 from recsys.storage.stages.identity import MARKER
 
 PACKED: Final = ".zst"

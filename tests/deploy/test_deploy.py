@@ -2,6 +2,7 @@
 
 import ast
 import configparser
+import copy
 import os
 import shutil
 import subprocess
@@ -10,9 +11,12 @@ from pathlib import Path
 import pytest
 import yaml
 
+from recsys.data_schemas.config import RecsysConfig
 from recsys.operations.cli.main import build_parser
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
+KUBERNETES, KUSTOMIZATION = DEPLOY / "kubernetes", "kustomization.yaml"
+OVERLAYS = sorted(p.name for p in (KUBERNETES / "overlays").iterdir())
 UNITS = sorted(p.name for p in (DEPLOY / "systemd").iterdir())
 
 
@@ -148,7 +152,7 @@ def pods():
 
 
 def documents():
-    files = sorted((DEPLOY / "kubernetes").glob("*.yaml"))
+    files = sorted(f for f in KUBERNETES.glob("*.yaml") if f.name != KUSTOMIZATION)
     return [d for file in files for d in yaml.safe_load_all(file.read_text())]
 
 
@@ -165,6 +169,7 @@ def test_pods_are_closed(name):
             "capabilities": {"drop": ["ALL"]},
         }
         assert {"memory", "ephemeral-storage"} <= set(container["resources"]["limits"])
+        assert {entry["name"] for entry in container["env"]} == {"PGPASSWORD"}
         mounts = {mount["mountPath"] for mount in container["volumeMounts"]}
         assert {"/tmp", "/var/cache/recsys", "/srv/recsys/work"} <= mounts
         assert {m["name"] for m in container["volumeMounts"]} == {
@@ -195,3 +200,114 @@ def test_the_image_keeps_compiled_code_apart_from_the_workspace():
     assert "NUMBA_CACHE_DIR=/var/cache/recsys/" in text
     assert "install -d -o recsys -m 0700 /var/cache/recsys" in text
     assert text.index("USER 10001") < text.index("CMD [")
+
+
+# --- Kustomize ------------------------------------------------------------------------------------
+
+
+def built(folder):
+    """The documents of a kustomization, its patches applied as kustomize does; by (kind, name)."""
+    spec = yaml.safe_load((folder / KUSTOMIZATION).read_text())
+    assert (spec["apiVersion"], spec["kind"]) == (
+        "kustomize.config.k8s.io/v1beta1",
+        "Kustomization",
+    )
+    found = {}
+    for entry in spec["resources"]:
+        place = (folder / entry).resolve()
+        files = built(place).values() if place.is_dir() else yaml.safe_load_all(place.read_text())
+        found |= {(d["kind"], d["metadata"]["name"]): d for d in copy.deepcopy(list(files))}
+    for patch in spec.get("patches", ()):
+        target = patch["target"]["kind"], patch["target"]["name"]
+        for change in yaml.safe_load(patch["patch"]):
+            _change(found[target], change)
+    for document in found.values():
+        _tag(document, {image["name"]: image["newTag"] for image in spec.get("images", ())})
+        if spec.get("namespace") and document["kind"] != "Namespace":
+            document["metadata"]["namespace"] = spec["namespace"]
+    return found
+
+
+def _change(document, change):
+    """One operation of a JSON patch."""
+    *path, last = [
+        part.replace("~1", "/").replace("~0", "~") for part in change["path"].split("/")[1:]
+    ]
+    place = document
+    for part in path:
+        place = place[int(part) if isinstance(place, list) else part]
+    if change["op"] == "remove":
+        del place[last]
+    elif isinstance(place, list):
+        place.append(change["value"]) if last == "-" else place.insert(int(last), change["value"])
+    else:
+        assert change["op"] == "add" or last in place, f"nothing to replace at {change['path']}"
+        place[last] = change["value"]
+
+
+def _tag(value, tags):
+    if isinstance(value, list):
+        for entry in value:
+            _tag(entry, tags)
+    elif isinstance(value, dict):
+        name = str(value.get("image", "")).rpartition(":")[0]
+        if name in tags:
+            value["image"] = f"{name}:{tags[name]}"
+        for entry in value.values():
+            _tag(entry, tags)
+
+
+@pytest.mark.parametrize("name", OVERLAYS)
+def test_an_overlay_is_the_base_with_what_it_says(name):
+    base, found = built(KUBERNETES), built(KUBERNETES / "overlays" / name)
+    assert base.keys() <= found.keys()
+    assert found != base
+    for kind, name in (("Deployment", "recsys"), ("CronJob", "recsys-nightly")):
+        assert "securityContext" in str(found[kind, name]), "an overlay opens nothing"
+
+
+def test_the_autoscaler_asks_for_a_metric_that_the_service_gives(metric_names):
+    found = built(KUBERNETES / "overlays" / "monitored")
+    scaler = found["HorizontalPodAutoscaler", "recsys"]["spec"]
+    target = scaler["scaleTargetRef"]["kind"], scaler["scaleTargetRef"]["name"]
+    assert "replicas" not in found[target]["spec"], "two would set the number"
+    assert scaler["metrics"][0]["pods"]["metric"]["name"] in metric_names
+    budget = found["PodDisruptionBudget", "recsys"]["spec"]["minAvailable"]
+    assert scaler["minReplicas"] > budget
+    monitor = found["ServiceMonitor", "recsys"]["spec"]
+    service = found["Service", "recsys"]
+    assert monitor["selector"]["matchLabels"] == service["metadata"]["labels"]
+    assert monitor["endpoints"][0]["port"] == service["spec"]["ports"][0]["name"]
+    ways = found["NetworkPolicy", "recsys"]["spec"]["ingress"]
+    assert any("namespaceSelector" in way["from"][0] for way in ways), "the scraper may come in"
+
+
+def test_the_gpu_night_asks_for_one():
+    job = built(KUBERNETES / "overlays" / "gpu")["CronJob", "recsys-nightly"]
+    pod = job["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+    assert pod["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == "1"
+    assert pod["containers"][0]["image"].endswith("-cuda")
+
+
+def test_two_shops_share_nothing():
+    shops = [built(KUBERNETES / "overlays" / name) for name in ("books", "wine")]
+    spaces = [shop["CronJob", "recsys-nightly"]["metadata"]["namespace"] for shop in shops]
+    starts = [shop["CronJob", "recsys-nightly"]["spec"]["schedule"] for shop in shops]
+    configs = [
+        RecsysConfig.model_validate(
+            yaml.safe_load(shop["ConfigMap", "recsys"]["data"]["recsys.yaml"])
+        )
+        for shop in shops
+    ]
+    for apart in (spaces, starts, [c.name for c in configs], [c.serving.log for c in configs]):
+        assert len(set(apart)) == 2, apart
+    for shop, space in zip(shops, spaces, strict=True):
+        assert shop["Namespace", space]
+
+
+def test_kubernetes_files_fit_the_schemas_of_kubernetes():
+    checker = pytest.importorskip("kubernetes_validate", reason="kubernetes-validate is not here")
+    for name in OVERLAYS:
+        for (kind, _), document in built(KUBERNETES / "overlays" / name).items():
+            if kind != "ServiceMonitor":
+                checker.validate(document, "1.33", strict=True)

@@ -118,7 +118,9 @@ def test_the_last_wish_counts_whether_it_came_by_command_or_call(shop, capsys):
     assert night() == {ANN}
     call(False)
     main(["export-user", ANN, *words])
-    assert json.loads(capsys.readouterr().out.partition("\n{")[2].join(["{", ""]))["opted_out"] is None
+    assert (
+        json.loads(capsys.readouterr().out.partition("\n{")[2].join(["{", ""]))["opted_out"] is None
+    )
     assert main(["opt-out", ANN, "--undo", *words]) == 0
     assert "had not opted out" in capsys.readouterr().out
     call(True)

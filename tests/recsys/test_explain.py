@@ -1,29 +1,253 @@
-"""The sentence of a reason."""
+"""What a reason says: a fact that is true, and no more than the features it rests on support."""
 
+import numpy as np
+import pyarrow as pa
 import pytest
 
-from recsys.explain import SENTENCES, sentence
+from recsys.data_schemas.errors import UsageError
+from recsys.data_schemas.meaning import DEFAULT_TYPES, EventMeaning
+from recsys.features.catalogue import Catalogue
+from recsys.features.interactions import DAY, EMPTY_HISTORY, History, Interactions
+from recsys.features.state import OnlineState
+from recsys.reasons import RESTS_ON, Asked, Evidence, Facts, TellingWords
+from recsys.sentences import DEFAULTS, FIELDS, Fact, Sentences
 
-NEAR = [{"item_id": "7", "title": "Heat {1995}", "similarity": 0.8}]
+NOW = 1000 * DAY
+COLUMNS = (
+    "text.score", "bm25.score", "item_item.score", "als.score", "count.item.any.7d",
+    "popular.score", "trend.any.1d.over.7d", "age.item", "recency.category", "recency.item",
+    "overlap.tag.last20", "context.device",
+)  # fmt: skip
+TITLES = ["Heat {1995}", "Ronin", "Rififi", "Paddington", "Amélie", "Alien"]
+DESCRIPTIONS = [
+    "A crew plans a heist while a detective watches from Lisbon",
+    "A chase over the coast",
+    "Four men and a heist near Lisbon",
+    "A bear finds a family",
+    "A waitress helps her neighbours",
+    "A creature on a ship",
+]
+NEAR = [{"item_id": "i0", "title": TITLES[0], "similarity": 0.8}]
+
+
+def catalogue(created=()):
+    n = len(TITLES)
+    times = [dict(created).get(i, NOW - 900 * DAY) for i in range(n)]
+    return Catalogue.from_table(
+        pa.table(
+            {
+                "item_id": [f"i{i}" for i in range(n)],
+                "title": TITLES,
+                "description": DESCRIPTIONS,
+                "tags": [["Crime"]] * 3 + [["Family"], ["Romance"], ["Horror"]],
+                "category": ["Thriller"] * 3 + ["Comedy"] * 2 + [None],
+                "created_at": pa.array(times, pa.timestamp("us", "UTC")),
+            }
+        )
+    )
+
+
+def state(items, kinds=("click", "rating", "view"), created=(), days_ago=3):
+    """Each of the items is clicked by somebody else, some days ago."""
+    n = len(items)
+    empty = np.full(n, np.nan, np.float32)
+    given = Interactions(
+        np.zeros(n, np.int32), np.array(items, np.int32), np.zeros(n, np.int16),
+        np.full(n, NOW - days_ago * DAY), empty, np.ones(n, np.float32), np.ones(n, np.int8),
+        np.arange(n, dtype=np.int64), np.array(["somebody"], object), kinds, len(TITLES),
+    )  # fmt: skip
+    return OnlineState.build(
+        given, catalogue(created), bucket_us=DAY, windows_us=(DAY, 7 * DAY, 30 * DAY),
+        log_position=-1, meaning=EventMeaning(DEFAULT_TYPES),
+    )  # fmt: skip
+
+
+def history(*events):
+    """(item, kind code, grade, days ago) …"""
+    item, kind, grade, ago = (np.array(part) for part in zip(*events, strict=True))
+    return History(
+        item.astype(np.int32), kind.astype(np.int16), NOW - ago * DAY,
+        np.sign(grade).astype(np.float32), grade.astype(np.int8),
+    )  # fmt: skip
+
+
+LIKED = history((0, 1, 3, 400))
+
+
+def say(
+    families, lifted, item=2, past=LIKED, near=(), world=None, sources=None, ranks=None,
+    context=None, columns=COLUMNS, x=None,
+):  # fmt: skip
+    world = state([]) if world is None else world
+    asked = Asked(NOW, past, world, sources or {}, ranks or {}, context or {})
+    facts = Facts(
+        asked, Evidence(columns), TellingWords(world.catalogue),
+        np.array([0]), np.array([item], np.int32),
+    )  # fmt: skip
+    by_column = np.array([lifted.get(name, 0.0) for name in columns])
+    values = np.zeros(len(columns), np.float32) if x is None else x
+    return facts.best(0, families, by_column, values, near)
+
+
+class Pairs:
+    """People who chose item 0 chose item 2."""
+
+    def score(self, one, items, now):
+        return np.where((one.item[0] == 0) & (items == 2), 0.4, np.nan)[:, None]
+
+
+def test_text_names_what_was_liked_chosen_or_looked_at():
+    told = {"text": 1.0}, {"text.score": 1.0}
+    assert say(*told, near=NEAR) == Fact("liked", {"title": "Heat {1995}"})
+    assert say(*told, near=NEAR, past=history((0, 0, 1, 9))).kind == "chosen"
+    assert say(*told, near=NEAR, past=history((0, 2, 0, 9))).kind == "looked_at"
+    # The last word on an item counts, and one of an unknown type was not "liked".
+    assert say(*told, near=NEAR, past=history((0, 1, 3, 9), (0, 1, -1, 8))).kind == "nothing"
+    assert say(*told, near=NEAR, past=history((0, -1, 1, 9))).kind == "chosen"
+    assert say(*told, near=[]).kind == "nothing"
+
+
+def test_a_new_item_is_told_by_the_words_that_it_shares():
+    told, created = ({"text": 1.0}, {"text.score": 1.0}), {2: NOW - 3 * DAY}
+    new = say(*told, near=NEAR, world=state([], created=created))
+    assert new == Fact("new_words", {"words": ["heist", "Lisbon"]})
+    said = Sentences.default().of(new)
+    assert said["en"] == "New, and close to what you chose: heist, Lisbon"
+    assert said["zh"] == "新上架，与您选择过的内容相近：heist、Lisbon"
+    # Nothing in common but what every text has, and an order instead of dates: no news.
+    assert say(*told, item=3, near=NEAR, world=state([], created={3: NOW - DAY})).kind == "liked"
+    undated = tuple(n for n in COLUMNS if not n.startswith(("age.", "recency.")))
+    world = state([], created=created)
+    assert say(*told, near=NEAR, world=world, columns=undated).kind == "liked"
+    assert say({"text": 1.0}, {"bm25.score": 1.0}, near=NEAR).kind == "words"
+
+
+def test_what_others_chose_is_told_of_the_item_that_leads_there():
+    told, by_pairs = {"collaborative": 1.0}, {"item_item.score": 1.0}
+    found = say(told, by_pairs, sources={"item_item": Pairs()})
+    assert found == Fact("also_chosen", {"title": "Heat {1995}"})
+    assert say(told, by_pairs, item=4, sources={"item_item": Pairs()}).kind == "alike_people"
+    assert say(told, {"als.score": 1.0}, sources={"item_item": Pairs()}).kind == "alike_people"
+    # A source of somebody's own may be anything, and nobody is like somebody without a history.
+    assert say(told, {"mine.score": 1.0}, columns=("mine.score",)).kind == "nothing"
+    assert say(told, {"als.score": 1.0}, past=EMPTY_HISTORY).kind == "nothing"
+
+
+def test_popular_is_what_has_many_times_the_events_of_its_category():
+    told = {"counters": 1.0}, {"count.item.any.7d": 1.0}
+    # All events of a category of three are three times its mean item's, and five are asked for.
+    assert say(*told, world=state([2] * 40)).kind == "nothing"
+    few = state([2] * 4)
+    assert say(*told, world=few).kind == "nothing"
+    ranks = {"popular.rank": np.array([7.0])}
+    assert say(*told, world=few, ranks=ranks).kind == "popular"
+    assert say(*told, world=few, ranks={"popular.rank": np.array([np.nan])}).kind == "nothing"
+
+
+@pytest.mark.parametrize(("days_ago", "window"), [(3, 7), (20, 30), (200, 0)])
+def test_popular_in_a_category_says_since_when(days_ago, window, monkeypatch):
+    monkeypatch.setattr("recsys.reasons.POPULAR_TIMES", 2.0)
+    found = say({"counters": 1.0}, {"popular.score": 1.0}, world=state([2] * 9, days_ago=days_ago))
+    assert found == Fact("popular_in", {"window": window * DAY, "category": "Thriller"})
+    phrase = {7: "this week", 30: "this month", 0: "overall"}[window]
+    assert Sentences.default().of(found)["en"] == f"Popular {phrase} in Thriller"
+    assert say({"counters": 1.0}, {"popular.score": 1.0}, item=5, world=state([5] * 9)).kind == (
+        "nothing"
+    )
+
+
+def test_time_attributes_and_the_request():
+    rising = np.array([1.0 if n.startswith("trend") else 0.0 for n in COLUMNS], np.float32)
+    by = {"trend.any.1d.over.7d": 1.0}
+    assert say({"counters": 1.0}, by, world=state([2] * 9), x=rising).kind == "rising"
+    assert say({"counters": 1.0}, by, world=state([2] * 9)).kind == "nothing"
+    news = say({"recency": 1.0}, {"age.item": 1.0}, world=state([], created={2: NOW - 20 * DAY}))
+    assert Sentences.default().of(news)["en"] == "New this month"
+    assert say({"recency": 1.0}, {"age.item": 1.0}).kind == "nothing"
+    lately = {"recency": 1.0}, {"recency.category": 1.0}
+    assert say(*lately, past=history((1, 0, 1, 5))) == Fact("lately", {"category": "Thriller"})
+    assert say(*lately, past=history((1, 0, 1, 50))).kind == "nothing"
+    assert say({"recency": 1.0}, {"recency.item": 1.0}, past=history((2, 0, 1, 5))).kind == "again"
+    often = {"attributes": 1.0}, {"overlap.tag.last20": 1.0}
+    twice = history((0, 0, 1, 5), (1, 0, 1, 4))
+    assert say(*often, past=twice) == Fact("often", {"words": ["Crime", "Thriller"]})
+    assert say(*often, past=LIKED).kind == "nothing"
+    asked = {"context": 1.0}, {"context.device": 1.0}
+    assert say(*asked, context={"device": "phone"}) == Fact("request", {"words": ["phone"]})
+    assert say(*asked).kind == "nothing"
+
+
+def test_no_more_is_said_than_the_shares_support():
+    lifted = {"text.score": 0.2, "als.score": 0.8}
+    families = {"collaborative": 0.8, "text": 0.2}
+    assert say(families, lifted, near=NEAR).kind == "alike_people"
+    # The leading family has nothing true to say; a much quieter one does not speak for it.
+    nobody = {"user": 0.8, "text": 0.2}
+    assert say(nobody, {"text.score": 0.2}, near=NEAR).kind == "nothing"
+    assert say({"user": 0.6, "text": 0.4}, {"text.score": 0.4}, near=NEAR).kind == "liked"
+    # The family lifted the item, but not by the features that the fact rests on.
+    assert say({"recency": 1.0}, {"age.item": -0.1, "recency.item": 0.9}).kind == "nothing"
+    assert say({"text": -1.0}, {"text.score": -1.0}, near=NEAR).kind == "nothing"
+    assert say({"a family of somebody's own": 1.0}, {}).kind == "nothing"
+
+
+def test_the_recall_stage_speaks_through_the_source_that_lists_the_item_highest():
+    sources = {"item_item": Pairs(), "text": object(), "mine": object()}
+    ranks = {"item_item.rank": [4.0], "text.rank": [2.0], "fused.rank": [1.0], "mine.rank": [1.0]}
+    signals = {name: np.array(rank) for name, rank in ranks.items()}
+    told = {"sources": sources, "ranks": signals}
+    assert say({"recall": 1.0}, {}, near=NEAR, **told).kind == "liked"
+    assert say({"recall": 1.0}, {}, **told).kind == "also_chosen"
+    assert say({"recall": 1.0}, {}, past=EMPTY_HISTORY, **told) == Fact("agreed", {"count": 3})
+    low = {name: rank + 100 for name, rank in signals.items()}
+    assert say({"recall": 1.0}, {}, near=NEAR, sources=sources, ranks=low).kind == "nothing"
+
+
+# -- the words ----------------------------------------------------------------------------------
+
+
+def test_every_language_says_every_fact():
+    values = {"title": "{T}", "words": ["a", "b"], "window": 3 * DAY, "category": "C", "count": 2}
+    for texts in DEFAULTS.values():
+        assert texts.keys() == DEFAULTS["en"].keys()
+    for kind, fields in FIELDS.items():
+        said = Sentences.default().of(Fact(kind, {name: values[name] for name in fields}))
+        assert said.keys() == DEFAULTS.keys()
+        assert all(said.values())
+    assert {way for ways in RESTS_ON.values() for way in ways} - {"near"} <= FIELDS.keys()
+
+
+def test_an_owner_s_file_replaces_words_and_adds_languages(tmp_path):
+    file = tmp_path / "sentences.yaml"
+    german = "\n".join(f'  {kind}: "…"' for kind in DEFAULTS["en"] if kind != "liked")
+    file.write_text(
+        f"en:\n  liked: As you enjoyed {{title}}\nde:\n  liked: Wie {{title}}\n{german}"
+    )
+    said = Sentences.load(file).of(Fact("liked", {"title": "Heat"}))
+    assert said == {"en": "As you enjoyed Heat", "zh": "因为您喜欢《Heat》", "de": "Wie Heat"}
 
 
 @pytest.mark.parametrize(
-    ("families", "near", "key"),
+    ("text", "found"),
     [
-        ({"text": 0.6, "counters": 0.4}, NEAR, "text_of"),
-        ({"text": 0.6, "counters": 0.4}, [], "text"),
-        ({"recency": -0.7, "collaborative": 0.3}, NEAR, "collaborative"),
-        ({"text": 0.0, "counters": 0.0}, NEAR, "nothing"),
-        ({"counters": -1.0}, [], "nothing"),
-        ({"a family of somebody's own": 1.0}, [], "nothing"),
+        ("en:\n  likes: Oh", "likes"),
+        ("en:\n  liked: Oh {price}", "{price}"),
+        ("en:\n  liked: Oh {title.__class__}", "title.__class__"),
+        ("en:\n  liked: Oh {title!r}", "title"),
+        ("en:\n  liked: Oh {", "{"),
+        ("en:\n  liked: [1]", "1"),
+        ("en: Oh", "str"),
+        ("- en", "list"),
+        ("de:\n  liked: Oh", "also_chosen"),
+        ("en: [", "line 1"),
+        (None, "No such file"),
     ],
 )
-def test_it_says_what_speaks_most_for_the_item(families, near, key):
-    said = sentence(families, near)
-    assert set(said) == {"en", "zh"}
-    for language, text in said.items():
-        assert text == SENTENCES[language][key].replace("{title}", "Heat {1995}")
-
-
-def test_every_language_says_the_same_things():
-    assert SENTENCES["en"].keys() == SENTENCES["zh"].keys()
+def test_a_wrong_file_says_where_and_what(tmp_path, text, found):
+    file = tmp_path / "sentences.yaml"
+    if text is not None:
+        file.write_text(text)
+    with pytest.raises(UsageError) as caught:
+        Sentences.load(file)
+    assert "sentences.yaml" in str(caught.value)
+    assert found in str(caught.value)

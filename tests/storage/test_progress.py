@@ -1,4 +1,5 @@
 import io
+import json
 
 import pytest
 
@@ -73,3 +74,19 @@ def test_a_reader_that_left_stops_nothing():
     reporter.say("hello")
     reporter.warn("careful")
     assert reporter.warnings == ["careful"]
+
+
+def test_json_lines_for_a_log_that_programs_read(monkeypatch):
+    stream = io.StringIO()
+    reporter = Reporter(stream, moving=True, as_json=True)
+    reporter.say("“one”")
+    reporter.warn("two with postgresql://me:secret@host/db")
+    monkeypatch.setattr(progress, "LOG_EVERY", 0.0)
+    with reporter.task("encoder", 4) as task:
+        task.advance(2)
+    said = [json.loads(line) for line in stream.getvalue().splitlines()]
+    assert [line["level"] for line in said] == ["info", "warning", "info"]
+    assert said[0]["message"] == "“one”"
+    assert said[0]["time"].endswith("Z")
+    assert "secret" not in stream.getvalue()
+    assert (said[2]["task"], said[2]["done"], said[2]["total"]) == ("encoder", 2, 4)

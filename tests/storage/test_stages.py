@@ -269,6 +269,11 @@ def test_the_marker_says_everything(night):
             dict.fromkeys("abcde", 2),
             "a 1 → 2; b 1 → 2; c 1 → 2; and 2 more",
         ),
+        (
+            {"cut": 852_806_896_000_000},
+            {"cut": 1_577_836_800_000_000},
+            "cut 1997-01-09 10:48 → 2020-01-01",
+        ),
         ({"k": "0" * 64}, {"k": "f" * 64}, "k 00000000 → ffffffff"),
     ],
 )

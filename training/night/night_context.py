@@ -11,6 +11,7 @@ from recsys.data_schemas.config import RecsysConfig
 from recsys.evaluation.report_context import Check
 from recsys.storage.progress import Reporter
 from recsys.storage.stages import StageRunner
+from recsys.storage.stages.cost import processor_seconds
 from recsys.storage.workspace import Workspace
 
 SHARES = {"encoder": 0.25, "sources": 0.40, "tuning": 0.10, "ranker": 0.20}
@@ -29,6 +30,7 @@ class Night:
     until: int | None = None
     """Only events strictly before this count (µs); None means all."""
     began: float = field(default_factory=time.monotonic)
+    processor_began: float = field(default_factory=processor_seconds)
     alarms: list[str] = field(default_factory=list)
     served_parity: list[Check] = field(default_factory=list)
     """Batch against online features of served rows; empty where nothing could be compared."""

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from recsys.training.night.gate import Decision
+from recsys.training.night.usage import Usage
 
 
 @dataclass(frozen=True)
@@ -21,3 +22,5 @@ class NightResult:
     unchanged: bool
     """Whether no stage had anything to do."""
     lines: list[str]
+    usage: Usage | None = None
+    """What it took."""

@@ -27,7 +27,16 @@ from recsys.training.night.ranking_data import RankingData
 from recsys.training.night.refresh_encoder import Encoded
 
 TEXT = "text"
-NOT_IN_A_BUNDLE = {"workspace", "data", "serving", "tracking", "notify", "privacy", "hooks"}
+NOT_IN_A_BUNDLE = {
+    "workspace",
+    "data",
+    "serving",
+    "tracking",
+    "notify",
+    "privacy",
+    "prices",
+    "hooks",
+}
 """Config sections that say where things are, with the passwords and secret addresses in them."""
 
 

@@ -32,6 +32,7 @@ from recsys.training.night.night_context import SHARES, Night
 from recsys.training.night.position_weights import bias_of
 from recsys.training.night.ranking_data import RankingData
 from recsys.training.night.refresh_encoder import Encoded
+from recsys.training.night.usage import usage_facts, used
 from recsys.training.windows import Windows
 
 SHAP_ROWS = 2000
@@ -210,6 +211,7 @@ def context(
             for r in night.runner.outputs
         ],
         elapsed=time.monotonic() - night.began,
+        usage=usage_facts(used(night), night.config.prices),
         budget={k: v * night.config.budget_minutes for k, v in SHARES.items()},
         learning_curves=learning_curves(encoded),
         encoder=encoder_facts(night, encoded),

@@ -1,0 +1,2 @@
+-- The event log has the database `recsys`, which the image makes; MLflow keeps its tables apart.
+CREATE DATABASE mlflow;
