@@ -17,7 +17,6 @@ from recsys.data_schemas.config import RankerConfig
 from recsys.features.draws import chance
 from recsys.ranker import Blend, Ranker
 from recsys.ranker.linear import Design, LinearPart, Matrix
-from recsys.retrieval.fitted_source import FEW_EVENTS
 from recsys.training.ranker_trees import CHECKPOINT, boost, curve, search, tree_settings
 from recsys.training.ranking_groups import Groups, matched
 
@@ -41,7 +40,7 @@ FUSED = "fused.score"
 EVENTS = "count.item.any.all"
 SHARES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 """Shares of the fusion that are tried."""
-GAINS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
+GAINS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0)
 """What an item without events may gain, in standard deviations of the score within a list."""
 
 Scores = npt.NDArray[np.float64]
@@ -388,10 +387,14 @@ def _with_fusion(
 def _with_few(
     blend: Blend, valids: Sequence[Groups], own: Sequence[Scores], most_cost: float
 ) -> tuple[Blend, dict[str, str]]:
-    """The blend with the largest gain for items with few events that costs the others no more than the
-    share `most_cost` of their nDCG@10, and what each gain tried would bring and cost."""
+    """The blend with the largest gain for items with few events that costs items with events no more
+    than the share `most_cost` of their nDCG@10, and what each gain tried would bring and cost.
+
+    Items with one event or two gain too, and are among those that it may cost: what they win by it
+    pays for what the popular ones lose.
+    """
     spread = _spread(valids, _blended(blend, valids, own))
-    few = [v.x[:, blend.events_column] <= FEW_EVENTS for v in valids]
+    few = [np.nan_to_num(v.x[:, blend.events_column]) <= 0 for v in valids]
     kinds = [
         [
             replace(v, grade=np.where(rows == wanted, v.grade, 0))
@@ -407,7 +410,7 @@ def _with_few(
         scores = _blended(tried, valids, own)
         cold, warm = (_pooled(of, scores) for of in kinds)
         most = max(most, warm)
-        curve_found[f"{gain:g}"] = f"nDCG@10 {cold:.4f} on them, {warm:.4f} on others"
+        curve_found[f"{gain:g}"] = f"nDCG@10 {cold:.4f} by them, {warm:.4f} by others"
         if warm >= (1.0 - most_cost) * most:
             chosen = tried
     return chosen, {"gain": f"{chosen.few / max(spread, 1e-12):g}", **curve_found}

@@ -340,12 +340,23 @@ class InterestSource:
 
     def recall(self, history: History, limit: int, now: int, blocked: Mask) -> Recalled:
         """At most `limit` items with the largest cosine to the user vector, best first."""
+        return self.recall_each(history, now, [(limit, blocked)])[0]
+
+    def recall_each(
+        self, history: History, now: int, asks: Sequence[tuple[int, Mask]]
+    ) -> list[Recalled]:
+        """`recall` for each (limit, blocked), the catalogue looked at once."""
         user = self._read(history, now)
-        if user is None or limit <= 0:
-            return Recalled(np.empty(0, np.int32), np.empty(0, np.float32))
-        items = self._near(user.vector, limit, blocked)
+        if user is None:
+            return [Recalled(np.empty(0, np.int32), np.empty(0, np.float32)) for _ in asks]
+        near = self._looked_at(user.vector)
+        return [self._nearest(user.vector, near, limit, blocked) for limit, blocked in asks]
+
+    def _nearest(self, vector: Floats, near: Floats | None, limit: int, blocked: Mask) -> Recalled:
+        """At most `limit` items with the largest cosine to a vector, best first."""
+        items = self._near(vector, near, limit, blocked) if limit > 0 else np.empty(0, np.int32)
         scores = np.empty(len(items), np.float32)
-        dots(user.vector, self.vectors, self.extra, items, scores)
+        dots(vector, self.vectors, self.extra, items, scores)
         order = np.lexsort((items, -scores))[:limit]
         return Recalled(items[order], scores[order])
 
@@ -360,33 +371,39 @@ class InterestSource:
         if not length > 0.0:
             return Recalled(np.empty(0, np.int32), np.empty(0, np.float32))
         vector = middle / length
-        found = self._near(vector, limit + len(items), blocked)
-        found = found[~np.isin(found, items)]
-        scores = np.empty(len(found), np.float32)
-        dots(vector, self.vectors, self.extra, found, scores)
-        order = np.lexsort((found, -scores))[:limit]
-        return Recalled(found[order], scores[order])
+        near = self._looked_at(vector)
+        found = self._nearest(vector, near, limit + len(items), blocked)
+        others = np.flatnonzero(~np.isin(found.items, items))[:limit]
+        return Recalled(found.items[others], found.scores[others])
 
-    def _near(self, vector: Floats, limit: int, blocked: Mask) -> Ints:
-        """A few items, among them the `limit` nearest that are not blocked."""
+    def _looked_at(self, vector: Floats) -> Floats | None:
+        """float32[m]: about the cosine of each of the catalogue's items with a vector; None where an
+        index finds the near ones."""
+        if self.neighbours is not None:
+            return None
+        assert self.codes is not None
+        near = np.empty(len(self.vectors), np.float32)
+        scan(vector, self.codes.codes, self.codes.scale, near)
+        return near
+
+    def _near(self, vector: Floats, near: Floats | None, limit: int, blocked: Mask) -> Ints:
+        """A few items, among them the `limit` nearest that are not blocked; `near` is what
+        `_looked_at` gave."""
         m = len(self.vectors)
         extra = np.arange(m, self.n_items, dtype=np.int32)
         extra = extra[blocked[m : self.n_items] == 0] if len(extra) else extra
-        if self.neighbours is not None:
+        if near is None:
+            assert self.neighbours is not None
             found = self.neighbours(vector, limit, blocked)
             return np.concatenate([found.astype(np.int32), extra])
         assert self.codes is not None
-        near = np.empty(m, np.float32)
-        scan(vector, self.codes.codes, self.codes.scale, near)
-        near[blocked[:m] != 0] = -np.inf
-        if m > limit:
-            edge = np.partition(near, m - limit)[m - limit]
+        allowed = np.flatnonzero(blocked[:m] == 0).astype(np.int32)
+        if len(allowed) > limit:
+            about = near[allowed]
+            edge = np.partition(about, len(allowed) - limit)[len(allowed) - limit]
             # No item outside this margin can be among the exact best.
-            reach = edge - np.float32(2.0 * self.codes.error)
-        else:
-            reach = np.float32(-np.inf)
-        found = np.flatnonzero((near >= reach) & (near > -np.inf)).astype(np.int32)
-        return np.concatenate([found, extra])
+            allowed = allowed[about >= edge - np.float32(2.0 * self.codes.error)]
+        return np.concatenate([allowed, extra])
 
     def save(self, folder: Path) -> None:
         """Write tower, vectors and source.json into an existing empty folder."""

@@ -98,20 +98,19 @@ class CandidateGenerator:
             "fused.rank",
             f"{RESERVE}.rank",
         )
-        self._content = [source for name, source in self.proposing.items() if name in CONTENT]
         counts = (_events_of(source) for source in self.sources.values())
         self._events = next((found for found in counts if found is not None), None)
         """uint8[N]: positive events of each item, as far as they are few; None where nobody counts."""
+        self._others: list[Mask] = [np.empty(0, np.uint8)]
 
     def candidates(self, history: History, now: int, blocked: Mask) -> Candidates:
         """The best `limit` items that are not blocked (uint8[>= N]), best fused rank first.
 
         Never empty while an item that `popular` knows is allowed.
         """
-        lists = self._lists(history, now, blocked)
+        lists, reserve = self._lists(history, now, blocked)
         voting = self._voting(lists)
         fused = fuse(voting, len(blocked), len(blocked))
-        reserve = self._reserve(history, now, blocked)
         certain = [listed[:FIRST_PLACES] for _, listed in voting]
         certain += [found.items for found in reserve]
         items = kept(fused.items, np.concatenate([NOTHING.items, *certain]), self.limit)
@@ -123,45 +122,64 @@ class CandidateGenerator:
         self, history: History, items: Ints, now: int, blocked: Mask
     ) -> dict[str, Floats]:
         """The signals of given items, as if they had been candidates; ranks are those of recall."""
-        lists = self._lists(history, now, blocked)
+        lists, reserve = self._lists(history, now, blocked)
         fused = fuse(self._voting(lists), len(blocked), len(blocked))
-        reserve = self._reserve(history, now, blocked)
         wanted = np.ascontiguousarray(items, np.int32)
         return self._signals(history, wanted, now, lists, fused, reserve, len(blocked))
 
-    def _reserve(self, history: History, now: int, blocked: Mask) -> list[Recalled]:
-        """Items with few events, as the content sources together rank them among their like."""
-        if self._events is None:
-            return []
-        events = np.zeros(len(blocked), np.uint8)  # an item that came after the fit has none
-        known = min(len(blocked), len(self._events))
-        events[:known] = self._events[:known]
-        room = sum(places for _, _, places in RESERVED)
-        share = min(1.0, self.limit / MOST_RESERVED / room)
-        return [
-            self._reserved(
-                history, now, blocked | (events < least) | (events > most), int(share * places)
-            )
-            for least, most, places in RESERVED
-        ]
-
-    def _reserved(self, history: History, now: int, blocked: Mask, places: int) -> Recalled:
-        found = [source.recall(history, places, now, blocked) for source in self._content]
-        return fuse([(1.0, one.items) for one in found], len(blocked), places)
-
-    def _lists(self, history: History, now: int, blocked: Mask) -> dict[str, Recalled]:
-        lists = {
-            name: source.recall(history, self.depth, now, blocked)
-            for name, source in self.proposing.items()
-        }
-        for name, found in lists.items():
+    def _lists(
+        self, history: History, now: int, blocked: Mask
+    ) -> tuple[dict[str, Recalled], list[Recalled]]:
+        """Each source's list, and items with few events as the content sources together rank them
+        among their like."""
+        room = self._reserved_room(blocked)
+        lists: dict[str, Recalled] = {}
+        reserved: list[list[Recalled]] = [[] for _ in room]
+        for name, source in self.proposing.items():
+            if room and name in CONTENT:
+                lists[name], *found = recall_each(
+                    source, history, now, [(self.depth, blocked), *room]
+                )
+                for part, one in zip(reserved, found, strict=True):
+                    part.append(one)
+            else:
+                lists[name] = source.recall(history, self.depth, now, blocked)
+        for name, found_list in lists.items():
             # the kernels below index without bounds checks
-            if len(found.items) and int(found.items.max()) >= len(blocked):
+            if len(found_list.items) and int(found_list.items.max()) >= len(blocked):
                 raise ValueError(
-                    f"source '{name}' proposed item {int(found.items.max())}, "
+                    f"source '{name}' proposed item {int(found_list.items.max())}, "
                     f"expected an index below the mask's {len(blocked)}"
                 )
-        return lists
+        reserve = [
+            fuse([(1.0, one.items) for one in part], len(blocked), places)
+            for part, (places, _) in zip(reserved, room, strict=True)
+        ]
+        return lists, reserve
+
+    def _reserved_room(self, blocked: Mask) -> list[tuple[int, Mask]]:
+        """Reserved places of each kind of items with few events, and what may not take them."""
+        if self._events is None:
+            return []
+        room = sum(places for _, _, places in RESERVED)
+        share = min(1.0, self.limit / MOST_RESERVED / room)
+        kinds = self._others
+        if len(kinds[0]) != len(blocked):
+            kinds = self._others = self._not_so_many(len(blocked))
+        return [
+            (int(share * places), blocked | others)
+            for (_, _, places), others in zip(RESERVED, kinds, strict=True)
+        ]
+
+    def _not_so_many(self, n_items: int) -> list[Mask]:
+        """uint8[n] for each kind of `RESERVED`: 1 for items with another number of events."""
+        assert self._events is not None
+        events = np.zeros(n_items, np.uint8)  # an item that came after the fit has none
+        known = min(n_items, len(self._events))
+        events[:known] = self._events[:known]
+        return [
+            ((events < least) | (events > most)).astype(np.uint8) for least, most, _ in RESERVED
+        ]
 
     def _voting(self, lists: Mapping[str, Recalled]) -> list[tuple[float, Ints]]:
         """Weight and items of the lists that are fused."""
@@ -198,6 +216,17 @@ class CandidateGenerator:
             inside = ~np.isnan(rank)
             signals[f"{RESERVE}.rank"][inside] = rank[inside]
         return {column: signals[column] for column in self.signal_columns}
+
+
+def recall_each(
+    source: RecallSource, history: History, now: int, asks: Sequence[tuple[int, Mask]]
+) -> list[Recalled]:
+    """A source's list for each (limit, blocked), with one look at the catalogue where it can."""
+    together = getattr(source, "recall_each", None)
+    if together is None:
+        return [source.recall(history, limit, now, blocked) for limit, blocked in asks]
+    found: list[Recalled] = together(history, now, asks)
+    return found
 
 
 def fuse(voting: Sequence[tuple[float, Ints]], n_items: int, limit: int) -> Recalled:

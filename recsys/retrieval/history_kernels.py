@@ -172,43 +172,27 @@ def gather(
 
 
 @compiled
-def gather_top(
-    offsets: Longs,
-    neighbour: Ints,
-    value: Floats,
-    item: Ints,
-    weight: Floats,
-    count: int,
-    blocked: Marks,
+def best_of(
     total: Floats,
-    best: Floats,
-    mark: Marks,
     touched: Ints,
+    met: int,
+    blocked: Marks,
     out_items: Ints,
     out_scores: Floats,
 ) -> int:
-    """The best len(out_items) items of the summed rows with a positive sum; returns how many.
+    """The best len(out_items) of the gathered items with a positive sum; returns how many.
 
     Args:
-        offsets: int64[N+1], bounds of the rows.
-        neighbour: int32[nnz], neighbours of each item.
-        value: float32[nnz], their weights.
-        item: int32[h], items of the history.
-        weight: float32[h], their weights.
-        count: rows of them that are used.
+        total: float32[N], the sums that `gather` left.
+        touched: int32[N], the items that it met.
+        met: how many.
         blocked: uint8[N], 1 for items that may not be listed.
-        total: float32[N], scratch.
-        best: float32[N], scratch.
-        mark: uint8[N], scratch, all zero.
-        touched: int32[N], scratch.
         out_items: int32[K], filled with items, best first.
         out_scores: float32[K], filled with their scores.
     """
-    met = gather(offsets, neighbour, value, item, weight, count, total, best, mark, touched)
     size = 0
     for t in range(met):
         j = touched[t]
-        mark[j] = 0
         if total[j] > 0 and blocked[j] == 0:
             size = push(out_scores, out_items, size, total[j], j)
     unheap(out_scores, out_items, size)

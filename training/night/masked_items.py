@@ -5,8 +5,7 @@ tenth of the catalogue been new, would the lists have found them? These items lo
 fits, the histories and the counters before the first tested cut; whoever acted on one of them
 afterwards is asked for. This is where an item's text has to earn its place.
 
-The encoder is not fitted again: what it learned until the ranker's windows includes these items. The
-untuned text beside it has seen nothing.
+The encoder was tuned without their events (`hidden_items`), as it would have been had they been new.
 
 Shapes: M moments, N items, K places of a list.
 """
@@ -23,7 +22,6 @@ from recsys.evaluation.evaluation import Evaluation
 from recsys.evaluation.lists import RankedLists, Truth
 from recsys.evaluation.report_context import WITHOUT_TEXT, MaskedItems
 from recsys.evaluation.saved_lists import MAIN
-from recsys.features.draws import chance
 from recsys.features.interactions import Interactions
 from recsys.features.protocols import RecallSource
 from recsys.retrieval.source_kinds import FITTABLE
@@ -35,6 +33,7 @@ from recsys.training.groups import history_reader, source_lists
 from recsys.training.night import fit_ranker, ranking_data
 from recsys.training.night.baseline_lists import frozen_text
 from recsys.training.night.fit_sources import Fitted, Recipe, fit_as_of
+from recsys.training.night.hidden_items import TESTED_SHARE, hidden
 from recsys.training.night.inputs import Inputs
 from recsys.training.night.night_context import Night
 from recsys.training.night.ranking_data import RankingData
@@ -48,17 +47,10 @@ from recsys.training.night.test_lists import (
 from recsys.training.sources.fit_source import SourceFailed
 from recsys.training.windows import Moments, moments_at
 
-MASKED_SHARE = 0.1
-"""Share of the catalogue that is masked (assumed: a tenth leaves the warm items' fits as they are)."""
 WORDS = "bm25"
 LISTS = "lists.npz"
 
 Lists = tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]
-
-
-def masked_of(inputs: Inputs) -> npt.NDArray[np.bool_]:
-    """bool[N]: items that lose their past; the same ones every night, by a hash of their ids."""
-    return chance(inputs.item_hashes, "masked test items", inputs.config.seed) < MASKED_SHARE
 
 
 def make_masked_lists(
@@ -75,17 +67,17 @@ def make_masked_lists(
         recipe: the sources, their params and fusion weights.
         rankers: stage output of the rankers, with their ablations.
     """
-    hidden = masked_of(inputs)
+    masked = hidden(inputs, TESTED_SHARE)
     cut = inputs.windows.test[0]
-    view = inputs.interactions.where(~hidden[inputs.interactions.item])
-    key = hash_json(np.flatnonzero(hidden).tolist())
+    view = inputs.interactions.where(~masked[inputs.interactions.item])
+    key = hash_json(np.flatnonzero(masked).tolist())
     fitted = fit_as_of(night, inputs, encoded, recipe, view, cut, masked=key)
     words = _words(night, inputs, encoded, recipe, view, cut, key)
 
     def action(out: Path) -> dict[str, Any]:
-        moments = _moments(night, inputs, hidden, cut)
+        moments = _moments(night, inputs, masked, cut)
         sources = fitted.load(encoded)
-        ranking = _ranked_data(out, night, inputs, recipe, view, hidden, moments, sources)
+        ranking = _ranked_data(out, night, inputs, recipe, view, masked, moments, sources)
         systems = _by_ranker(ranking, rankers, caps_of(night, inputs))
         singles = {TEXT_ONLY: sources[TEXT], **({} if words is None else words.load(encoded))}
         singles.pop(TEXT, None)
@@ -94,7 +86,7 @@ def make_masked_lists(
         for name in (TEXT_ONLY, WORDS, FROZEN):
             if name in singles:
                 systems[name] = _single(night, inputs, view, moments, singles[name])
-        truth = _truth(ranking.moments, hidden)
+        truth = _truth(ranking.moments, masked)
         lists: dict[str, Any] = {f"items/{n}": items for n, (items, _) in systems.items()}
         lists |= {f"scores/{n}": scores for n, (_, scores) in systems.items()}
         np.savez(
@@ -108,7 +100,7 @@ def make_masked_lists(
         )
         return {
             "systems": list(systems),
-            "items": int(hidden.sum()),
+            "items": int(masked.sum()),
             "cut": cut,
             "until": inputs.windows.end,
             "lists": truth.n_groups,
@@ -133,6 +125,7 @@ def make_masked_lists(
         action,
         code=(
             "recsys.training.night.masked_items",
+            "recsys.training.night.hidden_items",
             "recsys.training.night.ranking_data",
             "recsys.training.groups",
             "recsys.features",
@@ -142,12 +135,12 @@ def make_masked_lists(
     )
 
 
-def _moments(night: Night, inputs: Inputs, hidden: npt.NDArray[np.bool_], cut: int) -> Moments:
+def _moments(night: Night, inputs: Inputs, masked: npt.NDArray[np.bool_], cut: int) -> Moments:
     """Users who acted on a masked item after the cut, at most as many as are tested."""
     moments = moments_at(inputs.interactions, cut, inputs.windows.end)
     found = np.zeros(len(moments), bool)
     found[
-        np.repeat(np.arange(len(moments)), np.diff(moments.offsets))[hidden[moments.relevant]]
+        np.repeat(np.arange(len(moments)), np.diff(moments.offsets))[masked[moments.relevant]]
     ] = 1
     moments = moments.take(np.flatnonzero(found))
     return moments.sample(
@@ -184,14 +177,14 @@ def _ranked_data(
     inputs: Inputs,
     recipe: Recipe,
     view: Interactions,
-    hidden: npt.NDArray[np.bool_],
+    masked: npt.NDArray[np.bool_],
     moments: Moments,
     sources: Mapping[str, RecallSource],
 ) -> RankingData:
     """Candidates and features of the moments, as of the cut, without the masked items' past."""
     part = ranking_data.collect_cut(night, inputs, recipe, view, moments, sources)
     known = ranking_data.batch_inputs(night, inputs, view)
-    known = ranking_data.without_items(known, hidden)
+    known = ranking_data.without_items(known, masked)
     ranking_data.write_ranking_data(out, night, inputs, known, [part])
     return ranking_data.read(out)
 
@@ -217,10 +210,10 @@ def _single(
     return caps.cut(*lists, LIST_LENGTH)
 
 
-def _truth(moments: Moments, hidden: npt.NDArray[np.bool_]) -> Truth:
+def _truth(moments: Moments, masked: npt.NDArray[np.bool_]) -> Truth:
     """What was acted on, masked items alone."""
     whole = truth_of(moments)
-    return whole.restricted(hidden[whole.items])
+    return whole.restricted(masked[whole.items])
 
 
 def read_masked(stage: StageResult) -> tuple[Truth, list[RankedLists]]:

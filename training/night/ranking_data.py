@@ -21,7 +21,6 @@ import numpy as np
 import numpy.typing as npt
 
 from recsys.data_schemas.limits import LIST_LENGTH
-from recsys.features.draws import chance
 from recsys.features.feature_set import FeatureSet
 from recsys.features.impressions import request_context
 from recsys.features.interactions import Floats, Interactions
@@ -37,6 +36,7 @@ from recsys.training.groups import (
 )
 from recsys.training.impression_groups import ShownGroups, groups_of_lists
 from recsys.training.night.fit_sources import Recipe, fit_as_of, recall_stage
+from recsys.training.night.hidden_items import hidden, practised_share
 from recsys.training.night.inputs import (
     Inputs,
     lists_of_users,
@@ -48,8 +48,8 @@ from recsys.training.night.refresh_encoder import Encoded
 from recsys.training.ranking_groups import Groups
 from recsys.training.windows import Moments, moments_at
 
-MASKED_AT_MOST = 0.15
-"""Largest share of items, or of moments, that is masked as new (assumed)."""
+NEW_USERS_AT_MOST = 0.15
+"""Largest share of moments whose user is masked as new (assumed)."""
 NO_LABEL = -(2**62)
 """End of a label window (µs) in which nothing lies."""
 FEW_EVENTS = 3
@@ -99,17 +99,15 @@ class RankingData:
         )
 
 
-def cold_start_masking(inputs: Inputs, floor: float, seed: int) -> ColdStartMasking:
+def cold_start_masking(inputs: Inputs) -> ColdStartMasking:
     """Which items and how many users the ranker's windows treat as new.
 
     Decided by what was known before the test, so that it stays while the windows do.
     """
-    known = inputs.interactions.before(inputs.windows.test[0])
-    events = np.bincount(known.item, minlength=inputs.n_items)
-    of_user = np.bincount(known.user)
-    items = float(np.clip((events == 0).mean(), floor, MASKED_AT_MOST)) if len(events) else 0.0
-    users = float(np.clip((of_user <= FEW_EVENTS).mean(), floor, MASKED_AT_MOST))
-    cold = chance(inputs.item_hashes, "masked items", seed) < items
+    of_user = np.bincount(inputs.interactions.before(inputs.windows.test[0]).user)
+    floor = inputs.config.windows.floor_share
+    users = float(np.clip((of_user <= FEW_EVENTS).mean(), floor, NEW_USERS_AT_MOST))
+    cold = hidden(inputs, practised_share(inputs))
     return ColdStartMasking(hash_json([np.flatnonzero(cold).tolist(), users]), cold, users)
 
 
@@ -135,11 +133,7 @@ def build_ranking_data(
     labels_until = {cut: windows.label_end(cut) for cut in cuts} or {windows.cuts[0]: NO_LABEL}
     cuts = tuple(labels_until)
     seed = night.config.seed
-    masked = (
-        cold_start_masking(inputs, night.config.windows.floor_share, seed)
-        if role == "ranker"
-        else None
-    )
+    masked = cold_start_masking(inputs) if role == "ranker" else None
     view = inputs.interactions
     if masked is not None:
         view = view.where(~masked.cold[view.item])
@@ -203,6 +197,7 @@ def build_ranking_data(
         code=(
             "recsys.training.groups",
             "recsys.training.impression_groups",
+            "recsys.training.night.hidden_items",
             "recsys.training.night.ranking_data",
             "recsys.training.windows",
             "recsys.features",

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from recsys.data_schemas.distribution import install_extra
 from recsys.data_schemas.errors import RecsysError, UsageError
@@ -27,16 +28,17 @@ from recsys.encoder.tower import (
     InterestSource,
     Tower,
 )
-from recsys.features.interactions import DAY, Floats
+from recsys.features.interactions import DAY, Floats, Interactions
 from recsys.storage.files import atomic_write, hash_json, link_tree
 from recsys.storage.registry import Registry
 from recsys.storage.stages import StageResult, code_version
 from recsys.training.finetune import fit_encoder, refit_tower, too_little
 from recsys.training.night import encoder_age
+from recsys.training.night.hidden_items import hidden, untaught_share
 from recsys.training.night.inputs import Inputs
 from recsys.training.night.night_context import Night
 
-CODE = ("recsys.encoder", "recsys.training.finetune")
+CODE = ("recsys.encoder", "recsys.training.finetune", "recsys.training.night.hidden_items")
 FOLDER = "encoder"
 MORE_EVENTS = 0.1
 """Growth of the events after which an encoder is due where timestamps carry order only, so that days
@@ -152,6 +154,7 @@ def _new_identity(inputs: Inputs, night: Night) -> dict[str, Any]:
         "end": inputs.windows.end,
         "items": inputs.n_items,
         "events": int((inputs.interactions.time < until).sum()),
+        "untaught": round(untaught_share(inputs), 4),
         "encoder": night.section("encoder"),
         "budget_minutes": night.config.budget_minutes,
         "seed": night.config.seed,
@@ -193,7 +196,7 @@ def _fit(
     with _watched(night) as (on_metrics, progress):
         fit = partial(
             fit_encoder,
-            inputs.interactions.before(until),
+            _to_learn_from(inputs, until),
             inputs.texts,
             fit_until=until,
             out_dir=out / FOLDER,
@@ -217,6 +220,16 @@ def _fit(
             )
             manifest = fit(config=config.model_copy(update={"fine_tune": False}))
     return {"manifest": manifest}
+
+
+def _to_learn_from(inputs: Inputs, until: int) -> Interactions:
+    """Events before a time, without those on the items that a night treats as new."""
+    events = inputs.interactions.before(until)
+    return events.where(~_untaught(inputs)[events.item])
+
+
+def _untaught(inputs: Inputs) -> npt.NDArray[np.bool_]:
+    return hidden(inputs, untaught_share(inputs))
 
 
 def _champions(night: Night, registry: Registry, until: int) -> Path | None:
@@ -259,11 +272,12 @@ def _shown(inputs: Inputs, until: int) -> Any:
     last = int(np.searchsorted(lists.time, until))
     first = int(np.searchsorted(lists.offsets, lists.offsets[last] - SHOWN_AT_MOST))
     low, high = lists.offsets[first], lists.offsets[last]
+    item, taught = lists.item[low:high], np.append(~_untaught(inputs), False)
     return ShownExamples(
         lists.user[first:last],
         lists.time[first:last],
         lists.offsets[first : last + 1] - low,
-        lists.item[low:high],
+        np.where(taught[item], item, -1).astype(np.int32),
     )
 
 
@@ -407,7 +421,7 @@ def _follow(night: Night, inputs: Inputs, encoder: Path, out: Path, until: int) 
     facts: dict[str, Any] = {"until": until, "kept": False}
     if now > until and manifest.learned.get("fine_tuned"):
         found = refit_tower(
-            inputs.interactions.before(now),
+            _to_learn_from(inputs, now),
             np.load(out / "vectors.npy", mmap_mode="c"),
             config,
             tower,

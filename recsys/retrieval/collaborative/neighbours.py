@@ -4,6 +4,7 @@ item_item, transitions, ease, bm25 and attributes all score a candidate j by
 Σ_r decay^r · weight_r · value[item_r, j] over the history, newest first.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar, Final, Self
 
@@ -20,6 +21,7 @@ from recsys.retrieval import history_kernels as kernels
 from recsys.retrieval.fitted_source import (
     NOTHING,
     FittableSource,
+    Scratch,
     check_blocked,
     in_chunks,
     read_source,
@@ -84,17 +86,24 @@ class NeighbourSource(FittableSource):
 
     def recall(self, history: History, limit: int, now: int, blocked: Mask) -> Recalled:
         """Best items with a positive sum; see `RecallSource.recall`."""
-        check_blocked(self.name, blocked, self.n_items)
+        return self.recall_each(history, now, [(limit, blocked)])[0]
+
+    def recall_each(
+        self, history: History, now: int, asks: Sequence[tuple[int, Mask]]
+    ) -> list[Recalled]:
+        """`recall` for each (limit, blocked), the rows of the history summed once."""
+        for _, blocked in asks:
+            check_blocked(self.name, blocked, self.n_items)
         item, weight = weighed(history, self.known, self.params["decay"], self.scale)
-        if not len(item) or limit < 1:
-            return NOTHING
+        if not len(item):
+            return [NOTHING for _ in asks]
         space = scratch(self.n_items)
-        items, scores = np.empty(limit, np.int32), np.empty(limit, np.float32)
-        count = kernels.gather_top(
-            self.offsets, self.neighbour, self.value, item, weight, len(item), blocked,
-            space.total, space.best, space.mark, space.touched, items, scores,
+        met = kernels.gather(
+            self.offsets, self.neighbour, self.value, item, weight, len(item),
+            space.total, space.best, space.mark, space.touched,
         )  # fmt: skip
-        return Recalled(items[:count], scores[:count])
+        space.mark[space.touched[:met]] = 0
+        return [_best_of(space, met, limit, blocked) for limit, blocked in asks]
 
     def save(self, folder: Path) -> None:
         names = ("offsets", "neighbour", "value", "known")
@@ -106,6 +115,15 @@ class NeighbourSource(FittableSource):
         return cls(
             **arrays, params=facts["dials"], scale=facts["scale"], fit_until=facts["fit_until"]
         ).voting(facts)
+
+
+def _best_of(space: Scratch, met: int, limit: int, blocked: Mask) -> Recalled:
+    """The best of what was gathered into the scratch arrays."""
+    if limit < 1:
+        return NOTHING
+    items, scores = np.empty(limit, np.int32), np.empty(limit, np.float32)
+    count = kernels.best_of(space.total, space.touched, met, blocked, items, scores)
+    return Recalled(items[:count], scores[:count])
 
 
 class NeighbourRows:
