@@ -391,7 +391,8 @@ def _with_few(
     than the share `most_cost` of their nDCG@10, and what each gain tried would bring and cost.
 
     Items with one event or two gain too, and are among those that it may cost: what they win by it
-    pays for what the popular ones lose.
+    pays for what the popular ones lose. A gain costs most where little is known of somebody, and
+    the groups hold more of them than will be asked: each counts as often as its like will be.
     """
     spread = _spread(valids, _blended(blend, valids, own))
     few = [np.nan_to_num(v.x[:, blend.events_column]) <= 0 for v in valids]
@@ -408,7 +409,7 @@ def _with_few(
     for gain in GAINS:
         tried = replace(blend, few=gain * spread)
         scores = _blended(tried, valids, own)
-        cold, warm = (_pooled(of, scores) for of in kinds)
+        cold, warm = (_as_asked(of, scores) for of in kinds)
         most = max(most, warm)
         curve_found[f"{gain:g}"] = f"nDCG@10 {cold:.4f} by them, {warm:.4f} by others"
         if warm >= (1.0 - most_cost) * most:
@@ -436,6 +437,19 @@ def _pooled(valids: Sequence[Groups], scores: Sequence[Scores]) -> float:
     """Mean nDCG@10 over the groups of all folds."""
     found = [matched(valid, score, 10) for valid, score in zip(valids, scores, strict=True)]
     return float(np.nanmean(np.concatenate(found)))
+
+
+def _as_asked(valids: Sequence[Groups], scores: Sequence[Scores]) -> float:
+    """The same, each group counted as often as people like it will be asked about."""
+    found = np.concatenate([matched(v, s, 10) for v, s in zip(valids, scores, strict=True)])
+    weight = np.concatenate([_stands_for(valid) for valid in valids])
+    told = ~np.isnan(found)
+    return float(np.average(found[told], weights=weight[told]))
+
+
+def _stands_for(groups: Groups) -> npt.NDArray[np.float64]:
+    recalled = groups.of_recall()
+    return np.ones(len(recalled)) if recalled.stands_for is None else recalled.stands_for
 
 
 # ---------------------------------------------------------------------------- the linear part

@@ -32,6 +32,9 @@ class Groups:
     """float32[R]: what each label is worth (see `training.night.position_weights`); None where all count the same."""
     shown: npt.NDArray[np.bool_] | None = None
     """bool[G]: groups that are shown lists and not recall's; None where none is."""
+    stands_for: npt.NDArray[np.float64] | None = None
+    """float64[G]: how many of the people who will be asked each group stands for; None where all count
+    the same."""
 
     def __len__(self) -> int:
         return len(self.user)
@@ -47,6 +50,7 @@ class Groups:
             self.relevant[groups],
             None if self.weight is None else self.weight[rows],
             None if self.shown is None else self.shown[groups],
+            None if self.stands_for is None else self.stands_for[groups],
         )
 
     def of_recall(self) -> "Groups":
@@ -70,6 +74,7 @@ class Groups:
             np.concatenate([self.relevant, other.relevant]),
             _both(self.weight, other.weight, len(self.grade), len(other.grade), np.float32(1.0)),
             _both(self.shown, other.shown, len(self), len(other), np.False_),
+            _both(self.stands_for, other.stands_for, len(self), len(other), 1.0),
         )
 
     def with_positive(self) -> npt.NDArray[np.int64]:

@@ -154,6 +154,26 @@ def test_items_with_few_events_gain_what_the_others_can_pay(groups):
     assert gains[0] < gains[-1] == max(ranker.GAINS)
 
 
+def test_a_gain_costs_what_those_who_will_be_asked_pay_for_it(groups):
+    """Items without events are acted on by every second group alone: what the others lose bounds
+    the gain where they are those who will be asked, and does not where they are not."""
+    draw = np.random.default_rng(2)
+    events = draw.choice([0.0, 50.0], 1500, p=[0.2, 0.8])
+    eager = np.repeat(np.arange(150) % 2, 10)
+    best = groups.x[:, 0] + np.where(events == 0, 6.0 * eager - 3.0, 0) + draw.gumbel(size=1500) / 3
+    grade = np.zeros((150, 10), np.int8)
+    grade[np.arange(150), best.reshape(150, 10).argmax(1)] = 1
+    x = np.column_stack([groups.x[:, 0], events]).astype(np.float32)
+    gains = []
+    for asked in (0.0, 1.0):
+        stands_for = np.where(np.arange(150) % 2 == 1, 1.0 - asked, asked)
+        known = replace(groups, x=x, grade=grade.ravel(), stands_for=stands_for)
+        config = RankerConfig(trees=10, seeds=1, cold_cost=0.05)
+        fitted = fit_ranker(known, ["good", "count.item.any.all"], config, seed=3, workers=1)
+        gains.append(float(fitted.facts["items with few events"]["gain"]))
+    assert gains[0] > gains[1]
+
+
 def test_the_released_ranker_learns_from_later_groups_by_the_recipe_that_was_judged(curved, groups):
     settings = RankerConfig(trees=200, seeds=2)
     judged = fit_ranker(curved, NAMES, settings, seed=3, workers=1)

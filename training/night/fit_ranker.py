@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from recsys.features.draws import chance, least
 from recsys.ranker import Ranker
@@ -39,6 +40,11 @@ ABLATION_GROUPS = 2000
 """Groups with a positive that an ablation is fitted on at most. Where the full ranker learnt from more, one with all
 features on the same groups stands beside them, so that a part is not praised for the groups."""
 WHOLE = "all features, fewer groups"
+HISTORY = "user.events.all"
+LENGTHS = (1, 2, 3, 4, 6, 9, 16, 32)
+"""Lengths of a history between which people are taken to be alike (assumed)."""
+LEAST_SHARE = 0.01
+"""Share of the groups below which those of one length stand for no more people (assumed)."""
 
 
 def fit(
@@ -46,10 +52,14 @@ def fit(
 ) -> StageResult:
     """The ranker, and one more per ablation, each in its own folder."""
 
+    lengths_asked = _lengths_asked(inputs)
+
     def action(out: Path) -> dict[str, Any]:
         assert ranking is not None
         unbiased = place_weights(night, inputs, ranking)
-        groups = replace(ranking.groups(), weight=unbiased.weight)
+        groups = replace(
+            ranking.groups(), weight=unbiased.weight, stands_for=_stands_for(ranking, lengths_asked)
+        )
         learned = learned_from(ranking)
         night.reporter.say(f"ranker: {learned}")
         ranker = _fit_into(out / "full", night, groups, ranking.features.columns)
@@ -83,11 +93,40 @@ def fit(
 
     return night.runner.run(
         "ranker",
-        {"groups": upstream.key, "ranker": _choosing(night), "seed": night.config.seed},
+        {
+            "groups": upstream.key,
+            "ranker": _choosing(night),
+            "lengths asked": lengths_asked,
+            "seed": night.config.seed,
+        },
         action,
         code=CODE,
         personal=False,
     )
+
+
+def _lengths_asked(inputs: Inputs) -> list[float]:
+    """Share of the people who will be asked about by the length of their history, between `LENGTHS`; to
+    hundredths, so that it stays from night to night where nothing much happens."""
+    known = np.bincount(inputs.interactions.user)
+    people = np.digitize(known[known > 0], LENGTHS)
+    shares = np.bincount(people, minlength=len(LENGTHS) + 1) / max(1, len(people))
+    return [round(float(share), 2) for share in shares]
+
+
+def _stands_for(
+    ranking: RankingData, lengths_asked: Sequence[float]
+) -> npt.NDArray[np.float64] | None:
+    """float64[M]: how much more often people with as long a history will be asked about than are
+    among the groups; None without the feature."""
+    if HISTORY not in ranking.features.columns:
+        return None
+    offsets = ranking.table.offsets
+    first = np.minimum(offsets[:-1], max(0, len(ranking.x) - 1))
+    seen = np.nan_to_num(ranking.x[first, ranking.features.columns.index(HISTORY)])
+    groups, told = np.digitize(seen, LENGTHS), offsets[1:] > offsets[:-1]
+    of_groups = np.bincount(groups[told], minlength=len(LENGTHS) + 1) / max(1, told.sum())
+    return np.asarray((np.array(lengths_asked) / np.maximum(of_groups, LEAST_SHARE))[groups])
 
 
 def _choosing(night: Night) -> dict[str, Any]:

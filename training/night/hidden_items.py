@@ -22,6 +22,22 @@ TESTED_SHARE = 0.1
 fits as they are)."""
 
 
+def surplus(inputs: Inputs) -> npt.NDArray[np.bool_]:
+    """bool[N]: items without any event before the test that the ranker's windows leave out.
+
+    Beside the items that are masked they would make new items more numerous in practice than they
+    are, and so dearer to show than they are. Nothing is lost: nobody acted on one in these windows.
+    """
+    known = inputs.interactions.before(inputs.windows.test[0])
+    idle = np.asarray(np.bincount(known.item, minlength=inputs.n_items) == 0)
+    masked = hidden(inputs, practised_share(inputs)) & ~idle
+    if not idle.any():
+        return idle
+    share = min(1.0, float(masked.sum() / idle.sum()))
+    drawn = chance(inputs.item_hashes, "surplus items", inputs.config.seed) < share
+    return np.asarray(idle & drawn)
+
+
 def practised_share(inputs: Inputs) -> float:
     """Share of the items that the ranker's windows treat as new: that of the items on which nobody had
     acted before the test, within `windows.floor_share` and `PRACTISED_AT_MOST`."""

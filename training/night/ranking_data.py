@@ -36,7 +36,7 @@ from recsys.training.groups import (
 )
 from recsys.training.impression_groups import ShownGroups, groups_of_lists
 from recsys.training.night.fit_sources import Recipe, fit_as_of, recall_stage
-from recsys.training.night.hidden_items import hidden, practised_share
+from recsys.training.night.hidden_items import hidden, practised_share, surplus
 from recsys.training.night.inputs import (
     Inputs,
     lists_of_users,
@@ -73,6 +73,8 @@ class ColdStartMasking:
     """bool[N]: items whose events before a cut are left out."""
     new_users: float
     """Share of moments that see only the last few events."""
+    surplus: npt.NDArray[np.bool_]
+    """bool[N]: items without events that are no candidates, so that new ones are as many as in life."""
 
 
 @dataclass(frozen=True)
@@ -107,8 +109,9 @@ def cold_start_masking(inputs: Inputs) -> ColdStartMasking:
     of_user = np.bincount(inputs.interactions.before(inputs.windows.test[0]).user)
     floor = inputs.config.windows.floor_share
     users = float(np.clip((of_user <= FEW_EVENTS).mean(), floor, NEW_USERS_AT_MOST))
-    cold = hidden(inputs, practised_share(inputs))
-    return ColdStartMasking(hash_json([np.flatnonzero(cold).tolist(), users]), cold, users)
+    cold, beyond = hidden(inputs, practised_share(inputs)), surplus(inputs)
+    named = [np.flatnonzero(items).tolist() for items in (cold, beyond)]
+    return ColdStartMasking(hash_json([*named, users]), cold, users, beyond)
 
 
 def build_ranking_data(
@@ -272,7 +275,7 @@ def _collect_to_learn(
     for start in range(0, max(1, len(order)), CHUNK):  # once even without a moment
         chunk = moments.take(np.sort(order[start : start + CHUNK]))
         lengths = _masked_lengths(inputs, chunk, masked)
-        part = collect_cut(night, inputs, recipe, view, chunk, sources, lengths)
+        part = collect_cut(night, inputs, recipe, view, chunk, sources, lengths, masked.surplus)
         found += int(part.table.has_positive().sum())
         parts.append(part._replace(table=part.table.to_learn_from()))
         if found >= most:
@@ -312,6 +315,7 @@ def collect_cut(
     moments: Moments,
     sources: Mapping[str, RecallSource],
     lengths: npt.NDArray[np.int64] | None = None,
+    without: npt.NDArray[np.bool_] | None = None,
 ) -> _Part:
     """Candidates of some moments of a cut, by recall.
 
@@ -323,14 +327,18 @@ def collect_cut(
         moments: M moments.
         sources: fitted as of the cut.
         lengths: int64[M], how many of the last events each moment sees; -1, or None, for all.
+        without: bool[N], items that are no candidates; None for none.
     """
     if lengths is None:
         lengths = np.full(len(moments), -1, np.int64)
+    unavailable = inputs.tables.catalogue.blocked.copy()
+    if without is not None:
+        unavailable[without] = 1
     table = collect(
         moments,
         history_reader(view.histories(), moments, lengths),
         recall_stage(night, recipe, sources),
-        inputs.tables.catalogue.blocked.copy(),
+        unavailable,
         limit=night.config.sources.candidates,
         workers=night.workers,
     )

@@ -58,3 +58,13 @@ def test_a_smaller_share_is_among_a_larger_one():
     few, many = (hidden_items.hidden(inputs, share) for share in (0.05, 0.15))
     assert few.sum() < many.sum()
     assert not (few & ~many).any()
+
+
+def test_with_the_masked_items_new_ones_are_as_many_as_in_life():
+    """100 of 400 items never had an event; those masked take the places of as many of them."""
+    inputs = _inputs(range(100, N_ITEMS))
+    masked = hidden_items.hidden(inputs, hidden_items.practised_share(inputs))
+    beyond = hidden_items.surplus(inputs)
+    idle = np.arange(N_ITEMS) < 100
+    assert not (beyond & ~idle).any()
+    assert int(((masked | idle) & ~beyond).sum()) == pytest.approx(100, abs=12)
