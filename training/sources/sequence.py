@@ -96,7 +96,7 @@ def fit_sequence(
     threads = torch.get_num_threads()
     torch.set_num_threads(idle_threads(workers))
     try:
-        with torch.random.fork_rng(devices=[]), deterministic():
+        with torch.random.fork_rng(), deterministic():
             torch.manual_seed(seed)
             return _fit(interactions, inputs, chosen, seed, previous)
     finally:
@@ -121,6 +121,7 @@ def _fit(
     seed: int,
     previous: SequenceSource | None,
 ) -> SequenceSource:
+    from recsys.encoder.torch_model import best_device
     from recsys.training.sources.sequence_model import SequenceModel
 
     counts = support(interactions)
@@ -129,6 +130,7 @@ def _fit(
     sequences = Sequences.of(learned, int(params["length"]), weight_scale(interactions))
     model = SequenceModel(counts, inputs.vectors, params, MOST_IDS)
     continued = previous is not None and model.continue_from(previous.training)
+    model.to(best_device())
     epochs = params["epochs"] * (WARM_EPOCH_SHARE if continued else 1.0)
     negatives = Negatives(counts, int(params["negatives"]), draw)
     train(model, sequences, negatives, epochs, params, draw, held)

@@ -41,7 +41,7 @@ class Block(nn.Module):  # type: ignore[misc]
         s, length, width = state_SLD.shape
         mixed = self.attend(self.norm1(state_SLD)).view(s, length, 3, self.heads, -1)
         query, key, value = (mixed[:, :, k].transpose(1, 2) for k in range(3))
-        place = torch.arange(length)
+        place = torch.arange(length, device=state_SLD.device)
         gap = place[:, None] - place[None, :]
         bias = F.embedding(gap.clamp(min=0), self.distance.T).permute(2, 0, 1)
         bias = bias.masked_fill(gap < 0, float("-inf"))
@@ -73,7 +73,8 @@ class SequenceModel(nn.Module):  # type: ignore[misc]
         # row 0 is the id of items without one: all zeros, never trained
         place = np.zeros(len(counts), np.int64)
         place[met] = np.arange(1, len(met) + 1)
-        self.place, self.met = torch.from_numpy(place), met
+        self.met = met
+        self.register_buffer("place", torch.from_numpy(place), persistent=False)
         self.id = nn.Embedding(len(met) + 1, self.width, padding_idx=0)
         nn.init.normal_(self.id.weight, std=0.5 / self.width**0.5)
         popularity = np.log(np.r_[1.0, counts[met]] / max(1, counts.sum())).astype(np.float32)
@@ -81,7 +82,8 @@ class SequenceModel(nn.Module):  # type: ignore[misc]
         with torch.no_grad():
             self.id.weight[0] = 0
         # a copy: the vectors may be mapped from a file, which torch cannot take as they are
-        self.vectors = None if vectors is None else torch.from_numpy(np.array(vectors, np.float32))
+        copied = None if vectors is None else torch.from_numpy(np.array(vectors, np.float32))
+        self.register_buffer("vectors", copied, persistent=False)
         self.project = (
             None if vectors is None else nn.Linear(vectors.shape[1], self.width, bias=False)
         )
@@ -93,11 +95,16 @@ class SequenceModel(nn.Module):  # type: ignore[misc]
         self.norm = nn.LayerNorm(self.width, NORM_EPSILON)
         self.dropout = nn.Dropout(params["dropout"])
 
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.bias.device
+
     def items(self, item: Tensor) -> tuple[Tensor, Tensor]:
         """Embedding float[.., d] and bias float[..] of items (int64[..]); ids drop out in training."""
         place = self.place[item]
         if self.training and self.id_dropout:
-            place = place * (torch.rand(place.shape) >= self.id_dropout)
+            place = place * (torch.rand(place.shape, device=place.device) >= self.id_dropout)
         out = self.id(place)
         if self.project is not None and self.vectors is not None:
             out = out + self.project(self.vectors[item])
@@ -116,11 +123,11 @@ class SequenceModel(nn.Module):  # type: ignore[misc]
         Each distinct item of the batch is embedded once. Rows are read with F.embedding, not by
         indexing: its gradient adds in a fixed order.
         """
-        item_SL = item_SL.long()
+        item_SL, weight_SL = item_SL.to(self.device).long(), weight_SL.to(self.device)
         real = item_SL[:, 1:] >= 0
         target_T, weight_T = item_SL[:, 1:][real], weight_SL[:, 1:][real]
         drawn, expected = negatives.sample()
-        drawn_M = torch.from_numpy(drawn)
+        drawn_M = torch.from_numpy(drawn).to(self.device)
         read = item_SL[:, :-1].clamp(min=0)
         distinct, row = torch.unique(
             torch.cat([read.reshape(-1), target_T, drawn_M]), return_inverse=True
@@ -131,7 +138,7 @@ class SequenceModel(nn.Module):  # type: ignore[misc]
         both = torch.cat([table, bias[:, None]], dim=1)
         wanted_TD, other_MD = F.embedding(at_target, both), F.embedding(at_drawn, both)
         positive_T = (query_TD * wanted_TD[:, :-1]).sum(-1) + wanted_TD[:, -1]
-        offset_M = other_MD[:, -1] - torch.from_numpy(expected)
+        offset_M = other_MD[:, -1] - torch.from_numpy(expected).to(self.device)
         logits_TM = torch.addmm(offset_M, query_TD, other_MD[:, :-1].T)
         logits_TM = logits_TM.masked_fill(at_drawn[None, :] == at_target[:, None], float("-inf"))
         loss_T = torch.logaddexp(logits_TM.logsumexp(1), positive_T) - positive_T
@@ -144,13 +151,15 @@ class SequenceModel(nn.Module):  # type: ignore[misc]
         self.eval()
         tables, biases = self.all_items()
         total = 0.0
-        for rows in torch.arange(len(target_V)).split(ASKED_AT_ONCE):
-            item = torch.from_numpy(item_VL[rows.numpy()]).long()
+        for first in range(0, len(target_V), ASKED_AT_ONCE):
+            rows = slice(first, first + ASKED_AT_ONCE)
+            item = torch.from_numpy(item_VL[rows]).to(self.device).long()
+            wanted = torch.from_numpy(target_V[rows]).to(self.device)
             state = self.states(F.embedding(item.clamp(min=0), tables))
             last = (item >= 0).sum(1) - 1
-            query = state[torch.arange(len(rows)), last]
+            query = state[torch.arange(len(item), device=self.device), last]
             score = torch.addmm(biases, query, tables.T)
-            own = score.gather(1, torch.from_numpy(target_V[rows.numpy()])[:, None])
+            own = score.gather(1, wanted[:, None])
             rank = 1 + (score > own).sum(1)
             total += float((1.0 / torch.log2(1.0 + rank)).sum())
         self.train(was_training)
@@ -158,7 +167,8 @@ class SequenceModel(nn.Module):  # type: ignore[misc]
 
     def all_items(self) -> tuple[Tensor, Tensor]:
         """Embedding float[N, d] and bias float[N] of every item."""
-        parts = (self.items(part) for part in torch.arange(len(self.place)).split(65536))
+        every = torch.arange(len(self.place), device=self.device)
+        parts = (self.items(part) for part in every.split(65536))
         tables, biases = zip(*parts, strict=True)
         return torch.cat(tables), torch.cat(biases)
 
@@ -182,18 +192,18 @@ class SequenceModel(nn.Module):  # type: ignore[misc]
                 out[f"{name}_bias.{b}"] = getattr(block, name).bias
             for name in ("norm1", "norm2"):
                 out[f"{name}.{b}"] = pair(getattr(block, name))
-        return {name: np.ascontiguousarray(t.numpy(), np.float32) for name, t in out.items()}
+        return {name: np.ascontiguousarray(t.cpu().numpy(), np.float32) for name, t in out.items()}
 
     def known(self) -> npt.NDArray[np.uint8]:
         """uint8[N]: items with an id or a text."""
-        known: npt.NDArray[np.uint8] = (self.place > 0).numpy().astype(np.uint8)
+        known: npt.NDArray[np.uint8] = (self.place > 0).cpu().numpy().astype(np.uint8)
         if self.vectors is not None:
-            known |= (self.vectors != 0).any(dim=1).numpy()
+            known |= (self.vectors != 0).any(dim=1).cpu().numpy()
         return known
 
     def state(self) -> dict[str, npt.NDArray[Any]]:
         """All weights, and which items have an id, for a later fit to continue from."""
-        weights = {name: t.detach().numpy().copy() for name, t in self.named_parameters()}
+        weights = {name: t.detach().cpu().numpy().copy() for name, t in self.named_parameters()}
         return {"met": self.met.astype(np.int64), **weights}
 
     @torch.no_grad()  # type: ignore[untyped-decorator]
@@ -213,9 +223,8 @@ class SequenceModel(nn.Module):  # type: ignore[misc]
         old = np.minimum(old, max(len(earlier["met"]) - 1, 0))
         shared = np.flatnonzero(earlier["met"][old] == self.met) if len(earlier["met"]) else old[:0]
         for name in by_id:
-            parameters[name][shared + 1] = torch.from_numpy(
-                np.array(earlier[name])[old[shared] + 1]
-            )
+            rows = torch.from_numpy(np.array(earlier[name])[old[shared] + 1])
+            parameters[name][torch.from_numpy(shared + 1)] = rows
         return True
 
 
