@@ -40,6 +40,8 @@ ABLATION_GROUPS = 2000
 """Groups with a positive that an ablation is fitted on at most. Where the full ranker learnt from more, one with all
 features on the same groups stands beside them, so that a part is not praised for the groups."""
 WHOLE = "all features, fewer groups"
+FULL = "full"
+"""Folder of the ranker with all features."""
 HISTORY = "user.events.all"
 LENGTHS = (1, 2, 3, 4, 6, 9, 16, 32)
 """Lengths of a history between which people are taken to be alike (assumed)."""
@@ -52,17 +54,17 @@ def fit(
 ) -> StageResult:
     """The ranker, and one more per ablation, each in its own folder."""
 
-    lengths_asked = _lengths_asked(inputs)
+    lengths = lengths_asked(inputs)
 
     def action(out: Path) -> dict[str, Any]:
         assert ranking is not None
         unbiased = place_weights(night, inputs, ranking)
         groups = replace(
-            ranking.groups(), weight=unbiased.weight, stands_for=_stands_for(ranking, lengths_asked)
+            ranking.groups(), weight=unbiased.weight, stands_for=stands_for(ranking, lengths)
         )
         learned = learned_from(ranking)
         night.reporter.say(f"ranker: {learned}")
-        ranker = _fit_into(out / "full", night, groups, ranking.features.columns)
+        ranker = _fit_into(out / FULL, night, groups, ranking.features.columns)
         if "shown lists" in ranker.facts:
             uses_lists = ranker.facts["shown lists kept"]
             note = f"impressions {'kept' if uses_lists else 'not kept'}"
@@ -96,7 +98,7 @@ def fit(
         {
             "groups": upstream.key,
             "ranker": _choosing(night),
-            "lengths asked": lengths_asked,
+            "lengths asked": lengths,
             "seed": night.config.seed,
         },
         action,
@@ -105,7 +107,7 @@ def fit(
     )
 
 
-def _lengths_asked(inputs: Inputs) -> list[float]:
+def lengths_asked(inputs: Inputs) -> list[float]:
     """Share of the people who will be asked about by the length of their history, between `LENGTHS`; to
     hundredths, so that it stays from night to night where nothing much happens."""
     known = np.bincount(inputs.interactions.user)
@@ -114,7 +116,7 @@ def _lengths_asked(inputs: Inputs) -> list[float]:
     return [round(float(share), 2) for share in shares]
 
 
-def _stands_for(
+def stands_for(
     ranking: RankingData, lengths_asked: Sequence[float]
 ) -> npt.NDArray[np.float64] | None:
     """float64[M]: how much more often people with as long a history will be asked about than are
@@ -161,7 +163,7 @@ def for_release(
     def action(out: Path) -> dict[str, Any]:
         assert learned is not None
         assert tested is not None
-        ranker = Ranker.load(judged.path / "full")
+        ranker = Ranker.load(judged.path / FULL)
         facts = judged.facts["ranker"]
         groups = replace(learned.groups(), weight=place_weights(night, inputs, learned).weight)
         if not facts.get("shown lists kept", True):
@@ -174,7 +176,7 @@ def for_release(
             seed=config.seed,
             workers=night.workers,
         )
-        _save(out / "full", found)
+        _save(out / FULL, found)
         return {"ranker": found.facts}
 
     return night.runner.run(
