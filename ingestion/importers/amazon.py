@@ -100,7 +100,7 @@ def _items(job: Job, meta: list[Path]) -> None:
     description = f"nullif(trim(concat_ws(' ', {_text('description')}, {_text('coalesce(feature, features)')})), '')"
     price = f"TRY_CAST(replace(regexp_extract(trim(price), '{_PRICE}', 1), ',', '') AS DOUBLE)"
     # Where a page's script was scraped for a title, nothing is known of it.
-    title = "CASE WHEN NOT contains(title, 'getTime()') THEN title END"
+    title = "CASE WHEN contains(title, 'getTime()') THEN '' ELSE title END"
     # A department shown as a picture is named in its text.
     main = "CASE WHEN main_cat LIKE '%<img%' THEN regexp_extract(main_cat, 'alt=\"([^\"]*)\"', 1) ELSE main_cat END"
     brand = "nullif(trim(regexp_replace(coalesce(brand, store), '\\s+', ' ', 'g')), '')"
