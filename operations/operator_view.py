@@ -6,6 +6,7 @@ Nothing here is computed anew and nothing names a person. A part that cannot be 
 import json
 from collections.abc import Callable
 from pathlib import Path
+from textwrap import shorten
 from typing import Any, Final
 
 from recsys.data_schemas.config import RecsysConfig
@@ -20,6 +21,8 @@ from recsys.storage.workspace import Holder, Workspace
 NIGHTS: Final = 10
 """Nights and changes of champion shown, the latest."""
 DRIFTS: Final = 12
+SAID: Final = 240
+"""Characters of a change's reason; the registry has all."""
 REASONS: Final = 3
 """Reasons of the gate that are shown of a night; the report has all."""
 
@@ -60,7 +63,7 @@ def _read(file: Path) -> Any:
 def _history(registry: Registry) -> list[dict[str, Any]]:
     return [
         {"at": c.at, "action": c.action, "version": c.version, "before": c.before,
-         "reason": c.reason}
+         "reason": shorten(c.reason, SAID, placeholder=" …")}
         for c in reversed(registry.history()[-NIGHTS:])
     ]  # fmt: skip
 

@@ -56,6 +56,11 @@ _PAGE_HEADERS: Headers = [
     (b"referrer-policy", b"no-referrer"),
     (b"cache-control", b"no-cache"),
 ]
+_WITH_PICTURES: Headers = [
+    (name, value.replace(b"img-src 'self' data:", b"img-src 'self' data: https:"))
+    for name, value in _PAGE_HEADERS
+]
+"""Of the demonstration: the pictures of items (`image_url`) lie where the shop keeps them."""
 _PAGES = {
     "/": ("index.html", b"text/html; charset=utf-8"),
     "/docs": ("docs.html", b"text/html; charset=utf-8"),
@@ -212,7 +217,8 @@ class App:
         folder = resources.files("recsys.serving") / "pages"
         for path, (name, content_type) in _PAGES.items():
             body = (folder / name).read_bytes()
-            self._pages[path] = Response(200, body, content_type, _PAGE_HEADERS)
+            headers = _WITH_PICTURES if path == "/" else _PAGE_HEADERS
+            self._pages[path] = Response(200, body, content_type, headers)
 
     # requests
 
