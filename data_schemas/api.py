@@ -565,6 +565,17 @@ class ModelList(Output):
     models: list[ModelView]
 
 
+class OperatorView(Output):
+    """What an operator looks at, as plain values; no id of a person."""
+
+    workspace: dict[str, Any]
+    """Champion and history, nights, stages, drift, parity, live lists, experiments, sizes."""
+    service: dict[str, Any]
+    """Latency by route, refusals, degraded answers and events of all workers."""
+    log: dict[str, Any]
+    """The log's end, how far this worker's state is behind it, and why it is refused."""
+
+
 class Health(Output):
     status: str
     model_version: str | None = None

@@ -98,6 +98,7 @@ IMPRESSIONS: Final = Table(
         Column(c.MODEL_VERSION, Kind.TEXT),
         Column(c.SURFACE, Kind.TEXT),
         Column(c.CONTEXT, Kind.TEXT),
+        Column(c.RULES, Kind.TEXT),
     ),
 )
 USERS: Final = Table("users", (Column(c.USER_ID, Kind.ID, required=True),), extras=True)

@@ -195,6 +195,9 @@ def evaluate_events(
     if queries.shown is None:
         return EvaluatedRelease(queries, evaluation, baselines, own, checks)
     choices, bias, notes = of_shown(loaded, queries, held, own, config)
+    if shown is not None and shown.ruled:
+        said = f"{shown.ruled:,} shown lists are left out: a rule of the shop moved items of them."
+        notes = [*notes, said]
     return EvaluatedRelease(queries, evaluation, baselines, own, checks, choices, bias, notes)
 
 

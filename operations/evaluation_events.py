@@ -70,6 +70,9 @@ class ShownEvents:
     context: npt.NDArray[np.object_]
     """What the request said, JSON or None [L]."""
     rejected: dict[str, int]
+    ruled: int = 0
+    """Lists left out because a rule of the shop moved some of their items: their places say nothing of
+    the model."""
 
     def __len__(self) -> int:
         return len(self.time)
@@ -86,6 +89,7 @@ class ShownEvents:
             self.surface[lists],
             self.context[lists],
             self.rejected,
+            self.ruled,
         )
 
 
@@ -133,7 +137,8 @@ def read_events(place: str, loaded: "LoadedRelease") -> EvaluationEvents:
 
 
 def read_shown(place: str, loaded: "LoadedRelease") -> ShownEvents:
-    """Impressions of a Parquet file, a folder or a glob; lists with an unknown item are left out.
+    """Impressions of a Parquet file, a folder or a glob; lists with an unknown item are left out, and
+    so are those in which a rule of the shop moved something.
 
     Raises:
         UsageError: there is no such file.
@@ -155,8 +160,17 @@ def read_shown(place: str, loaded: "LoadedRelease") -> ShownEvents:
             f"SELECT {c.USER_ID}, epoch_us({c.TIMESTAMP}) AS moment, {c.ITEM_IDS},"
             f" CAST({c.PROPENSITIES} AS FLOAT[]) AS {c.PROPENSITIES}, {c.SURFACE},"
             f" {c.CONTEXT}"
-            f" FROM ({part.accepted}) ORDER BY moment"
+            f" FROM ({part.accepted}) WHERE {c.RULES} IS NULL ORDER BY moment"
         ).combine_chunks()
+        ruled = accepted - len(table)
+    if not len(table):
+        raise DataRefused(
+            "no shown list can be used",
+            where=place,
+            found=f"{ruled:,} lists, a rule of the shop moved items of each",
+            expected="lists as the model made them",
+            fix="evaluate lists of a time or a surface without rules",
+        )
     lists = table[c.ITEM_IDS].combine_chunks()
     sizes = lists.value_lengths().to_numpy(zero_copy_only=False)
     propensity = np.full(int(sizes.sum()), np.nan, np.float32)
@@ -173,6 +187,7 @@ def read_shown(place: str, loaded: "LoadedRelease") -> ShownEvents:
         np.array(table[c.SURFACE].to_pylist(), object),
         np.array(table[c.CONTEXT].to_pylist(), object),
         rejected,
+        ruled,
     )
 
 

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from importlib import resources
 from threading import Event
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from recsys.serving import telemetry as metrics
 from recsys.serving import tracing
@@ -35,7 +35,7 @@ from recsys.serving.logs import log
 from recsys.serving.opt_outs import OptOuts
 from recsys.serving.problems import Problem, unavailable
 from recsys.serving.ranking import Ranking
-from recsys.serving.released_model import EngineProvider
+from recsys.serving.released_model import EngineProvider, Overseeing
 from recsys.serving.routes import OPERATIONS
 from recsys.serving.session_calls import SessionCalls
 from recsys.serving.settings import ServiceSettings
@@ -45,6 +45,8 @@ Handler = Callable[[Request], Awaitable[Response]]
 SLOW_SECONDS = 1.0
 JOIN_SECONDS = 60.0
 """How long a worker that joins others waits for its model: without it, it can at least say so."""
+LIVE_SECONDS = 60
+"""Between two looks at what the last night found of live lists."""
 _ALL_SCOPES = frozenset(SCOPES)
 _PAGE_HEADERS: Headers = [
     (
@@ -56,11 +58,18 @@ _PAGE_HEADERS: Headers = [
     (b"referrer-policy", b"no-referrer"),
     (b"cache-control", b"no-cache"),
 ]
+_WITH_PICTURES: Headers = [
+    (name, value.replace(b"img-src 'self' data:", b"img-src 'self' data: https:"))
+    for name, value in _PAGE_HEADERS
+]
+"""Of the demonstration: the pictures of items (`image_url`) lie where the shop keeps them."""
 _PAGES = {
     "/": ("index.html", b"text/html; charset=utf-8"),
     "/docs": ("docs.html", b"text/html; charset=utf-8"),
+    "/ops": ("ops.html", b"text/html; charset=utf-8"),
     "/assets/app.js": ("app.js", b"text/javascript; charset=utf-8"),
     "/assets/docs.js": ("docs.js", b"text/javascript; charset=utf-8"),
+    "/assets/ops.js": ("ops.js", b"text/javascript; charset=utf-8"),
     "/assets/style.css": ("style.css", b"text/css; charset=utf-8"),
 }
 
@@ -177,7 +186,12 @@ class App:
 
     async def _keep_gauges(self) -> None:
         """Each worker keeps its own: /metrics is answered by any of them and adds them up."""
+        seconds = 0
         while True:
+            if seconds % LIVE_SECONDS == 0 and hasattr(self._provider, "live"):
+                found = await asyncio.to_thread(cast(Overseeing, self._provider).live)
+                metrics.keep_live(found)
+            seconds += 1
             metrics.IN_FLIGHT.set(sum(self._in_flight.values()))
             metrics.IMPRESSIONS_WAITING.set(len(self._impressions))
             metrics.IMPRESSIONS_LOST.set(self._impressions.lost)
@@ -206,7 +220,8 @@ class App:
         folder = resources.files("recsys.serving") / "pages"
         for path, (name, content_type) in _PAGES.items():
             body = (folder / name).read_bytes()
-            self._pages[path] = Response(200, body, content_type, _PAGE_HEADERS)
+            headers = _WITH_PICTURES if path == "/" else _PAGE_HEADERS
+            self._pages[path] = Response(200, body, content_type, headers)
 
     # requests
 

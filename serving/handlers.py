@@ -34,6 +34,7 @@ from recsys.serving.problems import Problem, unavailable
 from recsys.serving.ranking import Ranking
 from recsys.serving.released_model import (
     EngineProvider,
+    Overseeing,
     RankingQuery,
     ReleasedModel,
     Searchable,
@@ -443,6 +444,30 @@ class Handlers:
         return Response.of(api.ModelList(champion=champion, models=models))
 
     # operations
+
+    async def operations(self, request: Request) -> Response:
+        request.query(frozenset())
+        workspace: dict[str, Any] = {}
+        if hasattr(self._provider, "operations"):
+            workspace = await asyncio.to_thread(cast(Overseeing, self._provider).operations)
+        service = await asyncio.to_thread(metrics.summary)
+        return Response.of(
+            api.OperatorView(workspace=workspace, service=service, log=await self._log_facts())
+        )
+
+    async def _log_facts(self) -> dict[str, Any]:
+        """The log's end, and how far each engine's state is behind it."""
+        trouble = self._log.trouble
+        facts: dict[str, Any] = {
+            "trouble": self._clock.trouble if trouble is None else _plainly(trouble),
+            "impressions_waiting": len(self._impressions),
+        }
+        try:
+            end = await asyncio.to_thread(self._log.last_position)
+        except LogUnavailable as error:
+            return {**facts, "trouble": _plainly(error)}
+        behind = {live.engine.version: end - live.position for live in self._versions.live()}
+        return {**facts, "end": end, "records_behind": behind}
 
     async def healthz(self, _: Request) -> Response:
         return Response.of(api.Health(status="alive"))

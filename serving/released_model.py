@@ -13,6 +13,7 @@ from recsys.storage.eventlog import LogRecord
 __all__ = [
     "Encoding",
     "EngineProvider",
+    "Overseeing",
     "Preparing",
     "RankingQuery",
     "RankingResult",
@@ -119,6 +120,18 @@ class Resolving(Protocol):
         Raises:
             RecsysError: there is none.
         """
+        ...
+
+
+class Overseeing(Protocol):
+    """A provider that knows the workspace its models come from."""
+
+    def operations(self) -> dict[str, Any]:
+        """What an operator looks at, as plain values; may take some hundred milliseconds."""
+        ...
+
+    def live(self) -> dict[str, Any] | None:
+        """What the last night found of the lists that were shown; None where there is nothing."""
         ...
 
 

@@ -292,6 +292,15 @@ OPERATIONS: tuple[Operation, ...] = (
         answer=api.ModelList,
         errors=(422, 503),
     ),
+    Operation(
+        "GET",
+        "/v1/ops",
+        "operations",
+        "What an operator looks at; the page /ops draws it.",
+        scope="admin",
+        answer=api.OperatorView,
+        errors=(422, 503),
+    ),
     Operation("GET", "/healthz", "healthz", "Whether the process lives.", answer=api.Health),
     Operation(
         "GET",

@@ -5,6 +5,7 @@ imports this module.
 """
 
 import os
+from collections.abc import Mapping
 from typing import Any
 
 from prometheus_client import (
@@ -99,6 +100,8 @@ LIVE_RATE = Gauge(
     multiprocess_mode="livemax",
     registry=_registry,
 )
+_shown: set[tuple[str, str]] = set()
+"""Labels of LIVE_RATE that this worker has set."""
 LIVE_FALL = Gauge(
     "recsys_live_fall",
     "1 where the champion surely earns less than the version before it",
@@ -109,8 +112,72 @@ LIVE_FALL = Gauge(
 
 def render() -> bytes:
     """All counters in the text format."""
+    return bytes(generate_latest(_whole()))
+
+
+def _whole() -> Any:
+    """The counters of this worker, or of all of them where there are several."""
     if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
-        return bytes(generate_latest(_registry))
+        return _registry
     registry = CollectorRegistry()
     multiprocess.MultiProcessCollector(registry)
-    return bytes(generate_latest(registry))
+    return registry
+
+
+def keep_live(found: Mapping[str, Any] | None) -> None:
+    """Show what the last night found of live lists; a version without lists has no number."""
+    for version, name in _shown:
+        LIVE_RATE.labels(version=version, rate=name).set(float("nan"))
+    for version in (found or {}).get("versions", []):
+        for name, (value, *_) in version["rates"].items():
+            if value is not None:
+                LIVE_RATE.labels(version=version["version"], rate=name).set(value)
+                _shown.add((version["version"], name))
+    LIVE_FALL.set(bool(found and found["fall"]))
+
+
+def summary() -> dict[str, Any]:
+    """The counters an operator looks at: latency by route (ms), refusals, degraded answers, the log."""
+    latency: dict[str, dict[str, float]] = {}
+    named: dict[str, dict[str, float]] = {"degraded": {}, "statuses": {}, "events": {}}
+    single: dict[str, float] = {}
+    labels = {
+        "recsys_degraded_total": ("degraded", "reason"),
+        "recsys_requests_total": ("statuses", "status"),
+        "recsys_events_total": ("events", "outcome"),
+    }
+    for family in _whole().collect():
+        for sample in family.samples:
+            if sample.name == "recsys_request_seconds_bucket":
+                edges = latency.setdefault(sample.labels["route"], {})
+                edges[sample.labels["le"]] = sample.value
+            elif sample.name in labels:
+                group, label = labels[sample.name]
+                key = sample.labels[label]
+                named[group][key] = named[group].get(key, 0.0) + sample.value
+            elif not sample.labels:
+                single[sample.name] = sample.value
+    routes = {route: _quantiles(edges) for route, edges in sorted(latency.items())}
+    return {
+        "routes": {route: found for route, found in routes.items() if found},
+        **{group: {k: int(v) for k, v in values.items() if v} for group, values in named.items()},
+        "overload": int(single.get("recsys_overload_total", 0)),
+        "impressions_lost": int(single.get("recsys_impressions_lost", 0)),
+        "log_errors": int(single.get("recsys_log_errors_total", 0)),
+        "versions_open": int(single.get("recsys_versions_open", 0)),
+    }
+
+
+def _quantiles(edges: Mapping[str, float]) -> dict[str, float] | None:
+    """Calls, and upper edges (ms) of the buckets that hold the median and the 99th percentile."""
+    bounds = sorted((float(edge), count) for edge, count in edges.items())
+    calls = bounds[-1][1] if bounds else 0.0
+    if not calls:
+        return None
+    most = 2 * max(edge for edge, _ in bounds if edge != float("inf"))
+
+    def at(share: float) -> float:
+        edge = next(edge for edge, count in bounds if count >= share * calls)
+        return 1000.0 * min(edge, most)
+
+    return {"calls": int(calls), "p50_ms": at(0.5), "p99_ms": at(0.99)}

@@ -1,6 +1,7 @@
 """`recsys serve` and `recsys keys`: the service on a workspace's registry, state and log."""
 
 import argparse
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -141,6 +142,22 @@ class Releases:
             RecsysError: there is none, or the registry does not answer.
         """
         return str(self._registry.resolve(name))
+
+    def operations(self) -> dict[str, Any]:
+        """What an operator looks at; see `operator_view`."""
+        from recsys.operations.operator_view import operator_view
+
+        return operator_view(self._config, self._registry)
+
+    def live(self) -> dict[str, Any] | None:
+        """What the last night found of live lists; None where there is nothing."""
+        from recsys.storage.workspace import Workspace
+
+        try:
+            text = Workspace(self._config.workspace_path).live.read_text(encoding="utf-8")
+            return cast("dict[str, Any]", json.loads(text))
+        except (OSError, ValueError):
+            return None
 
     def versions(self) -> list[str]:
         """Versions that can be asked for, newest first."""

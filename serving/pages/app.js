@@ -5,6 +5,8 @@ const $ = (id) => document.getElementById(id);
 const ACTIONS = [["view", "View"], ["click", "Click"], ["share", "Share"], ["purchase", "Buy"]];
 const places = new Map();
 const titles = new Map();
+const known = new Map();
+const HUES = 8;
 let turn = 0;
 
 function element(tag, className, text) {
@@ -53,16 +55,40 @@ function buttons(itemId, impression) {
   return row;
 }
 
+function keep(itemId, item) {
+  known.set(itemId, item);
+  titles.set(itemId, item.title || itemId);
+}
+
 async function titleOf(itemId) {
-  if (!titles.has(itemId)) {
-    const item = await call("GET", "v1/items/" + encodeURIComponent(itemId)).catch(() => ({}));
-    titles.set(itemId, item.title || itemId);
-  }
+  if (!titles.has(itemId)) keep(itemId, await call("GET", "v1/items/" + encodeURIComponent(itemId)).catch(() => ({})));
   return titles.get(itemId);
+}
+
+// The item's own image where it has one on this service or as data; else a tile in the colour of its category.
+function cover(itemId) {
+  const item = known.get(itemId) || {}, attributes = item.attributes || {};
+  const kind = item.category || (item.tags || [])[0] || "";
+  const tile = element("div", "cover hue" + ([...kind].reduce((sum, c) => (sum * 31 + c.codePointAt(0)) % 997, 7) % HUES), kind.slice(0, 2));
+  tile.setAttribute("aria-hidden", "true");
+  const address = attributes.image_url;
+  if (typeof address !== "string" || !address) return tile;
+  const image = element("img", "cover");
+  image.alt = ""; image.loading = "lazy"; image.src = address;
+  image.addEventListener("error", () => image.replaceWith(tile));
+  return image;
+}
+
+function head(itemId, title, ...more) {
+  const row = element("div", "titled"), words = element("div");
+  words.append(element("span", "title", title), ...more);
+  row.append(cover(itemId), words);
+  return row;
 }
 
 function why(reasons, language) {
   const box = element("details");
+  box.open = true;
   const said = (reasons.sentence || {})[language];
   box.append(element("summary", "why", said || (language === "zh" ? "为什么" : "Why")));
   const bars = element("div", "bars");
@@ -88,7 +114,6 @@ async function show(list, answer, key) {
   list.replaceChildren(...answer.items.map((item, place) => {
     const row = element("li");
     row.dataset.itemId = item.item_id;
-    row.append(element("span", "title", (place + 1) + ". " + names[place]));
     const meta = element("div", "meta", "score " + (item.score === null ? "unknown" : item.score.toFixed(3)));
     if (before.size) {
       const old = before.get(item.item_id);
@@ -97,7 +122,7 @@ async function show(list, answer, key) {
       else if (moved > 0) meta.append(" · ", element("span", "moved-up", "up " + moved));
       else if (moved < 0) meta.append(" · ", element("span", "moved-down", "down " + -moved));
     }
-    row.append(meta);
+    row.append(head(item.item_id, (place + 1) + ". " + names[place], meta));
     if (item.reasons) row.append(why(item.reasons, language));
     row.append(buttons(item.item_id, answer.impression_id));
     return row;
@@ -153,14 +178,29 @@ async function act(itemId, type, impression) {
 async function search() {
   const answer = await call("GET", "v1/items?limit=20&query=" + encodeURIComponent($("query").value));
   $("found").replaceChildren(...answer.items.map((item) => {
-    titles.set(item.item_id, item.title || item.item_id);
+    keep(item.item_id, item);
     const row = element("li");
-    row.append(element("span", "title", item.title || item.item_id));
     const facts = [...new Set([item.category, ...(item.tags || [])].filter(Boolean))].join(", ");
-    row.append(element("div", "meta", facts), buttons(item.item_id));
+    row.append(head(item.item_id, item.title || item.item_id, element("div", "meta", facts)), buttons(item.item_id));
     return row;
   }));
   if (!answer.items.length) $("found").append(element("li", "note", "No title has these words."));
+}
+
+// Where would an item stand that nobody knows yet? It is ranked by its text beside the list, and not stored.
+async function whatIf() {
+  const shown = [...$("list").children].map((row) => row.dataset.itemId).filter(Boolean);
+  const tags = $("new-tags").value.split(",").map((tag) => tag.trim()).filter(Boolean);
+  const item = { item_id: "what-if:" + $("new-title").value.slice(0, 200), title: $("new-title").value, tags };
+  if ($("new-text").value) item.description = $("new-text").value;
+  const ask = { user_id: $("user").value, items: [...shown.filter((id) => id !== item.item_id), item], explain: 100, surface: "what-if" };
+  const answer = await call("POST", "v1/rank", ask);
+  const place = answer.items.findIndex((found) => found.item_id === item.item_id);
+  keep(item.item_id, item);
+  const found = answer.items[place], language = $("language").value;
+  const box = head(item.item_id, item.title, element("div", "meta", "place " + (place + 1) + " of " + answer.items.length + " beside the list"));
+  $("new-place").replaceChildren(box);
+  if (found && found.reasons) $("new-place").append(why(found.reasons, language));
 }
 
 async function models() {
@@ -179,6 +219,7 @@ function start() {
   const both = () => guarded(async () => { places.clear(); await Promise.all([recommend(), history()]); });
   $("who").addEventListener("submit", (event) => { event.preventDefault(); both(); });
   $("search").addEventListener("submit", (event) => { event.preventDefault(); guarded(search); });
+  $("new").addEventListener("submit", (event) => { event.preventDefault(); guarded(whatIf); });
   for (const id of ["other", "language", "diversity"]) $(id).addEventListener("change", () => guarded(recommend));
   $("forget").addEventListener("click", () => guarded(async () => {
     await call("DELETE", "v1/users/" + encodeURIComponent($("user").value));

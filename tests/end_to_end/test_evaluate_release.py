@@ -156,9 +156,12 @@ def test_shown_lists_are_ranked_again(workspace):
             "timestamp": row["timestamp"] - timedelta(minutes=1),
             "item_ids": [items[n], row["item_id"], items[n + 200]],
             "surface": "home" if n % 2 else "search",
+            "rules": None,
         }
         for n, row in enumerate(rows)
     ]
+    # What a rule of the shop moved says nothing of the model.
+    shown.append({**shown[0], "impression_id": "ruled", "rules": json.dumps({items[0]: "promo"})})
     file = folder / "shown.parquet"
     pq.write_table(pa.Table.from_pylist(shown), file)
     code, tree = evaluated(folder, table, "--impressions", str(file))
@@ -167,6 +170,7 @@ def test_shown_lists_are_ranked_again(workspace):
     assert tree["evaluation"]["sampled_candidates"] == 3
     assert tree["evaluation"]["systems"]["as shown"]["mrr"]["value"] == pytest.approx(0.5, abs=0.1)
     assert any("none were logged" in w for w in tree["context"]["warnings"])
+    assert any("1 shown lists are left out" in w for w in tree["context"]["warnings"])
     assert {s["label"] for s in tree["evaluation"]["segments"]["surface"]} == {"home", "search"}
 
 

@@ -150,6 +150,13 @@ def test_an_action_changes_the_list_and_text_stays_text(page, tmp_path):
     )
     assert page.run("document.querySelector('#second-title').textContent").endswith("version 2")
 
+    page.run("document.querySelector('#new-title').value = '<b>A new film</b>'")
+    page.run("document.querySelector('#new button').click()")
+    page.wait("document.querySelector('#new-place .meta') !== null")
+    assert page.run("document.querySelector('#new-place .title').textContent") == "<b>A new film</b>"
+    said = page.run("document.querySelector('#new-place .meta').textContent")
+    assert re.fullmatch(r"place \d+ of 11 beside the list", said)
+
     page.run("document.querySelector('#forget').click()")
     page.wait("document.querySelector('#history').innerText.includes('Nothing yet')")
     assert not page.problems
@@ -167,3 +174,53 @@ def test_every_control_has_a_name(page):
     assert re.match(
         r"10 items for visitor", page.run("document.querySelector('#status').textContent")
     )
+
+
+LIVE = {
+    "window_days": 7, "champion": "1", "before": "0", "fall": "version 1 earns less <i>", "drift": [],
+    "change": {"positive@10": {"before": 0.2, "now": 0.1}},
+    "versions": [{
+        "version": "1", "lists": 5, "persons": 4, "coverage": 0.5,
+        "rates": {"positive@10": [0.1, None, None]},
+        "days": {"2026-01-01": {"positive@10": [0.1, 0.05, 0.2]},
+                 "2026-01-02": {"positive@10": [0.2, 0.1, 0.3]}},
+    }],
+}  # fmt: skip
+NIGHT = {
+    "report": "20260101T000000", "verdict": "Ahead.", "alarms": ["an alarm"], "seconds": 90.5,
+    "stages": [{"name": "tables", "seconds": 1.5, "peak_mb": 300.0, "skipped": False}],
+    "drift": [{"what": "events", "measure": "PSI", "value": 0.5, "limit": 0.25, "level": "warn"}],
+    "parity": [{"name": "36 features", "passed": True, "detail": "equal"}],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("width", [390, 1400])
+def test_the_operators_page_draws_what_there_is(live, fakes, tmp_path, width):
+    provider = fakes[0]()
+    provider.live = lambda: LIVE
+    provider.operations = lambda: {
+        "name": "shop", "champion": 1, "live": LIVE, "last_night": NIGHT, "missing": ["x: y"],
+        "history": [{"at": "2026-01-01T00:00:00", "action": "promote", "version": 1,
+                     "before": None, "reason": "first"}],
+        "nights": [{"version": 1, "at": "2026-01-01T00:00:00", "outcome": "promote",
+                    "aliases": ["champion"], "reasons": ["first"], "ndcg@10": 0.2}],
+        "experiments": [], "at_work": None, "bytes": {"state": 1500},
+    }  # fmt: skip
+    with live(provider) as server:
+        opened = Page(tmp_path, server.url + "/ops")
+        try:
+            opened.call(
+                "Emulation.setDeviceMetricsOverride", width=width, height=900,
+                deviceScaleFactor=1, mobile=width < 800,
+            )  # fmt: skip
+            opened.wait("document.querySelector('#stages td') !== null")
+            alarms = opened.run("document.querySelector('#alarms').innerText")
+            for said in ("an alarm", "earns less <i>", "cannot be read: x: y"):
+                assert said in alarms
+            assert opened.run("document.querySelectorAll('#live svg line').length") == 2
+            # Wide tables scroll by themselves: the page does not.
+            assert opened.run("document.documentElement.scrollWidth <= innerWidth")
+            assert not opened.problems
+            opened.picture(tmp_path / "ops.png")
+        finally:
+            opened.close()
