@@ -104,7 +104,9 @@ def settings_page() -> Iterator[str]:
 
 
 def setting_row(name: str, info: Any) -> str:
-    default = "needed" if info.is_required() else f"`{info.get_default(call_default_factory=True)!r}`"
+    default = (
+        "needed" if info.is_required() else f"`{info.get_default(call_default_factory=True)!r}`"
+    )
     if section_of(info) is None and default.startswith("`{") and len(default) > 60:
         default = "…"
     return f"| `{name}` | {cell(default)} | {cell(info.description or '')} |"
@@ -130,7 +132,11 @@ def described(name: str, found: Any, level: int) -> Iterator[str]:
     """A heading, the signature, and the docstring as it is laid out."""
     yield f"\n{'#' * level} {name}\n"
     try:
-        signature = re.sub(r"\b(?:recsys|pandas|numpy|pathlib|collections)\.[\w.]*\.", "", str(inspect.signature(found)))
+        signature = re.sub(
+            r"\b(?:recsys|pandas|numpy|pathlib|collections)\.[\w.]*\.",
+            "",
+            str(inspect.signature(found)),
+        )
     except (TypeError, ValueError):
         signature = ""
     if signature:

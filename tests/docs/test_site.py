@@ -45,7 +45,9 @@ def test_reference_pages_name_everything(site):
             if "-h" in action.option_strings:
                 continue
             assert all(word in said for word in action.option_strings)
-    assert all(f"<code>{o.method} {o.path}</code>" in page(site, "reference/calls") for o in OPERATIONS)
+    assert all(
+        f"<code>{o.method} {o.path}</code>" in page(site, "reference/calls") for o in OPERATIONS
+    )
     settings = page(site, "reference/settings")
     assert all(name in settings for name in RecsysConfig.model_fields)
     assert "Recommender.recommend" in page(site, "reference/python-names")
