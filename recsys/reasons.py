@@ -255,11 +255,12 @@ class Facts:
         title = self._asked.catalogue.title(item) if len(at) else ""
         if not title or history.grade[at[-1]] < 0:
             return None
-        if history.grade[at[-1]] == 0:
-            return Fact("looked_at", {"title": title})
         kind = int(history.kind[at[-1]])
-        name = state.kinds[kind] if 0 <= kind < len(state.kinds) else ""
-        return Fact("liked" if name in state.meaning.ratings else "chosen", {"title": title})
+        rated = 0 <= kind < len(state.kinds) and state.kinds[kind] in state.meaning.ratings
+        if history.grade[at[-1]] == 0:
+            # A rating in the middle is no reason to go on in that direction.
+            return None if rated else Fact("looked_at", {"title": title})
+        return Fact("liked" if rated else "chosen", {"title": title})
 
     def _shared_words(self, item: int, near: Sequence[Mapping[str, Any]]) -> Fact | None:
         catalogue = self._asked.catalogue

@@ -104,6 +104,7 @@ def test_text_names_what_was_liked_chosen_or_looked_at():
     # The last word on an item counts, and one of an unknown type was not "liked".
     assert say(*told, near=NEAR, past=history((0, 1, 3, 9), (0, 1, -1, 8))).kind == "nothing"
     assert say(*told, near=NEAR, past=history((0, -1, 1, 9))).kind == "chosen"
+    assert say(*told, near=NEAR, past=history((0, 1, 0, 9))).kind == "nothing"
     assert say(*told, near=[]).kind == "nothing"
 
 
