@@ -46,7 +46,9 @@ def _shop() -> "tuple[pd.DataFrame, pd.DataFrame]":
     """Events and items of a made-up shop."""
     import pandas as pd
 
-    pairs = [(user, (user * 7 + step * 3) % ITEMS) for user in range(PEOPLE) for step in range(EACH)]
+    pairs = [
+        (user, (user * 7 + step * 3) % ITEMS) for user in range(PEOPLE) for step in range(EACH)
+    ]
     start = pd.Timestamp("2026-01-01", tz="UTC")
     events = pd.DataFrame(
         {

@@ -1,6 +1,7 @@
 """The demonstration page in headless Chromium: act, see the list change, nothing runs that is text."""
 
 import base64
+import importlib.util
 import json
 import re
 import shutil
@@ -36,6 +37,7 @@ FLAGS = (
     "--remote-debugging-port=0",
     "--window-size=1280,1000",
 )
+PICTURES = Path(__file__).parents[2] / "docs" / "site" / "pictures.py"
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium runs here")
 
 
@@ -95,7 +97,7 @@ class Page:
         assert "exceptionDetails" not in answer, answer
         return answer["result"].get("value")
 
-    def wait(self, script, seconds=120):
+    def wait(self, script, what=None, seconds=120):
         until = time.monotonic() + seconds
         while not self.run(script):
             assert time.monotonic() < until, (
@@ -167,3 +169,15 @@ def test_every_control_has_a_name(page):
     assert re.match(
         r"10 items for visitor", page.run("document.querySelector('#status').textContent")
     )
+
+
+def test_the_pictures_find_what_they_show(page):
+    """`make pictures` drives this page; where its structure changes, it must change too."""
+    spec = importlib.util.spec_from_file_location("pictures", PICTURES)
+    pictures = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(pictures)
+    page.wait("document.querySelectorAll('#list li').length === 10")
+    page.run("document.querySelector('#list li .acts button:last-child').click()")
+    page.wait("document.querySelector('#history .title') !== null")
+    pictures.show_person(page, page.run("document.querySelector('#user').value"))
+    assert page.run("document.querySelectorAll('#list details[open]').length") == 3
