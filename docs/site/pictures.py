@@ -23,7 +23,7 @@ OPEN = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 CONTROLS = {
     "user": "#user", "other": "#other", "recommend": "#who button", "rows": "#list li",
     "why": "#list details", "sentence": "#list details summary", "history": "#history li",
-    "second": "#second-list li",
+    "second": "#second-list li", "status": "#status",
 }  # fmt: skip
 """What is used of the demonstration page; a test holds the page to it."""
 
@@ -78,7 +78,9 @@ class Tab:
 
     def run(self, script: str) -> Any:
         """A script's value."""
-        return self.call("Runtime.evaluate", expression=script, returnByValue=True)["result"].get("value")
+        return self.call("Runtime.evaluate", expression=script, returnByValue=True)["result"].get(
+            "value"
+        )
 
     def wait(self, script: str, what: str) -> None:
         """Until a script is true; the picture's maker is told what never came."""
@@ -113,17 +115,24 @@ def show_person(tab: Any, user: str) -> None:
         " if (other.options.length > 1) other.selectedIndex = 1; })()"
     )
     tab.run(f"document.querySelector({named['recommend']}).click()")
+    # The first list is somebody else's and still stands there while theirs is asked for.
+    told = f"document.querySelector({named['status']}).textContent"
+    tab.wait(f"{told}.includes('for ' + {json.dumps(user)})", "this person's list")
     tab.wait(f"{count(named['history'])} > 0", "a history")
     tab.wait(f"{count(named['why'])} > 0", "reasons")
     tab.wait(f"document.querySelector({named['sentence']}).textContent.length > 4", "a sentence")
-    tab.run(f"[...document.querySelectorAll({named['why']})].slice(0, 3).forEach((d) => d.open = true)")
+    tab.run(
+        f"[...document.querySelectorAll({named['why']})].slice(0, 3).forEach((d) => d.open = true)"
+    )
 
 
 def person_of(demo: Path) -> str:
     """Somebody with a history that fits the page: fifty events."""
     import pyarrow.parquet as pq
 
-    counts = pq.read_table(demo / "data" / "events.parquet", columns=["user_id"])["user_id"].value_counts()
+    counts = pq.read_table(demo / "data" / "events.parquet", columns=["user_id"])[
+        "user_id"
+    ].value_counts()
     return str(min(counts.to_pylist(), key=lambda entry: abs(entry["counts"] - 50))["values"])
 
 

@@ -1,6 +1,6 @@
 """Writes the README's table of quality from the newest report of a demonstration.
 
-    python docs/site/quality_table.py demo
+python docs/site/quality_table.py demo
 """
 
 import json
@@ -10,7 +10,16 @@ from pathlib import Path
 
 README = Path(__file__).parents[2] / "README.md"
 BEGIN, END = "<!-- quality: docs/site/quality_table.py -->", "<!-- end of quality -->"
-SHOWN = ("recsys", "fusion of sources", "item_item", "als", "ease", "bm25", "text alone", "popularity")
+SHOWN = (
+    "recsys",
+    "fusion of sources",
+    "item_item",
+    "als",
+    "ease",
+    "bm25",
+    "text alone",
+    "popularity",
+)
 METRICS = ("ndcg@10", "recall@100")
 
 
@@ -31,7 +40,9 @@ def table(report: dict) -> str:
         cells = [interval(values[metric]) for metric in METRICS]
         apart = found["differences"].get(name, {}).get("ndcg@10")
         shown = interval(apart["interval"], signed=True) if apart else ""
-        lines.append(f"| {f'**{name}**' if name == 'recsys' else name} | {' | '.join(cells)} | {shown} |")
+        lines.append(
+            f"| {f'**{name}**' if name == 'recsys' else name} | {' | '.join(cells)} | {shown} |"
+        )
     return "\n".join(lines)
 
 

@@ -204,6 +204,21 @@ def test_the_recall_stage_speaks_through_the_source_that_lists_the_item_highest(
     assert say({"recall": 1.0}, {}, near=NEAR, sources=sources, ranks=low).kind == "nothing"
 
 
+def test_a_list_does_not_say_one_thing_over_and_over_where_more_is_true():
+    world = state([2] * 9 + [1] * 9)
+    asked = Asked(NOW, LIKED, world, {}, {"popular.rank": np.array([1.0, 2.0, 3.0])}, {})
+    facts = Facts(
+        asked, Evidence(COLUMNS), TellingWords(world.catalogue),
+        np.array([0, 1, 2]), np.array([2, 1, 3], np.int32),
+    )  # fmt: skip
+    lifted = np.array([float(name == "text.score" or name == "popular.score") for name in COLUMNS])
+    x, families = np.zeros(len(COLUMNS), np.float32), {"counters": 0.5, "text": 0.4}
+    said = [facts.best(place, families, lifted, x, NEAR).kind for place in range(3)]
+    assert said == ["popular", "liked", "popular"]
+    quiet = {"counters": 0.8, "text": 0.2}
+    assert facts.best(2, quiet, lifted, x, NEAR).kind == "popular"
+
+
 # -- the words ----------------------------------------------------------------------------------
 
 
