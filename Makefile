@@ -17,7 +17,7 @@ PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check --con
 ROOMS  := $(filter-out recsys,$(patsubst %/__init__.py,%,$(wildcard */__init__.py)))
 LINKS  := build/links
 
-.PHONY: install demo test test-all test-lowest lint links clean
+.PHONY: install demo test test-all test-lowest lint links docs pictures clean
 
 install: $(VENV)/.installed
 
@@ -45,6 +45,15 @@ lint: install links
 	$(BIN)/ruff format --check .
 	cd $(LINKS) && $(abspath $(BIN))/mypy --config-file ../../pyproject.toml --cache-dir ../../.mypy_cache -p recsys
 	cd $(LINKS) && $(abspath $(BIN))/lint-imports --config ../../pyproject.toml
+
+# The docs site, in build/site; a warning is an error. A test builds it too.
+docs: install links
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+
+# The pictures of README and docs, from a demonstration (DEMO=folder), with Chromium.
+DEMO ?= demo
+pictures: install
+	$(BIN)/python docs/site/pictures.py $(DEMO)
 
 # A worker for each core; the tests of a file stay together, for what they share.
 PYTEST := $(BIN)/python -m pytest -n auto --dist loadfile

@@ -20,7 +20,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from small_shop import PATIENCE, Posters, Service, item_ids, make_shop  # noqa: E402
+from small_shop import PATIENCE, Posters, Service, item_ids, make_shop
 
 BATCH = 25
 

@@ -16,7 +16,7 @@ from uuid import uuid4
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from serve import free_port  # noqa: E402
+from serve import free_port
 
 PATIENCE = 300.0
 """Seconds after which a service that does not come up is given up, on however slow a machine."""

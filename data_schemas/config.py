@@ -133,7 +133,7 @@ class FeaturesConfig(Section):
     windows: tuple[str, ...] = ("1d", "7d", "30d")
     """Windows of counters; `all` is always there."""
     own: tuple[str, ...] = ()
-    """Your own features, as `package.module:ClassName`."""
+    """Your own features, as `package.module:ClassName` or by name of an entry point."""
 
     @model_validator(mode="before")
     @classmethod

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from recsys.evaluation.experiment_analysis import ExperimentResult, as_json
 from recsys.evaluation.experiment_statistics import LEAST_CLUSTERS
-from recsys.evaluation.experiments import ExperimentResult, as_json
 from recsys.evaluation.page import FORMAT, template, write_text
 
 PAGE, NUMBERS = "experiment.html", "experiment.json"

@@ -286,7 +286,7 @@ class ReportContext:
     parity: Sequence[Check | tuple[object, ...]] | None = None
     """Batch against online features of served rows."""
     live: Mapping[str, Any] | None = None
-    """What the lists of each version in service led to, as `live_lists.as_json` says it."""
+    """What the lists of each version in service led to, as `live_outcomes.as_json` says it."""
     drift: Sequence[Mapping[str, object]] | None = None
     """Rows of the drift summary, e.g. from `drift.summary`: what, measure, value, level."""
     alarms: Sequence[str] = ()

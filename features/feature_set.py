@@ -3,7 +3,6 @@
 Shapes: n candidates of a list, R rows of a batch, F columns.
 """
 
-import importlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -47,6 +46,7 @@ from recsys.features.time_buckets import (
     window_us,
 )
 from recsys.features.user_table import UserTable
+from recsys.storage.plug_ins import FEATURES, address_of, line_of, load_named
 
 FORMAT: Final = 1
 MAX_CATEGORIES: Final = 254
@@ -295,28 +295,27 @@ def _user_attributes(users: UserTable | None) -> list[Feature]:
 
 
 def own_feature(name: str) -> Feature:
-    """An instance of a user's class named `package.module:ClassName`.
+    """An instance of a user's class, named as `storage.plug_ins.load_named` says.
 
     Raises:
-        UsageError: it cannot be imported, or is not a feature.
+        UsageError: it cannot be imported or made, or is not a feature.
     """
-    module, _, attribute = name.partition(":")
+    kind = load_named(name, "features.own", FEATURES)
     try:
-        made = getattr(importlib.import_module(module), attribute)()
+        made = kind()
     except Exception as error:
-        # Whatever the user's module raises is theirs to read.
+        # Whatever the user's class raises is theirs to read.
         raise UsageError(
-            "a feature of your own cannot be loaded",
-            where="features.own",
-            found=f"{name}: {type(error).__name__}: {error}",
-            expected="package.module:ClassName of a recsys.features.kinds.kind.Feature",
-            fix="install its package, or put its folder on PYTHONPATH",
+            "a feature of your own cannot be made",
+            where=f"features.own: {name}, {line_of(error)}",
+            found=f"{type(error).__name__}: {error}",
+            expected="a class that is made without arguments",
         ) from None
     if not isinstance(made, Feature):
         raise UsageError(
             "a feature of your own is not a Feature",
-            where="features.own",
-            found=f"{name}: {type(made).__name__}",
+            where=f"features.own: {name}",
+            found=type(made).__name__,
             expected="a subclass of recsys.features.kinds.kind.Feature",
         )
     return made
@@ -325,7 +324,7 @@ def own_feature(name: str) -> Feature:
 def _declared(feature: Feature) -> dict[str, Any]:
     if type(feature).__name__ in KINDS and KINDS[type(feature).__name__] is type(feature):
         return feature.to_json()
-    return {"kind": "own", "class": f"{type(feature).__module__}:{type(feature).__qualname__}"}
+    return {"kind": "own", "class": address_of(type(feature))}
 
 
 def _feature(declared: Mapping[str, Any]) -> Feature:

@@ -12,7 +12,7 @@ from typing import Any, Final
 from recsys.data_schemas.config import RecsysConfig
 from recsys.data_schemas.errors import RecsysError
 from recsys.storage.eventlog import log_address
-from recsys.storage.experiments import read_experiments
+from recsys.storage.experiment_records import read_experiments
 from recsys.storage.files import folder_bytes
 from recsys.storage.registry import Registry
 from recsys.storage.registry.version_tags import GATE_TAG, Version

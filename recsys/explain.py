@@ -14,7 +14,7 @@ from recsys.features.catalogue import Catalogue
 from recsys.features.feature_set import FeatureSet
 from recsys.features.interactions import Floats, Ints
 from recsys.ranker import Ranker
-from recsys.reasons import Asked, Evidence, Facts, TellingWords
+from recsys.reasons import Facts, ListAsked, ReasonEvidence, TellingWords
 from recsys.sentences import Sentences
 
 NEAREST: Final = 3
@@ -35,7 +35,7 @@ class Explainer:
     ) -> None:
         self._ranker = ranker
         self.sentences = sentences or Sentences.default()
-        self._evidence = Evidence(features.columns)
+        self._evidence = ReasonEvidence(features.columns)
         self._words: tuple[int, TellingWords] | None = None
         families = [features.families[name] for name in features.columns]
         self._names = list(dict.fromkeys(families))
@@ -82,7 +82,7 @@ class Explainer:
         items: Ints,
         vectors: Floats,
         past: tuple[Ints, Floats],
-        asked: Asked,
+        asked: ListAsked,
         deadline: float | None = None,
     ) -> tuple[list[dict[str, Any]], bool]:
         """(one reason per chosen row, from the first; whether time ran out before the last).

@@ -8,10 +8,10 @@ Shapes: n explained items, F features, h events of the history, N items of the v
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -89,7 +89,7 @@ PAIRS: Final = ("item_item", "transitions")
 
 
 @dataclass(frozen=True)
-class Asked:
+class ListAsked:
     """One answer, as reasons look at it."""
 
     now: int
@@ -106,7 +106,7 @@ class Asked:
         return self.state.catalogue
 
 
-class Evidence:
+class ReasonEvidence:
     """Which features a fact rests on, for one set of features."""
 
     def __init__(self, columns: Sequence[str]) -> None:
@@ -135,11 +135,28 @@ class Evidence:
         return self.columns[max(named, key=lambda place: lifted[place])]
 
 
+class _Explained(NamedTuple):
+    """One explained item."""
+
+    place: int
+    """Among the explained ones."""
+    code: int
+    """In the catalogue."""
+    lifted: npt.NDArray[np.float64]
+    x: Floats
+    near: Sequence[Mapping[str, Any]]
+
+
 class Facts:
     """What is true of the explained items of one answer."""
 
     def __init__(
-        self, asked: Asked, evidence: Evidence, words: "TellingWords", rows: Longs, items: Ints
+        self,
+        asked: ListAsked,
+        evidence: ReasonEvidence,
+        words: "TellingWords",
+        rows: Longs,
+        items: Ints,
     ) -> None:
         """
         Args:
@@ -149,8 +166,9 @@ class Facts:
             rows: int64[n], place of each explained item in the whole list.
             items: int32[n], the items.
         """
-        self._asked, self._evidence, self._words = asked, evidence, words
+        self._asked, self._evidence, self._telling = asked, evidence, words
         self._rows, self._items = rows, items
+        self._said: Counter[str] = Counter()
 
     def best(
         self,
@@ -160,64 +178,42 @@ class Facts:
         x: Floats,
         near: Sequence[Mapping[str, Any]],
     ) -> Fact:
-        """What speaks most for an item and is true.
+        """What speaks most for an item and is true; of what may be said, rather what the items above it
+        have not said.
 
         Args:
-            place: among the explained items.
+            place: among the explained items, which are asked for from the first.
             families: shares, the largest first.
             lifted: float64[F], what each column added beyond the list.
             x: float32[F], the item's features.
             near: history items closest in text, the nearest first.
         """
+        item = _Explained(place, int(self._items[place]), lifted, x, near)
+        true = list(self._true(families, item)) or [Fact("nothing")]
+        fact = min(true, key=lambda one: self._said[_key(one)])
+        self._said[_key(fact)] += 1
+        return fact
+
+    def _true(self, families: Mapping[str, float], item: "_Explained") -> Iterator[Fact]:
+        """Facts that may be said of an item, the best first."""
         loudest = max(families.values(), default=0.0)
         for family, share in families.items():
             if share <= 0 or share < LOUD * loudest:
                 continue
             if family == "recall":
-                fact = self._of_recall(place, lifted, x, near)
+                yield from self._of_recall(item)
             else:
-                ways = self._evidence.ways(family, lifted)
-                fact = self._first(ways, place, lifted, x, near)
-            if fact is not None:
-                return fact
-        return Fact("nothing")
+                yield from self._by(self._evidence.ways(family, item.lifted), item)
 
-    def _first(
-        self,
-        ways: Sequence[str],
-        place: int,
-        lifted: npt.NDArray[np.float64],
-        x: Floats,
-        near: Sequence[Mapping[str, Any]],
-    ) -> Fact | None:
-        item = int(self._items[place])
+    def _by(self, ways: Sequence[str], item: "_Explained") -> Iterator[Fact]:
+        """What each way to a fact comes to, where it comes to one."""
         for way in ways:
-            fact: Fact | None
-            if way == "near":
-                fact = self._near(item, near)
-            elif way == "words":
-                fact = self._shared_words(item, near)
-            elif way == "rising":
-                fact = self._rising(place, x)
-            elif way == "request":
-                fact = self._request(lifted)
-            elif way in ("popular_in", "popular", "also_chosen"):
-                fact = getattr(self, f"_{way}")(place)
-            else:
-                fact = getattr(self, f"_{way}")(item)
-            if fact is not None:
-                return fact
-        return None
+            found = getattr(self, f"_{way}")(item)
+            yield from found if isinstance(found, list) else [found] if found else []
 
-    def _of_recall(
-        self,
-        place: int,
-        lifted: npt.NDArray[np.float64],
-        x: Floats,
-        near: Sequence[Mapping[str, Any]],
-    ) -> Fact | None:
-        """Why the source that lists the item highest lists it; or how many do."""
-        row = self._rows[place]
+    def _of_recall(self, item: "_Explained") -> Iterator[Fact]:
+        """Why the sources that list the item high list it; or how many do."""
+        row = self._rows[item.place]
         ranks = {
             name.removesuffix(".rank"): float(values[row])
             for name, values in self._asked.signals.items()
@@ -229,24 +225,17 @@ class Facts:
             if rank <= HIGH and name in self._asked.sources
         ]
         for name in high:
-            fact = self._first(OF_SOURCE.get(name, ()), place, lifted, x, near)
-            if fact is not None:
-                return fact
-        families = {SOURCE_FAMILY.get(name, "collaborative") for name in high}
-        return Fact("agreed", {"count": len(high)}) if len(families) > 1 else None
+            yield from self._by(OF_SOURCE.get(name, ()), item)
+        if len({SOURCE_FAMILY.get(name, "collaborative") for name in high}) > 1:
+            yield Fact("agreed", {"count": len(high)})
 
     # -- text -----------------------------------------------------------------------------------
 
-    def _near(self, item: int, near: Sequence[Mapping[str, Any]]) -> Fact | None:
-        if self._age(item) is not None:
-            shared = self._shared_words(item, near)
-            if shared is not None:
-                return shared
-        for other in near:
-            chosen = self._chosen(self._asked.catalogue.index_of(str(other[ITEM_ID])))
-            if chosen is not None:
-                return chosen
-        return None
+    def _near(self, item: "_Explained") -> list[Fact]:
+        """Words in common, of something new; the history items nearest in text."""
+        shared = None if self._age(item.code) is None else self._words_of(item)
+        chosen = [self._chosen(self._asked.catalogue.index_of(o[ITEM_ID])) for o in item.near]
+        return [fact for fact in (shared, *chosen) if fact is not None]
 
     def _chosen(self, item: int) -> Fact | None:
         """That the user liked, chose or looked at an item, by their last event on it."""
@@ -255,26 +244,30 @@ class Facts:
         title = self._asked.catalogue.title(item) if len(at) else ""
         if not title or history.grade[at[-1]] < 0:
             return None
-        if history.grade[at[-1]] == 0:
-            return Fact("looked_at", {"title": title})
         kind = int(history.kind[at[-1]])
-        name = state.kinds[kind] if 0 <= kind < len(state.kinds) else ""
-        return Fact("liked" if name in state.meaning.ratings else "chosen", {"title": title})
+        rated = 0 <= kind < len(state.kinds) and state.kinds[kind] in state.meaning.ratings
+        if history.grade[at[-1]] == 0:
+            # A rating in the middle is no reason to go on in that direction.
+            return None if rated else Fact("looked_at", {"title": title})
+        return Fact("liked" if rated else "chosen", {"title": title})
 
-    def _shared_words(self, item: int, near: Sequence[Mapping[str, Any]]) -> Fact | None:
-        catalogue = self._asked.catalogue
-        others = [catalogue.index_of(str(other[ITEM_ID])) for other in near]
-        shared = self._words.shared(item, others or self._latest[:NAMED])
+    def _words(self, item: "_Explained") -> Fact | None:
+        return self._words_of(item)
+
+    def _words_of(self, item: "_Explained") -> Fact | None:
+        """Telling words that the item has in common with those nearest in text, or the latest."""
+        others = [self._asked.catalogue.index_of(other[ITEM_ID]) for other in item.near]
+        shared = self._telling.shared(item.code, others or self._latest[:NAMED])
         if not shared:
             return None
-        return Fact("words" if self._age(item) is None else "new_words", {"words": shared})
+        return Fact("words" if self._age(item.code) is None else "new_words", {"words": shared})
 
     # -- what others did ------------------------------------------------------------------------
 
-    def _also_chosen(self, place: int) -> Fact | None:
+    def _also_chosen(self, item: "_Explained") -> Fact | None:
         parts = self._parts
-        best = int(parts[:, place].argmax()) if len(parts) else 0
-        if not len(parts) or not parts[best, place] > 0:
+        best = int(parts[:, item.place].argmax()) if len(parts) else 0
+        if not len(parts) or not parts[best, item.place] > 0:
             return None
         title = self._asked.catalogue.title(self._latest[best])
         return Fact("also_chosen", {"title": title}) if title else None
@@ -293,14 +286,14 @@ class Facts:
                     out[row] += np.maximum(np.nan_to_num(said), 0.0)
         return out
 
-    def _alike_people(self, item: int) -> Fact | None:
+    def _alike_people(self, item: "_Explained") -> Fact | None:
         return Fact("alike_people") if self._latest else None
 
     # -- popularity -----------------------------------------------------------------------------
 
-    def _popular_in(self, place: int) -> Fact | None:
-        catalogue = self._asked.catalogue
-        code = int(catalogue.category_codes[self._items[place]])
+    def _popular_in(self, item: "_Explained") -> Fact | None:
+        catalogue, place = self._asked.catalogue, item.place
+        code = int(catalogue.category_codes[item.code])
         if code < 0:
             return None
         others = int(np.count_nonzero(catalogue.category_codes == code))
@@ -312,16 +305,21 @@ class Facts:
                 )
         return None
 
-    def _popular(self, place: int) -> Fact | None:
+    def _popular(self, item: "_Explained") -> Fact | None:
         rank = self._asked.signals.get("popular.rank")
-        return None if rank is None or not rank[self._rows[place]] <= TOP else Fact("popular")
+        listed = rank is not None and rank[self._rows[item.place]] <= TOP
+        return Fact("popular") if listed else None
 
-    def _rising(self, place: int, x: Floats) -> Fact | None:
+    def _rising(self, item: "_Explained") -> Fact | None:
         pace = max(
-            (x[at] for at, n in enumerate(self._evidence.columns) if n.startswith("trend.any.")),
+            (
+                item.x[at]
+                for at, n in enumerate(self._evidence.columns)
+                if n.startswith("trend.any.")
+            ),
             default=0.0,
         )
-        enough = self._counts[0][place, -1] >= LEAST_EVENTS
+        enough = self._counts[0][item.place, -1] >= LEAST_EVENTS
         return Fact("rising") if enough and pace >= RISING else None
 
     @cached_property
@@ -351,29 +349,28 @@ class Facts:
             return None
         return next((width for width in (WEEK, MONTH) if self._asked.now - created <= width), None)
 
-    def _new(self, item: int) -> Fact | None:
-        width = self._age(item)
+    def _new(self, item: "_Explained") -> Fact | None:
+        width = self._age(item.code)
         return None if width is None else Fact("new", {"window": width})
 
-    def _lately(self, item: int) -> Fact | None:
+    def _lately(self, item: "_Explained") -> Fact | None:
         catalogue, history = self._asked.catalogue, self._asked.history
-        code = int(catalogue.category_codes[item])
+        code = int(catalogue.category_codes[item.code])
         late = (history.time >= self._asked.now - MONTH) & (history.grade >= 0)
         if code < 0 or not (catalogue.category_codes[history.item[late]] == code).any():
             return None
         return Fact("lately", {"category": catalogue.category_names[code]})
 
-    def _again(self, item: int) -> Fact | None:
-        chosen = self._asked.history.grade[self._asked.history.item == item]
+    def _again(self, item: "_Explained") -> Fact | None:
+        chosen = self._asked.history.grade[self._asked.history.item == item.code]
         return Fact("again") if (chosen > 0).any() else None
 
-    def _often(self, item: int) -> Fact | None:
+    def _often(self, item: "_Explained") -> Fact | None:
         """Tags and the category that many of the latest items share with this one."""
         habits = self._habits
         least = max(2.0, OFTEN * len(self._latest))
-        shared = [
-            name for name in _properties(self._asked.catalogue, item) if habits[name] >= least
-        ]
+        named = _properties(self._asked.catalogue, item.code)
+        shared = [name for name in named if habits[name] >= least]
         shared.sort(key=lambda name: -habits[name])
         return Fact("often", {"words": shared[:NAMED]}) if shared else None
 
@@ -385,8 +382,8 @@ class Facts:
             found.update(_properties(self._asked.catalogue, item))
         return found
 
-    def _request(self, lifted: npt.NDArray[np.float64]) -> Fact | None:
-        name = self._evidence.leading("context.", lifted).removeprefix("context.")
+    def _request(self, item: "_Explained") -> Fact | None:
+        name = self._evidence.leading("context.", item.lifted).removeprefix("context.")
         value = self._asked.context.get(name)
         if value is None or isinstance(value, bool):
             return None
@@ -398,6 +395,11 @@ class Facts:
         history = self._asked.history
         items = dict.fromkeys(history.item[history.grade >= 0][::-1].tolist())
         return list(items)[:LATEST]
+
+
+def _key(fact: Fact) -> str:
+    """What makes two facts say the same."""
+    return f"{fact.kind}: {sorted(fact.values.items())}"
 
 
 def _properties(catalogue: Catalogue, item: int) -> list[str]:

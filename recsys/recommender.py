@@ -39,7 +39,7 @@ from recsys.new_items import NewItems, TextVectors
 from recsys.popular_items import popular_items
 from recsys.query import BY_TEXT, RankingQuery, RankingResult, SimilarQuery, SimilarResult
 from recsys.ranker import Ranker
-from recsys.reasons import Asked
+from recsys.reasons import ListAsked
 from recsys.retrieval.candidates import CandidateGenerator, Candidates
 from recsys.retrieval.source_kinds import load_source
 from recsys.rules import (
@@ -452,7 +452,9 @@ class LoadedRelease:
             items[chosen],
             self._vectors_of(items[chosen]),
             (liked, np.nan_to_num(self._vectors_of(liked))),
-            Asked(ask.now, history, self.state, self._recall.sources, moment.signals, ask.context),
+            ListAsked(
+                ask.now, history, self.state, self._recall.sources, moment.signals, ask.context
+            ),
             ask.deadline,
         )
         if late:

@@ -32,11 +32,11 @@ from recsys.serving.connections import Bodies, Connections
 from recsys.serving.keys import COLLECT, SCOPES, KeyRing, KeysUnreadable
 from recsys.serving.loaded_versions import Versions
 from recsys.serving.logs import log
-from recsys.serving.opt_outs import OptOuts
 from recsys.serving.problems import Problem, unavailable
 from recsys.serving.ranking import Ranking
 from recsys.serving.released_model import EngineProvider, Overseeing
 from recsys.serving.routes import OPERATIONS
+from recsys.serving.served_opt_outs import OptOuts
 from recsys.serving.session_calls import SessionCalls
 from recsys.serving.settings import ServiceSettings
 from recsys.storage.eventlog import EventLog, ImpressionBuffer, LogUnavailable

@@ -9,7 +9,7 @@ from typing import NamedTuple, Protocol, TypeVar
 
 from recsys.data_schemas.api import SESSION
 from recsys.query import RankingQuery
-from recsys.storage.experiments import DeclaredExperiment
+from recsys.storage.experiment_records import DeclaredExperiment
 
 T = TypeVar("T")
 

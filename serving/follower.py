@@ -12,8 +12,8 @@ from typing import cast
 from recsys.serving import telemetry as metrics
 from recsys.serving.clock import Clock
 from recsys.serving.logs import log
-from recsys.serving.opt_outs import OptOuts
 from recsys.serving.released_model import Encoding, ReleasedModel
+from recsys.serving.served_opt_outs import OptOuts
 from recsys.storage.eventlog import EventLog, LogRecord, LogUnavailable
 
 BATCH = 1000

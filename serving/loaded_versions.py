@@ -19,7 +19,6 @@ from recsys.serving.clock import Clock
 from recsys.serving.fallback import COLD_LENGTH
 from recsys.serving.follower import Follower, Live
 from recsys.serving.logs import log
-from recsys.serving.opt_outs import OptOuts
 from recsys.serving.problems import Problem, unavailable
 from recsys.serving.released_model import (
     EngineProvider,
@@ -28,6 +27,7 @@ from recsys.serving.released_model import (
     Resolving,
     SimilarQuery,
 )
+from recsys.serving.served_opt_outs import OptOuts
 from recsys.serving.settings import ServiceSettings
 from recsys.storage.eventlog import EventLog, LogUnavailable
 from recsys.storage.registry.version_tags import CHAMPION, RegistryError

@@ -34,7 +34,7 @@ from recsys.serving.texts import TextBatcher
 from recsys.serving.turns import Turns
 from recsys.storage.eventlog import ImpressionBuffer
 from recsys.storage.eventlog.retention import FEATURES
-from recsys.storage.experiments import CHALLENGER, INTERLEAVED
+from recsys.storage.experiment_records import CHALLENGER, INTERLEAVED
 
 _STEPS: dict[str, Any] = {}
 _encode = msgspec.json.Encoder().encode

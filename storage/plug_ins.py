@@ -14,6 +14,7 @@ from typing import Any, Final
 from recsys.data_schemas.errors import UsageError
 
 SOURCES: Final = "recsys.sources"
+FEATURES: Final = "recsys.features"
 METRICS: Final = "recsys.metrics"
 HOOKS: Final = "recsys.hooks"
 """Entry-point groups, in which an installed package names what it brings."""

@@ -39,6 +39,11 @@ def add_parsers(subparsers: Any) -> None:
     """Register `doctor`."""
     parser = subparsers.add_parser("doctor", help="what is installed here, and what would be slow")
     parser.add_argument("--json", action="store_true", help="one JSON document on standard output")
+    parser.add_argument(
+        "--warm",
+        action="store_true",
+        help="compile the kernels of models and service now, so that no first call waits for it",
+    )
     parser.set_defaults(run=_doctor)
 
 
@@ -46,6 +51,8 @@ def _doctor(args: argparse.Namespace) -> int:
     from recsys.data_schemas.config import load_config
 
     config = load_config(args.config) if _has_config(args) else None
+    if args.warm:
+        _warm(config)
     report: dict[str, Any] = {
         "machine": _machine(),
         "packages": _packages(),
@@ -62,6 +69,20 @@ def _doctor(args: argparse.Namespace) -> int:
     else:
         _print(report)
     return 1 if any(line.startswith("broken") for line in advice) else 0
+
+
+def _warm(config: "RecsysConfig | None") -> None:
+    """Compile ahead, and say on standard error what it took."""
+    import time
+
+    from recsys.operations.warm_kernels import warm_models, warm_service
+    from recsys.storage.progress import Reporter
+
+    reporter, began = Reporter(), time.monotonic()
+    warm_models(reporter)
+    served = config is not None and warm_service(config)
+    what = "models and service" if served else "models; the service's wait for a champion"
+    reporter.say(f"compiled: {what}, {time.monotonic() - began:.0f} s")
 
 
 def _has_config(args: argparse.Namespace) -> bool:

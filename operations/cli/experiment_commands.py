@@ -49,7 +49,7 @@ def add_parsers(subparsers: Any) -> None:
 
 def _start(args: argparse.Namespace) -> int:
     from recsys.data_schemas.config import load_config
-    from recsys.operations.experiments import start
+    from recsys.operations.run_experiments import start
 
     share = args.share if args.share is not None else 0.5 if args.kind == "ab" else 1.0
     config = load_config(args.config)
@@ -64,7 +64,7 @@ def _start(args: argparse.Namespace) -> int:
 
 def _stop(args: argparse.Namespace) -> int:
     from recsys.data_schemas.config import load_config
-    from recsys.operations.experiments import stop
+    from recsys.operations.run_experiments import stop
 
     stop(load_config(args.config), args.name, args.reason)
     print(f"{args.name} is stopped: everybody gets the champion within seconds")
@@ -73,8 +73,8 @@ def _stop(args: argparse.Namespace) -> int:
 
 def _list(args: argparse.Namespace) -> int:
     from recsys.data_schemas.config import load_config
-    from recsys.operations.experiments import listed, listed_json
-    from recsys.storage.experiments import read_experiments
+    from recsys.operations.run_experiments import listed, listed_json
+    from recsys.storage.experiment_records import read_experiments
     from recsys.storage.workspace import Workspace
 
     found = read_experiments(Workspace(load_config(args.config).workspace_path))
@@ -86,8 +86,8 @@ def _report(args: argparse.Namespace) -> int:
     import json
 
     from recsys.data_schemas.config import load_config
-    from recsys.evaluation.experiments import as_json
-    from recsys.operations.experiments import report, result_lines
+    from recsys.evaluation.experiment_analysis import as_json
+    from recsys.operations.run_experiments import report, result_lines
 
     out = Path(args.out) if args.out else None
     result, page = report(load_config(args.config), args.name, out)

@@ -174,7 +174,7 @@ def make_settings(config: "RecsysConfig", args: argparse.Namespace) -> "ServiceS
     from recsys.operations.open_release import sentences_of
     from recsys.serving.server import LOOPBACK_NAMES
     from recsys.serving.settings import ServiceSettings
-    from recsys.storage.experiments import ExperimentList
+    from recsys.storage.experiment_records import ExperimentList
     from recsys.storage.opt_outs import OptOutList
     from recsys.storage.workspace import Workspace
 

@@ -91,12 +91,6 @@ def test_service_log_registry_and_night(tmp_path, postgres, tiny_model, slice_of
             for ours, here in own.items():
                 word = word.replace(ours, here)
             words.append(word)
-        if words[0] == "recsys":
-            words[0:1] = [sys.executable, "-m", "recsys"]
-        words = [sys.executable if w == "recsys" else w for w in words]
-        if sys.executable in words[1:] and name == "night":
-            at = words.index(sys.executable)
-            words[at + 1 : at + 1] = ["-m", "recsys"]
         log = (tmp_path / f"{name}.txt").open("w")
         stack.enter_context(log)
         process = subprocess.Popen(

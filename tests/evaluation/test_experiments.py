@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from recsys.evaluation.experiment_analysis import ExperimentPlan, Missing, analyse, as_json
 from recsys.evaluation.experiment_page import write_experiment
 from recsys.evaluation.experiment_statistics import (
     Settings,
@@ -13,11 +14,12 @@ from recsys.evaluation.experiment_statistics import (
     preference,
     sample_ratio,
 )
-from recsys.evaluation.experiments import Missing, Plan, analyse, as_json
 from recsys.evaluation.logged_lists import LaterEvents, LoggedLists
 
 HOUR = 3600 * 1_000_000
-PLAN = Plan("ab", "2", 0.5, "user", "list", True, True, 24 * HOUR, "positive", 0.02, {}, Settings())
+PLAN = ExperimentPlan(
+    "ab", "2", 0.5, "user", "list", True, True, 24 * HOUR, "positive", 0.02, {}, Settings()
+)
 LATER = 10**9 * HOUR
 
 

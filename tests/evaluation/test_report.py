@@ -123,6 +123,24 @@ def full_context() -> ReportContext:
             "a click", 900, 0.2, {"snips": Interval(0.31, 0.2, 0.4, 9, 9)}, 340.0, 0.01, None
         ),
         seen={"encoder": "events before 2015"},
+        live={
+            "window_days": 7,
+            "champion": "7",
+            "before": "6",
+            "fall": "",
+            "change": {},
+            "drift": [],
+            "versions": [
+                {
+                    "version": "7",
+                    "lists": 12,
+                    "persons": 9,
+                    "coverage": 0.4,
+                    "rates": {"positive@10": [0.25, 0.1, 0.4]},
+                    "days": {},
+                }
+            ],
+        },
         masked=MaskedItems(
             items=20,
             lists=45,

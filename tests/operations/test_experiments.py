@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from recsys.data_schemas.config import load_config
-from recsys.operations import experiments
+from recsys.operations import run_experiments as experiments
 from recsys.operations.cli.main import main
 from recsys.storage.eventlog import log_address, open_log
-from recsys.storage.experiments import DeclaredExperiment, read_experiments
+from recsys.storage.experiment_records import DeclaredExperiment, read_experiments
 from recsys.storage.registry import Registry
 from recsys.storage.workspace import Workspace
 

@@ -9,7 +9,7 @@ from recsys.data_schemas.meaning import DEFAULT_TYPES, EventMeaning
 from recsys.features.catalogue import Catalogue
 from recsys.features.interactions import DAY, EMPTY_HISTORY, History, Interactions
 from recsys.features.state import OnlineState
-from recsys.reasons import RESTS_ON, Asked, Evidence, Facts, TellingWords
+from recsys.reasons import RESTS_ON, Facts, ListAsked, ReasonEvidence, TellingWords
 from recsys.sentences import DEFAULTS, FIELDS, Fact, Sentences
 
 NOW = 1000 * DAY
@@ -79,9 +79,9 @@ def say(
     context=None, columns=COLUMNS, x=None,
 ):  # fmt: skip
     world = state([]) if world is None else world
-    asked = Asked(NOW, past, world, sources or {}, ranks or {}, context or {})
+    asked = ListAsked(NOW, past, world, sources or {}, ranks or {}, context or {})
     facts = Facts(
-        asked, Evidence(columns), TellingWords(world.catalogue),
+        asked, ReasonEvidence(columns), TellingWords(world.catalogue),
         np.array([0]), np.array([item], np.int32),
     )  # fmt: skip
     by_column = np.array([lifted.get(name, 0.0) for name in columns])
@@ -104,6 +104,7 @@ def test_text_names_what_was_liked_chosen_or_looked_at():
     # The last word on an item counts, and one of an unknown type was not "liked".
     assert say(*told, near=NEAR, past=history((0, 1, 3, 9), (0, 1, -1, 8))).kind == "nothing"
     assert say(*told, near=NEAR, past=history((0, -1, 1, 9))).kind == "chosen"
+    assert say(*told, near=NEAR, past=history((0, 1, 0, 9))).kind == "nothing"
     assert say(*told, near=[]).kind == "nothing"
 
 
@@ -201,6 +202,21 @@ def test_the_recall_stage_speaks_through_the_source_that_lists_the_item_highest(
     assert say({"recall": 1.0}, {}, past=EMPTY_HISTORY, **told) == Fact("agreed", {"count": 3})
     low = {name: rank + 100 for name, rank in signals.items()}
     assert say({"recall": 1.0}, {}, near=NEAR, sources=sources, ranks=low).kind == "nothing"
+
+
+def test_a_list_does_not_say_one_thing_over_and_over_where_more_is_true():
+    world = state([2] * 9 + [1] * 9)
+    asked = ListAsked(NOW, LIKED, world, {}, {"popular.rank": np.array([1.0, 2.0, 3.0])}, {})
+    facts = Facts(
+        asked, ReasonEvidence(COLUMNS), TellingWords(world.catalogue),
+        np.array([0, 1, 2]), np.array([2, 1, 3], np.int32),
+    )  # fmt: skip
+    lifted = np.array([float(name == "text.score" or name == "popular.score") for name in COLUMNS])
+    x, families = np.zeros(len(COLUMNS), np.float32), {"counters": 0.5, "text": 0.4}
+    said = [facts.best(place, families, lifted, x, NEAR).kind for place in range(3)]
+    assert said == ["popular", "liked", "popular"]
+    quiet = {"counters": 0.8, "text": 0.2}
+    assert facts.best(2, quiet, lifted, x, NEAR).kind == "popular"
 
 
 # -- the words ----------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ import pytest
 
 from recsys.data_schemas.errors import RecsysError, UsageError
 from recsys.storage.eventlog import open_log
-from recsys.storage.experiments import (
+from recsys.storage.experiment_records import (
     DeclaredExperiment,
     ExperimentList,
     find_experiment,

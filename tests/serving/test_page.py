@@ -1,6 +1,7 @@
 """The demonstration page in headless Chromium: act, see the list change, nothing runs that is text."""
 
 import base64
+import importlib.util
 import json
 import re
 import shutil
@@ -36,6 +37,7 @@ FLAGS = (
     "--remote-debugging-port=0",
     "--window-size=1280,1000",
 )
+PICTURES = Path(__file__).parents[2] / "docs" / "site" / "pictures.py"
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium runs here")
 
 
@@ -95,7 +97,7 @@ class Page:
         assert "exceptionDetails" not in answer, answer
         return answer["result"].get("value")
 
-    def wait(self, script, seconds=120):
+    def wait(self, script, what=None, seconds=120):
         until = time.monotonic() + seconds
         while not self.run(script):
             assert time.monotonic() < until, (
@@ -153,7 +155,9 @@ def test_an_action_changes_the_list_and_text_stays_text(page, tmp_path):
     page.run("document.querySelector('#new-title').value = '<b>A new film</b>'")
     page.run("document.querySelector('#new button').click()")
     page.wait("document.querySelector('#new-place .meta') !== null")
-    assert page.run("document.querySelector('#new-place .title').textContent") == "<b>A new film</b>"
+    assert (
+        page.run("document.querySelector('#new-place .title').textContent") == "<b>A new film</b>"
+    )
     said = page.run("document.querySelector('#new-place .meta').textContent")
     assert re.fullmatch(r"place \d+ of 11 beside the list", said)
 
@@ -224,3 +228,15 @@ def test_the_operators_page_draws_what_there_is(live, fakes, tmp_path, width):
             opened.picture(tmp_path / "ops.png")
         finally:
             opened.close()
+
+
+def test_the_pictures_find_what_they_show(page):
+    """`make pictures` drives this page; where its structure changes, it must change too."""
+    spec = importlib.util.spec_from_file_location("pictures", PICTURES)
+    pictures = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(pictures)
+    page.wait("document.querySelectorAll('#list li').length === 10")
+    page.run("document.querySelector('#list li .acts button:last-child').click()")
+    page.wait("document.querySelector('#history .title') !== null")
+    pictures.show_person(page, page.run("document.querySelector('#user').value"))
+    assert page.run("document.querySelectorAll('#list details[open]').length") == 3

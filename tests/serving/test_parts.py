@@ -8,6 +8,7 @@ import pytest
 
 from recsys.serving import texts
 from recsys.serving.follower import Follower, Live
+from recsys.serving.served_opt_outs import OptOuts
 from recsys.serving.shadow import Differences, displacement, overlap
 from recsys.serving.texts import TextBatcher
 
@@ -103,6 +104,6 @@ def test_every_engine_in_service_encodes_what_waits_for_it():
             return self.waiting
 
     engines = [Live(Waiting(), 0, []), Live(object(), 0, []), Live(Waiting(), 0, [])]
-    follower = Follower(None, None, lambda: engines)
+    follower = Follower(None, None, lambda: engines, OptOuts())
     asyncio.run(follower.encode_new())
     assert [getattr(live.engine, "waiting", None) for live in engines] == [0, None, 0]

@@ -12,7 +12,7 @@ from recsys.data_schemas.errors import UsageError
 from recsys.serving import telemetry as metrics
 from recsys.serving.experiments import explore, team_draft
 from recsys.storage.eventlog import open_log
-from recsys.storage.experiments import unit_share
+from recsys.storage.experiment_records import unit_share
 from recsys.storage.registry import RegistryError
 
 ASK = {"user_id": "u", "items": ["1", "2", "3", "4"]}

@@ -9,7 +9,7 @@ import pytest
 
 from recsys.data_schemas import columns as c
 from recsys.data_schemas.config import load_config
-from recsys.evaluation.live_lists import DAY
+from recsys.evaluation.live_outcomes import DAY
 from recsys.storage.registry.version_tags import Change
 from recsys.training.night import live_lists
 

@@ -120,7 +120,7 @@ def test_the_command_runs_each_and_tells_of_each(config, monkeypatch, capsys):
 
     ran, told = [], []
 
-    def run_night(config, until, dry_run):
+    def run_night(config, *, until, dry_run, reporter=None):
         ran.append(until)
         decision = Decision("challenger" if len(ran) == 2 else "promote")
         return nightly.NightResult(len(ran), decision, None, {}, False, [])

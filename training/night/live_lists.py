@@ -13,7 +13,7 @@ from recsys.data_schemas import columns as c
 from recsys.data_schemas.config import RecsysConfig
 from recsys.data_schemas.errors import RecsysError
 from recsys.evaluation.experiment_statistics import Settings
-from recsys.evaluation.live_lists import CLICK, DAY, Flags, Rows, as_json, live_report
+from recsys.evaluation.live_outcomes import CLICK, DAY, Flags, Rows, as_json, live_report
 from recsys.evaluation.logged_lists import LoggedLists, read_events, read_lists
 from recsys.features.feature_set import FeatureSet
 from recsys.ingestion.tables.load import meaning_of, read_summary

@@ -44,7 +44,7 @@ OPEN: Final = "not known yet"
 FEW_UNITS: Final = "too few persons yet"
 
 
-class Plan(NamedTuple):
+class ExperimentPlan(NamedTuple):
     """How an experiment is counted; `ExperimentsConfig` says what each means."""
 
     kind: str
@@ -86,7 +86,7 @@ class Guard:
 class ExperimentResult:
     """Everything that the page says. Arms are (control, challenger); of interleaving, one arm."""
 
-    plan: Plan
+    plan: ExperimentPlan
     lists: tuple[int, int]
     units: tuple[int, int]
     persons: int
@@ -159,7 +159,7 @@ class _Counted:
 
 
 def analyse(
-    plan: Plan,
+    plan: ExperimentPlan,
     lists: LoggedLists,
     events: LaterEvents,
     grade: npt.NDArray[np.integer],
@@ -226,7 +226,7 @@ def _sizes(unit: Longs, arm: Longs, crossed: Longs) -> tuple[int, int]:
 
 
 def _counted(
-    plan: Plan,
+    plan: ExperimentPlan,
     lists: LoggedLists,
     events: LaterEvents,
     grade: npt.NDArray[np.integer],
@@ -281,7 +281,7 @@ def _filled(result: ExperimentResult, **more: Any) -> ExperimentResult:
 
 
 def _rates(
-    plan: Plan,
+    plan: ExperimentPlan,
     counted: _Counted,
     kind: str,
     chosen: npt.NDArray[np.bool_],
@@ -329,7 +329,7 @@ def _values(values: npt.NDArray[np.object_], persons: Longs) -> list[Any]:
 
 
 def _by_value(
-    plan: Plan, counted: _Counted, values: npt.NDArray[np.object_]
+    plan: ExperimentPlan, counted: _Counted, values: npt.NDArray[np.object_]
 ) -> dict[str, Rates | Estimate]:
     """The deciding metric by the values of a column; intervals hold for all of them at once."""
     chosen = _values(values, counted.lists.users)
@@ -345,7 +345,7 @@ def _for_all(settings: Settings, comparisons: int) -> Settings:
 
 
 def _guards(
-    plan: Plan,
+    plan: ExperimentPlan,
     counted: _Counted,
     rates: Mapping[str, Rates],
     everyone: npt.NDArray[np.bool_],
@@ -423,7 +423,7 @@ def _of_interleaving(
 
 
 def _preferred(
-    plan: Plan, values: npt.NDArray[np.object_], credit: Doubles, person: Longs
+    plan: ExperimentPlan, values: npt.NDArray[np.object_], credit: Doubles, person: Longs
 ) -> dict[str, Rates | Estimate]:
     chosen = _values(values, person)
     wide = _for_all(plan.intervals, len(chosen))
@@ -432,9 +432,9 @@ def _preferred(
 
 def plan_of(
     kind: str, challenger: str, share: float, settings: ExperimentsConfig, level: float = LEVEL
-) -> Plan:
+) -> ExperimentPlan:
     """The plan of an experiment out of the settings kept with it."""
-    return Plan(
+    return ExperimentPlan(
         kind,
         challenger,
         share,

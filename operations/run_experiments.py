@@ -15,7 +15,7 @@ from recsys.data_schemas.config import ExperimentsConfig, RecsysConfig
 from recsys.data_schemas.errors import UsageError
 from recsys.storage.eventlog import export, log_address, never_written, open_log
 from recsys.storage.eventlog.known import read_adopted
-from recsys.storage.experiments import (
+from recsys.storage.experiment_records import (
     CHALLENGER,
     DeclaredExperiment,
     Kind,
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from recsys.evaluation.experiments import ExperimentResult, Missing
+    from recsys.evaluation.experiment_analysis import ExperimentResult, Missing
     from recsys.evaluation.logged_lists import LoggedLists
 
 NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
@@ -123,8 +123,8 @@ def report(
     Raises:
         UsageError: there is no such experiment, or no list of it was logged.
     """
+    from recsys.evaluation.experiment_analysis import analyse, plan_of
     from recsys.evaluation.experiment_page import write_experiment
-    from recsys.evaluation.experiments import analyse, plan_of
     from recsys.evaluation.logged_lists import read_events, read_lists
 
     workspace = Workspace(config.workspace_path)
@@ -199,7 +199,7 @@ def _drain(
     config: RecsysConfig, workspace: Workspace, declared: DeclaredExperiment, out: Path
 ) -> tuple["Missing", "Missing"]:
     """The log since the start as tables, and the units of each arm of whom nothing is kept."""
-    from recsys.evaluation.experiments import Missing
+    from recsys.evaluation.experiment_analysis import Missing
 
     address = log_address(config)
     if never_written(address):
@@ -279,7 +279,7 @@ def _facts(declared: DeclaredExperiment, settings: ExperimentsConfig) -> dict[st
 
 def result_lines(result: "ExperimentResult", page: Path) -> list[str]:
     """The result on a terminal."""
-    from recsys.evaluation.experiments import POSITIVE
+    from recsys.evaluation.experiment_analysis import POSITIVE
 
     lines = [result.decision]
     for kind, rates in result.rates.items():

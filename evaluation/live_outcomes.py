@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from recsys.evaluation.drift import Drift, Limits, numbers
+from recsys.evaluation.experiment_analysis import POSITIVE
 from recsys.evaluation.experiment_statistics import Rates, Settings, compare_rates, estimate
-from recsys.evaluation.experiments import POSITIVE
 from recsys.evaluation.lists import Longs
 from recsys.evaluation.logged_lists import LaterEvents, LoggedLists, credited
 from recsys.evaluation.uncertainty import Interval
