@@ -29,7 +29,6 @@ from recsys.training.night import (
     fit_sources,
     live_lists,
     masked_items,
-    new_item_gain,
     own_parts,
     publish,
     ranking_data,
@@ -189,11 +188,6 @@ def _by_recipe(
     test_groups, test_rows = ranking_data.build_ranking_data(night, data, encoded, recipe, "test")
     rankers = fit_ranker.fit(night, data, training_rows, training_groups)
     if night.runner.dry_run and not (rankers.skipped and test_groups.skipped):
-        return publish.dry_run_result(night, "what follows depends on the ranker")
-    rankers = new_item_gain.carried_over(
-        night, data, rankers, training_rows, test_rows, test_groups
-    )
-    if night.runner.dry_run and not rankers.skipped:
         return publish.dry_run_result(night, "what follows depends on the ranker")
     return Learned(
         drained, data, encoded, recipe, released, training_rows, test_groups, test_rows, rankers

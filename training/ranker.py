@@ -40,7 +40,7 @@ FUSED = "fused.score"
 EVENTS = "count.item.any.all"
 SHARES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 """Shares of the fusion that are tried."""
-GAINS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0)
+GAINS = tuple(n / 8 for n in range(17))
 """What an item without events may gain, in standard deviations of the score within a list."""
 
 Scores = npt.NDArray[np.float64]

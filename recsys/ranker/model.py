@@ -69,10 +69,6 @@ class Blend:
             out[:, column] += term
         return out
 
-    def save(self, folder: Path) -> None:
-        """Write blend.json."""
-        (folder / BLEND_FILE).write_text(json.dumps(asdict(self)), encoding="utf-8")
-
     def _terms(self, x: Matrix) -> Iterator[tuple[int, npt.NDArray[np.float64]]]:
         """(column, what is added for it, float64[R])."""
         if self.fusion:
@@ -144,7 +140,7 @@ class Ranker:
         """Write linear.json, blend.json where there is a blend, and ranker.txt (LightGBM's text format)
         into an existing folder."""
         if self.blend:
-            self.blend.save(folder)
+            (folder / BLEND_FILE).write_text(json.dumps(asdict(self.blend)), encoding="utf-8")
         if self.linear:
             self.linear.save(folder / LINEAR_FILE, self.features)
         for number, booster in enumerate(self.boosters):

@@ -37,7 +37,6 @@ from recsys.training.compared_lists import LIST_LENGTH
 from recsys.training.night import (
     fit_ranker,
     masked_items,
-    new_item_gain,
     ranking_data,
     test_lists,
 )
@@ -242,9 +241,8 @@ def _refitted(
     kept = _encoder_of(side, inputs, encoded, bundle)
     recipe = Recipe.parse(bundle.facts["recipe"])
     groups, rows = ranking_data.build_ranking_data(side, inputs, kept, recipe, "ranker")
-    tests, tested = ranking_data.build_ranking_data(side, inputs, kept, recipe, "test")
+    _, tested = ranking_data.build_ranking_data(side, inputs, kept, recipe, "test")
     rankers = fit_ranker.fit(side, inputs, rows, groups)
-    rankers = new_item_gain.carried_over(side, inputs, rankers, rows, tested, tests)
     assert tested is not None
     score = fit_ranker.score(rankers.path, "full", tested)
     items, scores = test_lists.best_of(score, tested, test_lists.caps_of(side, inputs))

@@ -54,13 +54,13 @@ def fit(
 ) -> StageResult:
     """The ranker, and one more per ablation, each in its own folder."""
 
-    lengths = lengths_asked(inputs)
+    lengths = _lengths_asked(inputs)
 
     def action(out: Path) -> dict[str, Any]:
         assert ranking is not None
         unbiased = place_weights(night, inputs, ranking)
         groups = replace(
-            ranking.groups(), weight=unbiased.weight, stands_for=stands_for(ranking, lengths)
+            ranking.groups(), weight=unbiased.weight, stands_for=_stands_for(ranking, lengths)
         )
         learned = learned_from(ranking)
         night.reporter.say(f"ranker: {learned}")
@@ -107,7 +107,7 @@ def fit(
     )
 
 
-def lengths_asked(inputs: Inputs) -> list[float]:
+def _lengths_asked(inputs: Inputs) -> list[float]:
     """Share of the people who will be asked about by the length of their history, between `LENGTHS`; to
     hundredths, so that it stays from night to night where nothing much happens."""
     known = np.bincount(inputs.interactions.user)
@@ -116,7 +116,7 @@ def lengths_asked(inputs: Inputs) -> list[float]:
     return [round(float(share), 2) for share in shares]
 
 
-def stands_for(
+def _stands_for(
     ranking: RankingData, lengths_asked: Sequence[float]
 ) -> npt.NDArray[np.float64] | None:
     """float64[M]: how much more often people with as long a history will be asked about than are
