@@ -369,6 +369,13 @@ ImpressionBatch = Annotated[list[ImpressionIn], Meta(min_length=1, max_length=10
 ImpressionsBody = ImpressionIn | ImpressionBatch
 
 
+class UserBody(Input):
+    """What changes of a person; attributes left out keep their values."""
+
+    attributes: Attributes
+    """Columns by name: numbers, texts, true or false."""
+
+
 class MergeRequest(Input):
     """Whose visit it was."""
 
@@ -464,6 +471,14 @@ class ImpressionsAnswer(Output):
 
     impression_ids: list[str]
     duplicates: int = 0
+
+
+class UserAnswer(Output):
+    """Given only after the change is durable."""
+
+    user_id: str
+    position: int
+    """Place in the durable log."""
 
 
 class Merged(Output):

@@ -47,6 +47,9 @@ ARM: Final = "arm"
 UNIT: Final = "unit"
 """Pseudonym of the visit that an experiment dealt to an arm; absent where it deals persons."""
 
+ATTRIBUTES: Final = "attributes"
+"""Of a person's record in the log: column → value."""
+
 # what we write
 SCORES: Final = "scores"
 SCORE: Final = "score"

@@ -1,4 +1,4 @@
-"""What the log holds: one append-only sequence of records of five kinds."""
+"""What the log holds: one append-only sequence of records of six kinds."""
 
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
@@ -8,6 +8,8 @@ from recsys.data_schemas.columns import TIMESTAMP
 EVENT: Final = "event"
 ITEM: Final = "item"
 IMPRESSION: Final = "impression"
+USER: Final = "user"
+"""What a person is: the attributes that changed, `{user_id, attributes}`; others keep their values."""
 FORGET: Final = "forget"
 """A user asked to be forgotten; the payload holds the user_id and nothing else."""
 OPT_OUT: Final = "opt_out"

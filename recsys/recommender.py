@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from itertools import compress
 from pathlib import Path
 from typing import Any, cast
@@ -19,7 +20,9 @@ import numpy.typing as npt
 from recsys.business_rules import ListRules
 from recsys.data_schemas import columns as c
 from recsys.data_schemas.errors import RecsysError, UsageError
-from recsys.data_schemas.log_record import LogMark, LogRecord
+from recsys.data_schemas.limits import AMOUNT
+from recsys.data_schemas.limits import TEXT as WORDING
+from recsys.data_schemas.log_record import USER, LogMark, LogRecord
 from recsys.encoder.index import open_index
 from recsys.encoder.tower import InterestSource
 from recsys.explain import Explainer
@@ -49,6 +52,7 @@ from recsys.rules import (
 )
 from recsys.similar import as_history, similar_items
 from recsys.storage.bundle import Bundle, open_bundle
+from recsys.told_attributes import ToldAttributes
 
 TEXT = "text"
 ENCODE_AT_ONCE = 32
@@ -73,6 +77,7 @@ class LoadedRelease:
         """Name of the folder that the state was opened from."""
         self.bundle = bundle
         self.state = state
+        self._told = ToldAttributes(state.log_position)
         self.features = FeatureSet.from_json(bundle.features)
         self.ranker = Ranker.load(bundle.ranker)
         self.ranker.check_features(self.features.columns)
@@ -123,7 +128,10 @@ class LoadedRelease:
     def apply(self, records: Sequence[LogRecord]) -> None:
         """Fold log records into the state. Texts of new items wait for `encode_new`."""
         with self._lock:
-            self.state.apply(records)
+            self._told.take(records)
+            self.state.apply([r for r in records if r.kind != USER])
+            if records:
+                self.state.log_position = max(self.state.log_position, records[-1].position)
             self._meet_new_items(
                 [str(r.payload.get(c.ITEM_ID)) for r in records if r.kind == "item"]
             )
@@ -231,7 +239,7 @@ class LoadedRelease:
             signals,
             self.state,
             self.state.catalogue,
-            self.state.user_attributes(ask.user_id),
+            self.user_attributes(ask.user_id),
             ask.context,
         )
         x = self.features.online(moment)
@@ -501,6 +509,21 @@ class LoadedRelease:
         """Kind of each attribute of items by name; see `limits.attribute_value`."""
         return self.state.catalogue.attribute_kinds
 
+    @cached_property
+    def user_attribute_kinds(self) -> Mapping[str, str]:
+        """Kind of each attribute of users by name; none of what may be a flag or a number."""
+        users = self.state.users
+        if users is None:
+            return {}
+        numbers = [
+            n for n, x in users.numeric.items() if not np.isin(x[~np.isnan(x)], (0, 1)).all()
+        ]
+        return {**dict.fromkeys(users.categorical, WORDING), **dict.fromkeys(numbers, AMOUNT)}
+
+    def user_attributes(self, user_id: str) -> dict[str, Any]:
+        """What is known of a user: the snapshot's word, then the log's behind it."""
+        return {**self.state.user_attributes(user_id), **self._told.of(user_id)}
+
     # -- looking things up ----------------------------------------------------------------------
 
     def similar_to(self, ask: SimilarQuery) -> SimilarResult:
@@ -563,7 +586,7 @@ class LoadedRelease:
     def user(self, user_id: str) -> dict[str, Any] | None:
         """What is stored of a user: their events, latest last, and attributes."""
         history = self.state.history(user_id, np.iinfo(np.int64).max)
-        attributes = self.state.user_attributes(user_id)
+        attributes = self.user_attributes(user_id)
         if not len(history.item) and not attributes:
             return None
         events = [

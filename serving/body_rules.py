@@ -105,13 +105,19 @@ class EventTypes:
         self._accepted -= types
 
 
-def require_attributes(model: ReleasedModel, attributes: Mapping[str, Any]) -> None:
-    """Refuse attributes that no table could hold, and those of another type than the other items'.
+def require_attributes(
+    kinds: Mapping[str, str], attributes: Mapping[str, Any], others: str = "items"
+) -> None:
+    """Refuse attributes that no table could hold, and those of another type than the others'.
+
+    Args:
+        kinds: kind of each attribute that is known, by name.
+        attributes: given ones.
+        others: whose they are, `items` or `users`.
 
     Raises:
         Problem: one is (422); it is named.
     """
-    kinds = _kinds(model)
     for name, value in attributes.items():
         place = f"$.attributes.{name}"
         fault = name_fault(name)
@@ -119,14 +125,16 @@ def require_attributes(model: ReleasedModel, attributes: Mapping[str, Any]) -> N
             raise Problem(422, f"{name!r} cannot be an attribute: {fault}.", [(place, fault)])
         kind = kinds.get(name)
         if kind is not None and attribute_value(kind, value) is None:
-            detail = f"The attribute {name!r} is {_SAID[kind]} in the other items, not {value!r}."
+            detail = (
+                f"The attribute {name!r} is {_SAID[kind]} in the other {others}, not {value!r}."
+            )
             raise Problem(422, detail[:500], [(place, f"expected {_SAID[kind]}")])
 
 
 def known_attributes(model: ReleasedModel, attributes: Mapping[str, Any]) -> dict[str, Any]:
     """The attributes of an inline item of one request without those of another type: unknown, for this
     item alone."""
-    kinds = _kinds(model)
+    kinds = kinds_of(model)
     return {
         name: value
         for name, value in attributes.items()
@@ -134,7 +142,7 @@ def known_attributes(model: ReleasedModel, attributes: Mapping[str, Any]) -> dic
     }
 
 
-def _kinds(model: ReleasedModel) -> Mapping[str, str]:
+def kinds_of(model: ReleasedModel) -> Mapping[str, str]:
     """Kind of each attribute by name; none of a model that does not tell."""
     kinds: Mapping[str, str] = getattr(model, "attribute_kinds", {})
     return kinds

@@ -19,6 +19,7 @@ from recsys.serving.asgi import Request, Response, invalid
 from recsys.serving.body_rules import (
     EventTypes,
     doer_of,
+    kinds_of,
     known_attributes,
     person_of,
     require_attributes,
@@ -317,7 +318,7 @@ class Handlers:
             raise Problem(409, detail, [(f"{where}.title", "missing")])
         base = _known(known) if known else {c.CREATED_AT: now, c.AVAILABLE: True}
         columns = _columns(item_id, body)
-        require_attributes(self._versions.champion(), body.attributes or {})
+        require_attributes(kinds_of(self._versions.champion()), body.attributes or {})
         return {**base, **columns}
 
     def _stamp(self) -> int:

@@ -244,6 +244,18 @@ OPERATIONS: tuple[Operation, ...] = (
         example={"session_id": "8f2c"},
     ),
     Operation(
+        "PUT",
+        "/v1/users/{user_id}",
+        "put_user",
+        "Say what a user is: attributes, which the next answer knows.",
+        scope="admin",
+        body=api.UserBody,
+        answer=api.UserAnswer,
+        parameters=(_USER,),
+        errors=(409, *_WORK),
+        example={"attributes": {"plan": "premium", "age": 34}},
+    ),
+    Operation(
         "GET",
         "/v1/users/{user_id}",
         "get_user",

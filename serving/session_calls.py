@@ -12,13 +12,21 @@ import msgspec
 from recsys.data_schemas import api
 from recsys.data_schemas import columns as c
 from recsys.serving.asgi import Request, Response
-from recsys.serving.body_rules import doer_of, require_times, session_user, times_of
+from recsys.serving.body_rules import (
+    doer_of,
+    require_attributes,
+    require_times,
+    session_user,
+    times_of,
+)
 from recsys.serving.catalogue_calls import CatalogueCalls
 from recsys.serving.handlers import identifier
-from recsys.storage.eventlog.log import impression_write
+from recsys.serving.problems import Problem
+from recsys.storage.eventlog.log import impression_write, user_write
 
 _encode = msgspec.json.Encoder().encode
 _merge = msgspec.json.Decoder(api.MergeRequest)
+_user = msgspec.json.Decoder(api.UserBody)
 _impressions = msgspec.json.Decoder(api.ImpressionsBody)
 
 
@@ -39,6 +47,19 @@ class SessionCalls(CatalogueCalls):
         return Response.of(
             api.Merged(user_id=user_id, session_id=body.session_id, events=max(0, len(entries) - 1))
         )
+
+    async def put_user(self, request: Request) -> Response:
+        user_id = identifier(request, "user_id")
+        body = await self._json(request, _user)
+        model, now = self._versions.champion(), self._stamp()
+        require_attributes(getattr(model, "user_attribute_kinds", {}), body.attributes, "users")
+        if c.USER_ID in body.attributes:
+            detail = f"{c.USER_ID!r} names the user; it cannot be an attribute."
+            raise Problem(409, detail, [("$.attributes", f"{c.USER_ID!r} is taken")])
+        write = user_write(user_id, body.attributes, now)
+        entries = await self._durable(lambda: self._log.submit([write]))
+        await self._fold(entries)
+        return Response.of(api.UserAnswer(user_id=user_id, position=entries[0].position))
 
     async def post_impressions(self, request: Request) -> Response:
         body = await self._json(request, cast(Any, _impressions))

@@ -102,7 +102,7 @@ def _map_items(unmapped: Path, path: Path, item_ids: pa.Array) -> None:
 
 
 def stage_users(part: TableIngest, least_people: int = 1) -> int:
-    """Check the users table; how many rows are accepted.
+    """Check the users table, completed by what the service was told; how many rows are accepted.
 
     A text that fewer than `least_people` users share is unknown from here on.
     """
@@ -110,9 +110,28 @@ def stage_users(part: TableIngest, least_people: int = 1) -> int:
     part.stage(f"CASE {id_faults(c.USER_ID, 'missing_user_id')} END AS {BROKEN}")
     count_losses(part)
     keep_attributes(part)
-    part.reject_repeats("duplicate_user_id", c.USER_ID, c.USER_ID)
+    part.reject_repeats("duplicate_user_id", c.USER_ID, c.USER_ID, f"{LOG} = 0")
+    _take_the_logs_word(part)
     _without_rare_texts(part, least_people)
     return int(part.engine.one(f"SELECT count(*) FROM ({part.accepted})"))
+
+
+def _take_the_logs_word(part: TableIngest) -> None:
+    """One row for each person: the log's value where it has one, else the file's."""
+    both = f"({part.accepted} AND {LOG} = 0)"
+    values = ", ".join(f"{a.inner} = coalesce({part.rows}.{a.inner}, f.{a.inner})"
+                       for a in part.attributes)  # fmt: skip
+    if part.log is None:
+        return
+    if values:
+        part.engine.run(
+            f"UPDATE {part.rows} SET {values} FROM {both} f"
+            f" WHERE {part.rows}.{LOG} = 1 AND {part.rows}.{c.USER_ID} = f.{c.USER_ID}"
+        )
+    part.engine.run(
+        f"DELETE FROM {part.rows} WHERE {LOG} = 0 AND {BROKEN} IS NULL AND {c.USER_ID} IN"
+        f" (SELECT {c.USER_ID} FROM {part.rows} WHERE {LOG} = 1 AND {BROKEN} IS NULL)"
+    )
 
 
 def _without_rare_texts(part: TableIngest, least_people: int) -> None:

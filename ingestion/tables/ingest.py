@@ -147,7 +147,7 @@ def _open(config: RecsysConfig, drained: Path | None, scratch: Path) -> TablePla
     log: dict[str, Source] = {}
     for table in (ITEMS, EVENTS, IMPRESSIONS, USERS):
         place = getattr(config.data, table.name)
-        found = drained_files(drained, table) if drained is not None and table is not USERS else []
+        found = drained_files(drained, table) if drained is not None else []
         if found:
             source = open_source(found, log_table(table))
             if source.rows:
@@ -155,8 +155,9 @@ def _open(config: RecsysConfig, drained: Path | None, scratch: Path) -> TablePla
         if place is not None:
             files[table.name] = _open_files(config, place, table, scratch)
             _refuse_empty(files[table.name], log.get(table.name))
-    if "impressions" in log and "impressions" not in files:
-        files["impressions"] = _nothing(IMPRESSIONS, log["impressions"], scratch)
+    for table in (IMPRESSIONS, USERS):
+        if table.name in log and table.name not in files:
+            files[table.name] = _nothing(table, log[table.name], scratch)
     return TablePlaces(files, log)
 
 

@@ -101,6 +101,10 @@ def merge(user_id: str, session_id: str) -> Call[api.Merged]:
     return Call("POST", f"/v1/users/{_part(user_id)}/merge", api.Merged, body)
 
 
+def put_user(user_id: str, user: api.UserBody) -> Call[api.UserAnswer]:
+    return Call("PUT", f"/v1/users/{_part(user_id)}", api.UserAnswer, _encode(user))
+
+
 def get_user(user_id: str) -> Call[api.UserView]:
     return Call("GET", f"/v1/users/{_part(user_id)}", api.UserView)
 

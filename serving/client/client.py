@@ -132,6 +132,10 @@ class Client:
         """The events of a visit become the user's."""
         return self._send(calls.merge(user_id, session_id))
 
+    def put_user(self, user_id: str, **attributes: Any) -> api.UserAnswer:
+        """Say what a user is; attributes left out keep their values."""
+        return self._send(calls.put_user(user_id, api.UserBody(attributes=attributes)))
+
     def get_user(self, user_id: str) -> api.UserView:
         """What is stored about a user."""
         return self._send(calls.get_user(user_id))
@@ -288,6 +292,10 @@ class AsyncClient:
     async def merge(self, user_id: str, session_id: str) -> api.Merged:
         """See `Client.merge`."""
         return await self._send(calls.merge(user_id, session_id))
+
+    async def put_user(self, user_id: str, **attributes: Any) -> api.UserAnswer:
+        """See `Client.put_user`."""
+        return await self._send(calls.put_user(user_id, api.UserBody(attributes=attributes)))
 
     async def get_user(self, user_id: str) -> api.UserView:
         """See `Client.get_user`."""

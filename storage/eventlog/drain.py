@@ -21,6 +21,7 @@ from recsys.data_schemas.log_record import (
     ITEM,
     KNOWN_POSITION,
     OPT_OUT,
+    USER,
     LogRecord,
     Tombstone,
 )
@@ -82,6 +83,7 @@ _ITEM_TYPES: Mapping[str, Any] = {
     c.CREATED_AT: _TIME,
     c.AVAILABLE: pa.bool_(),
 }
+_USER_TYPES: Mapping[str, Any] = {c.USER_ID: pa.string()}
 
 
 def export(
@@ -90,7 +92,8 @@ def export(
     """Write the records with after < position ≤ until as Parquet tables.
 
     With `earlier`, what former logs left comes first, and of this one what lies behind it.
-    Gives the number of rows by table: events, items, impressions, forgets, opt_outs.
+    Gives the number of rows by table: events, items, impressions, users (one for each person), forgets,
+    opt_outs.
 
     Args:
         log: the durable log.
@@ -111,19 +114,26 @@ def export(
         kind: _Sink(out_dir / f"{name}.parquet", schema) for name, (kind, schema) in tables.items()
     }
     items: list[dict[str, Any]] = []
+    users: dict[str, dict[str, Any]] = {}
     try:
         for kind, rows in _left(earlier, {kind: name for name, (kind, _) in tables.items()}):
             if kind == ITEM:
                 items += rows
+            elif kind == USER:
+                users |= {row[c.USER_ID]: row for row in rows}
             else:
                 sinks[kind].write(rows)
         for chunk in _without_late_lists(_chunks(log, after, until)):
             for kind, sink in sinks.items():
                 sink.write([_row(record) for record in chunk if record.kind == kind])
             items += [_row(record) for record in chunk if record.kind == ITEM]
-        item_sink = _Sink(out_dir / "items.parquet", _item_schema(items))
-        sinks[ITEM] = item_sink
-        item_sink.write(_item_rows(items, item_sink.schema))
+            _take_users(users, chunk)
+        for kind, name, types, rows in (
+            (ITEM, "items", _ITEM_TYPES, items),
+            (USER, "users", _USER_TYPES, list(users.values())),
+        ):
+            sinks[kind] = sink = _Sink(out_dir / f"{name}.parquet", _item_schema(rows, types))
+            sink.write(_item_rows(rows, sink.schema, types))
     except BaseException:
         for sink in sinks.values():
             sink.abandon()
@@ -134,6 +144,7 @@ def export(
         "events": sinks[EVENT].rows,
         "items": sinks[ITEM].rows,
         "impressions": sinks[IMPRESSION].rows,
+        "users": sinks[USER].rows,
         "forgets": sinks[FORGET].rows,
         "opt_outs": sinks[OPT_OUT].rows,
     }
@@ -145,7 +156,7 @@ def _left(
     """(kind, rows) of what former logs left; times stay times, which the sinks take as they are."""
     if earlier is None:
         return
-    for kind, name in {**names, ITEM: "items"}.items():
+    for kind, name in {**names, ITEM: "items", USER: "users"}.items():
         file = earlier.folder / f"{name}.parquet"
         if file.exists():
             for batch in pq.ParquetFile(file).iter_batches(CHUNK):
@@ -154,6 +165,18 @@ def _left(
 
 def _present(row: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in row.items() if value is not None}
+
+
+def _take_users(users: dict[str, dict[str, Any]], chunk: list[LogRecord]) -> None:
+    """What is known of each person after some more records: the latest word, attribute by attribute."""
+    for record in chunk:
+        user_id = record.payload.get(c.USER_ID, "")
+        if record.kind == FORGET:
+            users.pop(user_id, None)
+        elif record.kind == USER:
+            told = {c.RECEIVED_AT: record.received_at, c.POSITION: record.position}
+            former = users.get(user_id, {c.USER_ID: user_id})
+            users[user_id] = {**former, **record.payload[c.ATTRIBUTES], **told}
 
 
 def _chunks(log: EventLog, after: int, until: int) -> Iterator[list[LogRecord]]:
@@ -210,11 +233,11 @@ class _Sink:
         self._aside.unlink(missing_ok=True)
 
 
-def _item_schema(items: list[dict[str, Any]]) -> pa.Schema:
+def _item_schema(items: list[dict[str, Any]], types: Mapping[str, Any] = _ITEM_TYPES) -> pa.Schema:
     """The standard columns, then the attributes met, those most often set where there are very many:
     boolean, number, or text when mixed."""
-    fields = list(_ITEM_TYPES.items())
-    known = {*_ITEM_TYPES, c.RECEIVED_AT, c.POSITION}
+    fields = list(types.items())
+    known = {*types, c.RECEIVED_AT, c.POSITION}
     often = Counter(key for item in items for key in item if key not in known)
     for name in sorted(sorted(often, key=lambda name: (-often[name], name))[:_MOST_ATTRIBUTES]):
         values = [item[name] for item in items if item.get(name) is not None]
@@ -230,12 +253,14 @@ def _attribute_type(values: list[Any]) -> pa.DataType:
     return pa.string()
 
 
-def _item_rows(items: list[dict[str, Any]], schema: pa.Schema) -> list[dict[str, Any]]:
+def _item_rows(
+    items: list[dict[str, Any]], schema: pa.Schema, types: Mapping[str, Any] = _ITEM_TYPES
+) -> list[dict[str, Any]]:
     """Attributes brought to the type of their column."""
     casts: dict[str, Callable[[Any], Any]] = {
         field.name: str if field.type == pa.string() else float
         for field in schema
-        if field.name not in _ITEM_TYPES and field.type in (pa.string(), pa.float64())
+        if field.name not in types and field.type in (pa.string(), pa.float64())
     }
     return [
         {

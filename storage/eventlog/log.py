@@ -27,6 +27,7 @@ from recsys.data_schemas.log_record import (
     IMPRESSION,
     ITEM,
     OPT_OUT,
+    USER,
     Entry,
     LogMark,
     LogRecord,
@@ -650,6 +651,12 @@ def item_write(item: Mapping[str, Any]) -> Write:
     payload = dict(item)
     received_at = int(payload.pop(c.RECEIVED_AT, None) or now_us())
     return Write(ITEM, payload, received_at, f"{ITEM}:{uuid4().hex}")
+
+
+def user_write(user_id: str, attributes: Mapping[str, Any], received_at: int) -> Write:
+    """What is new of a person as a log write."""
+    payload = {c.USER_ID: user_id, c.ATTRIBUTES: dict(attributes)}
+    return Write(USER, payload, received_at, f"{USER}:{uuid4().hex}", user_id)
 
 
 def impression_write(shown: Mapping[str, Any]) -> Write:

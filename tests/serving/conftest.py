@@ -45,10 +45,12 @@ class FakeEngine:
         self.moment = DATA_END + 1
         self.items = {item_id: dict(row) for item_id, row in CATALOGUE.items()}
         self.events = {}
+        self.attributes = {}
         self.prepared = []
         self.fail_on = None
 
     attribute_kinds: ClassVar = {"maker": "text", "price": "number"}
+    user_attribute_kinds: ClassVar = {"plan": "text", "age": "number"}
 
     def answer(self, ask):
         if ask.user_id == self.fail_on:
@@ -106,6 +108,9 @@ class FakeEngine:
                 self.items.setdefault(payload["item_id"], {}).update(payload)
             elif record.kind == "forget":
                 self.events.pop(payload["user_id"], None)
+                self.attributes.pop(payload["user_id"], None)
+            elif record.kind == "user":
+                self.attributes.setdefault(payload["user_id"], {}).update(payload["attributes"])
 
     def filter(self, ask):
         for column in getattr(ask, "caps", {}):
@@ -134,8 +139,8 @@ class FakeEngine:
         return [(i, float(n)) for i, n in counts.most_common() if met.holds(self.items[i])][:k]
 
     def user(self, user_id):
-        events = self.events.get(user_id)
-        return {"events": events, "attributes": {}} if events else None
+        events, attributes = self.events.get(user_id), self.attributes.get(user_id, {})
+        return {"events": events or [], "attributes": attributes} if events or attributes else None
 
     def item(self, item_id):
         return self.items.get(item_id)

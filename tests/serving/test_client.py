@@ -41,6 +41,8 @@ def test_both_clients_do_everything(live):
             assert (await client.opt_out("v")).opted_out
             assert (await client.get_user("v")).opted_out
             assert not (await client.opt_in("v")).opted_out
+            assert (await client.put_user("w", plan="free")).user_id == "w"
+            assert (await client.get_user("w")).attributes == {"plan": "free"}
             await client.forget_user("v")
             assert await client.ready()
 
@@ -67,6 +69,8 @@ def test_both_clients_do_everything(live):
         client.event(None, "3", "click", session_id="s")
         assert client.rank(None, ["3", "4"], session_id="s").items[0].item_id == "3"
         assert client.merge("u", "s").events == 1
+        assert client.put_user("w/1", plan="free").user_id == "w/1"
+        assert client.get_user("w/1").attributes == {"plan": "free"}
         assert len(client.get_user("u").events) == 3
         assert client.opt_out("u").opted_out
         assert client.get_user("u").opted_out

@@ -4,6 +4,8 @@ import asyncio
 
 import pytest
 
+from recsys.storage.eventlog import open_log
+
 CLICK = {"item_id": "5", "event_type": "click"}
 
 
@@ -86,3 +88,30 @@ def test_lists_shown_elsewhere_are_kept(serve, tmp_path):
     assert [(s["user_id"], s["item_ids"], s["surface"]) for s in shown] == [
         ("u", ["3", "1"], "mail")
     ]
+
+
+def test_what_a_user_is_is_kept_and_forgotten(serve, tmp_path):
+    async def scenario():
+        async with serve() as (client, _):
+
+            async def put(attributes, user="u"):
+                return await client.put(f"/v1/users/{user}", json={"attributes": attributes})
+
+            first = await put({"plan": "premium", "age": 34})
+            assert (first.status_code, first.json()) == (200, {"user_id": "u", "position": 1})
+            await put({"age": 35, "new": True})
+            kept = (await client.get("/v1/users/u")).json()["attributes"]
+            assert kept == {"plan": "premium", "age": 35, "new": True}
+            for wrong, status in (
+                ({"age": "old"}, 422), ({"plan": 3}, 422), ({"user_id": "v"}, 409),
+                ({"a\u0000": 1}, 422), ({"x": None}, 422), ({"x": [1]}, 422),
+            ):  # fmt: skip
+                answer = await put(wrong)
+                assert answer.status_code == status, (wrong, answer.text)
+            assert (await client.put("/v1/users/u", json={})).status_code == 422
+            assert (await client.delete("/v1/users/u")).status_code == 200
+            assert (await client.get("/v1/users/u")).status_code == 404
+
+    run(scenario)
+    with open_log(tmp_path / "log.sqlite") as log:
+        assert [r.kind for r in log.read(0)] == ["forget"]

@@ -73,6 +73,7 @@ REASONS: Final = {
     "version": "its version is no longer kept",
     "snapshot": "the tables of its snapshot are no longer kept",
     "changes": "items changed too often since",
+    "attributes": "attributes of its person came through the service since its snapshot",
     "columns": "it has other columns than its version's features",
 }
 
@@ -293,6 +294,9 @@ def _compare_origin(
 ) -> None:
     """Lists of one version over one snapshot."""
     features = FeatureSet.from_json(bundle.features)
+    told = _told_since(drained / "users.parquet", base.log_position)
+    found.left_out["attributes"] += sum(s.served.user_id in told for s in samples)
+    samples = [s for s in samples if s.served.user_id not in told]
     fit = [s for s in samples if s.served.features.shape[1] == len(features)]
     found.left_out["columns"] += len(samples) - len(fit)
     world = _World(bundle, base, drained)
@@ -302,6 +306,14 @@ def _compare_origin(
             found.lists += len(rows)
             found.add(features.columns, *_read_again(features, world, rows))
     found.left_out = +found.left_out
+
+
+def _told_since(file: Path, position: int) -> set[str]:
+    """Persons of whom the log has told attributes behind a position."""
+    if not file.exists():
+        return set()
+    table = pq.read_table(file, columns=[c.USER_ID], filters=pc.field(c.POSITION) > position)
+    return set(table[c.USER_ID].to_pylist())
 
 
 def _spans(changes: Longs, samples: list[Sample], found: Found) -> Iterator[list[Sample]]:

@@ -7,6 +7,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from recsys.storage.eventlog import export, open_log
+from recsys.storage.eventlog.log import user_write
+
 UTC_TIME = pa.timestamp("us", tz="UTC")
 NOON = 1_700_000_000_000_000
 SECOND = 1_000_000
@@ -522,6 +525,32 @@ def test_users(desk):
         {"user_id": "u1", "age": 30.0, "plan": "x"},
     ]
     assert broken(desk, "users") == [("duplicate_user_id", 2), ("missing_user_id", 3)]
+
+
+def test_the_services_word_on_users_completes_the_file(desk, tmp_path):
+    """What `export` makes of the log, read beside the owner's table."""
+    desk.items()
+    desk.events()
+    desk.write("users.parquet", {"user_id": ["u0", "u1"], "age": [20, 30], "plan": ["x", "y"]})
+    with open_log(tmp_path / "log.sqlite") as log:
+        for user, attributes in (
+            ("u1", {"age": 31}), ("u2", {"plan": "z"}), ("u3", {"plan": "w"}), ("u1", {"vip": True}),
+            ("u1", {"age": 32}),
+        ):  # fmt: skip
+            log.submit([user_write(user, attributes, NOON)]).result()
+        log.forget_user("u3", NOON + 1)
+        counts = export(log, 0, log.last_position(), tmp_path / "drained")
+    assert counts["users"] == 2
+    alone = {"privacy": {"least_people": 1}, "drained": tmp_path / "drained"}
+    summary = desk.ingest(users="users.parquet", **alone)
+    assert desk.rows("users.parquet") == [
+        {"user_id": "u0", "age": 20.0, "plan": "x", "vip": None},
+        {"user_id": "u1", "age": 32.0, "plan": "y", "vip": True},
+        {"user_id": "u2", "age": None, "plan": "z", "vip": None},
+    ]
+    assert summary["tables"]["users"]["quarantined"] == 0
+    desk.ingest(**alone)
+    assert [row["user_id"] for row in desk.rows("users.parquet")] == ["u1", "u2"]
 
 
 def test_tables_of_a_connection(desk):

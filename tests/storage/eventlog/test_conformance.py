@@ -166,7 +166,9 @@ def test_export_writes_the_range_as_tables(log, tmp_path):
     until = log.last_position()
     log.append_events([event(event_id="later")])
     counts = export(log, after, until, tmp_path / "out")
-    assert counts == {"events": 1, "items": 2, "impressions": 1, "forgets": 0, "opt_outs": 0}
+    assert counts == {
+        "events": 1, "items": 2, "impressions": 1, "users": 0, "forgets": 0, "opt_outs": 0
+    }  # fmt: skip
     events = pq.read_table(tmp_path / "out" / "events.parquet").to_pylist()
     assert [e["event_id"] for e in events] == ["e1"]
     assert events[0]["timestamp"].timestamp() == 5e-6

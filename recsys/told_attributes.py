@@ -1,0 +1,35 @@
+"""Attributes of persons that the log has told since the state's snapshot."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from recsys.data_schemas import columns as c
+from recsys.data_schemas.log_record import FORGET, USER, LogRecord
+
+
+class ToldAttributes:
+    """A fold over the log: the latest word on each person, attribute by attribute.
+
+    A number is a float and a flag 1 or 0, as the tables of a night will have them.
+    """
+
+    def __init__(self, position: int) -> None:
+        self._position = position
+        self._users: dict[str, dict[str, Any]] = {}
+
+    def take(self, records: Sequence[LogRecord]) -> None:
+        """Fold records in the order of the log; those at or before the last one are skipped."""
+        for record in records:
+            if record.position <= self._position:
+                continue
+            self._position = record.position
+            if record.kind == FORGET:
+                self._users.pop(record.payload.get(c.USER_ID, ""), None)
+            elif record.kind == USER:
+                known = self._users.setdefault(record.payload[c.USER_ID], {})
+                for name, value in record.payload[c.ATTRIBUTES].items():
+                    known[name] = value if isinstance(value, str) else float(value)
+
+    def of(self, user_id: str) -> dict[str, Any]:
+        """What was told of a person; empty where nothing was."""
+        return self._users.get(user_id, {})
