@@ -34,7 +34,7 @@ from recsys.storage.workspace import LOG_FILE, Workspace
 
 CHUNK = 20_000
 """Records compared at a time; bounds memory."""
-TABLES = ("events", "impressions", "items", "forgets", "opt_outs")
+TABLES = ("events", "impressions", "items", "users", "forgets", "opt_outs")
 
 
 @dataclass(frozen=True)
@@ -181,7 +181,8 @@ def _keep(workspace: Workspace, kept: Path | None, until: int) -> None:
     """Put the drained tables where every later export takes them in."""
     with atomic_folder(workspace.adopted, "what was drained of the former log") as folder:
         for file in [kept / f"{table}.parquet" for table in TABLES] if kept is not None else []:
-            if file.exists() or file.stem != "opt_outs":  # which an earlier version did not write
+            # What an earlier version did not write may be absent.
+            if file.exists() or file.stem not in ("opt_outs", "users"):
                 shutil.copyfile(file, folder / file.name)
         write_json(folder / ADOPTED_FILE, {"until": until})
     former = workspace.log / "former"
