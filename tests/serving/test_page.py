@@ -9,9 +9,14 @@ import subprocess
 import time
 import urllib.request
 from contextlib import ExitStack
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
+
+from recsys.serving.keys import add_key
 
 
 def chromium():
@@ -39,6 +44,13 @@ FLAGS = (
 )
 PICTURES = Path(__file__).parents[2] / "docs" / "site" / "pictures.py"
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium runs here")
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    """A shop's own server."""
+
+    def log_message(self, *_):
+        pass
 
 
 class Page:
@@ -240,3 +252,36 @@ def test_the_pictures_find_what_they_show(page):
     page.wait("document.querySelector('#history .title') !== null")
     pictures.show_person(page, page.run("document.querySelector('#user').value"))
     assert page.run("document.querySelectorAll('#list details[open]').length") == 3
+
+
+def test_the_documents_snippet_sends_events_with_a_collect_key(live, tmp_path):
+    """The lines of docs/api.md in a shop's page, which lies on another origin."""
+    text = (Path(__file__).parents[2] / "docs" / "api.md").read_text(encoding="utf-8")
+    (snippet,) = re.findall(r"```html\n(<script>\nconst endpoint.*?</script>)\n```", text, re.S)
+    key = add_key(tmp_path / "keys.yaml", "page", ["collect"])
+    with live(keys_file=tmp_path / "keys.yaml", clock="wall") as server, ThreadingHTTPServer(
+        ("127.0.0.1", 0), partial(Quiet, directory=tmp_path)
+    ) as shop:  # fmt: skip
+        page = snippet.replace(
+            re.search(r'"(https://[^"]*)"', snippet)[1], f"{server.url}/v1/events?key={key}"
+        )
+        (tmp_path / "shop.html").write_text(f'<div data-item="3" data-list="l">Film</div>{page}')
+        Thread(target=shop.serve_forever, daemon=True).start()
+        opened = Page(tmp_path, f"http://127.0.0.1:{shop.server_address[1]}/shop.html")
+        try:
+            opened.wait("document.querySelector('[data-item]') !== null")
+            opened.run("document.querySelector('[data-item]').click()")
+            session = opened.run("session")
+            assert opened.run("waiting.length") == 1
+            opened.run("send()")
+            kept = server.app.versions.champion().events
+            until = time.monotonic() + 60
+            while f"session:{session}" not in kept:
+                assert time.monotonic() < until, "no event arrived"
+                time.sleep(0.05)
+        finally:
+            opened.close()
+            shop.shutdown()
+    (event,) = kept[f"session:{session}"]
+    assert (event["item_id"], event["event_type"]) == ("3", "click")
+    assert event["impression_id"] == "l"
