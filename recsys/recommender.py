@@ -40,7 +40,7 @@ from recsys.features.time_buckets import MomentGrid, microseconds
 from recsys.filters import allowed_by
 from recsys.new_items import NewItems, TextVectors
 from recsys.popular_items import popular_items
-from recsys.query import BY_TEXT, RankingQuery, RankingResult, SimilarQuery, SimilarResult
+from recsys.query import RankingQuery, RankingResult, SimilarQuery, SimilarResult
 from recsys.ranker import Ranker
 from recsys.reasons import ListAsked
 from recsys.retrieval.candidates import CandidateGenerator, Candidates
@@ -575,13 +575,6 @@ class LoadedRelease:
         if not self._waits(anchors):
             return []
         return ["text_encoder_missing" if self._texts.lost else "text_encoder_late"]
-
-    def similar(self, item_id: str, k: int, now: int) -> list[tuple[str, float]] | None:
-        """Available items nearest in text, best first; None for an unknown item."""
-        found = self.similar_to(SimilarQuery([item_id], now, k=k, by=BY_TEXT))
-        if found.unknown:
-            return None
-        return list(zip(found.item_ids, found.scores, strict=True))
 
     def user(self, user_id: str) -> dict[str, Any] | None:
         """What is stored of a user: their events, latest last, and attributes."""

@@ -444,6 +444,8 @@ def _as_asked(valids: Sequence[Groups], scores: Sequence[Scores]) -> float:
     found = np.concatenate([matched(v, s, 10) for v, s in zip(valids, scores, strict=True)])
     weight = np.concatenate([_stands_for(valid) for valid in valids])
     told = ~np.isnan(found)
+    if not weight[told].sum() > 0:  # nobody like them will be asked: they are all there is to go by
+        return float(np.nanmean(found))
     return float(np.average(found[told], weights=weight[told]))
 
 

@@ -255,8 +255,8 @@ class Recommender(Params):
             )
         return names
 
-    def similar_items(self, items: Any, k: int = 10) -> "pd.DataFrame":
-        """The items nearest in text to each of some items.
+    def similar_items(self, items: Any, k: int = 10, by: str = "blend") -> "pd.DataFrame":
+        """Items like each of some items, as the service answers it.
 
         Parameters
         ----------
@@ -264,24 +264,31 @@ class Recommender(Params):
             Ids.
         k
             Neighbours of each.
+        by
+            `"blend"` of what people did and of texts, `"text"` or `"bought_together"` alone.
 
         Returns
         -------
         pandas.DataFrame
-            `item_id`, `similar_item_id`, `score` (the cosine of their texts), `rank`.
+            `item_id`, `similar_item_id`, `score` (of texts alone their cosine, else 1 for what stands
+            first in the list of every source), `rank`.
 
         Raises
         ------
         UsageError
-            An item is unknown.
+            An item is unknown, or the way of asking.
         """
-        asked = self._ready
-        release, rows = asked.release, []
+        from recsys.query import BLEND, BOUGHT_TOGETHER, BY_TEXT, SimilarQuery
+
+        if by not in (ways := (BLEND, BY_TEXT, BOUGHT_TOGETHER)):
+            raise UsageError("unknown likeness", where="by", found=by, expected=", ".join(ways))
+        asked, rows = self._ready, []
         for item in as_ids(items, "items"):
-            found = release.similar(item, require_k(k), asked.moment)
-            if found is None:
+            ask = SimilarQuery([item], asked.moment, k=require_k(k), by=by)
+            found = asked.release.similar_to(ask)
+            if found.unknown:
                 raise self._unknown_item(item)
-            rows.append((item, [i for i, _ in found], [s for _, s in found]))
+            rows.append((item, found.item_ids, found.scores))
         return long_frame(rows, asked.ids, (c.ITEM_ID, SIMILAR))
 
     def rank(self, pairs: Any) -> "pd.DataFrame":

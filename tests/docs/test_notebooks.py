@@ -65,6 +65,6 @@ def test_quickstart():
     cells = cells_of("quickstart")
     assert sum(LESS[0] in cell for cell in cells) == 1
     names, drawn = run([cell.replace(*LESS) for cell in cells])
-    assert "whole" in drawn[5]
+    assert "whole" in drawn[4]
     assert len(names["mine"]) == 5
     assert names["why"]["because"].str.len().min() > 10

@@ -251,7 +251,7 @@ def test_the_pictures_find_what_they_show(page):
     page.run("document.querySelector('#list li .acts button:last-child').click()")
     page.wait("document.querySelector('#history .title') !== null")
     pictures.show_person(page, page.run("document.querySelector('#user').value"))
-    assert page.run("document.querySelectorAll('#list details[open]').length") == 3
+    assert page.run("document.querySelectorAll('#list details[open]').length") >= 3
 
 
 def test_the_documents_snippet_sends_events_with_a_collect_key(live, tmp_path):

@@ -51,7 +51,11 @@ def test_texts_and_neighbours_come_from_the_same_encoder(shop):
     model, _, _ = shop
     vectors = model.encode(["red widget", "blue widget"])
     np.testing.assert_allclose((vectors**2).sum(1), 1, atol=1e-4)
-    near = model.similar_items([0, 1], k=3)
+    for by in ("blend", "bought_together"):
+        assert set(model.similar_items([0], k=3, by=by)["item_id"]) == {0}
+    with pytest.raises(recsys.UsageError, match="blend, text, bought_together"):
+        model.similar_items([0], by="colour")
+    near = model.similar_items([0, 1], k=3, by="text")
     assert near.groupby("item_id").size().to_dict() == {0: 3, 1: 3}
     assert (near["item_id"] != near["similar_item_id"]).all()
 
