@@ -73,7 +73,7 @@ class SqliteLog(EventLog):
     def __init__(self, path: Path) -> None:
         super().__init__()
         self._path = path
-        self._reading = threading.Lock()
+        self._reading = threading.RLock()
         self._damage: LogDamaged | None = None
         self._write: Any = None
         self._read: Any = None
@@ -357,11 +357,13 @@ class SqliteLog(EventLog):
         return isinstance(error, sqlite3.OperationalError)
 
     def _release(self) -> None:
-        for connection in (self._write, self._read):
-            if connection is not None:
-                with suppress(sqlite3.Error):
-                    connection.close()
-        self._write = self._read = self._places = None
+        # A read may be under way on another thread; closing beneath it ends the process.
+        with self._reading:
+            for connection in (self._write, self._read):
+                if connection is not None:
+                    with suppress(sqlite3.Error):
+                        connection.close()
+            self._write = self._read = self._places = None
 
 
 def _standing(connection: Any, position: int) -> Standing:

@@ -179,7 +179,7 @@ def test_export_writes_the_range_as_tables(log, tmp_path):
     assert items["available"] == [None, False]
     lists = pq.read_table(tmp_path / "out" / "impressions.parquet").to_pylist()
     assert lists[0]["item_ids"] == ["a", "b"]
-    assert sorted(p.suffix for p in (tmp_path / "out").iterdir()) == [".parquet"] * 5
+    assert sorted(p.suffix for p in (tmp_path / "out").iterdir()) == [".parquet"] * 6
 
 
 def test_the_buffer_writes_in_groups_and_counts_what_it_loses(log, wait_until):
