@@ -208,8 +208,8 @@ class OnlineState:
                 self._take_event(position, payload, pending)
             elif kind == "impression":
                 self._take_impression(payload, pending)
-            elif kind == "opt_out":
-                continue  # the service asks about somebody new; what is kept of the person stays
+            elif kind in ("opt_out", "user"):
+                continue  # no event: who is answered as new, and attributes, are kept elsewhere
             else:
                 # Items and forgetting change what earlier events mean: fold those first.
                 self._flush(pending)

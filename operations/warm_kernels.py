@@ -16,12 +16,13 @@ PEOPLE, ITEMS, EACH = 24, 30, 8
 
 def warm_models(reporter: Reporter) -> None:
     """Fit each single model on a made-up shop and ask it once."""
-    import recsys
+    from recsys.operations.library import single_models
+    from recsys.operations.library.dataset import Dataset
 
-    data = recsys.Dataset(*_shop())
+    data = Dataset(*_shop())
     with reporter.task("kernels", len(MODELS)) as task:
         for name in MODELS:
-            getattr(recsys.models, name)().fit(data).recommend(k=3)
+            getattr(single_models, name)().fit(data).recommend(k=3)
             task.advance(note=name)
 
 

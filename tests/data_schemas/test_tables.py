@@ -22,7 +22,9 @@ def test_columns_are_those_of_the_contract():
     assert ITEMS.names == c.ITEM_STANDARD
     events = "user_id item_id event_type timestamp value impression_id event_id received_at"
     assert EVENTS.names == tuple(events.split())
-    shown = "impression_id user_id timestamp item_ids propensities model_version surface context"
+    shown = (
+        "impression_id user_id timestamp item_ids propensities model_version surface context rules"
+    )
     assert IMPRESSIONS.names == tuple(shown.split())
     assert list(TABLES) == ["items", "events", "impressions", "users"]
 

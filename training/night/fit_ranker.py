@@ -108,12 +108,12 @@ def fit(
 
 
 def _lengths_asked(inputs: Inputs) -> list[float]:
-    """Share of the people who will be asked about by the length of their history, between `LENGTHS`; to
-    hundredths, so that it stays from night to night where nothing much happens."""
-    known = np.bincount(inputs.interactions.user)
+    """Share of the people who will be asked about by the length of their history, between `LENGTHS`: of
+    everybody at the first tested cut, so that it stays while the windows do."""
+    known = np.bincount(inputs.interactions.before(inputs.windows.test[0]).user)
     people = np.digitize(known[known > 0], LENGTHS)
     shares = np.bincount(people, minlength=len(LENGTHS) + 1) / max(1, len(people))
-    return [round(float(share), 2) for share in shares]
+    return [float(share) for share in shares]
 
 
 def _stands_for(

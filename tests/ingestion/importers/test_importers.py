@@ -380,7 +380,7 @@ def test_pages_scraped_as_text(tmp_path):
     import_dataset("amazon", source, tmp_path / "target")
     found = pq.read_table(tmp_path / "target" / "data" / "items.parquet").to_pylist()
     assert rows_of(found, "title", "brand", "category") == [
-        (None, "Acme", None),
+        ("", "Acme", None),
         ("Box", None, "AMAZON FASHION"),
     ]
 
