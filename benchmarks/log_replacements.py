@@ -189,8 +189,9 @@ def one_round(campaign: Campaign, number: int, kind: str, clients: int) -> None:
         time.sleep(LOAD_SECONDS / 2)
         earlier: Any = end_of_log(campaign) if campaign.address else backup(campaign)
         time.sleep(LOAD_SECONDS / 2)
-        short_night(campaign.config)
+        # Nobody knows which of those acknowledged while the night ran it still drained.
         campaign.drained_at = drained = time.monotonic()
+        short_night(campaign.config)
         time.sleep(LOAD_SECONDS * campaign.draw.random())
         if kind not in STOPPED:
             before = time.monotonic()
