@@ -207,6 +207,8 @@ def one_round(campaign: Campaign, number: int, kind: str, clients: int) -> None:
         time.sleep(LOAD_SECONDS / 2)
         earlier: Any = end_of_log(campaign) if campaign.address else backup(campaign)
         time.sleep(LOAD_SECONDS / 2)
+        # What was answered by now must be in the drain that begins now.
+        campaign.accepted |= {event: (sent, number) for sent, event in list(posters.accepted)}
         drained = drain(campaign)
         time.sleep(LOAD_SECONDS * campaign.draw.random())
         if kind not in STOPPED:
