@@ -68,6 +68,17 @@ def missing_classes(text: str) -> set[str]:
     return {name for name in named if not re.search(rf"\b{name}\b", CODE)}
 
 
+def missing_tests(text: str) -> set[str]:
+    """Tests named as `file::function` that are not there."""
+    named = {n for code in quoted(text) for n in re.findall(r"(tests/[\w/]+\.py)::(\w+)", code)}
+    return {
+        f"{file}::{name}"
+        for file, name in named
+        if not (ROOT / file).exists()
+        or f"def {name}(" not in (ROOT / file).read_text(encoding="utf-8")
+    }
+
+
 def long_lines(text: str) -> list[str]:
     """Lines of prose that are too long; rows of a table and blocks of code are as long as they are."""
     prose = re.sub(r"```.*?```", "", text, flags=re.S).splitlines()
@@ -75,7 +86,9 @@ def long_lines(text: str) -> list[str]:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-@pytest.mark.parametrize("fault", [missing_paths, missing_modules, missing_classes, long_lines])
+@pytest.mark.parametrize(
+    "fault", [missing_paths, missing_modules, missing_classes, missing_tests, long_lines]
+)
 def test_a_page_is_of_today(page, fault):
     assert not fault(page.read_text(encoding="utf-8"))
 
@@ -85,6 +98,8 @@ def test_what_is_not_there_is_found():
     assert missing_paths(text) == {"recsys/gone.py"}
     assert missing_modules(text) == {"recsys.features.gone", "recsys.query.Gone"}
     assert missing_classes(text) == {"GoneClass"}
+    gone = "tests/docs/test_pages.py::test_gone"
+    assert missing_tests(f"`{gone}`, `tests/docs/test_pages.py::test_a_page_is_of_today`") == {gone}
     assert long_lines("x" * WIDTH + "\n| " + "x" * WIDTH) == ["x" * WIDTH]
 
 

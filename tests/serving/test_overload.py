@@ -161,6 +161,21 @@ def test_a_half_head_and_silence_are_given_up(live):
         assert refused(server, "silent") >= 1
 
 
+def test_a_post_that_is_still_on_its_way_when_the_service_stops_is_answered(live, monkeypatch):
+    monkeypatch.setattr("recsys.serving.connections.LINGER_SECONDS", 60.0)
+    with live() as server, connect(server) as raw:
+        raw.sendall(b"GET /healthz HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n")
+        assert answer_of(raw).startswith(b"HTTP/1.1 200")
+        server._server.should_exit = True
+        until = time.monotonic() + 60
+        while not any(c._last for c in server._server.server_state.connections):
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        raw.sendall(post("/v1/events", EVENT))
+        assert answer_of(raw).startswith(b"HTTP/1.1 200")
+        assert raw.recv(1) == b"", "and the connection is closed behind it"
+
+
 def test_half_heads_take_nobody_s_connection(live):
     with live(max_connections=20) as server:
         held = []

@@ -2,7 +2,13 @@
 
 import numpy as np
 
+from recsys.training.ranker_trees import threads_for
 from recsys.training.ranking_groups import ndcg_by_group
+
+
+def test_threads_come_with_rows():
+    """On a tiny table threads wait for each other at every leaf: minutes instead of seconds."""
+    assert [threads_for(rows, 8) for rows in (1, 19_999, 40_000, 10**7)] == [1, 1, 2, 8]
 
 
 def test_a_score_that_is_no_number_wins_no_place():

@@ -1,8 +1,8 @@
 """What the outputs of a night take until the next one.
 
 Compressed are the fits, the groups and the masked lists: a second night reads some of them, none is
-mapped by a service. Fits that took next to nothing are dropped, for most are never read again (the
-ranker's groups, which are kept, were made from them), and the others are made again as quickly.
+mapped by a service. Fits that took next to nothing are dropped, for they are made again as quickly, and
+so are those of the ranker's windows, which nobody reads while the groups made from them are kept.
 """
 
 import json
@@ -38,20 +38,24 @@ def rest_until_tomorrow(night: Night) -> int:
             if told.get(DROPPED):
                 continue
             try:
-                freed += put_to_rest(marker.parent, drop=_is_quick(night, marker.parent, told))
+                freed += put_to_rest(marker.parent, drop=_is_spent(night, marker.parent, told))
             except DiskFull:
                 return freed  # everything is registered; there is no room for a second form
     return freed
 
 
-def _is_quick(night: Night, output: Path, told: dict[str, Any]) -> bool:
-    """Whether an output is a fit that is made again faster than it is worth its room.
+def _is_spent(night: Night, output: Path, told: dict[str, Any]) -> bool:
+    """Whether an output is a fit that nobody will read, or that is made again faster than it is worth
+    its room.
 
-    Not one that later fits start from, nor one that shares its bytes with the champion's artifact.
+    Not one that later fits start from (those of the ranker's windows leave out masked items, which other
+    windows do not), nor one that shares its bytes with the champion's artifact.
     """
     source = output.parent.name.removeprefix(FITS)
-    if not output.parent.name.startswith(FITS) or source in WARM or own_code(source) is not None:
+    if not output.parent.name.startswith(FITS) or own_code(source) is not None:
         return False
     if any(file.lstat().st_nlink > 1 for file in output.rglob("*") if file.is_file()):
         return False
-    return float(told["seconds"]) <= QUICK * night.budget("sources")
+    if told["inputs"].get("masked"):
+        return True
+    return source not in WARM and float(told["seconds"]) <= QUICK * night.budget("sources")
