@@ -307,6 +307,8 @@ def main() -> int:
     postgres = postgres_server(Path(place))
     campaign = Campaign(config, Service(config), postgres, random.Random(args.seed))
     campaign.use("")
+    # A shop that was kept has read the log of the campaign before.
+    recsys("log", "adopt", "--without-drained", "-c", str(config))
     try:
         for number in range(1, args.rounds + 1):
             kinds = [*POSTGRES, *ANY] if campaign.address else list(SQLITE)
