@@ -46,8 +46,7 @@ def export_user(config: RecsysConfig, user_id: str) -> dict[str, Any]:
 
 def _of_tables(workspace: Workspace, user_id: str) -> dict[str, list[dict[str, Any]]]:
     """Rows by file of the newest output of the tables' stage."""
-    outputs = [p for p in (workspace.path / "stages" / "tables").glob("*") if p.is_dir()]
-    newest = max(outputs, key=lambda p: p.stat().st_mtime_ns, default=None)
+    newest = workspace.newest_output("tables")
     found: dict[str, list[dict[str, Any]]] = {}
     if newest is None:
         return found

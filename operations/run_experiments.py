@@ -126,6 +126,7 @@ def report(
     from recsys.evaluation.experiment_analysis import analyse, plan_of
     from recsys.evaluation.experiment_page import write_experiment
     from recsys.evaluation.logged_lists import read_events, read_lists
+    from recsys.training.night.inputs import TABLES
 
     workspace = Workspace(config.workspace_path)
     declared = _declared(workspace, name)
@@ -144,7 +145,8 @@ def report(
                 "(`GET /v1/models`), and that people ask for lists",
             )
         declared = _versions_of(declared, lists, Registry(config))
-        tables = newest_tables(workspace)
+        newest = workspace.newest_output("tables")
+        tables = None if newest is None else newest / TABLES
         later = [drained / "events.parquet", *([tables / "events.parquet"] if tables else [])]
         events = read_events(later, lists, EVER)
     plan = plan_of(declared.kind, declared.challenger, declared.share, settings)
@@ -216,12 +218,6 @@ def _drain(
     return found[0], found[1]
 
 
-def newest_tables(workspace: Workspace) -> Path | None:
-    """The tables of the night that ended last; None before the first."""
-    found = list((workspace.path / "stages" / "tables").glob("*/tables"))
-    return max(found, key=lambda folder: folder.stat().st_mtime_ns, default=None)
-
-
 def _segments(
     config: RecsysConfig, tables: Path | None, lists: "LoggedLists"
 ) -> dict[str, "npt.NDArray[np.object_]"]:
@@ -232,14 +228,13 @@ def _segments(
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
+    from recsys.evaluation.logged_lists import before_lists
+
     if tables is None:
         return {}
     ids = pa.array(lists.user_ids, pa.string())
-    first = pa.scalar(int(lists.time.min()), pa.int64()).cast(pa.timestamp("us", tz="UTC"))
-    past = pq.read_table(
-        tables / "events.parquet", columns=[c.USER_ID], filters=pc.field(c.TIMESTAMP) < first
-    )
-    known = pc.is_in(ids, value_set=past[c.USER_ID].unique()).to_numpy(zero_copy_only=False)
+    past = before_lists(tables / "events.parquet", c.USER_ID, lists)
+    known = pc.is_in(ids, value_set=past.unique()).to_numpy(zero_copy_only=False)
     found = {"history": np.where(known, KNOWN, NEW).astype(object)}
     users = tables / "users.parquet"
     if users.is_file():

@@ -156,6 +156,11 @@ class Workspace:
     def stages(self) -> Path:
         return self.folder("stages")
 
+    def newest_output(self, stage: str) -> Path | None:
+        """The output of a stage that was written last; None before the first."""
+        outputs = [p for p in _folders(self.path / "stages" / stage) if not p.name.endswith(PART)]
+        return max(outputs, key=lambda folder: folder.stat().st_mtime_ns, default=None)
+
     @cached_property
     def tables(self) -> Path:
         return self.folder("tables")

@@ -149,14 +149,18 @@ def _check(args: argparse.Namespace) -> int:
 def _print_suspects(config: "RecsysConfig") -> None:
     """Scan the rows that the last night's ranker learnt from, where a night has run. Few rows can
     look suspicious by chance, so this says what to look at and refuses nothing."""
-    folder = _last_rows(config)
+    from recsys.storage.workspace import Workspace
+
+    folder = Workspace(config.workspace_path).newest_output("groups-ranker")
     if folder is None:
         return
     import numpy as np
 
     from recsys.features.future_check import scan
+    from recsys.storage.stages.rest import wake
     from recsys.training.night.ranking_data import read
 
+    wake(folder)  # compressed since the night ended
     ranking = read(folder)
     last = int(np.searchsorted(ranking.table.offsets, ROWS_SCANNED, "right")) - 1
     offsets = ranking.table.offsets[: max(last, 1) + 1]
@@ -168,9 +172,3 @@ def _print_suspects(config: "RecsysConfig") -> None:
     for suspect in suspects:
         print(f"SUSPECT  {suspect.name}\n         {suspect.why}")
     print(f"{len(suspects)} of {len(names)} columns of the last night's {rows:,} rows look leaky")
-
-
-def _last_rows(config: "RecsysConfig") -> Path | None:
-    """Folder of the ranker's rows that were made last."""
-    made = (config.workspace_path / "stages" / "groups-ranker").glob("*/features.json")
-    return max((f.parent for f in made), key=lambda p: p.stat().st_mtime_ns, default=None)

@@ -19,7 +19,7 @@ from recsys.operations.open_release import load_release
 from recsys.serving.client import Client
 from recsys.storage.progress import Reporter
 from recsys.storage.registry import Registry
-from recsys.storage.stages import StageRunner
+from recsys.storage.stages import StageRunner, rest
 from recsys.storage.workspace import Workspace
 from recsys.training.night import read_data, served_parity
 from recsys.training.night.night_context import Night
@@ -155,7 +155,12 @@ def test_a_planted_skew_is_found_and_named(folder, monkeypatch, kind, column):
     assert "in batch " in checks[1].detail
 
 
-def test_checking_features_scans_the_rows_of_the_last_night(folder, capsys):
+def test_checking_features_scans_the_rows_of_the_last_night(folder, capsys, monkeypatch):
+    """Compressed ones too, as those of a night of some size are."""
+    monkeypatch.setattr(rest, "LEAST_BYTES", 0)
+    rows = Workspace(folder / "work").newest_output("groups-ranker")
+    rest.put_to_rest(rows, drop=False)
+    assert not (rows / "x.npy").exists()
     assert main(["features", "check", "-c", str(folder / "recsys.yaml"), "--worlds", "1"]) == 0
     assert "columns of the last night's " in capsys.readouterr().out
 
