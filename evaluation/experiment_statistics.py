@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from recsys.evaluation.lists import Doubles
-from recsys.evaluation.uncertainty import LEVEL, POWER, Interval
+from recsys.evaluation.uncertainty import LEVEL, POWER, Interval, t_quantile
 
 LEAST_CLUSTERS: Final = 100
 """Clusters below which no interval is given: both rest on a central limit (assumed)."""
@@ -100,9 +100,7 @@ def estimate(value: float, influence: Doubles, settings: Settings) -> Estimate:
 
 def fixed_factor(clusters: float, level: float) -> float:
     """Standard errors on each side of an interval for one look: a t quantile."""
-    from scipy.special import stdtrit
-
-    return float(stdtrit(clusters - 1, 1.0 - (1.0 - level) / 2.0))
+    return t_quantile(1.0 - (1.0 - level) / 2.0, clusters)
 
 
 def always_factor(clusters: float, settings: Settings) -> float:

@@ -25,6 +25,7 @@ from recsys.features.grouped import chosen_groups
 
 Texts = npt.NDArray[np.object_]
 Flags = npt.NDArray[np.bool_]
+MOMENT: Final = pa.timestamp("us", tz="UTC")
 NOBODY: Final = -1
 """No list: nobody showed the item."""
 LIST_COLUMNS: Final = (
@@ -162,6 +163,12 @@ def read_events(files: Sequence[Path], lists: LoggedLists, until: int) -> LaterE
     )
 
 
+def before_lists(events: Path, column: str, lists: LoggedLists) -> pa.ChunkedArray:
+    """The values of a column of a table of events before the first of some lists."""
+    before = pc.field(c.TIMESTAMP) < _moment(int(lists.time.min()))
+    return pq.read_table(events, columns=[column], filters=before)[column]
+
+
 def credited_lists(lists: LoggedLists, events: LaterEvents, within: int, shown: bool) -> Longs:
     """int64[E]: which list each event followed; -1 where none.
 
@@ -238,21 +245,25 @@ def _read(files: Sequence[Path], names: Sequence[str], since: int, until: int) -
     """The named columns of several tables with since ≤ time < until; absent ones are null."""
     kinds = {c.ITEM_IDS: pa.list_(pa.string()), c.TEAMS: pa.list_(pa.string()),
              c.DEGRADED: pa.list_(pa.string()), c.SCORES: pa.list_(pa.float64()), c.VALUE: pa.float64(),
-             c.TIMESTAMP: pa.timestamp("us", tz="UTC")}  # fmt: skip
+             c.TIMESTAMP: MOMENT}  # fmt: skip
     schema = pa.schema([(name, kinds.get(name, pa.string())) for name in names])
     parts = [schema.empty_table()]
     for file in files:
         if not file.is_file():
             continue
         there = [name for name in names if name in pq.read_schema(file).names]
-        times = [pa.scalar(edge, pa.int64()).cast(kinds[c.TIMESTAMP]) for edge in (since, until)]
-        chosen = (pc.field(c.TIMESTAMP) >= times[0]) & (pc.field(c.TIMESTAMP) < times[1])
+        at = pc.field(c.TIMESTAMP)
+        chosen = (at >= _moment(since)) & (at < _moment(until))
         table = pq.read_table(file, columns=there, filters=chosen)
         absent = {name: pa.nulls(len(table), schema.field(name).type) for name in names}
         parts.append(
             pa.table({n: table[n] if n in there else absent[n] for n in names}).cast(schema)
         )
     return pa.concat_tables(parts).combine_chunks()
+
+
+def _moment(at: int) -> pa.Scalar:
+    return pa.scalar(at, pa.int64()).cast(MOMENT)
 
 
 def _coded(values: Any) -> tuple[Longs, Texts]:

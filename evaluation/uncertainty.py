@@ -73,7 +73,7 @@ class Bootstrapped:
         plain = self.interval(column, level)
         if plain.low is None or plain.value is None:
             return plain
-        half = _t_quantile(1.0 - (1.0 - level) / (2.0 * comparisons), plain.users)
+        half = t_quantile(1.0 - (1.0 - level) / (2.0 * comparisons), plain.users)
         half *= self.standard_error(column)
         return plain._replace(low=plain.value - half, high=plain.value + half)
 
@@ -135,7 +135,7 @@ class PairedDifference:
         return float((self._t(comparisons, level) + ndtri(POWER)) * self.error / self.base)
 
     def _t(self, comparisons: int, level: float) -> float:
-        return _t_quantile(1.0 - (1.0 - level) / (2.0 * comparisons), self.users)
+        return t_quantile(1.0 - (1.0 - level) / (2.0 * comparisons), self.users)
 
 
 def paired_difference(
@@ -271,7 +271,7 @@ def jackknife(leave_out: Doubles, whole: float, users: int, level: float = LEVEL
     if users < FEW_USERS or folds < 2 or not np.isfinite(leave_out).all():
         return Interval(_plain(whole), None, None, users, users)
     error = np.sqrt((folds - 1) / folds * ((leave_out - leave_out.mean()) ** 2).sum())
-    half = _t_quantile(1.0 - (1.0 - level) / 2.0, folds) * float(error)
+    half = t_quantile(1.0 - (1.0 - level) / 2.0, folds) * float(error)
     return Interval(whole, max(0.0, whole - half), min(1.0, whole + half), users, users)
 
 
@@ -296,7 +296,8 @@ def _plain(value: float) -> float | None:
     return float(value) if np.isfinite(value) else None
 
 
-def _t_quantile(probability: float, users: int) -> float:
+def t_quantile(probability: float, users: float) -> float:
+    """Of Student's distribution for that many independent users."""
     from scipy.special import stdtrit
 
     return float(stdtrit(users - 1, probability))
@@ -305,4 +306,4 @@ def _t_quantile(probability: float, users: int) -> float:
 def _expanded_tail(tail: float, users: int) -> float:
     from scipy.special import ndtr
 
-    return float(ndtr(np.sqrt(users / (users - 1)) * -_t_quantile(1.0 - tail, users)))
+    return float(ndtr(np.sqrt(users / (users - 1)) * -t_quantile(1.0 - tail, users)))

@@ -22,7 +22,7 @@ import yaml
 
 from recsys.data_schemas.errors import UsageError
 from recsys.data_schemas.yaml_text import read_yaml
-from recsys.storage.files import atomic_write
+from recsys.storage.files import FileStamp, atomic_write, file_stamp
 
 COLLECT = "collect"
 """Scope of a key that may be seen by everybody, in a page: it stores events and does nothing else."""
@@ -64,7 +64,7 @@ class KeyRing:
     def __init__(self, path: Path) -> None:
         self._path = path
         # The stamp first: a change between the two is then read again, not missed.
-        self._stamp = _stamp(path)
+        self._stamp = file_stamp(path)
         self._keys = read_keys(path)
         self._looked = time.monotonic()
         self.trouble: str | None = None
@@ -103,12 +103,12 @@ class KeyRing:
 
     def look(self) -> None:
         """Read the file again where it has changed, or could not be read."""
-        stamp = _stamp(self._path)
+        stamp = file_stamp(self._path)
         if stamp != self._stamp or stamp is None or self.trouble is not None:
             self._reload(stamp)
         self._looked = time.monotonic()
 
-    def _reload(self, stamp: tuple[int, int, int] | None) -> None:
+    def _reload(self, stamp: FileStamp | None) -> None:
         from recsys.serving import telemetry as metrics
         from recsys.serving.logs import log
 
@@ -301,12 +301,3 @@ def _entry(key: Key) -> dict[str, Any]:
 
 def _digest(salt: bytes, secret: str) -> bytes:
     return hashlib.sha256(salt + secret.encode()).digest()
-
-
-def _stamp(path: Path) -> tuple[int, int, int] | None:
-    """Changes with the file, also when it is replaced by one of its size within a clock's tick."""
-    try:
-        stat = path.stat()
-    except OSError:
-        return None
-    return stat.st_ino, stat.st_mtime_ns, stat.st_size

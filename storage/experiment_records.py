@@ -9,14 +9,14 @@ import json
 import secrets
 import time
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any, Final, Literal
 
 from recsys.data_schemas.errors import RecsysError, UsageError
 from recsys.storage.files import write_json
+from recsys.storage.watched_file import LOOK_SECONDS, WatchedFile
 from recsys.storage.workspace import Workspace
 
-LOOK_SECONDS: Final = 1.0
-"""Between two looks of a service at the file."""
 CONTROL, CHALLENGER, INTERLEAVED = "control", "challenger", "interleaved"
 CHAMPION_ARM: Final = "champion"
 """The control's arm where it is whichever version is the champion."""
@@ -166,30 +166,14 @@ class ExperimentList:
     """
 
     def __init__(self, workspace: Workspace, every: float = LOOK_SECONDS) -> None:
-        self._workspace, self._every = workspace, every
-        self._looked = float("-inf")
-        self._stamp: tuple[int, int] | None = None
-        self._running: DeclaredExperiment | None = None
+        self._file: WatchedFile[DeclaredExperiment | None] = WatchedFile(
+            workspace.experiments, partial(_running, workspace), None, every
+        )
 
     def running(self) -> DeclaredExperiment | None:
         """The one that runs now; where the file cannot be read, the one that ran before."""
-        now = time.monotonic()
-        if now - self._looked >= self._every:
-            self._looked = now
-            self._look()
-        return self._running
+        return self._file.now()
 
-    def _look(self) -> None:
-        try:
-            found = self._workspace.experiments.stat()
-            stamp = (found.st_ino, found.st_mtime_ns)
-        except OSError:
-            stamp = (0, 0)
-        if stamp == self._stamp:
-            return
-        try:
-            known = read_experiments(self._workspace)
-        except RecsysError:
-            return
-        self._running = next((one for one in known if one.stopped is None), None)
-        self._stamp = stamp
+
+def _running(workspace: Workspace) -> DeclaredExperiment | None:
+    return next((one for one in read_experiments(workspace) if one.stopped is None), None)

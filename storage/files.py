@@ -27,6 +27,19 @@ _FULL_WORDS = ("no space left on device", "disk is full", "disk quota exceeded")
 _SHORT_WRITE = re.compile(r"\d+ requested and \d+ written")
 
 
+FileStamp = tuple[int, int, int]
+
+
+def file_stamp(path: Path) -> FileStamp | None:
+    """Changes with the file, also when it is replaced by one of its size within a clock's tick; None
+    where it cannot be looked at."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return None
+    return stat.st_ino, stat.st_mtime_ns, stat.st_size
+
+
 def sqlite_address(path: Path) -> str:
     """The address of a SQLite file as SQLAlchemy and what stands on it take it.
 

@@ -6,27 +6,26 @@ its owner only) or by the service, through the log; whatever was said last count
 what the log says into the file, so that it outlives the log.
 """
 
-import time
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Final, NamedTuple
 
 import pyarrow.parquet as pq
 
 from recsys.data_schemas import columns as c
+from recsys.data_schemas.api import to_microseconds, to_time
 from recsys.data_schemas.config import RecsysConfig
-from recsys.data_schemas.errors import RecsysError
 from recsys.data_schemas.log_record import LogRecord
 from recsys.storage.eventlog import log_address, open_log
 from recsys.storage.eventlog.drain import FORGETS_FILE, OPT_OUTS_FILE
 from recsys.storage.eventlog.open_log import never_written
 from recsys.storage.files import write_json
 from recsys.storage.user_times import read_user_times
+from recsys.storage.watched_file import LOOK_SECONDS, WatchedFile
 from recsys.storage.workspace import Workspace
 
-LOOK_SECONDS: Final = 1.0
-"""Between two looks of a service at the list."""
 TAKEN_BACK: Final = "taken_back"
 """In the file, beside `users`: wishes that were taken back, and when."""
 
@@ -129,13 +128,13 @@ def keep_wishes(workspace: Workspace, drained: Path | None, *, write: bool = Tru
 def _exported(drained: Path) -> list[tuple[str, Wish]]:
     file = drained / OPT_OUTS_FILE
     rows = pq.read_table(file).sort_by(c.POSITION).to_pylist() if file.exists() else []
-    return [(r[c.USER_ID], Wish(_of_time(r[c.TIMESTAMP]), r[c.OPTED_OUT])) for r in rows]
+    return [(r[c.USER_ID], Wish(to_microseconds(r[c.TIMESTAMP]), r[c.OPTED_OUT])) for r in rows]
 
 
 def _forgotten(drained: Path) -> list[tuple[str, int]]:
     file = drained / FORGETS_FILE
     rows = pq.read_table(file).to_pylist() if file.exists() else []
-    return [(r[c.USER_ID], _of_time(r[c.RECEIVED_AT])) for r in rows]
+    return [(r[c.USER_ID], to_microseconds(r[c.RECEIVED_AT])) for r in rows]
 
 
 def _read(workspace: Workspace, list_name: str) -> dict[str, str]:
@@ -159,19 +158,16 @@ def _write(workspace: Workspace, known: Mapping[str, Wish]) -> None:
 
 
 def _us(text: str) -> int:
-    return _of_time(datetime.fromisoformat(text))
-
-
-def _of_time(moment: datetime) -> int:
-    return round(moment.timestamp() * 1e6)
+    return to_microseconds(datetime.fromisoformat(text).astimezone(UTC))
 
 
 def _iso(at: int) -> str:
-    return datetime.fromtimestamp(at / 1e6, UTC).isoformat()
+    return to_time(at).isoformat()
 
 
 class OptOutList:
-    """The file as a service asks it, read again when it has changed.
+    """The file as a service asks it, read again when it has changed; a list that cannot be read leaves
+    the one that was read before.
 
     Args:
         workspace: whose list.
@@ -179,10 +175,9 @@ class OptOutList:
     """
 
     def __init__(self, workspace: Workspace, every: float = LOOK_SECONDS) -> None:
-        self._workspace, self._every = workspace, every
-        self._looked = float("-inf")
-        self._stamp: tuple[int, int] | None = None
-        self._wishes: dict[str, Wish] = wishes(workspace)
+        self._file = WatchedFile(
+            workspace.opt_outs, partial(wishes, workspace), wishes(workspace), every
+        )
 
     def __contains__(self, user_id: object) -> bool:
         wish = self.get(str(user_id))
@@ -190,22 +185,4 @@ class OptOutList:
 
     def get(self, user_id: str) -> Wish | None:
         """What the file says of a person now."""
-        now = time.monotonic()
-        if now - self._looked >= self._every:
-            self._looked = now
-            self._look()
-        return self._wishes.get(user_id)
-
-    def _look(self) -> None:
-        """A list that cannot be read leaves the one that was read before."""
-        try:
-            found = self._workspace.opt_outs.stat()
-            stamp = (found.st_ino, found.st_mtime_ns)
-        except OSError:
-            stamp = (0, 0)
-        if stamp != self._stamp:
-            try:
-                self._wishes = wishes(self._workspace)
-            except RecsysError:
-                return
-            self._stamp = stamp
+        return self._file.now().get(user_id)

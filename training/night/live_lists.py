@@ -14,9 +14,10 @@ from recsys.data_schemas.config import RecsysConfig
 from recsys.data_schemas.errors import RecsysError
 from recsys.evaluation.experiment_statistics import Settings
 from recsys.evaluation.live_outcomes import CLICK, DAY, Flags, Rows, as_json, live_report
-from recsys.evaluation.logged_lists import LoggedLists, read_events, read_lists
+from recsys.evaluation.logged_lists import LoggedLists, before_lists, read_events, read_lists
 from recsys.features.feature_set import FeatureSet
 from recsys.ingestion.tables.load import meaning_of, read_summary
+from recsys.retrieval.fitted_source import FEW_EVENTS
 from recsys.storage.bundle import open_bundle
 from recsys.storage.files import write_json
 from recsys.storage.registry import Registry
@@ -27,8 +28,6 @@ from recsys.training.night.inputs import TABLES, VOCABULARY
 from recsys.training.night.night_context import Night
 from recsys.training.night.served_parity import read_samples
 
-FEW: Final = 3
-"""Events up to which an item counts as cold, as in the reserve of candidates."""
 SAMPLES: Final = 5_000
 """Served lists whose feature rows are compared, the latest."""
 ROLLBACK: Final = "rollback"
@@ -115,13 +114,10 @@ def _latest(file: Path) -> int | None:
 
 def _cold(tables: Path, lists: LoggedLists) -> Flags:
     """Shown items with few events before the lists, bool by the lists' codes."""
-    first = pa.scalar(int(lists.time.min()), pa.int64()).cast(pa.timestamp("us", tz="UTC"))
-    past = pq.read_table(
-        tables / "events.parquet", columns=[c.ITEM_ID], filters=pc.field(c.TIMESTAMP) < first
-    )
-    place = pc.index_in(past[c.ITEM_ID], value_set=pa.array(lists.item_ids, pa.string()))
+    past = before_lists(tables / "events.parquet", c.ITEM_ID, lists)
+    place = pc.index_in(past, value_set=pa.array(lists.item_ids, pa.string()))
     known = place.drop_null().to_numpy()
-    return np.asarray(np.bincount(known, minlength=len(lists.item_ids)) <= FEW)
+    return np.asarray(np.bincount(known, minlength=len(lists.item_ids)) <= FEW_EVENTS)
 
 
 def _features(file: Path, version: str, registry: Registry) -> Rows:
