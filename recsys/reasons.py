@@ -19,7 +19,7 @@ import numpy.typing as npt
 from recsys.data_schemas.columns import CATEGORY, ITEM_ID
 from recsys.features.catalogue import Catalogue
 from recsys.features.interactions import DAY, Floats, History, Ints, Longs
-from recsys.features.kinds.signals import SOURCE_FAMILY
+from recsys.features.kinds.signals import family_of
 from recsys.features.protocols import ScoreSource
 from recsys.features.state import OnlineState
 from recsys.features.time_buckets import MISSING_TIME, UNBOUNDED
@@ -72,20 +72,6 @@ RESTS_ON: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
     "context": {"request": ("context.",)},
 }
 """Family → way to a fact → beginnings of the columns that must have lifted the item."""
-OF_SOURCE: Final[Mapping[str, tuple[str, ...]]] = {
-    "text": ("near",),
-    "bm25": ("words",),
-    "item_item": ("also_chosen",),
-    "transitions": ("also_chosen",),
-    "als": ("alike_people",),
-    "ease": ("alike_people",),
-    "sequence": ("alike_people",),
-    "popular": ("popular_in", "popular"),
-    "recent": ("new",),
-    "attributes": ("often",),
-}
-"""Source → ways to a fact that explain why it lists an item."""
-PAIRS: Final = ("item_item", "transitions")
 
 
 @dataclass(frozen=True)
@@ -225,8 +211,8 @@ class Facts:
             if rank <= HIGH and name in self._asked.sources
         ]
         for name in high:
-            yield from self._by(OF_SOURCE.get(name, ()), item)
-        if len({SOURCE_FAMILY.get(name, "collaborative") for name in high}) > 1:
+            yield from self._by(getattr(self._asked.sources[name], "tells", ()), item)
+        if len({family_of(name) for name in high}) > 1:
             yield Fact("agreed", {"count": len(high)})
 
     # -- text -----------------------------------------------------------------------------------
@@ -280,9 +266,9 @@ class Facts:
         for row, item in enumerate(self._latest):
             at = int(np.flatnonzero(asked.history.item == item)[-1])
             one = History(*(column[at : at + 1] for column in asked.history))  # type: ignore[arg-type]
-            for name in PAIRS:
-                if name in asked.sources:
-                    said = asked.sources[name].score(one, self._items, asked.now)[:, 0]
+            for source in asked.sources.values():
+                if getattr(source, "pairs", False):
+                    said = source.score(one, self._items, asked.now)[:, 0]
                     out[row] += np.maximum(np.nan_to_num(said), 0.0)
         return out
 

@@ -653,12 +653,12 @@ def _items_by_user(pairs: Any) -> dict[str, list[str]]:
 
 def _sources_section(sources: Sequence[Any]) -> dict[str, Any]:
     """`sources:` of a config from names, classes and addresses of classes."""
-    from recsys.retrieval.source_kinds import READABLE, source_class
+    from recsys.retrieval.source_kinds import TEXT, source_class
 
     use, own, dials = [], [], {}
     for source in [sources] if isinstance(sources, str) else sources:
         if isinstance(source, str) and ":" not in source:
-            if source not in READABLE:
+            if source != TEXT:
                 source_class(source)  # says which there are
             use.append(source)
         elif isinstance(source, str):

@@ -66,8 +66,9 @@ class SingleModel(Params):
     @classmethod
     def _defaults(cls) -> dict[str, float]:
         from recsys.retrieval.source_kinds import source_class
+        from recsys.retrieval.source_params import declared
 
-        return {name: start for name, (start, _) in source_class(cls.source).PARAMS.items()}
+        return {name: p.default for name, p in declared(source_class(cls.source).Params).items()}
 
     @classmethod
     def _names(cls) -> list[str]:

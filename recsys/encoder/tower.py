@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Final, NamedTuple, Self
+from typing import ClassVar, Final, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -222,6 +222,10 @@ class InterestSource:
     neighbours: Neighbours | None = None
     name: str = "text"
     columns: tuple[str, ...] = ("score", "probability", "last", "best", "mean")
+    content: ClassVar[bool] = True
+    """It speaks for items without events."""
+    tells: ClassVar[tuple[str, ...]] = ("near",)
+    """Way to a fact that explains why it lists an item."""
     _kept: threading.local = field(
         default_factory=threading.local, init=False, repr=False, compare=False
     )

@@ -27,8 +27,6 @@ RRF_OFFSET: Final = 60.0
 """The constant of reciprocal-rank fusion, as published."""
 FIRST_PLACES: Final = 10
 """Items of each source's list that are candidates whatever the fusion makes of them."""
-CONTENT: Final = ("text", "bm25", "attributes")
-"""Sources that can speak for an item without events."""
 RESERVE: Final = "reserve"
 RESERVED: Final = ((0, 0, 20), (1, FEW_EVENTS, 10))
 """Least and most events of an item, and candidates with so many of them that have a place of their
@@ -136,7 +134,7 @@ class CandidateGenerator:
         lists: dict[str, Recalled] = {}
         reserved: list[list[Recalled]] = [[] for _ in room]
         for name, source in self.proposing.items():
-            if room and name in CONTENT:
+            if room and getattr(source, "content", False):
                 lists[name], *found = recall_each(
                     source, history, now, [(self.depth, blocked), *room]
                 )

@@ -6,10 +6,12 @@ import pytest
 
 from recsys.data_schemas.errors import UsageError
 from recsys.data_schemas.meaning import DEFAULT_TYPES, EventMeaning
+from recsys.encoder.tower import InterestSource
 from recsys.features.catalogue import Catalogue
 from recsys.features.interactions import DAY, EMPTY_HISTORY, History, Interactions
 from recsys.features.state import OnlineState
 from recsys.reasons import RESTS_ON, Facts, ListAsked, ReasonEvidence, TellingWords
+from recsys.retrieval.collaborative.item_item import ItemItem
 from recsys.sentences import DEFAULTS, FIELDS, Fact, Sentences
 
 NOW = 1000 * DAY
@@ -91,6 +93,8 @@ def say(
 
 class Pairs:
     """People who chose item 0 chose item 2."""
+
+    pairs, tells = True, ItemItem.tells
 
     def score(self, one, items, now):
         return np.where((one.item[0] == 0) & (items == 2), 0.4, np.nan)[:, None]
@@ -193,7 +197,7 @@ def test_no_more_is_said_than_the_shares_support():
 
 
 def test_the_recall_stage_speaks_through_the_source_that_lists_the_item_highest():
-    sources = {"item_item": Pairs(), "text": object(), "mine": object()}
+    sources = {"item_item": Pairs(), "text": InterestSource, "mine": object()}
     ranks = {"item_item.rank": [4.0], "text.rank": [2.0], "fused.rank": [1.0], "mine.rank": [1.0]}
     signals = {name: np.array(rank) for name, rank in ranks.items()}
     told = {"sources": sources, "ranks": signals}

@@ -24,7 +24,6 @@ from recsys.evaluation.report_context import WITHOUT_TEXT, MaskedItems
 from recsys.evaluation.saved_lists import MAIN
 from recsys.features.interactions import Interactions
 from recsys.features.protocols import RecallSource
-from recsys.retrieval.source_kinds import FITTABLE
 from recsys.rules import ListCaps
 from recsys.storage.files import hash_json
 from recsys.storage.stages import StageResult
@@ -159,7 +158,7 @@ def _words(
 ) -> Fitted | None:
     """BM25 over the texts, whether the recipe keeps it or not; None where it does not apply or could
     not be fitted."""
-    if WORDS not in FITTABLE or not inputs.texts or WORDS in recipe.failed:
+    if not inputs.texts or WORDS in recipe.failed:
         return None
     plain = recipe if WORDS in recipe.params else Recipe({WORDS: {}}, {}, {})
     only = Recipe({WORDS: plain.params[WORDS]}, {}, plain.facts)

@@ -20,7 +20,7 @@ from recsys.features.draws import at_moments, chance, hash_ids
 from recsys.features.interactions import Interactions
 from recsys.features.protocols import RecallSource
 from recsys.retrieval.fitted_source import SourceInputs
-from recsys.retrieval.source_kinds import load_source
+from recsys.retrieval.source_kinds import is_warm, load_source
 from recsys.storage.files import atomic_write, hash_json
 from recsys.storage.stages.rest import wake
 from recsys.training.groups import history_reader
@@ -28,8 +28,6 @@ from recsys.training.night.night_context import Night
 from recsys.training.sources.fit_source import fit_sources
 from recsys.training.windows import Moments
 
-WARM = ("als", "sequence")
-"""Sources that can go on from earlier weights."""
 ENDS_KEPT = 3
 """Nights whose fits are remembered, as their outputs are."""
 CHECKED_MOMENTS = 500
@@ -83,7 +81,7 @@ def start_of(
         end: end of tonight's data, µs UTC.
         content: hash of what the fit is made from, its start apart.
     """
-    if name not in WARM or night.config.sources.full_refit == "always":
+    if not is_warm(name) or night.config.sources.full_refit == "always":
         return None
     same = _same(night, content)
     if same is not None and (same.start is None or not refit_due(night, same.since, end)):
@@ -150,7 +148,7 @@ def remember(
         key: of its stage output.
         content: hash of what it was made from, its start apart.
     """
-    if name not in WARM or night.runner.dry_run:
+    if not is_warm(name) or night.runner.dry_run:
         return
     earlier = _read(night)
     made = min([f.made for f in earlier if f.key == key], default=end)

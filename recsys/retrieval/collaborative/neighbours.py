@@ -4,11 +4,11 @@ item_item, transitions, ease, bm25 and attributes all score a candidate j by
 Σ_r decay^r · weight_r · value[item_r, j] over the history, newest first.
 """
 
-from collections.abc import Sequence
-from pathlib import Path
-from typing import ClassVar, Final, Self
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Final
 
 import numpy as np
+import numpy.typing as npt
 
 from recsys.features.interactions import (
     Floats,
@@ -22,12 +22,13 @@ from recsys.retrieval.fitted_source import (
     NOTHING,
     FittableSource,
     Scratch,
+    SourceFit,
     check_blocked,
     in_chunks,
-    read_source,
     scratch,
     unsure,
     weighed,
+    weight_scale,
 )
 from recsys.retrieval.history_kernels import Marks
 
@@ -68,8 +69,8 @@ class NeighbourSource(FittableSource):
         fit_until: int,
     ) -> None:
         self.offsets, self.neighbour, self.value, self.known = offsets, neighbour, value, known
-        self.params, self.scale, self.fit_until = params, scale, fit_until
-        self.n_items = len(known)
+        super().__init__(params=params, fit_until=fit_until)
+        self.scale, self.n_items = scale, len(known)
 
     def score(self, history: History, items: Ints, now: int) -> Floats:
         """float32[n, 3]: the sum, its largest single part, the newest history item's part."""
@@ -105,16 +106,21 @@ class NeighbourSource(FittableSource):
         space.mark[space.touched[:met]] = 0
         return [_best_of(space, met, limit, blocked) for limit, blocked in asks]
 
-    def save(self, folder: Path) -> None:
+    @staticmethod
+    def table(fit: SourceFit, rows: Csr, known: Marks) -> dict[str, Any]:
+        """The constructor's arguments from what a fit has made."""
+        named = dict(zip(("offsets", "neighbour", "value"), rows, strict=True))
+        return {**named, "known": known, "scale": weight_scale(fit.interactions)}
+
+    def saved(self) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:
         names = ("offsets", "neighbour", "value", "known")
-        self.save_arrays(folder, {"scale": self.scale}, {n: getattr(self, n) for n in names})
+        return {"scale": self.scale}, {n: getattr(self, n) for n in names}
 
     @classmethod
-    def load(cls, folder: Path) -> Self:
-        facts, arrays = read_source(folder, cls.name)
-        return cls(
-            **arrays, params=facts["dials"], scale=facts["scale"], fit_until=facts["fit_until"]
-        ).voting(facts)
+    def opened(
+        cls, facts: Mapping[str, Any], arrays: Mapping[str, npt.NDArray[Any]]
+    ) -> dict[str, Any]:
+        return {**arrays, "scale": facts["scale"]}
 
 
 def _best_of(space: Scratch, met: int, limit: int, blocked: Mask) -> Recalled:
