@@ -276,9 +276,7 @@ class EvaluationConfig(Section):
 
 
 class GateConfig(Section):
-    metric: str = Field(
-        default="ndcg@10", pattern=r"^(ndcg|recall|precision|hit_rate|mrr)@([1-9]\d?|100)$"
-    )
+    metric: str = Field(default="ndcg@10", pattern=r"^[a-z]\w*@([1-9]\d?|100)$")
     """What candidate and champion are compared by: ndcg, recall, precision, hit_rate or mrr @ 1..100."""
     margin: Share = 0.02
     """Non-inferiority margin: largest relative loss against the champion that is tolerated."""

@@ -96,7 +96,7 @@ def run_init(args: argparse.Namespace) -> int:
     """Lay out a workspace to fill."""
     from recsys.ingestion.tables.init_folder import start_workspace
 
-    config = start_workspace(Path(args.dir))
+    config = start_workspace(Path(args.dir), _schema())
     print(
         f"Wrote {config} and empty tables in {config.parent / 'data'}.\n"
         "Replace them by exports of your own with the same columns (those not required may be\n"
@@ -107,10 +107,17 @@ def run_init(args: argparse.Namespace) -> int:
 
 def run_schema(args: argparse.Namespace) -> int:
     """Print the JSON schema of recsys.yaml."""
-    from recsys.data_schemas.config_file import schema_text
-
-    print(schema_text(), end="")
+    print(_schema(), end="")
     return 0
+
+
+def _schema() -> str:
+    """The settings, with what sources and metrics declare of themselves."""
+    from recsys.data_schemas.config_file import schema_text
+    from recsys.evaluation import metrics
+    from recsys.retrieval import source_kinds
+
+    return schema_text({**source_kinds.settings_schema(), **metrics.settings_schema()})
 
 
 def run_import(args: argparse.Namespace) -> int:

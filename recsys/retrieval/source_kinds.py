@@ -164,11 +164,14 @@ def require_known(use: Sequence[str], dials: Mapping[str, Mapping[str, float]]) 
         resolved(name, source_class(name, PARAMS_SETTING).Params, params)
 
 
-def settings_schema() -> dict[str, Any]:
-    """JSON schemas of `sources.use` and `sources.dials`, as the sources declare themselves."""
+def settings_schema() -> dict[str, dict[str, Any]]:
+    """More of the JSON schema of settings, as the sources declare themselves; a user's own may be named
+    too."""
+    named = {"anyOf": [{"enum": [*shipped(), TEXT]}, {"type": "string"}]}
+    dials = {name: kind.Params.model_json_schema() for name, kind in shipped().items()}
     return {
-        "use": {"anyOf": [{"enum": [*shipped(), TEXT]}, {"type": "string"}]},
-        "dials": {name: kind.Params.model_json_schema() for name, kind in shipped().items()},
+        "sources.use": {"anyOf": [{"type": "array", "items": named}, {"type": "null"}]},
+        "sources.dials": {"properties": dials},
     }
 
 

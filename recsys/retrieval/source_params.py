@@ -5,6 +5,7 @@ reference pages, the tuning and the messages about wrong values all read that de
 """
 
 import difflib
+import inspect
 from collections.abc import Mapping
 from typing import Any, NamedTuple, cast
 
@@ -96,16 +97,23 @@ def _declared(info: FieldInfo) -> Param:
 
 
 def undeclared(kind: type[SourceParams]) -> list[str]:
-    """What a `Params` leaves unsaid, as `name: what`."""
-    return [
-        f"Params.{name}: {what}"
-        for name, info in kind.model_fields.items()
-        for what, found in (
-            ("made by `param(…)`, with its unit", (_declared(info).unit)),
-            ("a docstring", info.description),
-        )
-        if not found
+    """What a `Params` leaves unsaid, as `Params.name: what`. Docstrings are only missed where the text of
+    the class is at hand: typed into an interpreter, or compiled alone, it has none."""
+    known = declared(kind)
+    missing = [
+        f"Params.{name}: made by `param(…, unit=…)`" for name, p in known.items() if not p.unit
     ]
+    silent = [name for name, p in known.items() if not p.about]
+    if silent and _has_text(kind):
+        missing += [f"Params.{name}: a docstring below it" for name in silent]
+    return missing
+
+
+def _has_text(kind: type) -> bool:
+    try:
+        return bool(inspect.getsource(kind))
+    except (OSError, TypeError):
+        return False
 
 
 def params_class(given: Mapping[str, tuple[float, tuple[float, ...]]]) -> type[SourceParams]:
