@@ -526,18 +526,6 @@ class Metric:
         return [(f"{self.name}@{k}", k) for k in chosen]
 
 
-def _past_bias(m: Measured, k: int) -> Doubles | None:
-    return None if m.past is None else popularity_bias(m.lists, k, m.popularity, *m.past)
-
-
-def _categories(m: Measured, k: int) -> Doubles | None:
-    return None if m.category is None else category_diversity(m.lists, k, m.category)
-
-
-def _texts(m: Measured, k: int) -> Doubles | None:
-    return None if m.vectors is None else embedding_diversity(m.lists, k, m.vectors)
-
-
 METRICS: Final[tuple[Metric, ...]] = (
     Metric(
         "ndcg", "order-aware quality of the first k: 1 is the ideal order, 0 is no hit",
@@ -569,8 +557,8 @@ METRICS: Final[tuple[Metric, ...]] = (
         lambda m, k: auc(m.matched), places="list",
     ),
     Metric(
-        "novelty", "mean surprise of the shown items, in bits, one added to each count: higher is less "
-        "popular",
+        "novelty",
+        "mean surprise of the shown items, in bits, one added to each count: higher is less popular",
         lambda m, k: novelty(m.lists, k, m.popularity),
         places="first k", better="neither", unit="bits",
     ),
@@ -584,15 +572,18 @@ METRICS: Final[tuple[Metric, ...]] = (
     ),
     Metric(
         "popularity_bias", "popularity of the list minus that of the user's own past",
-        _past_bias, places="first k", better="neither",
+        lambda m, k: m.past and popularity_bias(m.lists, k, m.popularity, *m.past),
+        places="first k", better="neither",
     ),
     Metric(
         "category_diversity", "share of item pairs with different categories",
-        _categories, places="first k",
+        lambda m, k: None if m.category is None else category_diversity(m.lists, k, m.category),
+        places="first k",
     ),
     Metric(
         "text_diversity", "mean distance of the texts of item pairs",
-        _texts, places="first k", unit="1 - cosine",
+        lambda m, k: None if m.vectors is None else embedding_diversity(m.lists, k, m.vectors),
+        places="first k", unit="1 - cosine",
     ),
     Metric(
         "coverage", "share of the catalogue shown to anybody",

@@ -58,11 +58,6 @@ def _in(folder: ModuleType) -> Iterator[type[FittableSource]]:
                 yield kind
 
 
-def names() -> tuple[str, ...]:
-    """Of every source that a night may use, the encoder's last."""
-    return (*shipped(), *_OWN, TEXT)
-
-
 def cheapest_first(chosen: Iterable[str]) -> list[str]:
     """Names of sources in the order in which they are fitted; a user's own that say no cost last, as
     they are declared."""
@@ -99,14 +94,10 @@ def declare(addresses: Sequence[str]) -> list[str]:
                 expected="letters, digits and underscores, and none of "
                 + ", ".join([*taken, *found]),
             )
-        _know(kind)
+        _OWN[name] = kind
+        declare_source(name, kind.family, kind.pairs)
         found.append(name)
     return found
-
-
-def _know(kind: type[FittableSource]) -> None:
-    _OWN[kind.name] = kind
-    declare_source(kind.name, kind.family, kind.pairs)
 
 
 def is_fitted(name: str) -> bool:

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
-from pydantic.fields import FieldInfo
 
 from recsys.data_schemas.errors import UsageError
 
@@ -23,10 +22,7 @@ class SourceParams(BaseModel):
     """Base of every source's `Params`."""
 
     model_config = ConfigDict(
-        extra="forbid",
-        allow_inf_nan=False,
-        use_attribute_docstrings=True,
-        protected_namespaces=(),
+        extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True, protected_namespaces=()
     )
 
 
@@ -77,52 +73,37 @@ def param(
 
 def declared(kind: type[SourceParams]) -> dict[str, Param]:
     """Every param by name, in the order of the class."""
-    return {name: _declared(info) for name, info in kind.model_fields.items()}
-
-
-def _declared(info: FieldInfo) -> Param:
-    extra = cast(Mapping[str, Any], info.json_schema_extra or {})
-    bounds = {
-        k: getattr(rule, k) for rule in info.metadata for k in ("ge", "le") if hasattr(rule, k)
+    return {
+        name: Param(
+            said["default"],
+            tuple(said.get("tries", ())),
+            said.get("unit", ""),
+            said.get("minimum", 0.0),
+            said.get("maximum"),
+            said.get("free", False),
+            said.get("description", ""),
+        )
+        for name, said in kind.model_json_schema().get("properties", {}).items()
     }
-    return Param(
-        float(info.default),
-        tuple(extra.get("tries", ())),
-        extra.get("unit", ""),
-        bounds.get("ge", 0.0),
-        bounds.get("le"),
-        bool(extra.get("free")),
-        info.description or "",
-    )
 
 
 def undeclared(kind: type[SourceParams]) -> list[str]:
-    """What a `Params` leaves unsaid, as `Params.name: what`. Docstrings are only missed where the text of
-    the class is at hand: typed into an interpreter, or compiled alone, it has none."""
+    """What a `Params` leaves unsaid. Docstrings are only missed where the text of the class is at hand:
+    typed into an interpreter, or compiled alone, it has none."""
     known = declared(kind)
-    missing = [
-        f"Params.{name}: made by `param(…, unit=…)`" for name, p in known.items() if not p.unit
-    ]
-    silent = [name for name, p in known.items() if not p.about]
-    if silent and _has_text(kind):
-        missing += [f"Params.{name}: a docstring below it" for name in silent]
-    return missing
-
-
-def _has_text(kind: type) -> bool:
+    missing = [f"Params.{name}: `param(…, unit=…)`" for name, p in known.items() if not p.unit]
+    silent = [f"Params.{name}: a docstring" for name, p in known.items() if not p.about]
     try:
-        return bool(inspect.getsource(kind))
+        return missing + silent if silent and inspect.getsource(kind) else missing
     except (OSError, TypeError):
-        return False
+        return missing
 
 
 def params_class(given: Mapping[str, tuple[float, tuple[float, ...]]]) -> type[SourceParams]:
     """The declaration of a user's own `PARAMS`: name → (default, values worth trying)."""
+    said: Any = {"unit": "its own", "about": "see its class"}
     fields: Any = {
-        name: (
-            float,
-            param(default, *tries, unit="its own", free=name == FREE, about="see its class"),
-        )
+        name: (float, param(default, *tries, free=name == FREE, **said))
         for name, (default, tries) in given.items()
     }
     return create_model("Params", __base__=SourceParams, **fields)

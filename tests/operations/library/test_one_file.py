@@ -207,7 +207,7 @@ def test_a_file_that_leaves_something_out_names_its_class(one_file_each, tmp_pat
     text = SOURCE.replace('        """Items on either side."""\n', "").replace("NextDoor", "Mute")
     (tmp_path / "sources" / "mute.py").write_text(text, encoding="utf-8")
     source_kinds.shipped.cache_clear()
-    with pytest.raises(TypeError, match=r"mute:Mute does not declare Params.reach: a docstring"):
+    with pytest.raises(TypeError, match=r"mute:Mute does not declare Params.reach: a docstring;"):
         source_kinds.shipped()
     (tmp_path / "sources" / "mute.py").write_text(SOURCE, encoding="utf-8")
     source_kinds.shipped.cache_clear()
