@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 
 from recsys.data_schemas import columns as c
 from recsys.evaluation.lists import Longs
-from recsys.features.grouped import chosen_groups
+from recsys.features.ragged import chosen_groups
 
 Texts = npt.NDArray[np.object_]
 Flags = npt.NDArray[np.bool_]

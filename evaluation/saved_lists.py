@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from recsys.data_schemas import columns as c
 from recsys.evaluation.evaluation import PastItems
 from recsys.evaluation.lists import PADDING, RankedLists, Truth
-from recsys.features.grouped import chosen_groups
+from recsys.features.ragged import chosen_groups
 
 FILE = "lists.parquet"
 TIME, RELEVANT, GRADES, PAST = "time", "relevant", "grades", "past"

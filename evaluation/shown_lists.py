@@ -26,8 +26,8 @@ from recsys.evaluation.position_bias import (
 from recsys.evaluation.query_sets import grades_of_shown
 from recsys.evaluation.report_context import PositionBias
 from recsys.features.compiled import compiled
-from recsys.features.grouped import chosen_groups
 from recsys.features.interactions import Interactions
+from recsys.features.ragged import chosen_groups
 
 MOST_PLACES = 20
 """Places whose bias is estimated; fewer where the usual list is shorter."""

@@ -286,7 +286,6 @@ def evaluate_version(
     from recsys.recommender import LoadedRelease
     from recsys.storage.registry import Registry
     from recsys.training.night.read_data import graded
-    from recsys.training.night.test_lists import truth_of
     from recsys.training.released_lists import lists_of_release
     from recsys.training.windows import moments_at
 
@@ -304,9 +303,9 @@ def evaluate_version(
         return nobody
     users = events.user_ids[moments.user].astype(np.str_)
     lists = lists_of_release(
-        loaded, users.tolist(), moments.now, K, name="champion", caps=config.serving.caps
+        loaded, users.tolist(), moments.time, K, name="champion", caps=config.serving.caps
     )
-    return users, ndcg(match(truth_of(moments), lists), K)
+    return users, ndcg(match(moments, lists), K)
 
 
 def _age(path: Path) -> float:

@@ -22,13 +22,13 @@ import pyarrow.parquet as pq
 from recsys.data_schemas import columns as c
 from recsys.data_schemas.errors import DataRefused
 from recsys.data_schemas.tables import EVENTS, IMPRESSIONS, Table
-from recsys.features.grouped import chosen_groups
 from recsys.features.interactions import (
     Floats,
     Interactions,
     Ints,
     Longs,
 )
+from recsys.features.ragged import chosen_groups
 
 if TYPE_CHECKING:
     from recsys.ingestion.tables.table_ingest import TableIngest

@@ -34,7 +34,6 @@ from recsys.evaluation.query_sets import (
 )
 from recsys.evaluation.segments import SegmentLabels
 from recsys.features.draws import chance, hash_ids, least
-from recsys.features.grouped import chosen_groups
 from recsys.features.impressions import request_context
 from recsys.features.interactions import (
     DAY,
@@ -42,6 +41,7 @@ from recsys.features.interactions import (
     Interactions,
     Longs,
 )
+from recsys.features.ragged import chosen_groups
 from recsys.operations.evaluation_events import EvaluationEvents, ShownEvents
 from recsys.rules import ListCaps
 

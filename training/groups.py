@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from recsys.evaluation.lists import Truth
 from recsys.features.interactions import (
     EMPTY_HISTORY,
     Floats,
@@ -26,7 +27,6 @@ from recsys.features.interactions import (
 from recsys.features.protocols import Mask, RecallSource
 from recsys.retrieval.candidates import CandidateGenerator
 from recsys.training.impression_groups import ShownGroups
-from recsys.training.windows import Moments
 
 HistoryOf = Callable[[int], History]
 
@@ -80,7 +80,7 @@ class CandidateTable:
 
 
 def history_reader(
-    histories: Histories, moments: Moments, lengths: npt.NDArray[np.int64] | None = None
+    histories: Histories, moments: Truth, lengths: npt.NDArray[np.int64] | None = None
 ) -> HistoryOf:
     """The history of moment m: events strictly before it; at most `lengths[m]` where that is ≥ 0.
 
@@ -88,7 +88,7 @@ def history_reader(
     """
 
     def read(moment: int) -> History:
-        history = histories.of(int(moments.user[moment])).before(int(moments.now[moment]))
+        history = histories.of(int(moments.user[moment])).before(int(moments.time[moment]))
         if lengths is not None and 0 <= lengths[moment] < len(history.item):
             return history.last(int(lengths[moment])) if lengths[moment] else EMPTY_HISTORY
         return history
@@ -97,7 +97,7 @@ def history_reader(
 
 
 def collect(
-    moments: Moments,
+    moments: Truth,
     history_of: HistoryOf,
     stage: CandidateGenerator,
     unavailable: Mask,
@@ -126,7 +126,7 @@ def collect(
     def one(moment: int, blocked: Mask) -> None:
         history = history_of(moment)
         with blocking(blocked, history.item, unavailable):
-            found = stage.candidates(history, int(moments.now[moment]), blocked)
+            found = stage.candidates(history, int(moments.time[moment]), blocked)
         n = len(found.items)
         count[moment] = n
         items[moment, :n] = found.items
@@ -169,7 +169,7 @@ def collect_shown(
 
     def one(moment: int, allowed: Mask) -> None:
         rows = slice(shown.offsets[moment], shown.offsets[moment + 1])
-        now = int(shown.moments.now[moment])
+        now = int(shown.moments.time[moment])
         found = stage.signals_for(history_of(moment), shown.items[rows], now, allowed)
         for name, values in found.items():
             signals[name][rows] = values
@@ -214,21 +214,21 @@ def for_each(count: int, one: Callable[[int, Mask], None], unavailable: Mask, wo
             pass
 
 
-def label(moments: Moments, offsets: Longs, items: Ints) -> npt.NDArray[np.int8]:
+def label(moments: Truth, offsets: Longs, items: Ints) -> npt.NDArray[np.int8]:
     """Grade of each candidate row: what the user did with it in the label window, else 0."""
     width = np.int64(2**32)
     moment = np.repeat(np.arange(len(moments), dtype=np.int64), offsets[1:] - offsets[:-1])
     owner = np.repeat(
         np.arange(len(moments), dtype=np.int64), moments.offsets[1:] - moments.offsets[:-1]
     )
-    wanted = owner * width + moments.relevant
+    wanted = owner * width + moments.items
     order = np.argsort(wanted)
     key = moment * width + items
     place = np.minimum(np.searchsorted(wanted[order], key), max(len(wanted) - 1, 0))
     if not len(wanted):
         return np.zeros(len(items), np.int8)
     hit = wanted[order][place] == key
-    return np.where(hit, moments.grade[order][place], 0).astype(np.int8)
+    return np.where(hit, moments.grades[order][place], 0).astype(np.int8)
 
 
 def source_lists(

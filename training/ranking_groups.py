@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from recsys.features.compiled import compiled
-from recsys.features.grouped import chosen_groups
+from recsys.features.ragged import chosen_groups
 from recsys.ranker.linear import Matrix, Offsets
 
 

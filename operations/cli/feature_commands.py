@@ -165,7 +165,7 @@ def _print_suspects(config: "RecsysConfig") -> None:
     last = int(np.searchsorted(ranking.table.offsets, ROWS_SCANNED, "right")) - 1
     offsets = ranking.table.offsets[: max(last, 1) + 1]
     # Groups in the order of their time: the later ones are held against the earlier.
-    rank = np.argsort(np.argsort(ranking.moments.now[: len(offsets) - 1], kind="stable"))
+    rank = np.argsort(np.argsort(ranking.moments.time[: len(offsets) - 1], kind="stable"))
     rows, names = int(offsets[-1]), ranking.features.columns
     group = np.repeat(rank, np.diff(offsets))
     suspects = scan(np.asarray(ranking.x[:rows]), ranking.table.grade[:rows], group, names)

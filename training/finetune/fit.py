@@ -36,7 +36,7 @@ from recsys.encoder.pretrained import (
     file_sha256,
     resolve_model,
 )
-from recsys.encoder.tokens import Ragged, TextTokenizer
+from recsys.encoder.tokens import TextTokenizer, Tokens
 from recsys.encoder.torch_model import HEAD_FOLDER, ItemEncoder, best_device
 from recsys.encoder.tower import UNFITTED, Tower
 from recsys.features.interactions import Interactions
@@ -204,7 +204,7 @@ class _Work:
         fit_until: int,
         seed: int,
         encoder: ItemEncoder,
-        tokens: Ragged,
+        tokens: Tokens,
         pad: int,
         base: Path,
         previous: Path | None,

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from recsys.data_schemas.config import RecsysConfig
 from recsys.data_schemas.meaning import EventMeaning
 from recsys.encoder.text import item_texts
+from recsys.evaluation.lists import Truth
 from recsys.evaluation.shown_lists import ShownLists
 from recsys.features.draws import at_moments, chance, hash_ids
 from recsys.features.impressions import Impressions
@@ -22,7 +23,7 @@ from recsys.ingestion.tables.ingest import ITEMS_FILE, USERS_FILE
 from recsys.ingestion.tables.load import Tables
 from recsys.storage.files import hash_file, hash_json
 from recsys.storage.stages import StageResult
-from recsys.training.windows import Moments, Windows
+from recsys.training.windows import Windows
 
 VOCABULARY = ITEMS_FILE
 TABLES = "tables"
@@ -66,11 +67,11 @@ class Inputs:
         """uint64[N] of the items' ids."""
         return hash_ids(self.tables.catalogue.item_ids)
 
-    def names_of(self, moments: Moments) -> npt.NDArray[np.uint64]:
+    def names_of(self, moments: Truth) -> npt.NDArray[np.uint64]:
         """uint64[M]: each moment by its user's id and its time."""
-        return at_moments(self.user_hashes[moments.user], moments.now)
+        return at_moments(self.user_hashes[moments.user], moments.time)
 
-    def chances(self, moments: Moments, purpose: str) -> npt.NDArray[np.float64]:
+    def chances(self, moments: Truth, purpose: str) -> npt.NDArray[np.float64]:
         """float64[M] in [0, 1) of moments, by the users' ids and the times."""
         return chance(self.names_of(moments), purpose, self.config.seed)
 

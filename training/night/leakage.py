@@ -12,9 +12,9 @@ import numpy as np
 
 from recsys.evaluation import leaks
 from recsys.evaluation.report_context import WARN, Check, day_and_time
-from recsys.features.grouped import chosen_groups
 from recsys.features.impressions import Impressions
 from recsys.features.interactions import Floats
+from recsys.features.ragged import chosen_groups
 from recsys.features.rows import ANY_POSITION, BatchInputs, Rows
 from recsys.storage.stages import StageResult
 from recsys.training.groups import history_reader
@@ -23,7 +23,6 @@ from recsys.training.night.inputs import Inputs
 from recsys.training.night.night_context import Night
 from recsys.training.night.ranking_data import RankingData
 from recsys.training.night.refresh_encoder import Encoded
-from recsys.training.night.test_lists import truth_of
 
 ENOUGH_GROUPS = 50
 """Groups with a positive below which one feature may separate them by chance (assumed)."""
@@ -55,7 +54,7 @@ def leak_checks(
     """
     if not len(tested.moments):
         return []
-    windows, first = inputs.windows, int(tested.moments.now.min())
+    windows, first = inputs.windows, int(tested.moments.time.min())
     # Fits see events strictly before their `fit_until`: the last one seen lies just before it.
     last_seen = {"encoder": encoded.fit_until - 1}
     if windows.ranker:
@@ -64,7 +63,7 @@ def leak_checks(
     found += _sources(inputs, tested, lists)
     if rows is not None and len(rows.moments):
         found += leaks.fitted_before(
-            {"encoder": encoded.fit_until - 1}, int(rows.moments.now.min()), "the ranker's rows"
+            {"encoder": encoded.fit_until - 1}, int(rows.moments.time.min()), "the ranker's rows"
         )
         x, grade, group = sampled(rows)
         if len(np.unique(group[grade > 0])) >= ENOUGH_GROUPS:
@@ -116,7 +115,7 @@ def _sources(inputs: Inputs, tested: RankingData, lists: StageResult) -> list[Ch
     return [
         Check("sources were fitted before the cuts they are tested at", not late, detail),
         leaks.no_test_events(
-            events.user, events.item, events.time, truth_of(tested.moments), "what sources saw"
+            events.user, events.item, events.time, tested.moments, "what sources saw"
         )
         if late
         else Check("test events are not in what sources saw", True, "no fit reaches its cut"),
@@ -125,8 +124,8 @@ def _sources(inputs: Inputs, tested: RankingData, lists: StageResult) -> list[Ch
 
 def _blind_to_the_future(night: Night, inputs: Inputs, tested: RankingData) -> Check:
     """No feature may change when everything from the moment on is taken away."""
-    now = int(tested.moments.now.min())
-    chosen = np.flatnonzero(tested.moments.now == now)[:TRIED_MOMENTS]
+    now = int(tested.moments.time.min())
+    chosen = np.flatnonzero(tested.moments.time == now)[:TRIED_MOMENTS]
     with_future, rows = _rows(inputs, tested, chosen)
     whole = ranking_data.batch_inputs(night, inputs, inputs.interactions)
     past = BatchInputs(
@@ -147,7 +146,7 @@ def _rows(inputs: Inputs, tested: RankingData, chosen: Any) -> tuple[Floats, Row
     rows = Rows(
         offsets=offsets,
         user=moments.user,
-        now=moments.now,
+        now=moments.time,
         position=np.full(len(moments), ANY_POSITION, np.int64),
         items=table.items[places],
         signals={name: values[places] for name, values in table.signals.items()},

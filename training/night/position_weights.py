@@ -79,9 +79,9 @@ def _of_rows(
     table, moments = ranking.table, ranking.moments
     rows = np.flatnonzero(table.grade > 0)
     moment = np.searchsorted(table.offsets, rows, "right") - 1
-    end = moments.now + 1
+    end = moments.time + 1
     recalled = np.flatnonzero(~ranking.shown)
-    end[recalled] = [inputs.windows.label_end(int(cut)) for cut in moments.now[recalled]]
+    end[recalled] = [inputs.windows.label_end(int(cut)) for cut in moments.time[recalled]]
     weight = np.ones(len(table.items), np.float32)
     weight[rows] = label_weights(
         lists,
@@ -89,6 +89,6 @@ def _of_rows(
         bias,
         moments.user[moment],
         table.items[rows],
-        (moments.now[moment], end[moment]),
+        (moments.time[moment], end[moment]),
     )
     return weight

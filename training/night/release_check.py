@@ -228,7 +228,7 @@ def _gap(before: Floats, after: Floats) -> float:
 
 def _who(inputs: Inputs, tested: RankingData, moment: int) -> tuple[str, int]:
     user = inputs.interactions.user_ids[tested.moments.user[moment]]
-    return str(user), int(tested.moments.now[moment])
+    return str(user), int(tested.moments.time[moment])
 
 
 def read_twice(

@@ -80,7 +80,7 @@ def examples(
                 listed=listed,
                 scores=lists.scores[m],
                 reasons=_reasons(tested, ranker, m, listed),
-                relevant=moments.relevant[moments.offsets[m] : moments.offsets[m + 1]].tolist(),
+                relevant=moments.items[moments.rows_of(m)].tolist(),
             )
         )
     return out
