@@ -46,8 +46,8 @@ class Truth(Ragged):
     grades: Grades
     user: Ints
     time: Longs
-    per_group: ClassVar = ("user", "time")
-    per_row: ClassVar = ("items", "grades")
+    group_columns: ClassVar = ("user", "time")
+    row_columns: ClassVar = ("items", "grades")
 
     def __post_init__(self) -> None:
         groups = len(self)

@@ -143,7 +143,7 @@ def _marks(
     """Rate → (above, below) float64[L] of all lists."""
     row = credited(lists, events, within)
     ones = np.ones(len(lists))
-    of_list, place = lists.row, lists.place
+    of_list, place = lists.owner, lists.place + 1
     chosen = {event: np.zeros(len(row), bool), POSITIVE: np.asarray(grade > 0)}
     if event in events.kinds:
         chosen[event] = events.kind == events.kinds.index(event)
@@ -172,7 +172,7 @@ def _of_version(
     rows = np.flatnonzero(lists.version == version)
     day = lists.time[rows] // DAY
     own = lists.take(rows)
-    first = own.items[own.place <= max(PLACES)]
+    first = own.items[own.place < max(PLACES)]
     return VersionLive(
         version,
         len(rows),

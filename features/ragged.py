@@ -94,8 +94,8 @@ class Ragged:
 
     offsets: Whole
     """int64[G+1]: group g is rows offsets[g]:offsets[g+1]."""
-    per_group: ClassVar[tuple[str, ...]] = ()
-    per_row: ClassVar[tuple[str, ...]] = ()
+    group_columns: ClassVar[tuple[str, ...]] = ()
+    row_columns: ClassVar[tuple[str, ...]] = ()
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -114,6 +114,10 @@ class Ragged:
     def place(self) -> Whole:
         """int64[R]: the place of each row in its group, from 0."""
         return places_of(self.offsets)
+
+    def per_row(self, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Values [G] repeated for the rows of each group: [R]."""
+        return np.repeat(values, self.lengths)
 
     def rows_of(self, group: int) -> slice:
         """The rows of a group."""
@@ -141,14 +145,14 @@ class Ragged:
         to the whole is the first's."""
         columns = {
             name: _joined([getattr(part, name) for part in parts])
-            for name in (*cls.per_group, *cls.per_row)
+            for name in (*cls.group_columns, *cls.row_columns)
         }
         offsets = offsets_of(np.concatenate([part.lengths for part in parts]))
         return cast(Self, replace(cast(Any, parts[0]), offsets=offsets, **columns))
 
     def _with(self, offsets: Whole, groups: Any, rows: Any) -> Self:
-        columns = {name: _chosen(getattr(self, name), groups) for name in self.per_group}
-        columns |= {name: _chosen(getattr(self, name), rows) for name in self.per_row}
+        columns = {name: _chosen(getattr(self, name), groups) for name in self.group_columns}
+        columns |= {name: _chosen(getattr(self, name), rows) for name in self.row_columns}
         return cast(Self, replace(cast(Any, self), offsets=offsets, **columns))
 
 

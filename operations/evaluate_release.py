@@ -3,7 +3,7 @@
 import argparse
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -224,8 +224,8 @@ def leak_checks(
         ),
     ]
     if shown is not None:
-        before = int((shown.time < end).sum())
-        text = f"{before:,} of {len(shown):,} lists were shown before {day_and_time(end)}"
+        before = int((shown.lists.time < end).sum())
+        text = f"{before:,} of {len(shown.lists):,} lists were shown before {day_and_time(end)}"
         checks.append(Check("the lists were shown after the model's data", before == 0, text))
     return checks
 
@@ -249,7 +249,6 @@ def of_shown(
     from recsys.evaluation.off_policy import off_policy
     from recsys.evaluation.report_context import OffPolicyFacts
     from recsys.evaluation.shown_lists import (
-        ShownLists,
         acted_on,
         bias_of_lists,
         choices_of_lists,
@@ -260,7 +259,7 @@ def of_shown(
     place = {str(u): code for code, u in enumerate(held.events.user_ids)}
     unknown = len(place)
     user = np.array([place.get(u, unknown + n) for n, u in enumerate(queries.users)], np.int64)
-    lists = ShownLists(shown.offsets, shown.items, user, shown.time, shown.propensity)
+    lists = replace(shown, user=user)
     notes: list[str] = []
     bias = None
     try:
@@ -282,7 +281,7 @@ def _scores(own: "RankedLists", lists: Any) -> Any:
     """float64[n]: the model's order of each shown item, the higher the better."""
     out = np.full(len(lists.items), -np.inf)
     for g in range(len(lists)):
-        rows = slice(int(lists.offsets[g]), int(lists.offsets[g + 1]))
+        rows = lists.rows_of(g)
         rank = {int(i): r for r, i in enumerate(own.items[g]) if i >= 0}
         out[rows] = [-float(rank.get(int(i), len(rank))) for i in lists.items[rows]]
     return out
@@ -387,7 +386,7 @@ def _examples(
         return catalogue.title(item) if known else "an item the model does not know"
 
     truth = queries.truth
-    useful = np.flatnonzero(np.diff(truth.offsets) > 0)
+    useful = np.flatnonzero(truth.lengths > 0)
     out: list[Example] = []
     lots = chance(hash_ids([queries.users[group] for group in useful]), "examples", seed)
     for group in useful[np.argsort(lots, kind="stable")][:count].tolist():
@@ -401,7 +400,7 @@ def _examples(
                 listed=listed,
                 scores=evaluated.lists.scores[group],
                 reasons=_sentences(loaded, user, now, listed),
-                relevant=truth.items[truth.offsets[group] : truth.offsets[group + 1]].tolist(),
+                relevant=truth.items[truth.rows_of(group)].tolist(),
             )
         )
     return out

@@ -34,14 +34,13 @@ from recsys.evaluation.query_sets import (
 )
 from recsys.evaluation.segments import SegmentLabels
 from recsys.features.draws import chance, hash_ids, least
-from recsys.features.impressions import request_context
+from recsys.features.impressions import Impressions
 from recsys.features.interactions import (
     DAY,
     History,
     Interactions,
     Longs,
 )
-from recsys.features.ragged import chosen_groups
 from recsys.operations.evaluation_events import EvaluationEvents, ShownEvents
 from recsys.rules import ListCaps
 
@@ -64,7 +63,7 @@ class Queries:
     now: Longs
     truth: Truth
     past: PastItems
-    shown: ShownEvents | None = None
+    shown: Impressions | None = None
     """The lists to be ranked again; None where the whole catalogue is ranked."""
     types: SegmentLabels | None = None
     """Relevant items by the type of the event, where there are several."""
@@ -160,7 +159,7 @@ def _last(loaded: "LoadedRelease", held: EvaluationEvents, limit: int, seed: int
             fix="use --protocol window, which asks new users too",
         )
     chosen = _sampled([users[u] for u in asked.truth.user], limit, seed)
-    truth, past = _taken(asked.truth, chosen), _taken_past(asked.past, chosen)
+    truth, past = asked.truth.take(chosen), asked.past.take(chosen)
     notes = _sampling(len(chosen), asked.truth.n_groups)
     left = len(users) - asked.truth.n_groups
     if left:
@@ -174,18 +173,17 @@ def _last(loaded: "LoadedRelease", held: EvaluationEvents, limit: int, seed: int
 def _impressions(
     loaded: "LoadedRelease", held: EvaluationEvents, shown: ShownEvents, limit: int, seed: int
 ) -> Queries:
-    names = [f"{user} {time}" for user, time in zip(shown.user, shown.time, strict=True)]
-    lists = shown.take(_sampled(names, limit, seed))
+    asked = shown.lists
+    names = [f"{shown.user_ids[u]} {t}" for u, t in zip(asked.user, asked.time, strict=True)]
+    lists = asked.take(_sampled(names, limit, seed))
+    users = [str(shown.user_ids[u]) for u in lists.user]
     place = {str(u): code for code, u in enumerate(held.events.user_ids)}
-    known_as = np.array([place.get(str(u), -1) for u in lists.user], np.int64)
-    grades = grades_of_shown(
-        lists.offsets, lists.items, known_as, lists.time, held.events, within=DAY
-    )
-    _, user = np.unique(lists.user.astype(str), return_inverse=True)
-    truth = of_impressions(lists.offsets, lists.items, grades, user, lists.time)
-    users = [str(u) for u in lists.user]
+    known_as = np.array([place.get(u, -1) for u in users], np.int64)
+    grades = grades_of_shown(replace(lists, user=known_as), held.events, within=DAY)
+    lists = replace(lists, user=np.unique(lists.user, return_inverse=True)[1])
+    truth = of_impressions(lists, grades)
     past = PastItems.of(_histories(loaded, users, lists.time))
-    notes = _sampling(len(lists), len(shown), "shown lists")
+    notes = _sampling(len(lists), len(asked), "shown lists")
     notes.append(
         "What was acted on depends on the place where it was shown: the order that made the log is "
         "flattered, and every other order is measured by clicks it did not get."
@@ -265,22 +263,6 @@ def _histories(loaded: "LoadedRelease", users: Sequence[str], now: Longs) -> lis
     return [loaded.state.history(u, int(t)) for u, t in zip(users, now, strict=True)]
 
 
-def _taken(truth: Truth, groups: Longs) -> Truth:
-    offsets, rows = chosen_groups(truth.offsets, groups)
-    return Truth(
-        offsets,
-        truth.items[rows],
-        truth.grades[rows],
-        truth.user[groups],
-        truth.time[groups],
-    )
-
-
-def _taken_past(past: PastItems, groups: Longs) -> PastItems:
-    offsets, rows = chosen_groups(past.offsets, groups)
-    return PastItems(offsets, past.items[rows])
-
-
 def _joined(loaded: "LoadedRelease", users: Sequence[str], until: int = FOREVER) -> Interactions:
     """The state's events of some users before a time, as one table."""
     histories = [loaded.state.history(u, until) for u in users]
@@ -316,12 +298,12 @@ def lists_of(
         """What was shown, to be ranked again; None for the whole catalogue."""
         if (lists := queries.shown) is None:
             return None
-        shown = lists.items[lists.offsets[group] : lists.offsets[group + 1]]
+        shown = lists.items[lists.rows_of(group)]
         return [loaded.state.catalogue.id_of(int(i)) for i in dict.fromkeys(shown.tolist())]
 
     def context_of(group: int) -> dict[str, str | float]:
         """What the request said when the list was shown."""
-        return {} if queries.shown is None else request_context(queries.shown.context[group])
+        return {} if queries.shown is None else queries.shown.contexts(np.array([group]))[0]
 
     with Reporter().task(name, len(queries)) as task:
         return lists_of_release(
@@ -341,7 +323,7 @@ def length_of(queries: Queries) -> int:
     """Places of a list: what was shown at the most, or `LIST_LENGTH`."""
     if queries.shown is None:
         return LIST_LENGTH
-    return int(np.diff(queries.shown.offsets).max(initial=1))
+    return int(queries.shown.lengths.max(initial=1))
 
 
 def asked_moments(loaded: "LoadedRelease", queries: Queries, own: Sequence[str]) -> AskedMoments:
@@ -352,7 +334,7 @@ def asked_moments(loaded: "LoadedRelease", queries: Queries, own: Sequence[str])
         return [state.user_attributes(user).get(column) for user in queries.users]
 
     surface = None
-    if shown is not None and len(set(shown.surface)) > 1:
+    if shown is not None and shown.surface is not None and len(set(shown.surface)) > 1:
         surface = segments.from_column(list(shown.surface))
     return AskedMoments.of(
         queries.truth,
@@ -363,7 +345,7 @@ def asked_moments(loaded: "LoadedRelease", queries: Queries, own: Sequence[str])
         own=own,
         of_users=of_users,
         more={"event type": queries.types, "surface": surface},
-        sampled=None if shown is None else int(np.median(np.diff(shown.offsets))),
+        sampled=None if shown is None else int(np.median(shown.lengths)),
     )
 
 
@@ -400,11 +382,10 @@ def _of_shown(known: Interactions, queries: Queries) -> list[RankedLists]:
     lists = queries.shown
     assert lists is not None
     length = length_of(queries)
-    place = np.arange(len(lists.items)) - np.repeat(lists.offsets[:-1], np.diff(lists.offsets))
     popularity = baselines.popularity_of(known, known.n_items)
     return [
-        ranked_candidates(name, lists.offsets, lists.items, score.astype(np.float64), length)
-        for name, score in (("as shown", -place), ("popularity", popularity[lists.items]))
+        ranked_candidates(name, lists, score.astype(np.float64), length)
+        for name, score in (("as shown", -lists.place), ("popularity", popularity[lists.items]))
     ]
 
 

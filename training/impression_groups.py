@@ -16,11 +16,11 @@ import numpy.typing as npt
 from recsys.data_schemas.limits import LIST_LENGTH
 from recsys.evaluation.lists import RELEVANT_FROM, Truth
 from recsys.evaluation.query_sets import grades_of_shown
-from recsys.evaluation.shown_lists import ShownLists
 from recsys.features.draws import Doubles, chance, least
+from recsys.features.impressions import Impressions
 from recsys.features.interactions import Interactions, Ints, Longs
 from recsys.features.protocols import Mask
-from recsys.features.ragged import Ragged, offsets_of, owners_of
+from recsys.features.ragged import Ragged, offsets_of
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,8 @@ class ShownGroups(Ragged):
     """int64[G]: which of the lists each group is."""
     sampled: int = 0
     """Lists that were longer than `LIST_LENGTH`, of which a sample of what was left stands here."""
-    per_group: ClassVar = ("moments", "lists")
-    per_row: ClassVar = ("items",)
+    group_columns: ClassVar = ("moments", "lists")
+    row_columns: ClassVar = ("items",)
 
     def between(self, begin: int, end: int) -> "ShownGroups":
         """The groups of a window [begin, end)."""
@@ -49,14 +49,14 @@ class ShownGroups(Ragged):
         return self.take(least(chances, limit))
 
 
-def groups_of_lists(lists: ShownLists, events: Interactions, unavailable: Mask) -> ShownGroups:
+def groups_of_lists(lists: Impressions, events: Interactions, unavailable: Mask) -> ShownGroups:
     """The lists of which something was acted on and something was left.
 
     `events` are those that may be known to labels: an action that is not among them did not happen.
     Items that the vocabulary does not know are left out, and so are those that are `unavailable`
     (uint8[N]) today: recall would not have listed them, which says nothing of their time.
     """
-    owner = owners_of(lists.offsets)
+    owner = lists.owner
     known = lists.items >= 0
     known[known] = unavailable[lists.items[known]] == 0
     grade = best_grades(lists, events)[known]
@@ -105,7 +105,7 @@ def _drawn(row: Longs, acted: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
     return np.asarray(rank < room)
 
 
-def best_grades(lists: ShownLists, events: Interactions) -> npt.NDArray[np.int8]:
+def best_grades(lists: Impressions, events: Interactions) -> npt.NDArray[np.int8]:
     """int8[n]: the highest grade of what followed each shown item, 0 where nothing did.
 
     A click that led to a purchase is a purchase. What follows is what evaluation takes for it
@@ -114,6 +114,6 @@ def best_grades(lists: ShownLists, events: Interactions) -> npt.NDArray[np.int8]
     best = np.zeros(len(lists.items), np.int8)
     for grade in np.unique(events.grade[events.grade >= RELEVANT_FROM]):
         high = events.where(events.grade >= grade)
-        found = grades_of_shown(lists.offsets, lists.items, lists.user, lists.time, high)
+        found = grades_of_shown(lists, high)
         best = np.maximum(best, found)
     return best

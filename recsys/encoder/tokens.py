@@ -27,7 +27,7 @@ class Tokens(Ragged, Sequence[Ints]):
 
     flat: Ints
     offsets: Longs
-    per_row: ClassVar = ("flat",)
+    row_columns: ClassVar = ("flat",)
 
     @classmethod
     def of(cls, parts: Sequence[Sequence[int]]) -> Self:

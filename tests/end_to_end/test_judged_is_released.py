@@ -39,7 +39,7 @@ from recsys.training.night import (
     release,
     test_lists,
 )
-from recsys.training.night.inputs import shown_lists, user_table
+from recsys.training.night.inputs import user_table
 from recsys.training.night.night_context import Night
 from recsys.training.night.release_check import counted_of_known
 
@@ -150,7 +150,7 @@ class JudgedNight:
             log_position=-1,
             users=user_table(data.tables),
             meaning=data.meaning,
-            impressions=shown_lists(data.tables),
+            impressions=data.tables.impressions,
         ).save(folder / "state")
         state = replace(self.stage, name="state", key="cut", path=folder)
         sources = fit_sources.fit_as_of(

@@ -31,8 +31,8 @@ class Bags(Ragged):
     name: np.ndarray
     inner: "Bags | None"
     whole: str
-    per_group: ClassVar = ("name", "inner")
-    per_row: ClassVar = ("value", "double", "absent")
+    group_columns: ClassVar = ("name", "inner")
+    row_columns: ClassVar = ("value", "double", "absent")
 
     def lists(self) -> list[tuple]:
         """Each group by itself: its name, its values, its doubled values."""

@@ -10,8 +10,9 @@ from recsys.data_schemas.config import RankerConfig
 from recsys.data_schemas.limits import LIST_LENGTH
 from recsys.evaluation.lists import Truth
 from recsys.evaluation.report_context import PositionBias
-from recsys.evaluation.shown_lists import ShownLists
+from recsys.features.impressions import Impressions
 from recsys.features.interactions import DAY, Interactions
+from recsys.features.ragged import offsets_of
 from recsys.retrieval.candidates import CandidateGenerator
 from recsys.training.groups import CandidateTable, collect_shown, history_reader
 from recsys.training.impression_groups import best_grades, groups_of_lists
@@ -41,11 +42,12 @@ def lists_of(*rows):
     """Lists (user, time, items)."""
     sizes = [len(items) for _, _, items in rows]
     items = np.array([item for _, _, items in rows for item in items], np.int32)
-    return ShownLists(
-        np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64), items,
-        np.array([user for user, _, _ in rows], np.int32),
-        np.array([time for _, time, _ in rows], np.int64), np.full(len(items), np.nan, np.float32),
-    )  # fmt: skip
+    return Impressions.of(
+        offsets_of(sizes),
+        items,
+        np.array([time for _, time, _ in rows], np.int64),
+        user=np.array([user for user, _, _ in rows], np.int32),
+    )
 
 
 def described(groups):

@@ -12,7 +12,7 @@ from recsys.encoder.tower import Tower
 from recsys.features.interactions import Floats, Interactions
 
 if TYPE_CHECKING:
-    from recsys.training.finetune.examples import ShownExamples
+    from recsys.features.impressions import Impressions
     from recsys.training.finetune.refit import Refit
 
 
@@ -25,7 +25,7 @@ def fit_encoder(
     out_dir: Path,
     seed: int,
     budget_seconds: float | None,
-    shown: "ShownExamples | None" = None,
+    shown: "Impressions | None" = None,
     previous: Path | None = None,
     checkpoint_dir: Path | None = None,
     vector_cache: Path | None = None,
@@ -85,7 +85,7 @@ def refit_tower(
     since: int,
     seed: int,
     seconds: float,
-    shown: "ShownExamples | None" = None,
+    shown: "Impressions | None" = None,
 ) -> "Refit":
     """Fit the user tower alone over item vectors as they are; see `recsys.training.finetune.refit`.
 

@@ -39,6 +39,7 @@ from recsys.encoder.pretrained import (
 from recsys.encoder.tokens import TextTokenizer, Tokens
 from recsys.encoder.torch_model import HEAD_FOLDER, ItemEncoder, best_device
 from recsys.encoder.tower import UNFITTED, Tower
+from recsys.features.impressions import Impressions
 from recsys.features.interactions import Interactions
 from recsys.storage.files import atomic_write
 from recsys.training.deterministic import deterministic
@@ -46,7 +47,6 @@ from recsys.training.finetune.calibrate import calibrate
 from recsys.training.finetune.checkpoint import Checkpoints
 from recsys.training.finetune.distributed import Group
 from recsys.training.finetune.examples import (
-    ShownExamples,
     Split,
     fewer_users,
     make_examples,
@@ -99,7 +99,7 @@ def fit_encoder(
     out_dir: Path,
     seed: int,
     budget_seconds: float | None,
-    shown: ShownExamples | None = None,
+    shown: Impressions | None = None,
     previous: Path | None = None,
     checkpoint_dir: Path | None = None,
     vector_cache: Path | None = None,

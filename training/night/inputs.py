@@ -14,9 +14,7 @@ from recsys.data_schemas.config import RecsysConfig
 from recsys.data_schemas.meaning import EventMeaning
 from recsys.encoder.text import item_texts
 from recsys.evaluation.lists import Truth
-from recsys.evaluation.shown_lists import ShownLists
 from recsys.features.draws import at_moments, chance, hash_ids
-from recsys.features.impressions import Impressions
 from recsys.features.interactions import Interactions
 from recsys.features.user_table import UserTable
 from recsys.ingestion.tables.ingest import ITEMS_FILE, USERS_FILE
@@ -103,13 +101,9 @@ class Inputs:
         if shown is None:
             return None, []
         early = shown.before(now)
-        return early.context.tolist(), [
-            early.user,
-            early.time,
-            early.offsets,
-            early.item,
-            early.propensity,
-        ]
+        assert early.context is not None
+        columns: list[Column] = [early.user, early.time, early.offsets, early.items]
+        return early.context.tolist(), [*columns, early.propensity]
 
     @cached_property
     def attributes(self) -> dict[str, str]:
@@ -155,19 +149,3 @@ def _events_before(events: Interactions, now: int) -> tuple[list[str], list[Colu
 def user_table(tables: Tables) -> UserTable | None:
     """Attributes of users as features read them."""
     return None if tables.users is None else UserTable.from_table(tables.users)
-
-
-def shown_lists(tables: Tables) -> Impressions | None:
-    """What was shown, as counters read it."""
-    shown = tables.impressions
-    if shown is None:
-        return None
-    return Impressions(shown.time, shown.position, shown.offsets, shown.item)
-
-
-def lists_of_users(tables: Tables) -> ShownLists | None:
-    """What was shown to whom, as the bias of places and the ranker's groups read it."""
-    shown = tables.impressions
-    if shown is None:
-        return None
-    return ShownLists(shown.offsets, shown.item, shown.user, shown.time, shown.propensity)

@@ -12,7 +12,6 @@ import numpy as np
 
 from recsys.evaluation import leaks
 from recsys.evaluation.report_context import WARN, Check, day_and_time
-from recsys.features.impressions import Impressions
 from recsys.features.interactions import Floats
 from recsys.features.ragged import chosen_groups
 from recsys.features.rows import ANY_POSITION, BatchInputs, Rows
@@ -132,7 +131,7 @@ def _blind_to_the_future(night: Night, inputs: Inputs, tested: RankingData) -> C
         interactions=inputs.interactions.before(now),
         catalogue=whole.catalogue,
         users=whole.users,
-        impressions=None if whole.impressions is None else _before(whole.impressions, now),
+        impressions=None if whole.impressions is None else whole.impressions.before(now),
         bucket=whole.bucket,
     )
     without = tested.features.batch(rows, past)
@@ -153,12 +152,3 @@ def _rows(inputs: Inputs, tested: RankingData, chosen: Any) -> tuple[Floats, Row
         history_of=history_reader(inputs.interactions.histories(), moments),
     )
     return np.asarray(tested.x[places]), rows
-
-
-def _before(shown: Impressions, now: int) -> Impressions:
-    """The lists shown strictly before a time."""
-    kept = np.flatnonzero(shown.time < now)
-    sizes = np.diff(shown.offsets)
-    rows = np.repeat(shown.time < now, sizes)
-    offsets = np.concatenate([[0], np.cumsum(sizes[kept])]).astype(np.int64)
-    return Impressions(shown.time[kept], shown.position[kept], offsets, shown.items[rows])

@@ -23,7 +23,6 @@ import numpy.typing as npt
 from recsys.data_schemas.limits import LIST_LENGTH
 from recsys.evaluation.lists import Truth
 from recsys.features.feature_set import FeatureSet
-from recsys.features.impressions import request_context
 from recsys.features.interactions import Floats, Interactions
 from recsys.features.protocols import RecallSource
 from recsys.features.rows import ANY_POSITION, BatchInputs, Rows
@@ -40,8 +39,6 @@ from recsys.training.night.fit_sources import Recipe, fit_as_of, recall_stage
 from recsys.training.night.hidden_items import hidden, practised_share, surplus
 from recsys.training.night.inputs import (
     Inputs,
-    lists_of_users,
-    shown_lists,
     user_table,
 )
 from recsys.training.night.night_context import Night
@@ -229,7 +226,7 @@ def shown_groups(inputs: Inputs) -> ShownGroups | None:
 
     What was done with them is read from events before the first tested cut only.
     """
-    lists, windows = lists_of_users(inputs.tables), inputs.windows
+    lists, windows = inputs.tables.impressions, inputs.windows
     if lists is None or not windows.ranker:
         return None
     begin, end = windows.ranker[0], windows.test[0]
@@ -304,8 +301,7 @@ def _collect_shown(
     )
     shown = inputs.tables.impressions
     assert shown is not None
-    contexts = [request_context(text) for text in shown.context[lists.lists]]
-    return _Part(lists.moments, table, lengths, contexts)
+    return _Part(lists.moments, table, lengths, shown.contexts(lists.lists))
 
 
 def collect_cut(
@@ -429,7 +425,7 @@ def batch_inputs(night: Night, inputs: Inputs, view: Interactions) -> BatchInput
         catalogue=inputs.tables.catalogue,
         bucket=night.config.features.bucket,
         users=user_table(inputs.tables),
-        impressions=shown_lists(inputs.tables),
+        impressions=inputs.tables.impressions,
     )
 
 

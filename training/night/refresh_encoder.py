@@ -28,6 +28,7 @@ from recsys.encoder.tower import (
     InterestSource,
     Tower,
 )
+from recsys.features.impressions import Impressions
 from recsys.features.interactions import DAY, Floats, Interactions
 from recsys.storage.files import atomic_write, hash_json, link_tree
 from recsys.storage.registry import Registry
@@ -262,23 +263,15 @@ def _checkpoints(night: Night, inputs: Inputs, identity: dict[str, Any]) -> Path
     return place / name
 
 
-def _shown(inputs: Inputs, until: int) -> Any:
+def _shown(inputs: Inputs, until: int) -> Impressions | None:
     """Lists shown before a time, as the fit reads them; None without impressions."""
-    from recsys.training.finetune.examples import ShownExamples
-
     lists = inputs.tables.impressions
     if lists is None or not len(lists):
         return None
     last = int(np.searchsorted(lists.time, until))
     first = int(np.searchsorted(lists.offsets, lists.offsets[last] - SHOWN_AT_MOST))
-    low, high = lists.offsets[first], lists.offsets[last]
-    item, taught = lists.item[low:high], np.append(~_untaught(inputs), False)
-    return ShownExamples(
-        lists.user[first:last],
-        lists.time[first:last],
-        lists.offsets[first : last + 1] - low,
-        np.where(taught[item], item, -1).astype(np.int32),
-    )
+    lists, taught = lists.part(first, last), np.append(~_untaught(inputs), False)
+    return replace(lists, items=np.where(taught[lists.items], lists.items, -1).astype(np.int32))
 
 
 @contextlib.contextmanager
