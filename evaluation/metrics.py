@@ -42,6 +42,7 @@ from recsys.evaluation.lists import (
 )
 from recsys.evaluation.popularity_at import PopularityAt
 from recsys.features.compiled import compiled
+from recsys.features.ragged import owners_of
 
 Gain = Literal["exponential", "linear"]
 CHUNK = 4096
@@ -283,7 +284,7 @@ def popularity_bias(
         history_items: int32[h], items of the histories.
     """
     percentile = popularity.percentiles
-    groups = np.repeat(np.arange(lists.n_groups), np.diff(history_offsets))
+    groups = owners_of(history_offsets)
     known = history_items < percentile.shape[1]
     groups, items = groups[known], history_items[known]
     total = np.bincount(

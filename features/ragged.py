@@ -57,6 +57,16 @@ def places_of(offsets: npt.NDArray[np.integer]) -> Whole:
     return np.arange(offsets[-1], dtype=np.int64) - np.repeat(offsets[:-1], np.diff(offsets))
 
 
+def ranges_of(first: npt.NDArray[np.integer], sizes: npt.NDArray[np.integer]) -> Whole:
+    """int64[r]: the rows of G ranges, one after the other: `sizes[g]` rows from `first[g]` on.
+
+    >>> ranges_of(np.array([7, 0]), np.array([2, 3]))
+    array([7, 8, 0, 1, 2])
+    """
+    edges = offsets_of(sizes)
+    return np.arange(edges[-1], dtype=np.int64) + np.repeat(first - edges[:-1], sizes)
+
+
 def chosen_groups(
     offsets: npt.NDArray[np.integer], chosen: npt.NDArray[np.integer]
 ) -> tuple[Whole, Whole]:
@@ -66,10 +76,7 @@ def chosen_groups(
     (array([0, 3, 5]), array([2, 3, 4, 0, 1]))
     """
     sizes = np.diff(offsets)[chosen]
-    edges = offsets_of(sizes)
-    first = np.asarray(offsets)[:-1][chosen]
-    rows = np.arange(edges[-1], dtype=np.int64) + np.repeat(first - edges[:-1], sizes)
-    return edges, rows.astype(np.int64)
+    return offsets_of(sizes), ranges_of(offsets[:-1][chosen], sizes)
 
 
 def list_column(column: Any) -> tuple[Whole, pa.ChunkedArray]:
@@ -118,6 +125,10 @@ class Ragged:
     def per_row(self, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Values [G] repeated for the rows of each group: [R]."""
         return np.repeat(values, self.lengths)
+
+    def any_of(self, rows: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+        """bool[G]: groups with at least one of some rows (bool[R])."""
+        return np.bincount(self.owner[rows], minlength=len(self.offsets) - 1) > 0
 
     def rows_of(self, group: int) -> slice:
         """The rows of a group."""

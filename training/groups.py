@@ -8,9 +8,10 @@ if recall found it; what it missed still counts in every metric's denominator.
 """
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +26,7 @@ from recsys.features.interactions import (
     Longs,
 )
 from recsys.features.protocols import Mask, RecallSource
+from recsys.features.ragged import Ragged, offsets_of, owners_of
 from recsys.retrieval.candidates import CandidateGenerator
 from recsys.training.impression_groups import ShownGroups
 
@@ -32,7 +34,7 @@ HistoryOf = Callable[[int], History]
 
 
 @dataclass(frozen=True)
-class CandidateTable:
+class CandidateTable(Ragged):
     """Candidates of M moments with the sources' signals."""
 
     offsets: Longs
@@ -43,40 +45,26 @@ class CandidateTable:
     """float32[R] each."""
     grade: npt.NDArray[np.int8]
     """int8[R]; 0 where not acted on."""
+    row_columns: ClassVar = ("items", "signals", "grade")
 
     def to_learn_from(self) -> "CandidateTable":
         """The same groups, those without a positive emptied: they teach a ranker nothing, and what
         recall missed is counted by the moments, not here."""
-        sizes = self.offsets[1:] - self.offsets[:-1]
-        rows = np.repeat(self.has_positive(), sizes)
-        return CandidateTable(
-            np.concatenate([[0], np.cumsum(np.where(self.has_positive(), sizes, 0))]),
-            self.items[rows],
-            {name: values[rows] for name, values in self.signals.items()},
-            self.grade[rows],
-        )
+        return self.keeping(self.per_row(self.has_positive()))
 
     def has_positive(self) -> npt.NDArray[np.bool_]:
         """bool[M]: groups in which recall found something that was acted on."""
-        group = np.repeat(np.arange(len(self.offsets) - 1), self.offsets[1:] - self.offsets[:-1])
-        return np.bincount(group[self.grade > 0], minlength=len(self.offsets) - 1) > 0
+        return self.any_of(self.grade > 0)
 
     @classmethod
-    def join(cls, parts: "list[CandidateTable]") -> "CandidateTable":
+    def join(cls, parts: Sequence[Self]) -> Self:
         """Tables of several cuts, one after the other; a signal missing in one is NaN there."""
-        sizes = np.concatenate([p.offsets[1:] - p.offsets[:-1] for p in parts])
-        names = dict.fromkeys(name for p in parts for name in p.signals)
-        return cls(
-            np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64),
-            np.concatenate([p.items for p in parts]),
-            {
-                name: np.concatenate(
-                    [p.signals.get(name, np.full(len(p.items), np.nan, np.float32)) for p in parts]
-                )
-                for name in names
-            },
-            np.concatenate([p.grade for p in parts]),
-        )
+        names = dict.fromkeys(name for part in parts for name in part.signals)
+        return super().join([part._with_signals(names) for part in parts])
+
+    def _with_signals(self, names: Iterable[str]) -> Self:
+        absent = np.full(len(self.items), np.nan, np.float32)
+        return replace(self, signals={name: self.signals.get(name, absent) for name in names})
 
 
 def history_reader(
@@ -135,7 +123,7 @@ def collect(
 
     for_each(len(moments), one, unavailable, workers)
     rows = np.arange(limit)[None, :] < count[:, None]
-    offsets = np.concatenate([[0], np.cumsum(count)]).astype(np.int64)
+    offsets = offsets_of(count)
     flat = items[rows]
     return CandidateTable(
         offsets,
@@ -168,7 +156,7 @@ def collect_shown(
     signals = {name: np.full(len(shown.items), np.nan, np.float32) for name in stage.signal_columns}
 
     def one(moment: int, allowed: Mask) -> None:
-        rows = slice(shown.offsets[moment], shown.offsets[moment + 1])
+        rows = shown.rows_of(moment)
         now = int(shown.moments.time[moment])
         found = stage.signals_for(history_of(moment), shown.items[rows], now, allowed)
         for name, values in found.items():
@@ -217,13 +205,9 @@ def for_each(count: int, one: Callable[[int, Mask], None], unavailable: Mask, wo
 def label(moments: Truth, offsets: Longs, items: Ints) -> npt.NDArray[np.int8]:
     """Grade of each candidate row: what the user did with it in the label window, else 0."""
     width = np.int64(2**32)
-    moment = np.repeat(np.arange(len(moments), dtype=np.int64), offsets[1:] - offsets[:-1])
-    owner = np.repeat(
-        np.arange(len(moments), dtype=np.int64), moments.offsets[1:] - moments.offsets[:-1]
-    )
-    wanted = owner * width + moments.items
+    wanted = moments.owner * width + moments.items
     order = np.argsort(wanted)
-    key = moment * width + items
+    key = owners_of(offsets) * width + items
     place = np.minimum(np.searchsorted(wanted[order], key), max(len(wanted) - 1, 0))
     if not len(wanted):
         return np.zeros(len(items), np.int8)

@@ -13,7 +13,7 @@ import numpy as np
 from recsys.evaluation import leaks
 from recsys.evaluation.report_context import WARN, Check, day_and_time
 from recsys.features.interactions import Floats
-from recsys.features.ragged import chosen_groups
+from recsys.features.ragged import chosen_groups, owners_of
 from recsys.features.rows import ANY_POSITION, BatchInputs, Rows
 from recsys.storage.stages import StageResult
 from recsys.training.groups import history_reader
@@ -95,7 +95,7 @@ def sampled(ranking: RankingData, *, shown: bool = False) -> tuple[Any, Any, Any
     last = int(np.searchsorted(edges, edges[0] + LEAK_ROWS, "right")) - 1
     last = min(max(last, 1), len(edges) - 1)
     rows = slice(int(edges[0]), int(edges[last]))
-    group = np.repeat(np.arange(last), np.diff(edges[: last + 1]))
+    group = owners_of(edges[: last + 1])
     return np.asarray(ranking.x[rows]), ranking.table.grade[rows], group
 
 
@@ -140,15 +140,14 @@ def _blind_to_the_future(night: Night, inputs: Inputs, tested: RankingData) -> C
 
 def _rows(inputs: Inputs, tested: RankingData, chosen: Any) -> tuple[Floats, Rows]:
     """Features as they were measured (float32[r, F]) and the rows to read them from again."""
-    table, moments = tested.table, tested.moments.take(chosen)
-    offsets, places = chosen_groups(table.offsets, chosen)
+    table, moments = tested.table.take(chosen), tested.moments.take(chosen)
     rows = Rows(
-        offsets=offsets,
+        offsets=table.offsets,
         user=moments.user,
         now=moments.time,
         position=np.full(len(moments), ANY_POSITION, np.int64),
-        items=table.items[places],
-        signals={name: values[places] for name, values in table.signals.items()},
+        items=table.items,
+        signals=table.signals,
         history_of=history_reader(inputs.interactions.histories(), moments),
     )
-    return np.asarray(tested.x[places]), rows
+    return np.asarray(tested.x[chosen_groups(tested.table.offsets, chosen)[1]]), rows

@@ -137,9 +137,7 @@ def make_masked_lists(
 def _moments(night: Night, inputs: Inputs, masked: npt.NDArray[np.bool_], cut: int) -> Truth:
     """Users who acted on a masked item after the cut, at most as many as are tested."""
     moments = moments_at(inputs.interactions, cut, inputs.windows.end)
-    found = np.zeros(len(moments), bool)
-    found[moments.owner[masked[moments.items]]] = True
-    moments = moments.take(np.flatnonzero(found))
+    moments = moments.take(np.flatnonzero(moments.any_of(masked[moments.items])))
     return moments.sample(
         night.config.evaluation.max_users, inputs.chances(moments, "masked moments")
     )

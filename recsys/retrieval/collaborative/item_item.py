@@ -18,6 +18,7 @@ from recsys.features.interactions import (
     Ints,
     Longs,
 )
+from recsys.features.ragged import offsets_of_owners
 from recsys.retrieval import history_kernels as kernels
 from recsys.retrieval.collaborative.neighbours import NeighbourRows, NeighbourSource
 from recsys.retrieval.fitted_source import (
@@ -157,8 +158,7 @@ def count_pairs(
     strength = np.sqrt(events.weight / weight_scale(interactions)).astype(np.float32)
     low, high = user_bounds(events.user)
     occurrence = np.argsort(events.item, kind="stable").astype(np.int64)
-    offsets = np.zeros(n_items + 1, np.int64)
-    np.cumsum(np.bincount(events.item, minlength=n_items), out=offsets[1:])
+    offsets = offsets_of_owners(events.item, n_items)
     mass = np.bincount(events.item, strength, minlength=n_items) + shrink
     mass = np.maximum(mass, 1e-9)
     row_scale = (mass**-left).astype(np.float32)
