@@ -4,7 +4,6 @@ One row per list: who was asked when, what turned out relevant, and what each ke
 Users are named by their ids, for their numbers are another night's.
 """
 
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from recsys.data_schemas import columns as c
 from recsys.evaluation.evaluation import PastItems
 from recsys.evaluation.lists import PADDING, RankedLists, Truth
 from recsys.features.ragged import list_column, offsets_of
+from recsys.storage.files import atomic_file
 
 FILE = "lists.parquet"
 TIME, RELEVANT, GRADES, PAST = "time", "relevant", "grades", "past"
@@ -97,12 +97,8 @@ def write_lists(
         held = lists.items >= 0
         columns[PREFIX + lists.name] = _csr(offsets_of(held.sum(1)), lists.items[held])
     path = folder / FILE
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    with aside.open("wb") as file:
-        pq.write_table(pa.table(columns), file, compression="zstd")
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)
+    with atomic_file(path) as aside:
+        pq.write_table(pa.table(columns), aside, compression="zstd")
     return path
 
 

@@ -44,11 +44,11 @@ from recsys.features.store import (
     grown,
     open_arrays,
     read_json,
-    replacing,
     write_arrays,
     write_json,
 )
 from recsys.features.time_buckets import MISSING_TIME, microseconds
+from recsys.storage.files import atomic_folder
 
 MAX_VALUES: Final = 1000
 """A string column with more distinct values than this is text, not an attribute (assumed)."""
@@ -485,7 +485,7 @@ class Catalogue:
 
     def save(self, folder: Path) -> None:
         """Write the catalogue as a folder of its own, replacing one that was there."""
-        with replacing(folder) as aside:
+        with atomic_folder(folder) as aside:
             self.write_into(aside)
 
     def write_into(self, folder: Path) -> None:

@@ -53,12 +53,12 @@ from recsys.features.store import (
     grown,
     open_arrays,
     read_json,
-    replacing,
     write_arrays,
     write_json,
 )
 from recsys.features.time_buckets import MISSING_TIME, microseconds, window_buckets
 from recsys.features.user_table import UserTable
+from recsys.storage.files import atomic_folder
 
 FORMAT: Final = 1
 _SERIALS = count()
@@ -412,7 +412,7 @@ class OnlineState:
 
     def save(self, folder: Path) -> None:
         """Write a snapshot, replacing the one that was there. Equal states give equal bytes."""
-        with replacing(Path(folder)) as aside:
+        with atomic_folder(folder) as aside:
             self._write(aside)
 
     def _write(self, folder: Path) -> None:

@@ -11,7 +11,6 @@ the same validation users; the better one is kept.
 import hashlib
 import json
 import logging
-import os
 import shutil
 import tempfile
 import time
@@ -41,7 +40,7 @@ from recsys.encoder.torch_model import HEAD_FOLDER, ItemEncoder, best_device
 from recsys.encoder.tower import UNFITTED, Tower
 from recsys.features.impressions import Impressions
 from recsys.features.interactions import Interactions
-from recsys.storage.files import atomic_write
+from recsys.storage.files import atomic_write, replace_folder
 from recsys.training.deterministic import deterministic
 from recsys.training.finetune.calibrate import calibrate
 from recsys.training.finetune.checkpoint import Checkpoints
@@ -528,12 +527,7 @@ def _write(
         kinds=list(work.kinds),
     )
     manifest.write(aside)
-    for file in aside.rglob("*"):
-        if file.is_file():
-            with file.open("rb") as stream:
-                os.fsync(stream.fileno())
-    shutil.rmtree(out_dir, ignore_errors=True)
-    aside.rename(out_dir)
+    replace_folder(aside, out_dir)
     return manifest
 
 
