@@ -33,7 +33,7 @@ from recsys.features.interactions import DAY, Floats, Interactions
 from recsys.storage.files import atomic_write, hash_json, link_tree
 from recsys.storage.registry import Registry
 from recsys.storage.stages import StageResult, code_version
-from recsys.training.finetune import fit_encoder, refit_tower, too_little
+from recsys.training.finetune.examples import TooLittle
 from recsys.training.night import encoder_age
 from recsys.training.night.hidden_items import hidden, untaught_share
 from recsys.training.night.inputs import Inputs
@@ -189,6 +189,8 @@ def _kept_identity(
 def _fit(
     night: Night, inputs: Inputs, registry: Registry, identity: dict[str, Any], out: Path
 ) -> dict[str, Any]:
+    from recsys.training.finetune.fit import fit_encoder
+
     until = int(identity["until"])
     previous = _champions(night, registry, until)
     if previous is not None:
@@ -212,9 +214,7 @@ def _fit(
         )
         try:
             manifest = fit(config=config)
-        except RecsysError as problem:
-            if not too_little(problem):
-                raise
+        except TooLittle as problem:
             night.alarm(
                 f"the encoder is used as it came: {problem.found}, {problem.expected} are needed to "
                 "tune it"
@@ -406,6 +406,8 @@ def _tower_identity(inputs: Inputs, encoder: StageResult, until: int) -> dict[st
 def _follow(night: Night, inputs: Inputs, encoder: Path, out: Path, until: int) -> dict[str, Any]:
     """Write the encoder with tonight's tower into `out`: its event types in tonight's numbering, and
     fitted to the events that have come since, where that is better."""
+    from recsys.training.finetune.refit import refit_tower
+
     manifest = EncoderManifest.read(encoder)
     config, now = night.config.encoder, inputs.windows.encoder_until
     tower = Tower.load(encoder).aligned(

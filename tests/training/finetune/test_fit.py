@@ -15,7 +15,7 @@ from recsys.encoder.encode import encode_items
 from recsys.encoder.torch_model import ItemEncoder
 from recsys.encoder.tower import InterestSource, Tower
 from recsys.features.impressions import Impressions
-from recsys.training.finetune import fit_encoder
+from recsys.training.finetune.fit import fit_encoder
 from recsys.training.finetune.loop import Progress, Trainer
 from recsys.training.finetune.states import SCRATCH, scratch_folder
 
