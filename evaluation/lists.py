@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from recsys.data_schemas.errors import RecsysError, UsageError
 from recsys.features.draws import least
-from recsys.features.ragged import Ragged, offsets_of_owners
+from recsys.features.ragged import Ragged, first_of_runs, offsets_of_owners
 
 Ints = npt.NDArray[np.int32]
 Longs = npt.NDArray[np.int64]
@@ -99,9 +99,7 @@ class Truth(Ragged):
         width = _width(items)
         order = np.lexsort((-grades.astype(np.int64), items, group))
         key = group[order].astype(np.int64) * width + items[order]
-        first = np.ones(len(key), bool)
-        first[1:] = key[1:] != key[:-1]
-        kept = order[first]
+        kept = order[first_of_runs(key)]
         return cls(
             offsets_of_owners(group[kept], len(user)),
             items[kept].astype(np.int32),

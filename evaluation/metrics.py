@@ -42,7 +42,7 @@ from recsys.evaluation.lists import (
 )
 from recsys.evaluation.popularity_at import PopularityAt
 from recsys.features.compiled import compiled
-from recsys.features.ragged import owners_of
+from recsys.features.ragged import first_of_runs, owners_of
 
 Gain = Literal["exponential", "linear"]
 CHUNK = 4096
@@ -406,9 +406,7 @@ def _hits(matched: MatchedLists, k: int) -> Longs:
 
 def _first_of_group(matched: MatchedLists) -> npt.NDArray[np.bool_]:
     """bool[H]: whether a hit is the first of its group."""
-    first = np.ones(len(matched.hit_group), bool)
-    first[1:] = matched.hit_group[1:] != matched.hit_group[:-1]
-    return first
+    return first_of_runs(matched.hit_group)
 
 
 def _discounted(

@@ -62,6 +62,28 @@ def leave_last_out(events: Interactions) -> QuerySet:
     return QuerySet(truth, past)
 
 
+def of_users(
+    events: Interactions, chosen: npt.NDArray[np.integer], past: PastItems, time: Longs
+) -> tuple[Truth, Longs, int]:
+    """One group per chosen user: what they acted on in `events` and had not had before; the group of
+    each event, -1 for one of somebody else; and how many events were on items that they had had.
+
+    Args:
+        events: positive ones.
+        chosen: int[G], the users.
+        past: items that each of them had had.
+        time: int64[G], when they are asked, µs UTC.
+    """
+    group_of = np.full(events.n_users, -1, np.int64)
+    group_of[chosen] = np.arange(len(chosen))
+    group = group_of[events.user]
+    again = (group >= 0) & past.contains(group, events.item)
+    fresh = (group >= 0) & ~again
+    user = np.arange(len(chosen))
+    truth = Truth.of(group[fresh], events.item[fresh], events.grade[fresh], user, time)
+    return truth, group, int(again.sum())
+
+
 def of_impressions(lists: Impressions, grades: npt.NDArray[np.integer]) -> Truth:
     """One group per shown list: what was acted on among what was shown.
 

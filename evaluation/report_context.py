@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from recsys.evaluation.off_policy import OffPolicy
 from recsys.evaluation.uncertainty import Interval
 
@@ -298,6 +300,16 @@ class ReportContext:
     position_bias: PositionBias | None = None
     off_policy: OffPolicyFacts | None = None
     caveats: Sequence[str] = ()
+
+
+def or_dash(value: float | None, form: str = ".4f") -> str:
+    """A number in a format, `–` for none."""
+    return "–" if value is None else f"{value:{form}}"
+
+
+def to_the_minute(microseconds: int) -> str:
+    """A moment of the data, `2026-11-01 10:00`."""
+    return str(np.datetime64(microseconds, "us").astype("datetime64[m]")).replace("T", " ")
 
 
 def day_and_time(microseconds: int | None) -> str:

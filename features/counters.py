@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from recsys.features.compiled import compiled
 from recsys.features.interactions import Ints, Longs
-from recsys.features.ragged import offsets_of_owners, owners_of
+from recsys.features.ragged import first_of_runs, offsets_of_owners, owners_of
 from recsys.features.store import grown, open_arrays, write_arrays
 
 Kinds = npt.NDArray[np.int16]
@@ -369,9 +369,7 @@ class CounterTable:
         """
         order = np.lexsort((bucket, key))
         key, bucket = key[order], bucket[order]
-        first = np.ones(len(key), bool)
-        first[1:] = (key[1:] != key[:-1]) | (bucket[1:] != bucket[:-1])
-        starts = np.flatnonzero(first)
+        starts = np.flatnonzero(first_of_runs(key, bucket))
         if count is None:
             total = np.diff(np.append(starts, len(key)))
         else:

@@ -57,6 +57,17 @@ def places_of(offsets: npt.NDArray[np.integer]) -> Whole:
     return np.arange(offsets[-1], dtype=np.int64) - np.repeat(offsets[:-1], np.diff(offsets))
 
 
+def first_of_runs(*columns: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+    """bool[n]: rows in which one of the columns is not as in the row before; the first is one.
+
+    >>> first_of_runs(np.array([3, 3, 3, 5]), np.array([1, 1, 2, 2]))
+    array([ True, False,  True,  True])
+    """
+    first = np.ones(len(columns[0]), bool)
+    first[1:] = np.logical_or.reduce([column[1:] != column[:-1] for column in columns])
+    return first
+
+
 def ranges_of(first: npt.NDArray[np.integer], sizes: npt.NDArray[np.integer]) -> Whole:
     """int64[r]: the rows of G ranges, one after the other: `sizes[g]` rows from `first[g]` on.
 

@@ -11,7 +11,6 @@ The moments and lists are collected here; what they measure is `evaluation.asked
 Shapes: G groups (queries), N items, K places.
 """
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -30,6 +29,7 @@ from recsys.evaluation.query_sets import (
     grades_of_shown,
     leave_last_out,
     of_impressions,
+    of_users,
     ranked_candidates,
 )
 from recsys.evaluation.segments import SegmentLabels
@@ -43,6 +43,7 @@ from recsys.features.interactions import (
 )
 from recsys.operations.evaluation_events import EvaluationEvents, ShownEvents
 from recsys.rules import ListCaps
+from recsys.storage.processors import processors
 
 if TYPE_CHECKING:
     from recsys.features.protocols import RecallSource
@@ -122,26 +123,17 @@ def _window(loaded: "LoadedRelease", held: EvaluationEvents, limit: int, seed: i
     positive = events.where(events.grade > 0)
     everybody = np.unique(positive.user)
     chosen = everybody[_sampled([str(events.user_ids[u]) for u in everybody], limit, seed)]
-    group_of = np.full(events.n_users, -1, np.int64)
-    group_of[chosen] = np.arange(len(chosen))
     users = [str(events.user_ids[u]) for u in chosen]
     moments = np.full(len(users), now, np.int64)
-    group = group_of[positive.user]
-    asked = group >= 0
-    histories = _histories(loaded, users, moments)
-    past = PastItems.of(histories)
-    fresh = asked & ~past.contains(group, positive.item)
-    truth = Truth.of(
-        group[fresh], positive.item[fresh], positive.grade[fresh], np.arange(len(users)), moments
-    )
-    notes = _sampling(len(chosen), len(np.unique(positive.user)))
-    again = int(asked.sum() - fresh.sum())
+    past = PastItems.of(_histories(loaded, users, moments))
+    truth, group, again = of_users(positive, chosen, past, moments)
+    notes = _sampling(len(chosen), len(everybody))
     if again:
         notes.append(
             f"{again:,} events are on items that their users had acted on before; they are not "
             "asked for again."
         )
-    asked_events = replace(positive, user=group.astype(np.int32)).where(asked)
+    asked_events = replace(positive, user=group.astype(np.int32)).where(group >= 0)
     types = segments.by_event_type(truth, asked_events)
     return Queries(WINDOW, users, moments, truth, past, types=types, notes=notes)
 
@@ -373,7 +365,7 @@ def compared_with(
     moments = KnownAtMoments(
         known, queries.past, queries.now, histories.__getitem__, loaded.state.catalogue, ordinal
     )
-    found.add_lists(moments, sources | found.sources, caps, _workers())
+    found.add_lists(moments, sources | found.sources, caps, processors())
     return found
 
 
@@ -400,13 +392,9 @@ def _add_references(found: "Compared", loaded: "LoadedRelease", known: Interacti
     extra = SourceInputs(catalogue, texts, None)
 
     def fit(name: str) -> "RecallSource":
-        return fit_one(name, known, extra, {}, seed=0, workers=_workers())
+        return fit_one(name, known, extra, {}, seed=0, workers=processors())
 
     found.add_references(known, extra, fit, loaded.recall.proposing)
-
-
-def _workers() -> int:
-    return len(os.sched_getaffinity(0))
 
 
 def frozen_source(folder: Path, n_items: int) -> "RecallSource | None":

@@ -37,7 +37,6 @@ from recsys.features.interactions import (
     Ints,
     Longs,
 )
-from recsys.features.ragged import offsets_of
 from recsys.features.time_buckets import MomentGrid
 
 MINUTE = 60 * SECOND
@@ -421,17 +420,6 @@ def moments_at(interactions: Interactions, cut: int, label_end: int) -> Truth:
     before = (interactions.time < cut) & theirs[interactions.user]
     n = np.int64(interactions.n_items)
     seen = interactions.user[before] * n + interactions.item[before]
-    pair = user * n + item
-    fresh = ~np.isin(pair, seen)
-    pair, grade = pair[fresh], grade[fresh]
-    order = np.lexsort((-grade, pair))
-    pair, first = np.unique(pair[order], return_index=True)
-    grade = grade[order][first]
-    users, counts = np.unique(pair // n, return_counts=True)
-    return Truth(
-        offsets_of(counts),
-        (pair % n).astype(np.int32),
-        grade.astype(np.int8),
-        users.astype(np.int32),
-        np.full(len(users), cut, np.int64),
-    )
+    fresh = ~np.isin(user * n + item, seen)
+    users, group = np.unique(user[fresh], return_inverse=True)
+    return Truth.of(group, item[fresh], grade[fresh], users, np.full(len(users), cut, np.int64))

@@ -21,6 +21,7 @@ from recsys.evaluation.asked_moments import AskedMoments, evaluate_moments
 from recsys.evaluation.evaluation import Evaluation, PastItems
 from recsys.evaluation.lists import Ints, Longs, RankedLists, Truth
 from recsys.evaluation.popularity_at import PopularityAt
+from recsys.evaluation.query_sets import of_users
 from recsys.evaluation.segments import of_history
 from recsys.evaluation.uncertainty import Interval, bootstrap
 from recsys.features.ragged import offsets_of
@@ -170,20 +171,14 @@ class _Queries:
                 found=repr(test),
                 fix="see event_types= of Dataset for what counts",
             )
-        group_of = np.full(events.n_users, -1, np.int64)
-        group_of[chosen] = np.arange(len(chosen))
         users = [str(events.user_ids[u]) for u in chosen]
         past, popularity = _past(known, users, tables.catalogue)
-        group, item = group_of[positive.user], positive.item
-        again = past.contains(group, item)
-        truth = Truth.of(
-            group[~again], item[~again], positive.grade[~again], np.arange(len(users)),
-            np.full(len(users), int(events.time.min()), np.int64),
-        )  # fmt: skip
+        moments = np.full(len(users), int(events.time.min()), np.int64)
+        truth, _, again = of_users(positive, chosen, past, moments)
         notes = []
-        if again.any():
+        if again:
             notes.append(
-                f"{int(again.sum()):,} interactions are on items that their users had acted on before; "
+                f"{again:,} interactions are on items that their users had acted on before; "
                 "they are not asked for again."
             )
         return cls(

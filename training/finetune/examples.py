@@ -21,7 +21,7 @@ from recsys.features.interactions import (
     Interactions,
     Longs,
 )
-from recsys.features.ragged import Ragged, chosen_groups, offsets_of_owners
+from recsys.features.ragged import Ragged, chosen_groups, first_of_runs, offsets_of_owners
 
 USER_CAP = 100
 """Examples of one user at most, the latest (assumed): the busiest few must not dominate."""
@@ -218,9 +218,7 @@ def make_examples(
     row = np.arange(len(events.item), dtype=np.int64)
     start = offsets[owner]
     # The first row of the same user and time: ties are not part of the history.
-    fresh = np.ones(len(row), bool)
-    if len(row) > 1:
-        fresh[1:] = (owner[1:] != owner[:-1]) | (events.time[1:] != events.time[:-1])
+    fresh = first_of_runs(owner, events.time)
     end = np.maximum.accumulate(np.where(fresh, row, 0))
     latest = offsets[owner + 1] - row <= USER_CAP
     usable = (end > start) & latest

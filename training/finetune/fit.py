@@ -32,7 +32,6 @@ from recsys.encoder.pretrained import (
     CONFIG,
     TOKENIZER,
     WEIGHTS,
-    file_sha256,
     resolve_model,
 )
 from recsys.encoder.tokens import TextTokenizer, Tokens
@@ -40,7 +39,7 @@ from recsys.encoder.torch_model import HEAD_FOLDER, ItemEncoder, best_device
 from recsys.encoder.tower import UNFITTED, Tower
 from recsys.features.impressions import Impressions
 from recsys.features.interactions import Interactions
-from recsys.storage.files import atomic_write, replace_folder
+from recsys.storage.files import atomic_write, hash_file, replace_folder
 from recsys.training.deterministic import deterministic
 from recsys.training.finetune.calibrate import calibrate
 from recsys.training.finetune.checkpoint import Checkpoints
@@ -225,7 +224,7 @@ class _Work:
         digest = hashlib.sha256(self.config.model_dump_json().encode())
         digest.update(f"{self.seed} {self.fit_until}".encode())
         for _, folder in self.starts:
-            digest.update(file_sha256(folder / WEIGHTS).encode())
+            digest.update(hash_file(folder / WEIGHTS).encode())
         digest.update(split.train.row.tobytes() + split.train.target.tobytes())
         digest.update(self.tokens.flat.tobytes() + self.tokens.offsets.tobytes())
         return digest.hexdigest()[:16]
@@ -512,7 +511,7 @@ def _write(
         version=_version(aside),
         fit_until=fit_until,
         base_model=work.config.model,
-        base_sha256=file_sha256(work.base / WEIGHTS),
+        base_sha256=hash_file(work.base / WEIGHTS),
         dimension=encoder.dimension,
         pooling=encoder.pooling,
         max_tokens=work.config.max_tokens,
@@ -535,7 +534,7 @@ def _version(folder: Path) -> str:
     """Hash of the weights that make vectors, and of the tokenizer."""
     digest = hashlib.sha256()
     for name in (WEIGHTS, f"{HEAD_FOLDER}/{WEIGHTS}", TOKENIZER):
-        digest.update(file_sha256(folder / name).encode())
+        digest.update(hash_file(folder / name).encode())
     return digest.hexdigest()[:16]
 
 

@@ -16,7 +16,7 @@ from recsys.evaluation.drift import Drift
 from recsys.evaluation.evaluation import Evaluation
 from recsys.evaluation.lists import RankedLists
 from recsys.evaluation.page import verdict, write_report
-from recsys.evaluation.report_context import CAPS, Check, MaskedItems
+from recsys.evaluation.report_context import CAPS, Check, MaskedItems, to_the_minute
 from recsys.evaluation.saved_lists import MAIN, SavedLists, write_lists
 from recsys.storage.bundle import open_bundle
 from recsys.storage.files import (
@@ -183,7 +183,7 @@ def decide_and_register(
         night.alarm(warning)
     shift = {
         "evaluated models fitted on events before": "each test cut",
-        "released models fitted on events before": report_parts._day(inputs.windows.end),
+        "released models fitted on events before": to_the_minute(inputs.windows.end),
         CAPS: test_lists.caps_of(night, inputs).in_words(),
         **checked.facts(),
         **warm_start_facts(night, inputs, encoded, recipe, tested.moments),

@@ -18,7 +18,7 @@ from recsys.features.interactions import (
     Ints,
     Longs,
 )
-from recsys.features.ragged import offsets_of_owners
+from recsys.features.ragged import first_of_runs, offsets_of_owners
 from recsys.retrieval import history_kernels as kernels
 from recsys.retrieval.collaborative.neighbours import NeighbourRows, NeighbourSource
 from recsys.retrieval.fitted_source import (
@@ -179,8 +179,6 @@ def count_pairs(
 
 def user_bounds(user: Ints) -> tuple[Longs, Longs]:
     """For events in user order: first and last-plus-one row of each event's user, int64[E]."""
-    if not len(user):
-        return np.empty(0, np.int64), np.empty(0, np.int64)
-    starts = np.flatnonzero(np.r_[True, user[1:] != user[:-1]])
-    lengths = np.diff(np.r_[starts, len(user)])
+    starts = np.flatnonzero(first_of_runs(user))
+    lengths = np.diff(np.append(starts, len(user)))
     return np.repeat(starts, lengths), np.repeat(starts + lengths, lengths)
