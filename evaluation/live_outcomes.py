@@ -14,7 +14,8 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from recsys.evaluation.drift import Drift, Limits, numbers
+from recsys.data_schemas.config import DriftConfig
+from recsys.evaluation.drift import USUAL, Drift, numbers
 from recsys.evaluation.experiment_analysis import POSITIVE
 from recsys.evaluation.experiment_statistics import Rates, Settings, compare_rates, estimate
 from recsys.evaluation.lists import Longs
@@ -88,7 +89,7 @@ def live_report(
     champion: str | None,
     before: str | None,
     features: Mapping[str, Rows] | None = None,
-    limits: Limits = Limits(),  # noqa: B008 (immutable)
+    limits: DriftConfig = USUAL,
     settings: Settings = Settings(),  # noqa: B008 (immutable)
 ) -> LiveReport:
     """What lists of the last days led to.
@@ -218,7 +219,7 @@ def _drift(
     lists: LoggedLists,
     pair: Sequence[Longs],
     rows: tuple[Rows, Rows],
-    limits: Limits,
+    limits: DriftConfig,
 ) -> list[Drift]:
     """Scores at place 1 and sampled feature rows, the version before against the champion."""
     found = []

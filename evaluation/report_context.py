@@ -186,34 +186,6 @@ class PositionBias:
 
 
 @dataclass(frozen=True)
-class OffPolicyFacts:
-    """What another first item would have earned, or why nothing is said."""
-
-    reward: str
-    """What counts as earned, in words."""
-    choices: int
-    logged: float
-    """Mean reward of what was shown."""
-    estimates: Mapping[str, Interval]
-    effective: float
-    clipped: float
-    refused: str | None
-
-    @classmethod
-    def of(cls, found: OffPolicy, choices: int, reward: str) -> "OffPolicyFacts":
-        """An estimate with its reward in words."""
-        return cls(
-            reward,
-            choices,
-            found.logged,
-            found.estimates,
-            found.effective,
-            found.clipped,
-            found.refused,
-        )
-
-
-@dataclass(frozen=True)
 class MaskedItems:
     """How well lists find items whose past was taken away; see `training.night.masked_items`."""
 
@@ -298,7 +270,7 @@ class ReportContext:
     """System that should have been compared with → why it could not be."""
     examples: Sequence[Example] | None = None
     position_bias: PositionBias | None = None
-    off_policy: OffPolicyFacts | None = None
+    off_policy: OffPolicy | None = None
     caveats: Sequence[str] = ()
 
 

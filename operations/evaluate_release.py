@@ -22,10 +22,10 @@ from recsys.operations.open_release import load_release, resolve
 if TYPE_CHECKING:
     from recsys.evaluation.evaluation import Evaluation
     from recsys.evaluation.lists import RankedLists
+    from recsys.evaluation.off_policy import OffPolicy
     from recsys.evaluation.report_context import (
         Check,
         Example,
-        OffPolicyFacts,
         PositionBias,
     )
     from recsys.operations.evaluation_events import EvaluationEvents, ShownEvents
@@ -141,7 +141,7 @@ class EvaluatedRelease:
     baselines: "Compared"
     lists: "RankedLists"
     checks: "list[Check]"
-    off_policy: "OffPolicyFacts | None" = None
+    off_policy: "OffPolicy | None" = None
     position_bias: "PositionBias | None" = None
     notes: Sequence[str] = ()
 
@@ -236,7 +236,7 @@ def of_shown(
     held: "EvaluationEvents",
     own: "RankedLists",
     config: RecsysConfig,
-) -> "tuple[OffPolicyFacts | None, PositionBias | None, list[str]]":
+) -> "tuple[OffPolicy | None, PositionBias | None, list[str]]":
     """What shown lists tell beyond the metrics: off-policy estimates and position bias, or why not.
 
     Args:
@@ -247,7 +247,6 @@ def of_shown(
         config: seed and resamples.
     """
     from recsys.evaluation.off_policy import off_policy
-    from recsys.evaluation.report_context import OffPolicyFacts
     from recsys.evaluation.shown_lists import (
         acted_on,
         bias_of_lists,
@@ -273,8 +272,13 @@ def of_shown(
             "that say how likely another first item was."
         )
         return None, bias, notes
-    found = off_policy(log, resamples=config.evaluation.bootstrap, seed=config.seed)
-    return OffPolicyFacts.of(found, len(log.user), "the first shown item was acted on"), bias, notes
+    found = off_policy(
+        log,
+        reward="the first shown item was acted on",
+        resamples=config.evaluation.bootstrap,
+        seed=config.seed,
+    )
+    return found, bias, notes
 
 
 def _scores(own: "RankedLists", lists: Any) -> Any:

@@ -147,9 +147,7 @@ def decide_and_register(
     ]
     checked = try_release(night, inputs, tested, bundle.path / "bundle", state, systems[0])
     drifted = health.examine(night, inputs, tested, rows)
-    drifted += health.of_scores(
-        checked.evaluated, checked.released, health.limits_of(night.config.drift)
-    )
+    drifted += health.of_scores(checked.evaluated, checked.released, night.config.drift)
     for warning in health.warnings(drifted):
         night.alarm(warning)
     own_ranker = rankers.facts["ranker"]
