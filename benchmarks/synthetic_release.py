@@ -56,13 +56,25 @@ class SyntheticRelease:
         self.rows = folder / "rows.npy"
         """float32[LISTS * PER_LIST, 40]: features already computed, for peers that compute none."""
 
-    # The two methods of an engine provider.
+    # What a provider of models says.
 
     def poll(self) -> str:
         return "1"
 
     def load(self, version: str | None) -> LoadedRelease:
         return LoadedRelease.open(self.bundle, self.state, version="1")
+
+    def resolve(self, name: str) -> str:
+        return name
+
+    def versions(self) -> list[str]:
+        return ["1"]
+
+    def operations(self) -> dict[str, Any]:
+        return {}
+
+    def live(self) -> None:
+        return None
 
 
 def make_release(folder: Path, items: int, users: int, events: int) -> SyntheticRelease:

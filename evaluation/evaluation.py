@@ -4,7 +4,7 @@ import dataclasses
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -41,6 +41,7 @@ from recsys.evaluation.uncertainty import (
     joined,
 )
 from recsys.features.interactions import History
+from recsys.features.ragged import Ragged, offsets_of
 
 CURVE_KS = (1, 2, 3, 5, 10, 20, 30, 50, 75, 100, 200)
 """Where "metric by k" is drawn, as far as the lists reach."""
@@ -138,17 +139,17 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
-class PastItems:
-    """Items each group's user had before, CSR over G groups."""
+class PastItems(Ragged):
+    """Items each group's user had before."""
 
     offsets: Longs
     items: Ints
+    row_columns: ClassVar = ("items",)
 
     def contains(self, group: Longs, item: Ints) -> npt.NDArray[np.bool_]:
         """bool[n]: whether each (group, item) is among them; groups of -1 hold nothing."""
-        owner = np.repeat(np.arange(len(self.offsets) - 1, dtype=np.int64), np.diff(self.offsets))
         found: npt.NDArray[np.bool_] = np.isin(
-            group.astype(np.int64) << 32 | item, owner << 32 | self.items
+            group.astype(np.int64) << 32 | item, self.owner << 32 | self.items
         )
         return found
 
@@ -156,9 +157,8 @@ class PastItems:
     def of(cls, histories: Iterable[History]) -> "PastItems":
         """From what each group's user had done before."""
         items = [np.unique(history.item) for history in histories]
-        offsets = np.concatenate([[0], np.cumsum([len(i) for i in items])]).astype(np.int64)
         flat = np.concatenate(items) if items else np.empty(0)
-        return cls(offsets, flat.astype(np.int32))
+        return cls(offsets_of([len(i) for i in items]), flat.astype(np.int32))
 
 
 def evaluate_lists(
@@ -582,7 +582,7 @@ def _exposure(
         return {}
     shown = {s.name: _first(s, k) for s in systems}
     if past is not None:
-        groups = np.repeat(np.arange(len(past.offsets) - 1), np.diff(past.offsets))
+        groups = past.owner
         shown = {HISTORY: (groups, past.items)} | shown
     found = {}
     for name, (group, item) in shown.items():

@@ -46,6 +46,7 @@ from recsys.evaluation.lists import (
 )
 from recsys.evaluation.popularity_at import PopularityAt
 from recsys.features.compiled import compiled
+from recsys.features.ragged import first_of_runs, owners_of
 
 Gain = Literal["exponential", "linear"]
 CHUNK = 4096
@@ -287,7 +288,7 @@ def popularity_bias(
         history_items: int32[h], items of the histories.
     """
     percentile = popularity.percentiles
-    groups = np.repeat(np.arange(lists.n_groups), np.diff(history_offsets))
+    groups = owners_of(history_offsets)
     known = history_items < percentile.shape[1]
     groups, items = groups[known], history_items[known]
     total = np.bincount(
@@ -409,9 +410,7 @@ def _hits(matched: MatchedLists, k: int) -> Longs:
 
 def _first_of_group(matched: MatchedLists) -> npt.NDArray[np.bool_]:
     """bool[H]: whether a hit is the first of its group."""
-    first = np.ones(len(matched.hit_group), bool)
-    first[1:] = matched.hit_group[1:] != matched.hit_group[:-1]
-    return first
+    return first_of_runs(matched.hit_group)
 
 
 def _discounted(

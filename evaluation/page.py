@@ -1,7 +1,6 @@
 """From measured numbers and context to one self-contained page."""
 
 import json
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -30,7 +29,7 @@ from recsys.evaluation.report_context import (
 )
 from recsys.evaluation.segments import BY_HISTORY, NO_HISTORY, RETURNING
 from recsys.evaluation.uncertainty import Interval
-from recsys.storage.files import human_seconds
+from recsys.storage.files import atomic_file, atomic_write, human_seconds
 
 FORMAT = 1
 """Version of report.json; raised when a key is renamed or removed."""
@@ -148,9 +147,9 @@ def write_report(evaluation: Evaluation, context: ReportContext, out_dir: Path) 
         "evaluation": evaluation.to_json(),
         "context": plain(context),
     }
-    write_text(out_dir / "report.json", json.dumps(tree, ensure_ascii=False, allow_nan=False))
+    atomic_write(out_dir / "report.json", json.dumps(tree, ensure_ascii=False, allow_nan=False))
     page = out_dir / "report.html"
-    write_text(page, render(evaluation, context))
+    atomic_write(page, render(evaluation, context))
     return page
 
 
@@ -212,26 +211,12 @@ def template(name: str) -> Any:
     return environment.get_template(name)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 aside, fsync, rename."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    with aside.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)
-
-
 def _write_groups(evaluation: Evaluation, path: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    with aside.open("wb") as file:
-        pq.write_table(pa.table(dict(evaluation.per_group)), file)
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)
+    with atomic_file(path) as aside:
+        pq.write_table(pa.table(dict(evaluation.per_group)), aside)
 
 
 def _plots(evaluation: Evaluation, context: ReportContext) -> dict[str, list[Plot]]:

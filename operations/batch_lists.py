@@ -5,7 +5,6 @@ processes share a release's mapped arrays and each folds no log: all read one st
 """
 
 import multiprocessing
-import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from recsys.data_schemas import columns as c
 from recsys.data_schemas.errors import RecsysError
 from recsys.query import RankingQuery
+from recsys.storage.processors import processors
 
 if TYPE_CHECKING:
     from recsys.recommender import LoadedRelease
@@ -71,7 +71,7 @@ def ranked(
     """
     chunks = [users[start : start + CHUNK] for start in range(0, len(users), CHUNK)]
     if processes is None:
-        processes = len(os.sched_getaffinity(0)) if len(chunks) >= CHUNKS_FOR_MANY else 1
+        processes = processors() if len(chunks) >= CHUNKS_FOR_MANY else 1
     if processes <= 1:
         for chunk in chunks:
             yield rows_of(loaded, ask, chunk)

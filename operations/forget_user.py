@@ -133,12 +133,11 @@ def _from_simulation(workspace: Workspace, simulated: Workspace, receipt: Receip
 
 
 def _from_log(config: RecsysConfig, receipt: Receipt) -> None:
-    from recsys.storage.eventlog import log_address, never_written, open_log
+    from recsys.storage.eventlog import written_log
 
-    uri = log_address(config)
-    if never_written(uri):
-        return
-    with open_log(uri) as log:
+    with written_log(config) as log:
+        if log is None:
+            return
         position = log.forget_user(receipt.user_id)
     receipt.add(
         "the service's log",

@@ -60,7 +60,7 @@ def run_validate(args: argparse.Namespace) -> int:
     from recsys.data_schemas.config import load_config
     from recsys.ingestion.tables.ingest import QUARANTINE, ingest
     from recsys.ingestion.tables.validation_report import render
-    from recsys.storage.files import replace_folder
+    from recsys.storage.files import atomic_folder
 
     config = load_config(args.config)
     # What spills is as large as the tables: rather the workspace's disk than a small /tmp.
@@ -73,9 +73,8 @@ def run_validate(args: argparse.Namespace) -> int:
         found = Path(place) / "tables" / QUARANTINE
         if args.quarantine and found.is_dir():
             target = Path(args.quarantine)
-            aside = target.parent / f".{target.name}.part"
-            shutil.copytree(found, aside)
-            replace_folder(aside, target)
+            with atomic_folder(target) as aside:
+                shutil.copytree(found, aside, dirs_exist_ok=True)
             print(f"\nThe rows that break a rule are in {target}.")
     return 0
 

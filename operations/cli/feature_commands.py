@@ -159,6 +159,7 @@ def _print_suspects(config: "RecsysConfig") -> None:
     import numpy as np
 
     from recsys.features.future_check import scan
+    from recsys.features.ragged import owners_of
     from recsys.storage.stages.rest import wake
     from recsys.training.night.ranking_data import read
 
@@ -167,9 +168,9 @@ def _print_suspects(config: "RecsysConfig") -> None:
     last = int(np.searchsorted(ranking.table.offsets, ROWS_SCANNED, "right")) - 1
     offsets = ranking.table.offsets[: max(last, 1) + 1]
     # Groups in the order of their time: the later ones are held against the earlier.
-    rank = np.argsort(np.argsort(ranking.moments.now[: len(offsets) - 1], kind="stable"))
+    rank = np.argsort(np.argsort(ranking.moments.time[: len(offsets) - 1], kind="stable"))
     rows, names = int(offsets[-1]), ranking.features.columns
-    group = np.repeat(rank, np.diff(offsets))
+    group = rank[owners_of(offsets)]
     suspects = scan(np.asarray(ranking.x[:rows]), ranking.table.grade[:rows], group, names)
     for suspect in suspects:
         print(f"SUSPECT  {suspect.name}\n         {suspect.why}")

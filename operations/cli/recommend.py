@@ -3,7 +3,6 @@ one Parquet file."""
 
 import argparse
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -154,22 +153,17 @@ def _written(out: Path, schema: Any, steps: int) -> Iterator[Any]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    from recsys.storage.files import atomic_file
     from recsys.storage.progress import Reporter
 
-    aside = out.with_name(f".{out.name}.{os.getpid()}.part")
-    try:
-        with (
-            pq.ParquetWriter(aside, schema) as writer,
-            Reporter().task("recommend", steps) as task,
-        ):
+    with (
+        atomic_file(out) as aside,
+        pq.ParquetWriter(aside, schema) as writer,
+        Reporter().task("recommend", steps) as task,
+    ):
 
-            def write(rows: Sequence[Row], done: int) -> None:
-                writer.write_table(pa.Table.from_pylist(rows, schema))
-                task.advance(done)
+        def write(rows: Sequence[Row], done: int) -> None:
+            writer.write_table(pa.Table.from_pylist(rows, schema))
+            task.advance(done)
 
-            yield write
-        with aside.open("rb") as file:
-            os.fsync(file.fileno())
-        aside.replace(out)
-    finally:
-        aside.unlink(missing_ok=True)
+        yield write

@@ -297,7 +297,7 @@ class TextModel(SingleModel):
         from recsys.data_schemas.config import EncoderConfig
         from recsys.encoder.encode import encode_items
         from recsys.encoder.tower import UNFITTED, InterestSource
-        from recsys.training.finetune import fit_encoder
+        from recsys.training.finetune.fit import fit_encoder
 
         settings = {**dict(self.encoder or {}), "fine_tune": self.fine_tune}
         config = EncoderConfig.model_validate(settings)

@@ -14,6 +14,7 @@ from typing import Any, cast
 import numpy as np
 import psutil
 
+from recsys.evaluation.lists import Truth
 from recsys.features.interactions import DAY, Interactions
 from recsys.features.protocols import RecallSource
 from recsys.retrieval.candidates import CandidateGenerator
@@ -39,7 +40,7 @@ from recsys.training.sources.fit_source import (
     fit_sources,
 )
 from recsys.training.sources.tune import Label, tune_sources
-from recsys.training.windows import Moments, Windows, moments_at
+from recsys.training.windows import Windows, moments_at
 
 CODE = (
     "recsys.retrieval.collaborative",
@@ -223,14 +224,14 @@ def _labels(inputs: Inputs, cuts: Sequence[int]) -> list[Label]:
     if not cuts:
         return []
     parts = [moments_at(inputs.interactions, c, inputs.windows.label_end(c)) for c in cuts]
-    moments = Moments.join(parts)
+    moments = Truth.join(parts)
     moments = moments.sample(TUNING_MOMENTS, inputs.chances(moments, "tuning"))
     read = history_reader(inputs.interactions.histories(), moments)
     return [
         Label(
             read(m),
-            int(moments.now[m]),
-            moments.relevant[moments.offsets[m] : moments.offsets[m + 1]],
+            int(moments.time[m]),
+            moments.items[moments.rows_of(m)],
         )
         for m in range(len(moments))
     ]
@@ -435,7 +436,7 @@ def _hash_of(file: Path, changed_at: int) -> str:
 
 
 def warm_start_facts(
-    night: Night, inputs: Inputs, encoded: Encoded, recipe: Recipe, moments: Moments
+    night: Night, inputs: Inputs, encoded: Encoded, recipe: Recipe, moments: Truth
 ) -> dict[str, object]:
     """On a night of fits from scratch: what starting warm would have cost or gained, by source.
 
@@ -450,7 +451,7 @@ def warm_start_facts(
     """
     found: dict[str, object] = {}
     cut = inputs.windows.test[-1]
-    at_cut = moments.take(np.flatnonzero(moments.now == cut))
+    at_cut = moments.take(np.flatnonzero(moments.time == cut))
     events = inputs.interactions.before(cut)
     for name in (n for n in recipe.params if is_warm(n)):
         at = fit_times(inputs.windows, recipe, cut)[name]

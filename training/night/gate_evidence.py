@@ -215,7 +215,7 @@ def _segments(
                 continue
             of_groups = labels.of == "group"
             part = truth if of_groups else truth.restricted(labels.code == code)
-            inside = labels.code == code if of_groups else np.diff(part.offsets) > 0
+            inside = labels.code == code if of_groups else part.lengths > 0
             pairs = paired(part, own, champion, tonight.user_ids, config.metric)
             if inside.any():
                 found[label] = Paired(

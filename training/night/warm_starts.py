@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from recsys.evaluation.lists import Truth
 from recsys.features.draws import at_moments, chance, hash_ids
 from recsys.features.interactions import Interactions
 from recsys.features.protocols import RecallSource
@@ -26,7 +27,6 @@ from recsys.storage.stages.rest import wake
 from recsys.training.groups import history_reader
 from recsys.training.night.night_context import Night
 from recsys.training.sources.fit_source import fit_sources
-from recsys.training.windows import Moments
 
 ENDS_KEPT = 3
 """Nights whose fits are remembered, as their outputs are."""
@@ -203,7 +203,7 @@ def compared(
     cold_seconds: float,
     events: Interactions,
     inputs: SourceInputs,
-    moments: Moments,
+    moments: Truth,
     cut: int,
     end: int,
 ) -> str | None:
@@ -237,7 +237,7 @@ def compared(
         previous={name: earlier},
     )[name]
     seconds = perf_counter() - began
-    names = at_moments(hash_ids(events.user_ids)[moments.user], moments.now)
+    names = at_moments(hash_ids(events.user_ids)[moments.user], moments.time)
     sample = moments.sample(CHECKED_MOMENTS, chance(names, "warm start", night.config.seed))
     lists = [recall_of(source, sample, events) for source in (cold, warm)]
     return (
@@ -246,7 +246,7 @@ def compared(
     )
 
 
-def recall_of(source: RecallSource, moments: Moments, events: Interactions) -> float:
+def recall_of(source: RecallSource, moments: Truth, events: Interactions) -> float:
     """Mean recall@100 of a source alone at some moments."""
     read = history_reader(events.histories(), moments)
     found = []
@@ -254,7 +254,7 @@ def recall_of(source: RecallSource, moments: Moments, events: Interactions) -> f
         history = read(m)
         blocked: Any = np.zeros(events.n_items, np.uint8)
         blocked[history.item] = 1
-        wanted = moments.relevant[moments.offsets[m] : moments.offsets[m + 1]]
-        listed = source.recall(history, CHECKED_K, int(moments.now[m]), blocked).items
+        wanted = moments.items[moments.rows_of(m)]
+        listed = source.recall(history, CHECKED_K, int(moments.time[m]), blocked).items
         found.append(float(np.isin(wanted, listed).mean()))
     return float(np.mean(found))

@@ -26,6 +26,7 @@ from recsys.features.interactions import (
     Ints,
     Longs,
 )
+from recsys.features.ragged import first_of_runs
 from recsys.retrieval.ann import LISTS_FROM, InvertedLists
 from recsys.retrieval.fitted_source import SourceFit, positive, support, weight_scale
 from recsys.retrieval.sequence.source import batch_size
@@ -142,8 +143,8 @@ def hold_out(
 ) -> tuple[Interactions, HeldOut | None]:
     """The events without the last ones of some users drawn at random, and these; None where too few
     users have enough events."""
-    bounds = np.flatnonzero(np.r_[True, events.user[1:] != events.user[:-1], True])
-    enough = np.flatnonzero(np.diff(bounds) >= LEAST_EVENTS) if len(events) else bounds[:0]
+    bounds = np.append(np.flatnonzero(first_of_runs(events.user)), len(events))
+    enough = np.flatnonzero(np.diff(bounds) >= LEAST_EVENTS)
     count = min(MOST_HELD_OUT, int(HELD_OUT_SHARE * len(enough)))
     if count < LEAST_HELD_OUT:
         return events, None
@@ -169,9 +170,7 @@ class Sequences:
     def of(cls, events: Interactions, length: int, scale: float) -> "Sequences":
         """Of positive events in user order; a weight of `scale` counts as 1."""
         weight = (events.weight / scale).astype(np.float32)
-        bounds = np.flatnonzero(np.r_[True, events.user[1:] != events.user[:-1], True])
-        if not len(events):
-            bounds = np.zeros(1, np.int64)
+        bounds = np.append(np.flatnonzero(first_of_runs(events.user)), len(events))
         start, size = [], []
         for low, high in pairwise(bounds):
             # windows are laid from the end, so that the latest events have the longest context

@@ -15,6 +15,7 @@ from recsys.features.interactions import (
     Ints,
     Longs,
 )
+from recsys.features.ragged import offsets_of
 from recsys.retrieval.collaborative.neighbours import NeighbourSource
 from recsys.retrieval.fitted_source import (
     Cost,
@@ -144,7 +145,6 @@ def largest(weights: Floats, items: Ints, n_items: int) -> tuple[Longs, Ints, Fl
     """CSR over all N items of each row's `KEPT_WEIGHTS` largest weights by absolute value."""
     size = len(items)
     keep = min(KEPT_WEIGHTS, size)
-    offsets = np.zeros(n_items + 1, np.int64)
     neighbour = np.empty(size * keep, np.int32)
     value = np.empty(size * keep, np.float32)
     for r in range(size):
@@ -154,5 +154,4 @@ def largest(weights: Floats, items: Ints, n_items: int) -> tuple[Longs, Ints, Fl
         value[r * keep : (r + 1) * keep] = row[top]
     counts = np.zeros(n_items, np.int64)
     counts[items] = keep
-    np.cumsum(counts, out=offsets[1:])
-    return offsets, neighbour, value
+    return offsets_of(counts), neighbour, value

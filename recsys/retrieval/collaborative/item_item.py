@@ -17,6 +17,7 @@ from recsys.features.interactions import (
     Ints,
     Longs,
 )
+from recsys.features.ragged import first_of_runs, offsets_of_owners
 from recsys.retrieval import history_kernels as kernels
 from recsys.retrieval.collaborative.neighbours import NeighbourRows, NeighbourSource
 from recsys.retrieval.fitted_source import (
@@ -142,8 +143,7 @@ def count_pairs(
     strength = np.sqrt(events.weight / weight_scale(interactions)).astype(np.float32)
     low, high = user_bounds(events.user)
     occurrence = np.argsort(events.item, kind="stable").astype(np.int64)
-    offsets = np.zeros(n_items + 1, np.int64)
-    np.cumsum(np.bincount(events.item, minlength=n_items), out=offsets[1:])
+    offsets = offsets_of_owners(events.item, n_items)
     mass = np.bincount(events.item, strength, minlength=n_items) + shrink
     mass = np.maximum(mass, 1e-9)
     row_scale = (mass**-left).astype(np.float32)
@@ -164,8 +164,6 @@ def count_pairs(
 
 def user_bounds(user: Ints) -> tuple[Longs, Longs]:
     """For events in user order: first and last-plus-one row of each event's user, int64[E]."""
-    if not len(user):
-        return np.empty(0, np.int64), np.empty(0, np.int64)
-    starts = np.flatnonzero(np.r_[True, user[1:] != user[:-1]])
-    lengths = np.diff(np.r_[starts, len(user)])
+    starts = np.flatnonzero(first_of_runs(user))
+    lengths = np.diff(np.append(starts, len(user)))
     return np.repeat(starts, lengths), np.repeat(starts + lengths, lengths)

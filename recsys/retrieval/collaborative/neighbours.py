@@ -17,6 +17,7 @@ from recsys.features.interactions import (
     Longs,
 )
 from recsys.features.protocols import Mask, Recalled
+from recsys.features.ragged import offsets_of
 from recsys.retrieval import history_kernels as kernels
 from recsys.retrieval.fitted_source import (
     NOTHING,
@@ -156,12 +157,11 @@ class NeighbourRows:
         """offsets int64[N+1], neighbours int32[nnz], values float32[nnz]; neighbours ascending
         within a row would not matter, they stay best first."""
         parts = [self._chunks[first] for first in sorted(self._chunks)]
-        offsets = np.zeros(self.n_items + 1, np.int64)
         if not parts:
-            return offsets, np.empty(0, np.int32), np.empty(0, np.float32)
-        np.cumsum(np.concatenate([p[2] for p in parts]), out=offsets[1:])
+            nothing = np.zeros(self.n_items + 1, np.int64)
+            return nothing, np.empty(0, np.int32), np.empty(0, np.float32)
         return (
-            offsets,
+            offsets_of(np.concatenate([p[2] for p in parts])),
             np.concatenate([p[0] for p in parts]),
             np.concatenate([p[1] for p in parts]),
         )

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from recsys.data_schemas.columns import CATEGORY
 from recsys.features.interactions import Floats, Interactions, Ints
+from recsys.features.ragged import owners_of
 from recsys.retrieval.collaborative.neighbours import (
     KEPT_WITH_FEW,
     NeighbourSource,
@@ -126,7 +127,7 @@ def shares_within(rows: Csr, liking: Doubles, n_attributes: int, only: Marks | N
     """Attribute × item: an item's share of the liking of all items with the attribute, for the most
     liked where very many have it. `only` (uint8[N]) names the items listed; all when None."""
     offsets, column, _ = rows
-    row = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
+    row = owners_of(offsets)
     total = np.bincount(column, liking[row], minlength=n_attributes)
     shares = transposed(with_values(rows, liking[row] / total[column]), n_attributes)
     if only is not None:

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Final
 import numpy as np
 
 from recsys.features.interactions import Interactions
+from recsys.features.ragged import owners_of
 from recsys.retrieval.collaborative.neighbours import (
     KEPT_WITH_FEW,
     NeighbourSource,
@@ -102,7 +103,7 @@ def weighted_terms(texts: Sequence[str], k1: float, b: float) -> tuple[Csr, Csr]
     idf = np.log1p((n_items - frequency + 0.5) / (frequency + 0.5)).astype(np.float32)
     length = np.array([sum(bag.values()) for bag in bags], np.float32)
     norm = k1 * (1.0 - b + b * length / max(1.0, float(length.mean() if n_items else 1.0)))
-    row = np.repeat(np.arange(n_items), np.diff(offsets))
+    row = owners_of(offsets)
     weight = (count * (k1 + 1.0) / (count + norm[row])).astype(np.float32)
     queries = largest((offsets, column, idf[column]), idf[column], QUERY_TERMS)
     return (offsets, column, weight), queries
