@@ -408,6 +408,11 @@ def _hits(matched: MatchedLists, k: int) -> Longs:
     return np.bincount(inside, minlength=matched.n_groups).astype(np.int64)
 
 
+def discount(place: npt.ArrayLike) -> Doubles:
+    """What a hit at a place of a list (from 0) counts in nDCG: 1 / log2(place + 2)."""
+    return np.asarray(1.0 / np.log2(np.asarray(place) + 2.0), np.float64)
+
+
 def _first_of_group(matched: MatchedLists) -> npt.NDArray[np.bool_]:
     """bool[H]: whether a hit is the first of its group."""
     return first_of_runs(matched.hit_group)
