@@ -10,16 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from recsys.evaluation.evaluation import PastItems
-from recsys.evaluation.lists import (
-    PADDING,
-    Doubles,
-    Ints,
-    Longs,
-    RankedLists,
-)
+from recsys.evaluation.lists import PADDING, RankedLists
 from recsys.features.catalogue import Catalogue
 from recsys.features.compiled import compiled
-from recsys.features.interactions import DAY, Interactions
+from recsys.features.draws import Doubles
+from recsys.features.interactions import DAY, Interactions, Ints, Longs
 
 HALF_LIFE_DAYS = 14.0
 """Recent popularity: an event this many days old counts half (assumed, not tuned on test rows)."""

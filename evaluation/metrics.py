@@ -33,19 +33,11 @@ import numpy as np
 import numpy.typing as npt
 
 from recsys.data_schemas.errors import UsageError
-from recsys.evaluation.lists import (
-    RELEVANT_FROM,
-    Doubles,
-    Floats,
-    Grades,
-    Ints,
-    Longs,
-    RankedLists,
-    Truth,
-    check_groups,
-)
+from recsys.evaluation.lists import RELEVANT_FROM, Grades, RankedLists, Truth, check_groups
 from recsys.evaluation.popularity_at import PopularityAt
 from recsys.features.compiled import compiled
+from recsys.features.draws import Doubles
+from recsys.features.interactions import Floats, Ints, Longs
 from recsys.features.ragged import first_of_runs, owners_of
 
 Gain = Literal["exponential", "linear"]

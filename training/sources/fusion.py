@@ -13,11 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from recsys.evaluation.metrics import discount
+from recsys.features.draws import Doubles
 from recsys.features.interactions import Ints
 from recsys.features.ragged import offsets_of, owners_of, places_of
 from recsys.retrieval.candidates import RRF_OFFSET
-
-Doubles = npt.NDArray[np.float64]
 
 FACTORS: Final = (0.0, 0.25, 0.5, 0.75, 1.5, 2.0, 4.0)
 """Changes of a weight that are tried."""
