@@ -38,8 +38,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from recsys.data_schemas import columns as c
 from recsys.data_schemas.config import load_config
 from recsys.evaluation import metrics
-from recsys.evaluation.lists import Longs, RankedLists, Truth
+from recsys.evaluation.lists import RankedLists, Truth
 from recsys.evaluation.uncertainty import Bootstrapped, bootstrap
+from recsys.features.interactions import Longs
 
 OURS = "recsys"
 OWN_ENVIRONMENT = ("als",)

@@ -10,16 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from recsys.evaluation.evaluation import PastItems
-from recsys.evaluation.lists import (
-    PADDING,
-    Doubles,
-    Ints,
-    Longs,
-    RankedLists,
-)
+from recsys.evaluation.lists import PADDING, RankedLists
 from recsys.features.catalogue import Catalogue
 from recsys.features.compiled import compiled
-from recsys.features.interactions import DAY, Interactions
+from recsys.features.draws import Doubles
+from recsys.features.interactions import DAY, Interactions, Ints, Longs
 
 HALF_LIFE_DAYS = 14.0
 """Recent popularity: an event this many days old counts half (assumed, not tuned on test rows)."""
@@ -44,17 +39,17 @@ def simple_baselines(
         catalogue: N items.
         ordinal: whether times only order, so that nothing is recent.
     """
-    n, offered = catalogue.n_items, catalogue.available
-    made = [popular(past, seen, length, n_items=n, offered=offered)]
+    n, absent = catalogue.n_items, {}
+    scores = {"popularity": popularity_of(past, n).astype(np.float64)}
     if ordinal:
         why = "timestamps carry order only, so nothing is recent"
-        return made, {"recent popularity": why, "most recent": why}
-    created_at = catalogue.created_at
-    made += [
-        recently_popular(past, seen, length, n_items=n, now=now, offered=offered),
-        newest(past, seen, length, n_items=n, now=now, created_at=created_at, offered=offered),
-    ]
-    return made, {}
+        absent = {"recent popularity": why, "most recent": why}
+    else:
+        scores["recent popularity"] = recent_popularity(past, n, now)
+        scores["most recent"] = newness(past, n, now, catalogue.created_at)
+    return [
+        listed(name, score, seen, length, catalogue.available) for name, score in scores.items()
+    ], absent
 
 
 def filled_up(items: Ints, popular: Ints) -> Ints:
@@ -75,96 +70,33 @@ def popularity_of(past: Interactions, n_items: int) -> Longs:
     return np.bincount(pairs % max(n_items, 1), minlength=n_items).astype(np.int64)
 
 
-def popular(
-    past: Interactions,
-    seen: PastItems,
-    length: int,
-    *,
-    n_items: int,
-    offered: npt.NDArray[np.bool_] | None = None,
-) -> RankedLists:
-    """Items by the number of users who acted on them.
-
-    Args:
-        past: events that are known, all before the moment asked about.
-        seen: what each group's user has had; never listed again.
-        length: places of a list.
-        n_items: N, the size of the catalogue.
-        offered: bool[N], items that may be listed; all when None.
-    """
-    score = popularity_of(past, n_items).astype(np.float64)
-    return _ranked("popularity", score, seen, length, offered)
-
-
-def recently_popular(
-    past: Interactions,
-    seen: PastItems,
-    length: int,
-    *,
-    n_items: int,
-    now: int,
-    offered: npt.NDArray[np.bool_] | None = None,
-    half_life_days: float = HALF_LIFE_DAYS,
-) -> RankedLists:
-    """Items by their events, each halved in worth every `half_life_days` before `now` (µs).
-
-    Args:
-        past: events that are known, all before the moment asked about.
-        seen: what each group's user has had; never listed again.
-        length: places of a list.
-        n_items: N, the size of the catalogue.
-        now: moment asked about, µs UTC.
-        offered: bool[N], items that may be listed; all when None.
-        half_life_days: days after which an event counts half.
-    """
+def recent_popularity(
+    past: Interactions, n_items: int, now: int, half_life_days: float = HALF_LIFE_DAYS
+) -> Doubles:
+    """float64[N]: events on each item that were no dislike, each halved in worth every `half_life_days`
+    before `now` (µs)."""
     liked = past.weight > 0
     age = (now - past.time[liked]) / (half_life_days * DAY)
-    score = np.bincount(past.item[liked], np.exp2(-age), n_items).astype(np.float64)
-    return _ranked("recent popularity", score, seen, length, offered)
+    return np.bincount(past.item[liked], np.exp2(-age), n_items).astype(np.float64)
 
 
-def newest(
-    past: Interactions,
-    seen: PastItems,
-    length: int,
-    *,
-    n_items: int,
-    now: int,
-    created_at: Longs | None = None,
-    offered: npt.NDArray[np.bool_] | None = None,
-) -> RankedLists:
-    """Items by when they appeared: `created_at` (µs [N]) where given and before `now`, else
-    their first event. Items of which neither is known are not listed.
-
-    Args:
-        past: events that are known, all before the moment asked about.
-        seen: what each group's user has had; never listed again.
-        length: places of a list.
-        n_items: N, the size of the catalogue.
-        now: moment asked about, µs UTC.
-        created_at: int64[≤ N], µs UTC, 0 or less where unknown; the first event decides when None.
-        offered: bool[N], items that may be listed; all when None.
-    """
+def newness(past: Interactions, n_items: int, now: int, created_at: Longs | None = None) -> Doubles:
+    """float64[N]: when each item appeared, in days: `created_at` (int64[≤ N] µs, 0 or less where unknown)
+    where given and before `now` (µs), else its first event; 0 for items of which neither is known."""
     born = np.full(n_items, np.iinfo(np.int64).max)
     np.minimum.at(born, past.item, past.time)
     if created_at is not None:
         told = created_at[:n_items]
         born[: len(told)] = np.where(told > 0, told, born[: len(told)])
-    return _ranked(
-        "most recent",
-        np.asarray(np.where(born < now, born / DAY, 0.0), np.float64),
-        seen,
-        length,
-        offered,
-    )
+    return np.asarray(np.where(born < now, born / DAY, 0.0), np.float64)
 
 
-def _ranked(
+def listed(
     name: str,
     score: Doubles,
     seen: PastItems,
     length: int,
-    offered: npt.NDArray[np.bool_] | None,
+    offered: npt.NDArray[np.bool_] | None = None,
 ) -> RankedLists:
     """The same order for everybody, less what each has seen; ties by item index. Items with
     score 0 or that are not `offered` (bool[N]) are never listed."""

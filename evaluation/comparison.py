@@ -13,16 +13,11 @@ from typing import Any
 import numpy as np
 
 from recsys.evaluation.evaluation import Evaluation, plain
-from recsys.evaluation.lists import (
-    PADDING,
-    Doubles,
-    Ints,
-    RankedLists,
-    Truth,
-    check_groups,
-)
+from recsys.evaluation.lists import PADDING, RankedLists, Truth, check_groups
 from recsys.evaluation.uncertainty import Interval, bootstrap
 from recsys.features.compiled import compiled
+from recsys.features.draws import Doubles
+from recsys.features.interactions import Ints
 
 PERSISTENCE = 0.9
 """RBO's p: the first ten places carry 86 % of the weight (Webber et al. 2010)."""

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from recsys.data_schemas.config import DriftConfig
-from recsys.evaluation.lists import Doubles
+from recsys.features.draws import Doubles
 
 Level = Literal["ok", "warn", "stop"]
 

@@ -11,16 +11,7 @@ import numpy.typing as npt
 
 from recsys.data_schemas.errors import UsageError
 from recsys.evaluation import metrics
-from recsys.evaluation.lists import (
-    RELEVANT_FROM,
-    Doubles,
-    Floats,
-    Ints,
-    Longs,
-    OwnMetric,
-    RankedLists,
-    Truth,
-)
+from recsys.evaluation.lists import RELEVANT_FROM, OwnMetric, RankedLists, Truth
 from recsys.evaluation.metrics import (
     METRICS,
     MatchedLists,
@@ -40,7 +31,8 @@ from recsys.evaluation.uncertainty import (
     jackknife,
     joined,
 )
-from recsys.features.interactions import History
+from recsys.features.draws import Doubles
+from recsys.features.interactions import Floats, History, Ints, Longs
 from recsys.features.ragged import Ragged, offsets_of
 
 CURVE_KS = (1, 2, 3, 5, 10, 20, 30, 50, 75, 100, 200)

@@ -25,9 +25,10 @@ from recsys.evaluation.experiment_statistics import (
     preference,
     sample_ratio,
 )
-from recsys.evaluation.lists import Doubles, Longs
 from recsys.evaluation.logged_lists import LaterEvents, LoggedLists, credited, credited_lists
 from recsys.evaluation.uncertainty import LEVEL
+from recsys.features.draws import Doubles
+from recsys.features.interactions import Longs
 
 POSITIVE: Final = "positive"
 """Every event that is graded above 0, whatever its type."""

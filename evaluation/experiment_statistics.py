@@ -16,8 +16,8 @@ from typing import Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from recsys.evaluation.lists import Doubles
 from recsys.evaluation.uncertainty import LEVEL, POWER, Interval, t_quantile
+from recsys.features.draws import Doubles
 
 LEAST_CLUSTERS: Final = 100
 """Clusters below which no interval is given: both rest on a central limit (assumed)."""

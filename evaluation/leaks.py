@@ -11,9 +11,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from recsys.evaluation.lists import Doubles, Longs, Truth
+from recsys.evaluation.lists import Truth
 from recsys.evaluation.report_context import Check, day_and_time
+from recsys.features.draws import Doubles
 from recsys.features.future_check import group_auc
+from recsys.features.interactions import Longs
 
 TOO_GOOD_ALONE = 0.97
 """Within-group AUC that no honest single feature reached on the bundled data (assumed)."""

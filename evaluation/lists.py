@@ -13,13 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from recsys.data_schemas.errors import RecsysError, UsageError
-from recsys.features.draws import least
+from recsys.features.draws import Doubles, least
+from recsys.features.interactions import Floats, Ints, Longs
 from recsys.features.ragged import Ragged, first_of_runs, offsets_of_owners
 
-Ints = npt.NDArray[np.int32]
-Longs = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float32]
-Doubles = npt.NDArray[np.float64]
 Grades = npt.NDArray[np.int8]
 
 PADDING = -1

@@ -18,9 +18,9 @@ from recsys.data_schemas.config import DriftConfig
 from recsys.evaluation.drift import USUAL, Drift, numbers
 from recsys.evaluation.experiment_analysis import POSITIVE
 from recsys.evaluation.experiment_statistics import Rates, Settings, compare_rates, estimate
-from recsys.evaluation.lists import Longs
 from recsys.evaluation.logged_lists import LaterEvents, LoggedLists, credited
 from recsys.evaluation.uncertainty import Interval
+from recsys.features.interactions import Longs
 
 DAY: Final = 86_400 * 1_000_000
 PLACES: Final = (1, 10)

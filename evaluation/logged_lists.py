@@ -20,10 +20,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from recsys.data_schemas import columns as c
-from recsys.evaluation.lists import Longs
+from recsys.features.impressions import Texts
+from recsys.features.interactions import Longs
 from recsys.features.ragged import Ragged, list_column
 
-Texts = npt.NDArray[np.object_]
 Flags = npt.NDArray[np.bool_]
 MOMENT: Final = pa.timestamp("us", tz="UTC")
 NOBODY: Final = -1

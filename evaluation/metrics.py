@@ -33,19 +33,11 @@ import numpy as np
 import numpy.typing as npt
 
 from recsys.data_schemas.errors import UsageError
-from recsys.evaluation.lists import (
-    RELEVANT_FROM,
-    Doubles,
-    Floats,
-    Grades,
-    Ints,
-    Longs,
-    RankedLists,
-    Truth,
-    check_groups,
-)
+from recsys.evaluation.lists import RELEVANT_FROM, Grades, RankedLists, Truth, check_groups
 from recsys.evaluation.popularity_at import PopularityAt
 from recsys.features.compiled import compiled
+from recsys.features.draws import Doubles
+from recsys.features.interactions import Floats, Ints, Longs
 from recsys.features.ragged import first_of_runs, owners_of
 
 Gain = Literal["exponential", "linear"]
@@ -406,6 +398,11 @@ def expected_calibration_error(bins: list[ReliabilityBin]) -> float:
 def _hits(matched: MatchedLists, k: int) -> Longs:
     inside = matched.hit_group[matched.hit_place < k]
     return np.bincount(inside, minlength=matched.n_groups).astype(np.int64)
+
+
+def discount(place: npt.ArrayLike) -> Doubles:
+    """What a hit at a place of a list (from 0) counts in nDCG: 1 / log2(place + 2)."""
+    return np.asarray(1.0 / np.log2(np.asarray(place) + 2.0), np.float64)
 
 
 def _first_of_group(matched: MatchedLists) -> npt.NDArray[np.bool_]:

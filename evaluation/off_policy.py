@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from recsys.data_schemas.errors import DataRefused, UsageError
-from recsys.evaluation.lists import Doubles
 from recsys.evaluation.uncertainty import Interval, bootstrap_ratios
+from recsys.features.draws import Doubles
 
 LEAST_EFFECTIVE = 100.0
 """Effective choices below which no estimate is given (assumed)."""

@@ -11,10 +11,11 @@ import numpy as np
 
 from recsys.data_schemas.config import EvaluationConfig
 from recsys.data_schemas.errors import UsageError
-from recsys.evaluation.lists import Doubles, OwnMetric, RankedLists, Truth
+from recsys.evaluation.lists import OwnMetric, RankedLists, Truth
 from recsys.evaluation.metrics import METRICS as SHIPPED
 from recsys.evaluation.metrics import Measured, Metric, match
 from recsys.evaluation.popularity_at import PopularityAt
+from recsys.features.draws import Doubles
 from recsys.storage.plug_ins import METRICS, line_of, load_named, place_of
 
 SETTING: Final = "evaluation.metrics.own"

@@ -12,8 +12,8 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from recsys.evaluation.lists import Doubles, Ints, Longs
-from recsys.features.interactions import Interactions
+from recsys.features.draws import Doubles
+from recsys.features.interactions import Interactions, Ints, Longs
 
 MOST_CELLS = 10_000_000
 """Counts held at once (C × N); where lists are asked for at more moments than fit, each takes the last

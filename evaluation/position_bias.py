@@ -22,8 +22,8 @@ import numpy as np
 import numpy.typing as npt
 
 from recsys.data_schemas.errors import DataRefused, UsageError
-from recsys.evaluation.lists import Doubles
 from recsys.evaluation.report_context import PositionBias
+from recsys.features.draws import Doubles
 from recsys.features.impressions import Impressions
 
 LEAST_SWAPPED_CLICKS = 50

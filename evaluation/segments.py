@@ -12,9 +12,9 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from recsys.evaluation.lists import Longs, Truth
+from recsys.evaluation.lists import Truth
 from recsys.evaluation.popularity_at import PopularityAt
-from recsys.features.interactions import Interactions
+from recsys.features.interactions import Interactions, Longs
 
 LIGHT_UNTIL = 10
 """Events in the history; more is a heavy user (assumed: near the median of the bundled data)."""

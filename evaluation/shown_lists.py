@@ -9,10 +9,6 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from recsys.evaluation.lists import (
-    Doubles,
-    Floats,
-)
 from recsys.evaluation.off_policy import LoggedChoices
 from recsys.evaluation.position_bias import (
     enough_swaps,
@@ -24,8 +20,9 @@ from recsys.evaluation.position_bias import (
 from recsys.evaluation.query_sets import grades_of_shown
 from recsys.evaluation.report_context import PositionBias
 from recsys.features.compiled import compiled
+from recsys.features.draws import Doubles
 from recsys.features.impressions import Impressions
-from recsys.features.interactions import Interactions
+from recsys.features.interactions import Floats, Interactions
 
 MOST_PLACES = 20
 """Places whose bias is estimated; fewer where the usual list is shorter."""

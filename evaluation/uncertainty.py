@@ -14,7 +14,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from recsys.evaluation.lists import Doubles, Longs
+from recsys.features.draws import Doubles
+from recsys.features.interactions import Longs
 from recsys.features.ragged import first_of_runs
 
 LEVEL = 0.95

@@ -18,9 +18,9 @@ import numpy.typing as npt
 
 from recsys.features.compiled import compiled
 from recsys.features.counter_query import CountColumn
+from recsys.features.counters import Kinds
 from recsys.features.interactions import Ints, Longs
 
-Kinds = npt.NDArray[np.int16]
 Flags = npt.NDArray[np.bool_]
 THREADS: Final = 2
 """Halves of the rows counted at once (assumed: what the smallest machine has)."""

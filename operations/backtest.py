@@ -32,6 +32,7 @@ from recsys.data_schemas.errors import ExitCode, UsageError
 from recsys.evaluation.evaluation import AHEAD, BEHIND, UNCLEAR
 from recsys.evaluation.report_context import or_dash, to_the_minute
 from recsys.evaluation.uncertainty import Interval, bootstrap
+from recsys.features.draws import Doubles
 from recsys.features.interactions import DAY, Interactions
 from recsys.features.time_buckets import BUCKETS, MomentGrid
 from recsys.storage.workspace import SIMULATION_PLAN, Workspace
@@ -47,8 +48,6 @@ LEAST_LISTS = 10
 .05 nDCG@10)."""
 SHARES = (0.2, 0.35, 0.5)
 """Shares of the events, from the end, over which nights are spread where days hold too few."""
-
-Doubles = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)

@@ -8,17 +8,13 @@ Shapes: N items of the catalogue, n candidates.
 from collections.abc import Callable, Sequence
 
 import numpy as np
-import numpy.typing as npt
 
 from recsys.data_schemas.api import Boost, Bury, Pin, Rule, Slot
 from recsys.features.catalogue import Catalogue
-from recsys.features.interactions import Ints
+from recsys.features.draws import Doubles
+from recsys.features.interactions import Bools, Ints, Longs
 from recsys.features.protocols import Mask
 from recsys.filters import allowed_by
-
-Bools = npt.NDArray[np.bool_]
-Doubles = npt.NDArray[np.float64]
-Longs = npt.NDArray[np.int64]
 
 
 class ListRules:

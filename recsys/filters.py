@@ -18,16 +18,15 @@ from typing import Any, Final
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 
 from recsys.data_schemas import api
 from recsys.data_schemas import columns as c
 from recsys.data_schemas.errors import UsageError
 from recsys.data_schemas.limits import AMOUNT, FLAG, NAME_LENGTH, NUMBER, TEXT, TEXT_LENGTH
 from recsys.features.catalogue import Catalogue
+from recsys.features.interactions import Bools
 from recsys.features.time_buckets import MISSING_TIME, microseconds
 
-Bools = npt.NDArray[np.bool_]
 Row = Mapping[str, Any]
 
 WORDS, MOMENT = "tags", "time"

@@ -13,9 +13,8 @@ import numpy.typing as npt
 from recsys.data_schemas import columns as c
 from recsys.data_schemas.config import RecsysConfig
 from recsys.data_schemas.meaning import OUTLIERS, EventMeaning, Scale, recognised
+from recsys.features.draws import Doubles
 from recsys.ingestion.tables.duck import DuckEngine, quote
-
-Doubles = npt.NDArray[np.float64]
 
 
 def types_of(duck: DuckEngine, config: RecsysConfig, source: str) -> dict[str, Any]:

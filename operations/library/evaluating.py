@@ -19,11 +19,12 @@ from recsys.data_schemas.config import EvaluationConfig
 from recsys.data_schemas.errors import DataRefused, UsageError
 from recsys.evaluation.asked_moments import AskedMoments, evaluate_moments
 from recsys.evaluation.evaluation import Evaluation, PastItems
-from recsys.evaluation.lists import Ints, Longs, RankedLists, Truth
+from recsys.evaluation.lists import RankedLists, Truth
 from recsys.evaluation.popularity_at import PopularityAt
 from recsys.evaluation.query_sets import of_users
 from recsys.evaluation.segments import of_history
 from recsys.evaluation.uncertainty import Interval, bootstrap
+from recsys.features.interactions import Ints, Longs
 from recsys.features.ragged import offsets_of
 from recsys.operations.library.dataset import Dataset
 from recsys.operations.library.lists_out import RANK, SCORE

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from recsys.data_schemas.errors import UsageError
-from recsys.evaluation.lists import RELEVANT_FROM, Doubles, OwnMetric, RankedLists, Truth
+from recsys.evaluation.lists import RELEVANT_FROM, OwnMetric, RankedLists, Truth
 from recsys.evaluation.metrics import METRICS, Metric
 from recsys.evaluation.own_metrics import declared
+from recsys.features.draws import Doubles
 
 
 class BuiltIn:

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from recsys.features.compiled import compiled
+from recsys.features.draws import Doubles
 from recsys.features.interactions import Floats, Ints
 
 MOST_LEAVES = 32
@@ -28,7 +29,6 @@ DE_BRUIJN = 0x077CB531
 """A number whose 32 shifts begin with 32 different five bits: finds the place of a lone bit."""
 
 Words = npt.NDArray[np.uint32]
-Doubles = npt.NDArray[np.float64]
 
 
 def _places() -> npt.NDArray[np.uint8]:

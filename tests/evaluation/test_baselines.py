@@ -44,7 +44,7 @@ def test_popularity_counts_users_who_did_not_dislike() -> None:
 
 
 def test_popular_ties_by_item_and_leaves_out_the_seen_and_the_unknown() -> None:
-    found = baselines.popular(PAST, SEEN, 4, n_items=6)
+    found = baselines.listed("popularity", baselines.popularity_of(PAST, 6), SEEN, 4)
     assert found.items.tolist() == [[2, 3, -1, -1], [1, 2, 3, -1]]
     assert found.scores[1, :3].tolist() == [2, 2, 1]
     assert np.isneginf(found.scores[0, 2:]).all()
@@ -52,13 +52,13 @@ def test_popular_ties_by_item_and_leaves_out_the_seen_and_the_unknown() -> None:
 
 def test_only_offered_items_are_listed() -> None:
     offered = np.array([1, 0, 1, 1, 1, 1], bool)
-    assert baselines.popular(PAST, NOBODY, 3, n_items=6, offered=offered).items.tolist() == [
-        [2, 3, -1]
-    ]
+    found = baselines.listed("popularity", baselines.popularity_of(PAST, 6), NOBODY, 3, offered)
+    assert found.items.tolist() == [[2, 3, -1]]
 
 
 def test_recent_popularity_halves_with_age() -> None:
-    found = baselines.recently_popular(PAST, NOBODY, 3, n_items=6, now=10 * DAY, half_life_days=1.0)
+    score = baselines.recent_popularity(PAST, 6, 10 * DAY, half_life_days=1.0)
+    found = baselines.listed("recent popularity", score, NOBODY, 3)
     assert found.items.tolist() == [[3, 2, 1]]
     np.testing.assert_allclose(
         found.scores[0], [2.0**-1, 2.0**-6 + 2.0**-5, 2.0**-9 + 2.0**-8 + 2.0**-7], rtol=1e-6
@@ -67,8 +67,8 @@ def test_recent_popularity_halves_with_age() -> None:
 
 def test_newest_by_first_event_or_told_date_never_from_the_future() -> None:
     now = 10 * DAY
-    by_event = baselines.newest(PAST, NOBODY, 4, n_items=6, now=now)
+    by_event = baselines.listed("most recent", baselines.newness(PAST, 6, now), NOBODY, 4)
     assert by_event.items.tolist() == [[3, 4, 2, 1]]
     told = np.array([8, 0, 0, 0, 0, 11], np.int64) * DAY
-    by_date = baselines.newest(PAST, NOBODY, 5, n_items=6, now=now, created_at=told)
+    by_date = baselines.listed("most recent", baselines.newness(PAST, 6, now, told), NOBODY, 5)
     assert by_date.items.tolist() == [[3, 4, 0, 2, 1]]

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from recsys.training.groups import CandidateTable
-from recsys.training.sources.sequence import (
+from recsys.retrieval.sequence.source import (
     BATCHES_PER_EPOCH,
     POSITIONS_PER_BATCH,
     batch_size,
 )
+from recsys.training.groups import CandidateTable
 
 
 @pytest.fixture

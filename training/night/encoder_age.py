@@ -14,6 +14,7 @@ import numpy as np
 
 from recsys.encoder.tower import InterestSource
 from recsys.evaluation.lists import Truth
+from recsys.evaluation.metrics import discount
 from recsys.storage.files import atomic_write, hash_json
 from recsys.storage.stages import StageResult
 from recsys.training.groups import history_reader
@@ -108,7 +109,7 @@ def quality(inputs: Inputs, source: InterestSource, until: int, seed: int) -> di
         scores = source.score(history, items, now)[:, 0]
         if np.isfinite(scores[-1]):
             rank = (scores > scores[-1]).sum() + ((scores == scores[-1]).sum() - 1) / 2
-            gains.append(1 / np.log2(rank + 2))
+            gains.append(float(discount(rank)))
     met = np.zeros(inputs.n_items, bool)
     met[events.item[events.time < until]] = True
     new = 1 - met[moments.items].mean() if len(moments.items) else 0.0

@@ -26,8 +26,8 @@ import numpy.typing as npt
 
 from recsys.data_schemas.config import GateConfig
 from recsys.evaluation.drift import in_digits
-from recsys.evaluation.lists import Doubles
 from recsys.evaluation.uncertainty import PairedDifference, paired_difference
+from recsys.features.draws import Doubles
 
 PROMOTE, CHALLENGER, REJECT = "promote", "challenger", "reject"
 SHOWN, LOSS, TOLERATED, UNSURE = "shown", "loss", "tolerated", "unsure"

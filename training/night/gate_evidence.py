@@ -19,11 +19,12 @@ import numpy.typing as npt
 
 from recsys.data_schemas.config import GateConfig
 from recsys.evaluation import metrics
-from recsys.evaluation.lists import Doubles, RankedLists, Truth
+from recsys.evaluation.lists import RankedLists, Truth
 from recsys.evaluation.popularity_at import PopularityAt
 from recsys.evaluation.saved_lists import MAIN, SavedLists, read_lists
 from recsys.evaluation.segments import SegmentLabels
 from recsys.evaluation.uncertainty import FEW_USERS
+from recsys.features.draws import Doubles
 from recsys.storage.registry import Registry
 from recsys.storage.registry.version_tags import (
     AGAINST_TAG,

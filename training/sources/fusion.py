@@ -12,11 +12,11 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from recsys.evaluation.metrics import discount
+from recsys.features.draws import Doubles
 from recsys.features.interactions import Ints
 from recsys.features.ragged import offsets_of, owners_of, places_of
 from recsys.retrieval.candidates import RRF_OFFSET
-
-Doubles = npt.NDArray[np.float64]
 
 FACTORS: Final = (0.0, 0.25, 0.5, 0.75, 1.5, 2.0, 4.0)
 """Changes of a weight that are tried."""
@@ -50,8 +50,8 @@ def quality_of(ranks: Doubles, owner: npt.NDArray[np.int64], sizes: Doubles, lim
 
     `owner` is the label of each; `sizes` float64[L] how many relevant items a label has.
     """
-    gain = np.where(ranks <= TOP, 1.0 / np.log2(np.minimum(ranks, 1e9) + 1.0), 0.0)
-    ideal = np.cumsum(1.0 / np.log2(np.arange(1, TOP + 1) + 1.0))
+    gain = np.where(ranks <= TOP, discount(np.minimum(ranks, 1e9) - 1.0), 0.0)
+    ideal = np.cumsum(discount(np.arange(TOP)))
     best = ideal[np.minimum(sizes, TOP).astype(np.int64) - 1]
     ndcg = np.bincount(owner, gain, minlength=len(sizes)) / best
     found = np.bincount(owner, (ranks <= limit).astype(np.float64), minlength=len(sizes))

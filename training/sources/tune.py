@@ -13,6 +13,7 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
+from recsys.features.draws import Doubles
 from recsys.features.interactions import History, Interactions, Ints
 from recsys.features.protocols import Mask, RecallSource
 from recsys.retrieval.fitted_source import SourceInputs
@@ -20,14 +21,7 @@ from recsys.retrieval.source_kinds import cheapest_first, is_fitted, source_clas
 from recsys.retrieval.source_params import declared
 from recsys.training.groups import blocking, for_each
 from recsys.training.sources.fit_source import SourceFailed, failing_as, fit_one
-from recsys.training.sources.fusion import (
-    Doubles,
-    Lists,
-    Quality,
-    better,
-    choose_weights,
-    quality_of,
-)
+from recsys.training.sources.fusion import Lists, Quality, better, choose_weights, quality_of
 
 log = logging.getLogger(__name__)
 

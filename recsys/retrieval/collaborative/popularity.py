@@ -5,6 +5,7 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from recsys.features.draws import Doubles
 from recsys.features.interactions import (
     DAY,
     Floats,
@@ -32,8 +33,6 @@ from recsys.retrieval.fitted_source import (
 )
 from recsys.retrieval.history_kernels import Marks
 from recsys.retrieval.source_params import SourceParams, param
-
-Doubles = npt.NDArray[np.float64]
 
 
 class Popular(FittableSource):

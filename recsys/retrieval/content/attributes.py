@@ -9,25 +9,19 @@ from collections.abc import Sequence
 from typing import Any, ClassVar, Final
 
 import numpy as np
-import numpy.typing as npt
 
 from recsys.data_schemas.columns import CATEGORY
+from recsys.features.draws import Doubles
 from recsys.features.interactions import Floats, Interactions, Ints
 from recsys.features.ragged import owners_of
 from recsys.retrieval.collaborative.neighbours import (
     KEPT_WITH_FEW,
+    Csr,
     NeighbourSource,
     product_rows,
     united,
 )
-from recsys.retrieval.content.words import (
-    Csr,
-    bounded,
-    coded,
-    phrases,
-    transposed,
-    with_columns,
-)
+from recsys.retrieval.content.words import bounded, coded, phrases, transposed, with_columns
 from recsys.retrieval.fitted_source import (
     Cost,
     Room,
@@ -40,8 +34,6 @@ from recsys.retrieval.fitted_source import (
 )
 from recsys.retrieval.history_kernels import Marks
 from recsys.retrieval.source_params import SourceParams, param
-
-Doubles = npt.NDArray[np.float64]
 
 KEPT_COMPANIONS: Final = 300
 LEAST_ITEMS: Final = 3

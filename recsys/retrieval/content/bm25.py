@@ -15,19 +15,12 @@ from recsys.features.interactions import Interactions
 from recsys.features.ragged import owners_of
 from recsys.retrieval.collaborative.neighbours import (
     KEPT_WITH_FEW,
+    Csr,
     NeighbourSource,
     product_rows,
     united,
 )
-from recsys.retrieval.content.words import (
-    Csr,
-    bounded,
-    coded,
-    largest,
-    tokens,
-    transposed,
-    with_columns,
-)
+from recsys.retrieval.content.words import bounded, coded, largest, tokens, transposed, with_columns
 from recsys.retrieval.fitted_source import (
     Cost,
     Room,

@@ -11,8 +11,10 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from recsys.features.interactions import Bools, Floats, Ints, Longs
+from recsys.features.draws import Doubles
+from recsys.features.interactions import Bools, Floats
 from recsys.features.ragged import offsets_of, owners_of
+from recsys.retrieval.collaborative.neighbours import Csr
 
 TOKEN: Final = re.compile(r"[^\W_]+(?:['’.][^\W_]+)*")
 BREAK: Final = re.compile(r"\s[-–—|/]\s|[:;,()\[\]]|\s{2,}|\.\s")
@@ -25,9 +27,6 @@ TABLE_VISITS: Final = 1_000_000_000
 """Pairs of items that a product may meet, about (a million items: 20 to 80 ns each, by the caches at hand)."""
 LEAST_OF_ONE: Final = 200
 """Items that one word or attribute leads to in however large a catalogue (assumed)."""
-
-Csr = tuple[Longs, Ints, Floats]
-Doubles = npt.NDArray[np.float64]
 
 
 def tokens(text: str) -> list[str]:

@@ -113,10 +113,10 @@ def test_impressions(desk):
     )
     tables = load(desk, impressions="impressions.parquet")
     shown = tables.impressions
-    assert shown.impression_id.tolist() == ["y", "x", "z"]
+    assert shown.ids.tolist() == ["y", "x", "z"]
     assert [tables.interactions.user_ids[u] for u in shown.user] == ["u0", "new", "u1"]
     assert shown.offsets.tolist() == [0, 1, 3, 6]
-    assert shown.item.tolist() == [3, 1, 0, 2, 2, 1]
+    assert shown.items.tolist() == [3, 1, 0, 2, 2, 1]
     np.testing.assert_allclose(shown.propensity, [np.nan, 0.5, 0.25, 1.0, 0.5, 0.1], rtol=1e-6)
     assert shown.position.tolist() == [0, 1, 2]
     assert shown.context.tolist() == [None, '{"device": "phone"}', ""]
