@@ -24,6 +24,7 @@ from recsys.features.feature_set import FeatureSet  # noqa: E402
 from recsys.features.interactions import DAY, HOUR  # noqa: E402
 from recsys.features.ranking_context import RankingContext  # noqa: E402
 from recsys.features.state import OnlineState  # noqa: E402
+from recsys.features.time_buckets import MomentGrid  # noqa: E402
 from recsys.ranker import Ranker  # noqa: E402
 from recsys.recommender import LoadedRelease  # noqa: E402
 from recsys.retrieval.ann import LISTS_FROM, InvertedLists  # noqa: E402
@@ -83,7 +84,7 @@ def make_release(folder: Path, items: int, users: int, events: int) -> Synthetic
         "als": factors(draw, items),
         **{source.name: source for source in fitted},
     }
-    text = InterestSource._make(tower, vectors, 0)
+    text = InterestSource.of(tower, vectors, 0)
     features, ranker, rows = fit_ranker(draw, sources | {"text": text}, state)
     (folder / "encoder").mkdir()
     tower.save(folder / "encoder")
@@ -109,6 +110,7 @@ def make_release(folder: Path, items: int, users: int, events: int) -> Synthetic
             "candidates": 500,
             "template": "{title}",
             "recipe": {"weights": {}},
+            "windows": {"grid": MomentGrid(HOUR)._asdict()},
         },
     )
     ranker.boosters[0].save_model(str(release.trees))

@@ -84,6 +84,8 @@ class LoadedRelease:
         self.sources: dict[str, ScoreSource] = open_sources(bundle)
         self.explainer = Explainer(self.features, self.ranker)
         self._lock = threading.RLock()
+        self._vectors = bundle.vectors()
+        """float32[n_items, d], mapped; opening them takes longer than most of an answer."""
         self._texts = TextVectors(bundle.encoder, self._dimension, str(bundle.facts["template"]))
         self._new = NewItems(self._dimension)
         self._first_inline = 0
@@ -190,8 +192,7 @@ class LoadedRelease:
 
     @property
     def _dimension(self) -> int:
-        vectors = self.bundle.vectors()
-        return 0 if vectors is None else int(vectors.shape[1])
+        return 0 if self._vectors is None else int(self._vectors.shape[1])
 
     def _with_new(self) -> dict[str, ScoreSource]:
         """The sources, with the text source knowing the items behind the bundle's."""
@@ -431,10 +432,9 @@ class LoadedRelease:
     def _vectors_of(self, items: Ints) -> Floats:
         """float32[n, d]; NaN where an item has no vector."""
         out = np.full((len(items), self._dimension), np.nan, np.float32)
-        vectors = self.bundle.vectors()
         known = items < self.bundle.n_items
-        if vectors is not None:
-            out[known] = vectors[items[known]]
+        if self._vectors is not None:
+            out[known] = self._vectors[items[known]]
         for row in np.flatnonzero(~known):
             place = int(items[row]) - self.bundle.n_items
             if self._new.has(place):

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from recsys.data_schemas.errors import RecsysError
 from recsys.ranker.linear import LinearPart, Matrix
+from recsys.ranker.tree_shares import TreeShares
 from recsys.ranker.trees import FastTrees
 
 LINEAR_FILE = "linear.json"
@@ -105,15 +106,24 @@ class Ranker:
         """The boosters' trees as bits; None for those that LightGBM itself must score."""
         return [FastTrees.of(booster) for booster in self.boosters]
 
+    @cached_property
+    def _shares(self) -> list[TreeShares | None]:
+        """The boosters' leaves and paths; None where LightGBM itself must explain."""
+        pairs = zip(self.boosters, self._trees, strict=True)
+        return [TreeShares.of(booster, trees) for booster, trees in pairs]
+
     def contributions(self, x: Matrix) -> npt.NDArray[np.float64]:
         """float64[R,F]: what each feature adds to the score (TreeSHAP of the trees + linear).
 
         The expectation of the trees is left out: it is the same for every item of a list.
         """
         shares = self.linear.contributions(x) if self.linear else np.zeros(x.shape)
-        for booster in self.boosters:
-            tree_shares = np.asarray(booster.predict(x, pred_contrib=True, num_threads=1))
-            shares = shares + tree_shares[:, :-1] / len(self.boosters)
+        for booster, fast in zip(self.boosters, self._shares if len(x) else (), strict=False):
+            if fast is None:
+                added = np.asarray(booster.predict(x, pred_contrib=True, num_threads=1))[:, :-1]
+            else:
+                added = fast.contributions(x)
+            shares = shares + added / len(self.boosters)
         return shares if self.blend is None else self.blend.contributions(shares, x)
 
     def gain(self) -> dict[str, float]:

@@ -64,8 +64,7 @@ class FastTrees:
     @classmethod
     def of(cls, booster: Any) -> "FastTrees | None":
         """None for trees of more than 32 leaves, categorical splits, or zeros that count as missing."""
-        trees = [_tree(block) for block in booster.model_to_string().split("\nTree=")[1:]]
-        parsed = [_ordered(tree) for tree in trees]
+        parsed = [_ordered(tree) for tree in tree_blocks(booster)]
         if not parsed or any(one is None for one in parsed):
             return None
         nodes, leaves = zip(*(one for one in parsed if one is not None), strict=True)
@@ -94,6 +93,11 @@ class FastTrees:
                 self.node_start, self.value, self.leaf_start, PLACES, out[part],
             )  # fmt: skip
         return out
+
+
+def tree_blocks(booster: Any) -> list[dict[str, list[str]]]:
+    """The arrays of each tree of a booster, by their names in LightGBM's text format."""
+    return [_tree(block) for block in booster.model_to_string().split("\nTree=")[1:]]
 
 
 def _tree(block: str) -> dict[str, list[str]]:
