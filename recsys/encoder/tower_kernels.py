@@ -8,6 +8,7 @@ import numpy as np
 
 from recsys.features.compiled import finite
 from recsys.features.interactions import Floats, Ints
+from recsys.retrieval.history_kernels import Marks, push, unheap
 
 
 @finite
@@ -17,6 +18,22 @@ def dot(a: Floats, b: Floats) -> np.float32:
     for i in range(a.shape[0]):
         total += a[i] * b[i]
     return total
+
+
+@finite
+def dot_of_four(a: Floats, rows: Floats) -> tuple[np.float32, np.float32, np.float32, np.float32]:
+    """Inner products of float32 [d] with the four rows of float32 [4, d]: `a` is read once.
+
+    Each is the same sum whatever the other rows hold, though not always `dot`'s to the last bit.
+    """
+    first, second = np.float32(0.0), np.float32(0.0)
+    third, fourth = np.float32(0.0), np.float32(0.0)
+    for i in range(a.shape[0]):
+        first += a[i] * rows[0, i]
+        second += a[i] * rows[1, i]
+        third += a[i] * rows[2, i]
+        fourth += a[i] * rows[3, i]
+    return first, second, third, fourth
 
 
 @finite
@@ -87,24 +104,33 @@ def score_items(
         items: int32[n], candidates.
         out: float32[n, 4], filled in place.
     """
-    m, h = base.shape[0], past.shape[0]
+    m, h, d = base.shape[0], past.shape[0], past.shape[1]
     known = m + extra.shape[0]
-    for place in range(items.shape[0]):
-        item = items[place]
-        if item < 0 or item >= known:
-            out[place, :] = np.nan
-            continue
-        vector = base[item] if item < m else extra[item - m]
-        out[place, 0] = dot(user, vector)
-        best, total = np.float32(-np.inf), np.float32(0.0)
-        near = np.float32(0.0)
+    four = np.zeros((4, d), np.float32)
+    best, total = np.empty(4, np.float32), np.empty(4, np.float32)
+    for start in range(0, items.shape[0], 4):
+        few = min(4, items.shape[0] - start)
+        for r in range(few):
+            item = items[start + r]
+            if 0 <= item < known:
+                four[r] = base[item] if item < m else extra[item - m]
+        best[:] = np.float32(-np.inf)
+        total[:] = np.float32(0.0)
+        near = (np.float32(0.0), np.float32(0.0), np.float32(0.0), np.float32(0.0))
         for j in range(h):
-            near = dot(past[j], vector)
-            best = max(best, near)
-            total += near
-        out[place, 1] = near if h else np.nan
-        out[place, 2] = best if h else np.nan
-        out[place, 3] = total / h if h else np.nan
+            near = dot_of_four(past[j], four)
+            for r in range(4):
+                best[r] = max(best[r], near[r])
+                total[r] += near[r]
+        for r in range(few):
+            item = items[start + r]
+            if 0 <= item < known:
+                out[start + r, 0] = dot(user, four[r])
+                out[start + r, 1] = near[r] if h else np.nan
+                out[start + r, 2] = best[r] if h else np.nan
+                out[start + r, 3] = total[r] / h if h else np.nan
+            else:
+                out[start + r, :] = np.nan
 
 
 @finite
@@ -119,17 +145,54 @@ def scan(user: Floats, codes: np.ndarray, scale: Floats, out: Floats) -> None:
 
 
 @finite
-def dots(user: Floats, base: Floats, extra: Floats, items: Ints, out: Floats) -> None:
-    """user·v of each item, the same sum as in `score_items`.
+def worth_a_look(near: Floats, blocked: Marks, limit: int, margin: float) -> Ints:
+    """int32[k]: unblocked items that may be among the `limit` best once looked at exactly, ascending.
+
+    Args:
+        near: float32[n], about the score of each item.
+        blocked: uint8[>= n], 1 for items that are left out.
+        limit: at least 1.
+        margin: by which an item may lie below the limit-th best and still be among them.
+    """
+    n = near.shape[0]
+    heap, order = np.empty(limit, np.float32), np.empty(limit, np.int32)
+    size = 0
+    for item in range(n):
+        if blocked[item] == 0 and (size < limit or near[item] > heap[0]):
+            size = push(heap, order, size, near[item], item)
+    edge = heap[0] - margin if size == limit else np.float32(-np.finfo(np.float32).max)
+    count = 0
+    for item in range(n):
+        if blocked[item] == 0 and near[item] >= edge:
+            count += 1
+    few = np.empty(count, np.int32)
+    count = 0
+    for item in range(n):
+        if blocked[item] == 0 and near[item] >= edge:
+            few[count] = item
+            count += 1
+    return few
+
+
+@finite
+def best_of_few(
+    user: Floats, base: Floats, extra: Floats, items: Ints, out_items: Ints, out_scores: Floats
+) -> None:
+    """The items with the largest user·v, best first, ties by index; the same sum as in `score_items`.
 
     Args:
         user: float32[d], what `attend` gave.
         base: float32[m, d], vectors of the release's items.
         extra: float32[e, d], vectors of newer items: item i is row i - m.
         items: int32[n], candidates, all known.
-        out: float32[n], filled in place.
+        out_items: int32[k], filled with items, k ≤ n.
+        out_scores: float32[k], filled with their scores.
     """
-    m = base.shape[0]
+    m, k = base.shape[0], out_items.shape[0]
+    size = 0
     for place in range(items.shape[0]):
         item = items[place]
-        out[place] = dot(user, base[item] if item < m else extra[item - m])
+        score = dot(user, base[item] if item < m else extra[item - m])
+        if size < k or score >= out_scores[0]:
+            size = push(out_scores, out_items, size, float(score), item)
+    unheap(out_scores, out_items, size)

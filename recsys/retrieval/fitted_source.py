@@ -174,7 +174,7 @@ def in_chunks(work: Callable[[int, int], None], n: int, workers: int, size: int 
 
 
 class Scratch:
-    """Work arrays of one thread; kernels leave `mark` all zero."""
+    """Work arrays of one thread; kernels leave `mark` and `place` all zero."""
 
     def __init__(self, n_items: int) -> None:
         self.n_items = n_items
@@ -182,6 +182,7 @@ class Scratch:
         self.best = np.zeros(n_items, np.float32)
         self.mark: Marks = np.zeros(n_items, np.uint8)
         self.touched = np.empty(n_items, np.int32)
+        self.place = np.zeros(n_items, np.int32)
 
 
 _local = threading.local()

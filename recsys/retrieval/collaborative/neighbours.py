@@ -6,7 +6,7 @@ item_item, transitions, ease, bm25 and attributes all score a candidate j by
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar, Final, Self
+from typing import ClassVar, Final, NamedTuple, Self
 
 import numpy as np
 
@@ -71,39 +71,43 @@ class NeighbourSource(FittableSource):
         self.params, self.scale, self.fit_until = params, scale, fit_until
         self.n_items = len(known)
 
+    def asked(self, history: History, now: int) -> "AskedNeighbours":
+        """A history read, to be asked more than once."""
+        return AskedNeighbours(
+            self, *weighed(history, self.known, self.params["decay"], self.scale)
+        )
+
+    def moment_key(self, history: History, now: int) -> bytes:
+        """What of the moment the answers depend on: nothing."""
+        return b""
+
     def score(self, history: History, items: Ints, now: int) -> Floats:
         """float32[n, 3]: the sum, its largest single part, the newest history item's part."""
-        out = unsure(len(items), len(self.columns))
-        item, weight = weighed(history, self.known, self.params["decay"], self.scale)
-        if len(item):
-            space = scratch(self.n_items)
-            kernels.gather_at(
-                self.offsets, self.neighbour, self.value, item, weight, len(item), self.known,
-                space.total, space.best, space.mark, space.touched,
-                np.ascontiguousarray(items, np.int32), out,
-            )  # fmt: skip
-        return out
+        return self.asked(history, now).score(items)
 
     def recall(self, history: History, limit: int, now: int, blocked: Mask) -> Recalled:
         """Best items with a positive sum; see `RecallSource.recall`."""
-        return self.recall_each(history, now, [(limit, blocked)])[0]
+        return self.asked(history, now).recall_each([(limit, blocked)])[0]
 
-    def recall_each(
-        self, history: History, now: int, asks: Sequence[tuple[int, Mask]]
-    ) -> list[Recalled]:
-        """`recall` for each (limit, blocked), the rows of the history summed once."""
-        for _, blocked in asks:
-            check_blocked(self.name, blocked, self.n_items)
-        item, weight = weighed(history, self.known, self.params["decay"], self.scale)
-        if not len(item):
-            return [NOTHING for _ in asks]
-        space = scratch(self.n_items)
-        met = kernels.gather(
-            self.offsets, self.neighbour, self.value, item, weight, len(item),
-            space.total, space.best, space.mark, space.touched,
+    def parts(self, item: Ints, weight: Floats, items: Ints) -> Floats:
+        """float32[h, n]: what each of h events alone says for n items; 0 where it says nothing.
+
+        Args:
+            item: int32[h], items of the events.
+            weight: float32[h], their weights; events of a dislike say nothing.
+            items: int32[n], each once.
+        """
+        inside = (item >= 0) & (item < self.n_items) & (weight > 0)
+        inside[inside] = self.known[item[inside]] == 1
+        out = np.zeros((len(item), len(items)), np.float32)
+        said = np.empty((int(inside.sum()), len(items)), np.float32)
+        kernels.parts_at(
+            self.offsets, self.neighbour, self.value, item[inside].astype(np.int32),
+            (weight[inside] / self.scale).astype(np.float32), scratch(self.n_items).place,
+            np.ascontiguousarray(items, np.int32), said,
         )  # fmt: skip
-        space.mark[space.touched[:met]] = 0
-        return [_best_of(space, met, limit, blocked) for limit, blocked in asks]
+        out[inside] = said
+        return out
 
     def save(self, folder: Path) -> None:
         names = ("offsets", "neighbour", "value", "known")
@@ -115,6 +119,43 @@ class NeighbourSource(FittableSource):
         return cls(
             **arrays, params=facts["dials"], scale=facts["scale"], fit_until=facts["fit_until"]
         ).voting(facts)
+
+
+class AskedNeighbours(NamedTuple):
+    """A history, weighed, before a table of neighbours."""
+
+    source: NeighbourSource
+    item: Ints
+    """int32[h], newest first."""
+    weight: Floats
+    """float32[h]"""
+
+    def score(self, items: Ints) -> Floats:
+        """As `NeighbourSource.score`."""
+        source = self.source
+        out = unsure(len(items), len(source.columns))
+        if len(self.item):
+            kernels.gather_at(
+                source.offsets, source.neighbour, source.value, self.item, self.weight,
+                len(self.item), source.known, scratch(source.n_items).place,
+                np.ascontiguousarray(items, np.int32), out,
+            )  # fmt: skip
+        return out
+
+    def recall_each(self, asks: Sequence[tuple[int, Mask]]) -> list[Recalled]:
+        """`NeighbourSource.recall` for each (limit, blocked), the rows of the history summed once."""
+        source = self.source
+        for _, blocked in asks:
+            check_blocked(source.name, blocked, source.n_items)
+        if not len(self.item):
+            return [NOTHING for _ in asks]
+        space = scratch(source.n_items)
+        met = kernels.gather(
+            source.offsets, source.neighbour, source.value, self.item, self.weight, len(self.item),
+            space.total, space.best, space.mark, space.touched,
+        )  # fmt: skip
+        space.mark[space.touched[:met]] = 0
+        return [_best_of(space, met, limit, blocked) for limit, blocked in asks]
 
 
 def _best_of(space: Scratch, met: int, limit: int, blocked: Mask) -> Recalled:
