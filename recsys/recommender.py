@@ -228,7 +228,7 @@ class LoadedRelease:
         with self._lock, self._inline(ask.new_items):
             return self._answer(ask)
 
-    def signals(self, ask: RankingQuery, history: History, items: Ints) -> dict[str, Floats]:
+    def signals(self, ask: RankingQuery, history: History, items: Ints) -> Mapping[str, Floats]:
         """What recall says of some items for a question and a history, as `answer` reads it."""
         with self._lock:
             return self._recall.signals(self._read(ask, history)[0], items)

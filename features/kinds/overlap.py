@@ -30,6 +30,15 @@ def _tag_overlap(start: Longs, stop: Longs, pool: Ints, seen: Ints, items: Ints)
             codes[at] = pool[t]
             at += 1
     codes.sort()
+    # Each tag once, with how many of the history's items have it.
+    times = np.empty(size, np.int32)
+    distinct = 0
+    for at in range(size):
+        if distinct > 0 and codes[distinct - 1] == codes[at]:
+            times[distinct - 1] += 1
+        else:
+            codes[distinct], times[distinct] = codes[at], 1
+            distinct += 1
     out = np.empty(len(items), np.float32)
     for i in range(len(items)):
         low, high = start[items[i]], stop[items[i]]
@@ -38,10 +47,9 @@ def _tag_overlap(start: Longs, stop: Longs, pool: Ints, seen: Ints, items: Ints)
             continue
         hits = 0
         for t in range(low, high):
-            left = np.searchsorted(codes, pool[t])
-            while left < size and codes[left] == pool[t]:
-                hits += 1
-                left += 1
+            left = np.searchsorted(codes[:distinct], pool[t])
+            if left < distinct and codes[left] == pool[t]:
+                hits += times[left]
         out[i] = hits / ((high - low) * len(seen))
     return out
 

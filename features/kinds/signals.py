@@ -30,6 +30,8 @@ PAIR_SOURCES: Final = ("item_item", "transitions")
 
 @dataclass(frozen=True)
 class _Signal(SignalFeature):
+    elementwise = True
+
     source: str
     score: str
     """Column of the source."""

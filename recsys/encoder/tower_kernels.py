@@ -156,22 +156,25 @@ def worth_a_look(near: Floats, blocked: Marks, limit: int, margin: float) -> Int
     """
     n = near.shape[0]
     heap, order = np.empty(limit, np.float32), np.empty(limit, np.int32)
-    size = 0
+    few = np.empty(n, np.int32)
+    size, count = 0, 0
+    edge = np.float32(-np.finfo(np.float32).max)
     for item in range(n):
-        if blocked[item] == 0 and (size < limit or near[item] > heap[0]):
+        # The edge only rises: what lies below it now is not wanted later.
+        if near[item] < edge or blocked[item] != 0:
+            continue
+        few[count] = item
+        count += 1
+        if size < limit or near[item] > heap[0]:
             size = push(heap, order, size, near[item], item)
-    edge = heap[0] - margin if size == limit else np.float32(-np.finfo(np.float32).max)
-    count = 0
-    for item in range(n):
-        if blocked[item] == 0 and near[item] >= edge:
-            count += 1
-    few = np.empty(count, np.int32)
-    count = 0
-    for item in range(n):
-        if blocked[item] == 0 and near[item] >= edge:
-            few[count] = item
-            count += 1
-    return few
+            if size == limit:
+                edge = heap[0] - np.float32(margin)
+    kept = 0
+    for place in range(count):
+        if near[few[place]] >= edge:
+            few[kept] = few[place]
+            kept += 1
+    return few[:kept].copy()
 
 
 @finite

@@ -73,11 +73,18 @@ class Blend:
     def _terms(self, x: Matrix) -> Iterator[tuple[int, npt.NDArray[np.float64]]]:
         """(column, what is added for it, float64[R])."""
         if self.fusion:
-            fused = np.nan_to_num(x[:, self.fused_column]).astype(np.float64)
+            fused = _known(x[:, self.fused_column])
             yield self.fused_column, self.fusion * fused
         if self.few:
-            events = np.nan_to_num(x[:, self.events_column]).astype(np.float64)
+            events = _known(x[:, self.events_column])
             yield self.events_column, self.few / (1.0 + np.maximum(events, 0.0))
+
+
+def _known(values: Matrix) -> npt.NDArray[np.float64]:
+    """float64[R] of float32[R], 0 where nothing is known."""
+    out = values.astype(np.float64)
+    out[np.isnan(out)] = 0.0
+    return out
 
 
 @dataclass

@@ -23,6 +23,7 @@ from recsys.features.protocols import (
     RecallSource,
     ScoreSource,
 )
+from recsys.features.ranking_context import SignalTable
 from recsys.retrieval import history_kernels as kernels
 from recsys.retrieval.fitted_source import FEW_EVENTS, NOTHING, scratch
 
@@ -50,7 +51,7 @@ class Candidates(NamedTuple):
     """What is ranked: items by fused rank, and float32[n] signals by name (NaN: not known)."""
 
     items: Ints
-    signals: dict[str, Floats]
+    signals: Mapping[str, Floats]
 
 
 class AskedPlainly(NamedTuple):
@@ -160,6 +161,7 @@ class CandidateGenerator:
             "fused.rank",
             f"{RESERVE}.rank",
         )
+        self._rows = {name: row for row, name in enumerate(self.signal_columns)}
         self._reading = {n for n, source in self.sources.items() if _defines(source, "asked")}
         keyed = [s for s in self.sources.values() if _defines(s, "asked", "moment_key")]
         self._keyed: list[Any] = keyed if len(keyed) == len(self.sources) else []
@@ -187,7 +189,7 @@ class CandidateGenerator:
 
     def signals_for(
         self, history: History, items: Ints, now: int, blocked: Mask
-    ) -> dict[str, Floats]:
+    ) -> Mapping[str, Floats]:
         """The signals of given items, as if they had been candidates; ranks are those of recall."""
         return self.signals(self.read(history, now, blocked), items)
 
@@ -248,7 +250,7 @@ class CandidateGenerator:
             len(blocked),
         )
 
-    def signals(self, read: HistoryRecall, items: Ints) -> dict[str, Floats]:
+    def signals(self, read: HistoryRecall, items: Ints) -> SignalTable:
         """float32[n] by name of given items, of a history that was read."""
         wanted = np.ascontiguousarray(items, np.int32)
         scored, lists = len(self._scores), len(read.offsets) - 1
@@ -267,7 +269,7 @@ class CandidateGenerator:
         for part in reserve[2:-1:2]:
             inside = ~np.isnan(part)
             reserve[0][inside] = part[inside]
-        return dict(zip(self.signal_columns, out, strict=False))
+        return SignalTable(self._rows, out)
 
     def _reserved_room(self, blocked: Mask) -> list[tuple[int, Mask]]:
         """Reserved places of each kind of items with few events, and what may not take them."""
@@ -315,20 +317,25 @@ def _defines(source: object, *names: str) -> bool:
 
 def fuse(voting: Sequence[tuple[float, Ints]], n_items: int, limit: int) -> Recalled:
     """The best `limit` items of lists (weight, items best first) by weighted reciprocal ranks."""
-    size = min(limit, sum(len(items) for _, items in voting))
-    items, scores = np.empty(size, np.int32), np.empty(size, np.float32)
-    if size:
-        offsets = np.zeros(len(voting) + 1, np.int64)
-        np.cumsum([len(found) for _, found in voting], out=offsets[1:])
-        space = scratch(n_items)
-        size = kernels.fuse(
-            offsets,
-            np.concatenate([found for _, found in voting]),
-            np.array([weight for weight, _ in voting], np.float32),
-            RRF_OFFSET,
-            space.total, space.mark, space.touched, items, scores,
-        )  # fmt: skip
-    return Recalled(items[:size], scores[:size])
+    offsets = np.zeros(len(voting) + 1, np.int64)
+    np.cumsum([len(found) for _, found in voting], out=offsets[1:])
+    if not offsets[-1]:
+        return NOTHING
+    space = scratch(n_items)
+    size = kernels.fuse(
+        offsets,
+        np.concatenate([found for _, found in voting]),
+        np.array([weight for weight, _ in voting], np.float32),
+        RRF_OFFSET,
+        space.total, space.mark, space.touched,
+    )  # fmt: skip
+    items = space.touched[:size].copy()
+    # Scores are positive, so their bits are in their order; of equal ones the lower item stands first.
+    bits = space.total[items].view(np.uint32).astype(np.uint64)
+    order = ((np.uint64(0xFFFFFFFF) - bits) << np.uint64(32)) | items.astype(np.uint64)
+    order.sort()
+    items = (order[:limit] & np.uint64(0xFFFFFFFF)).astype(np.int32)
+    return Recalled(items, space.total[items])
 
 
 def _events_of(source: ScoreSource) -> Mask | None:

@@ -179,9 +179,8 @@ class Scratch:
     def __init__(self, n_items: int) -> None:
         self.n_items = n_items
         self.total = np.zeros(n_items, np.float32)
-        self.best = np.zeros(n_items, np.float32)
         self.mark: Marks = np.zeros(n_items, np.uint8)
-        self.touched = np.empty(n_items, np.int32)
+        self.touched = np.empty(n_items + 1, np.int32)
         self.place = np.zeros(n_items, np.int32)
 
 

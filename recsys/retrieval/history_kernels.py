@@ -125,7 +125,7 @@ def unheap(scores: Floats, items: Ints, size: int) -> None:
 
 
 @compiled
-def gather(
+def sum_rows(
     offsets: Longs,
     neighbour: Ints,
     value: Floats,
@@ -133,13 +133,11 @@ def gather(
     weight: Floats,
     count: int,
     total: Floats,
-    best: Floats,
     mark: Marks,
     touched: Ints,
 ) -> int:
-    """Sum the weighted rows of `count` history items; returns how many items were touched.
-
-    The caller clears `mark`.
+    """Sum the weighted rows of `count` history items, entry by entry in the order of the rows; returns
+    how many items have a positive sum.
 
     Args:
         offsets: int64[N+1], bounds of the rows.
@@ -148,43 +146,40 @@ def gather(
         item: int32[h], items of the history.
         weight: float32[h], their weights.
         count: rows of them that are used.
-        total: float32[N], the sum for touched items.
-        best: float32[N], their largest single contribution.
-        mark: uint8[N], all zero before; left set for touched items.
-        touched: int32[N], filled with the touched items.
+        total: float32[N], the sum for items that a row holds; of others whatever was there.
+        mark: uint8[N], scratch, all zero before and after.
+        touched: int32[N+1], filled with the items of a positive sum.
     """
     met = 0
+    # Passes without a branch: asking at each entry whether it is its item's first costs twice as much.
     for r in range(count):
         for p in range(offsets[item[r]], offsets[item[r] + 1]):
-            j = neighbour[p]
-            part = weight[r] * value[p]
-            if mark[j] == 0:
-                mark[j] = 1
-                touched[met] = j
-                met += 1
-                total[j] = part
-                best[j] = part
-            else:
-                total[j] += part
-                if part > best[j]:
-                    best[j] = part
-    return met
+            j = np.uint32(neighbour[p])
+            touched[met] = j
+            met += 1 - mark[j]
+            mark[j] = 1
+            total[j] = 0.0
+    for r in range(count):
+        for p in range(offsets[item[r]], offsets[item[r] + 1]):
+            total[np.uint32(neighbour[p])] += weight[r] * value[p]
+    kept = 0
+    for t in range(met):
+        j = touched[t]
+        mark[j] = 0
+        touched[kept] = j
+        kept += total[j] > 0
+    return kept
 
 
 @compiled
 def best_of(
-    total: Floats,
-    touched: Ints,
-    met: int,
-    blocked: Marks,
-    out_items: Ints,
-    out_scores: Floats,
+    total: Floats, touched: Ints, met: int, blocked: Marks, out_items: Ints, out_scores: Floats
 ) -> int:
-    """The best len(out_items) of the gathered items with a positive sum; returns how many.
+    """The best len(out_items) of the summed items; returns how many.
 
     Args:
-        total: float32[N], the sums that `gather` left.
-        touched: int32[N], the items that it met.
+        total: float32[N], the sums that `sum_rows` left.
+        touched: int32[N+1], the items that it met.
         met: how many.
         blocked: uint8[N], 1 for items that may not be listed.
         out_items: int32[K], filled with items, best first.
@@ -196,7 +191,7 @@ def best_of(
         # What is below the worst of a full heap is turned away here: a call for each costs more.
         if size == len(out_items) and total[j] < out_scores[0]:
             continue
-        if total[j] > 0 and blocked[j] == 0:
+        if blocked[j] == 0:
             size = push(out_scores, out_items, size, total[j], j)
     unheap(out_scores, out_items, size)
     return size
@@ -211,14 +206,15 @@ def gather_at(
     weight: Floats,
     count: int,
     known: Marks,
+    mark: Marks,
     place: Ints,
     items: Ints,
     out: Floats,
 ) -> None:
     """Sum, largest part and the newest item's part for given candidates: out is float32[n, 3].
 
-    NaN for candidates the source does not know; 0 for known ones that no history item reaches. The
-    rows are gone through in the order of `gather`, so the sums are the same to the last bit.
+    NaN for candidates the source does not know; 0 for known ones that no history item reaches. Parts
+    are added in the order of `sum_rows`, so the sums are the same to the last bit.
 
     Args:
         offsets: int64[N+1], bounds of the rows.
@@ -228,6 +224,7 @@ def gather_at(
         weight: float32[h], their weights.
         count: rows of them that are used.
         known: uint8[N], 1 for items that the source knows.
+        mark: uint8[N], scratch, all zero before and after: small enough to stay near.
         place: int32[N], scratch, all zero before and after.
         items: int32[n], candidates.
         out: float32[n, 3], filled in place.
@@ -239,13 +236,14 @@ def gather_at(
             out[c, 0] = out[c, 1] = out[c, 2] = np.nan
             continue
         out[c, 0] = out[c, 1] = out[c, 2] = 0.0
-        if place[j] == 0:
-            place[j] = c + 1
+        if mark[j] == 0:
+            mark[j], place[j] = 1, c + 1
     for r in range(count):
         for p in range(offsets[item[r]], offsets[item[r] + 1]):
-            c = place[neighbour[p]] - 1
-            if c < 0:
+            j = np.uint32(neighbour[p])
+            if mark[j] == 0:
                 continue
+            c = place[j] - 1
             part = weight[r] * value[p]
             out[c, 0] += part
             if met[c] == 0 or part > out[c, 1]:
@@ -259,7 +257,7 @@ def gather_at(
             out[c] = out[place[j] - 1]
     for c in range(len(items)):
         if 0 <= items[c] < len(known):
-            place[items[c]] = 0
+            mark[items[c]], place[items[c]] = 0, 0
 
 
 @compiled
@@ -677,21 +675,17 @@ def fuse(
     total: Floats,
     mark: Marks,
     touched: Ints,
-    out_items: Ints,
-    out_scores: Floats,
 ) -> int:
-    """Weighted reciprocal-rank fusion of lists (CSR); returns how many items are kept.
+    """Weighted reciprocal-rank fusion of lists (CSR); returns how many items they hold.
 
     Args:
         offsets: int64[S+1], bounds of each source's list.
         item: int32[n], items of the lists, best first.
         weight: float32[S], weight of each source.
         constant: added to each rank, so that the first places do not decide alone.
-        total: float32[N], scratch.
-        mark: uint8[N], scratch, all zero.
-        touched: int32[N], scratch.
-        out_items: int32[K], filled with items, best first.
-        out_scores: float32[K], filled with their scores.
+        total: float32[N], filled with the fused score of the items that a list holds.
+        mark: uint8[N], scratch, all zero before and after.
+        touched: int32[N], filled with those items.
     """
     met = 0
     for s in range(len(weight)):
@@ -705,14 +699,9 @@ def fuse(
                 total[j] = part
             else:
                 total[j] += part
-    size = 0
     for t in range(met):
-        j = touched[t]
-        mark[j] = 0
-        if size < len(out_items) or total[j] >= out_scores[0]:
-            size = push(out_scores, out_items, size, total[j], j)
-    unheap(out_scores, out_items, size)
-    return size
+        mark[touched[t]] = 0
+    return met
 
 
 @compiled

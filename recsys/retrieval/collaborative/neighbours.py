@@ -135,9 +135,10 @@ class AskedNeighbours(NamedTuple):
         source = self.source
         out = unsure(len(items), len(source.columns))
         if len(self.item):
+            space = scratch(source.n_items)
             kernels.gather_at(
                 source.offsets, source.neighbour, source.value, self.item, self.weight,
-                len(self.item), source.known, scratch(source.n_items).place,
+                len(self.item), source.known, space.mark, space.place,
                 np.ascontiguousarray(items, np.int32), out,
             )  # fmt: skip
         return out
@@ -150,16 +151,15 @@ class AskedNeighbours(NamedTuple):
         if not len(self.item):
             return [NOTHING for _ in asks]
         space = scratch(source.n_items)
-        met = kernels.gather(
+        met = kernels.sum_rows(
             source.offsets, source.neighbour, source.value, self.item, self.weight, len(self.item),
-            space.total, space.best, space.mark, space.touched,
+            space.total, space.mark, space.touched,
         )  # fmt: skip
-        space.mark[space.touched[:met]] = 0
         return [_best_of(space, met, limit, blocked) for limit, blocked in asks]
 
 
 def _best_of(space: Scratch, met: int, limit: int, blocked: Mask) -> Recalled:
-    """The best of what was gathered into the scratch arrays."""
+    """The best of what was summed into the scratch arrays."""
     if limit < 1:
         return NOTHING
     items, scores = np.empty(limit, np.int32), np.empty(limit, np.float32)
