@@ -37,6 +37,9 @@ from recsys.storage.eventlog.retention import FEATURES
 from recsys.storage.experiment_records import CHALLENGER, INTERLEAVED
 
 _STEPS: dict[str, Any] = {}
+_RECALLS: dict[bool, Any] = {
+    kept: metrics.RECALLS.labels(outcome="kept" if kept else "read") for kept in (True, False)
+}
 _encode = msgspec.json.Encoder().encode
 
 
@@ -178,6 +181,7 @@ class Ranking:
             unknown=first.unknown,
             degraded=[*first.degraded, *(d for d in second.degraded if d not in first.degraded)],
             steps_ms=first.steps_ms,
+            kept=first.kept,
         )
         if first.reasons:
             by_item = dict(zip(first.item_ids, first.reasons, strict=False))
@@ -305,6 +309,8 @@ def _sample(ask: RankingQuery, answer: RankingResult, rows: int) -> str:
 
 def _count(answer: RankingResult) -> None:
     metrics.CANDIDATES.observe(len(answer.item_ids))
+    if answer.kept is not None:
+        _RECALLS[answer.kept].inc()
     if answer.unknown:
         metrics.UNKNOWN.inc(len(answer.unknown))
     for reason in answer.degraded:
