@@ -94,10 +94,11 @@ def _find_all(
 def pack(ids: Iterable[str] | Any) -> tuple[Bytes, Longs]:
     """(bytes uint8[B], offsets int64[N+1]) of N identifiers (strings or an Arrow array)."""
     if isinstance(ids, list) and len(ids) <= FEW:
-        written = [text.encode("utf-8", "surrogatepass") for text in ids]
-        cuts = np.zeros(len(written) + 1, np.int64)
-        np.cumsum([len(text) for text in written], out=cuts[1:])
-        return np.frombuffer(b"".join(written), np.uint8), cuts
+        whole = "".join(ids)
+        written = ids if whole.isascii() else [t.encode("utf-8", "surrogatepass") for t in ids]
+        cuts = np.zeros(len(ids) + 1, np.int64)
+        np.cumsum(np.fromiter(map(len, written), np.int64, len(ids)), out=cuts[1:])
+        return np.frombuffer(whole.encode("utf-8", "surrogatepass"), np.uint8), cuts
     if isinstance(ids, pa.ChunkedArray):
         ids = ids.combine_chunks()
     if not isinstance(ids, pa.Array):

@@ -258,7 +258,7 @@ class LoadedRelease:
         order, movers = self._ordered(ask, items, score, rules)
         steps.done("rules")
         answer = RankingResult(
-            [names[i] for i in order.tolist()] if names else self._ids_of(items[order]),
+            list(map(names.__getitem__, order.tolist())) if names else self._ids_of(items[order]),
             score[order].tolist(),
             unknown,
             [*self._degraded(ask), *(f"source_failed:{name}" for name in silent)],
@@ -312,7 +312,10 @@ class LoadedRelease:
         """Indices of the asked items (None to recommend), their ids, and the ids nobody knows."""
         if ask.items is None:
             return None, [], []
-        found = self.state.catalogue.indices_of(list(ask.items))
+        asked = list(ask.items)
+        found = self.state.catalogue.indices_of(asked)
+        if not len(found) or found.min() >= 0:
+            return found, asked, []
         known = (found >= 0).tolist()
         names = list(compress(ask.items, known))
         unknown = [name for name, is_known in zip(ask.items, known, strict=True) if not is_known]

@@ -11,6 +11,15 @@ from recsys.features.ranking_context import RankingContext
 
 
 @compiled
+def _slot(tags: Ints, mask: int, tag: int) -> int:
+    """Place of a tag in a hash table of `mask` + 1 places, or of the gap where it belongs."""
+    at = (tag * 0x9E3779B1 >> 8) & mask
+    while tags[at] >= 0 and tags[at] != tag:
+        at = (at + 1) & mask
+    return at
+
+
+@compiled
 def _tag_overlap(start: Longs, stop: Longs, pool: Ints, seen: Ints, items: Ints) -> Floats:
     """float32[n]: mean over an item's tags of the share of `seen` items that have the tag.
 
@@ -23,22 +32,16 @@ def _tag_overlap(start: Longs, stop: Longs, pool: Ints, seen: Ints, items: Ints)
     size = 0
     for item in seen:
         size += stop[item] - start[item]
-    codes = np.empty(size, np.int32)
-    at = 0
+    # How many of the history's items have each of their tags, found again by open addressing.
+    mask = 15
+    while mask < 4 * size:
+        mask = 2 * mask + 1
+    tags, times = np.full(mask + 1, -1, np.int32), np.zeros(mask + 1, np.int32)
     for item in seen:
         for t in range(start[item], stop[item]):
-            codes[at] = pool[t]
-            at += 1
-    codes.sort()
-    # Each tag once, with how many of the history's items have it.
-    times = np.empty(size, np.int32)
-    distinct = 0
-    for at in range(size):
-        if distinct > 0 and codes[distinct - 1] == codes[at]:
-            times[distinct - 1] += 1
-        else:
-            codes[distinct], times[distinct] = codes[at], 1
-            distinct += 1
+            slot = _slot(tags, mask, pool[t])
+            tags[slot] = pool[t]
+            times[slot] += 1
     out = np.empty(len(items), np.float32)
     for i in range(len(items)):
         low, high = start[items[i]], stop[items[i]]
@@ -47,9 +50,7 @@ def _tag_overlap(start: Longs, stop: Longs, pool: Ints, seen: Ints, items: Ints)
             continue
         hits = 0
         for t in range(low, high):
-            left = np.searchsorted(codes[:distinct], pool[t])
-            if left < distinct and codes[left] == pool[t]:
-                hits += times[left]
+            hits += times[_slot(tags, mask, pool[t])]
         out[i] = hits / ((high - low) * len(seen))
     return out
 

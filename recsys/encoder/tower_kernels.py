@@ -21,19 +21,25 @@ def dot(a: Floats, b: Floats) -> np.float32:
 
 
 @finite
-def dot_of_four(a: Floats, rows: Floats) -> tuple[np.float32, np.float32, np.float32, np.float32]:
-    """Inner products of float32 [d] with the four rows of float32 [4, d]: `a` is read once.
+def dots_of_pair(a: Floats, b: Floats, rows: Floats, out: Floats) -> None:
+    """Inner products of two float32 [d] with the four rows of float32 [4, d], into out float32[2, 4].
 
-    Each is the same sum whatever the other rows hold, though not always `dot`'s to the last bit.
+    Eight sums at once, so that each number is read for several. Each is the same sum whatever is
+    computed beside it.
     """
-    first, second = np.float32(0.0), np.float32(0.0)
-    third, fourth = np.float32(0.0), np.float32(0.0)
+    a0, a1, a2, a3 = np.float32(0.0), np.float32(0.0), np.float32(0.0), np.float32(0.0)
+    b0, b1, b2, b3 = np.float32(0.0), np.float32(0.0), np.float32(0.0), np.float32(0.0)
     for i in range(a.shape[0]):
-        first += a[i] * rows[0, i]
-        second += a[i] * rows[1, i]
-        third += a[i] * rows[2, i]
-        fourth += a[i] * rows[3, i]
-    return first, second, third, fourth
+        a0 += a[i] * rows[0, i]
+        a1 += a[i] * rows[1, i]
+        a2 += a[i] * rows[2, i]
+        a3 += a[i] * rows[3, i]
+        b0 += b[i] * rows[0, i]
+        b1 += b[i] * rows[1, i]
+        b2 += b[i] * rows[2, i]
+        b3 += b[i] * rows[3, i]
+    out[0, 0], out[0, 1], out[0, 2], out[0, 3] = a0, a1, a2, a3
+    out[1, 0], out[1, 1], out[1, 2], out[1, 3] = b0, b1, b2, b3
 
 
 @finite
@@ -106,7 +112,7 @@ def score_items(
     """
     m, h, d = base.shape[0], past.shape[0], past.shape[1]
     known = m + extra.shape[0]
-    four = np.zeros((4, d), np.float32)
+    four, pair = np.zeros((4, d), np.float32), np.zeros((2, 4), np.float32)
     best, total = np.empty(4, np.float32), np.empty(4, np.float32)
     for start in range(0, items.shape[0], 4):
         few = min(4, items.shape[0] - start)
@@ -116,17 +122,19 @@ def score_items(
                 four[r] = base[item] if item < m else extra[item - m]
         best[:] = np.float32(-np.inf)
         total[:] = np.float32(0.0)
-        near = (np.float32(0.0), np.float32(0.0), np.float32(0.0), np.float32(0.0))
-        for j in range(h):
-            near = dot_of_four(past[j], four)
-            for r in range(4):
-                best[r] = max(best[r], near[r])
-                total[r] += near[r]
+        for j in range(0, h, 2):
+            both = min(2, h - j)
+            dots_of_pair(past[j], past[j + both - 1], four, pair)
+            for one in range(both):
+                for r in range(4):
+                    best[r] = max(best[r], pair[one, r])
+                    total[r] += pair[one, r]
+        last = (h - 1) % 2
         for r in range(few):
             item = items[start + r]
             if 0 <= item < known:
                 out[start + r, 0] = dot(user, four[r])
-                out[start + r, 1] = near[r] if h else np.nan
+                out[start + r, 1] = pair[last, r] if h else np.nan
                 out[start + r, 2] = best[r] if h else np.nan
                 out[start + r, 3] = total[r] / h if h else np.nan
             else:

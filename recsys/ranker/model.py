@@ -18,7 +18,7 @@ import numpy.typing as npt
 from recsys.data_schemas.errors import RecsysError
 from recsys.ranker.linear import LinearPart, Matrix
 from recsys.ranker.tree_shares import TreeShares
-from recsys.ranker.trees import FastTrees
+from recsys.ranker.trees import FastTrees, score_each
 
 LINEAR_FILE = "linear.json"
 TREES_FILE = "ranker.txt"
@@ -101,9 +101,12 @@ class Ranker:
         """float64[R] of float32[R,F] in the order of `features`."""
         total = self.linear.score(x) if self.linear else np.zeros(len(x))
         if self.boosters and len(x):
+            by_bits = iter(score_each([t for t in self._trees if t is not None], x))
             trees = sum(
-                np.asarray(b.predict(x, raw_score=True, num_threads=1)) if t is None else t.score(x)
-                for t, b in zip(self._trees, self.boosters, strict=True)
+                np.asarray(booster.predict(x, raw_score=True, num_threads=1))
+                if fast is None
+                else next(by_bits)
+                for fast, booster in zip(self._trees, self.boosters, strict=True)
             )
             total = total + trees / len(self.boosters)
         return total if self.blend is None else self.blend.apply(total, x)

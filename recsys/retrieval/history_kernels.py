@@ -298,6 +298,15 @@ def parts_at(
 
 
 @compiled
+def rows_at(rows: Floats, items: Ints, out: Floats) -> None:
+    """Rows float32[N, w] of given items int32[n], into out float32[n, w]; NaN for unknown ones."""
+    for c in range(len(items)):
+        known = 0 <= items[c] < len(rows)
+        for w in range(rows.shape[1]):
+            out[c, w] = rows[items[c], w] if known else np.nan
+
+
+@compiled
 def listed_top(
     order: Ints, score: Floats, blocked: Marks, out_items: Ints, out_scores: Floats
 ) -> int:

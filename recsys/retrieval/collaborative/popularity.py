@@ -27,7 +27,6 @@ from recsys.retrieval.fitted_source import (
     read_source,
     resolve_params,
     support,
-    unsure,
     weight_scale,
 )
 from recsys.retrieval.history_kernels import Marks
@@ -126,12 +125,8 @@ class AskedPopular(NamedTuple):
 
     def score(self, items: Ints) -> Floats:
         """As `Popular.score`."""
-        source = self.source
-        inside = (items >= 0) & (items < source.n_items)
-        if inside.all():
-            return source.scores[items]
-        out = unsure(len(items), 2)
-        out[inside] = source.scores[items[inside]]
+        out = np.empty((len(items), 2), np.float32)
+        kernels.rows_at(self.source.scores, np.ascontiguousarray(items, np.int32), out)
         return out
 
     def recall_each(self, asks: Sequence[tuple[int, Mask]]) -> list[Recalled]:
