@@ -23,6 +23,7 @@ from recsys.features.kinds.signals import SOURCE_FAMILY
 from recsys.features.protocols import ScoreSource
 from recsys.features.state import OnlineState
 from recsys.features.time_buckets import MISSING_TIME, UNBOUNDED
+from recsys.retrieval.collaborative.neighbours import NeighbourSource
 from recsys.retrieval.content.words import TOKEN
 from recsys.sentences import Fact
 
@@ -275,15 +276,13 @@ class Facts:
     @cached_property
     def _parts(self) -> npt.NDArray[np.float64]:
         """float64[latest, n]: what each of the latest items alone says for each explained one."""
-        asked = self._asked
-        out = np.zeros((len(self._latest), len(self._items)))
-        for row, item in enumerate(self._latest):
-            at = int(np.flatnonzero(asked.history.item == item)[-1])
-            one = History(*(column[at : at + 1] for column in asked.history))  # type: ignore[arg-type]
-            for name in PAIRS:
-                if name in asked.sources:
-                    said = asked.sources[name].score(one, self._items, asked.now)[:, 0]
-                    out[row] += np.maximum(np.nan_to_num(said), 0.0)
+        history, latest = self._asked.history, np.array(self._latest, np.int32)
+        out = np.zeros((len(latest), len(self._items)))
+        at = [int(np.flatnonzero(history.item == item)[-1]) for item in latest]
+        for name in PAIRS:
+            source = self._asked.sources.get(name)
+            if isinstance(source, NeighbourSource):
+                out += np.maximum(source.parts(latest, history.weight[at], self._items), 0.0)
         return out
 
     def _alike_people(self, item: "_Explained") -> Fact | None:

@@ -151,6 +151,45 @@ def test_signals_for_given_items_are_those_of_recall(fitted, history):
         np.testing.assert_array_equal(signal, again[name], err_msg=name)
 
 
+def test_each_source_says_in_the_stage_what_it_says_alone(fitted, history):
+    """Also of an item that is given twice; scores of a list are those of its items."""
+    stage = CandidateGenerator(fitted, 20, 15)
+    past, blocked = history([0, 2, 6, 11]), free(40)
+    items = np.array([3, 8, 3, 77, 12, 8], np.int32)
+    signals = stage.signals_for(past, items, 0, blocked)
+    for name, source in fitted.items():
+        alone = source.score(past, items, 0)
+        for place, column in enumerate(source.columns):
+            np.testing.assert_array_equal(signals[f"{name}.{column}"], alone[:, place], column)
+        listed = source.recall(past, 20, 0, blocked)
+        scored = source.score(past, listed.items, 0)[:, 0]
+        np.testing.assert_array_equal(listed.scores, scored, err_msg=name)
+        rank = dict(zip(listed.items.tolist(), range(1, 21), strict=False))
+        expected = [rank.get(item, np.nan) for item in items.tolist()]
+        np.testing.assert_array_equal(signals[f"{name}.rank"], expected, err_msg=name)
+
+
+def test_a_source_made_of_another_is_read_as_its_own(fitted, history):
+    """A class that changes what is said is not asked through what it inherited, nor kept by it."""
+    kind = type(fitted["item_item"])
+
+    class Doubled(kind):
+        def score(self, history, items, now):
+            return 2 * super().score(history, items, now)
+
+    plain = fitted["item_item"]
+    doubled = Doubled(
+        plain.offsets, plain.neighbour, plain.value, plain.known,
+        params=plain.params, scale=plain.scale, fit_until=plain.fit_until,
+    )  # fmt: skip
+    past, items = history([0, 2, 6]), np.arange(20, dtype=np.int32)
+    one, two = (CandidateGenerator({"item_item": s}, 20, 15) for s in (plain, doubled))
+    said, twice = (s.signals_for(past, items, 0, free(40)) for s in (one, two))
+    np.testing.assert_array_equal(twice["item_item.score"], 2 * said["item_item.score"])
+    assert one.moment_key(past, 0) is not None
+    assert two.moment_key(past, 0) is None
+
+
 def test_an_item_nobody_knows_has_no_signal(fitted, history):
     stage = CandidateGenerator(fitted, 20, 15)
     signals = stage.signals_for(history([0, 2]), np.array([77], np.int32), 0, free(80))
