@@ -351,13 +351,10 @@ def kept(ranked: Ints, reserved: Ints, limit: int) -> Ints:
     >>> kept(np.array([5, 3, 8, 1], np.int32), np.array([1, 9, 1], np.int32), 3)
     array([5, 1, 9], dtype=int32)
     """
-    _, first = np.unique(reserved, return_index=True)
-    reserved = reserved[np.sort(first)]
-    chosen = np.isin(ranked, reserved)
-    alone = reserved[~np.isin(reserved, ranked)]
-    room = max(0, limit - int(chosen.sum()) - len(alone))
-    chosen[np.flatnonzero(~chosen)[:room]] = True
-    return np.concatenate([ranked[chosen], alone])[:limit]
+    out = np.empty(min(limit, len(ranked) + len(reserved)), np.int32)
+    highest = max(ranked.max(initial=0), reserved.max(initial=0))
+    size = kernels.kept(ranked, reserved, scratch(int(highest) + 1).mark, out)
+    return out[:size]
 
 
 def share_of_best(found: Recalled, logarithmic: bool) -> Floats:

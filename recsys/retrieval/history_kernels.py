@@ -714,6 +714,48 @@ def fuse(
 
 
 @compiled
+def kept(ranked: Ints, reserved: Ints, mark: Marks, out: Ints) -> int:
+    """The reserved items and the best of the ranked, at most len(out); in the ranked order, what has no
+    rank last, in the order given. Returns how many.
+
+    Args:
+        ranked: int32[n], items, best first, each once.
+        reserved: int32[r], items that are kept first; some may stand twice.
+        mark: uint8[N], scratch, all zero before and after.
+        out: int32[limit], filled in place.
+    """
+    for j in reserved:
+        mark[j] = 1  # reserved
+    chosen = 0
+    for j in ranked:
+        if mark[j] == 1:
+            mark[j] = 2  # and ranked
+            chosen += 1
+    alone = 0
+    for j in reserved:
+        if mark[j] == 1:
+            mark[j] = 3  # without a rank, met once
+            alone += 1
+    room = len(out) - chosen - alone
+    size = 0
+    for j in ranked:
+        if size == len(out):
+            break
+        if mark[j] == 2 or room > 0:
+            room -= mark[j] != 2
+            out[size] = j
+            size += 1
+    for j in reserved:
+        if mark[j] == 3 and size < len(out):
+            mark[j] = 0
+            out[size] = j
+            size += 1
+    for j in reserved:
+        mark[j] = 0
+    return size
+
+
+@compiled
 def places_in_lists(
     offsets: Longs, listed: Ints, share: Floats, items: Ints, place: Ints, out: Floats
 ) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from recsys.data_schemas.errors import UsageError
 from recsys.features.protocols import Recalled
-from recsys.retrieval.candidates import CandidateGenerator
+from recsys.retrieval.candidates import CandidateGenerator, kept
 
 
 def free(n=10):
@@ -42,6 +42,24 @@ def test_a_sources_first_items_are_in_whatever_the_fusion_makes_of_them(fixed, n
     stage = CandidateGenerator(sources, 40, 20, weights={"a": 1.0, "b": 1e-9})
     found = stage.candidates(nobody, 0, free(60)).items.tolist()
     assert found == [*many[:19], 50]
+
+
+def kept_by_definition(ranked, reserved, limit):
+    reserved = list(dict.fromkeys(reserved))
+    alone = [item for item in reserved if item not in ranked]
+    room = max(0, limit - len(reserved))
+    others = [item for item in ranked if item not in reserved][:room]
+    return [*(item for item in ranked if item in reserved or item in others), *alone][:limit]
+
+
+def test_reserved_items_are_kept_and_the_best_of_the_others():
+    draw = np.random.default_rng(3)
+    for _ in range(500):
+        ranked = draw.permutation(40)[: draw.integers(0, 30)].astype(np.int32)
+        reserved = draw.integers(0, 40, draw.integers(0, 25)).astype(np.int32)
+        limit = int(draw.integers(1, 40))
+        expected = kept_by_definition(ranked.tolist(), reserved.tolist(), limit)
+        assert kept(ranked, reserved, limit).tolist() == expected
 
 
 class Counted:
