@@ -51,6 +51,30 @@ def _hash_all(block: Bytes, offsets: Longs) -> Hashes:
 
 
 @compiled
+def _first(hashes: Hashes, h: Any) -> int:
+    """Place of the first hash that is not below `h`, as `np.searchsorted` gives it.
+
+    Hashes are spread evenly, so `h` lies near its share of the way: looked for from there in growing
+    steps, a few lines of memory are read where halving the whole table reads a dozen.
+    """
+    size = len(hashes)
+    guess: Any = np.int64(((h >> np.uint64(32)) * np.uint64(size)) >> np.uint64(32))
+    low, high, step = guess, guess, 16
+    while low > 0 and hashes[low - 1] >= h:
+        high, low, step = low - 1, max(0, low - step), 2 * step
+    step = 16
+    while high < size and hashes[high] < h:
+        low, high, step = high + 1, min(size, high + step), 2 * step
+    while low < high:
+        middle = (low + high) >> 1
+        if hashes[middle] < h:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+@compiled
 def _find(
     block: Bytes, offsets: Longs, hashes: Hashes, order: Ints, query: Bytes, low: int, high: int
 ) -> int:
@@ -65,7 +89,7 @@ def _find(
         low, high: its bounds.
     """
     h = _hash(query, low, high)
-    at = np.searchsorted(hashes, h)
+    at = _first(hashes, h)
     while at < len(hashes) and hashes[at] == h:
         index: int = order[at]
         start, stop = offsets[index], offsets[index + 1]

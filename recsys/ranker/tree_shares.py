@@ -24,10 +24,8 @@ import numpy.typing as npt
 
 from recsys.features.compiled import reassociating
 from recsys.features.interactions import Floats, Ints
-from recsys.ranker.trees import MOST_LEAVES, Doubles, FastTrees, Words, tree_blocks
+from recsys.ranker.trees import LANES, MOST_LEAVES, Doubles, FastTrees, Words, tree_blocks
 
-LANES: Final = 16
-"""Rows that are explained together."""
 MOST_POINTS: Final = (MOST_LEAVES + 1) // 2
 
 

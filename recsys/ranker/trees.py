@@ -21,6 +21,8 @@ from recsys.features.interactions import Floats, Ints
 MOST_LEAVES = 32
 """Leaves of a tree that one word's bits can stand for."""
 ROWS_AT_ONCE = 1024
+LANES = 16
+"""Rows of the widest vectors of processors."""
 CATEGORICAL, DEFAULT_LEFT = 1, 2
 """Bits of LightGBM's `decision_type`; the two above them say what counts as missing."""
 MISSING_NONE, MISSING_NAN = 0, 2
@@ -93,13 +95,17 @@ def score_each(models: Sequence[FastTrees], x: npt.NDArray[np.floating]) -> Doub
     """float64[models, R] of float[R,F]: `FastTrees.score` of each, the rows turned once."""
     out = np.empty((len(models), len(x)))
     for low in range(0, len(x), ROWS_AT_ONCE):
-        part = slice(low, low + ROWS_AT_ONCE)
-        columns = np.ascontiguousarray(x[part].T, np.float32)
+        part = x[low : low + ROWS_AT_ONCE]
+        # Whole vectors: rows that fill none up are taken one by one.
+        columns = np.zeros((x.shape[1], -(-len(part) // LANES) * LANES), np.float32)
+        columns[:, : len(part)] = part.T
+        total = np.empty(columns.shape[1])
         for place, trees in enumerate(models):
             score_trees(
                 columns, trees.feature, trees.threshold, trees.without_left, trees.missing_left,
-                trees.node_start, trees.value, trees.leaf_start, PLACES, out[place, part],
+                trees.node_start, trees.value, trees.leaf_start, PLACES, total,
             )  # fmt: skip
+            out[place, low : low + len(part)] = total[: len(part)]
     return out
 
 
