@@ -36,7 +36,6 @@ from recsys.training.night import (
     refresh_encoder,
 )
 from recsys.training.night.night_context import Night
-from recsys.training.night.test_lists import truth_of
 from recsys.training.ranker import fit_ranker as fit_trees
 
 K = 10
@@ -62,8 +61,8 @@ def quality(night, train, test, columns):
     )
     score = fit_ranker.scored(fitted, test)
     lists = RankedLists("variant", *top_k(score, test.table.items, test.table.offsets, K))
-    found = float((test.table.grade > 0).sum() / max(1, len(test.moments.relevant)))
-    return ndcg(match(truth_of(test.moments), lists), K), found
+    found = float((test.table.grade > 0).sum() / max(1, len(test.moments.items)))
+    return ndcg(match(test.moments, lists), K), found
 
 
 def variants(recipe, features):

@@ -33,7 +33,7 @@ from recsys.encoder.encode import encode_items
 from recsys.encoder.text import item_text
 from recsys.encoder.tower import InterestSource, Tower
 from recsys.features.interactions import History, Interactions
-from recsys.training.finetune import fit_encoder
+from recsys.training.finetune.fit import fit_encoder
 
 
 def load(folder, template):

@@ -33,7 +33,7 @@ from recsys.encoder.runtime import (
 )
 from recsys.encoder.torch_model import ItemEncoder, best_device, encode_with_torch
 from recsys.features.interactions import EMPTY_HISTORY, Interactions
-from recsys.training.finetune import fit_encoder
+from recsys.training.finetune.fit import fit_encoder
 
 WORDS = [
     "wireless",

@@ -25,7 +25,7 @@ from recsys.data_schemas.config import EncoderConfig
 from recsys.encoder.encode import encode_items
 from recsys.encoder.pretrained import resolve_model
 from recsys.encoder.tower import InterestSource, Tower
-from recsys.training.finetune import fit_encoder
+from recsys.training.finetune.fit import fit_encoder
 
 LAYERS = 2
 

@@ -52,7 +52,7 @@ def neighbour_source(
     near += draw.integers(1, 5000, len(near))
     value = draw.random(len(near), dtype=np.float32)
     known = np.ones(n_items, np.uint8)
-    params = {name: default for name, (default, _) in cls.PARAMS.items()}
+    params = cls.Params().model_dump()
     return cls(
         offsets,
         (near % n_items).astype(np.int32),
@@ -66,7 +66,7 @@ def neighbour_source(
 
 def dense_sources(draw: np.random.Generator, n_items: int) -> dict[str, Als | SequenceSource]:
     known = np.ones(n_items, np.uint8)
-    als_params = {name: default for name, (default, _) in Als.PARAMS.items()}
+    als_params = Als.Params().model_dump()
     out: dict[str, Als | SequenceSource] = {}
     started = perf_counter()
     white = 0.05 * clustered(draw, n_items)
@@ -87,7 +87,7 @@ def dense_sources(draw: np.random.Generator, n_items: int) -> dict[str, Als | Se
     }.items():  # fmt: skip
         weights[name] = 0.02 * draw.standard_normal(shape, dtype=np.float32)
     weights["norm1.0"] = weights["norm2.0"] = weights["norm"]
-    params = {name: default for name, (default, _) in SequenceSource.PARAMS.items()}
+    params = SequenceSource.Params().model_dump()
     out["sequence"] = SequenceSource(
         items, targets, known, weights, params=params, fit_until=0, lists=lists
     )

@@ -56,13 +56,25 @@ class SyntheticRelease:
         self.rows = folder / "rows.npy"
         """float32[LISTS * PER_LIST, 40]: features already computed, for peers that compute none."""
 
-    # The two methods of an engine provider.
+    # What a provider of models says.
 
     def poll(self) -> str:
         return "1"
 
     def load(self, version: str | None) -> LoadedRelease:
         return LoadedRelease.open(self.bundle, self.state, version="1")
+
+    def resolve(self, name: str) -> str:
+        return name
+
+    def versions(self) -> list[str]:
+        return ["1"]
+
+    def operations(self) -> dict[str, Any]:
+        return {}
+
+    def live(self) -> None:
+        return None
 
 
 def make_release(folder: Path, items: int, users: int, events: int) -> SyntheticRelease:
@@ -145,14 +157,14 @@ def neighbour_source(kind: Any, draw: np.random.Generator, items: int) -> Any:
     near = np.repeat(np.arange(items, dtype=np.int64), NEIGHBOURS)
     near = (near + draw.integers(1, 5000, len(near))) % items
     value = draw.random(len(near), dtype=np.float32)
-    params = {name: default for name, (default, _) in kind.PARAMS.items()}
+    params = kind.Params().model_dump()
     known = np.ones(items, np.uint8)
     return kind(offsets, near.astype(np.int32), value, known, params=params, scale=1.0, fit_until=0)
 
 
 def factors(draw: np.random.Generator, items: int) -> Als:
     white, lists = clustered_with_index(draw, items, WIDTH)
-    params = {name: default for name, (default, _) in Als.PARAMS.items()}
+    params = Als.Params().model_dump()
     known = np.ones(items, np.uint8)
     return Als(0.05 * white, known, params=params, scale=1.0, fit_until=0, lists=lists)
 

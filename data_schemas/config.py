@@ -276,9 +276,7 @@ class EvaluationConfig(Section):
 
 
 class GateConfig(Section):
-    metric: str = Field(
-        default="ndcg@10", pattern=r"^(ndcg|recall|precision|hit_rate|mrr)@([1-9]\d?|100)$"
-    )
+    metric: str = Field(default="ndcg@10", pattern=r"^[a-z]\w*@([1-9]\d?|100)$")
     """What candidate and champion are compared by: ndcg, recall, precision, hit_rate or mrr @ 1..100."""
     margin: Share = 0.02
     """Non-inferiority margin: largest relative loss against the champion that is tolerated."""
@@ -458,6 +456,43 @@ class PrivacyConfig(Section):
     so that no model, page or declaration names what only a few people are."""
 
 
+class SparkConfig(Section):
+    """How Spark is reached; `spark-submit`'s own settings where nothing is named."""
+
+    master: str | None = None
+    """`yarn`, `k8s://…`, `spark://HOST:PORT`, or `local[4,4]`: 4 tasks at a time, each tried 4 times."""
+    remote: str | None = None
+    """`sc://HOST:PORT` of a Spark Connect server; instead of `master`."""
+    conf: dict[str, str] = {}
+    """Settings of Spark, such as `spark.executor.pyspark.memory: 4g`."""
+
+    @model_validator(mode="after")
+    def _one_way(self) -> "SparkConfig":
+        if self.master is not None and self.remote is not None:
+            raise ValueError("name either `master` or `remote`")
+        return self
+
+
+class EngineConfig(Section):
+    """Where lists of many users are made."""
+
+    kind: Literal["local", "spark"] = "local"
+    """`local`: processes of this machine. `spark`: tasks of a Spark cluster."""
+    scratch: str | None = None
+    """Folder or URL (`s3://shop/recsys`) that all machines reach, for what parts read and leave;
+    `scratch` in the workspace when absent."""
+    parts: Positive | Literal["auto"] = "auto"
+    """In how many parts the users are ranked; some 1,000 users each when `auto`."""
+    spark: SparkConfig = SparkConfig()
+
+    @model_validator(mode="after")
+    def _reached(self) -> "EngineConfig":
+        master = self.spark.master or ""
+        if self.kind == "spark" and self.scratch is None and not master.startswith("local"):
+            raise ValueError("Spark's machines need `scratch`, a folder or URL that they all reach")
+        return self
+
+
 class RecsysConfig(Section):
     """The whole of recsys.yaml."""
 
@@ -487,6 +522,7 @@ class RecsysConfig(Section):
     notify: NotifyConfig = NotifyConfig()
     privacy: PrivacyConfig = PrivacyConfig()
     prices: PricesConfig = PricesConfig()
+    engine: EngineConfig = EngineConfig()
     hooks: HooksConfig = HooksConfig()
 
     _folder: Path = Path(".")

@@ -2,7 +2,7 @@
 
 import json
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from pydantic import BaseModel
@@ -17,18 +17,27 @@ EDITOR_LINE: Final = f"# yaml-language-server: $schema={SCHEMA_FILE}"
 WIDTH: Final = 100
 
 
-def json_schema() -> dict[str, Any]:
-    """The settings as a JSON schema (draft 2020-12), with what each of them does."""
+def json_schema(declared: Mapping[str, Mapping[str, Any]] | None = None) -> dict[str, Any]:
+    """The settings as a JSON schema (draft 2020-12), with what each of them does.
+
+    Args:
+        declared: `section.setting` → more of its schema, which the parts of the rooms above declare.
+    """
+    schema = RecsysConfig.model_json_schema()
+    for setting, more in (declared or {}).items():
+        section, _, name = setting.partition(".")
+        kind = schema["properties"][section]["$ref"].rpartition("/")[2]
+        schema["$defs"][kind]["properties"][name] |= more
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "recsys.yaml",
-        **RecsysConfig.model_json_schema(),
+        **schema,
     }
 
 
-def schema_text() -> str:
+def schema_text(declared: Mapping[str, Mapping[str, Any]] | None = None) -> str:
     """The JSON schema as a file holds it."""
-    return json.dumps(json_schema(), indent=1, ensure_ascii=False) + "\n"
+    return json.dumps(json_schema(declared), indent=1, ensure_ascii=False) + "\n"
 
 
 def every_setting(leave_out: frozenset[str] = frozenset()) -> str:

@@ -79,7 +79,7 @@ class AskedMoments:
         n = catalogue.n_items
         popularity = PopularityAt.of(events, truth.time, n)
         found = {
-            **segments.of_history(np.diff(past.offsets)),
+            **segments.of_history(past.lengths),
             "items": segments.by_item_popularity(truth, popularity),
             **_of_items(truth, catalogue, own),
             **_of_users(own, catalogue, of_users),

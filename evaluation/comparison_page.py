@@ -16,8 +16,8 @@ from recsys.evaluation.page import (
     segment_plot,
     template,
     verdict,
-    write_text,
 )
+from recsys.storage.files import atomic_write
 
 
 def render_comparison(
@@ -65,7 +65,7 @@ def write_comparison(
     """
     out_dir.mkdir(parents=True, exist_ok=True)
     tree = {"format": FORMAT, "verdict": verdict(comparison.evaluation)} | comparison.to_json()
-    write_text(out_dir / "compare.json", json.dumps(tree, ensure_ascii=False, allow_nan=False))
+    atomic_write(out_dir / "compare.json", json.dumps(tree, ensure_ascii=False, allow_nan=False))
     page = out_dir / "compare.html"
-    write_text(page, render_comparison(comparison, titles, users or {}, warnings))
+    atomic_write(page, render_comparison(comparison, titles, users or {}, warnings))
     return page

@@ -6,29 +6,18 @@ change of a share. PSI of two samples of one distribution is not 0 but about
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from recsys.data_schemas.config import DriftConfig
 from recsys.evaluation.lists import Doubles
 
 Level = Literal["ok", "warn", "stop"]
 
 
-@dataclass(frozen=True)
-class Limits:
-    """Where a value warns and where it stops. PSI 0.25 is the usual "major shift" and warns; 1.0 (the
-    distributions hardly overlap) stops. Shares are compared in absolute difference."""
-
-    psi_warn: float = 0.25
-    psi_stop: float = 1.0
-    share_warn: float = 0.10
-    share_stop: float = 0.40
-
-
-USUAL = Limits()
+USUAL = DriftConfig()
 
 
 class Drift(NamedTuple):
@@ -69,7 +58,7 @@ def categories(
     what: str,
     reference: Sequence[object] | npt.NDArray[np.generic],
     current: Sequence[object] | npt.NDArray[np.generic],
-    limits: Limits = USUAL,
+    limits: DriftConfig = USUAL,
 ) -> Drift:
     """Drift of a categorical column: event types, items, categories, surfaces."""
     names, code = np.unique(
@@ -92,7 +81,7 @@ def histograms(
     before: Doubles,
     after: Doubles,
     names: Sequence[str],
-    limits: Limits = USUAL,
+    limits: DriftConfig = USUAL,
 ) -> Drift:
     """Drift of a distribution already counted; a histogram's sum is the number of independent
     observations in it. Count each user once (their events' shares) where users bring many events:
@@ -112,7 +101,7 @@ def numbers(
     what: str,
     reference: npt.NDArray[np.floating],
     current: npt.NDArray[np.floating],
-    limits: Limits = USUAL,
+    limits: DriftConfig = USUAL,
     bins: int = 10,
 ) -> Drift:
     """Drift of a numeric column (a feature, a score): bins of equal reference counts; a missing
@@ -141,7 +130,7 @@ def share(
     what: str,
     reference: float,
     current: float,
-    limits: Limits = USUAL,
+    limits: DriftConfig = USUAL,
 ) -> Drift:
     """Change of a share, e.g. of cold items or of missing values."""
     change = abs(current - reference)
@@ -150,7 +139,7 @@ def share(
     return Drift(what, "change of share", change, limits.share_warn, level, detail)
 
 
-def rise(what: str, reference: float, current: float, limits: Limits = USUAL) -> Drift:
+def rise(what: str, reference: float, current: float, limits: DriftConfig = USUAL) -> Drift:
     """Rise of a share of which only more is a fault: of unknown users, items or words. A fall is what
     data looks like that keeps users with a least number of events, or a shop that brings nothing new."""
     found = share(what, reference, current, limits)
@@ -163,7 +152,7 @@ def vocabulary(
     what: str,
     reference: Sequence[str],
     current: Sequence[str],
-    limits: Limits = USUAL,
+    limits: DriftConfig = USUAL,
 ) -> Drift:
     """Share of current word occurrences that no reference text holds: new topics, a changed
     language, a broken encoding."""
@@ -216,7 +205,7 @@ def _binned(values: npt.NDArray[np.floating], edges: Doubles) -> Doubles:
 
 
 def _compared(
-    what: str, before: Doubles, after: Doubles, names: Sequence[str], limits: Limits
+    what: str, before: Doubles, after: Doubles, names: Sequence[str], limits: DriftConfig
 ) -> Drift:
     n, m = before.sum(), after.sum()
     if n == 0 or m == 0:

@@ -4,7 +4,7 @@ import dataclasses
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -21,8 +21,14 @@ from recsys.evaluation.lists import (
     RankedLists,
     Truth,
 )
-from recsys.evaluation.metrics import MatchedLists, ReliabilityBin
-from recsys.evaluation.own_metrics import measured
+from recsys.evaluation.metrics import (
+    METRICS,
+    MatchedLists,
+    Measured,
+    Metric,
+    ReliabilityBin,
+)
+from recsys.evaluation.own_metrics import declared, values_of
 from recsys.evaluation.popularity_at import PopularityAt
 from recsys.evaluation.segments import SegmentLabels, by_day
 from recsys.evaluation.uncertainty import (
@@ -35,6 +41,7 @@ from recsys.evaluation.uncertainty import (
     joined,
 )
 from recsys.features.interactions import History
+from recsys.features.ragged import Ragged, offsets_of
 
 CURVE_KS = (1, 2, 3, 5, 10, 20, 30, 50, 75, 100, 200)
 """Where "metric by k" is drawn, as far as the lists reach."""
@@ -57,6 +64,15 @@ class Difference:
     """Two-sided, corrected (Holm) for the comparisons made in the same family."""
     verdict: str
     """`ahead`, `behind` or `cannot tell`: the interval excludes 0 and corrected p < 0.05."""
+
+
+class Meaning(NamedTuple):
+    """What a metric says, as it is declared."""
+
+    about: str
+    better: str
+    unit: str
+    first: bool
 
 
 @dataclass(frozen=True)
@@ -89,6 +105,8 @@ class Evaluation:
     """Candidates per group when the catalogue was not ranked whole; None: full ranking."""
     systems: dict[str, dict[str, Interval]]
     """system → metric → mean and interval."""
+    meanings: dict[str, Meaning]
+    """Metric, without its k → what it says."""
     differences: dict[str, dict[str, Difference]]
     """other system → metric → main minus other; for a variant its base minus the variant."""
     variants: dict[str, str]
@@ -121,27 +139,17 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
-class CatalogueFacts:
-    """What list metrics need of the N items: popularity by moment, vectors [N, d], category [N]."""
-
-    size: int
-    popularity: PopularityAt
-    vectors: Floats | None = None
-    category: npt.NDArray[np.integer] | None = None
-
-
-@dataclass(frozen=True)
-class PastItems:
-    """Items each group's user had before, CSR over G groups."""
+class PastItems(Ragged):
+    """Items each group's user had before."""
 
     offsets: Longs
     items: Ints
+    row_columns: ClassVar = ("items",)
 
     def contains(self, group: Longs, item: Ints) -> npt.NDArray[np.bool_]:
         """bool[n]: whether each (group, item) is among them; groups of -1 hold nothing."""
-        owner = np.repeat(np.arange(len(self.offsets) - 1, dtype=np.int64), np.diff(self.offsets))
         found: npt.NDArray[np.bool_] = np.isin(
-            group.astype(np.int64) << 32 | item, owner << 32 | self.items
+            group.astype(np.int64) << 32 | item, self.owner << 32 | self.items
         )
         return found
 
@@ -149,9 +157,8 @@ class PastItems:
     def of(cls, histories: Iterable[History]) -> "PastItems":
         """From what each group's user had done before."""
         items = [np.unique(history.item) for history in histories]
-        offsets = np.concatenate([[0], np.cumsum([len(i) for i in items])]).astype(np.int64)
         flat = np.concatenate(items) if items else np.empty(0)
-        return cls(offsets, flat.astype(np.int32))
+        return cls(offsets_of([len(i) for i in items]), flat.astype(np.int32))
 
 
 def evaluate_lists(
@@ -168,7 +175,7 @@ def evaluate_lists(
     past_items: PastItems | None = None,
     sampled_candidates: int | None = None,
     variants: Mapping[str, str] | None = None,
-    own: Mapping[str, OwnMetric] | None = None,
+    own: Mapping[str, OwnMetric | Metric] | None = None,
     seed: int = 7,
     resamples: int = 1000,
 ) -> Evaluation:
@@ -206,18 +213,20 @@ def evaluate_lists(
         if isinstance(item_popularity, PopularityAt)
         else PopularityAt.same(item_popularity, truth.n_groups, catalogue_size)
     )
-    items = CatalogueFacts(catalogue_size, popularity, item_vectors, item_category)
     matched = {s.name: metrics.match(truth, s) for s in systems}
     main_metric = f"ndcg@{min(ks)}"
-    columns = {
-        s.name: _group_metrics(matched[s.name], s, sorted(set(ks)), items, past_items)
-        | measured(own or {}, s, truth)
+    cutoffs = sorted(set(ks))
+    further = [declared(metric, name) for name, metric in (own or {}).items()]
+    had = None if past_items is None else (past_items.offsets, past_items.items)
+    measured = {
+        s.name: Measured(matched[s.name], s, truth, popularity, item_category, item_vectors, had)
         for s in systems
     }
+    columns = {name: _group_metrics(found, cutoffs, further) for name, found in measured.items()}
     curve_ks = tuple(k for k in CURVE_KS if k <= max(s.length for s in systems))
     book = _Book(truth.user, resamples, seed)
     _add_means(book, columns, main, bases)
-    _add_curves(book, matched, curve_ks)
+    _add_curves(book, measured, curve_ks)
     parts = {**(segments or {}), _DAY: (segments or {}).get(DAY, by_day(truth.time))}
     parts.pop(DAY, None)
     _add_segments(book, truth, others, matched, parts, main, min(ks))
@@ -227,7 +236,7 @@ def evaluate_lists(
     return Evaluation(
         main=main,
         main_metric=main_metric,
-        ks=tuple(sorted(set(ks))),
+        ks=tuple(cutoffs),
         level=LEVEL,
         resamples=resamples,
         seed=seed,
@@ -237,8 +246,13 @@ def evaluate_lists(
         catalogue_size=catalogue_size,
         sampled_candidates=sampled_candidates,
         systems={
-            s.name: _read_system(resampled, columns[s.name], s, truth, max(ks), catalogue_size)
+            s.name: _read_system(resampled, s.name, columns[s.name])
+            | _catalogue_metrics(s, truth, cutoffs, catalogue_size, further)
             for s in systems
+        },
+        meanings={
+            metric.name: Meaning(metric.about, metric.better, metric.unit, metric.first)
+            for metric in (*METRICS, *further)
         },
         differences=_read_differences(resampled, columns, names, main),
         variants=bases,
@@ -249,7 +263,7 @@ def evaluate_lists(
         score_bins=bins,
         scores_are_probabilities=as_chance,
         calibration_error=error,
-        exposure=_exposure(systems, min(ks), items, past_items),
+        exposure=_exposure(systems, min(ks), catalogue_size, popularity, past_items),
         warnings=_warnings(truth, systems, matched, main, sampled_candidates, max(ks)),
         per_group=_per_group(truth, columns),
     )
@@ -257,9 +271,9 @@ def evaluate_lists(
 
 DAY = "day"
 """Name under which a caller may give days of its own; they have a section of their own."""
+_CURVES = [metric for metric in METRICS if metric.curve]
 _DAY = "\0day"
 """Key of the days among the segmentations; no caller can have it."""
-_CURVES = ("ndcg", "recall")
 
 
 class _Book:
@@ -350,35 +364,20 @@ def _check(names: list[str], main: str, ks: Sequence[int], variants: Mapping[str
 
 
 def _group_metrics(
-    matched: MatchedLists,
-    lists: RankedLists,
-    ks: list[int],
-    items: CatalogueFacts,
-    past: PastItems | None,
+    measured: Measured, ks: list[int], further: Sequence[Metric]
 ) -> dict[str, Doubles]:
     """metric → float[G], in the order of the report's columns."""
-    found: dict[str, Doubles] = {}
+    found: dict[str, Doubles | None] = {}
+    every = [m for m in METRICS if m.of_lists and m.places == "each k"]
     for k in ks:
-        found[f"ndcg@{k}"] = metrics.ndcg(matched, k)
-        found[f"recall@{k}"] = metrics.recall(matched, k)
-        found[f"hit_rate@{k}"] = metrics.hit_rate(matched, k)
-        found[f"precision@{k}"] = metrics.precision(matched, k)
-        found[f"map@{k}"] = metrics.average_precision(matched, k)
-    k = min(ks)
-    found["mrr"] = metrics.mrr(matched)
-    found["auc"] = metrics.auc(matched)
-    found[f"novelty@{k}"] = metrics.novelty(lists, k, items.popularity)
-    found[f"popularity@{k}"] = metrics.mean_popularity(lists, k, items.popularity)
-    found[f"serendipity@{k}"] = metrics.serendipity(matched, lists, k, items.popularity)
-    if past is not None:
-        found[f"popularity_bias@{k}"] = metrics.popularity_bias(
-            lists, k, items.popularity, past.offsets, past.items
-        )
-    if items.category is not None:
-        found[f"category_diversity@{k}"] = metrics.category_diversity(lists, k, items.category)
-    if items.vectors is not None:
-        found[f"text_diversity@{k}"] = metrics.embedding_diversity(lists, k, items.vectors)
-    return found
+        found |= {f"{m.name}@{k}": m.of_lists(measured, k) for m in every if m.of_lists}
+    for m in METRICS:
+        if m.of_lists and m not in every:
+            found |= {column: m.of_lists(measured, k) for column, k in m.at(ks)}
+    for m in further:
+        if m.of_lists:
+            found |= {column: values_of(m, measured, k) for column, k in m.at(ks)}
+    return {column: values for column, values in found.items() if values is not None}
 
 
 def _add_means(
@@ -398,11 +397,11 @@ def _add_means(
             )
 
 
-def _add_curves(book: _Book, matched: dict[str, MatchedLists], curve_ks: tuple[int, ...]) -> None:
-    for name, read in matched.items():
+def _add_curves(book: _Book, measured: dict[str, Measured], curve_ks: tuple[int, ...]) -> None:
+    for name, read in measured.items():
         for k in curve_ks:
-            book.add(("curve", "ndcg", name, str(k)), metrics.ndcg(read, k))
-            book.add(("curve", "recall", name, str(k)), metrics.recall(read, k))
+            for metric in _CURVES:
+                book.add(("curve", metric.name, name, str(k)), metric.needed(read, k))
 
 
 def _add_segments(
@@ -447,41 +446,37 @@ def _check_labels(part: str, labels: SegmentLabels, truth: Truth) -> None:
         )
 
 
-def _read_system(
-    resampled: _Resampled,
-    found: dict[str, Doubles],
-    lists: RankedLists,
-    truth: Truth,
-    k: int,
-    catalogue_size: int,
-) -> dict[str, Interval]:
-    read = {metric: resampled.interval("mean", lists.name, metric) for metric in found}
-    return read | _catalogue_metrics(lists, truth, k, catalogue_size)
+def _read_system(resampled: _Resampled, name: str, found: Iterable[str]) -> dict[str, Interval]:
+    return {metric: resampled.interval("mean", name, metric) for metric in found}
 
 
 def _catalogue_metrics(
-    lists: RankedLists, truth: Truth, k: int, catalogue_size: int
+    lists: RankedLists, truth: Truth, ks: list[int], catalogue_size: int, further: Sequence[Metric]
 ) -> dict[str, Interval]:
-    """Coverage and Gini of the first k with a jackknife over folds of users.
+    """Coverage, Gini and the like with a jackknife over folds of users.
 
     A bootstrap would draw users twice and understate coverage; leaving folds out does not, up to
     the shrinkage of the fold, which the spread does not see.
     """
     fold = np.unique(truth.user, return_inverse=True)[1] % FOLDS
-    counts = np.zeros((FOLDS, catalogue_size), np.int64)
-    for f in range(FOLDS):
-        part = RankedLists(lists.name, lists.items[fold == f], lists.scores[fold == f])
-        counts[f] = metrics.exposure(part, k, catalogue_size)
-    whole = counts.sum(0)
-    without = whole - counts
-    covered = (without > 0).mean(1) if catalogue_size else np.full(FOLDS, np.nan)
-    inequality = np.array([metrics.gini(row) for row in without])
-    users = truth.n_users
-    cover = float((whole > 0).mean()) if catalogue_size else float("nan")
-    return {
-        f"coverage@{k}": jackknife(covered, cover, users),
-        f"gini@{k}": jackknife(inequality, metrics.gini(whole), users),
-    }
+    parts = [
+        RankedLists(lists.name, lists.items[fold == f], lists.scores[fold == f])
+        for f in range(FOLDS)
+    ]
+    found: dict[str, Interval] = {}
+    counted: dict[int, Longs] = {}
+    for metric in (*METRICS, *further):
+        spread = metric.of_exposure
+        if spread is None:
+            continue
+        for column, place in metric.at(ks):
+            k = place or lists.length
+            if k not in counted:
+                counted[k] = np.stack([metrics.exposure(p, k, catalogue_size) for p in parts])
+            whole = counted[k].sum(0)
+            without = np.array([spread(row) for row in whole - counted[k]])
+            found[column] = jackknife(without, spread(whole), truth.n_users)
+    return found
 
 
 def _read_differences(
@@ -557,8 +552,9 @@ def _read_curves(
     resampled: _Resampled, names: list[str], curve_ks: tuple[int, ...]
 ) -> dict[str, dict[str, list[Interval]]]:
     return {
-        metric: {
-            n: [resampled.interval("curve", metric, n, str(k)) for k in curve_ks] for n in names
+        metric.name: {
+            n: [resampled.interval("curve", metric.name, n, str(k)) for k in curve_ks]
+            for n in names
         }
         for metric in _CURVES
     }
@@ -575,19 +571,22 @@ def _score_reliability(matched: MatchedLists) -> tuple[list[ReliabilityBin], boo
 
 
 def _exposure(
-    systems: Sequence[RankedLists], k: int, items: CatalogueFacts, past: PastItems | None
+    systems: Sequence[RankedLists],
+    k: int,
+    catalogue_size: int,
+    popularity: PopularityAt,
+    past: PastItems | None,
 ) -> dict[str, list[float]]:
     """Share of places by tenth of the catalogue in order of popularity."""
-    if items.size == 0:
+    if catalogue_size == 0:
         return {}
-    popularity = items.popularity
     shown = {s.name: _first(s, k) for s in systems}
     if past is not None:
-        groups = np.repeat(np.arange(len(past.offsets) - 1), np.diff(past.offsets))
+        groups = past.owner
         shown = {HISTORY: (groups, past.items)} | shown
     found = {}
     for name, (group, item) in shown.items():
-        known = item < items.size
+        known = item < catalogue_size
         tenth = popularity.tenths[popularity.snapshot[group[known]], item[known]]
         by_tenth = np.bincount(tenth, minlength=10).astype(np.float64)
         found[name] = (by_tenth / max(by_tenth.sum(), 1.0)).tolist()

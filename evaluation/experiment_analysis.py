@@ -406,8 +406,8 @@ def _of_interleaving(
     parts: dict[str, dict[str, Rates | Estimate]] = {}
     for kind, chosen in _kinds(events, grade).items():
         acted = np.unique(row[chosen & (row >= 0)])
-        acted = acted[np.isin(lists.row[acted], kept) & (side[acted] != 0)]
-        of_list = lists.row[acted]
+        acted = acted[np.isin(lists.owner[acted], kept) & (side[acted] != 0)]
+        of_list = lists.owner[acted]
         credit = np.bincount(of_list, side[acted], len(lists))
         with_credit = np.unique(of_list)
         person = lists.users[with_credit]

@@ -7,7 +7,8 @@ from typing import Any
 
 from recsys.evaluation.experiment_analysis import ExperimentResult, as_json
 from recsys.evaluation.experiment_statistics import LEAST_CLUSTERS
-from recsys.evaluation.page import FORMAT, template, write_text
+from recsys.evaluation.page import FORMAT, template
+from recsys.storage.files import atomic_write
 
 PAGE, NUMBERS = "experiment.html", "experiment.json"
 
@@ -25,9 +26,9 @@ def write_experiment(
     """
     out_dir.mkdir(parents=True, exist_ok=True)
     tree = {"format": FORMAT, "experiment": name, "facts": dict(facts), **as_json(result)}
-    write_text(out_dir / NUMBERS, json.dumps(tree, ensure_ascii=False, allow_nan=False))
+    atomic_write(out_dir / NUMBERS, json.dumps(tree, ensure_ascii=False, allow_nan=False))
     text = template("experiment.html.j2").render(
         name=name, r=result, facts=facts, least=LEAST_CLUSTERS
     )
-    write_text(out_dir / PAGE, text)
+    atomic_write(out_dir / PAGE, text)
     return out_dir / PAGE

@@ -7,11 +7,14 @@ may have several groups; the user is what the bootstrap resamples.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
 from recsys.data_schemas.errors import RecsysError, UsageError
+from recsys.features.draws import least
+from recsys.features.ragged import Ragged, first_of_runs, offsets_of_owners
 
 Ints = npt.NDArray[np.int32]
 Longs = npt.NDArray[np.int64]
@@ -26,12 +29,13 @@ RELEVANT_FROM = 1
 
 
 @dataclass(frozen=True)
-class Truth:
-    """What the users of G groups did next.
+class Truth(Ragged):
+    """What the users of G groups did next: a user at a moment each.
 
     Group g's graded items are `items[offsets[g]:offsets[g + 1]]`, each at most once, with their
     `grades`; a grade below 1 is "seen, not relevant". `user` (int32[G]) is the cluster for the
-    bootstrap, `time` (int64[G], µs UTC) the moment the list is asked for.
+    bootstrap, `time` (int64[G], µs UTC) the moment the list is asked for. Training calls the groups
+    moments: what a ranker learns from and what it is tested on are of one make.
 
     Raises:
         RecsysError: lengths do not fit, or a group names an item twice.
@@ -42,9 +46,11 @@ class Truth:
     grades: Grades
     user: Ints
     time: Longs
+    group_columns: ClassVar = ("user", "time")
+    row_columns: ClassVar = ("items", "grades")
 
     def __post_init__(self) -> None:
-        groups = len(self.offsets) - 1
+        groups = len(self)
         if groups < 0 or self.offsets[0] != 0 or (np.diff(self.offsets) < 0).any():
             raise _wrong("truth.offsets", "not a rising sequence from 0", "int64[G+1] from 0")
         _same("truth.items", len(self.items), int(self.offsets[-1]))
@@ -53,7 +59,7 @@ class Truth:
         _same("truth.time", len(self.time), groups)
         if (self.items < 0).any():
             raise _wrong("truth.items", "a negative item index", "item indices from 0")
-        keys = self.group_of_item.astype(np.int64) * (_width(self.items)) + self.items
+        keys = self.owner * _width(self.items) + self.items
         if len(np.unique(keys)) != len(keys):
             raise _wrong("truth.items", "an item twice in one group", "each item once per group")
 
@@ -68,7 +74,7 @@ class Truth:
     @property
     def group_of_item(self) -> Ints:
         """int32[R]: the group each graded item belongs to."""
-        return np.repeat(np.arange(self.n_groups, dtype=np.int32), np.diff(self.offsets))
+        return self.owner.astype(np.int32)
 
     @classmethod
     def of(
@@ -93,13 +99,9 @@ class Truth:
         width = _width(items)
         order = np.lexsort((-grades.astype(np.int64), items, group))
         key = group[order].astype(np.int64) * width + items[order]
-        first = np.ones(len(key), bool)
-        first[1:] = key[1:] != key[:-1]
-        kept = order[first]
-        offsets = np.zeros(len(user) + 1, np.int64)
-        np.cumsum(np.bincount(group[kept], minlength=len(user)), out=offsets[1:])
+        kept = order[first_of_runs(key)]
         return cls(
-            offsets,
+            offsets_of_owners(group[kept], len(user)),
             items[kept].astype(np.int32),
             grades[kept].astype(np.int8),
             user.astype(np.int32),
@@ -109,10 +111,11 @@ class Truth:
     def restricted(self, keep: npt.NDArray[np.bool_]) -> "Truth":
         """The same groups with only the graded items of `keep` (bool[R])."""
         _same("keep", len(keep), len(self.items))
-        offsets = np.zeros(self.n_groups + 1, np.int64)
-        counts = np.bincount(self.group_of_item[keep], minlength=self.n_groups)
-        np.cumsum(counts, out=offsets[1:])
-        return Truth(offsets, self.items[keep], self.grades[keep], self.user, self.time)
+        return self.keeping(keep)
+
+    def sample(self, limit: int, chances: Doubles) -> "Truth":
+        """The at most `limit` groups with the smallest chances (float64[G]), order kept."""
+        return self if len(self) <= limit else self.take(least(chances, limit))
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from recsys.evaluation.drift import Drift, Limits, numbers
+from recsys.data_schemas.config import DriftConfig
+from recsys.evaluation.drift import USUAL, Drift, numbers
 from recsys.evaluation.experiment_analysis import POSITIVE
 from recsys.evaluation.experiment_statistics import Rates, Settings, compare_rates, estimate
 from recsys.evaluation.lists import Longs
@@ -88,7 +89,7 @@ def live_report(
     champion: str | None,
     before: str | None,
     features: Mapping[str, Rows] | None = None,
-    limits: Limits = Limits(),  # noqa: B008 (immutable)
+    limits: DriftConfig = USUAL,
     settings: Settings = Settings(),  # noqa: B008 (immutable)
 ) -> LiveReport:
     """What lists of the last days led to.
@@ -143,7 +144,7 @@ def _marks(
     """Rate → (above, below) float64[L] of all lists."""
     row = credited(lists, events, within)
     ones = np.ones(len(lists))
-    of_list, place = lists.row, lists.place
+    of_list, place = lists.owner, lists.place + 1
     chosen = {event: np.zeros(len(row), bool), POSITIVE: np.asarray(grade > 0)}
     if event in events.kinds:
         chosen[event] = events.kind == events.kinds.index(event)
@@ -172,7 +173,7 @@ def _of_version(
     rows = np.flatnonzero(lists.version == version)
     day = lists.time[rows] // DAY
     own = lists.take(rows)
-    first = own.items[own.place <= max(PLACES)]
+    first = own.items[own.place < max(PLACES)]
     return VersionLive(
         version,
         len(rows),
@@ -218,7 +219,7 @@ def _drift(
     lists: LoggedLists,
     pair: Sequence[Longs],
     rows: tuple[Rows, Rows],
-    limits: Limits,
+    limits: DriftConfig,
 ) -> list[Drift]:
     """Scores at place 1 and sampled feature rows, the version before against the champion."""
     found = []

@@ -4,14 +4,14 @@ An event belongs to the latest list in which its person had seen the item before
 attribution; one that names a list (`impression_id`) belongs to that one if the item was in it. So no
 event counts twice.
 
-Shapes: L lists in CSR form, n shown items of all lists, E events.
+Shapes: L lists, n shown items of all lists, E events.
 """
 
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 
 from recsys.data_schemas import columns as c
 from recsys.evaluation.lists import Longs
-from recsys.features.grouped import chosen_groups
+from recsys.features.ragged import Ragged, list_column
 
 Texts = npt.NDArray[np.object_]
 Flags = npt.NDArray[np.bool_]
@@ -38,7 +38,7 @@ EVENT_COLUMNS: Final = (
 
 
 @dataclass(frozen=True)
-class LoggedLists:
+class LoggedLists(Ragged):
     """L lists in the order of their times; texts are None where nothing was logged."""
 
     offsets: Longs
@@ -63,27 +63,11 @@ class LoggedLists:
     user_ids: Texts
     item_ids: Texts
 
-    def __len__(self) -> int:
-        return len(self.time)
-
-    @property
-    def row(self) -> Longs:
-        """int64[n]: list of each shown item."""
-        return np.repeat(np.arange(len(self)), np.diff(self.offsets))
-
-    @property
-    def place(self) -> Longs:
-        """int64[n], from 1."""
-        return np.arange(len(self.items)) - np.repeat(self.offsets[:-1], np.diff(self.offsets)) + 1
-
-    def take(self, lists: npt.NDArray[np.integer]) -> "LoggedLists":
-        """Some of the lists; codes stay."""
-        offsets, rows = chosen_groups(self.offsets, lists)
-        of_list = ("users", "time", "ids", "version", "surface", "experiment", "arm", "unit",
-                   "degraded", "first_score")  # fmt: skip
-        parts = {name: getattr(self, name)[lists] for name in of_list}
-        parts |= {name: getattr(self, name)[rows] for name in ("items", "team", "ruled")}
-        return LoggedLists(offsets, user_ids=self.user_ids, item_ids=self.item_ids, **parts)
+    group_columns: ClassVar = (
+        "users", "time", "ids", "version", "surface", "experiment", "arm", "unit", "degraded",
+        "first_score",
+    )  # fmt: skip
+    row_columns: ClassVar = ("items", "team", "ruled")
 
 
 @dataclass(frozen=True)
@@ -110,12 +94,8 @@ def read_lists(files: Sequence[Path], since: int, until: int) -> LoggedLists:
 
 def lists_of(table: pa.Table) -> LoggedLists:
     """The rows of a table of impressions, in its order."""
-    shown = table[c.ITEM_IDS].combine_chunks()
-    shown = shown.combine_chunks() if isinstance(shown, pa.ChunkedArray) else shown
-    offsets = np.asarray(shown.offsets, np.int64) - int(
-        shown.offsets[0].as_py() if len(table) else 0
-    )
-    items = _coded(shown.flatten())
+    offsets, shown = list_column(table[c.ITEM_IDS])
+    items = _coded(shown)
     users = _coded(table[c.USER_ID])
     ids = items[1][items[0]] if len(items[0]) else np.empty(0, object)
     team, ruled = _teams(table, offsets), _ruled(table, offsets, ids)
@@ -180,7 +160,7 @@ def credited_lists(lists: LoggedLists, events: LaterEvents, within: int, shown: 
     """
     if shown:
         row = credited(lists, events, within)
-        return np.where(row >= 0, lists.row[np.maximum(row, 0)], NOBODY) if len(lists) else row
+        return np.where(row >= 0, lists.owner[np.maximum(row, 0)], NOBODY) if len(lists) else row
     found = _latest(lists.users, lists.time, events.users, events.time)
     late = events.time - lists.time[np.maximum(found, 0)] if len(lists) else events.time
     return np.where((found >= 0) & (events.users >= 0) & (late < within), found, NOBODY)
@@ -195,12 +175,12 @@ def credited(lists: LoggedLists, events: LaterEvents, within: int) -> Longs:
         within: µs after a list for which an event counts as its consequence.
     """
     width = len(lists.item_ids) + 1
-    shown = lists.users[lists.row] * width + lists.items
+    shown = lists.per_row(lists.users) * width + lists.items
+    shown_at = lists.per_row(lists.time)
     asked = np.where(events.items >= 0, events.users * width + events.items, NOBODY)
-    found = _latest(shown, lists.time[lists.row], asked, events.time)
+    found = _latest(shown, shown_at, asked, events.time)
     named = np.where(events.named >= 0, _in_named(lists, events, shown, asked), NOBODY)
     found = np.where(named >= 0, named, found)
-    shown_at = lists.time[lists.row]
     if not len(shown_at):
         return np.full(len(events.time), NOBODY)
     late = events.time - shown_at[np.maximum(found, 0)]
@@ -230,7 +210,7 @@ def _in_named(lists: LoggedLists, events: LaterEvents, shown: Longs, asked: Long
     code = np.searchsorted(keys[0], asked)
     known = (code < len(keys[0])) & (asked >= 0)
     known[known] = keys[0][code[known]] == asked[known]
-    rows = lists.row * width + keys[1]
+    rows = lists.owner * width + keys[1]
     order = np.argsort(rows, kind="stable")
     wanted = events.named * width + code
     at = np.searchsorted(rows[order], wanted)

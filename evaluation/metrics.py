@@ -20,15 +20,19 @@ What the numbers mean, in every corner:
   the list does not hold loses every comparison (pessimistic). A list without irrelevant items
   that lacks relevant ones scores the share it holds, so an empty list scores 0.
 
+`METRICS`, at the end, declares each once: reports, gates, pages and settings go by it.
+
 Shapes: G groups, K positions, N items, d dimensions.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from recsys.data_schemas.errors import UsageError
 from recsys.evaluation.lists import (
     RELEVANT_FROM,
     Doubles,
@@ -42,6 +46,7 @@ from recsys.evaluation.lists import (
 )
 from recsys.evaluation.popularity_at import PopularityAt
 from recsys.features.compiled import compiled
+from recsys.features.ragged import first_of_runs, owners_of
 
 Gain = Literal["exponential", "linear"]
 CHUNK = 4096
@@ -283,7 +288,7 @@ def popularity_bias(
         history_items: int32[h], items of the histories.
     """
     percentile = popularity.percentiles
-    groups = np.repeat(np.arange(lists.n_groups), np.diff(history_offsets))
+    groups = owners_of(history_offsets)
     known = history_items < percentile.shape[1]
     groups, items = groups[known], history_items[known]
     total = np.bincount(
@@ -405,9 +410,7 @@ def _hits(matched: MatchedLists, k: int) -> Longs:
 
 def _first_of_group(matched: MatchedLists) -> npt.NDArray[np.bool_]:
     """bool[H]: whether a hit is the first of its group."""
-    first = np.ones(len(matched.hit_group), bool)
-    first[1:] = matched.hit_group[1:] != matched.hit_group[:-1]
-    return first
+    return first_of_runs(matched.hit_group)
 
 
 def _discounted(
@@ -458,3 +461,163 @@ def _list_mean(lists: RankedLists, k: int, worth: Doubles, row: Longs) -> Double
     held = (shown >= 0) & (shown < worth.shape[1])
     values = np.where(held, worth[row[:, None], np.where(held, shown, 0)], 0.0)
     return _over(values.sum(1), held.sum(1))
+
+
+class Measured(NamedTuple):
+    """What a metric of one system's lists may look at."""
+
+    matched: MatchedLists
+    lists: RankedLists
+    truth: Truth
+    popularity: PopularityAt
+    category: npt.NDArray[np.integer] | None = None
+    """int[N] codes; None where there is one category or none."""
+    vectors: Floats | None = None
+    past: tuple[Longs, Ints] | None = None
+    """(offsets, items) of what the groups' users had before, CSR over G."""
+
+
+Better = Literal["higher", "lower", "neither"]
+Places = Literal["each k", "first k", "last k", "list"]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One metric: what it is called, how it is measured and what it means."""
+
+    name: str
+    about: str
+    """What a value means, for the page."""
+    of_lists: Callable[[Measured, Any], Doubles | None] | None = None
+    """(what there is, k) → float64[G], NaN where it has no meaning; None where the data lack what it
+    reads. k is None for the whole list."""
+    of_exposure: Callable[[Longs], float] | None = None
+    """From int64[N], how many lists show each item."""
+    places: Places = "each k"
+    """Where it is measured: each, the smallest or the largest of `evaluation.k`, or the whole list."""
+    better: Better = "higher"
+    unit: str = "share"
+    first: bool = False
+    """Whether it stands in the page's first table."""
+    gate: bool = False
+    """Whether `gate.metric` may name it."""
+    curve: bool = False
+    """Whether the page draws it by k."""
+
+    def __post_init__(self) -> None:
+        missing = [n for n in ("name", "about", "unit") if not getattr(self, n)]
+        if (self.of_lists is None) == (self.of_exposure is None):
+            missing.append("one of of_lists and of_exposure")
+        if missing:
+            raise TypeError(f"metric {self.name!r} does not declare {', '.join(missing)}")
+
+    def needed(self, measured: Measured, k: int) -> Doubles:
+        """float64[G] of a metric that every evaluation can measure."""
+        values = self.of_lists and self.of_lists(measured, k)
+        assert values is not None, self.name
+        return values
+
+    def at(self, ks: list[int]) -> list[tuple[str, int | None]]:
+        """(column, k) for ascending cut-offs."""
+        if self.places == "list":
+            return [(self.name, None)]
+        chosen = {"each k": ks, "first k": ks[:1], "last k": ks[-1:]}[self.places]
+        return [(f"{self.name}@{k}", k) for k in chosen]
+
+
+METRICS: Final[tuple[Metric, ...]] = (
+    Metric(
+        "ndcg", "order-aware quality of the first k: 1 is the ideal order, 0 is no hit",
+        lambda m, k: ndcg(m.matched, k), first=True, gate=True, curve=True,
+    ),
+    Metric(
+        "recall", "share of what the user did next that is in the first k",
+        lambda m, k: recall(m.matched, k), first=True, gate=True, curve=True,
+    ),
+    Metric(
+        "hit_rate", "share of lists with at least one hit in the first k",
+        lambda m, k: hit_rate(m.matched, k), gate=True,
+    ),
+    Metric(
+        "precision", "share of the first k places that are hits",
+        lambda m, k: precision(m.matched, k), gate=True,
+    ),
+    Metric(
+        "map", "mean over hits of the precision at each, divided by all relevant items",
+        lambda m, k: average_precision(m.matched, k),
+    ),
+    Metric(
+        "mrr", "1 / place of the first hit",
+        lambda m, k: mrr(m.matched, k), places="list", first=True, gate=True,
+    ),
+    Metric(
+        "auc", "share of the list's (hit, miss) pairs in the right order; what the list lacks counts "
+        "as lost, so below one half need not be worse than chance",
+        lambda m, k: auc(m.matched), places="list",
+    ),
+    Metric(
+        "novelty",
+        "mean surprise of the shown items, in bits, one added to each count: higher is less popular",
+        lambda m, k: novelty(m.lists, k, m.popularity),
+        places="first k", better="neither", unit="bits",
+    ),
+    Metric(
+        "popularity", "mean popularity percentile of the shown items: 1 is the most popular",
+        lambda m, k: mean_popularity(m.lists, k, m.popularity), places="first k", better="neither",
+    ),
+    Metric(
+        "serendipity", "hits weighted by how unpopular they are",
+        lambda m, k: serendipity(m.matched, m.lists, k, m.popularity), places="first k",
+    ),
+    Metric(
+        "popularity_bias", "popularity of the list minus that of the user's own past",
+        lambda m, k: m.past and popularity_bias(m.lists, k, m.popularity, *m.past),
+        places="first k", better="neither",
+    ),
+    Metric(
+        "category_diversity", "share of item pairs with different categories",
+        lambda m, k: None if m.category is None else category_diversity(m.lists, k, m.category),
+        places="first k",
+    ),
+    Metric(
+        "text_diversity", "mean distance of the texts of item pairs",
+        lambda m, k: None if m.vectors is None else embedding_diversity(m.lists, k, m.vectors),
+        places="first k", unit="1 - cosine",
+    ),
+    Metric(
+        "coverage", "share of the catalogue shown to anybody",
+        of_exposure=lambda counts: float((counts > 0).mean()) if len(counts) else np.nan,
+        places="last k", first=True,
+    ),
+    Metric(
+        "gini", "inequality of exposure: 0 all items equally, 1 all to one",
+        of_exposure=gini, places="last k", better="neither",
+    ),
+)  # fmt: skip
+"""Every metric of a report, in the order of its columns."""
+
+
+def gate_metric(name: str) -> tuple[Metric, int]:
+    """What `gate.metric` names, and its k.
+
+    Raises:
+        UsageError: no metric, or none that a gate can go by.
+    """
+    known = {metric.name: metric for metric in METRICS if metric.gate}
+    key, _, k = name.partition("@")
+    if key not in known or not k.isdecimal():
+        raise UsageError(
+            "the gate cannot go by this",
+            where="gate.metric",
+            found=name,
+            expected="one of "
+            + ", ".join(f"{n}@10" for n in known)
+            + ", or with another k up to 100",
+        )
+    return known[key], int(k)
+
+
+def settings_schema() -> dict[str, dict[str, Any]]:
+    """More of the JSON schema of settings, as the metrics declare themselves."""
+    names = "|".join(metric.name for metric in METRICS if metric.gate)
+    return {"gate.metric": {"pattern": f"^({names})@([1-9][0-9]?|100)$"}}

@@ -7,6 +7,7 @@ than no number.
 Shapes: n logged choices (one shown item or list each).
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -66,9 +67,13 @@ class LoggedChoices:
 
 @dataclass(frozen=True)
 class OffPolicy:
-    """Estimates by name (`ips`, `snips`, `doubly_robust`), or why there are none."""
+    """What another choice would have earned: estimates by name (`ips`, `snips`, `doubly_robust`), or why
+    there are none."""
 
-    estimates: dict[str, Interval]
+    reward: str
+    """What counts as earned, in words."""
+    choices: int
+    estimates: Mapping[str, Interval]
     logged: float
     """Mean reward of the logging policy on the same choices."""
     effective: float
@@ -81,6 +86,7 @@ class OffPolicy:
 def off_policy(
     log: LoggedChoices,
     *,
+    reward: str = "",
     clip: float = CLIP,
     least_effective: float = LEAST_EFFECTIVE,
     resamples: int = 1000,
@@ -90,6 +96,7 @@ def off_policy(
 
     Args:
         log: logged choices with their chances, and the chance under the new policy.
+        reward: what counts as earned, in words.
         clip: largest weight of one choice.
         least_effective: effective number of choices below which no estimate is made.
         resamples: bootstrap resamples of users.
@@ -106,7 +113,7 @@ def off_policy(
             f"only {effective:.0f} effective choices of {len(raw):,} logged, {least_effective:.0f} "
             "needed: the new policy rarely does what was logged"
         )
-        return OffPolicy({}, logged, effective, clipped, reason)
+        return OffPolicy(reward, len(raw), {}, logged, effective, clipped, reason)
     ones = np.ones(len(raw))
     above, below, names = [weight * log.reward] * 2, [ones, weight], ["ips", "snips"]
     if log.predicted is not None and log.expected is not None:
@@ -117,4 +124,4 @@ def off_policy(
         np.column_stack(above), np.column_stack(below), log.user, resamples=resamples, seed=seed
     )
     found = {name: result.interval(column) for column, name in enumerate(names)}
-    return OffPolicy(found, logged, effective, clipped, None)
+    return OffPolicy(reward, len(raw), found, logged, effective, clipped, None)

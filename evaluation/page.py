@@ -1,10 +1,9 @@
 """From measured numbers and context to one self-contained page."""
 
 import json
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from recsys.evaluation import plots
 from recsys.evaluation.drift import RISE, in_digits
@@ -15,6 +14,7 @@ from recsys.evaluation.evaluation import (
     UNCLEAR,
     Difference,
     Evaluation,
+    Meaning,
     Segment,
     plain,
 )
@@ -29,16 +29,10 @@ from recsys.evaluation.report_context import (
 )
 from recsys.evaluation.segments import BY_HISTORY, NO_HISTORY, RETURNING
 from recsys.evaluation.uncertainty import Interval
-from recsys.storage.files import human_seconds
-
-if TYPE_CHECKING:
-    pass
+from recsys.storage.files import atomic_file, atomic_write, human_seconds
 
 FORMAT = 1
 """Version of report.json; raised when a key is renamed or removed."""
-CORE = ("ndcg", "recall", "mrr", "coverage")
-"""Metrics of the first table; the others are one click further. AUC is among those: over lists that hold
-a part of the catalogue it lies below one half for systems far better than chance."""
 TOO_GOOD = 1.25
 """Validation above this multiple of test, and above its interval, raises an alarm (assumed:
 out-of-time loss measured on real logs stayed well under a fifth)."""
@@ -48,25 +42,6 @@ MOST_NAMED = 4
 MOST_SEGMENTS = 12
 """Segments drawn; the table below a plot holds all."""
 Row = TypeVar("Row", Check, SourceFact, StageCost, Importance)
-
-MEANINGS = {
-    "ndcg": "order-aware quality of the first k: 1 is the ideal order, 0 is no hit",
-    "recall": "share of what the user did next that is in the first k",
-    "hit_rate": "share of lists with at least one hit in the first k",
-    "precision": "share of the first k places that are hits",
-    "map": "mean over hits of the precision at each, divided by all relevant items",
-    "mrr": "1 / place of the first hit",
-    "auc": "share of the list's (hit, miss) pairs in the right order; what the list lacks counts as "
-    "lost, so below one half need not be worse than chance",
-    "novelty": "mean surprise of the shown items, in bits, one added to each count: higher is less popular",
-    "popularity": "mean popularity percentile of the shown items: 1 is the most popular",
-    "serendipity": "hits weighted by how unpopular they are",
-    "popularity_bias": "popularity of the list minus that of the user's own past",
-    "category_diversity": "share of item pairs with different categories",
-    "text_diversity": "mean distance of the texts of item pairs",
-    "coverage": "share of the catalogue shown to anybody",
-    "gini": "inequality of exposure: 0 all items equally, 1 all to one",
-}
 
 
 def verdict(evaluation: Evaluation) -> str:
@@ -172,9 +147,9 @@ def write_report(evaluation: Evaluation, context: ReportContext, out_dir: Path) 
         "evaluation": evaluation.to_json(),
         "context": plain(context),
     }
-    write_text(out_dir / "report.json", json.dumps(tree, ensure_ascii=False, allow_nan=False))
+    atomic_write(out_dir / "report.json", json.dumps(tree, ensure_ascii=False, allow_nan=False))
     page = out_dir / "report.html"
-    write_text(page, render(evaluation, context))
+    atomic_write(page, render(evaluation, context))
     return page
 
 
@@ -187,12 +162,12 @@ def render(evaluation: Evaluation, context: ReportContext) -> str:
         verdict=verdict(evaluation),
         alarms=alarms(evaluation, context),
         missing=_missing(context),
-        core=[m for m in evaluation.systems[evaluation.main] if m.split("@")[0] in CORE],
+        core=[m for m in evaluation.systems[evaluation.main] if _meaning(evaluation, m).first],
         every=list(evaluation.systems[evaluation.main]),
         best=_best(evaluation),
         others={n: d for n, d in evaluation.differences.items() if n not in evaluation.variants},
         ablations={n: d for n, d in evaluation.differences.items() if n in evaluation.variants},
-        meanings=MEANINGS,
+        meanings={name: meaning.about for name, meaning in evaluation.meanings.items()},
         checks=_rows(Check, context.leak_checks),
         hints=leak_hints(context),
         parity=_rows(Check, context.parity),
@@ -236,26 +211,12 @@ def template(name: str) -> Any:
     return environment.get_template(name)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 aside, fsync, rename."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    with aside.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)
-
-
 def _write_groups(evaluation: Evaluation, path: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    with aside.open("wb") as file:
-        pq.write_table(pa.table(dict(evaluation.per_group)), file)
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)
+    with atomic_file(path) as aside:
+        pq.write_table(pa.table(dict(evaluation.per_group)), aside)
 
 
 def _plots(evaluation: Evaluation, context: ReportContext) -> dict[str, list[Plot]]:
@@ -450,16 +411,19 @@ def _front(e: Evaluation) -> list[str]:
 
 
 def _best(e: Evaluation) -> dict[str, str]:
-    """metric → system with the highest mean (not said where higher is not better)."""
+    """metric → system with the best mean (not said where neither direction is better)."""
     found = {}
     for metric in e.systems[e.main]:
-        if metric.split("@")[0] in ("popularity", "popularity_bias", "gini", "novelty"):
-            continue
+        better = _meaning(e, metric).better
         known = {n: v[metric].value for n, v in e.systems.items()}
-        ranked = [(v, n) for n, v in known.items() if v is not None]
-        if ranked:
+        ranked = [(v if better == "higher" else -v, n) for n, v in known.items() if v is not None]
+        if ranked and better != "neither":
             found[metric] = max(ranked)[1]
     return found
+
+
+def _meaning(e: Evaluation, metric: str) -> Meaning:
+    return e.meanings[metric.split("@")[0]]
 
 
 def _missing(context: ReportContext) -> list[str]:

@@ -24,6 +24,7 @@ import numpy.typing as npt
 from recsys.data_schemas.errors import DataRefused, UsageError
 from recsys.evaluation.lists import Doubles
 from recsys.evaluation.report_context import PositionBias
+from recsys.features.impressions import Impressions
 
 LEAST_SWAPPED_CLICKS = 50
 """Clicks on randomised rows needed at each place before method 1 is used (assumed)."""
@@ -78,86 +79,70 @@ class ShownRows:
 
 
 def rows_of_lists(
-    offsets: npt.NDArray[np.integer],
-    item: npt.NDArray[np.integer],
+    lists: Impressions,
     clicked: npt.NDArray[np.integer],
-    user: npt.NDArray[np.integer],
     *,
     question: npt.NDArray[np.integer] | None = None,
     score: npt.NDArray[np.floating] | None = None,
 ) -> ShownRows:
-    """Rows of M lists in CSR form, n places in all.
+    """Rows of M lists, n places in all.
 
     A question is the item unless given otherwise. Where lists are personal, an item is shown
     high to those who like it: then give item × band of the score, or bands of
     `first_place_chance` where lists are drawn at random.
 
     Args:
-        offsets: int[M+1], bounds of the lists.
-        item: int[n], items in shown order.
+        lists: with their users.
         clicked: int[n] or bool[n], whether the item was acted on.
-        user: int[M], user of each list.
         question: int[n], what makes two rows equally relevant; the item when None.
         score: float[n], the model's score at the time, for the regression; None without.
     """
-    lengths = np.diff(offsets)
-    place = np.arange(len(item)) - np.repeat(offsets[:-1], lengths)
-    asked = item if question is None else question
-    return ShownRows(place, asked, clicked, np.repeat(user, lengths), None, score)
+    asked = lists.items if question is None else question
+    return ShownRows(lists.place, asked, clicked, lists.per_row(lists.user), None, score)
 
 
-def swaps_of_lists(
-    offsets: npt.NDArray[np.integer],
-    clicked: npt.NDArray[np.integer],
-    user: npt.NDArray[np.integer],
-    propensity: npt.NDArray[np.floating],
-) -> ShownRows:
+def swaps_of_lists(lists: Impressions, clicked: npt.NDArray[np.integer]) -> ShownRows:
     """Randomised pairs of lists in which the service swaps at most one pair of neighbours.
 
     The chances logged with a list tell what happened: with s the share of lists explored and n
     places, a swapped pair carries s / (n - 1) at both of its places, all others are near 1. Every
     list that was left alone is the other arm of each pair. Lists logged without chances, or
-    where nothing could have been swapped, give no rows. See the other arguments in `rows_of_lists`.
+    where nothing could have been swapped, give no rows. See the arguments in `rows_of_lists`.
     """
-    lengths = np.diff(offsets)
-    row = np.repeat(np.arange(len(lengths)), lengths)
+    lengths, row, propensity = lists.lengths, lists.owner, lists.propensity
     inner = np.append(row[:-1] == row[1:], np.zeros(len(row[-1:]), bool))
     low = propensity < 0.5
     swapped = low & np.append(low[1:], np.zeros(len(low[-1:]), bool)) & inner
-    lows = np.bincount(row[low], minlength=len(lengths))
+    lows = np.bincount(row[low], minlength=len(lists))
     swapped &= (lows == 2)[row]
-    one_pair = np.zeros(len(lengths))
+    one_pair = np.zeros(len(lists))
     long = lengths > 1
-    first, last = propensity[offsets[:-1][long]], propensity[offsets[1:][long] - 1]
+    first, last = propensity[lists.offsets[:-1][long]], propensity[lists.offsets[1:][long] - 1]
     one_pair[long] = 1.0 - np.maximum(first, last)
     unswapped = inner & ((lows == 0) & (one_pair > 0.0) & (one_pair < 0.5))[row]
     untouched = 1.0 - one_pair * (lengths - 1)
     upper = np.concatenate([np.nonzero(swapped)[0], np.nonzero(unswapped)[0]])
     chance = np.concatenate([propensity[swapped], untouched[row[unswapped]]])
-    place = upper - offsets[:-1][row[upper]]
+    place = lists.place[upper]
     return ShownRows(
         place=np.concatenate([place, place + 1]),
         question=np.zeros(2 * len(upper), np.int64),
         clicked=np.concatenate([clicked[upper], clicked[upper + 1]]),
-        user=np.tile(user[row[upper]], 2),
+        user=np.tile(lists.user[row[upper]], 2),
         swapped_with=np.concatenate([place + 1, place]),
         weight=np.tile(1.0 / np.maximum(chance, TINY), 2),
     )
 
 
-def first_place_chance(
-    offsets: npt.NDArray[np.integer], propensity: npt.NDArray[np.floating]
-) -> Doubles:
+def first_place_chance(lists: Impressions) -> Doubles:
     """Chance of each shown item to come first, where lists are drawn place by place without
-    replacement and `propensity` is each place's chance given the places before (float64[n])."""
-    lengths = np.diff(offsets)
-    place = np.arange(len(propensity)) - np.repeat(offsets[:-1], lengths)
-    left = np.ones(len(lengths))
-    chance = np.empty(len(propensity))
-    row = np.repeat(np.arange(len(lengths)), lengths)
-    for p in range(int(lengths.max(initial=0))):
+    replacement and the propensity is each place's chance given the places before (float64[n])."""
+    place, row = lists.place, lists.owner
+    left = np.ones(len(lists))
+    chance = np.empty(len(place))
+    for p in range(int(lists.lengths.max(initial=0))):
         here = place == p
-        chance[here] = propensity[here] * left[row[here]]
+        chance[here] = lists.propensity[here] * left[row[here]]
         left[row[here]] -= chance[here]
     return chance
 

@@ -19,7 +19,9 @@ from recsys.evaluation.lists import (
     RankedLists,
     Truth,
 )
+from recsys.features.impressions import Impressions
 from recsys.features.interactions import DAY, Interactions
+from recsys.features.ragged import offsets_of_owners
 
 
 class QuerySet(NamedTuple):
@@ -60,38 +62,44 @@ def leave_last_out(events: Interactions) -> QuerySet:
     return QuerySet(truth, past)
 
 
-def of_impressions(
-    offsets: Longs,
-    items: Ints,
-    grades: npt.NDArray[np.integer],
-    user: npt.NDArray[np.integer],
-    time: Longs,
-) -> Truth:
+def of_users(
+    events: Interactions, chosen: npt.NDArray[np.integer], past: PastItems, time: Longs
+) -> tuple[Truth, Longs, int]:
+    """One group per chosen user: what they acted on in `events` and had not had before; the group of
+    each event, -1 for one of somebody else; and how many events were on items that they had had.
+
+    Args:
+        events: positive ones.
+        chosen: int[G], the users.
+        past: items that each of them had had.
+        time: int64[G], when they are asked, µs UTC.
+    """
+    group_of = np.full(events.n_users, -1, np.int64)
+    group_of[chosen] = np.arange(len(chosen))
+    group = group_of[events.user]
+    again = (group >= 0) & past.contains(group, events.item)
+    fresh = (group >= 0) & ~again
+    user = np.arange(len(chosen))
+    truth = Truth.of(group[fresh], events.item[fresh], events.grade[fresh], user, time)
+    return truth, group, int(again.sum())
+
+
+def of_impressions(lists: Impressions, grades: npt.NDArray[np.integer]) -> Truth:
     """One group per shown list: what was acted on among what was shown.
 
     The lists of the systems are to be made with `ranked_candidates` from the same items, and the
     evaluation told so (`sampled_candidates`): what was shown is not the catalogue.
 
     Args:
-        offsets: int64[G+1], bounds of the lists.
-        items: int32[n], items in shown order.
-        grades: int[n], 0 where nothing followed.
-        user: int[G], user of each list.
-        time: int64[G], when it was shown, µs UTC.
+        lists: with their users.
+        grades: int[n], what followed each shown item, 0 where nothing did.
     """
-    group = np.repeat(np.arange(len(user)), np.diff(offsets))
     acted = grades >= RELEVANT_FROM
-    return Truth.of(group[acted], items[acted], grades[acted], user, time)
+    return Truth.of(lists.owner[acted], lists.items[acted], grades[acted], lists.user, lists.time)
 
 
 def grades_of_shown(
-    offsets: Longs,
-    items: Ints,
-    user: npt.NDArray[np.integer],
-    time: Longs,
-    events: Interactions,
-    *,
-    within: int = DAY,
+    lists: Impressions, events: Interactions, *, within: int = DAY
 ) -> npt.NDArray[np.int8]:
     """int8[n]: what followed each shown item: the grade of the user's first relevant event on it
     from the moment shown until `within` µs later, 0 without one. An item shown again to the same
@@ -100,10 +108,7 @@ def grades_of_shown(
     Above 0 is what `of_impressions` and the estimate of position bias call acted on, clicked.
 
     Args:
-        offsets: int64[G+1], bounds of the lists.
-        items: int32[n], items in shown order.
-        user: int[G], coded as in `events`; -1 for somebody without events.
-        time: int64[G], when it was shown, µs UTC.
+        lists: users coded as in `events`; -1 for somebody without events.
         events: events that may follow.
         within: µs after the list in which an event counts as its consequence.
     """
@@ -112,9 +117,8 @@ def grades_of_shown(
     order = np.lexsort((events.time[relevant], keys))
     keys, moment = keys[order], events.time[relevant][order]
     grade = events.grade[relevant][order]
-    lengths = np.diff(offsets)
-    shown = np.repeat(user.astype(np.int64), lengths) << 32 | items
-    shown_at = np.repeat(time, lengths)
+    shown = lists.per_row(lists.user.astype(np.int64)) << 32 | lists.items
+    shown_at = lists.per_row(lists.time)
     until = np.minimum(shown_at + within, _shown_again(shown, shown_at))
     # Places of (key, time) among the events: merge both and count the events before each.
     merged = np.lexsort(
@@ -146,22 +150,20 @@ def _shown_again(key: Longs, time: Longs) -> Longs:
 
 
 def ranked_candidates(
-    name: str, offsets: Longs, items: Ints, scores: npt.NDArray[np.floating], length: int
+    name: str, lists: Impressions, scores: npt.NDArray[np.floating], length: int
 ) -> RankedLists:
-    """Given candidates (CSR over G groups) by their scores, best first, ties as given.
+    """What was shown in G lists by other scores, best first, ties as shown.
 
     Args:
         name: of the system.
-        offsets: int64[G+1], bounds of the groups.
-        items: int32[n], candidates.
+        lists: the candidates.
         scores: float[n], the higher the better.
         length: places of a list.
     """
-    group = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
+    group, place, items = lists.owner, lists.place, lists.items
     order = np.lexsort((np.arange(len(items)), -np.asarray(scores, np.float64), group))
-    place = np.arange(len(items)) - np.repeat(offsets[:-1], np.diff(offsets))
     inside = place < length
-    ranked = np.full((len(offsets) - 1, length), PADDING, np.int32)
+    ranked = np.full((len(lists), length), PADDING, np.int32)
     given: Floats = np.full(ranked.shape, -np.inf, np.float32)
     ranked[group[inside], place[inside]] = items[order][inside]
     given[group[inside], place[inside]] = scores[order][inside]
@@ -172,6 +174,4 @@ def _past(group: npt.NDArray[np.integer], item: Ints, groups: int) -> PastItems:
     """Distinct items of each group, CSR."""
     width = int(item.max()) + 1 if len(item) else 1
     keys = np.unique(group.astype(np.int64) * width + item)
-    offsets = np.zeros(groups + 1, np.int64)
-    np.cumsum(np.bincount(keys // width, minlength=groups), out=offsets[1:])
-    return PastItems(offsets, (keys % width).astype(np.int32))
+    return PastItems(offsets_of_owners(keys // width, groups), (keys % width).astype(np.int32))

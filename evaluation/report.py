@@ -11,6 +11,7 @@ from recsys.evaluation.evaluation import (
     Segment,
     evaluate_lists,
 )
+from recsys.evaluation.off_policy import OffPolicy
 from recsys.evaluation.page import (
     alarms,
     render,
@@ -24,7 +25,6 @@ from recsys.evaluation.report_context import (
     GateDecision,
     GateRow,
     Importance,
-    OffPolicyFacts,
     PositionBias,
     RankerFacts,
     ReportContext,
@@ -44,7 +44,7 @@ __all__ = [
     "GateRow",
     "Importance",
     "Interval",
-    "OffPolicyFacts",
+    "OffPolicy",
     "PastItems",
     "PositionBias",
     "RankerFacts",

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from recsys.evaluation.off_policy import OffPolicy
 from recsys.evaluation.uncertainty import Interval
 
@@ -184,34 +186,6 @@ class PositionBias:
 
 
 @dataclass(frozen=True)
-class OffPolicyFacts:
-    """What another first item would have earned, or why nothing is said."""
-
-    reward: str
-    """What counts as earned, in words."""
-    choices: int
-    logged: float
-    """Mean reward of what was shown."""
-    estimates: Mapping[str, Interval]
-    effective: float
-    clipped: float
-    refused: str | None
-
-    @classmethod
-    def of(cls, found: OffPolicy, choices: int, reward: str) -> "OffPolicyFacts":
-        """An estimate with its reward in words."""
-        return cls(
-            reward,
-            choices,
-            found.logged,
-            found.estimates,
-            found.effective,
-            found.clipped,
-            found.refused,
-        )
-
-
-@dataclass(frozen=True)
 class MaskedItems:
     """How well lists find items whose past was taken away; see `training.night.masked_items`."""
 
@@ -296,8 +270,18 @@ class ReportContext:
     """System that should have been compared with → why it could not be."""
     examples: Sequence[Example] | None = None
     position_bias: PositionBias | None = None
-    off_policy: OffPolicyFacts | None = None
+    off_policy: OffPolicy | None = None
     caveats: Sequence[str] = ()
+
+
+def or_dash(value: float | None, form: str = ".4f") -> str:
+    """A number in a format, `–` for none."""
+    return "–" if value is None else f"{value:{form}}"
+
+
+def to_the_minute(microseconds: int) -> str:
+    """A moment of the data, `2026-11-01 10:00`."""
+    return str(np.datetime64(microseconds, "us").astype("datetime64[m]")).replace("T", " ")
 
 
 def day_and_time(microseconds: int | None) -> str:

@@ -4,7 +4,6 @@ One row per list: who was asked when, what turned out relevant, and what each ke
 Users are named by their ids, for their numbers are another night's.
 """
 
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +18,8 @@ import pyarrow.parquet as pq
 from recsys.data_schemas import columns as c
 from recsys.evaluation.evaluation import PastItems
 from recsys.evaluation.lists import PADDING, RankedLists, Truth
-from recsys.features.grouped import chosen_groups
+from recsys.features.ragged import list_column, offsets_of
+from recsys.storage.files import atomic_file
 
 FILE = "lists.parquet"
 TIME, RELEVANT, GRADES, PAST = "time", "relevant", "grades", "past"
@@ -41,21 +41,11 @@ class SavedLists:
 
     def take(self, groups: npt.NDArray[np.integer]) -> "SavedLists":
         """Some of the lists, in the order given."""
-        offsets, rows = chosen_groups(self.truth.offsets, groups)
-        past_offsets, past_rows = chosen_groups(self.past.offsets, groups)
-        truth = Truth(
-            offsets,
-            self.truth.items[rows],
-            self.truth.grades[rows],
-            self.truth.user[groups],
-            self.truth.time[groups],
-        )
         systems = {
             name: RankedLists(name, lists.items[groups], lists.scores[groups])
             for name, lists in self.systems.items()
         }
-        past = PastItems(past_offsets, self.past.items[past_rows])
-        return SavedLists(self.user_ids, truth, past, systems)
+        return SavedLists(self.user_ids, self.truth.take(groups), self.past.take(groups), systems)
 
     def keys(self) -> list[tuple[str, int]]:
         """(user id, moment) of each list."""
@@ -105,15 +95,10 @@ def write_lists(
     }
     for lists in systems:
         held = lists.items >= 0
-        offsets = np.concatenate([[0], np.cumsum(held.sum(1))])
-        columns[PREFIX + lists.name] = _csr(offsets, lists.items[held])
+        columns[PREFIX + lists.name] = _csr(offsets_of(held.sum(1)), lists.items[held])
     path = folder / FILE
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    with aside.open("wb") as file:
-        pq.write_table(pa.table(columns), file, compression="zstd")
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)
+    with atomic_file(path) as aside:
+        pq.write_table(pa.table(columns), aside, compression="zstd")
     return path
 
 
@@ -142,10 +127,8 @@ def _csr(offsets: npt.NDArray[np.integer], values: npt.NDArray[Any]) -> pa.Array
 
 
 def _arrays(column: Any) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32]]:
-    lists = column.combine_chunks()
-    sizes = lists.value_lengths().to_numpy(zero_copy_only=False)
-    values = lists.flatten().to_numpy(zero_copy_only=False)
-    return np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64), values.astype(np.int32)
+    offsets, values = list_column(column)
+    return offsets, values.to_numpy().astype(np.int32)
 
 
 def _listed(name: str, column: Any) -> RankedLists:

@@ -1,10 +1,10 @@
 """Lists that were shown, read for what they tell: how places bias clicks, and what another order
 would have earned.
 
-Shapes: L lists in CSR form, n shown items of all lists, P places.
+Users are coded as in the events that the lists are read with. Shapes: L lists, n shown items of all lists, P places.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -12,8 +12,6 @@ import numpy.typing as npt
 from recsys.evaluation.lists import (
     Doubles,
     Floats,
-    Ints,
-    Longs,
 )
 from recsys.evaluation.off_policy import LoggedChoices
 from recsys.evaluation.position_bias import (
@@ -26,7 +24,7 @@ from recsys.evaluation.position_bias import (
 from recsys.evaluation.query_sets import grades_of_shown
 from recsys.evaluation.report_context import PositionBias
 from recsys.features.compiled import compiled
-from recsys.features.grouped import chosen_groups
+from recsys.features.impressions import Impressions
 from recsys.features.interactions import Interactions
 
 MOST_PLACES = 20
@@ -42,46 +40,16 @@ LEAST_EXAMINED = 0.2
 REWARD_BANDS = 10
 
 
-@dataclass(frozen=True)
-class ShownLists:
-    """L lists; users are coded as in the events they are read with (-1: without any event)."""
-
-    offsets: Longs
-    items: Ints
-    """int32[n] in shown order."""
-    user: npt.NDArray[np.integer]
-    time: Longs
-    """int64[L] µs."""
-    propensity: Floats
-    """float32[n]; NaN where none was logged."""
-
-    def __len__(self) -> int:
-        return len(self.time)
-
-    @property
-    def place(self) -> Longs:
-        """int64[n], from 0."""
-        sizes = np.diff(self.offsets)
-        return np.arange(len(self.items)) - np.repeat(self.offsets[:-1], sizes)
-
-    def take(self, lists: npt.NDArray[np.integer]) -> "ShownLists":
-        """Some of the lists."""
-        offsets, rows = chosen_groups(self.offsets, lists)
-        return ShownLists(
-            offsets, self.items[rows], self.user[lists], self.time[lists], self.propensity[rows]
-        )
-
-
-def acted_on(lists: ShownLists, events: Interactions) -> npt.NDArray[np.int64]:
+def acted_on(lists: Impressions, events: Interactions) -> npt.NDArray[np.int64]:
     """int64[n]: 1 where any event that is no dislike followed within a day, else 0."""
     liked = events.where(events.weight > 0)
     liked = replace(liked, grade=np.ones(len(liked), np.int8))
-    followed = grades_of_shown(lists.offsets, lists.items, lists.user, lists.time, liked)
+    followed = grades_of_shown(lists, liked)
     return (followed > 0).astype(np.int64)
 
 
 def bias_of_lists(
-    lists: ShownLists, events: Interactions, *, resamples: int = 200, seed: int = 7
+    lists: Impressions, events: Interactions, *, resamples: int = 200, seed: int = 7
 ) -> PositionBias:
     """How places bias what is acted on, from the best evidence the lists carry.
 
@@ -92,23 +60,22 @@ def bias_of_lists(
         DataRefused: the lists do not carry enough.
     """
     acted = acted_on(lists, events)
-    lengths = np.diff(lists.offsets)
-    places = int(np.clip(np.median(lengths) if len(lengths) else 1, 1, MOST_PLACES))
-    swaps = swaps_of_lists(lists.offsets, acted, lists.user, lists.propensity)
+    places = int(np.clip(np.median(lists.lengths) if len(lists) else 1, 1, MOST_PLACES))
+    swaps = swaps_of_lists(lists, acted)
     if enough_swaps(swaps, places):
         return estimate_position_bias(swaps, places, resamples=resamples, seed=seed)
     question = lists.items.astype(np.int64)
     drawn = np.isfinite(lists.propensity)
     if drawn.all() and len(drawn) and float(lists.propensity.max()) < 1.0:
-        chance = first_place_chance(lists.offsets, lists.propensity)
+        chance = first_place_chance(lists)
         edges = np.quantile(chance, np.linspace(0, 1, BANDS + 1)[1:-1])
         question = question * BANDS + np.searchsorted(edges, chance)
-    rows = rows_of_lists(lists.offsets, lists.items, acted, lists.user, question=question)
+    rows = rows_of_lists(lists, acted, question=question)
     return estimate_position_bias(rows, places, resamples=resamples, seed=seed)
 
 
 def label_weights(
-    lists: ShownLists,
+    lists: Impressions,
     events: Interactions,
     bias: PositionBias,
     user: npt.NDArray[np.integer],
@@ -130,7 +97,7 @@ def label_weights(
     """
     looked = np.maximum(np.asarray(bias.examination, np.float64), LEAST_EXAMINED)
     acted = np.flatnonzero(acted_on(lists, events))
-    row = np.repeat(np.arange(len(lists)), np.diff(lists.offsets))[acted]
+    row = lists.owner[acted]
     shown_at, place = lists.time[row], np.minimum(lists.place[acted], len(looked) - 1)
     key = lists.user[row].astype(np.int64) << 32 | lists.items[acted]
     order = np.lexsort((shown_at, key))
@@ -149,7 +116,7 @@ def label_weights(
     return weight
 
 
-def first_given_set(lists: ShownLists) -> Doubles:
+def first_given_set(lists: Impressions) -> Doubles:
     """float64[n]: chance of each shown item to have come first, given which items were shown.
 
     For lists drawn place by place without replacement all orders of the set are gone through; for
@@ -157,9 +124,9 @@ def first_given_set(lists: ShownLists) -> Doubles:
     and nothing is said of the other places (NaN), nor of lists too long or without chances.
     """
     out = np.full(len(lists.items), np.nan)
-    chance = first_place_chance(lists.offsets, lists.propensity)
+    chance = first_place_chance(lists)
     for g in range(len(lists)):
-        rows = slice(int(lists.offsets[g]), int(lists.offsets[g + 1]))
+        rows = lists.rows_of(g)
         given = lists.propensity[rows]
         if not len(given) or not np.isfinite(given).all():
             continue
@@ -199,7 +166,7 @@ def _first_of_set(chance: Doubles) -> Doubles:
 
 
 def choices_of_lists(
-    lists: ShownLists, acted: npt.NDArray[np.integer], score: Doubles, seed: int = 7
+    lists: Impressions, acted: npt.NDArray[np.integer], score: Doubles, seed: int = 7
 ) -> LoggedChoices:
     """Which shown item comes first, as a logged choice, and the same choice by `score` (float64[n]).
 
@@ -209,7 +176,7 @@ def choices_of_lists(
     """
     first = first_given_set(lists)
     starts = lists.offsets[:-1]
-    usable = np.flatnonzero((np.diff(lists.offsets) > 1) & np.isfinite(first[starts]))
+    usable = np.flatnonzero((lists.lengths > 1) & np.isfinite(first[starts]))
     best = np.array(
         [starts[g] + np.argmax(score[starts[g] : lists.offsets[g + 1]]) for g in usable], np.int64
     )

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from recsys.evaluation.lists import Doubles, Longs
+from recsys.features.ragged import first_of_runs
 
 LEVEL = 0.95
 """Coverage of every interval."""
@@ -255,9 +256,10 @@ def _by_user(rows: Doubles, user: npt.NDArray[np.integer]) -> Doubles:
         return np.zeros((0, rows.shape[1]))
     order = np.argsort(user, kind="stable")
     ranked = user[order]
-    if (ranked[1:] != ranked[:-1]).all():
+    first = first_of_runs(ranked)
+    if first.all():
         return rows[order]
-    starts = np.nonzero(np.r_[True, ranked[1:] != ranked[:-1]])[0]
+    starts = np.flatnonzero(first)
     return np.asarray(np.add.reduceat(rows[order], starts, axis=0), np.float64)
 
 

@@ -12,9 +12,10 @@ import ibis
 import numpy.typing as npt
 import pyarrow as pa
 
-from recsys.data_schemas.distribution import install_extra
+from recsys.data_schemas.config import SparkConfig
 from recsys.data_schemas.errors import UsageError
 from recsys.features.counter_query import CountColumn
+from recsys.storage.engines.spark import open_session
 
 ARRAYS: Final = "arrays"
 """No engine at all: counts from sorted arrays of this process (`recsys.features.array_counts`)."""
@@ -79,23 +80,9 @@ class PySpark:
     """Spark, asked with the SQL that Ibis writes for it; needs the [spark] extra and a JDK 17."""
 
     def __init__(self) -> None:
-        try:
-            from pyspark.sql import SparkSession
-        except ImportError:
-            raise UsageError(
-                "PySpark is not installed",
-                where="features backend",
-                found="pyspark",
-                expected="the [spark] extra",
-                fix=f"{install_extra('spark')}, with a JDK 17 on the PATH",
-            ) from None
-        self._session = (
-            SparkSession.builder.master("local[2]")
-            .config("spark.ui.enabled", "false")
-            .config("spark.sql.session.timeZone", "UTC")
-            .config("spark.sql.shuffle.partitions", "4")
-            .getOrCreate()
-        )
+        # Two cores and few shuffles: what is counted here has been cut to a part that fits memory.
+        conf = {"spark.sql.shuffle.partitions": "4"}
+        self._session = open_session(SparkConfig(master="local[2]", conf=conf))
 
     def put(self, name: str, columns: Columns) -> None:
         self._session.createDataFrame(pa.table(dict(columns))).createOrReplaceTempView(name)

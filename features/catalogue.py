@@ -39,15 +39,16 @@ from recsys.features.interactions import (
     Longs,
 )
 from recsys.features.protocols import Mask
+from recsys.features.ragged import list_column, offsets_of, offsets_of_owners, owners_of, ranges_of
 from recsys.features.store import (
     grown,
     open_arrays,
     read_json,
-    replacing,
     write_arrays,
     write_json,
 )
 from recsys.features.time_buckets import MISSING_TIME, microseconds
+from recsys.storage.files import atomic_folder
 
 MAX_VALUES: Final = 1000
 """A string column with more distinct values than this is text, not an attribute (assumed)."""
@@ -230,10 +231,7 @@ class Catalogue:
         """(offsets int64[N+1], codes int32[T]) of all items, copied."""
         start, stop, pool = self.tag_ranges
         lengths = stop - start
-        offsets = np.zeros(self._size + 1, np.int64)
-        np.cumsum(lengths, out=offsets[1:])
-        rows = np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths) + np.repeat(start, lengths)
-        return offsets, pool[rows]
+        return offsets_of(lengths), pool[ranges_of(start, lengths)]
 
     @property
     def numeric_names(self) -> tuple[str, ...]:
@@ -487,7 +485,7 @@ class Catalogue:
 
     def save(self, folder: Path) -> None:
         """Write the catalogue as a folder of its own, replacing one that was there."""
-        with replacing(folder) as aside:
+        with atomic_folder(folder) as aside:
             self.write_into(aside)
 
     def write_into(self, folder: Path) -> None:
@@ -619,14 +617,11 @@ def _tags(table: Any, size: int) -> tuple[list[str], Longs, Longs, Ints]:
     """(names, start, stop, pool) of the tags column; codes ascending and distinct per item."""
     if TAGS not in table.column_names:
         return [], np.zeros(size, np.int64), np.zeros(size, np.int64), np.zeros(0, np.int32)
-    lists = _whole(table[TAGS].cast(pa.large_list(pa.large_string())))
-    encoded = _encode(pa.chunked_array([lists.flatten()]))
-    lengths = lists.value_lengths().fill_null(0).to_numpy(zero_copy_only=False)
-    item = np.repeat(np.arange(size), lengths)
+    each, tags = list_column(table[TAGS].cast(pa.large_list(pa.large_string())))
+    encoded = _encode(tags)
     known = encoded.values >= 0
-    pairs = np.unique(item[known].astype(np.int64) << 32 | encoded.values[known].astype(np.int64))
-    offsets = np.zeros(size + 1, np.int64)
-    np.cumsum(np.bincount(pairs >> 32, minlength=size), out=offsets[1:])
+    pairs = np.unique(owners_of(each)[known] << 32 | encoded.values[known].astype(np.int64))
+    offsets = offsets_of_owners(pairs >> 32, size)
     pool = (pairs & 0xFFFFFFFF).astype(np.int32)
     return encoded.names, offsets[:-1].copy(), offsets[1:].copy(), pool
 

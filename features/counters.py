@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from recsys.features.compiled import compiled
 from recsys.features.interactions import Ints, Longs
+from recsys.features.ragged import first_of_runs, offsets_of_owners, owners_of
 from recsys.features.store import grown, open_arrays, write_arrays
 
 Kinds = npt.NDArray[np.int16]
@@ -368,17 +369,14 @@ class CounterTable:
         """
         order = np.lexsort((bucket, key))
         key, bucket = key[order], bucket[order]
-        first = np.ones(len(key), bool)
-        first[1:] = (key[1:] != key[:-1]) | (bucket[1:] != bucket[:-1])
-        starts = np.flatnonzero(first)
+        starts = np.flatnonzero(first_of_runs(key, bucket))
         if count is None:
             total = np.diff(np.append(starts, len(key)))
         else:
             total = np.add.reduceat(count[order], starts) if len(starts) else count
         key, bucket = key[starts][total != 0], bucket[starts][total != 0]
         total = total[total != 0].astype(np.int64)
-        offsets = np.zeros(n_entities * n_kinds + 1, np.int64)
-        np.cumsum(np.bincount(key, minlength=n_entities * n_kinds), out=offsets[1:])
+        offsets = offsets_of_owners(key, n_entities * n_kinds)
         running = np.cumsum(total)
         before = np.concatenate([[0], running])[offsets[:-1]]
         return cls(n_kinds, offsets, bucket, running - before[key] if len(key) else running)
@@ -445,7 +443,7 @@ class CounterTable:
 
     def compacted(self, n_entities: int, n_kinds: int) -> "CounterTable":
         """The same counts as a base without overlay, with room for `n_entities` × `n_kinds`."""
-        base_key = np.repeat(np.arange(len(self._offsets) - 1), np.diff(self._offsets))
+        base_key = owners_of(self._offsets)
         count = np.diff(self._running, prepend=0)
         first = np.unique(self._offsets[:-1][np.diff(self._offsets) > 0])
         count[first] = self._running[first]

@@ -18,6 +18,7 @@ from recsys.features.feature_set import FeatureSet
 from recsys.features.interactions import Floats
 from recsys.features.kinds.kind import Feature
 from recsys.features.parity import LIMIT, relative
+from recsys.features.ragged import first_of_runs
 from recsys.features.random_world import RandomWorld
 from recsys.features.ranking_context import RankingContext
 from recsys.features.rows import BatchInputs, Rows
@@ -183,8 +184,7 @@ def group_auc(
     value = np.where(np.isnan(score), low, score).astype(np.float64)
     order = np.lexsort((value, place))
     group, ranked, positive = place[order], value[order], y[order].astype(np.float64)
-    fresh = np.ones(len(group), bool)
-    fresh[1:] = (group[1:] != group[:-1]) | (ranked[1:] != ranked[:-1])
+    fresh = first_of_runs(group, ranked)
     run = np.cumsum(fresh) - 1
     below = np.concatenate([[0.0], np.cumsum(1.0 - positive)])
     starts = np.flatnonzero(fresh)

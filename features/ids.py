@@ -58,8 +58,8 @@ def _first(hashes: Hashes, h: Any) -> int:
     steps, a few lines of memory are read where halving the whole table reads a dozen.
     """
     size = len(hashes)
-    guess: Any = np.int64(((h >> np.uint64(32)) * np.uint64(size)) >> np.uint64(32))
-    low, high, step = guess, guess, 16
+    low: Any = np.int64(((h >> np.uint64(32)) * np.uint64(size)) >> np.uint64(32))
+    high, step = low, 16
     while low > 0 and hashes[low - 1] >= h:
         high, low, step = low - 1, max(0, low - step), 2 * step
     step = 16
@@ -71,7 +71,8 @@ def _first(hashes: Hashes, h: Any) -> int:
             low = middle + 1
         else:
             high = middle
-    return low
+    place: int = low
+    return place
 
 
 @compiled

@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from recsys.features.ragged import Ragged, offsets_of_owners
+
 Ints = npt.NDArray[np.int32]
 Longs = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
@@ -100,10 +102,8 @@ class Interactions:
     def histories(self) -> "Histories":
         """All users' histories as one CSR table."""
         order = np.argsort(self.user, kind="stable")
-        offsets = np.zeros(self.n_users + 1, np.int64)
-        np.cumsum(np.bincount(self.user, minlength=self.n_users), out=offsets[1:])
         return Histories(
-            offsets,
+            offsets_of_owners(self.user, self.n_users),
             History(self.item, self.kind, self.time, self.weight, self.grade).each(
                 lambda column: column[order]
             ),
@@ -111,8 +111,8 @@ class Interactions:
 
 
 @dataclass(frozen=True)
-class Histories:
-    """Histories of U users in CSR form: user u's events are rows offsets[u]:offsets[u+1]."""
+class Histories(Ragged):
+    """Histories of U users: user u's events are rows offsets[u]:offsets[u+1]."""
 
     offsets: Longs
     events: History

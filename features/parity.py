@@ -30,6 +30,7 @@ from recsys.features.interactions import (
     Ints,
     Longs,
 )
+from recsys.features.ragged import offsets_of
 from recsys.features.rows import Rows
 
 LIMIT: Final = 1e-6
@@ -152,14 +153,12 @@ def served_rows(
     user = np.array([users.get(one.user_id, -1) for one in served], np.int32)
     now = np.array([one.now for one in served], np.int64)
     position = np.array([one.position for one in served], np.int64)
-    offsets = np.zeros(len(served) + 1, np.int64)
-    np.cumsum([len(one.item_ids) for one in served], out=offsets[1:])
     items = catalogue.indices_of([item for one in served for item in one.item_ids])
     known = KnownHistories(interactions)
     names = sorted({name for one in served for name in one.context})
     context = {n: np.array([one.context.get(n) for one in served], object) for n in names}
     rows = Rows(
-        offsets,
+        offsets_of([len(one.item_ids) for one in served]),
         user,
         now,
         position,

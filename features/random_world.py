@@ -41,6 +41,7 @@ from recsys.features.interactions import (
     Longs,
 )
 from recsys.features.parity import KnownHistories
+from recsys.features.ragged import offsets_of
 from recsys.features.ranking_context import RankingContext
 from recsys.features.rows import ANY_POSITION, BatchInputs, Rows
 from recsys.features.state import OnlineState
@@ -290,13 +291,11 @@ def _interactions(
 def _impressions(log: Sequence[LogRecord], catalogue: Catalogue) -> Impressions:
     shown = [record for record in log if record.kind == "impression"]
     shown.sort(key=lambda record: (record.payload[TIMESTAMP], record.position))
-    offsets = np.zeros(len(shown) + 1, np.int64)
-    np.cumsum([len(record.payload[ITEM_IDS]) for record in shown], out=offsets[1:])
-    return Impressions(
-        np.array([record.payload[TIMESTAMP] for record in shown], np.int64),
-        np.array([record.position for record in shown], np.int64),
-        offsets,
+    return Impressions.of(
+        offsets_of([len(record.payload[ITEM_IDS]) for record in shown]),
         catalogue.indices_of([i for record in shown for i in record.payload[ITEM_IDS]]),
+        np.array([record.payload[TIMESTAMP] for record in shown], np.int64),
+        position=np.array([record.position for record in shown], np.int64),
     )
 
 

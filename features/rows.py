@@ -20,6 +20,7 @@ from recsys.features.interactions import (
     Ints,
     Longs,
 )
+from recsys.features.ragged import Ragged
 from recsys.features.time_buckets import BUCKETS
 from recsys.features.user_table import UserTable
 
@@ -28,7 +29,7 @@ ANY_POSITION: Final = int(np.iinfo(np.int64).max)
 
 
 @dataclass(frozen=True)
-class Rows:
+class Rows(Ragged):
     """Groups of candidates: group g has rows offsets[g]:offsets[g+1]."""
 
     offsets: Longs
@@ -49,6 +50,7 @@ class Rows:
     """One value per group by name, as the request gave it."""
 
     def __len__(self) -> int:
+        """R: what an own feature gives a value each."""
         return len(self.items)
 
     @property
@@ -67,10 +69,6 @@ class Rows:
         ends = self.offsets.tolist()
         for group in range(self.n_groups):
             yield group, slice(ends[group], ends[group + 1])
-
-    def per_row(self, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """Values[G] repeated for the rows of each group: [R]."""
-        return np.repeat(values, np.diff(self.offsets))
 
 
 @dataclass(frozen=True)

@@ -48,16 +48,17 @@ from recsys.features.interactions import (
     Ints,
     Longs,
 )
+from recsys.features.ragged import offsets_of_owners, owners_of, ranges_of
 from recsys.features.store import (
     grown,
     open_arrays,
     read_json,
-    replacing,
     write_arrays,
     write_json,
 )
 from recsys.features.time_buckets import MISSING_TIME, microseconds, window_buckets
 from recsys.features.user_table import UserTable
+from recsys.storage.files import atomic_folder
 
 FORMAT: Final = 1
 _SERIALS = count()
@@ -413,7 +414,7 @@ class OnlineState:
 
     def save(self, folder: Path) -> None:
         """Write a snapshot, replacing the one that was there. Equal states give equal bytes."""
-        with replacing(Path(folder)) as aside:
+        with atomic_folder(folder) as aside:
             self._write(aside)
 
     def _write(self, folder: Path) -> None:
@@ -462,7 +463,6 @@ class OnlineState:
         """(index of users, offsets int64[U+1], events) of base and overlay together."""
         kept = np.ones(len(self._user_index), bool)
         kept[list(self._forgotten)] = False
-        lengths = np.diff(self._offsets)
         base_ids = self._user_index.all()
         if not self._overlay.rows and kept.all():
             return self._user_index, self._offsets, self._events
@@ -475,7 +475,7 @@ class OnlineState:
         kept = np.append(kept, np.ones(len(everyone) - len(ids), bool))
         late_user, late, position = self._overlay.everything(place)
         # A user forgotten and seen again keeps only what came after.
-        base_user = np.repeat(np.arange(len(ids)), lengths)
+        base_user = owners_of(self._offsets)
         live = kept[base_user]
         kept[late_user] = True
         user = np.concatenate([base_user[live], late_user])
@@ -622,10 +622,7 @@ def tag_rows(catalogue: Catalogue, items: Ints) -> tuple[npt.NDArray[np.int64], 
     """(row int64[r], tag int32[r]): one row per tag of each of n items."""
     start, stop, pool = catalogue.tag_ranges
     lengths = (stop - start)[items]
-    rows = np.repeat(np.arange(len(items)), lengths)
-    ends = np.cumsum(lengths)
-    within = np.arange(len(rows)) - np.repeat(ends - lengths, lengths)
-    return rows, pool[start[items][rows] + within]
+    return np.repeat(np.arange(len(items)), lengths), pool[ranges_of(start[items], lengths)]
 
 
 def _histories_by_hash(interactions: Interactions) -> tuple[IdIndex, Longs, History]:
@@ -665,11 +662,9 @@ def _sorted_by_hash(
     rank[np.flatnonzero(kept)[by_name]] = np.arange(len(names))
     owner = rank[user]
     order = np.lexsort((position, events.time, owner))
-    offsets = np.zeros(len(names) + 1, np.int64)
-    np.cumsum(np.bincount(owner, minlength=len(names)), out=offsets[1:])
     return (
         IdIndex.build(names[by_name]),
-        offsets,
+        offsets_of_owners(owner, len(names)),
         events.each(lambda column: column[order]),
     )
 

@@ -1,14 +1,10 @@
-"""Folders of arrays: written aside, synced, renamed; opened by memory mapping.
+"""Folders of arrays, opened by memory mapping; who writes one does so in `storage.files.atomic_folder`.
 
 Only `.npy` and JSON with sorted keys are written, so equal content gives equal bytes.
 """
 
 import json
-import os
-import shutil
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,44 +12,6 @@ import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[Any]
-
-
-@contextmanager
-def replacing(folder: Path) -> Iterator[Path]:
-    """A fresh folder that takes the place of `folder` when the block ends without an error.
-
-    The files are synced before the rename. A reader that has the old folder's files mapped keeps
-    them; one that opens during the exchange finds either the old or the new folder, except
-    for the instant between two renames when a folder was there before.
-    """
-    folder = Path(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
-        yield aside
-        for file in sorted(aside.rglob("*")):
-            if file.is_file():
-                sync(file)
-        sync(aside)
-        if folder.exists():
-            old = Path(tempfile.mkdtemp(prefix=f".{folder.name}-old-", dir=folder.parent))
-            os.replace(folder, old / folder.name)
-            os.replace(aside, folder)
-            shutil.rmtree(old)
-        else:
-            os.replace(aside, folder)
-        sync(folder.parent)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
-
-
-def sync(path: Path) -> None:
-    """Force a file or folder to disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def write_arrays(folder: Path, arrays: Mapping[str, Array]) -> None:

@@ -30,6 +30,7 @@ from recsys.data_schemas.config import (
 )
 from recsys.data_schemas.errors import ExitCode, UsageError
 from recsys.evaluation.evaluation import AHEAD, BEHIND, UNCLEAR
+from recsys.evaluation.report_context import or_dash, to_the_minute
 from recsys.evaluation.uncertainty import Interval, bootstrap
 from recsys.features.interactions import DAY, Interactions
 from recsys.features.time_buckets import BUCKETS, MomentGrid
@@ -86,7 +87,7 @@ def run_backtest(args: argparse.Namespace) -> int:
     for number, (cut, end) in enumerate(pairwise(cuts)):
         if number < len(nights):
             continue
-        reporter.say(f"backtest: night {number + 1} of {len(cuts) - 1}, until {_day(cut)}")
+        reporter.say(f"backtest: night {number + 1} of {len(cuts) - 1}, until {to_the_minute(cut)}")
         weekly = nights[number - number % WEEK].version if number % WEEK else None
         nights.append(simulate(config, number, cut, end, weekly, reporter))
         _keep(place, config, cuts, nights)
@@ -286,7 +287,6 @@ def evaluate_version(
     from recsys.recommender import LoadedRelease
     from recsys.storage.registry import Registry
     from recsys.training.night.read_data import graded
-    from recsys.training.night.test_lists import truth_of
     from recsys.training.released_lists import lists_of_release
     from recsys.training.windows import moments_at
 
@@ -304,9 +304,9 @@ def evaluate_version(
         return nobody
     users = events.user_ids[moments.user].astype(np.str_)
     lists = lists_of_release(
-        loaded, users.tolist(), moments.now, K, name="champion", caps=config.serving.caps
+        loaded, users.tolist(), moments.time, K, name="champion", caps=config.serving.caps
     )
-    return users, ndcg(match(truth_of(moments), lists), K)
+    return users, ndcg(match(moments, lists), K)
 
 
 def _age(path: Path) -> float:
@@ -396,10 +396,10 @@ def verdict(
         )
         if sides[side]
     ]
-    low, high = _number(whole.low), _number(whole.high)
+    low, high = or_dash(whole.low), or_dash(whole.high)
     promoted = sum(night.gate == "promote" for night in nights)
     return (
-        f"Retrained nightly, what served reaches nDCG@{K} {_number(whole.value)} [{low}, {high}] on "
+        f"Retrained nightly, what served reaches nDCG@{K} {or_dash(whole.value)} [{low}, {high}] on "
         f"{whole.groups:,} lists of {whole.users:,} users, "
         f"{'; '.join(compared) or 'with nothing to compare it with'}; the gate promoted "
         f"{promoted} of {len(nights)} nights."
@@ -410,26 +410,14 @@ def conclusions(differences: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """What the lazier ways would have cost, in words."""
     lines = []
     for way, found in differences.items():
-        low, high = (_signed(found[name]) for name in ("low", "high"))
+        low, high = (or_dash(found[name], "+.4f") for name in ("low", "high"))
         lines.append(
-            f"retrained nightly {_number(found[FRESH])}, {way} {_number(found['other'])}: "
-            f"difference {_signed(found['difference'])} [{low}, {high}] nDCG@{K}, "
+            f"retrained nightly {or_dash(found[FRESH])}, {way} {or_dash(found['other'])}: "
+            f"difference {or_dash(found['difference'], '+.4f')} [{low}, {high}] nDCG@{K}, "
             f"{found['lists']:,} lists of {found['users']:,} users in {found['nights']} "
             f"night{'s' * (found['nights'] > 1)}"
         )
     return lines
-
-
-def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.4f}"
-
-
-def _signed(value: float | None) -> str:
-    return "–" if value is None else f"{value:+.4f}"
-
-
-def _day(at: int) -> str:
-    return str(np.datetime64(at, "us").astype("datetime64[m]")).replace("T", " ")
 
 
 def table(nights: Sequence[NightQuality]) -> str:
@@ -440,8 +428,8 @@ def table(nights: Sequence[NightQuality]) -> str:
     ]
     for n in nights:
         lines.append(
-            f"{_day(n.cut):<17} {n.version!s:>8} {n.gate:>10} {n.users:>6} {_number(n.ndcg):>8} "
-            f"{_number(n.stale):>8} {_number(n.weekly):>8} {n.seconds:>8}"
+            f"{to_the_minute(n.cut):<17} {n.version!s:>8} {n.gate:>10} {n.users:>6} {or_dash(n.ndcg):>8} "
+            f"{or_dash(n.stale):>8} {or_dash(n.weekly):>8} {n.seconds:>8}"
         )
     return "\n".join(lines)
 
@@ -496,7 +484,7 @@ def page(
     )
     rows = [
         (
-            _day(n.cut),
+            to_the_minute(n.cut),
             n.version,
             n.gate,
             n.reason,

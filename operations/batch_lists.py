@@ -1,32 +1,51 @@
-"""Lists of many users, from as many processes as there are processors.
+"""Lists of many users, part by part on an engine: processes of this machine or Spark.
 
-Ranking one user is mostly Python and small arrays, so threads would wait for one another; the
-processes share a release's mapped arrays and each folds no log: all read one state snapshot.
+A part is a stretch of the users asked for. Its lists depend on the release, the state and the
+question alone, so they are the same bits whatever engine makes them and however many parts there
+are. What a part made lies in scratch until all are there: a run that was killed goes on with the rest.
 """
 
-import multiprocessing
-import os
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from dataclasses import replace
-from functools import partial
+import hashlib
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+import pyarrow as pa
+
+from recsys import __version__
 from recsys.data_schemas import columns as c
-from recsys.data_schemas.errors import RecsysError
+from recsys.data_schemas.config import RecsysConfig
 from recsys.query import RankingQuery
+from recsys.storage.bundle import MANIFEST
+from recsys.storage.engines import Engine, LocalEngine, open_engine
+from recsys.storage.files import hash_file, hash_json
+from recsys.storage.node_copies import PublishedFolder, forget_copies
+from recsys.storage.scratch import ScratchFolder
+from recsys.storage.workspace import STATE_MARKER, Workspace
 
 if TYPE_CHECKING:
     from recsys.recommender import LoadedRelease
 
-Row = dict[str, Any]
-
-CHUNK = 1000
-"""Users ranked and written at a time; bounds memory."""
-CHUNKS_FOR_MANY = 4
-"""Chunks from which further processes pay for their start (measured: 3 s, as 500 users)."""
+USERS_OF_A_PART: Final = 1000
+"""Users ranked and written at a time, some seconds; bounds memory and what a kill costs."""
+MOST_PARTS: Final = 20_000
+"""Above it parts grow instead (assumed: files that an object store lists in seconds)."""
+LISTS, RELEASES = "lists", "releases"
+"""Folders of scratch: unfinished lists by what was asked, published releases and states."""
+STALE_SECONDS: Final = 3 * 86_400
+"""Age at which what nobody finished, or nobody asks for any more, is removed."""
+SCHEMA: Final = pa.schema(
+    [
+        (c.USER_ID, pa.string()),
+        (c.ITEM_IDS, pa.list_(pa.string())),
+        (c.SCORES, pa.list_(pa.float64())),
+    ]
+)
 
 
 class ReleaseFiles(NamedTuple):
@@ -50,63 +69,208 @@ class ReleaseFiles(NamedTuple):
         return loaded
 
 
+class PublishedRelease(NamedTuple):
+    """The same in scratch, for machines that do not see this one's disk."""
+
+    bundle: PublishedFolder
+    state: PublishedFolder
+    version: str
+
+    def open_whole(self) -> "LoadedRelease":
+        """Opened from this machine's own copies."""
+        return ReleaseFiles(self.bundle.local(), self.state.local(), self.version).open_whole()
+
+
+class ListPlace(NamedTuple):
+    """Where lists are made."""
+
+    engine: Engine
+    scratch: ScratchFolder
+    parts: int | None
+    """How many; by the number of users when None."""
+
+
+@contextmanager
+def lists_here(processes: int | None = None) -> Iterator[ListPlace]:
+    """Processes of this machine over a scratch folder of their own that vanishes: what a notebook
+    asks for.
+
+    Args:
+        processes: at a time; 1 for a release that lies in memory alone.
+    """
+    with tempfile.TemporaryDirectory(prefix="lists-") as folder:
+        yield ListPlace(LocalEngine(processes), ScratchFolder(folder), None)
+
+
+def place_of(config: RecsysConfig) -> ListPlace:
+    """The engine and scratch that a config names.
+
+    Raises:
+        UsageError: the engine cannot be had as it is configured.
+    """
+    settings = config.engine
+    parts = None if settings.parts == "auto" else settings.parts
+    return ListPlace(open_engine(settings), scratch_of(config), parts)
+
+
+def scratch_of(config: RecsysConfig) -> ScratchFolder:
+    """The scratch folder: that of the config, or the workspace's own."""
+    named = config.engine.scratch
+    if named is None:
+        return ScratchFolder(str(Workspace(config.workspace_path).folder("scratch")))
+    return ScratchFolder(named if "://" in named else str(config.path(named)))
+
+
 def ranked(
+    place: ListPlace,
     release: ReleaseFiles,
     loaded: "LoadedRelease",
     ask: RankingQuery,
     users: Sequence[str],
-    processes: int | None = None,
-) -> Iterator[list[Row]]:
-    """Rows (user_id, item_ids, scores) chunk by chunk, in the order of `users`.
+    on_part: Callable[[int], object] = lambda users: None,
+) -> Iterator[pa.Table]:
+    """Tables (`SCHEMA`) in the order of `users`, when all parts are done.
 
     Args:
-        release: what each further process opens for itself; `loaded` is it, opened here.
+        place: where the parts are made.
+        release: what every further process opens for itself; `loaded` is it, opened here.
         loaded: the release, opened here.
         ask: what is asked for everybody, but for the user.
         users: ids, in the order of the rows.
-        processes: as many as processors, where there is enough to do, when None.
+        on_part: told of the users of each part that is done.
 
     Raises:
-        RecsysError: a process was killed, as happens when memory runs out.
+        RecsysError: a part's own, or what became of the engine; finished parts are kept.
     """
-    chunks = [users[start : start + CHUNK] for start in range(0, len(users), CHUNK)]
-    if processes is None:
-        processes = len(os.sched_getaffinity(0)) if len(chunks) >= CHUNKS_FOR_MANY else 1
-    if processes <= 1:
-        for chunk in chunks:
-            yield rows_of(loaded, ask, chunk)
-        return
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(processes, context, _open, (release,)) as pool:
-        try:
-            yield from pool.map(partial(_rows_here, ask), chunks)
-        except BrokenProcessPool:
-            raise RecsysError(
-                "a process that ranked lists was ended from outside",
-                where="recommend",
-                expected="memory for every process: a bundle's arrays once, and 500 MB each",
-                fix="free memory, or name fewer processors with `taskset`, and run it again",
-            ) from None
+    stretches = _stretches(users, place.parts)
+    _remove_stale(place.scratch)
+    asked = place.scratch.below(f"{LISTS}/{_key(release, ask, users, len(stretches))}")
+    done = asked.names()
+    for part, stretch in enumerate(stretches):
+        if _asked(part) not in done:
+            asked.write_table(_asked(part), pa.table({c.USER_ID: pa.array(stretch, pa.string())}))
+    todo = [part for part in range(len(stretches)) if _made(part) not in done]
+    on_part(sum(len(stretches[part]) for part in set(range(len(stretches))) - set(todo)))
+    work = PartOfLists(_within_reach(place, release, todo), ask, asked)
+    with _opened_here(work.release, loaded):
+        for facts in place.engine.each_part(work, todo):
+            on_part(int(facts["users"]))
+    for part in range(len(stretches)):
+        yield asked.table(_made(part)).cast(SCHEMA)
+    asked.remove()
 
 
-def rows_of(loaded: "LoadedRelease", ask: RankingQuery, users: Sequence[str]) -> list[Row]:
-    """One row of the output for each user."""
-    answers = ((user, loaded.answer(replace(ask, user_id=user))) for user in users)
-    return [
-        {c.USER_ID: user, c.ITEM_IDS: answer.item_ids, c.SCORES: answer.scores}
-        for user, answer in answers
+@dataclass(frozen=True)
+class PartOfLists:
+    """The lists of one part, from its users in scratch into a file beside them."""
+
+    release: ReleaseFiles | PublishedRelease
+    ask: RankingQuery
+    scratch: ScratchFolder
+
+    def __call__(self, part: int) -> dict[str, int]:
+        users = self.scratch.table(_asked(part))[c.USER_ID].to_pylist()
+        self.scratch.write_table(_made(part), lists_of_users(self._loaded(), self.ask, users))
+        return {"users": len(users)}
+
+    def _loaded(self) -> "LoadedRelease":
+        if self.release not in _opened:
+            # One at a time: a worker that outlives a night must not hold the former release.
+            _opened.clear()
+            _opened[self.release] = self.release.open_whole()
+        return _opened[self.release]
+
+
+_opened: dict[ReleaseFiles | PublishedRelease, "LoadedRelease"] = {}
+"""The release as this process has opened it."""
+
+
+@contextmanager
+def _opened_here(
+    release: ReleaseFiles | PublishedRelease, loaded: "LoadedRelease"
+) -> Iterator[None]:
+    """Parts that run in this process use what is open here."""
+    _opened[release] = loaded
+    try:
+        yield
+    finally:
+        _opened.pop(release, None)
+
+
+def lists_of_users(loaded: "LoadedRelease", ask: RankingQuery, users: Sequence[str]) -> pa.Table:
+    """One row for each user, in their order."""
+    answers = [loaded.answer(replace(ask, user_id=user)) for user in users]
+    columns: list[list[Any]] = [
+        list(users),
+        [answer.item_ids for answer in answers],
+        [[float(score) for score in answer.scores] for answer in answers],
     ]
+    return pa.table(
+        [pa.array(column, kind.type) for column, kind in zip(columns, SCHEMA, strict=True)],
+        schema=SCHEMA,
+    )
 
 
-_loaded: "LoadedRelease | None" = None
-"""The release as this further process has opened it."""
+def forget_scratch(config: RecsysConfig) -> int:
+    """Remove unfinished lists and published states, which hold persons, here and in scratch;
+    returns how many folders."""
+    scratch = scratch_of(config)
+    removed = 0
+    for kind in (LISTS, RELEASES):
+        for name, _ in scratch.below(kind).folders():
+            scratch.below(f"{kind}/{name}").remove()
+            removed += 1
+    return removed + forget_copies()
 
 
-def _open(release: ReleaseFiles) -> None:
-    global _loaded
-    _loaded = release.open_whole()
+def _stretches(users: Sequence[str], parts: int | None) -> list[Sequence[str]]:
+    """The users in parts of about equal length, in their order; one part may be empty."""
+    if parts is None:
+        parts = min(-(-len(users) // USERS_OF_A_PART), MOST_PARTS)
+    edges = [len(users) * part // max(parts, 1) for part in range(max(parts, 1) + 1)]
+    return [users[start:end] for start, end in pairwise(edges)]
 
 
-def _rows_here(ask: RankingQuery, users: Sequence[str]) -> list[Row]:
-    assert _loaded is not None
-    return rows_of(_loaded, ask, users)
+def _key(release: ReleaseFiles, ask: RankingQuery, users: Sequence[str], parts: int) -> str:
+    """What decides the lists and how they lie."""
+    digest = hashlib.sha256()
+    for user in users:
+        digest.update(user.encode("utf-8", "surrogatepass") + b"\0")
+    marks = {str(file): hash_file(file) for file in _marks(release) if file.exists()}
+    decides = [__version__, sorted(marks.values()), repr(ask), digest.hexdigest(), parts]
+    return hash_json(decides)[:32]
+
+
+def _marks(release: ReleaseFiles) -> tuple[Path, Path]:
+    return release.bundle / MANIFEST, release.state / STATE_MARKER
+
+
+def _within_reach(
+    place: ListPlace, release: ReleaseFiles, todo: Sequence[int]
+) -> ReleaseFiles | PublishedRelease:
+    """The release where the engine's processes find it."""
+    if place.engine.shares_disk or not todo:
+        return release
+    bundle, state = (
+        PublishedFolder.publish(
+            mark.parent, place.scratch.below(RELEASES), f"{kind}-{hash_file(mark)[:32]}"
+        )
+        for kind, mark in zip(("bundle", "state"), _marks(release), strict=True)
+    )
+    return PublishedRelease(bundle, state, release.version)
+
+
+def _remove_stale(scratch: ScratchFolder) -> None:
+    """What was asked for days ago and never finished, and releases published as long ago."""
+    for kind in (LISTS, RELEASES):
+        for name, changed in scratch.below(kind).folders():
+            if time.time() - changed > STALE_SECONDS:
+                scratch.below(f"{kind}/{name}").remove()
+
+
+def _asked(part: int) -> str:
+    return f"asked-{part:06d}.parquet"
+
+
+def _made(part: int) -> str:
+    return f"made-{part:06d}.parquet"

@@ -3,7 +3,7 @@
 import argparse
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,10 +22,10 @@ from recsys.operations.open_release import load_release, resolve
 if TYPE_CHECKING:
     from recsys.evaluation.evaluation import Evaluation
     from recsys.evaluation.lists import RankedLists
+    from recsys.evaluation.off_policy import OffPolicy
     from recsys.evaluation.report_context import (
         Check,
         Example,
-        OffPolicyFacts,
         PositionBias,
     )
     from recsys.operations.evaluation_events import EvaluationEvents, ShownEvents
@@ -141,7 +141,7 @@ class EvaluatedRelease:
     baselines: "Compared"
     lists: "RankedLists"
     checks: "list[Check]"
-    off_policy: "OffPolicyFacts | None" = None
+    off_policy: "OffPolicy | None" = None
     position_bias: "PositionBias | None" = None
     notes: Sequence[str] = ()
 
@@ -224,8 +224,8 @@ def leak_checks(
         ),
     ]
     if shown is not None:
-        before = int((shown.time < end).sum())
-        text = f"{before:,} of {len(shown):,} lists were shown before {day_and_time(end)}"
+        before = int((shown.lists.time < end).sum())
+        text = f"{before:,} of {len(shown.lists):,} lists were shown before {day_and_time(end)}"
         checks.append(Check("the lists were shown after the model's data", before == 0, text))
     return checks
 
@@ -236,7 +236,7 @@ def of_shown(
     held: "EvaluationEvents",
     own: "RankedLists",
     config: RecsysConfig,
-) -> "tuple[OffPolicyFacts | None, PositionBias | None, list[str]]":
+) -> "tuple[OffPolicy | None, PositionBias | None, list[str]]":
     """What shown lists tell beyond the metrics: off-policy estimates and position bias, or why not.
 
     Args:
@@ -247,9 +247,7 @@ def of_shown(
         config: seed and resamples.
     """
     from recsys.evaluation.off_policy import off_policy
-    from recsys.evaluation.report_context import OffPolicyFacts
     from recsys.evaluation.shown_lists import (
-        ShownLists,
         acted_on,
         bias_of_lists,
         choices_of_lists,
@@ -260,7 +258,7 @@ def of_shown(
     place = {str(u): code for code, u in enumerate(held.events.user_ids)}
     unknown = len(place)
     user = np.array([place.get(u, unknown + n) for n, u in enumerate(queries.users)], np.int64)
-    lists = ShownLists(shown.offsets, shown.items, user, shown.time, shown.propensity)
+    lists = replace(shown, user=user)
     notes: list[str] = []
     bias = None
     try:
@@ -274,15 +272,20 @@ def of_shown(
             "that say how likely another first item was."
         )
         return None, bias, notes
-    found = off_policy(log, resamples=config.evaluation.bootstrap, seed=config.seed)
-    return OffPolicyFacts.of(found, len(log.user), "the first shown item was acted on"), bias, notes
+    found = off_policy(
+        log,
+        reward="the first shown item was acted on",
+        resamples=config.evaluation.bootstrap,
+        seed=config.seed,
+    )
+    return found, bias, notes
 
 
 def _scores(own: "RankedLists", lists: Any) -> Any:
     """float64[n]: the model's order of each shown item, the higher the better."""
     out = np.full(len(lists.items), -np.inf)
     for g in range(len(lists)):
-        rows = slice(int(lists.offsets[g]), int(lists.offsets[g + 1]))
+        rows = lists.rows_of(g)
         rank = {int(i): r for r, i in enumerate(own.items[g]) if i >= 0}
         out[rows] = [-float(rank.get(int(i), len(rank))) for i in lists.items[rows]]
     return out
@@ -387,7 +390,7 @@ def _examples(
         return catalogue.title(item) if known else "an item the model does not know"
 
     truth = queries.truth
-    useful = np.flatnonzero(np.diff(truth.offsets) > 0)
+    useful = np.flatnonzero(truth.lengths > 0)
     out: list[Example] = []
     lots = chance(hash_ids([queries.users[group] for group in useful]), "examples", seed)
     for group in useful[np.argsort(lots, kind="stable")][:count].tolist():
@@ -401,7 +404,7 @@ def _examples(
                 listed=listed,
                 scores=evaluated.lists.scores[group],
                 reasons=_sentences(loaded, user, now, listed),
-                relevant=truth.items[truth.offsets[group] : truth.offsets[group + 1]].tolist(),
+                relevant=truth.items[truth.rows_of(group)].tolist(),
             )
         )
     return out

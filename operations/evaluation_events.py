@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -22,13 +22,9 @@ import pyarrow.parquet as pq
 from recsys.data_schemas import columns as c
 from recsys.data_schemas.errors import DataRefused
 from recsys.data_schemas.tables import EVENTS, IMPRESSIONS, Table
-from recsys.features.grouped import chosen_groups
-from recsys.features.interactions import (
-    Floats,
-    Interactions,
-    Ints,
-    Longs,
-)
+from recsys.features.impressions import Impressions, propensities
+from recsys.features.interactions import Interactions
+from recsys.features.ragged import list_column
 
 if TYPE_CHECKING:
     from recsys.ingestion.tables.table_ingest import TableIngest
@@ -52,45 +48,17 @@ class EvaluationEvents:
     where: str
 
 
-@dataclass(frozen=True)
-class ShownEvents:
-    """Accepted lists in the order of time; CSR."""
+class ShownEvents(NamedTuple):
+    """Accepted lists in the order of time."""
 
-    user: npt.NDArray[np.object_]
-    """str[L]."""
-    time: Longs
-    """int64[L] µs."""
-    offsets: Longs
-    items: Ints
-    """int32[n] in shown order."""
-    propensity: Floats
-    """float32[n]; NaN where none was logged."""
-    surface: npt.NDArray[np.object_]
-    """Where each list was shown, str or None [L]."""
-    context: npt.NDArray[np.object_]
-    """What the request said, JSON or None [L]."""
+    lists: Impressions
+    """Users coded by `user_ids`."""
+    user_ids: npt.NDArray[np.object_]
+    """str[U], ascending."""
     rejected: dict[str, int]
-    ruled: int = 0
+    ruled: int
     """Lists left out because a rule of the shop moved some of their items: their places say nothing of
     the model."""
-
-    def __len__(self) -> int:
-        return len(self.time)
-
-    def take(self, lists: npt.NDArray[np.integer]) -> "ShownEvents":
-        """Some of the lists."""
-        offsets, rows = chosen_groups(self.offsets, lists)
-        return ShownEvents(
-            self.user[lists],
-            self.time[lists],
-            offsets,
-            self.items[rows],
-            self.propensity[rows],
-            self.surface[lists],
-            self.context[lists],
-            self.rejected,
-            self.ruled,
-        )
 
 
 def read_events(place: str, loaded: "LoadedRelease") -> EvaluationEvents:
@@ -171,24 +139,18 @@ def read_shown(place: str, loaded: "LoadedRelease") -> ShownEvents:
             expected="lists as the model made them",
             fix="evaluate lists of a time or a surface without rules",
         )
-    lists = table[c.ITEM_IDS].combine_chunks()
-    sizes = lists.value_lengths().to_numpy(zero_copy_only=False)
-    propensity = np.full(int(sizes.sum()), np.nan, np.float32)
-    given = table[c.PROPENSITIES].combine_chunks()
-    propensity[np.repeat(given.is_valid().to_numpy(zero_copy_only=False), sizes)] = (
-        given.flatten().to_numpy(zero_copy_only=False)
-    )
-    return ShownEvents(
-        table[c.USER_ID].to_numpy(),
+    offsets, ids = list_column(table[c.ITEM_IDS])
+    users, user = np.unique(table[c.USER_ID].to_numpy().astype(str), return_inverse=True)
+    lists = Impressions.of(
+        offsets,
+        loaded.state.catalogue.indices_of(ids.cast(pa.large_string())),
         table["moment"].to_numpy(),
-        np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64),
-        loaded.state.catalogue.indices_of(lists.flatten().cast(pa.large_string())),
-        propensity,
-        np.array(table[c.SURFACE].to_pylist(), object),
-        np.array(table[c.CONTEXT].to_pylist(), object),
-        rejected,
-        ruled,
+        user=user,
+        propensity=propensities(table[c.PROPENSITIES], offsets),
+        surface=np.array(table[c.SURFACE].to_pylist(), object),
+        context=np.array(table[c.CONTEXT].to_pylist(), object),
     )
+    return ShownEvents(lists, users.astype(object), rejected, ruled)
 
 
 @contextmanager

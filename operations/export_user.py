@@ -9,7 +9,7 @@ from recsys.data_schemas import columns as c
 from recsys.data_schemas.api import to_time
 from recsys.data_schemas.config import RecsysConfig
 from recsys.data_schemas.errors import UsageError
-from recsys.storage.eventlog import log_address, never_written, open_log
+from recsys.storage.eventlog import written_log
 from recsys.storage.opt_outs import all_wishes
 from recsys.storage.tombstones import times_of_forgetting
 from recsys.storage.user_rows import rows_of
@@ -58,12 +58,9 @@ def _of_tables(workspace: Workspace, user_id: str) -> dict[str, list[dict[str, A
 
 def _of_log(config: RecsysConfig, user_id: str) -> list[dict[str, Any]]:
     """The person's records in the order of the log."""
-    address = log_address(config)
-    if never_written(address):
-        return []
     found, after = [], 0
-    with open_log(address) as log:
-        while chunk := log.read(after, CHUNK):
+    with written_log(config) as log:
+        while log is not None and (chunk := log.read(after, CHUNK)):
             after = chunk[-1].position
             found += [
                 {"position": r.position, "kind": r.kind, **_readable(r.payload)}

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recsys.data_schemas import columns as c
+from recsys.data_schemas.addresses import redacted
 from recsys.data_schemas.config import RecsysConfig
 from recsys.data_schemas.errors import UsageError
 from recsys.storage.files import PART, human_bytes, write_json
@@ -91,6 +92,7 @@ def forget_user(config: RecsysConfig, user_id: str) -> Receipt:
             )
         _from_log(config, receipt)
         _from_workspace(workspace, receipt)
+        _from_scratch(config, receipt)
         if simulated.path.is_dir():
             _from_simulation(workspace, simulated, receipt)
         _mark_models(config, receipt)
@@ -132,13 +134,24 @@ def _from_simulation(workspace: Workspace, simulated: Workspace, receipt: Receip
         receipt.add(f"{place}/{SIMULATION_PLAN}", "the plan: the next backtest starts anew")
 
 
-def _from_log(config: RecsysConfig, receipt: Receipt) -> None:
-    from recsys.storage.eventlog import log_address, never_written, open_log
+def _from_scratch(config: RecsysConfig, receipt: Receipt) -> None:
+    """Lists that a killed run left half made, and states published for other machines."""
+    from recsys.operations.batch_lists import forget_scratch, scratch_of
 
-    uri = log_address(config)
-    if never_written(uri):
-        return
-    with open_log(uri) as log:
+    if folders := forget_scratch(config):
+        receipt.add(
+            f"scratch ({redacted(scratch_of(config).address)})",
+            f"{folders} folders of unfinished lists and published releases, whole",
+            "copies on an engine's other machines, for three days after their last use",
+        )
+
+
+def _from_log(config: RecsysConfig, receipt: Receipt) -> None:
+    from recsys.storage.eventlog import written_log
+
+    with written_log(config) as log:
+        if log is None:
+            return
         position = log.forget_user(receipt.user_id)
     receipt.add(
         "the service's log",

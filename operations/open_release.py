@@ -1,6 +1,5 @@
 """Opening a released model with the newest state: what recommend, evaluate and serve share."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,16 +20,14 @@ def state_folder(config: RecsysConfig) -> Path:
     Raises:
         RecsysError: no night has finished yet.
     """
-    current = Workspace(config.workspace_path).current_state
-    try:
-        name = json.loads(current.read_text(encoding="utf-8"))["snapshot"]
-    except (OSError, ValueError, KeyError):
+    workspace = Workspace(config.workspace_path)
+    if (current := workspace.current_snapshot()) is None:
         raise RecsysError(
             "there is no state snapshot yet",
-            where=str(current.parent),
+            where=str(workspace.current_state.parent),
             fix="run `recsys nightly` first",
-        ) from None
-    return current.parent / str(name)
+        )
+    return current
 
 
 def resolve(registry: Registry, model: str | None) -> int:

@@ -11,7 +11,6 @@ The moments and lists are collected here; what they measure is `evaluation.asked
 Shapes: G groups (queries), N items, K places.
 """
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -30,12 +29,12 @@ from recsys.evaluation.query_sets import (
     grades_of_shown,
     leave_last_out,
     of_impressions,
+    of_users,
     ranked_candidates,
 )
 from recsys.evaluation.segments import SegmentLabels
 from recsys.features.draws import chance, hash_ids, least
-from recsys.features.grouped import chosen_groups
-from recsys.features.impressions import request_context
+from recsys.features.impressions import Impressions
 from recsys.features.interactions import (
     DAY,
     History,
@@ -44,6 +43,7 @@ from recsys.features.interactions import (
 )
 from recsys.operations.evaluation_events import EvaluationEvents, ShownEvents
 from recsys.rules import ListCaps
+from recsys.storage.processors import processors
 
 if TYPE_CHECKING:
     from recsys.features.protocols import RecallSource
@@ -64,7 +64,7 @@ class Queries:
     now: Longs
     truth: Truth
     past: PastItems
-    shown: ShownEvents | None = None
+    shown: Impressions | None = None
     """The lists to be ranked again; None where the whole catalogue is ranked."""
     types: SegmentLabels | None = None
     """Relevant items by the type of the event, where there are several."""
@@ -123,26 +123,17 @@ def _window(loaded: "LoadedRelease", held: EvaluationEvents, limit: int, seed: i
     positive = events.where(events.grade > 0)
     everybody = np.unique(positive.user)
     chosen = everybody[_sampled([str(events.user_ids[u]) for u in everybody], limit, seed)]
-    group_of = np.full(events.n_users, -1, np.int64)
-    group_of[chosen] = np.arange(len(chosen))
     users = [str(events.user_ids[u]) for u in chosen]
     moments = np.full(len(users), now, np.int64)
-    group = group_of[positive.user]
-    asked = group >= 0
-    histories = _histories(loaded, users, moments)
-    past = PastItems.of(histories)
-    fresh = asked & ~past.contains(group, positive.item)
-    truth = Truth.of(
-        group[fresh], positive.item[fresh], positive.grade[fresh], np.arange(len(users)), moments
-    )
-    notes = _sampling(len(chosen), len(np.unique(positive.user)))
-    again = int(asked.sum() - fresh.sum())
+    past = PastItems.of(_histories(loaded, users, moments))
+    truth, group, again = of_users(positive, chosen, past, moments)
+    notes = _sampling(len(chosen), len(everybody))
     if again:
         notes.append(
             f"{again:,} events are on items that their users had acted on before; they are not "
             "asked for again."
         )
-    asked_events = replace(positive, user=group.astype(np.int32)).where(asked)
+    asked_events = replace(positive, user=group.astype(np.int32)).where(group >= 0)
     types = segments.by_event_type(truth, asked_events)
     return Queries(WINDOW, users, moments, truth, past, types=types, notes=notes)
 
@@ -160,7 +151,7 @@ def _last(loaded: "LoadedRelease", held: EvaluationEvents, limit: int, seed: int
             fix="use --protocol window, which asks new users too",
         )
     chosen = _sampled([users[u] for u in asked.truth.user], limit, seed)
-    truth, past = _taken(asked.truth, chosen), _taken_past(asked.past, chosen)
+    truth, past = asked.truth.take(chosen), asked.past.take(chosen)
     notes = _sampling(len(chosen), asked.truth.n_groups)
     left = len(users) - asked.truth.n_groups
     if left:
@@ -174,18 +165,17 @@ def _last(loaded: "LoadedRelease", held: EvaluationEvents, limit: int, seed: int
 def _impressions(
     loaded: "LoadedRelease", held: EvaluationEvents, shown: ShownEvents, limit: int, seed: int
 ) -> Queries:
-    names = [f"{user} {time}" for user, time in zip(shown.user, shown.time, strict=True)]
-    lists = shown.take(_sampled(names, limit, seed))
+    asked = shown.lists
+    names = [f"{shown.user_ids[u]} {t}" for u, t in zip(asked.user, asked.time, strict=True)]
+    lists = asked.take(_sampled(names, limit, seed))
+    users = [str(shown.user_ids[u]) for u in lists.user]
     place = {str(u): code for code, u in enumerate(held.events.user_ids)}
-    known_as = np.array([place.get(str(u), -1) for u in lists.user], np.int64)
-    grades = grades_of_shown(
-        lists.offsets, lists.items, known_as, lists.time, held.events, within=DAY
-    )
-    _, user = np.unique(lists.user.astype(str), return_inverse=True)
-    truth = of_impressions(lists.offsets, lists.items, grades, user, lists.time)
-    users = [str(u) for u in lists.user]
+    known_as = np.array([place.get(u, -1) for u in users], np.int64)
+    grades = grades_of_shown(replace(lists, user=known_as), held.events, within=DAY)
+    lists = replace(lists, user=np.unique(lists.user, return_inverse=True)[1])
+    truth = of_impressions(lists, grades)
     past = PastItems.of(_histories(loaded, users, lists.time))
-    notes = _sampling(len(lists), len(shown), "shown lists")
+    notes = _sampling(len(lists), len(asked), "shown lists")
     notes.append(
         "What was acted on depends on the place where it was shown: the order that made the log is "
         "flattered, and every other order is measured by clicks it did not get."
@@ -265,22 +255,6 @@ def _histories(loaded: "LoadedRelease", users: Sequence[str], now: Longs) -> lis
     return [loaded.state.history(u, int(t)) for u, t in zip(users, now, strict=True)]
 
 
-def _taken(truth: Truth, groups: Longs) -> Truth:
-    offsets, rows = chosen_groups(truth.offsets, groups)
-    return Truth(
-        offsets,
-        truth.items[rows],
-        truth.grades[rows],
-        truth.user[groups],
-        truth.time[groups],
-    )
-
-
-def _taken_past(past: PastItems, groups: Longs) -> PastItems:
-    offsets, rows = chosen_groups(past.offsets, groups)
-    return PastItems(offsets, past.items[rows])
-
-
 def _joined(loaded: "LoadedRelease", users: Sequence[str], until: int = FOREVER) -> Interactions:
     """The state's events of some users before a time, as one table."""
     histories = [loaded.state.history(u, until) for u in users]
@@ -316,12 +290,12 @@ def lists_of(
         """What was shown, to be ranked again; None for the whole catalogue."""
         if (lists := queries.shown) is None:
             return None
-        shown = lists.items[lists.offsets[group] : lists.offsets[group + 1]]
+        shown = lists.items[lists.rows_of(group)]
         return [loaded.state.catalogue.id_of(int(i)) for i in dict.fromkeys(shown.tolist())]
 
     def context_of(group: int) -> dict[str, str | float]:
         """What the request said when the list was shown."""
-        return {} if queries.shown is None else request_context(queries.shown.context[group])
+        return {} if queries.shown is None else queries.shown.contexts(np.array([group]))[0]
 
     with Reporter().task(name, len(queries)) as task:
         return lists_of_release(
@@ -341,7 +315,7 @@ def length_of(queries: Queries) -> int:
     """Places of a list: what was shown at the most, or `LIST_LENGTH`."""
     if queries.shown is None:
         return LIST_LENGTH
-    return int(np.diff(queries.shown.offsets).max(initial=1))
+    return int(queries.shown.lengths.max(initial=1))
 
 
 def asked_moments(loaded: "LoadedRelease", queries: Queries, own: Sequence[str]) -> AskedMoments:
@@ -352,7 +326,7 @@ def asked_moments(loaded: "LoadedRelease", queries: Queries, own: Sequence[str])
         return [state.user_attributes(user).get(column) for user in queries.users]
 
     surface = None
-    if shown is not None and len(set(shown.surface)) > 1:
+    if shown is not None and shown.surface is not None and len(set(shown.surface)) > 1:
         surface = segments.from_column(list(shown.surface))
     return AskedMoments.of(
         queries.truth,
@@ -363,7 +337,7 @@ def asked_moments(loaded: "LoadedRelease", queries: Queries, own: Sequence[str])
         own=own,
         of_users=of_users,
         more={"event type": queries.types, "surface": surface},
-        sampled=None if shown is None else int(np.median(np.diff(shown.offsets))),
+        sampled=None if shown is None else int(np.median(shown.lengths)),
     )
 
 
@@ -391,7 +365,7 @@ def compared_with(
     moments = KnownAtMoments(
         known, queries.past, queries.now, histories.__getitem__, loaded.state.catalogue, ordinal
     )
-    found.add_lists(moments, sources | found.sources, caps, _workers())
+    found.add_lists(moments, sources | found.sources, caps, processors())
     return found
 
 
@@ -400,11 +374,10 @@ def _of_shown(known: Interactions, queries: Queries) -> list[RankedLists]:
     lists = queries.shown
     assert lists is not None
     length = length_of(queries)
-    place = np.arange(len(lists.items)) - np.repeat(lists.offsets[:-1], np.diff(lists.offsets))
     popularity = baselines.popularity_of(known, known.n_items)
     return [
-        ranked_candidates(name, lists.offsets, lists.items, score.astype(np.float64), length)
-        for name, score in (("as shown", -place), ("popularity", popularity[lists.items]))
+        ranked_candidates(name, lists, score.astype(np.float64), length)
+        for name, score in (("as shown", -lists.place), ("popularity", popularity[lists.items]))
     ]
 
 
@@ -419,13 +392,9 @@ def _add_references(found: "Compared", loaded: "LoadedRelease", known: Interacti
     extra = SourceInputs(catalogue, texts, None)
 
     def fit(name: str) -> "RecallSource":
-        return fit_one(name, known, extra, {}, seed=0, workers=_workers())
+        return fit_one(name, known, extra, {}, seed=0, workers=processors())
 
     found.add_references(known, extra, fit, loaded.recall.proposing)
-
-
-def _workers() -> int:
-    return len(os.sched_getaffinity(0))
 
 
 def frozen_source(folder: Path, n_items: int) -> "RecallSource | None":

@@ -13,7 +13,7 @@ from recsys.data_schemas import columns as c
 from recsys.data_schemas.api import SESSION, to_time
 from recsys.data_schemas.config import ExperimentsConfig, RecsysConfig
 from recsys.data_schemas.errors import UsageError
-from recsys.storage.eventlog import export, log_address, never_written, open_log
+from recsys.storage.eventlog import export, written_log
 from recsys.storage.eventlog.known import read_adopted
 from recsys.storage.experiment_records import (
     CHALLENGER,
@@ -103,11 +103,8 @@ def stop(config: RecsysConfig, name: str, reason: str) -> DeclaredExperiment:
 
 def _position(config: RecsysConfig) -> int:
     """The log's end; 0 where no service has written one."""
-    address = log_address(config)
-    if never_written(address):
-        return 0
-    with open_log(address) as log:
-        return log.last_position()
+    with written_log(config) as log:
+        return 0 if log is None else log.last_position()
 
 
 def report(
@@ -203,10 +200,9 @@ def _drain(
     """The log since the start as tables, and the units of each arm of whom nothing is kept."""
     from recsys.evaluation.experiment_analysis import Missing
 
-    address = log_address(config)
-    if never_written(address):
-        return Missing(0, 0), Missing(0, 0)
-    with open_log(address) as log:
+    with written_log(config) as log:
+        if log is None:
+            return Missing(0, 0), Missing(0, 0)
         export(log, declared.position, log.last_position(), out, read_adopted(workspace))
         gone = [r for r in log.tombstones() if r.position > declared.position]
     found = []

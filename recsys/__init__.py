@@ -22,6 +22,7 @@ _NAMES = {
     "HitRate": "operations.library.measures",
     "LoadedRelease": "recommender",
     "MAP": "operations.library.measures",
+    "Metric": "evaluation.metrics",
     "NDCG": "operations.library.measures",
     "NightResult": "training.night.night_result",
     "Novelty": "operations.library.measures",
@@ -34,6 +35,7 @@ _NAMES = {
     "RecsysConfig": "data_schemas.config",
     "RecsysError": "data_schemas.errors",
     "Registry": "storage.registry",
+    "SourceParams": "retrieval.source_params",
     "TextEncoder": "encoder.runtime",
     "UsageError": "data_schemas.errors",
     "Workspace": "storage.workspace",
@@ -43,6 +45,7 @@ _NAMES = {
     "load_release": "operations.open_release",
     "open_bundle": "storage.bundle",
     "parse_config": "data_schemas.config",
+    "param": "retrieval.source_params",
     "per_list": "operations.library.measures",
     "run_night": "training.nightly",
 }

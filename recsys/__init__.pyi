@@ -9,6 +9,7 @@ from recsys.data_schemas.errors import RecsysError as RecsysError
 from recsys.data_schemas.errors import UsageError as UsageError
 from recsys.encoder.manifest import EncoderManifest as EncoderManifest
 from recsys.encoder.runtime import TextEncoder as TextEncoder
+from recsys.evaluation.metrics import Metric as Metric
 from recsys.operations.library.dataset import Dataset as Dataset
 from recsys.operations.library.evaluating import EvaluationReport as EvaluationReport
 from recsys.operations.library.evaluating import evaluate as evaluate
@@ -27,6 +28,8 @@ from recsys.query import RankingQuery as RankingQuery
 from recsys.query import RankingResult as RankingResult
 from recsys.recommender import LoadedRelease as LoadedRelease
 from recsys.retrieval.own_source import OwnSource as OwnSource
+from recsys.retrieval.source_params import SourceParams as SourceParams
+from recsys.retrieval.source_params import param as param
 from recsys.serving.client import ApiError as ApiError
 from recsys.serving.client import AsyncClient as AsyncClient
 from recsys.serving.client import Client as Client

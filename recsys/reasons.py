@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -19,12 +19,12 @@ import numpy.typing as npt
 from recsys.data_schemas.columns import CATEGORY, ITEM_ID
 from recsys.features.catalogue import Catalogue
 from recsys.features.interactions import DAY, Floats, History, Ints, Longs
-from recsys.features.kinds.signals import SOURCE_FAMILY
+from recsys.features.kinds.signals import family_of
 from recsys.features.protocols import ScoreSource
 from recsys.features.state import OnlineState
 from recsys.features.time_buckets import MISSING_TIME, UNBOUNDED
-from recsys.retrieval.collaborative.neighbours import NeighbourSource
 from recsys.retrieval.content.words import TOKEN
+from recsys.retrieval.fitted_source import FittableSource
 from recsys.sentences import Fact
 
 LOUD: Final = 0.5
@@ -73,20 +73,6 @@ RESTS_ON: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
     "context": {"request": ("context.",)},
 }
 """Family → way to a fact → beginnings of the columns that must have lifted the item."""
-OF_SOURCE: Final[Mapping[str, tuple[str, ...]]] = {
-    "text": ("near",),
-    "bm25": ("words",),
-    "item_item": ("also_chosen",),
-    "transitions": ("also_chosen",),
-    "als": ("alike_people",),
-    "ease": ("alike_people",),
-    "sequence": ("alike_people",),
-    "popular": ("popular_in", "popular"),
-    "recent": ("new",),
-    "attributes": ("often",),
-}
-"""Source → ways to a fact that explain why it lists an item."""
-PAIRS: Final = ("item_item", "transitions")
 
 
 @dataclass(frozen=True)
@@ -226,8 +212,8 @@ class Facts:
             if rank <= HIGH and name in self._asked.sources
         ]
         for name in high:
-            yield from self._by(OF_SOURCE.get(name, ()), item)
-        if len({SOURCE_FAMILY.get(name, "collaborative") for name in high}) > 1:
+            yield from self._by(getattr(self._asked.sources[name], "tells", ()), item)
+        if len({family_of(name) for name in high}) > 1:
             yield Fact("agreed", {"count": len(high)})
 
     # -- text -----------------------------------------------------------------------------------
@@ -276,13 +262,14 @@ class Facts:
     @cached_property
     def _parts(self) -> npt.NDArray[np.float64]:
         """float64[latest, n]: what each of the latest items alone says for each explained one."""
-        history, latest = self._asked.history, np.array(self._latest, np.int32)
-        out = np.zeros((len(latest), len(self._items)))
+        history, latest = self._asked.history, self._latest
         at = [int(np.flatnonzero(history.item == item)[-1]) for item in latest]
-        for name in PAIRS:
-            source = self._asked.sources.get(name)
-            if isinstance(source, NeighbourSource):
-                out += np.maximum(source.parts(latest, history.weight[at], self._items), 0.0)
+        events = history.each(lambda column: column[at])
+        out = np.zeros((len(latest), len(self._items)))
+        for source in self._asked.sources.values():
+            if getattr(source, "pairs", False):
+                said = cast(FittableSource, source).parts(events, self._items, self._asked.now)
+                out += np.maximum(said, 0.0)
         return out
 
     def _alike_people(self, item: "_Explained") -> Fact | None:

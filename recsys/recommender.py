@@ -79,10 +79,11 @@ class LoadedRelease:
         self.bundle = bundle
         self.state = state
         self._told = ToldAttributes(state.log_position)
+        # before the features: a source says of which family its signals are
+        self.sources: dict[str, ScoreSource] = open_sources(bundle)
         self.features = FeatureSet.from_json(bundle.features)
         self.ranker = Ranker.load(bundle.ranker)
         self.ranker.check_features(self.features.columns)
-        self.sources: dict[str, ScoreSource] = open_sources(bundle)
         self.explainer = Explainer(self.features, self.ranker)
         self._lock = threading.RLock()
         self._vectors = bundle.vectors()

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from importlib import resources
 from threading import Event
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 from recsys.serving import telemetry as metrics
 from recsys.serving import tracing
@@ -34,7 +34,7 @@ from recsys.serving.loaded_versions import Versions
 from recsys.serving.logs import log
 from recsys.serving.problems import Problem, unavailable
 from recsys.serving.ranking import Ranking
-from recsys.serving.released_model import EngineProvider, Overseeing
+from recsys.serving.released_model import ModelProvider
 from recsys.serving.routes import OPERATIONS
 from recsys.serving.served_opt_outs import OptOuts
 from recsys.serving.session_calls import SessionCalls
@@ -98,7 +98,7 @@ class App:
 
     def __init__(
         self,
-        provider: EngineProvider,
+        provider: ModelProvider,
         event_log: Callable[[], EventLog],
         settings: ServiceSettings | None = None,
     ) -> None:
@@ -188,9 +188,8 @@ class App:
         """Each worker keeps its own: /metrics is answered by any of them and adds them up."""
         seconds = 0
         while True:
-            if seconds % LIVE_SECONDS == 0 and hasattr(self._provider, "live"):
-                found = await asyncio.to_thread(cast(Overseeing, self._provider).live)
-                metrics.keep_live(found)
+            if seconds % LIVE_SECONDS == 0:
+                metrics.keep_live(await asyncio.to_thread(self._provider.live))
             seconds += 1
             metrics.IN_FLIGHT.set(sum(self._in_flight.values()))
             metrics.IMPRESSIONS_WAITING.set(len(self._impressions))

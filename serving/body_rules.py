@@ -85,7 +85,7 @@ class EventTypes:
         Raises:
             Problem: there would be too many (422); the first of them is named.
         """
-        known = self._accepted.union(getattr(model, "event_types", ()))
+        known = self._accepted.union(() if model is None else model.event_types)
         fresh: set[str] = set()
         for n, event in enumerate(events):
             if event.event_type in known or event.event_type in fresh:
@@ -134,15 +134,9 @@ def require_attributes(
 def known_attributes(model: ReleasedModel, attributes: Mapping[str, Any]) -> dict[str, Any]:
     """The attributes of an inline item of one request without those of another type: unknown, for this
     item alone."""
-    kinds = kinds_of(model)
+    kinds = model.attribute_kinds
     return {
         name: value
         for name, value in attributes.items()
         if name not in kinds or attribute_value(kinds[name], value) is not None
     }
-
-
-def kinds_of(model: ReleasedModel) -> Mapping[str, str]:
-    """Kind of each attribute by name; none of a model that does not tell."""
-    kinds: Mapping[str, str] = getattr(model, "attribute_kinds", {})
-    return kinds

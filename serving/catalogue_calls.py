@@ -2,24 +2,19 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 import msgspec
 
 from recsys.data_schemas import api
 from recsys.data_schemas import columns as c
 from recsys.data_schemas.errors import UsageError
+from recsys.query import SimilarQuery, SimilarResult
 from recsys.serving.asgi import Request, Response, invalid
 from recsys.serving.handlers import Handlers, identifier, title_of, whole, whole_number
 from recsys.serving.item_fields import fields_of, require_fields
 from recsys.serving.problems import Problem, refused
-from recsys.serving.released_model import (
-    Counting,
-    Encoding,
-    ReleasedModel,
-    SimilarQuery,
-    SimilarResult,
-)
+from recsys.serving.released_model import ReleasedModel
 from recsys.serving.texts import TextBatcher
 from recsys.storage.eventlog.log import item_write
 
@@ -96,9 +91,9 @@ class CatalogueCalls(Handlers):
     async def _encode(
         self, engine: ReleasedModel, item_ids: Sequence[str], request: Request
     ) -> None:
-        if not getattr(engine, "waiting", 0):
+        if not engine.waiting:
             return
-        texts = cast(Encoding, engine).unencoded(item_ids)
+        texts = engine.unencoded(item_ids)
         left = max(0.0, self._deadline(request) - time.monotonic())
         await self._anchor_texts.prepare(engine, texts, left)
 
@@ -108,9 +103,7 @@ class CatalogueCalls(Handlers):
         require_fields(asked.fields, engine)
         k = whole_number(asked.k, "k")
         try:
-            found = cast(Counting, engine).popular(
-                k, self._clock.now(), asked.window, asked.filters
-            )
+            found = engine.popular(k, self._clock.now(), asked.window, asked.filters)
         except UsageError as error:
             raise refused(error) from None
         items = [

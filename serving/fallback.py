@@ -9,7 +9,8 @@ from typing import Any, TypeGuard
 
 from recsys.data_schemas import columns as c
 from recsys.filters import columns_of, parse
-from recsys.serving.released_model import RankingQuery, RankingResult, ReleasedModel
+from recsys.query import RankingQuery, RankingResult
+from recsys.serving.released_model import ReleasedModel
 
 COLD_LENGTH = 1000
 """Items of the list kept (assumed: enough for the longest answer after filters of usual width)."""
@@ -32,7 +33,7 @@ def cold_answer(
         return RankingResult(order, [float("nan")] * len(order), unknown, [reason])
     taken = set(ask.exclude) | (set() if ask.keep_seen else _acted_on(engine, ask))
     rows = ((item, engine.item(item)) for item in cold if item not in taken)
-    met = parse(ask.filters, columns_of(getattr(engine, "attribute_kinds", {})))
+    met = parse(ask.filters, columns_of(engine.attribute_kinds))
     allowed = (item for item, row in rows if _free(row) and met.holds(row))
     chosen = [item for item, _ in zip(allowed, range(ask.k), strict=False)]
     return RankingResult(chosen, [float("nan")] * len(chosen), [], [reason])

@@ -7,13 +7,12 @@ replay all reach the same state.
 import asyncio
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import cast
 
 from recsys.data_schemas import columns as c
 from recsys.serving import telemetry as metrics
 from recsys.serving.clock import Clock
 from recsys.serving.logs import log
-from recsys.serving.released_model import Encoding, ReleasedModel
+from recsys.serving.released_model import ReleasedModel
 from recsys.serving.served_opt_outs import OptOuts
 from recsys.storage.eventlog import EventLog, LogRecord, LogUnavailable
 
@@ -91,11 +90,8 @@ class Follower:
     async def expect(self, engine: ReleasedModel) -> None:
         """Hold the log to what a release's snapshot holds of it; where it does not, the service
         answers and is not ready."""
-        mark = getattr(engine, "log_mark", None)
-        if mark is None:
-            return
         try:
-            await asyncio.to_thread(self._log.expect, mark)
+            await asyncio.to_thread(self._log.expect, engine.log_mark)
         except LogUnavailable as error:
             self._refused(error)
 
@@ -107,8 +103,8 @@ class Follower:
     async def encode_new(self) -> None:
         """Have the texts of posted items encoded, a few at a time, so that recall finds them by text."""
         for live in list(self._engines()):
-            if getattr(live.engine, "waiting", 0):
-                while await asyncio.to_thread(cast(Encoding, live.engine).encode_new):
+            if live.engine.waiting:
+                while await asyncio.to_thread(live.engine.encode_new):
                     pass
 
     async def keep_encoding(self, seconds: float) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from datetime import datetime
 from threading import Event
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import msgspec
 
@@ -13,13 +13,13 @@ from recsys.data_schemas import api
 from recsys.data_schemas import columns as c
 from recsys.data_schemas.errors import RecsysError, UsageError
 from recsys.filters import columns_of, parse
+from recsys.query import RankingQuery
 from recsys.serving import openapi
 from recsys.serving import telemetry as metrics
 from recsys.serving.asgi import Request, Response, invalid
 from recsys.serving.body_rules import (
     EventTypes,
     doer_of,
-    kinds_of,
     known_attributes,
     person_of,
     require_attributes,
@@ -33,13 +33,7 @@ from recsys.serving.loaded_versions import Versions
 from recsys.serving.logs import log
 from recsys.serving.problems import Problem, unavailable
 from recsys.serving.ranking import Ranking
-from recsys.serving.released_model import (
-    EngineProvider,
-    Overseeing,
-    RankingQuery,
-    ReleasedModel,
-    Searchable,
-)
+from recsys.serving.released_model import ModelProvider, ReleasedModel
 from recsys.serving.settings import ServiceSettings
 from recsys.storage.eventlog import (
     Entry,
@@ -57,14 +51,6 @@ _recommend = msgspec.json.Decoder(api.RecommendRequest)
 _events = msgspec.json.Decoder(api.EventsBody)
 _item = msgspec.json.Decoder(api.ItemBody)
 _STANDARD = frozenset(c.ITEM_STANDARD)
-
-
-class Listing(Protocol):
-    """A provider that can say which versions could be asked for."""
-
-    def versions(self) -> Sequence[str]:
-        """Versions of the registry, the latest first."""
-        ...
 
 
 class Handlers:
@@ -89,7 +75,7 @@ class Handlers:
         event_log: EventLog,
         impressions: ImpressionBuffer,
         clock: Clock,
-        provider: EngineProvider,
+        provider: ModelProvider,
         settings: ServiceSettings,
         keys: KeyRing | None,
         draining: Event,
@@ -203,7 +189,7 @@ class Handlers:
             return ()
         model = self._versions.champion()
         if self._rules is None or self._rules[0] != model.version:
-            columns = columns_of(getattr(model, "attribute_kinds", {}))
+            columns = columns_of(model.attribute_kinds)
             self._rules = model.version, [r for r in self._settings.rules if _fits(r, columns)]
         return self._rules[1]
 
@@ -318,7 +304,7 @@ class Handlers:
             raise Problem(409, detail, [(f"{where}.title", "missing")])
         base = _known(known) if known else {c.CREATED_AT: now, c.AVAILABLE: True}
         columns = _columns(item_id, body)
-        require_attributes(kinds_of(self._versions.champion()), body.attributes or {})
+        require_attributes(self._versions.champion().attribute_kinds, body.attributes or {})
         return {**base, **columns}
 
     def _stamp(self) -> int:
@@ -371,9 +357,7 @@ class Handlers:
             )
         limit = whole(query, "limit", 20)
         engine = self._versions.champion()
-        if not hasattr(engine, "search"):
-            return Response.of(api.ItemList(items=[]))
-        found = await asyncio.to_thread(cast(Searchable, engine).search, text, limit)
+        found = await asyncio.to_thread(engine.search, text, limit)
         views = [(item_id, engine.item(item_id)) for item_id in found]
         return Response.of(
             api.ItemList(items=[_view(item_id, row) for item_id, row in views if row is not None])
@@ -432,15 +416,13 @@ class Handlers:
         request.query(frozenset())
         champion = self._versions.champion().version
         roles = self._versions.roles()
-        if hasattr(self._provider, "versions"):
-            listing = cast(Listing, self._provider)
-            try:
-                available = await asyncio.to_thread(listing.versions)
-            except RecsysError as error:
-                log("warning", "versions_not_listed", reason=error.what)
-                raise unavailable(f"{error.what}; it knows the versions.", 2) from None
-            for version in available[:20]:
-                roles.setdefault(version, "available")
+        try:
+            available = await asyncio.to_thread(self._provider.versions)
+        except RecsysError as error:
+            log("warning", "versions_not_listed", reason=error.what)
+            raise unavailable(f"{error.what}; it knows the versions.", 2) from None
+        for version in available[:20]:
+            roles.setdefault(version, "available")
         models = [api.ModelView(version=version, role=role) for version, role in roles.items()]
         return Response.of(api.ModelList(champion=champion, models=models))
 
@@ -448,9 +430,7 @@ class Handlers:
 
     async def operations(self, request: Request) -> Response:
         request.query(frozenset())
-        workspace: dict[str, Any] = {}
-        if hasattr(self._provider, "operations"):
-            workspace = await asyncio.to_thread(cast(Overseeing, self._provider).operations)
+        workspace = await asyncio.to_thread(self._provider.operations)
         service = await asyncio.to_thread(metrics.summary)
         return Response.of(
             api.OperatorView(workspace=workspace, service=service, log=await self._log_facts())
@@ -502,7 +482,7 @@ class Handlers:
         """Name → kind of the items' attributes; none before a model is loaded."""
         if not self._versions.ready:
             return {}
-        return dict(getattr(self._versions.champion(), "attribute_kinds", {}))
+        return dict(self._versions.champion().attribute_kinds)
 
     async def _json(
         self,

@@ -16,7 +16,7 @@ Row = Mapping[str, Any]
 
 def known_fields(model: ReleasedModel) -> list[str]:
     """Names of the columns that can be asked for."""
-    return [*STANDARD, *getattr(model, "attribute_kinds", {})]
+    return [*STANDARD, *model.attribute_kinds]
 
 
 def require_fields(asked: Sequence[str], model: ReleasedModel) -> None:

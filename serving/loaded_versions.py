@@ -10,24 +10,18 @@ import time
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import cast
 
 from recsys.data_schemas import columns as c
 from recsys.data_schemas.errors import RecsysError
 from recsys.features.counters import load_kernels
+from recsys.query import RankingQuery, SimilarQuery
 from recsys.serving import telemetry as metrics
 from recsys.serving.clock import Clock
 from recsys.serving.fallback import COLD_LENGTH
 from recsys.serving.follower import Follower, Live
 from recsys.serving.logs import log
 from recsys.serving.problems import Problem, unavailable
-from recsys.serving.released_model import (
-    EngineProvider,
-    RankingQuery,
-    ReleasedModel,
-    Resolving,
-    SimilarQuery,
-)
+from recsys.serving.released_model import ModelProvider, ReleasedModel
 from recsys.serving.served_opt_outs import OptOuts
 from recsys.serving.settings import ServiceSettings
 from recsys.storage.eventlog import EventLog, LogUnavailable
@@ -46,7 +40,7 @@ class Versions:
 
     def __init__(
         self,
-        provider: EngineProvider,
+        provider: ModelProvider,
         event_log: EventLog,
         clock: Clock,
         settings: ServiceSettings,
@@ -249,7 +243,7 @@ class Versions:
 class _Names:
     """What the names of versions lead to, as the registry says; asked seldom, kept for some seconds."""
 
-    def __init__(self, provider: EngineProvider) -> None:
+    def __init__(self, provider: ModelProvider) -> None:
         self._provider = provider
         self._known: OrderedDict[str, tuple[str | Problem, float]] = OrderedDict()
 
@@ -265,11 +259,8 @@ class _Names:
                 metrics.VERSIONS_REFUSED.labels(reason="unknown").inc()
                 raise found
             return found
-        if not hasattr(self._provider, "resolve"):
-            return name
-        resolving = cast(Resolving, self._provider).resolve
         try:
-            number = await asyncio.to_thread(resolving, name)
+            number = await asyncio.to_thread(self._provider.resolve, name)
         except RegistryError:
             raise unavailable("The registry does not answer.", retry_after=5) from None
         except RecsysError as error:

@@ -20,6 +20,7 @@ from recsys.data_schemas.api import (
 )
 from recsys.data_schemas.errors import UsageError
 from recsys.data_schemas.log_record import KNOWN_POSITION
+from recsys.query import RankingQuery, RankingResult
 from recsys.serving import telemetry as metrics
 from recsys.serving import tracing
 from recsys.serving.experiments import Assignment, assigned, explore, team_draft
@@ -27,7 +28,7 @@ from recsys.serving.fallback import cold_answer
 from recsys.serving.loaded_versions import Versions
 from recsys.serving.logs import log
 from recsys.serving.problems import refused, unavailable
-from recsys.serving.released_model import RankingQuery, RankingResult, ReleasedModel
+from recsys.serving.released_model import ReleasedModel
 from recsys.serving.settings import ServiceSettings
 from recsys.serving.shadow import Differences
 from recsys.serving.texts import TextBatcher

@@ -1,28 +1,14 @@
-"""What stands behind the API: one released model with its online state.
+"""What stands behind the API: one released model with its online state, and where it comes from.
 
-The service knows only these protocols. An engine is called on one thread (the worker's event
-loop), except `prepare`, `encode_new` and `search`, which run beside it.
+The service knows only these protocols. A model is called on one thread (the worker's event loop),
+except `prepare`, `unencoded`, `encode_new` and `search`, which run beside it.
 """
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+from recsys.data_schemas.log_record import LogMark, LogRecord
 from recsys.query import RankingQuery, RankingResult, SimilarQuery, SimilarResult
-from recsys.storage.eventlog import LogRecord
-
-__all__ = [
-    "Encoding",
-    "EngineProvider",
-    "Overseeing",
-    "Preparing",
-    "RankingQuery",
-    "RankingResult",
-    "ReleasedModel",
-    "Resolving",
-    "Searchable",
-    "SimilarQuery",
-    "SimilarResult",
-]
 
 
 class ReleasedModel(Protocol):
@@ -39,8 +25,33 @@ class ReleasedModel(Protocol):
         ...
 
     @property
+    def log_mark(self) -> LogMark:
+        """Of which log the snapshot that was opened holds how much."""
+        ...
+
+    @property
     def moment(self) -> int:
         """When a frozen clock asks, µs: all that the state knows is known and counted then."""
+        ...
+
+    @property
+    def event_types(self) -> Sequence[str]:
+        """Event types met so far."""
+        ...
+
+    @property
+    def attribute_kinds(self) -> Mapping[str, str]:
+        """Kind of each attribute of items by name; see `limits.attribute_value`."""
+        ...
+
+    @property
+    def user_attribute_kinds(self) -> Mapping[str, str]:
+        """Kind of each attribute of users by name."""
+        ...
+
+    @property
+    def waiting(self) -> int:
+        """Items whose text was not encoded yet; costs nothing to ask."""
         ...
 
     def answer(self, ask: RankingQuery) -> RankingResult:
@@ -55,26 +66,6 @@ class ReleasedModel(Protocol):
         """Items like some, best first."""
         ...
 
-    def user(self, user_id: str) -> dict[str, Any] | None:
-        """What is stored: {"events": [...], "attributes": {...}}; None when nothing is."""
-        ...
-
-    def item(self, item_id: str) -> dict[str, Any] | None:
-        """Columns and attributes of an item; None for an unknown one."""
-        ...
-
-
-class Searchable(Protocol):
-    """An engine that can look through its catalogue, on another thread."""
-
-    def search(self, query: str, limit: int) -> list[str]:
-        """Ids of items whose text matches, best first; an empty query gives some items."""
-        ...
-
-
-class Counting(Protocol):
-    """An engine that can say what is popular."""
-
     def popular(
         self, k: int, now: int, window: str, filters: Mapping[str, object]
     ) -> list[tuple[str, float]]:
@@ -85,57 +76,32 @@ class Counting(Protocol):
         """
         ...
 
-
-class Preparing(Protocol):
-    """An engine that can encode texts ahead of `answer`, on another thread, many at once."""
-
-    def prepare(self, items: Sequence[Mapping[str, Any]]) -> None:
-        """Encode the texts of new items into the engine's cache; thread-safe."""
+    def search(self, query: str, limit: int) -> list[str]:
+        """Ids of items whose text matches, best first; an empty query gives some items."""
         ...
 
-
-class Encoding(Protocol):
-    """An engine that encodes the texts of posted items beside `answer`, on another thread."""
+    def prepare(self, items: Sequence[Mapping[str, Any]]) -> None:
+        """Encode the texts of new items, ahead of `answer` and many at once; thread-safe."""
+        ...
 
     def unencoded(self, item_ids: Sequence[str]) -> list[Mapping[str, Any]]:
         """Those of some items whose text waits, as `prepare` takes them."""
-        ...
-
-    @property
-    def waiting(self) -> int:
-        """Items whose text was not encoded yet; costs nothing to ask."""
         ...
 
     def encode_new(self, limit: int = ...) -> int:
         """Encode up to `limit` of the items that wait; how many still wait."""
         ...
 
+    def user(self, user_id: str) -> dict[str, Any] | None:
+        """What is stored: {"events": [...], "attributes": {...}}; None when nothing is."""
+        ...
 
-class Resolving(Protocol):
-    """A provider whose versions have several names."""
-
-    def resolve(self, name: str) -> str:
-        """The version that a name leads to.
-
-        Raises:
-            RecsysError: there is none.
-        """
+    def item(self, item_id: str) -> dict[str, Any] | None:
+        """Columns and attributes of an item; None for an unknown one."""
         ...
 
 
-class Overseeing(Protocol):
-    """A provider that knows the workspace its models come from."""
-
-    def operations(self) -> dict[str, Any]:
-        """What an operator looks at, as plain values; may take some hundred milliseconds."""
-        ...
-
-    def live(self) -> dict[str, Any] | None:
-        """What the last night found of the lists that were shown; None where there is nothing."""
-        ...
-
-
-class EngineProvider(Protocol):
+class ModelProvider(Protocol):
     """Where released models come from."""
 
     def load(self, version: str | None) -> ReleasedModel:
@@ -148,4 +114,28 @@ class EngineProvider(Protocol):
 
     def poll(self) -> str | None:
         """The champion's version now; None when there is none or the registry does not answer."""
+        ...
+
+    def resolve(self, name: str) -> str:
+        """The version that a name leads to.
+
+        Raises:
+            RecsysError: there is none.
+        """
+        ...
+
+    def versions(self) -> Sequence[str]:
+        """Versions that can be asked for, newest first.
+
+        Raises:
+            RecsysError: the registry does not answer.
+        """
+        ...
+
+    def operations(self) -> dict[str, Any]:
+        """What an operator looks at, as plain values; may take some hundred milliseconds."""
+        ...
+
+    def live(self) -> dict[str, Any] | None:
+        """What the last night found of the lists that were shown; None where there is nothing."""
         ...

@@ -6,10 +6,10 @@ without anybody waiting for a timer. Requests that gave up waiting are not encod
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 from recsys.serving.logs import log
-from recsys.serving.released_model import Preparing, ReleasedModel
+from recsys.serving.released_model import ReleasedModel
 
 Texts = Sequence[Mapping[str, Any]]
 AT_ONCE = 64
@@ -17,7 +17,7 @@ AT_ONCE = 64
 
 
 class TextBatcher:
-    """Calls `ReleasedModel.prepare` where an engine has it; one batch at a time."""
+    """Calls `ReleasedModel.prepare`, one batch at a time."""
 
     def __init__(self) -> None:
         self._waiting: list[_EncodeJob] = []
@@ -25,7 +25,7 @@ class TextBatcher:
 
     async def prepare(self, engine: ReleasedModel, items: Texts, seconds: float) -> bool:
         """Have texts encoded; False when it was not done in time, and the engine must do without."""
-        if not items or not hasattr(engine, "prepare"):
+        if not items:
             return True
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append(_EncodeJob(engine, items, done))
@@ -42,7 +42,7 @@ class TextBatcher:
             engine = batch[0].engine
             texts = [text for job in batch for text in job.take(AT_ONCE // len(batch) or 1)]
             try:
-                await asyncio.to_thread(cast(Preparing, engine).prepare, texts)
+                await asyncio.to_thread(engine.prepare, texts)
             except Exception as error:
                 log("error", "texts_not_encoded", error=repr(error)[:200])
             self._waiting = [job for job in self._waiting if not job.finished()]

@@ -162,6 +162,29 @@ def atomic_folder(path: Path | str, what: str | None = None) -> Iterator[Path]:
             shutil.rmtree(aside, ignore_errors=True)
 
 
+@contextmanager
+def atomic_file(path: Path | str, what: str | None = None) -> Iterator[Path]:
+    """Where to write a file that becomes `path` when the block ends well, and vanishes otherwise.
+
+    An existing `path` is replaced; a symbolic link is not followed. `what` names the content in the
+    message of a full disk.
+
+    Raises:
+        DiskFull: there was no room; the former content of `path` is untouched.
+    """
+    target = Path(path)
+    with explain_disk_full(target, what):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        aside = aside_path(target)
+        try:
+            yield aside
+            sync_path(aside)
+            aside.replace(target)
+            sync_path(target.parent)
+        finally:
+            aside.unlink(missing_ok=True)
+
+
 def replace_folder(aside: Path, target: Path) -> None:
     """Flush `aside` and rename it to `target`; an older `target` is moved away first."""
     sync_folder(aside)
@@ -193,25 +216,14 @@ def atomic_write(
     Raises:
         DiskFull: there was no room; the former content of `path` is untouched.
     """
-    target = Path(path)
     data = content.encode("utf-8") if isinstance(content, str) else content
-    with explain_disk_full(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        aside = aside_path(target)
-        try:
-            # A new file, so that no link that lies there is followed.
-            with aside.open("xb") as file:
-                if mode is not None:
-                    os.fchmod(file.fileno(), mode)
-                if owner is not None:
-                    os.fchown(file.fileno(), *owner)
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            aside.replace(target)
-            sync_path(target.parent)
-        finally:
-            aside.unlink(missing_ok=True)
+    # A new file, so that no link that lies there is followed.
+    with atomic_file(path) as aside, aside.open("xb") as file:
+        if mode is not None:
+            os.fchmod(file.fileno(), mode)
+        if owner is not None:
+            os.fchown(file.fileno(), *owner)
+        file.write(data)
 
 
 def write_json(path: Path | str, value: Any, *, mode: int | None = None) -> None:

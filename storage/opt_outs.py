@@ -18,9 +18,8 @@ from recsys.data_schemas import columns as c
 from recsys.data_schemas.api import to_microseconds, to_time
 from recsys.data_schemas.config import RecsysConfig
 from recsys.data_schemas.log_record import LogRecord
-from recsys.storage.eventlog import log_address, open_log
+from recsys.storage.eventlog import written_log
 from recsys.storage.eventlog.drain import FORGETS_FILE, OPT_OUTS_FILE
-from recsys.storage.eventlog.open_log import never_written
 from recsys.storage.files import write_json
 from recsys.storage.user_times import read_user_times
 from recsys.storage.watched_file import LOOK_SECONDS, WatchedFile
@@ -78,11 +77,9 @@ def latest(listed: Mapping[str, Wish], said: Iterable[tuple[str, Wish]]) -> dict
 
 def all_wishes(config: RecsysConfig) -> dict[str, Wish]:
     """What counts by file and log."""
-    address, listed = log_address(config), wishes(Workspace(config.workspace_path))
-    if never_written(address):
-        return listed
-    with open_log(address) as log:
-        return latest(listed, map(wish_of, log.opt_outs()))
+    listed = wishes(Workspace(config.workspace_path))
+    with written_log(config) as log:
+        return listed if log is None else latest(listed, map(wish_of, log.opt_outs()))
 
 
 def opt_out(workspace: Workspace, user_id: str, now: int) -> None:

@@ -1,7 +1,6 @@
 """Rows of a user in Parquet files: whether there are any, and the files without them."""
 
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from recsys.data_schemas import columns as c
-from recsys.storage.files import PART, explain_disk_full, sync_path
+from recsys.storage.files import atomic_file
 
 
 def holds_user(file: Path, user_id: str) -> bool:
@@ -31,7 +30,7 @@ def without_users(file: Path, user_ids: Collection[str]) -> int:
     theirs = pc.is_in(pc.cast(table[c.USER_ID], pa.string()), pa.array([*user_ids], pa.string()))
     count = int(pc.sum(theirs).as_py() or 0)
     if count:
-        with rewritten(file) as aside:
+        with atomic_file(file) as aside:
             pq.write_table(table.filter(pc.invert(theirs)), aside)
     return count
 
@@ -44,16 +43,3 @@ def rows_of(file: Path, user_id: str) -> list[dict[str, Any]]:
     mine = ds.field(c.USER_ID).cast(pa.string()) == user_id
     rows: list[dict[str, Any]] = table.to_table(filter=mine).to_pylist()
     return rows
-
-
-@contextmanager
-def rewritten(file: Path) -> Iterator[Path]:
-    """Where to write what takes a file's place when the block ends well."""
-    aside = file.with_name(f".{file.name}{PART}")
-    with explain_disk_full(file):
-        try:
-            yield aside
-            sync_path(aside)
-            aside.replace(file)
-        finally:
-            aside.unlink(missing_ok=True)

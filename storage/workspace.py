@@ -204,6 +204,14 @@ class Workspace:
         """Names the snapshot to start from."""
         return self.path / "state" / "current.json"
 
+    def current_snapshot(self) -> Path | None:
+        """The snapshot to start from; None where no night has finished."""
+        try:
+            name = json.loads(self.current_state.read_text(encoding="utf-8"))["snapshot"]
+        except (OSError, ValueError, KeyError):
+            return None
+        return self.current_state.parent / str(name)
+
     @property
     def tombstones(self) -> Path:
         """Who asked to be forgotten."""
@@ -422,13 +430,10 @@ class Workspace:
 
     def _old_snapshots(self) -> list[Path]:
         """State snapshots but the current one and the latest other, which a service may be on."""
-        try:
-            current = json.loads(self.current_state.read_text(encoding="utf-8"))["snapshot"]
-        except (OSError, ValueError, KeyError):
+        current = self.current_snapshot()
+        if current is None:
             return []
-        others = [
-            p for p in _folders(self.state) if p.name != current and not p.name.endswith(PART)
-        ]
+        others = [p for p in _folders(self.state) if p != current and not p.name.endswith(PART)]
         return sorted(others, key=lambda p: -p.stat().st_mtime_ns)[1:]
 
     def _old_reports(self, kept: Collection[str] | None) -> list[Path]:

@@ -32,7 +32,7 @@ from recsys.features.interactions import (
 )
 from recsys.features.protocols import Recalled
 from recsys.retrieval.fitted_source import SourceInputs
-from recsys.retrieval.source_kinds import FITTABLE
+from recsys.retrieval.source_kinds import shipped
 from recsys.training.sources.fit_source import fit_one
 
 N_ITEMS = 40
@@ -116,7 +116,7 @@ def fitted(world):
     interactions, inputs = world
     return {
         name: fit_one(name, interactions, inputs, SMALL.get(name, {}), seed=1, workers=1)
-        for name in FITTABLE
+        for name in shipped()
     }
 
 
@@ -148,6 +148,7 @@ class Fixed:
 
     def __init__(self, name, items, scores):
         self.name = name
+        self.content = name in ("text", "bm25", "attributes")
         self.items = np.array(items, np.int32)
         self.scores = np.array(scores, np.float32)
 

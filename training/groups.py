@@ -8,13 +8,15 @@ if recall found it; what it missed still counts in every metric's denominator.
 """
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
 
+from recsys.evaluation.lists import Truth
 from recsys.features.interactions import (
     EMPTY_HISTORY,
     Floats,
@@ -24,15 +26,15 @@ from recsys.features.interactions import (
     Longs,
 )
 from recsys.features.protocols import Mask, RecallSource
+from recsys.features.ragged import Ragged, offsets_of, owners_of
 from recsys.retrieval.candidates import CandidateGenerator
 from recsys.training.impression_groups import ShownGroups
-from recsys.training.windows import Moments
 
 HistoryOf = Callable[[int], History]
 
 
 @dataclass(frozen=True)
-class CandidateTable:
+class CandidateTable(Ragged):
     """Candidates of M moments with the sources' signals."""
 
     offsets: Longs
@@ -43,44 +45,30 @@ class CandidateTable:
     """float32[R] each."""
     grade: npt.NDArray[np.int8]
     """int8[R]; 0 where not acted on."""
+    row_columns: ClassVar = ("items", "signals", "grade")
 
     def to_learn_from(self) -> "CandidateTable":
         """The same groups, those without a positive emptied: they teach a ranker nothing, and what
         recall missed is counted by the moments, not here."""
-        sizes = self.offsets[1:] - self.offsets[:-1]
-        rows = np.repeat(self.has_positive(), sizes)
-        return CandidateTable(
-            np.concatenate([[0], np.cumsum(np.where(self.has_positive(), sizes, 0))]),
-            self.items[rows],
-            {name: values[rows] for name, values in self.signals.items()},
-            self.grade[rows],
-        )
+        return self.keeping(self.per_row(self.has_positive()))
 
     def has_positive(self) -> npt.NDArray[np.bool_]:
         """bool[M]: groups in which recall found something that was acted on."""
-        group = np.repeat(np.arange(len(self.offsets) - 1), self.offsets[1:] - self.offsets[:-1])
-        return np.bincount(group[self.grade > 0], minlength=len(self.offsets) - 1) > 0
+        return self.any_of(self.grade > 0)
 
     @classmethod
-    def join(cls, parts: "list[CandidateTable]") -> "CandidateTable":
+    def join(cls, parts: Sequence[Self]) -> Self:
         """Tables of several cuts, one after the other; a signal missing in one is NaN there."""
-        sizes = np.concatenate([p.offsets[1:] - p.offsets[:-1] for p in parts])
-        names = dict.fromkeys(name for p in parts for name in p.signals)
-        return cls(
-            np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64),
-            np.concatenate([p.items for p in parts]),
-            {
-                name: np.concatenate(
-                    [p.signals.get(name, np.full(len(p.items), np.nan, np.float32)) for p in parts]
-                )
-                for name in names
-            },
-            np.concatenate([p.grade for p in parts]),
-        )
+        names = dict.fromkeys(name for part in parts for name in part.signals)
+        return super().join([part._with_signals(names) for part in parts])
+
+    def _with_signals(self, names: Iterable[str]) -> Self:
+        absent = np.full(len(self.items), np.nan, np.float32)
+        return replace(self, signals={name: self.signals.get(name, absent) for name in names})
 
 
 def history_reader(
-    histories: Histories, moments: Moments, lengths: npt.NDArray[np.int64] | None = None
+    histories: Histories, moments: Truth, lengths: npt.NDArray[np.int64] | None = None
 ) -> HistoryOf:
     """The history of moment m: events strictly before it; at most `lengths[m]` where that is ≥ 0.
 
@@ -88,7 +76,7 @@ def history_reader(
     """
 
     def read(moment: int) -> History:
-        history = histories.of(int(moments.user[moment])).before(int(moments.now[moment]))
+        history = histories.of(int(moments.user[moment])).before(int(moments.time[moment]))
         if lengths is not None and 0 <= lengths[moment] < len(history.item):
             return history.last(int(lengths[moment])) if lengths[moment] else EMPTY_HISTORY
         return history
@@ -97,7 +85,7 @@ def history_reader(
 
 
 def collect(
-    moments: Moments,
+    moments: Truth,
     history_of: HistoryOf,
     stage: CandidateGenerator,
     unavailable: Mask,
@@ -126,7 +114,7 @@ def collect(
     def one(moment: int, blocked: Mask) -> None:
         history = history_of(moment)
         with blocking(blocked, history.item, unavailable):
-            found = stage.candidates(history, int(moments.now[moment]), blocked)
+            found = stage.candidates(history, int(moments.time[moment]), blocked)
         n = len(found.items)
         count[moment] = n
         items[moment, :n] = found.items
@@ -135,7 +123,7 @@ def collect(
 
     for_each(len(moments), one, unavailable, workers)
     rows = np.arange(limit)[None, :] < count[:, None]
-    offsets = np.concatenate([[0], np.cumsum(count)]).astype(np.int64)
+    offsets = offsets_of(count)
     flat = items[rows]
     return CandidateTable(
         offsets,
@@ -168,8 +156,8 @@ def collect_shown(
     signals = {name: np.full(len(shown.items), np.nan, np.float32) for name in stage.signal_columns}
 
     def one(moment: int, allowed: Mask) -> None:
-        rows = slice(shown.offsets[moment], shown.offsets[moment + 1])
-        now = int(shown.moments.now[moment])
+        rows = shown.rows_of(moment)
+        now = int(shown.moments.time[moment])
         found = stage.signals_for(history_of(moment), shown.items[rows], now, allowed)
         for name, values in found.items():
             signals[name][rows] = values
@@ -214,21 +202,17 @@ def for_each(count: int, one: Callable[[int, Mask], None], unavailable: Mask, wo
             pass
 
 
-def label(moments: Moments, offsets: Longs, items: Ints) -> npt.NDArray[np.int8]:
+def label(moments: Truth, offsets: Longs, items: Ints) -> npt.NDArray[np.int8]:
     """Grade of each candidate row: what the user did with it in the label window, else 0."""
     width = np.int64(2**32)
-    moment = np.repeat(np.arange(len(moments), dtype=np.int64), offsets[1:] - offsets[:-1])
-    owner = np.repeat(
-        np.arange(len(moments), dtype=np.int64), moments.offsets[1:] - moments.offsets[:-1]
-    )
-    wanted = owner * width + moments.relevant
+    wanted = moments.owner * width + moments.items
     order = np.argsort(wanted)
-    key = moment * width + items
+    key = owners_of(offsets) * width + items
     place = np.minimum(np.searchsorted(wanted[order], key), max(len(wanted) - 1, 0))
     if not len(wanted):
         return np.zeros(len(items), np.int8)
     hit = wanted[order][place] == key
-    return np.where(hit, moments.grade[order][place], 0).astype(np.int8)
+    return np.where(hit, moments.grades[order][place], 0).astype(np.int8)
 
 
 def source_lists(

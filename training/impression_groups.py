@@ -8,26 +8,26 @@ Shapes: L lists, n shown items of all lists, G groups, R rows of all groups.
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
 from recsys.data_schemas.limits import LIST_LENGTH
-from recsys.evaluation.lists import RELEVANT_FROM
+from recsys.evaluation.lists import RELEVANT_FROM, Truth
 from recsys.evaluation.query_sets import grades_of_shown
-from recsys.evaluation.shown_lists import ShownLists
 from recsys.features.draws import Doubles, chance, least
-from recsys.features.grouped import chosen_groups
+from recsys.features.impressions import Impressions
 from recsys.features.interactions import Interactions, Ints, Longs
 from recsys.features.protocols import Mask
-from recsys.training.windows import Moments
+from recsys.features.ragged import Ragged, offsets_of
 
 
 @dataclass(frozen=True)
-class ShownGroups:
+class ShownGroups(Ragged):
     """G moments at which a list was shown, with its items; what was acted on is among them."""
 
-    moments: Moments
+    moments: Truth
     offsets: Longs
     """int64[G+1] into the rows."""
     items: Ints
@@ -36,18 +36,12 @@ class ShownGroups:
     """int64[G]: which of the lists each group is."""
     sampled: int = 0
     """Lists that were longer than `LIST_LENGTH`, of which a sample of what was left stands here."""
-
-    def __len__(self) -> int:
-        return len(self.moments)
-
-    def take(self, chosen: npt.NDArray[np.int64]) -> "ShownGroups":
-        """The named groups (int[k])."""
-        offsets, rows = chosen_groups(self.offsets, chosen)
-        return ShownGroups(self.moments.take(chosen), offsets, self.items[rows], self.lists[chosen])
+    group_columns: ClassVar = ("moments", "lists")
+    row_columns: ClassVar = ("items",)
 
     def between(self, begin: int, end: int) -> "ShownGroups":
         """The groups of a window [begin, end)."""
-        now = self.moments.now
+        now = self.moments.time
         return self.take(np.flatnonzero((now >= begin) & (now < end)))
 
     def sample(self, limit: int, chances: Doubles) -> "ShownGroups":
@@ -55,14 +49,14 @@ class ShownGroups:
         return self.take(least(chances, limit))
 
 
-def groups_of_lists(lists: ShownLists, events: Interactions, unavailable: Mask) -> ShownGroups:
+def groups_of_lists(lists: Impressions, events: Interactions, unavailable: Mask) -> ShownGroups:
     """The lists of which something was acted on and something was left.
 
     `events` are those that may be known to labels: an action that is not among them did not happen.
     Items that the vocabulary does not know are left out, and so are those that are `unavailable`
     (uint8[N]) today: recall would not have listed them, which says nothing of their time.
     """
-    owner = np.repeat(np.arange(len(lists), dtype=np.int64), np.diff(lists.offsets))
+    owner = lists.owner
     known = lists.items >= 0
     known[known] = unavailable[lists.items[known]] == 0
     grade = best_grades(lists, events)[known]
@@ -79,14 +73,14 @@ def groups_of_lists(lists: ShownLists, events: Interactions, unavailable: Mask) 
     relevant = kept & (grade > 0)
     sizes = np.bincount(owner[kept], minlength=len(lists))[teaches]
     return ShownGroups(
-        Moments(
-            lists.user[teaches].astype(np.int32),
-            lists.time[teaches],
-            _edges(np.bincount(owner[relevant], minlength=len(lists))[teaches]),
+        Truth(
+            offsets_of(np.bincount(owner[relevant], minlength=len(lists))[teaches]),
             item[relevant],
             grade[relevant],
+            lists.user[teaches].astype(np.int32),
+            lists.time[teaches],
         ),
-        _edges(sizes),
+        offsets_of(sizes),
         item[kept],
         np.flatnonzero(teaches),
         int((sizes < shown[teaches]).sum()),
@@ -111,7 +105,7 @@ def _drawn(row: Longs, acted: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
     return np.asarray(rank < room)
 
 
-def best_grades(lists: ShownLists, events: Interactions) -> npt.NDArray[np.int8]:
+def best_grades(lists: Impressions, events: Interactions) -> npt.NDArray[np.int8]:
     """int8[n]: the highest grade of what followed each shown item, 0 where nothing did.
 
     A click that led to a purchase is a purchase. What follows is what evaluation takes for it
@@ -120,10 +114,6 @@ def best_grades(lists: ShownLists, events: Interactions) -> npt.NDArray[np.int8]
     best = np.zeros(len(lists.items), np.int8)
     for grade in np.unique(events.grade[events.grade >= RELEVANT_FROM]):
         high = events.where(events.grade >= grade)
-        found = grades_of_shown(lists.offsets, lists.items, lists.user, lists.time, high)
+        found = grades_of_shown(lists, high)
         best = np.maximum(best, found)
     return best
-
-
-def _edges(sizes: npt.NDArray[np.int64]) -> Longs:
-    return np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)

@@ -425,7 +425,7 @@ def _spread(valids: Sequence[Groups], scores: Sequence[Scores]) -> float:
     """Standard deviation of a score within groups."""
     total, count = 0.0, 0
     for valid, score in zip(valids, scores, strict=True):
-        sizes = np.diff(valid.offsets)
+        sizes = valid.lengths
         sums = np.add.reduceat(np.append(score, 0.0), valid.offsets[:-1]) * (sizes > 0)
         mean = sums / np.maximum(sizes, 1)
         total += float(((score - np.repeat(mean, sizes)) ** 2).sum())
@@ -492,30 +492,16 @@ def _targets(groups: Groups) -> Matrix:
     total = np.add.reduceat(positive, groups.offsets[:-1])
     if groups.weight is not None:
         positive *= groups.weight
-    sizes = groups.offsets[1:] - groups.offsets[:-1]
-    shares: Matrix = (positive / np.repeat(np.maximum(total, 1e-9), sizes)).astype(np.float32)
+    shares: Matrix = (positive / groups.per_row(np.maximum(total, 1e-9))).astype(np.float32)
     return shares
 
 
 def _sample_negatives(groups: Groups, keep: int, seed: int) -> Groups:
     """All positives and at most `keep` uniformly drawn negatives of each group."""
     rng = np.random.default_rng(seed)
-    sizes = groups.offsets[1:] - groups.offsets[:-1]
-    group = np.repeat(np.arange(len(groups)), sizes)
-    draw = np.where(groups.grade > 0, -1.0, rng.random(len(group)))
-    order = np.lexsort((draw, group))
-    place = np.arange(len(group)) - np.repeat(groups.offsets[:-1], sizes)
-    positives = np.repeat(
-        np.add.reduceat(groups.grade > 0, groups.offsets[:-1], dtype=np.int64), sizes
-    )
-    rows = np.sort(order[place < keep + positives])
-    kept = np.bincount(group[rows], minlength=len(groups))
-    return Groups(
-        groups.x[rows],
-        groups.grade[rows],
-        np.concatenate([[0], np.cumsum(kept)]).astype(np.int64),
-        groups.user,
-        groups.relevant,
-        None if groups.weight is None else groups.weight[rows],
-        groups.shown,
-    )
+    draw = np.where(groups.grade > 0, -1.0, rng.random(len(groups.grade)))
+    order = np.lexsort((draw, groups.owner))
+    positives = np.add.reduceat(groups.grade > 0, groups.offsets[:-1], dtype=np.int64)
+    kept = np.zeros(len(order), bool)
+    kept[order[groups.place < keep + groups.per_row(positives)]] = True
+    return groups.keeping(kept)

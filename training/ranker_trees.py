@@ -136,7 +136,7 @@ def _begun(
         train.x,
         label=np.maximum(train.grade, 0),
         weight=train.weight,
-        group=np.diff(train.offsets),
+        group=train.lengths,
         init_score=start,
         feature_name=[tree_name(name) for name in names],
         free_raw_data=True,

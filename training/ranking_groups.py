@@ -3,19 +3,19 @@
 Shapes: R rows, F features, G groups in CSR form (rows offsets[g]:offsets[g+1]).
 """
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
 from recsys.features.compiled import compiled
-from recsys.features.grouped import chosen_groups
+from recsys.features.ragged import Ragged
 from recsys.ranker.linear import Matrix, Offsets
 
 
 @dataclass(frozen=True)
-class Groups:
+class Groups(Ragged):
     """Ranking groups with features and labels."""
 
     x: Matrix
@@ -36,22 +36,8 @@ class Groups:
     """float64[G]: how many of the people who will be asked each group stands for; None where all count
     the same."""
 
-    def __len__(self) -> int:
-        return len(self.user)
-
-    def take(self, groups: npt.NDArray[np.int64]) -> "Groups":
-        """The named groups (int[n]), rows copied."""
-        offsets, rows = chosen_groups(self.offsets, groups)
-        return Groups(
-            self.x[rows],
-            self.grade[rows],
-            offsets,
-            self.user[groups],
-            self.relevant[groups],
-            None if self.weight is None else self.weight[rows],
-            None if self.shown is None else self.shown[groups],
-            None if self.stands_for is None else self.stands_for[groups],
-        )
+    group_columns: ClassVar = ("user", "relevant", "shown", "stands_for")
+    row_columns: ClassVar = ("x", "grade", "weight")
 
     def of_recall(self) -> "Groups":
         """Recall's groups, where there are any: what the linear part learns from, and what decides.
@@ -66,33 +52,21 @@ class Groups:
 
     def joined(self, other: "Groups") -> "Groups":
         """These groups, then the other's, whose columns are the same."""
-        return Groups(
-            np.concatenate([self.x, other.x]),
-            np.concatenate([self.grade, other.grade]),
-            np.concatenate([self.offsets, self.offsets[-1] + other.offsets[1:]]),
-            np.concatenate([self.user, other.user]),
-            np.concatenate([self.relevant, other.relevant]),
-            _both(self.weight, other.weight, len(self.grade), len(other.grade), np.float32(1.0)),
-            _both(self.shown, other.shown, len(self), len(other), np.False_),
-            _both(self.stands_for, other.stands_for, len(self), len(other), 1.0),
-        )
+        return Groups.join([self._with_columns_of(other), other._with_columns_of(self)])
+
+    def _with_columns_of(self, other: "Groups") -> "Groups":
+        """These groups with the columns that only the other has written out."""
+        absent = {"weight": np.float32(1.0), "shown": np.False_, "stands_for": 1.0}
+        columns: dict[str, Any] = {
+            name: np.full(len(self.grade if name in self.row_columns else self.user), value)
+            for name, value in absent.items()
+            if getattr(self, name) is None and getattr(other, name) is not None
+        }
+        return replace(self, **columns)
 
     def with_positive(self) -> npt.NDArray[np.int64]:
         """Indices of groups in which recall found at least one positive."""
-        positive = np.add.reduceat(
-            np.append(self.grade > 0, False), np.minimum(self.offsets[:-1], len(self.grade))
-        )
-        return np.flatnonzero((positive > 0) & (self.offsets[1:] > self.offsets[:-1]))
-
-
-def _both(one: Any, other: Any, length: int, further: int, absent: Any) -> Any:
-    """Two columns that may each be left out, as one; None where both are."""
-    if one is None and other is None:
-        return None
-    parts = (
-        np.full(n, absent) if of is None else of for of, n in ((one, length), (other, further))
-    )
-    return np.concatenate(list(parts))
+        return np.flatnonzero(self.any_of(self.grade > 0))
 
 
 @compiled

@@ -25,12 +25,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from recsys.data_schemas.config import WindowsConfig
 from recsys.data_schemas.errors import DataRefused
-from recsys.features.draws import Doubles, least
-from recsys.features.grouped import chosen_groups
+from recsys.evaluation.lists import Truth
 from recsys.features.interactions import (
     DAY,
     HOUR,
@@ -124,48 +122,6 @@ class Windows:
             "first_test": self.first_test,
             "grid": self.grid._asdict(),
         }
-
-
-@dataclass(frozen=True)
-class Moments:
-    """M ranking moments: a user at a time, and what they acted on next (first-time positives)."""
-
-    user: Ints
-    now: Longs
-    offsets: Longs
-    """int64[M+1] into the two below."""
-    relevant: Ints
-    grade: npt.NDArray[np.int8]
-
-    def __len__(self) -> int:
-        return len(self.user)
-
-    def take(self, chosen: npt.NDArray[np.int64]) -> "Moments":
-        """The named moments (int[n])."""
-        offsets, rows = chosen_groups(self.offsets, chosen)
-        return Moments(
-            self.user[chosen],
-            self.now[chosen],
-            offsets,
-            self.relevant[rows],
-            self.grade[rows],
-        )
-
-    def sample(self, limit: int, chances: Doubles) -> "Moments":
-        """The at most `limit` moments with the smallest chances (float64[M]), order kept."""
-        return self if len(self) <= limit else self.take(least(chances, limit))
-
-    @classmethod
-    def join(cls, parts: "list[Moments]") -> "Moments":
-        """Several sets of moments, one after the other."""
-        sizes = np.concatenate([p.offsets[1:] - p.offsets[:-1] for p in parts])
-        return cls(
-            np.concatenate([p.user for p in parts]),
-            np.concatenate([p.now for p in parts]),
-            np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64),
-            np.concatenate([p.relevant for p in parts]),
-            np.concatenate([p.grade for p in parts]),
-        )
 
 
 @dataclass(frozen=True)
@@ -427,7 +383,7 @@ def _spread(times: Longs, start: int, count: int, grid: MomentGrid) -> tuple[int
 
 
 def count_returning(interactions: Interactions, cuts: tuple[int, ...], end: int) -> int:
-    """Moments of users with a history and a positive in the window, over all cuts."""
+    """Truth of users with a history and a positive in the window, over all cuts."""
     first = np.full(interactions.n_users, np.iinfo(np.int64).max)
     np.minimum.at(first, interactions.user, interactions.time)
     edges = np.array([*cuts, end])
@@ -450,7 +406,7 @@ def _described(
     return Windows("time", why, cuts, end, first, grid)
 
 
-def moments_at(interactions: Interactions, cut: int, label_end: int) -> Moments:
+def moments_at(interactions: Interactions, cut: int, label_end: int) -> Truth:
     """Every user with a first-time positive in [cut, label_end), as a ranking moment at `cut`.
 
     New users (no event before the cut) are included. An item already acted on before the cut, in
@@ -464,17 +420,6 @@ def moments_at(interactions: Interactions, cut: int, label_end: int) -> Moments:
     before = (interactions.time < cut) & theirs[interactions.user]
     n = np.int64(interactions.n_items)
     seen = interactions.user[before] * n + interactions.item[before]
-    pair = user * n + item
-    fresh = ~np.isin(pair, seen)
-    pair, grade = pair[fresh], grade[fresh]
-    order = np.lexsort((-grade, pair))
-    pair, first = np.unique(pair[order], return_index=True)
-    grade = grade[order][first]
-    users, counts = np.unique(pair // n, return_counts=True)
-    return Moments(
-        users.astype(np.int32),
-        np.full(len(users), cut, np.int64),
-        np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
-        (pair % n).astype(np.int32),
-        grade.astype(np.int8),
-    )
+    fresh = ~np.isin(user * n + item, seen)
+    users, group = np.unique(user[fresh], return_inverse=True)
+    return Truth.of(group, item[fresh], grade[fresh], users, np.full(len(users), cut, np.int64))

@@ -15,8 +15,11 @@ from mkdocs.structure.files import File, Files
 import recsys
 from recsys.data_schemas.config import EventTypeConfig, RecsysConfig
 from recsys.data_schemas.config_file import section_of
+from recsys.evaluation.metrics import METRICS
 from recsys.operations.cli.completion import commands
 from recsys.operations.cli.main import build_parser
+from recsys.retrieval.source_kinds import shipped
+from recsys.retrieval.source_params import declared
 from recsys.serving.routes import OPERATIONS
 
 COMMON = ("--config", "--debug", "--help")
@@ -29,6 +32,8 @@ def on_files(files: Files, config: Any) -> Files:
         ("settings", settings_page()),
         ("python-names", python_page()),
         ("calls", calls_page()),
+        ("sources", sources_page()),
+        ("metrics", metrics_page()),
     ):
         text = "\n".join(lines) + "\n"
         files.append(File.generated(config, f"reference/{name}.md", content=text))
@@ -155,3 +160,40 @@ def calls_page() -> Iterator[str]:
         scope = operation.scope or "none"
         said = operation.about
         yield f"| `{operation.method} {operation.path}` | {cell(said)} | {scope} |"
+
+
+def sources_page() -> Iterator[str]:
+    """Every source as its class declares it."""
+    yield "# Sources and their params\n\nIn the order in which they are fitted, the cheapest first. `sources.use`"
+    yield "names them, `sources.dials` sets their params (`sources: {dials: {als: {factors: 64}}}`); what is not set is"
+    yield "tuned among the values named, and stays at its default where there is one value or none. A source of"
+    yield "[your own](../python.md#sources-metrics-and-hooks-of-your-own) declares the same.\n"
+    for name, kind in shipped().items():
+        yield f"\n## {name}\n\n{cell((kind.__doc__ or '').partition('Args:')[0])}\n"
+        facts = [f"family: {kind.family}", f"reads: {', '.join(sorted(kind.reads))}"]
+        facts += [f"always there, {kind.always}"] * bool(kind.always)
+        facts += ["goes on from an earlier night's fit"] * kind.warm
+        facts += ["speaks for items without events"] * kind.content
+        yield "; ".join([f"Costs: {kind.cost.name.lower()}", *facts]) + ".\n"
+        yield "| param | default | tuned among | from | to | unit | |\n|---|---|---|---|---|---|---|"
+        for param, said in declared(kind.Params).items():
+            most = "" if said.most is None else f"{said.most:g}"
+            tries = ", ".join(f"{value:g}" for value in said.tries)
+            yield (
+                f"| `{param}` | {said.default:g} | {tries} | {said.least:g} | {most} | {cell(said.unit)} |"
+                f" {cell(said.about)} |"
+            )
+
+
+def metrics_page() -> Iterator[str]:
+    """Every metric as it is declared."""
+    yield "# Metrics\n\nEvery evaluation measures them, a night's as `recsys evaluate`; [the report](../report.md) has"
+    yield "their formulas and corners. With `@k` they are taken from the first k places: at each, the smallest or the"
+    yield "largest of `evaluation.k`. `gate.metric` may name those marked.\n"
+    yield "| metric | | better | unit | measured at | gate |\n|---|---|---|---|---|---|"
+    for metric in METRICS:
+        name = metric.name if metric.places == "list" else f"{metric.name}@k"
+        gate = "yes" if metric.gate else ""
+        yield (
+            f"| `{name}` | {cell(metric.about)} | {metric.better} | {metric.unit} | {metric.places} | {gate} |"
+        )

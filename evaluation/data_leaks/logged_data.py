@@ -12,9 +12,9 @@ import numpy.typing as npt
 from recsys.data_schemas.columns import DESCRIPTION, TITLE
 from recsys.evaluation.data_leaks.leaky_words import Words, words_of
 from recsys.evaluation.data_leaks.numbers import Doubles, slices_of
-from recsys.evaluation.shown_lists import ShownLists
 from recsys.features.catalogue import Catalogue
 from recsys.features.draws import chance, hash_ids, least
+from recsys.features.impressions import Impressions
 from recsys.features.interactions import Bools, Interactions, Longs
 from recsys.features.time_buckets import MISSING_TIME
 from recsys.features.user_table import UserTable
@@ -38,7 +38,7 @@ class LoggedData:
     """In the order (time, position)."""
     catalogue: Catalogue
     users: UserTable | None = None
-    shown: ShownLists | None = None
+    shown: Impressions | None = None
     event_ids: npt.NDArray[np.object_] | None = None
     """str[E]; None where events carry no ids of their own."""
     listed_at: Longs | None = None

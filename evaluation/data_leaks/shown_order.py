@@ -12,9 +12,10 @@ from recsys.evaluation.data_leaks.findings import Finding
 from recsys.evaluation.data_leaks.logged_data import LoggedData
 from recsys.evaluation.data_leaks.numbers import slices_of
 from recsys.evaluation.report_context import REFUSE, WARN
-from recsys.evaluation.shown_lists import ShownLists, acted_on
+from recsys.evaluation.shown_lists import acted_on
 from recsys.features.draws import chance, least
 from recsys.features.future_check import group_auc
+from recsys.features.impressions import Impressions
 from recsys.features.interactions import Bools, Longs
 
 NAME: Final = "the order of shown lists does not tell what was acted on"
@@ -50,13 +51,12 @@ def order_of_lists(log: LoggedData) -> list[Finding]:
     return found or [Finding.passed(NAME, f"{len(lists):,} lists")]
 
 
-def _propensities(lists: ShownLists, acted: Bools) -> str | None:
+def _propensities(lists: Impressions, acted: Bools) -> str | None:
     """Propensities that put what was acted on above all else of its list, in words."""
     given = np.isfinite(lists.propensity)
     if acted[given].sum() < ENOUGH:
         return None
-    row = np.repeat(np.arange(len(lists)), np.diff(lists.offsets))
-    told = group_auc(lists.propensity[given], acted[given], row[given])
+    told = group_auc(lists.propensity[given], acted[given], lists.owner[given])
     if told < KNOWN:
         return None
     return (
@@ -64,14 +64,12 @@ def _propensities(lists: ShownLists, acted: Bools) -> str | None:
     )
 
 
-def _from_the_end(lists: ShownLists) -> Longs:
-    sizes = np.diff(lists.offsets)
-    return np.asarray(np.repeat(sizes, sizes) - 1 - lists.place)
+def _from_the_end(lists: Impressions) -> Longs:
+    return lists.per_row(lists.lengths) - 1 - lists.place
 
 
-def _tells(lists: ShownLists, acted: Bools, place: Longs, where: str) -> str | None:
-    sizes = np.diff(lists.offsets)
-    row = np.repeat(np.arange(len(lists)), sizes)
+def _tells(lists: Impressions, acted: Bools, place: Longs, where: str) -> str | None:
+    sizes, row = lists.lengths, lists.owner
     hits = np.bincount(row, acted, len(lists)).astype(np.int64)
     ahead = np.bincount(row, acted & (place < hits[row]), len(lists)) == hits
     judged = (hits > 0) & (hits < sizes) & (sizes >= LEAST_LENGTH)

@@ -20,6 +20,7 @@ from recsys.evaluation.data_leaks.logged_data import LoggedData
 from recsys.evaluation.data_leaks.numbers import mean_and_error, owners_of, slices_of
 from recsys.evaluation.report_context import REFUSE, WARN
 from recsys.features.interactions import Bools, Interactions, Longs
+from recsys.features.ragged import first_of_runs
 
 NAME: Final = "users go on as they began"
 DOES: Final = "tell what a user acts on"
@@ -170,8 +171,7 @@ def _first_meetings(events: Interactions) -> tuple[Bools, Longs]:
     fresh[np.unique(_keys(events), return_index=True)[1]] = True
     order = np.argsort(events.user, kind="stable")
     user, time = events.user[order], events.time[order]
-    begins = np.r_[True, user[1:] != user[:-1]]
-    moves = begins | np.r_[True, time[1:] != time[:-1]]
+    begins, moves = first_of_runs(user), first_of_runs(user, time)
     at = np.arange(len(user))
     moment, first = np.maximum.accumulate(at * moves), np.maximum.accumulate(at * begins)
     met = np.empty(len(user), np.int64)

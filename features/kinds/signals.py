@@ -6,26 +6,33 @@ Units: the source's. Cost: one copy per candidate.
 """
 
 from dataclasses import dataclass
-from typing import Final
 
 import numpy as np
 
 from recsys.features.interactions import Floats
-from recsys.features.kinds.kind import SignalFeature
+from recsys.features.kinds.kind import Family, SignalFeature
 
-SOURCE_FAMILY: Final = {
-    "text": "text",
-    "bm25": "text",
-    "attributes": "attributes",
-    "popular": "counters",
-    "recent": "recency",
-    "fused": "recall",
-    "reserve": "recall",
-}
-"""Family of a source's signals; the others are collaborative."""
-
-PAIR_SOURCES: Final = ("item_item", "transitions")
+_FAMILIES: dict[str, Family] = {"text": "text", "fused": "recall", "reserve": "recall"}
+"""Family of a source's signals; one that is not declared is collaborative."""
+_PAIRS: set[str] = set()
 """Sources that count pairs of items: those bought together, those acted on in a row."""
+
+
+def declare_source(name: str, family: Family, pairs: bool = False) -> None:
+    """Make known what the signals of a source are, as its class declares it.
+
+    Args:
+        name: of the source.
+        family: of its signals.
+        pairs: whether it counts pairs of items.
+    """
+    _FAMILIES[name] = family
+    (_PAIRS.add if pairs else _PAIRS.discard)(name)
+
+
+def family_of(source: str) -> Family:
+    """The family of a source's signals."""
+    return _FAMILIES.get(source, "collaborative")
 
 
 @dataclass(frozen=True)
@@ -46,7 +53,7 @@ class _Signal(SignalFeature):
 
     @property
     def group(self) -> str:
-        return SOURCE_FAMILY.get(self.source, "collaborative")
+        return family_of(self.source)
 
 
 @dataclass(frozen=True)
@@ -119,8 +126,8 @@ def signal_feature(name: str) -> SignalFeature:
     if source == "text":
         kind = TextSimilarity if score in ("last", "best", "mean") else InterestScore
         return kind(source, score)
-    if source in PAIR_SOURCES:
+    if source in _PAIRS:
         return CoOccurrence(source, score)
-    return (
-        SourceScore(source, score) if source in SOURCE_FAMILY else CollaborativeScore(source, score)
-    )
+    if family_of(source) == "collaborative":
+        return CollaborativeScore(source, score)
+    return SourceScore(source, score)

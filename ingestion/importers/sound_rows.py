@@ -11,6 +11,7 @@ from recsys.data_schemas.tables import RULES
 from recsys.ingestion.importers.layout import Job
 from recsys.ingestion.tables.duck import quote
 from recsys.ingestion.tables.ingest import QUARANTINE, ingest
+from recsys.storage.files import atomic_file
 
 
 def leave_out_broken(job: Job, scratch: Path) -> None:
@@ -44,12 +45,11 @@ def leave_out_broken(job: Job, scratch: Path) -> None:
 def _leave_out(job: Job, table: str, quarantine: Path) -> None:
     """Write a table again without the rows that are in its quarantine, in its order."""
     path = job.path(table)
-    aside = path.with_suffix(".aside")
-    job.duck.copy(
-        f"SELECT * EXCLUDE (file_row_number) FROM read_parquet({quote(str(path))},"
-        f" file_row_number = true) WHERE file_row_number NOT IN (SELECT {c.SOURCE_ROW}"
-        f" FROM read_parquet({quote(str(quarantine))})) ORDER BY file_row_number",
-        aside,
-    )
-    aside.replace(path)
+    with atomic_file(path) as aside:
+        job.duck.copy(
+            f"SELECT * EXCLUDE (file_row_number) FROM read_parquet({quote(str(path))},"
+            f" file_row_number = true) WHERE file_row_number NOT IN (SELECT {c.SOURCE_ROW}"
+            f" FROM read_parquet({quote(str(quarantine))})) ORDER BY file_row_number",
+            aside,
+        )
     job.recount(table)

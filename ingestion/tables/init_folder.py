@@ -11,7 +11,6 @@ from recsys.data_schemas.config_file import (
     EDITOR_LINE,
     SCHEMA_FILE,
     every_setting,
-    schema_text,
 )
 from recsys.data_schemas.errors import UsageError
 from recsys.data_schemas.tables import (
@@ -48,8 +47,12 @@ def schema_of(table: str, leave_out: Iterable[str] = ()) -> pa.Schema:
     )
 
 
-def start_workspace(folder: Path) -> Path:
+def start_workspace(folder: Path, schema: str) -> Path:
     """Write recsys.yaml and empty tables into a new or empty folder; path of the YAML.
+
+    Args:
+        folder: to write.
+        schema: JSON schema of the YAML, for editors.
 
     Raises:
         UsageError: the folder holds something, or is a file.
@@ -61,7 +64,7 @@ def start_workspace(folder: Path) -> Path:
             empty = schema_of(table.name, leave_out=(c.RECEIVED_AT,)).empty_table()
             pq.write_table(empty, aside / "data" / f"{table.name}.parquet")
         (aside / CONFIG).write_text(first_config(), encoding="utf-8")
-        (aside / SCHEMA_FILE).write_text(schema_text(), encoding="utf-8")
+        (aside / SCHEMA_FILE).write_text(schema, encoding="utf-8")
     return folder / CONFIG
 
 

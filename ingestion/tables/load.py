@@ -22,12 +22,9 @@ from recsys.data_schemas.tables import (
     USER_INDEX,
 )
 from recsys.features.catalogue import Catalogue
-from recsys.features.interactions import (
-    Floats,
-    Interactions,
-    Ints,
-    Longs,
-)
+from recsys.features.impressions import Impressions, propensities
+from recsys.features.interactions import Floats, Interactions
+from recsys.features.ragged import list_column
 from recsys.ingestion.tables.ingest import (
     EVENTS_FILE,
     IMPRESSIONS_FILE,
@@ -40,52 +37,12 @@ from recsys.ingestion.tables.resolution import Resolution
 
 
 @dataclass(frozen=True)
-class ImpressionTable:
-    """M shown lists in the order (time, position); lists in CSR form."""
-
-    impression_id: npt.NDArray[np.object_]
-    """str[M]."""
-    user: Ints
-    """int32[M], index into the interactions' `user_ids`."""
-    time: Longs
-    """int64[M] µs."""
-    position: Longs
-    """int64[M], numbered as events are."""
-    offsets: Longs
-    """int64[M+1]: list m is rows offsets[m]:offsets[m+1] of the two arrays below."""
-    item: Ints
-    """Item indices in shown order."""
-    propensity: Floats
-    """Probability of the item's place; NaN where the list has none."""
-    context: npt.NDArray[np.object_]
-    """str[M]: what the request said of its own situation, a JSON object; None where it said nothing."""
-
-    def __len__(self) -> int:
-        return len(self.user)
-
-    def before(self, now: int) -> "ImpressionTable":
-        """The lists shown strictly before a time (µs)."""
-        lists = int(np.searchsorted(self.time, now))
-        rows = int(self.offsets[lists])
-        return ImpressionTable(
-            self.impression_id[:lists],
-            self.user[:lists],
-            self.time[:lists],
-            self.position[:lists],
-            self.offsets[: lists + 1],
-            self.item[:rows],
-            self.propensity[:rows],
-            self.context[:lists],
-        )
-
-
-@dataclass(frozen=True)
 class Tables:
     """Everything one ingestion gave."""
 
     catalogue: Catalogue
     interactions: Interactions
-    impressions: ImpressionTable | None
+    impressions: Impressions | None
     users: pa.Table | None
     """Attributes by user_id; users need not have events."""
     summary: dict[str, Any]
@@ -230,32 +187,18 @@ def _codes(column: pa.ChunkedArray, codes: dict[str, int]) -> npt.NDArray[np.int
     return np.concatenate(parts) if parts else np.empty(0, np.int16)
 
 
-def _impressions(file: Path) -> ImpressionTable:
+def _impressions(file: Path) -> Impressions:
     columns = [c.IMPRESSION_ID, USER_INDEX, c.TIMESTAMP, c.POSITION, ITEM_INDICES, c.PROPENSITIES]
     columns.append(c.CONTEXT)
     table = pq.read_table(file, columns=columns).combine_chunks()
-    lengths = np.concatenate(
-        [np.diff(chunk.offsets.to_numpy()) for chunk in table[ITEM_INDICES].chunks]
-        or [np.empty(0, np.int64)]
-    )
-    offsets = np.zeros(len(lengths) + 1, np.int64)
-    np.cumsum(lengths, out=offsets[1:])
-    propensity = np.full(offsets[-1], np.nan, np.float32)
-    given = np.repeat(table[c.PROPENSITIES].is_valid().to_numpy(), lengths)
-    propensity[given] = _flat(table[c.PROPENSITIES], pa.float32())
-    return ImpressionTable(
-        impression_id=table[c.IMPRESSION_ID].to_numpy(),
-        user=table[USER_INDEX].to_numpy().astype(np.int32),
-        time=table[c.TIMESTAMP].cast(pa.int64()).to_numpy(),
-        position=table[c.POSITION].to_numpy(),
-        offsets=offsets,
-        item=_flat(table[ITEM_INDICES], pa.int32()).astype(np.int32),
-        propensity=propensity,
+    offsets, items = list_column(table[ITEM_INDICES])
+    return Impressions(
+        offsets,
+        items.cast(pa.int32()).to_numpy(),
+        table[c.TIMESTAMP].cast(pa.int64()).to_numpy(),
+        table[USER_INDEX].to_numpy().astype(np.int32),
+        table[c.POSITION].to_numpy(),
+        propensities(table[c.PROPENSITIES], offsets),
+        ids=table[c.IMPRESSION_ID].to_numpy(),
         context=table[c.CONTEXT].to_numpy(),
     )
-
-
-def _flat(column: pa.ChunkedArray, kind: pa.DataType) -> npt.NDArray[Any]:
-    """All values of a list column, in order."""
-    flat = [chunk.flatten().cast(kind).to_numpy(zero_copy_only=False) for chunk in column.chunks]
-    return np.concatenate(flat) if flat else np.empty(0, kind.to_pandas_dtype())

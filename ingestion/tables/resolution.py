@@ -16,6 +16,7 @@ from recsys.features.interactions import (
     Ints,
     Longs,
 )
+from recsys.features.ragged import first_of_runs
 
 Kind = Literal["seconds", "hours", "days", "ordinal"]
 
@@ -99,9 +100,7 @@ def _spread_until(user: Ints, time: Longs) -> Spread | None:
 
     `user`, `time` sorted by user, then time. The latest moment that fits wins.
     """
-    first_at_moment = np.ones(len(user), bool)
-    first_at_moment[1:] = (user[1:] != user[:-1]) | (time[1:] != time[:-1])
-    moments, users_there = np.unique(time[first_at_moment], return_counts=True)
+    moments, users_there = np.unique(time[first_of_runs(user, time)], return_counts=True)
     # Of equally busy moments the later: where all histories are long, each of their steps is one.
     busiest = moments[np.lexsort((-moments, -users_there))[:MOMENTS]]
     for until in sorted((int(m) for m in busiest), reverse=True):
@@ -115,7 +114,7 @@ def _spread_at(user: Ints, time: Longs, until: int) -> Spread | None:
     """The pattern that ends at `until`, where enough users follow it."""
     upto = time <= until
     user, time = user[upto], time[upto]
-    starts = np.flatnonzero(np.r_[True, user[1:] != user[:-1]])
+    starts = np.flatnonzero(first_of_runs(user))
     events = np.diff(np.r_[starts, len(user)])
     ends_there = time[starts + events - 1] == until
     several, ends = events > 1, float(ends_there.mean())

@@ -60,7 +60,7 @@ def run_validate(args: argparse.Namespace) -> int:
     from recsys.data_schemas.config import load_config
     from recsys.ingestion.tables.ingest import QUARANTINE, ingest
     from recsys.ingestion.tables.validation_report import render
-    from recsys.storage.files import replace_folder
+    from recsys.storage.files import atomic_folder
 
     config = load_config(args.config)
     # What spills is as large as the tables: rather the workspace's disk than a small /tmp.
@@ -73,9 +73,8 @@ def run_validate(args: argparse.Namespace) -> int:
         found = Path(place) / "tables" / QUARANTINE
         if args.quarantine and found.is_dir():
             target = Path(args.quarantine)
-            aside = target.parent / f".{target.name}.part"
-            shutil.copytree(found, aside)
-            replace_folder(aside, target)
+            with atomic_folder(target) as aside:
+                shutil.copytree(found, aside, dirs_exist_ok=True)
             print(f"\nThe rows that break a rule are in {target}.")
     return 0
 
@@ -96,7 +95,7 @@ def run_init(args: argparse.Namespace) -> int:
     """Lay out a workspace to fill."""
     from recsys.ingestion.tables.init_folder import start_workspace
 
-    config = start_workspace(Path(args.dir))
+    config = start_workspace(Path(args.dir), _schema())
     print(
         f"Wrote {config} and empty tables in {config.parent / 'data'}.\n"
         "Replace them by exports of your own with the same columns (those not required may be\n"
@@ -107,10 +106,17 @@ def run_init(args: argparse.Namespace) -> int:
 
 def run_schema(args: argparse.Namespace) -> int:
     """Print the JSON schema of recsys.yaml."""
-    from recsys.data_schemas.config_file import schema_text
-
-    print(schema_text(), end="")
+    print(_schema(), end="")
     return 0
+
+
+def _schema() -> str:
+    """The settings, with what sources and metrics declare of themselves."""
+    from recsys.data_schemas.config_file import schema_text
+    from recsys.evaluation import metrics
+    from recsys.retrieval import source_kinds
+
+    return schema_text({**source_kinds.settings_schema(), **metrics.settings_schema()})
 
 
 def run_import(args: argparse.Namespace) -> int:

@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import os
 import platform
 import shlex
 from collections.abc import Callable
@@ -95,13 +94,13 @@ def _has_config(args: argparse.Namespace) -> bool:
 def _machine() -> dict[str, Any]:
     import psutil
 
+    from recsys.storage.processors import processors
+
     memory = psutil.virtual_memory()
     return {
         "system": platform.platform(terse=True),
         "python": platform.python_version(),
-        "cores": len(os.sched_getaffinity(0))
-        if hasattr(os, "sched_getaffinity")
-        else os.cpu_count(),
+        "cores": processors(),
         "memory_total": memory.total,
         "memory_free": memory.available,
     }

@@ -60,12 +60,14 @@ def _champion(config: "RecsysConfig", version: int) -> "tuple[FeatureSet, dict[s
     """The champion's features and each one's share of the trees' gain."""
     from recsys.features.feature_set import FeatureSet
     from recsys.ranker import Ranker
+    from recsys.recommender import open_sources
     from recsys.storage.bundle import open_bundle
     from recsys.storage.registry import Registry
 
     bundle = open_bundle(Registry(config).local_path(version))
     gain = Ranker.load(bundle.ranker).gain()
     total = sum(gain.values()) or 1.0
+    open_sources(bundle)  # a source says of which family its signals are
     shares = {name: value / total for name, value in gain.items()}
     return FeatureSet.from_json(bundle.features), shares
 
@@ -157,6 +159,7 @@ def _print_suspects(config: "RecsysConfig") -> None:
     import numpy as np
 
     from recsys.features.future_check import scan
+    from recsys.features.ragged import owners_of
     from recsys.storage.stages.rest import wake
     from recsys.training.night.ranking_data import read
 
@@ -165,9 +168,9 @@ def _print_suspects(config: "RecsysConfig") -> None:
     last = int(np.searchsorted(ranking.table.offsets, ROWS_SCANNED, "right")) - 1
     offsets = ranking.table.offsets[: max(last, 1) + 1]
     # Groups in the order of their time: the later ones are held against the earlier.
-    rank = np.argsort(np.argsort(ranking.moments.now[: len(offsets) - 1], kind="stable"))
+    rank = np.argsort(np.argsort(ranking.moments.time[: len(offsets) - 1], kind="stable"))
     rows, names = int(offsets[-1]), ranking.features.columns
-    group = np.repeat(rank, np.diff(offsets))
+    group = rank[owners_of(offsets)]
     suspects = scan(np.asarray(ranking.x[:rows]), ranking.table.grade[:rows], group, names)
     for suspect in suspects:
         print(f"SUSPECT  {suspect.name}\n         {suspect.why}")

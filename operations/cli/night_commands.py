@@ -137,19 +137,17 @@ def table(metrics: Mapping[str, Mapping[str, Sequence[float | None]]]) -> str:
     """Systems by metrics, with the 95 % interval of the first."""
     if not metrics:
         return ""
+    from recsys.evaluation.report_context import or_dash
+
     columns = [m for m in SHOWN if any(m in found for found in metrics.values())]
     width = max(len(name) for name in metrics)
     lines = ["  ".join([f"{'':<{width}}", f"{columns[0]:<22}", *(f"{m:>12}" for m in columns[1:])])]
     for name, found in metrics.items():
         first = found.get(columns[0], (None, None, None))
-        cells = [f"{_number(first[0])} [{_number(first[1])}, {_number(first[2])}]"]
-        cells += [f"{_number(found.get(m, (None,))[0]):>12}" for m in columns[1:]]
+        cells = [f"{or_dash(first[0])} [{or_dash(first[1])}, {or_dash(first[2])}]"]
+        cells += [f"{or_dash(found.get(m, (None,))[0]):>12}" for m in columns[1:]]
         lines.append("  ".join([f"{name:<{width}}", f"{cells[0]:<22}", *cells[1:]]))
     return "\n".join(lines)
-
-
-def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.4f}"
 
 
 def tell(config: RecsysConfig, result: "NightResult", reporter: "Reporter") -> None:

@@ -3,8 +3,7 @@ one Parquet file."""
 
 import argparse
 import json
-import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,12 +11,16 @@ from typing import TYPE_CHECKING, Any
 from recsys.data_schemas import columns as c
 from recsys.data_schemas.config import RecsysConfig, load_config, read_rules
 from recsys.data_schemas.errors import ExitCode, UsageError
-from recsys.operations.batch_lists import Row, ranked
 from recsys.operations.open_release import find_release
 from recsys.operations.user_ids import read_users
 from recsys.query import RankingQuery
 
+ROW_GROUP = 50_000
+"""Rows of a row group: some MB, whatever the length of the lists."""
+
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from recsys.operations.batch_lists import ReleaseFiles
     from recsys.recommender import LoadedRelease
 
@@ -79,15 +82,15 @@ def _lists(
     out: Path,
 ) -> None:
     """One row per user, or per user and item."""
-    import pyarrow as pa
-
     from recsys.business_rules import ListRules
     from recsys.filters import allowed_by
+    from recsys.operations.batch_lists import SCHEMA, place_of, ranked
 
     # What is wrong is said before any work.
     rules = read_rules(config.serving.rules)
     allowed_by(loaded.state.catalogue, filters)
     ListRules(loaded.state.catalogue, rules)
+    place = place_of(config)
     ask = RankingQuery(
         "",
         loaded.moment,
@@ -97,25 +100,31 @@ def _lists(
         filters=filters,
         rules=rules,
     )
-    nested = pa.schema(
-        [
-            (c.USER_ID, pa.string()),
-            (c.ITEM_IDS, pa.list_(pa.string())),
-            (c.SCORES, pa.list_(pa.float64())),
-        ]
-    )
-    with _written(out, nested if args.format == "nested" else _long(), len(users)) as write:
-        for rows in ranked(release, loaded, ask, users):
-            write(rows if args.format == "nested" else _unnested(rows), len(rows))
+    schema = SCHEMA if args.format == "nested" else _long()
+    with _written(out, schema, len(users)) as (write, done):
+        for table in ranked(place, release, loaded, ask, users, done):
+            write(table if args.format == "nested" else _unnested(table))
 
 
-def _unnested(rows: Sequence[Row]) -> list[Row]:
+def _unnested(table: "pa.Table") -> "pa.Table":
     """One row for each item of a list."""
-    return [
-        {c.USER_ID: row[c.USER_ID], c.ITEM_ID: item, c.RANK: n, c.SCORE: score}
-        for row in rows
-        for n, (item, score) in enumerate(zip(row[c.ITEM_IDS], row[c.SCORES], strict=True), 1)
+    rows = [
+        (user, item, n, score)
+        for user, items, scores in zip(*table.to_pydict().values(), strict=True)
+        for n, (item, score) in enumerate(zip(items, scores, strict=True), 1)
     ]
+    return _as_long(rows)
+
+
+def _as_long(rows: Sequence[tuple[str, str, int, float]]) -> "pa.Table":
+    import pyarrow as pa
+
+    schema = _long()
+    columns = list(zip(*rows, strict=True)) or [()] * len(schema)
+    return pa.table(
+        [pa.array(column, field.type) for column, field in zip(columns, schema, strict=True)],
+        schema=schema,
+    )
 
 
 def _audiences(
@@ -125,9 +134,10 @@ def _audiences(
     from recsys.operations.item_audiences import audiences
 
     items = list(dict.fromkeys(name for name in args.for_items.split(",") if name))
-    with _written(out, _long(), len(items)) as write:
+    with _written(out, _long(), len(items)) as (write, done):
         for rows in audiences(loaded, items, users, args.k, args.keep_seen):
-            write(rows, 1)
+            write(_as_long([(r[c.USER_ID], r[c.ITEM_ID], r[c.RANK], r[c.SCORE]) for r in rows]))
+            done(1)
     print(
         f"up to {args.k} of {len(users):,} users for each of {len(items)} items by version "
         f"{loaded.version}: {out}"
@@ -135,7 +145,7 @@ def _audiences(
     return ExitCode.DONE
 
 
-def _long() -> Any:
+def _long() -> "pa.Schema":
     import pyarrow as pa
 
     return pa.schema(
@@ -149,27 +159,37 @@ def _long() -> Any:
 
 
 @contextmanager
-def _written(out: Path, schema: Any, steps: int) -> Iterator[Any]:
-    """A function that takes (rows, steps done); the file is whole or not there."""
+def _written(
+    out: Path, schema: "pa.Schema", steps: int
+) -> Iterator[tuple[Callable[["pa.Table"], None], Callable[[int], None]]]:
+    """(a function that takes tables, one that is told of steps done); the file is whole or not there.
+
+    Its row groups are of one size, so that the bytes do not depend on how the tables were cut.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    from recsys.storage.files import atomic_file
     from recsys.storage.progress import Reporter
 
-    aside = out.with_name(f".{out.name}.{os.getpid()}.part")
-    try:
-        with (
-            pq.ParquetWriter(aside, schema) as writer,
-            Reporter().task("recommend", steps) as task,
-        ):
+    waiting: list[pa.Table] = []
+    with (
+        atomic_file(out) as aside,
+        pq.ParquetWriter(aside, schema) as writer,
+        Reporter().task("recommend", steps) as task,
+    ):
 
-            def write(rows: Sequence[Row], done: int) -> None:
-                writer.write_table(pa.Table.from_pylist(rows, schema))
-                task.advance(done)
+        def flush(least: int) -> None:
+            rows = pa.concat_tables(waiting) if waiting else schema.empty_table()
+            while rows.num_rows >= max(least, 1):
+                writer.write_table(rows.slice(0, ROW_GROUP).combine_chunks(), ROW_GROUP)
+                rows = rows.slice(ROW_GROUP)
+            waiting[:] = [rows]
 
-            yield write
-        with aside.open("rb") as file:
-            os.fsync(file.fileno())
-        aside.replace(out)
-    finally:
-        aside.unlink(missing_ok=True)
+        def write(table: pa.Table) -> None:
+            waiting.append(table)
+            if sum(t.num_rows for t in waiting) >= ROW_GROUP:
+                flush(ROW_GROUP)
+
+        yield write, task.advance
+        flush(1)

@@ -133,7 +133,7 @@ class Releases:
         """
         from recsys.operations.open_release import load_release
 
-        return cast("ReleasedModel", load_release(self._config, version or self.poll()))
+        return load_release(self._config, version or self.poll())
 
     def resolve(self, name: str) -> str:
         """The version that a name leads to: `3`, `03`, an alias, `models:/NAME/3`.

@@ -16,6 +16,7 @@ from recsys.data_schemas import columns as c
 from recsys.data_schemas.config import RecsysConfig, parse_config
 from recsys.data_schemas.errors import DataRefused, UsageError
 from recsys.data_schemas.tables import EVENTS
+from recsys.features.ragged import offsets_of, places_of
 from recsys.operations.library import frames
 
 if TYPE_CHECKING:
@@ -244,7 +245,7 @@ class Dataset:
         _, user = np.unique(np.array(self._events[c.USER_ID].to_pylist(), str), return_inverse=True)
         order = np.lexsort((self._times, user))
         size = np.bincount(user)
-        place = np.arange(len(user)) - np.repeat(np.cumsum(size) - size, size)
+        place = places_of(offsets_of(size))
         tested = np.zeros(len(user), bool)
         sizes = size[user[order]]
         tested[order] = (place >= sizes - count) & (sizes > count)

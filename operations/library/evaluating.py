@@ -21,8 +21,10 @@ from recsys.evaluation.asked_moments import AskedMoments, evaluate_moments
 from recsys.evaluation.evaluation import Evaluation, PastItems
 from recsys.evaluation.lists import Ints, Longs, RankedLists, Truth
 from recsys.evaluation.popularity_at import PopularityAt
+from recsys.evaluation.query_sets import of_users
 from recsys.evaluation.segments import of_history
 from recsys.evaluation.uncertainty import Interval, bootstrap
+from recsys.features.ragged import offsets_of
 from recsys.operations.library.dataset import Dataset
 from recsys.operations.library.lists_out import RANK, SCORE
 from recsys.operations.library.measures import NDCG, Recall, sorted_out
@@ -169,20 +171,14 @@ class _Queries:
                 found=repr(test),
                 fix="see event_types= of Dataset for what counts",
             )
-        group_of = np.full(events.n_users, -1, np.int64)
-        group_of[chosen] = np.arange(len(chosen))
         users = [str(events.user_ids[u]) for u in chosen]
         past, popularity = _past(known, users, tables.catalogue)
-        group, item = group_of[positive.user], positive.item
-        again = past.contains(group, item)
-        truth = Truth.of(
-            group[~again], item[~again], positive.grade[~again], np.arange(len(users)),
-            np.full(len(users), int(events.time.min()), np.int64),
-        )  # fmt: skip
+        moments = np.full(len(users), int(events.time.min()), np.int64)
+        truth, _, again = of_users(positive, chosen, past, moments)
         notes = []
-        if again.any():
+        if again:
             notes.append(
-                f"{int(again.sum()):,} interactions are on items that their users had acted on before; "
+                f"{again:,} interactions are on items that their users had acted on before; "
                 "they are not asked for again."
             )
         return cls(
@@ -197,7 +193,7 @@ class _Queries:
             self.n_items,
             PopularityAt.same(self.popularity, self.truth.n_groups, self.n_items),
             past=self.past if known else None,
-            segments=of_history(np.diff(self.past.offsets)) if known else {},
+            segments=of_history(self.past.lengths) if known else {},
         )
 
     @cached_property
@@ -242,9 +238,10 @@ class _Queries:
 
 def _past(known: Dataset | None, users: list[str], catalogue: Any) -> tuple[PastItems, Longs]:
     """What the users had acted on, and how many people each item had, in the catalogue's numbers."""
-    offsets = np.zeros(len(users) + 1, np.int64)
     if known is None:
-        return PastItems(offsets, np.empty(0, np.int32)), np.zeros(catalogue.n_items, np.int64)
+        return PastItems(np.zeros(len(users) + 1, np.int64), np.empty(0, np.int32)), np.zeros(
+            catalogue.n_items, np.int64
+        )
     before = known.tables
     number = catalogue.indices_of(before.catalogue.item_ids.cast(pa.large_string()))
     item = number[before.interactions.item]
@@ -253,13 +250,12 @@ def _past(known: Dataset | None, users: list[str], catalogue: Any) -> tuple[Past
     place = {str(user): code for code, user in enumerate(before.interactions.user_ids)}
     starts = np.searchsorted(pairs[:, 0], np.arange(len(place) + 1))
     parts = []
-    for row, user in enumerate(users):
+    for user in users:
         code = place.get(user)
         mine = pairs[starts[code] : starts[code + 1], 1] if code is not None else np.empty(0, int)
         parts.append(mine[mine >= 0])
-        offsets[row + 1] = offsets[row] + len(parts[-1])
     items: Ints = np.concatenate(parts).astype(np.int32) if parts else np.empty(0, np.int32)
-    return PastItems(offsets, items), popularity.astype(np.int64)
+    return PastItems(offsets_of(list(map(len, parts))), items), popularity.astype(np.int64)
 
 
 @dataclass(frozen=True)

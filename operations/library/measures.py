@@ -4,12 +4,14 @@ Shapes: G lists, K places.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, Final
+from typing import Any
 
 import numpy as np
 
 from recsys.data_schemas.errors import UsageError
 from recsys.evaluation.lists import RELEVANT_FROM, Doubles, OwnMetric, RankedLists, Truth
+from recsys.evaluation.metrics import METRICS, Metric
+from recsys.evaluation.own_metrics import declared
 
 
 class BuiltIn:
@@ -21,7 +23,8 @@ class BuiltIn:
         Places that count.
     """
 
-    key: ClassVar[str]
+    key: str
+    """Name among `recsys.evaluation.metrics.METRICS`."""
 
     def __init__(self, k: int = 10) -> None:
         if not isinstance(k, int) or k < 1:
@@ -88,11 +91,6 @@ class Novelty(BuiltIn):
     key = "novelty"
 
 
-BY_NAME: Final = {
-    kind.key: kind for kind in (NDCG, Recall, Precision, HitRate, MAP, Coverage, Novelty)
-}
-
-
 def per_list(function: Callable[[Sequence[int], dict[int, int]], float]) -> OwnMetric:
     """A metric from a function of one list.
 
@@ -126,7 +124,7 @@ def per_list(function: Callable[[Sequence[int], dict[int, int]], float]) -> OwnM
     return over_lists
 
 
-def sorted_out(metrics: Sequence[Any]) -> tuple[list[str], set[int], dict[str, OwnMetric]]:
+def sorted_out(metrics: Sequence[Any]) -> tuple[list[str], set[int], dict[str, Metric]]:
     """(names in order, cut-offs of the built-in ones, those of one's own by name).
 
     Raises:
@@ -134,16 +132,17 @@ def sorted_out(metrics: Sequence[Any]) -> tuple[list[str], set[int], dict[str, O
     """
     names: list[str] = []
     ks: set[int] = set()
-    own: dict[str, OwnMetric] = {}
+    own: dict[str, Metric] = {}
     for metric in metrics:
         if isinstance(metric, str):
             metric = _named(metric)
         if isinstance(metric, BuiltIn):
             name = metric.name
             ks.add(metric.k)
-        elif callable(metric):
-            name = str(getattr(metric, "name", None) or getattr(metric, "__name__", "own"))
-            own[name] = metric
+        elif callable(metric) or isinstance(metric, Metric):
+            made = declared(metric)
+            name = made.name
+            own[name] = made
         else:
             raise UsageError(
                 "this is no metric",
@@ -159,11 +158,14 @@ def sorted_out(metrics: Sequence[Any]) -> tuple[list[str], set[int], dict[str, O
 
 def _named(text: str) -> BuiltIn:
     key, _, k = text.partition("@")
-    if key not in BY_NAME or not k.isdecimal():
+    known = [metric.name for metric in METRICS if metric.places != "list"]
+    if key not in known or not k.isdecimal():
         raise UsageError(
             "there is no such metric",
             where="metrics",
             found=text,
-            expected=", ".join(f"{name}@10" for name in BY_NAME),
+            expected=", ".join(f"{name}@10" for name in known),
         )
-    return BY_NAME[key](int(k))
+    made = BuiltIn(int(k))
+    made.key = key
+    return made

@@ -220,7 +220,7 @@ class Recommender(Params):
         UsageError
             A filter names a column that items do not have.
         """
-        from recsys.operations.batch_lists import ReleaseFiles, ranked
+        from recsys.operations.batch_lists import ReleaseFiles, lists_here, ranked
         from recsys.query import RankingQuery
 
         asked = self._ready
@@ -237,13 +237,13 @@ class Recommender(Params):
         )
         state = asked.state if asked.state is not None else Path()
         files = ReleaseFiles(asked.bundle, state, asked.release.version)
-        many = processes if asked.state is not None else 1
-        rows = (
-            (row[c.USER_ID], row[c.ITEM_IDS], row[c.SCORES])
-            for chunk in ranked(files, asked.release, ask, names, many)
-            for row in chunk
-        )
-        return long_frame(rows, asked.ids)
+        with lists_here(processes if asked.state is not None else 1) as place:
+            rows = (
+                (user, items, scores)
+                for table in ranked(place, files, asked.release, ask, names)
+                for user, items, scores in zip(*table.to_pydict().values(), strict=True)
+            )
+            return long_frame(rows, asked.ids)
 
     def _everybody(self) -> list[str]:
         names: list[str] = self._ready.release.state.user_ids()
@@ -653,12 +653,12 @@ def _items_by_user(pairs: Any) -> dict[str, list[str]]:
 
 def _sources_section(sources: Sequence[Any]) -> dict[str, Any]:
     """`sources:` of a config from names, classes and addresses of classes."""
-    from recsys.retrieval.source_kinds import READABLE, source_class
+    from recsys.retrieval.source_kinds import TEXT, source_class
 
     use, own, dials = [], [], {}
     for source in [sources] if isinstance(sources, str) else sources:
         if isinstance(source, str) and ":" not in source:
-            if source not in READABLE:
+            if source != TEXT:
                 source_class(source)  # says which there are
             use.append(source)
         elif isinstance(source, str):

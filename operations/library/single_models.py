@@ -66,8 +66,9 @@ class SingleModel(Params):
     @classmethod
     def _defaults(cls) -> dict[str, float]:
         from recsys.retrieval.source_kinds import source_class
+        from recsys.retrieval.source_params import declared
 
-        return {name: start for name, (start, _) in source_class(cls.source).PARAMS.items()}
+        return {name: p.default for name, p in declared(source_class(cls.source).Params).items()}
 
     @classmethod
     def _names(cls) -> list[str]:
@@ -296,7 +297,7 @@ class TextModel(SingleModel):
         from recsys.data_schemas.config import EncoderConfig
         from recsys.encoder.encode import encode_items
         from recsys.encoder.tower import UNFITTED, InterestSource
-        from recsys.training.finetune import fit_encoder
+        from recsys.training.finetune.fit import fit_encoder
 
         settings = {**dict(self.encoder or {}), "fine_tune": self.fine_tune}
         config = EncoderConfig.model_validate(settings)

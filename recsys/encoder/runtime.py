@@ -25,6 +25,7 @@ from recsys.data_schemas.errors import RecsysError
 from recsys.encoder.manifest import EncoderManifest
 from recsys.encoder.tokens import TOKENS_AT_ONCE, TextTokenizer, batches_by_length, pad_tokens
 from recsys.features.interactions import Floats
+from recsys.storage.processors import processors
 
 log = logging.getLogger(__name__)
 
@@ -88,8 +89,7 @@ def _on_gpu() -> bool:
 def threads() -> int:
     """Threads an encoding may use: OMP_NUM_THREADS, else the cores this process may run on."""
     asked = os.environ.get("OMP_NUM_THREADS", "")
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return int(asked) if asked.isdigit() and int(asked) > 0 else int(cores or 1)
+    return int(asked) if asked.isdigit() and int(asked) > 0 else processors()
 
 
 def cpu_model(folder: Path, manifest: EncoderManifest, pad: int) -> Model:

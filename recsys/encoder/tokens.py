@@ -4,13 +4,14 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from recsys.encoder.pretrained import CONFIG, open_tokenizer, read_json
 from recsys.features.interactions import Ints, Longs
+from recsys.features.ragged import Ragged, offsets_of
 
 CHARACTERS_PER_TOKEN = 16
 """No text needs more characters than this to fill a token (assumed; generous for any script)."""
@@ -21,21 +22,19 @@ TEXTS_AT_ONCE = 4096
 
 
 @dataclass(frozen=True)
-class Ragged(Sequence[Ints]):
+class Tokens(Ragged, Sequence[Ints]):
     """Token ids of n texts in one array: text i's are flat[offsets[i]:offsets[i+1]]."""
 
     flat: Ints
     offsets: Longs
+    row_columns: ClassVar = ("flat",)
 
     @classmethod
     def of(cls, parts: Sequence[Sequence[int]]) -> Self:
         """From a sequence of ids per text."""
-        lengths = np.fromiter(map(len, parts), np.int64, len(parts))
-        flat = np.fromiter((t for part in parts for t in part), np.int32, int(lengths.sum()))
-        return cls(flat, np.concatenate([[0], np.cumsum(lengths)]))
-
-    def __len__(self) -> int:
-        return len(self.offsets) - 1
+        offsets = offsets_of(np.fromiter(map(len, parts), np.int64, len(parts)))
+        flat = np.fromiter((t for part in parts for t in part), np.int32, int(offsets[-1]))
+        return cls(flat, offsets)
 
     def __getitem__(self, place: Any) -> Any:
         """Ids int32 [L] of one text."""
@@ -45,20 +44,12 @@ class Ragged(Sequence[Ints]):
     def __iter__(self) -> Iterator[Ints]:
         return (self[i] for i in range(len(self)))
 
-    @property
-    def lengths(self) -> Longs:
-        """int64 [n]."""
-        return np.diff(self.offsets)
-
     def cut(self, most: int) -> Self:
         """The same texts with at most so many tokens each; the last token, which ends a text, stays."""
-        lengths = np.minimum(self.lengths, most)
-        offsets = np.concatenate([[0], np.cumsum(lengths)])
-        owner = np.repeat(np.arange(len(self)), lengths)
-        place = np.arange(int(offsets[-1])) - offsets[owner]
-        last = place == lengths[owner] - 1
-        source = np.where(last, self.offsets[owner + 1] - 1, self.offsets[owner] + place)
-        return type(self)(self.flat[source], offsets)
+        place = self.place
+        last = place == self.lengths[self.owner] - 1
+        kept = (place < most - 1) | last
+        return self.keeping(kept)
 
 
 @dataclass(frozen=True)
@@ -99,23 +90,20 @@ class TextTokenizer:
         ]
         return [e.ids for e in encodings], cut
 
-    def all_of(self, texts: Sequence[str]) -> tuple[Ragged, int]:
+    def all_of(self, texts: Sequence[str]) -> tuple[Tokens, int]:
         """Token ids of a whole catalogue, and how many of its texts were cut."""
-        flat, lengths, cut = [np.empty(0, np.int32)], [np.zeros(1, np.int64)], 0
+        parts, cut = [Tokens.of([])], 0
         for start in range(0, len(texts), TEXTS_AT_ONCE):
             ids, long = self(texts[start : start + TEXTS_AT_ONCE])
-            part = Ragged.of(ids)
-            flat.append(part.flat)
-            lengths.append(part.lengths)
+            parts.append(Tokens.of(ids))
             cut += sum(long)
-        return Ragged(np.concatenate(flat), np.cumsum(np.concatenate(lengths))), cut
+        return Tokens.join(parts), cut
 
-    def unknown_texts(self, tokens: Ragged) -> int:
+    def unknown_texts(self, tokens: Tokens) -> int:
         """Texts of whose tokens the model does not know the half: another language or script."""
         if self.unknown is None:
             return 0
-        foreign = np.concatenate([[0], np.cumsum(tokens.flat == self.unknown)])
-        foreign = foreign[tokens.offsets[1:]] - foreign[tokens.offsets[:-1]]
+        foreign = tokens.keeping(tokens.flat == self.unknown).lengths
         return int(((tokens.lengths > 0) & (2 * foreign > np.maximum(tokens.lengths - 2, 0))).sum())
 
 

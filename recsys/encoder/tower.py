@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Final, NamedTuple, Self
+from typing import ClassVar, Final, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -222,6 +222,10 @@ class InterestSource:
     neighbours: Neighbours | None = None
     name: str = "text"
     columns: tuple[str, ...] = ("score", "probability", "last", "best", "mean")
+    content: ClassVar[bool] = True
+    """It speaks for items without events."""
+    tells: ClassVar[tuple[str, ...]] = ("near",)
+    """Way to a fact that explains why it lists an item."""
 
     @classmethod
     def open(

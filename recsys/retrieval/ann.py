@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from recsys.features.interactions import Floats, Ints, Longs
 from recsys.features.protocols import Mask, Recalled
+from recsys.features.ragged import offsets_of_owners
 from recsys.retrieval import history_kernels as kernels
 from recsys.retrieval.fitted_source import NOTHING, check_blocked, scratch
 from recsys.retrieval.history_kernels import Marks
@@ -52,10 +53,8 @@ class InvertedLists:
             filled = count > 0
             centroids[filled] = sums[filled] / count[filled, None]
         nearest = nearest_of(vectors, centroids)
-        offsets = np.zeros(n_lists + 1, np.int64)
-        np.cumsum(np.bincount(nearest, minlength=n_lists), out=offsets[1:])
         member = np.argsort(nearest, kind="stable").astype(np.int32)
-        return cls(centroids, offsets, member, vectors[member])
+        return cls(centroids, offsets_of_owners(nearest, n_lists), member, vectors[member])
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
         """For saving beside the vectors."""

@@ -32,8 +32,6 @@ RRF_OFFSET: Final = 60.0
 """The constant of reciprocal-rank fusion, as published."""
 FIRST_PLACES: Final = 10
 """Items of each source's list that are candidates whatever the fusion makes of them."""
-CONTENT: Final = ("text", "bm25", "attributes")
-"""Sources that can speak for an item without events."""
 RESERVE: Final = "reserve"
 RESERVED: Final = ((0, 0, 20), (1, FEW_EVENTS, 10))
 """Least and most events of an item, and candidates with so many of them that have a place of their
@@ -218,7 +216,8 @@ class CandidateGenerator:
         lists: dict[str, Recalled] = {}
         reserved: list[list[Recalled]] = [[] for _ in room]
         for name in self.proposing:
-            asks = [(self.depth, blocked), *(room if name in CONTENT else [])]
+            content = getattr(self.sources[name], "content", False)
+            asks = [(self.depth, blocked), *(room if content else [])]
             lists[name], *few = asked[name].recall_each(asks)
             for part, one in zip(reserved, few, strict=False):
                 part.append(one)

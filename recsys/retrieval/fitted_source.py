@@ -1,7 +1,9 @@
-"""What every source shares: its inputs, its params, its files, its scratch space.
+"""What every source shares: its declaration, the head and foot of a fit, its files, its scratch space.
 
-A source is fitted on the events before a cut and then answers for any history: nothing about a
-user is stored. Shapes: E events, N items, h events of a history, n candidates.
+A source is one file: a class that says what it is (`family`), what can be set of it (`Params`), what it
+reads, what a fit costs, when it applies, and how it learns and answers. It is fitted on the events before
+a cut and then answers for any history: nothing about a user is stored. Shapes: E events, N items, h
+events of a history, n candidates.
 """
 
 import json
@@ -10,13 +12,15 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from enum import IntEnum
+from operator import itemgetter
 from pathlib import Path
-from typing import Any, ClassVar, Final, Self
+from typing import Any, ClassVar, Final, Literal, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from recsys.data_schemas.errors import DataRefused, UsageError
+from recsys.data_schemas.errors import DataRefused
 from recsys.features.catalogue import Catalogue
 from recsys.features.interactions import (
     Floats,
@@ -24,8 +28,10 @@ from recsys.features.interactions import (
     Interactions,
     Ints,
 )
+from recsys.features.kinds.kind import Family
 from recsys.features.protocols import Mask, Recalled, RecallSource
 from recsys.retrieval.history_kernels import Marks, weigh
+from recsys.retrieval.source_params import SourceParams, resolved, undeclared
 from recsys.storage.plug_ins import address_of
 
 NEVER: Final = -(2**62)
@@ -39,7 +45,10 @@ SHIPPED: Final = "recsys."
 """Modules whose sources are found by their names; any other names its class in its file."""
 
 Params = Mapping[str, tuple[float, tuple[float, ...]]]
-"""Name → (default, values worth trying)."""
+"""`PARAMS` of a user's own source: name → (default, values worth trying)."""
+Reads = Literal["events", "order", "times", "creation", "texts", "attributes", "vectors"]
+"""What a fit may read: who acted on what, in which order, when; of the items their dates of creation,
+their texts, their other columns, the encoder's vectors of their texts."""
 
 
 @dataclass(frozen=True)
@@ -55,34 +64,127 @@ class SourceInputs:
     vectors: Floats | None = None
 
 
-class FittableSource(RecallSource):
-    """A recall source that knows how to fit itself; the base of all that we ship."""
+class Cost(IntEnum):
+    """What a fit takes most of its time for; sources are fitted and tuned in this order."""
 
-    PARAMS: ClassVar[Params] = {}
-    n_items: int
+    EVENTS = 1
+    """A pass over the events."""
+    PAIRS = 2
+    """Pairs of events of one user."""
+    TEXTS = 3
+    """What the items' texts have in common."""
+    FACTORS = 4
+    """Alternating solves for all users and items."""
+    MATRIX = 5
+    """The inverse of an items × items matrix."""
+    NETWORK = 6
+    """Steps of a neural network."""
+    UNKNOWN = 7
+    """A source of a user's own that does not say."""
+
+
+class Room(NamedTuple):
+    """What one fit may take."""
+
+    memory_bytes: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class SourceFit:
+    """What one fit is made from."""
+
+    interactions: Interactions
+    """All before the cut."""
+    inputs: SourceInputs
     params: dict[str, float]
+    """Every param of the source."""
+    seed: int
+    """Of the draws; the same seed gives the same source."""
+    workers: int
+    """Threads."""
+    previous: Any = None
+    """The same source as of an earlier cut, to go on from; None to start from scratch."""
+
+
+class FittableSource(RecallSource):
+    """A recall source that knows how to fit itself; the base of all that we ship.
+
+    A class with a `name` is a source and declares all of `DECLARED`.
+    """
+
+    Params: ClassVar[type[SourceParams]]
+    """What can be set of it."""
+    family: ClassVar[Family]
+    """Group of its features in the report and the explanations."""
+    reads: ClassVar[frozenset[Reads]]
+    """What a fit reads; the fit is made again when any of it changes."""
+    cost: ClassVar[Cost]
+    warm: ClassVar[bool] = False
+    """Whether a fit can go on from an earlier cut's."""
+    always: ClassVar[str] = ""
+    """What it cannot be done without for; empty for a source that the night may leave out."""
+    content: ClassVar[bool] = False
+    """Whether it speaks for items without events."""
+    pairs: ClassVar[bool] = False
+    """Whether its score counts pairs of items."""
+    tells: ClassVar[tuple[str, ...]] = ()
+    """Ways to a fact (`recsys.reasons`) that explain why it lists an item."""
     logarithmic: ClassVar[bool] = False
     """Whether scores are logarithms of odds, so that their differences and not ratios compare."""
+    n_items: int
+    params: dict[str, float]
     fusion_weight: float = 1.0
     """Weight of this source's list in the fusion of ranks; 0 leaves it out."""
 
-    def save_arrays(
-        self, folder: Path, facts: Mapping[str, Any], arrays: Mapping[str, npt.NDArray[Any]]
-    ) -> None:
-        """Write the arrays and the facts that all sources have."""
-        shared = {
-            "dials": self.params,
-            "fit_until": self.fit_until,
-            "fusion_weight": self.fusion_weight,
-        }
-        if not type(self).__module__.startswith(SHIPPED):
-            shared["class"] = address_of(type(self))
-        save_source(folder, self.name, {**shared, **facts}, arrays)
+    def __init__(self, *, params: dict[str, float], fit_until: int, **learned: Any) -> None:
+        assert not learned, learned
+        self.params, self.fit_until = params, fit_until
 
-    def voting(self, facts: Mapping[str, Any]) -> Self:
-        """Itself, with the fusion weight that was saved."""
-        self.fusion_weight = float(facts["fusion_weight"])
-        return self
+    def __init_subclass__(cls, **more: Any) -> None:
+        super().__init_subclass__(**more)
+        if is_source(cls):
+            require_declared(cls)
+
+    def parts(self, events: History, items: Ints, now: int) -> Floats:
+        """float32[h, n]: what each of h events alone says for n items; 0 where it says nothing.
+
+        Args:
+            events: h events.
+            items: int32[n], each once.
+            now: the moment, µs.
+        """
+        out = np.zeros((len(events.item), len(items)), np.float32)
+        for row in range(len(out)):
+            one = events.each(itemgetter(slice(row, row + 1)))
+            out[row] = np.nan_to_num(self.score(one, items, now)[:, 0])
+        return out
+
+    @classmethod
+    def applies(cls, interactions: Interactions, inputs: SourceInputs, room: Room) -> str | None:
+        """Why it is not tried on this data; None where it is.
+
+        Args:
+            interactions: events to fit on.
+            inputs: catalogue, texts and vectors.
+            room: memory and time of a fit.
+        """
+        raise NotImplementedError
+
+    @classmethod
+    def budgeted(cls, interactions: Interactions, seconds: float) -> dict[str, float] | None:
+        """Params that follow from the time of all sources of a night; None where it is too short.
+
+        Args:
+            interactions: events to fit on.
+            seconds: of all fits of all sources.
+        """
+        return {}
+
+    @classmethod
+    def learned(cls, fit: SourceFit) -> dict[str, Any]:
+        """What a fit learns, by the names of the constructor's arguments."""
+        raise NotImplementedError
 
     @classmethod
     def fit(
@@ -93,46 +195,113 @@ class FittableSource(RecallSource):
         *,
         seed: int,
         workers: int,
+        previous: RecallSource | None = None,
     ) -> Self:
         """Fit on all given events with the given params (defaults for those absent).
 
         Args:
             interactions: events to fit on, all before the cut.
             inputs: catalogue, texts and text vectors.
-            params: by name, of `PARAMS`; those absent have their defaults.
+            params: by name, of `Params`; those absent have their defaults.
             seed: of the draws; the same seed gives the same source.
             workers: threads.
+            previous: the fit of an earlier cut; gone on from where the source is `warm`.
+
+        Raises:
+            UsageError: a param that it does not have, or one beyond its bounds.
         """
+        chosen = resolved(cls.name, cls.Params, params)
+        start = previous if cls.warm and isinstance(previous, cls) else None
+        found = cls.learned(SourceFit(interactions, inputs, chosen, seed, workers, start))
+        return cls(**found, params=chosen, fit_until=last_time(interactions))
+
+    def saved(self) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:
+        """Facts and arrays of its own that `opened` reads."""
         raise NotImplementedError
 
+    @classmethod
+    def opened(
+        cls, facts: Mapping[str, Any], arrays: Mapping[str, npt.NDArray[Any]]
+    ) -> dict[str, Any]:
+        """The constructor's arguments from what `saved` gave; the arrays where it says no more."""
+        del facts
+        return dict(arrays)
 
-def resolve_params(name: str, known: Params, given: Mapping[str, float]) -> dict[str, float]:
-    """Defaults overlaid with what is given.
+    def save(self, folder: Path) -> None:
+        """Write its arrays and facts, and those that all sources have, into an existing folder."""
+        own, arrays = self.saved()
+        facts = {
+            "dials": self.params,
+            "fit_until": self.fit_until,
+            "fusion_weight": self.fusion_weight,
+        }
+        if not type(self).__module__.startswith(SHIPPED):
+            facts["class"] = address_of(type(self))
+        save_source(folder, self.name, {**facts, **own}, arrays)
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Open what `save` wrote."""
+        facts, arrays = read_source(folder, cls.name)
+        own = cls.opened(facts, arrays)
+        source = cls(**own, params=facts["dials"], fit_until=facts["fit_until"])
+        source.fusion_weight = float(facts["fusion_weight"])
+        return source
+
+
+DECLARED: Final = ("Params", "family", "reads", "cost", "applies", "learned")
+"""What a source says of itself; a class that leaves one out is refused when it is imported."""
+
+
+def is_source(kind: type[FittableSource]) -> bool:
+    """Whether a class is a source, and no base of some."""
+    name: object = getattr(kind, "name", "")
+    return isinstance(name, str) and bool(name)
+
+
+def require_declared(kind: type[FittableSource]) -> None:
+    """Refuse a source that does not say what everything else goes by.
 
     Raises:
-        UsageError: a param the source does not have, or one that is not a finite number ≥ 0.
+        TypeError: the class, its file and what it leaves out.
     """
-    unknown = sorted(set(given) - set(known))
-    if unknown:
-        raise UsageError(
-            f"source '{name}' has no parameter '{unknown[0]}'",
-            where=f"sources.dials.{name}",
-            found=unknown[0],
-            expected=f"one of {', '.join(sorted(known)) or '(it has none)'}",
-            fix="correct the name or leave it out",
+    own = [base for base in kind.__mro__ if base not in FittableSource.__mro__]
+    said = {name for base in own for name in vars(base)}
+    if "fit" in said:
+        said.add("learned")
+    missing = [name for name in DECLARED if name not in said]
+    if "Params" in said:
+        missing += undeclared(kind.Params)
+    if missing:
+        raise TypeError(
+            f"source {address_of(kind)} does not declare {', '.join(missing)}; "
+            f"every source declares {', '.join(DECLARED)}"
         )
-    resolved = {key: float(default) for key, (default, _) in known.items()}
-    for key, value in given.items():
-        if not np.isfinite(value) or value < 0:
-            raise UsageError(
-                f"param '{key}' of source '{name}' is not usable",
-                where=f"sources.dials.{name}.{key}",
-                found=value,
-                expected="a finite number, at least 0",
-                fix="correct the value or leave it out",
-            )
-        resolved[key] = float(value)
-    return resolved
+
+
+# ---------------------------------------------------------------------------- when a source applies
+
+
+def no_pairs(interactions: Interactions) -> str | None:
+    """Why nothing can be learned from what goes together; None where it can."""
+    liked = interactions.weight > 0
+    users = interactions.user[liked]
+    counts = np.bincount(users) if len(users) else np.zeros(1, np.int64)
+    if counts.max(initial=0) < 2:
+        return "no user has two positive events: nothing goes together"
+    if np.count_nonzero(np.bincount(interactions.item[liked])) < 2:
+        return "all positive events are of one item"
+    return None
+
+
+def no_texts(inputs: SourceInputs) -> str | None:
+    """Why nothing can be learned from texts; None where it can."""
+    if not any(len(text.strip()) > 0 for text in inputs.texts):
+        return "the items have no text"
+    return None
+
+
+# ---------------------------------------------------------------------------- parts of a fit
 
 
 def last_time(interactions: Interactions) -> int:
@@ -150,6 +319,11 @@ def weight_scale(interactions: Interactions) -> float:
     """Mean weight of the positive events, by which weights are made comparable."""
     weights = interactions.weight[interactions.weight > 0]
     return float(weights.mean()) if len(weights) else 1.0
+
+
+def met(interactions: Interactions) -> Marks:
+    """uint8[N]: 1 for items with a positive event."""
+    return (support(interactions) > 0).astype(np.uint8)
 
 
 def support(interactions: Interactions) -> Ints:

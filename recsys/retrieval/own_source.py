@@ -5,21 +5,24 @@ Shapes: E events, N items, n candidates.
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from recsys.features.interactions import Floats, History, Interactions, Ints
-from recsys.features.protocols import Mask, Recalled
+from recsys.features.protocols import Mask, Recalled, RecallSource
 from recsys.retrieval.fitted_source import (
+    Cost,
     FittableSource,
     Params,
+    Reads,
+    Room,
     SourceInputs,
     last_time,
     read_source,
-    resolve_params,
 )
+from recsys.retrieval.source_params import SourceParams, params_class, resolved
 from recsys.storage.plug_ins import address_of
 
 
@@ -59,9 +62,19 @@ class OwnSource(FittableSource):
     """Of the source, in settings and reports: letters, digits and underscores."""
     columns: tuple[str, ...] = ("score",)
     PARAMS: ClassVar[Params] = {}
+    """Param → (default, values worth trying); or a class `Params`, as our own sources have it."""
+    Params: ClassVar[type[SourceParams]] = SourceParams
+    family = "collaborative"
+    reads = frozenset(get_args(Reads))
+    cost = Cost.UNKNOWN
+
+    def __init_subclass__(cls, **more: Any) -> None:
+        if "PARAMS" in vars(cls):
+            cls.Params = params_class(cls.PARAMS)
+        super().__init_subclass__(**more)
 
     def __init__(self, **params: float) -> None:
-        self.params = resolve_params(self.name, self.PARAMS, params)
+        self.params = resolved(self.name, self.Params, params)
         self.arrays: Mapping[str, npt.NDArray[Any]] = {}
         self.n_items, self.fit_until = 0, 0
 
@@ -92,6 +105,11 @@ class OwnSource(FittableSource):
         raise NotImplementedError
 
     @classmethod
+    def applies(cls, interactions: Interactions, inputs: SourceInputs, room: Room) -> str | None:
+        """Why it is not tried on this data; None, as here, to be tried on any."""
+        return None
+
+    @classmethod
     def fit(
         cls,
         interactions: Interactions,
@@ -100,9 +118,10 @@ class OwnSource(FittableSource):
         *,
         seed: int,
         workers: int,
+        previous: RecallSource | None = None,
     ) -> Self:
         """As every source is fitted; `seed` is there as `self.seed` while `learn` runs."""
-        del workers
+        del workers, previous
         source = cls(**dict(params))
         source.seed = seed
         source.n_items, source.fit_until = interactions.n_items, last_time(interactions)
@@ -139,10 +158,9 @@ class OwnSource(FittableSource):
             )
         return scores
 
-    def save(self, folder: Path) -> None:
-        """Write the arrays and what is needed to find this class again."""
-        facts = {"n_items": self.n_items, "class": address_of(type(self))}
-        self.save_arrays(folder, facts, self.arrays)
+    def saved(self) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:
+        """The arrays, and what is needed to find this class again."""
+        return {"n_items": self.n_items, "class": address_of(type(self))}, dict(self.arrays)
 
     @classmethod
     def load(cls, folder: Path) -> Self:
@@ -150,5 +168,6 @@ class OwnSource(FittableSource):
         facts, arrays = read_source(folder, cls.name)
         source = cls(**facts["dials"])
         source.n_items, source.fit_until = int(facts["n_items"]), int(facts["fit_until"])
+        source.fusion_weight = float(facts["fusion_weight"])
         source.arrays = arrays
-        return source.voting(facts)
+        return source

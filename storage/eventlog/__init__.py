@@ -16,7 +16,7 @@ from recsys.data_schemas.log_record import (
 from recsys.storage.eventlog.buffer import ImpressionBuffer
 from recsys.storage.eventlog.drain import export
 from recsys.storage.eventlog.log import EventLog
-from recsys.storage.eventlog.open_log import log_address, never_written, open_log
+from recsys.storage.eventlog.open_log import log_address, never_written, open_log, written_log
 from recsys.storage.eventlog.standing import LogDamaged, LogReplaced, LogUnavailable
 
 __all__ = [
@@ -36,4 +36,5 @@ __all__ = [
     "log_address",
     "never_written",
     "open_log",
+    "written_log",
 ]

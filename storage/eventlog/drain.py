@@ -3,9 +3,9 @@
 Each table is written aside, synced and renamed, so a reader never meets half a file.
 """
 
-import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from recsys.data_schemas.log_record import (
 from recsys.storage.eventlog.known import Adopted
 from recsys.storage.eventlog.log import EventLog
 from recsys.storage.eventlog.retention import FEATURES
+from recsys.storage.files import atomic_file
 
 CHUNK = 20_000
 """Records read and written at a time; bounds memory."""
@@ -110,12 +111,13 @@ def export(
         "forgets": (FORGET, _FORGETS),
         "opt_outs": (OPT_OUT, _OPT_OUTS),
     }
-    sinks = {
-        kind: _Sink(out_dir / f"{name}.parquet", schema) for name, (kind, schema) in tables.items()
-    }
     items: list[dict[str, Any]] = []
     users: dict[str, dict[str, Any]] = {}
-    try:
+    with ExitStack() as files:
+        sinks = {
+            kind: files.enter_context(_sink(out_dir / f"{name}.parquet", schema))
+            for name, (kind, schema) in tables.items()
+        }
         for kind, rows in _left(earlier, {kind: name for name, (kind, _) in tables.items()}):
             if kind == ITEM:
                 items += rows
@@ -132,14 +134,9 @@ def export(
             (ITEM, "items", _ITEM_TYPES, items),
             (USER, "users", _USER_TYPES, list(users.values())),
         ):
-            sinks[kind] = sink = _Sink(out_dir / f"{name}.parquet", _item_schema(rows, types))
+            file = _sink(out_dir / f"{name}.parquet", _item_schema(rows, types))
+            sinks[kind] = sink = files.enter_context(file)
             sink.write(_item_rows(rows, sink.schema, types))
-    except BaseException:
-        for sink in sinks.values():
-            sink.abandon()
-        raise
-    for sink in sinks.values():
-        sink.finish()
     return {
         "events": sinks[EVENT].rows,
         "items": sinks[ITEM].rows,
@@ -210,27 +207,22 @@ def _row(record: LogRecord) -> dict[str, Any]:
 
 
 class _Sink:
-    """One Parquet file, written aside."""
+    """One Parquet file being written."""
 
-    def __init__(self, path: Path, schema: pa.Schema) -> None:
-        self.schema, self.rows = schema, 0
-        self._path, self._aside = path, path.with_suffix(".parquet.tmp")
-        self._writer = pq.ParquetWriter(self._aside, schema)
+    def __init__(self, writer: pq.ParquetWriter, schema: pa.Schema) -> None:
+        self.schema, self.rows, self._writer = schema, 0, writer
 
     def write(self, rows: list[dict[str, Any]]) -> None:
         if rows:
             self._writer.write_table(pa.Table.from_pylist(rows, schema=self.schema))
             self.rows += len(rows)
 
-    def finish(self) -> None:
-        self._writer.close()
-        with self._aside.open("rb") as file:
-            os.fsync(file.fileno())
-        self._aside.replace(self._path)
 
-    def abandon(self) -> None:
-        self._writer.close()
-        self._aside.unlink(missing_ok=True)
+@contextmanager
+def _sink(path: Path, schema: pa.Schema) -> Iterator[_Sink]:
+    """A file that is there, whole, when all have been written."""
+    with atomic_file(path) as aside, pq.ParquetWriter(aside, schema) as writer:
+        yield _Sink(writer, schema)
 
 
 def _item_schema(items: list[dict[str, Any]], types: Mapping[str, Any] = _ITEM_TYPES) -> pa.Schema:

@@ -43,10 +43,9 @@ class Export(NamedTuple):
 def marks(workspace: Workspace) -> list[LogMark]:
     """Up to where the log was read: by the snapshot in use and by each export that is kept."""
     found = [export.mark for export in exports(workspace)]
+    current = workspace.current_snapshot()
     with contextlib.suppress(OSError, ValueError, KeyError):
-        name = json.loads(workspace.current_state.read_text(encoding="utf-8"))["snapshot"]
-        marker = workspace.current_state.parent / str(name) / STATE_MARKER
-        meta = json.loads(marker.read_text(encoding="utf-8"))
+        meta = json.loads((current / STATE_MARKER).read_text(encoding="utf-8")) if current else {}
         identity, witness = meta.get("log") or ("", None)
         found.append(LogMark(identity, int(meta["log_position"]), witness))
     return [mark for mark in found if mark.position > 0]

@@ -11,7 +11,7 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any, Final, NamedTuple, Self, TypeVar, cast
 from uuid import uuid4
@@ -450,8 +450,9 @@ class EventLog(ABC):
         """Write one record within a transaction, or find the one of its key."""
 
     @abstractmethod
-    def _tombstone(self, user_id: str) -> Tombstone | None:
-        """When a person was last forgotten; read within a transaction, so none is missed."""
+    def _tombstones(self, user_ids: Collection[str]) -> dict[str, Tombstone]:
+        """When those of some persons who were forgotten were so last; read within a transaction, so
+        none is missed."""
 
     # transactions
 
@@ -461,7 +462,7 @@ class EventLog(ABC):
         def run() -> list[Entry]:
             standing = self._require_continued(writing=True)
             require_possible(standing, max((w.received_at for w in writes), default=0))
-            entries = [self._refused(write) or self._insert(write) for write in writes]
+            entries = self._written(writes)
             self._advance(standing, entries, writes)
             return entries
 
@@ -502,7 +503,7 @@ class EventLog(ABC):
             if not events:
                 return []
             writes = [event_write(moved(event, target, received_at)) for event in events]
-            entries = [self._insert(write) for write in writes]
+            entries = self._insert_all(writes)
             stone = forget_write(source, received_at)
             entries.append(self._buried(stone, standing))
             self._advance(standing, entries, [*writes, stone])
@@ -542,14 +543,21 @@ class EventLog(ABC):
         whole = {**made, **about}
         self._identity, self._salt = whole[IDENTITY], whole[SALT]
 
-    def _refused(self, write: Write) -> Entry | None:
-        """The entry of a list that is not written, because its person was forgotten since."""
-        if write.kind != IMPRESSION or write.user_id is None:
-            return None
-        stone = self._tombstone(write.user_id)
-        if stone is None or not stone.covers(write.payload):
-            return None
-        return Entry(stone.position, False)
+    def _written(self, writes: Sequence[Write]) -> list[Entry]:
+        """Write records within a transaction; a list whose person was forgotten since is left out, and
+        its entry is the tombstone's."""
+        shown_to = {w.user_id for w in writes if w.kind == IMPRESSION and w.user_id is not None}
+        stones = self._tombstones(shown_to) if shown_to else {}
+        covering = [_covering(write, stones) for write in writes]
+        kept = [w for w, stone in zip(writes, covering, strict=True) if stone is None]
+        entries = iter(self._insert_all(kept))
+        return [
+            next(entries) if stone is None else Entry(stone.position, False) for stone in covering
+        ]
+
+    def _insert_all(self, writes: Sequence[Write]) -> list[Entry]:
+        """Write records in order within a transaction; of one whose key is there, that one's entry."""
+        return [self._insert(write) for write in writes]
 
     # group commit
 
@@ -626,6 +634,14 @@ class EventLog(ABC):
                     ) from error
             time.sleep(pause)
             pause = min(pause * 2, 0.5)
+
+
+def _covering(write: Write, stones: Mapping[str, Tombstone]) -> Tombstone | None:
+    """The tombstone because of which a list is not written."""
+    if write.kind != IMPRESSION or write.user_id is None:
+        return None
+    stone = stones.get(write.user_id)
+    return stone if stone is not None and stone.covers(write.payload) else None
 
 
 def event_write(event: Mapping[str, Any]) -> Write:

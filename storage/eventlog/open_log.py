@@ -1,5 +1,7 @@
 """Which log a workspace writes to, and opening it."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from recsys.data_schemas.config import RecsysConfig
@@ -52,3 +54,14 @@ def open_log(address: str | Path) -> EventLog:
     from recsys.storage.eventlog.sqlite import SqliteLog
 
     return SqliteLog(Path(text.removeprefix("sqlite:///")))
+
+
+@contextmanager
+def written_log(config: RecsysConfig) -> Iterator[EventLog | None]:
+    """The log of a workspace, open; None where no service has written one yet."""
+    address = log_address(config)
+    if never_written(address):
+        yield None
+    else:
+        with open_log(address) as log:
+            yield log

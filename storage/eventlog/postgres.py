@@ -6,7 +6,7 @@ positions is the order of commits, as a follower needs it.
 """
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -56,9 +56,19 @@ _INSERT = (
     "SELECT %s, %s, %s, %s, %s WHERE NOT EXISTS (SELECT 1 FROM recsys_log WHERE key = %s) "
     "ON CONFLICT (key) DO NOTHING RETURNING position"
 )
-_TOMBSTONE = (
-    "SELECT position, received_at FROM recsys_log WHERE user_id = %s AND kind = 'forget' "
-    "ORDER BY position DESC LIMIT 1"
+_INSERT_ALL = """
+INSERT INTO recsys_log(kind, key, user_id, received_at, payload)
+SELECT kind, key, user_id, received_at, payload
+FROM unnest(%s::text[], %s::text[], %s::text[], %s::bigint[], %s::text[], %s::text[])
+    WITH ORDINALITY AS w(kind, key, user_id, received_at, payload, erased, place)
+WHERE NOT EXISTS (SELECT 1 FROM recsys_log WHERE recsys_log.key = w.erased)
+ORDER BY place
+ON CONFLICT (key) DO NOTHING RETURNING position, key
+"""
+"""Positions are given in the order of the places; of two records of one key the first is written."""
+_TOMBSTONES = (
+    "SELECT user_id, max(position), (array_agg(received_at ORDER BY position DESC))[1] "
+    "FROM recsys_log WHERE user_id = ANY(%s) AND kind = 'forget' GROUP BY user_id"
 )
 _STANDING = (
     "SELECT (SELECT json_object_agg(name, value) FROM recsys_log_about), "
@@ -165,9 +175,36 @@ class PostgresLog(EventLog):
         ).fetchone()
         return Entry(int(found[0]), False)
 
-    def _tombstone(self, user_id: str) -> Tombstone | None:
-        found = self._write.execute(_TOMBSTONE, (user_id,)).fetchone()
-        return None if found is None else Tombstone(*found)
+    def _insert_all(self, writes: Sequence[Write]) -> list[Entry]:
+        if len(writes) < 2 or any(write.key is None for write in writes):
+            return super()._insert_all(writes)
+        keys = [str(write.key) for write in writes]
+        erased = [ERASED_KEY + digest(key, self._salt) for key in keys]
+        kinds, users, times = zip(
+            *((w.kind, w.user_id, w.received_at) for w in writes), strict=True
+        )
+        payloads = [encode(write.payload) for write in writes]
+        columns = ([*kinds], keys, [*users], [*times], payloads, erased)
+        fresh = {str(k): int(p) for p, k in self._write.execute(_INSERT_ALL, columns).fetchall()}
+        there = self._positions({*keys, *erased} - fresh.keys()) if len(fresh) < len(keys) else {}
+        entries = []
+        for key, gone in zip(keys, erased, strict=True):
+            # Of two records of one key in a group the second finds the first.
+            if (position := fresh.pop(key, None)) is not None:
+                there[key] = position
+                entries.append(Entry(position, True))
+            else:
+                entries.append(Entry(there[gone] if gone in there else there[key], False))
+        return entries
+
+    def _positions(self, keys: Collection[str]) -> dict[str, int]:
+        """Where records of these keys lie."""
+        query = "SELECT key, position FROM recsys_log WHERE key = ANY(%s)"
+        return {str(k): int(p) for k, p in self._write.execute(query, (list(keys),)).fetchall()}
+
+    def _tombstones(self, user_ids: Collection[str]) -> dict[str, Tombstone]:
+        rows = self._write.execute(_TOMBSTONES, (list(user_ids),)).fetchall()
+        return {str(user): Tombstone(int(p), int(at)) for user, p, at in rows}
 
     def _empty(self, user_id: str | None) -> list[tuple[int, str | None]]:
         self._write.execute(

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from recsys.data_schemas import columns as c
 from recsys.data_schemas.config import RecsysConfig
 from recsys.data_schemas.log_record import CLOCK_SPAN
-from recsys.storage.eventlog.open_log import log_address, never_written, open_log
+from recsys.storage.eventlog.open_log import written_log
 from recsys.storage.workspace import Workspace
 
 Longs = npt.NDArray[np.int64]
@@ -40,10 +40,9 @@ def restamp_log(config: RecsysConfig, now: int | None = None) -> Restamped:
         now: µs; the wall clock when absent.
     """
     moment = time.time_ns() // 1000 if now is None else now
-    address = log_address(config)
-    if never_written(address):
-        return Restamped(0)
-    with Workspace(config.workspace_path).lock(), open_log(address) as log:
+    with Workspace(config.workspace_path).lock(), written_log(config) as log:
+        if log is None:
+            return Restamped(0)
         positions, stamps = log.stamps()
         wrong = stamps > moment + CLOCK_SPAN
         if not wrong.any():

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from recsys.data_schemas import columns as c
 from recsys.data_schemas.config import PrivacyConfig
 from recsys.data_schemas.log_record import EVENT, IMPRESSION
-from recsys.storage.user_rows import rewritten
+from recsys.storage.files import atomic_file
 
 DAY: Final = 86_400 * 1_000_000
 FEATURES: Final = "features"
@@ -97,6 +97,6 @@ def without_older(file: Path, limit: int | None, sessions: int | None) -> int:
         changed += gone
         table = table.filter(kept) if gone else table
     if changed:
-        with rewritten(file) as aside:
+        with atomic_file(file) as aside:
             pq.write_table(table, aside)
     return changed

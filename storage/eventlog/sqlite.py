@@ -7,7 +7,7 @@ reader never meets a late predecessor.
 import os
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
@@ -259,9 +259,9 @@ class SqliteLog(EventLog):
         ).fetchone()
         return Entry(int(found[0]), False)
 
-    def _tombstone(self, user_id: str) -> Tombstone | None:
-        found = self._write.execute(_TOMBSTONE, (user_id,)).fetchone()
-        return None if found is None else Tombstone(*found)
+    def _tombstones(self, user_ids: Collection[str]) -> dict[str, Tombstone]:
+        found = ((user, self._write.execute(_TOMBSTONE, (user,)).fetchone()) for user in user_ids)
+        return {user: Tombstone(*row) for user, row in found if row is not None}
 
     def _empty(self, user_id: str | None) -> list[tuple[int, str | None]]:
         self._write.execute(

@@ -34,12 +34,11 @@ from recsys.data_schemas.config import RecsysConfig
 from recsys.data_schemas.errors import RecsysError, UsageError
 from recsys.storage.bundle import FEATURES, Bundle, BundleRefused, open_bundle
 from recsys.storage.files import (
-    aside_path,
+    atomic_file,
     atomic_folder,
     explain_disk_full,
     plain,
     sqlite_address,
-    sync_path,
 )
 from recsys.storage.loopback import exempt
 from recsys.storage.registry.embedded import EmbeddedStore
@@ -802,14 +801,8 @@ def _make_database(path: Path) -> None:
     """
     from mlflow.tracking import MlflowClient
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = aside_path(path)
-    try:
+    with atomic_file(path) as aside:
         MlflowClient(tracking_uri=sqlite_address(aside)).search_experiments(max_results=1)
-        sync_path(aside)
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
 
 
 def _with_driver(uri: str) -> str:

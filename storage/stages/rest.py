@@ -8,7 +8,6 @@ night knows its facts and key; its files are made again when somebody reads them
 """
 
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, Final
@@ -19,11 +18,9 @@ import pyarrow as pa
 
 from recsys.storage.files import (
     PART,
-    aside_path,
-    explain_disk_full,
+    atomic_file,
     folder_bytes,
     hash_file,
-    sync_path,
     write_json,
 )
 from recsys.storage.stages.identity import MARKER
@@ -104,39 +101,29 @@ def _drop(output: Path) -> int:
 
 def _pack(file: Path) -> None:
     target = packed(file)
-    aside = aside_path(target)
-    with explain_disk_full(target, f"{file.name}, compressed"):
-        try:
-            with file.open("rb") as whole, aside.open("wb") as raw:
-                width = _width(file)
-                codec = pa.Codec("zstd", compression_level=_LEVEL)
-                # Frames one after the other are one stream.
-                head = width.to_bytes(8, "little") + bytes.fromhex(hash_file(file))
-                raw.write(codec.compress(head, asbytes=True))
-                for piece in _pieces(whole):
-                    raw.write(codec.compress(_sorted(piece, width), asbytes=True))
-                raw.flush()
-                os.fsync(raw.fileno())
-            aside.replace(target)
-            sync_path(file.parent)
-        finally:
-            aside.unlink(missing_ok=True)
+    with (
+        atomic_file(target, f"{file.name}, compressed") as aside,
+        file.open("rb") as whole,
+        aside.open("wb") as raw,
+    ):
+        width = _width(file)
+        codec = pa.Codec("zstd", compression_level=_LEVEL)
+        # Frames one after the other are one stream.
+        head = width.to_bytes(8, "little") + bytes.fromhex(hash_file(file))
+        raw.write(codec.compress(head, asbytes=True))
+        for piece in _pieces(whole):
+            raw.write(codec.compress(_sorted(piece, width), asbytes=True))
     file.unlink()
 
 
 def _unpack(file: Path, target: Path) -> None:
-    aside = aside_path(target)
-    with explain_disk_full(target):
-        try:
-            with pa.input_stream(str(file), compression="zstd") as whole, aside.open("wb") as out:
-                width, wanted = int.from_bytes(whole.read(8), "little"), whole.read(32).hex()
-                for piece in _pieces(whole):
-                    out.write(_unsorted(piece, width))
-            if hash_file(aside) != wanted:
-                raise ValueError(f"{file} does not hold what was compressed")
-            aside.replace(target)
-        finally:
-            aside.unlink(missing_ok=True)
+    with atomic_file(target) as aside:
+        with pa.input_stream(str(file), compression="zstd") as whole, aside.open("wb") as out:
+            width, wanted = int.from_bytes(whole.read(8), "little"), whole.read(32).hex()
+            for piece in _pieces(whole):
+                out.write(_unsorted(piece, width))
+        if hash_file(aside) != wanted:
+            raise ValueError(f"{file} does not hold what was compressed")
 
 
 def _pieces(stream: BinaryIO | Any) -> Iterator[Bytes]:

@@ -39,7 +39,7 @@ from recsys.training.night import (
     release,
     test_lists,
 )
-from recsys.training.night.inputs import shown_lists, user_table
+from recsys.training.night.inputs import user_table
 from recsys.training.night.night_context import Night
 from recsys.training.night.release_check import counted_of_known
 
@@ -124,7 +124,7 @@ class JudgedNight:
         """{user id: (item ids, scores)} that the night judged at a cut."""
         lists = test_lists.read_lists(self.stage)[0]
         moments, found = self.tested.moments, {}
-        for m in np.flatnonzero(moments.now == cut):
+        for m in np.flatnonzero(moments.time == cut):
             held = lists.items[m] >= 0
             ids = [self.data.tables.catalogue.id_of(int(i)) for i in lists.items[m][held]]
             user = str(self.data.interactions.user_ids[moments.user[m]])
@@ -150,7 +150,7 @@ class JudgedNight:
             log_position=-1,
             users=user_table(data.tables),
             meaning=data.meaning,
-            impressions=shown_lists(data.tables),
+            impressions=data.tables.impressions,
         ).save(folder / "state")
         state = replace(self.stage, name="state", key="cut", path=folder)
         sources = fit_sources.fit_as_of(
@@ -227,9 +227,9 @@ def test_a_night_that_ends_at_the_cut_recommends_as_well_as_was_judged_there(jud
     rows = recommended(folder, tmp_path / "lists.parquet")
     moments, catalogue = judged.tested.moments, judged.data.tables.catalogue
     users = judged.data.interactions.user_ids[moments.user].astype(str)
-    asked = np.array([m for m in np.flatnonzero(moments.now == cut) if users[m] in rows])
+    asked = np.array([m for m in np.flatnonzero(moments.time == cut) if users[m] in rows])
     assert len(asked) >= 30
-    truth = test_lists.truth_of(moments.take(asked))
+    truth = moments.take(asked)
 
     def quality(lists):
         """nDCG@10 of each list of items, float64[G]."""

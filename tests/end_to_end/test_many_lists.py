@@ -1,17 +1,24 @@
-"""Lists of many users from several processes are those of one."""
+"""Lists of many users are the same bytes, whatever engine makes them in however many parts."""
 
 import os
-import signal
+import shutil
+from dataclasses import dataclass
 
+import pyarrow.parquet as pq
 import pytest
 
-from recsys.data_schemas.config import load_config
+from recsys.data_schemas.config import SparkConfig, load_config
 from recsys.data_schemas.errors import RecsysError
 from recsys.operations import batch_lists
+from recsys.operations.batch_lists import ListPlace
+from recsys.operations.cli.main import main
+from recsys.operations.library.lists_out import require_k
 from recsys.operations.open_release import find_release
 from recsys.query import RankingQuery
+from recsys.storage.engines import LocalEngine
+from recsys.storage.scratch import ScratchFolder
 
-pytestmark = pytest.mark.filterwarnings("default")
+pytestmark = pytest.mark.filterwarnings("ignore")
 
 
 @pytest.fixture(scope="module")
@@ -25,22 +32,204 @@ def question(release):
     return loaded, RankingQuery("", loaded.moment, k=7)
 
 
-def test_processes_give_the_rows_of_one_in_the_same_order(release, question, monkeypatch):
-    loaded, ask = question
-    monkeypatch.setattr(batch_lists, "CHUNK", 4)
-    users = [*loaded.state.user_ids()[:13], "nobody-knows"]
-    in_one_process = list(batch_lists.ranked(release, loaded, ask, users, processes=1))
-    assert [len(rows) for rows in in_one_process] == [4, 4, 4, 2]
-    assert [row["user_id"] for rows in in_one_process for row in rows] == users
-    assert list(batch_lists.ranked(release, loaded, ask, users, processes=2)) == in_one_process
+@pytest.fixture(scope="module")
+def users(question):
+    return [*question[0].state.user_ids()[:13], "nobody-knows"]
 
 
-def test_a_process_that_is_ended_is_one_message(release, question, monkeypatch):
-    loaded, ask = question
-    monkeypatch.setattr(batch_lists, "_rows_here", end_this_process)
+@pytest.fixture(scope="module")
+def in_one_part(release, question, users, tmp_path_factory):
+    place = ListPlace(LocalEngine(1), ScratchFolder(str(tmp_path_factory.mktemp("one"))), 1)
+    return rows_of(place, release, question, users)
+
+
+def rows_of(place, release, question, users):
+    tables = list(batch_lists.ranked(place, release, *question, users))
+    return [row for table in tables for row in table.to_pylist()]
+
+
+@pytest.mark.parametrize(("processes", "parts"), [(1, 7), (2, 4), (1, 64), (1, None)])
+def test_parts_and_processes_change_nothing(
+    release, question, users, in_one_part, tmp_path, processes, parts
+):
+    place = ListPlace(LocalEngine(processes), ScratchFolder(str(tmp_path)), parts)
+    assert [row["user_id"] for row in in_one_part] == users
+    assert rows_of(place, release, question, users) == in_one_part
+    assert ScratchFolder(str(tmp_path)).names() == set()
+
+
+@dataclass(frozen=True)
+class DiesAt:
+    """An engine whose process is ended at a part."""
+
+    part: int
+    shares_disk: bool = True
+
+    def each_part(self, work, parts):
+        for part in parts:
+            if part == self.part:
+                raise KeyboardInterrupt
+            yield work(part)
+
+
+class Counts:
+    """An engine that says which parts it was given."""
+
+    shares_disk = True
+
+    def __init__(self):
+        self.given = []
+
+    def each_part(self, work, parts):
+        self.given += parts
+        return LocalEngine(1).each_part(work, parts)
+
+
+def test_what_was_finished_before_a_kill_is_not_done_again(
+    release, question, users, in_one_part, tmp_path
+):
+    scratch = ScratchFolder(str(tmp_path))
+    with pytest.raises(KeyboardInterrupt):
+        rows_of(ListPlace(DiesAt(3), scratch, 5), release, question, users)
+    engine = Counts()
+    assert rows_of(ListPlace(engine, scratch, 5), release, question, users) == in_one_part
+    assert engine.given == [3, 4]
+
+
+def test_another_question_takes_nothing_of_an_unfinished_one(release, question, users, tmp_path):
+    loaded = question[0]
+    scratch = ScratchFolder(str(tmp_path))
+    with pytest.raises(KeyboardInterrupt):
+        rows_of(ListPlace(DiesAt(3), scratch, 5), release, question, users)
+    other = (loaded, RankingQuery("", loaded.moment, k=3))
+    rows = rows_of(ListPlace(Counts(), scratch, 5), release, other, users)
+    assert {len(row["item_ids"]) for row in rows} == {3}
+
+
+def test_a_process_that_is_ended_is_one_message():
     with pytest.raises(RecsysError, match="ended from outside"):
-        list(batch_lists.ranked(release, loaded, ask, ["a", "b"], processes=2))
+        list(LocalEngine(2).each_part(os._exit, [0, 1]))
 
 
-def end_this_process(*_):
-    os.kill(os.getpid(), signal.SIGKILL)
+def test_an_error_of_a_part_keeps_its_words_and_its_code():
+    with pytest.raises(RecsysError) as raised:
+        list(LocalEngine(2).each_part(require_k, [0]))
+    assert (raised.value.found, raised.value.code) == (0, 2)
+
+
+def recommend(released, out, *engine):
+    """`recsys recommend` with settings of the engine in the environment; the file's bytes."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in engine:
+            patch.setenv(f"RECSYS__ENGINE__{name}", value)
+        code = main(
+            ["recommend", "-c", str(released / "recsys.yaml"), "--out", str(out), "--k", "7"]
+        )
+    assert code == 0
+    return out.read_bytes()
+
+
+def test_the_command_writes_the_same_bytes_in_any_number_of_parts(released, tmp_path):
+    files = [
+        recommend(released, tmp_path / f"{parts}.parquet", ("PARTS", parts))
+        for parts in ("1", "7", "64")
+    ]
+    assert files[0] == files[1] == files[2]
+    assert pq.read_table(tmp_path / "1.parquet").num_rows == 40
+
+
+@pytest.fixture
+def java():
+    pytest.importorskip("pyspark", reason="the [spark] extra is not installed")
+    if shutil.which("java") is None and not os.environ.get("JAVA_HOME"):
+        pytest.skip("there is no JDK on this machine")
+
+
+@pytest.fixture
+def session_ends(java):
+    yield
+    from pyspark.sql import SparkSession
+
+    if (session := SparkSession.getActiveSession()) is not None:
+        session.stop()
+
+
+SPARK = (("KIND", "spark"), ("SCRATCH", "scratch"))
+
+
+@pytest.mark.spark
+@pytest.mark.usefixtures("session_ends")
+@pytest.mark.parametrize("parts", ["1", "7"])
+def test_spark_writes_the_bytes_of_one_machine(released, tmp_path, parts):
+    here = recommend(released, tmp_path / "here.parquet")
+    spark = (*SPARK, ("SPARK__MASTER", "local[2]"), ("PARTS", parts))
+    assert recommend(released, tmp_path / "there.parquet", *spark) == here
+
+
+@pytest.mark.slow
+@pytest.mark.spark
+@pytest.mark.usefixtures("session_ends")
+def test_executors_that_share_no_disk_copy_the_release(released, tmp_path, monkeypatch):
+    monkeypatch.setenv("RECSYS_NODE_CACHE", str(tmp_path / "node"))
+    here = recommend(released, tmp_path / "here.parquet")
+    memory = ("SPARK__CONF", '{"spark.executor.memory": "900m"}')
+    spark = (*SPARK, ("SPARK__MASTER", "local-cluster[2,1,900]"), ("PARTS", "7"), memory)
+    assert recommend(released, tmp_path / "there.parquet", *spark) == here
+    copies = {p.name.split("-")[0] for p in (tmp_path / "node").iterdir() if p.is_dir()}
+    assert copies == {"bundle", "state"}
+
+
+@pytest.mark.spark
+@pytest.mark.usefixtures("session_ends")
+def test_an_error_on_spark_is_the_part_s_own(java):
+    from recsys.storage.engines.spark import SparkEngine
+
+    engine = SparkEngine.open(SparkConfig(master="local[2]"))
+    with pytest.raises(RecsysError) as raised:
+        list(engine.each_part(require_k, [0]))
+    assert (raised.value.found, raised.value.code) == (0, 2)
+    with pytest.raises(RecsysError, match="Spark gave up on a part"):
+        list(engine.each_part(os._exit, [3]))
+
+
+def refused(capsys, released, tmp_path, *settings):
+    """What the command says when it will not work with these settings of Spark."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in (*SPARK, *settings):
+            patch.setenv(f"RECSYS__ENGINE__{name}", value)
+        out = tmp_path / "o.parquet"
+        code = main(["recommend", "-c", str(released / "recsys.yaml"), "--out", str(out)])
+    assert code == 2
+    assert not out.exists()
+    return capsys.readouterr().err
+
+
+def test_a_master_that_is_away_is_said_before_any_work(java, released, tmp_path, capsys):
+    told = refused(capsys, released, tmp_path, ("SPARK__MASTER", "spark://127.0.0.1:9"))
+    assert "does not answer" in told
+
+
+def test_no_jdk_is_said_before_any_work(java, released, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("JAVA_HOME", raising=False)
+    told = refused(capsys, released, tmp_path, ("SPARK__MASTER", "local[2]"))
+    assert "no JDK" in told
+
+
+@pytest.mark.spark
+@pytest.mark.usefixtures("session_ends")
+def test_a_wrong_master_is_one_message(released, tmp_path, capsys):
+    told = refused(capsys, released, tmp_path, ("SPARK__MASTER", "nonsense"))
+    assert "no Spark session" in told
+    assert "nonsense" in told
+
+
+@pytest.mark.spark
+@pytest.mark.usefixtures("session_ends")
+def test_workers_without_this_package_are_one_message(released, tmp_path, capsys, monkeypatch):
+    bare = tmp_path / "python"
+    bare.write_text('#!/bin/sh\nunset PYTHONPATH\nexec /usr/bin/env -i /usr/bin/python3 -S "$@"\n')
+    bare.chmod(0o755)
+    monkeypatch.setenv("PYSPARK_PYTHON", str(bare))
+    told = refused(capsys, released, tmp_path, ("SPARK__MASTER", "local[2]"))
+    assert "workers cannot run this package" in told

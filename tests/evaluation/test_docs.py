@@ -17,8 +17,8 @@ def test_example_runs(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_every_metric_of_a_report_is_explained() -> None:
-    from recsys.evaluation.page import MEANINGS
+    from recsys.evaluation.metrics import METRICS
 
     page = PAGE.read_text(encoding="utf-8")
-    for name in MEANINGS:
-        assert f"`{name}" in page, name
+    for metric in METRICS:
+        assert f"`{metric.name}" in page, metric.name

@@ -44,7 +44,7 @@ def logged(tmp_path):
 
 def found(lists, events, within=100 * SECOND):
     rows = credited(lists, events, within)
-    return [None if r < 0 else (lists.ids[lists.row[r]], int(lists.place[r])) for r in rows]
+    return [None if r < 0 else (lists.ids[lists.owner[r]], int(lists.place[r]) + 1) for r in rows]
 
 
 def test_an_event_belongs_to_the_latest_list_that_showed_the_item(logged):

@@ -1,6 +1,7 @@
 """A known position bias is recovered within its interval, by each method."""
 
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,6 +14,8 @@ from recsys.evaluation.position_bias import (
     rows_of_lists,
     swaps_of_lists,
 )
+from recsys.features.impressions import Impressions
+from recsys.features.ragged import offsets_of
 
 PLACES = 5
 KNOWN = np.array([1.0, 0.7, 0.5, 0.4, 0.3])
@@ -95,6 +98,14 @@ def test_rows_that_cannot_speak_are_refused_with_a_remedy() -> None:
         ShownRows(place, place, place[:3], place)
 
 
+def lists_with(sizes, propensity, user=None):
+    """Lists of these sizes, drawn or left alone with these chances."""
+    return Impressions.of(
+        offsets_of(sizes), np.zeros(len(propensity), np.int32), np.zeros(len(sizes), np.int64),
+        user=np.zeros(len(sizes), np.int64) if user is None else user, propensity=propensity,
+    )  # fmt: skip
+
+
 def test_the_services_rare_swaps_tell_the_bias() -> None:
     """Lists as the service explores and logs them; the items never change their own place."""
     from recsys.serving.experiments import explore
@@ -107,12 +118,8 @@ def test_the_services_rare_swaps_tell_the_bias() -> None:
         items.append(shown)
         chances.append(propensity)
     clicked = rng.random((lists, PLACES)) < KNOWN * relevance[np.array(items)]
-    shown = swaps_of_lists(
-        np.arange(0, lists * PLACES + 1, PLACES),
-        clicked.ravel().astype(int),
-        np.arange(lists),
-        np.concatenate(chances),
-    )
+    logged = lists_with(np.full(lists, PLACES), np.concatenate(chances), np.arange(lists))
+    shown = swaps_of_lists(logged, clicked.ravel().astype(int))
     found = estimate_position_bias(shown, PLACES, resamples=60)
     assert found.method.startswith("randomised swaps")
     for place in range(1, PLACES):
@@ -122,10 +129,10 @@ def test_the_services_rare_swaps_tell_the_bias() -> None:
 
 def test_lists_without_swaps_give_no_rows() -> None:
     clicked = np.ones(3, int)
-    sure = swaps_of_lists(np.array([0, 3]), clicked, np.array([1]), np.ones(3))
-    drawn = swaps_of_lists(np.array([0, 3]), clicked, np.array([1]), np.array([0.2, 0.1, 0.3]))
-    unknown = swaps_of_lists(np.array([0, 3]), clicked, np.array([1]), np.full(3, np.nan))
-    single = swaps_of_lists(np.array([0, 1]), clicked[:1], np.array([1]), np.ones(1))
+    sure = swaps_of_lists(lists_with([3], np.ones(3)), clicked)
+    drawn = swaps_of_lists(lists_with([3], np.array([0.2, 0.1, 0.3])), clicked)
+    unknown = swaps_of_lists(lists_with([3], np.full(3, np.nan)), clicked)
+    single = swaps_of_lists(lists_with([1], np.ones(1)), clicked[:1])
     assert len(sure.place) == len(drawn.place) == len(unknown.place) == len(single.place) == 0
 
 
@@ -138,19 +145,15 @@ def test_the_bias_of_the_generator_is_recovered() -> None:
     settings = settings_of(2000, 200, 2, seed=5, lists_per_user=3.0)
     world = make_world(settings)
     chunks = [chunk for day in range(2) for chunk in simulate_day(world, day)]
-    lengths = np.concatenate([c.length for c in chunks])
-    offsets = np.concatenate([[0], np.cumsum(lengths)])
     clicked = [np.isin(np.arange(len(c.item)), c.event_place).astype(int) for c in chunks]
-    item = np.concatenate([c.item for c in chunks])
-    chance = first_place_chance(offsets, np.concatenate([c.propensity for c in chunks]))
-    band = np.searchsorted(np.quantile(chance, [0.2, 0.4, 0.6, 0.8]), chance)
-    shown = rows_of_lists(
-        offsets,
-        item,
-        np.concatenate(clicked),
-        np.concatenate([c.user for c in chunks]),
-        question=item * 5 + band,
+    lengths, propensity, user, item = (
+        np.concatenate([getattr(c, name) for c in chunks])
+        for name in ("length", "propensity", "user", "item")
     )
+    lists = replace(lists_with(lengths, propensity, user), items=item)
+    chance = first_place_chance(lists)
+    band = np.searchsorted(np.quantile(chance, [0.2, 0.4, 0.6, 0.8]), chance)
+    shown = rows_of_lists(lists, np.concatenate(clicked), question=item * 5 + band)
     found = estimate_position_bias(shown, settings.list_length, resamples=40)
     known = examination(settings)
     assert np.abs(np.array(found.examination) - known).max() < 0.04
@@ -160,5 +163,5 @@ def test_the_bias_of_the_generator_is_recovered() -> None:
 
 def test_first_place_chance_undoes_the_conditioning() -> None:
     """Items of chance 0.5, 0.3, 0.2 drawn in this order: 0.5, then 0.3/0.5, then 0.2/0.2."""
-    found = first_place_chance(np.array([0, 3]), np.array([0.5, 0.6, 1.0]))
+    found = first_place_chance(lists_with([3], np.array([0.5, 0.6, 1.0])))
     np.testing.assert_allclose(found, [0.5, 0.3, 0.2])

@@ -13,6 +13,7 @@ from recsys.evaluation.query_sets import (
     ranked_candidates,
 )
 from recsys.evaluation.segments import by_event_type
+from recsys.features.impressions import Impressions
 from recsys.features.interactions import Interactions
 
 
@@ -59,17 +60,16 @@ def test_no_relevant_event_asks_nothing() -> None:
 
 def test_impressions_are_ranked_among_what_was_shown() -> None:
     offsets, items = np.array([0, 3, 5]), np.array([4, 5, 6, 4, 7], np.int32)
-    truth = of_impressions(
-        offsets, items, np.array([0, 0, 1, 2, 0]), np.array([8, 9]), np.array([1, 2])
-    )
+    lists = Impressions.of(offsets, items, np.array([1, 2]), user=np.array([8, 9]))
+    truth = of_impressions(lists, np.array([0, 0, 1, 2, 0]))
     assert truth.offsets.tolist() == [0, 1, 2]
     assert truth.items.tolist() == [6, 4]
-    ours = ranked_candidates("ours", offsets, items, np.array([0.1, 0.5, 0.5, 0.2, 0.9]), 3)
+    ours = ranked_candidates("ours", lists, np.array([0.1, 0.5, 0.5, 0.2, 0.9]), 3)
     assert ours.items.tolist() == [[5, 6, 4], [7, 4, -1]]
     assert isinstance(ours, RankedLists)
     np.testing.assert_allclose(metrics.mrr(metrics.match(truth, ours)), [1 / 2, 1 / 2])
     np.testing.assert_allclose(metrics.auc(metrics.match(truth, ours)), [(0.5 + 1) / 2, 0])
-    assert ranked_candidates("ours", offsets, items, np.arange(5.0), 1).items.tolist() == [[6], [7]]
+    assert ranked_candidates("ours", lists, np.arange(5.0), 1).items.tolist() == [[6], [7]]
 
 
 def test_what_followed_a_shown_item() -> None:
@@ -78,9 +78,8 @@ def test_what_followed_a_shown_item() -> None:
     )  # fmt: skip
     offsets = np.array([0, 5, 6, 7])
     items = np.array([4, 5, 6, 7, 8, 4, 4], np.int32)
-    found = grades_of_shown(
-        offsets, items, np.array([0, 1, 1]), np.array([10, 10, 16]), past, within=20
-    )
+    lists = Impressions.of(offsets, items, np.array([10, 10, 16]), user=np.array([0, 1, 1]))
+    found = grades_of_shown(lists, past, within=20)
     # At the moment itself counts, the end of the window does not; grade 0 is no action.
     assert found.tolist() == [1, 0, 2, 0, 0, 2, 0]
 
@@ -97,7 +96,8 @@ def test_what_followed_equals_a_search_row_by_row() -> None:
     past, lists = events(*rows), 30
     user, time = rng.integers(0, 5, lists), rng.integers(0, 50, lists)
     items = rng.integers(0, 9, 4 * lists).astype(np.int32)
-    found = grades_of_shown(np.arange(0, 4 * lists + 1, 4), items, user, time, past, within=7)
+    shown = Impressions.of(np.arange(0, 4 * lists + 1, 4), items, time, user=user)
+    found = grades_of_shown(shown, past, within=7)
     for n, item in enumerate(items):
         who, at = user[n // 4], time[n // 4]
         others = [m for m in range(len(items)) if (user[m // 4], items[m]) == (who, item)]

@@ -21,7 +21,7 @@ from recsys.evaluation.report import (
     GateDecision,
     GateRow,
     Interval,
-    OffPolicyFacts,
+    OffPolicy,
     PastItems,
     PositionBias,
     RankerFacts,
@@ -119,8 +119,8 @@ def full_context() -> ReportContext:
             )
         ],
         position_bias=PositionBias([1.0, 0.5], [1.0, 0.4], [1.0, 0.6], "swaps"),
-        off_policy=OffPolicyFacts(
-            "a click", 900, 0.2, {"snips": Interval(0.31, 0.2, 0.4, 9, 9)}, 340.0, 0.01, None
+        off_policy=OffPolicy(
+            "a click", 900, {"snips": Interval(0.31, 0.2, 0.4, 9, 9)}, 0.2, 340.0, 0.01, None
         ),
         seen={"encoder": "events before 2015"},
         live={
@@ -377,7 +377,7 @@ def test_off_policy_estimates_or_their_refusal_are_shown(evaluation: Evaluation)
     given = Page(render(evaluation, full_context())).words
     assert "As logged: 0.2000 , over 900 choices" in given or "As logged: 0.2000, over 900" in given
     assert "snips 0.3100 0.2000 – 0.4000" in given
-    refused = OffPolicyFacts("a click", 900, 0.2, {}, 3.0, 0.0, "only 3 effective choices")
+    refused = OffPolicy("a click", 900, {}, 0.2, 3.0, 0.0, "only 3 effective choices")
     words = Page(render(evaluation, ReportContext(off_policy=refused))).words
     assert "No estimate is given: only 3 effective choices" in words
     assert "snips" not in words

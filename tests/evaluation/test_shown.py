@@ -9,14 +9,15 @@ import pytest
 from recsys.evaluation.off_policy import off_policy
 from recsys.evaluation.report_context import PositionBias
 from recsys.evaluation.shown_lists import (
-    ShownLists,
     acted_on,
     bias_of_lists,
     choices_of_lists,
     first_given_set,
     label_weights,
 )
+from recsys.features.impressions import Impressions
 from recsys.features.interactions import Interactions
+from recsys.features.ragged import offsets_of
 
 HOUR = 3_600_000_000
 
@@ -37,10 +38,10 @@ def events_of(user: list[int], item: list[int], time: list[int]) -> Interactions
     )  # fmt: skip
 
 
-def one_list(items: list[int], propensity: np.ndarray, user: int = 0, time: int = 0) -> ShownLists:
-    return ShownLists(
-        np.array([0, len(items)]), np.array(items, np.int32), np.array([user]), np.array([time]),
-        propensity.astype(np.float32),
+def one_list(items: list[int], propensity: np.ndarray, user: int = 0, time: int = 0) -> Impressions:
+    return Impressions.of(
+        np.array([0, len(items)]), np.array(items, np.int32), np.array([time]),
+        user=np.array([user]), propensity=propensity.astype(np.float32),
     )  # fmt: skip
 
 
@@ -62,7 +63,7 @@ def test_lists_with_rare_swaps_carry_their_chance_and_unknown_ones_none() -> Non
 
 
 @pytest.fixture(scope="module")
-def generated() -> tuple[ShownLists, Interactions, np.ndarray, object]:
+def generated() -> tuple[Impressions, Interactions, np.ndarray, object]:
     """Lists of the generator, their events, the affinity of each shown item, and the world."""
     from recsys.ingestion.generator.settings_of import settings_of
     from recsys.ingestion.generator.simulate import simulate_day
@@ -72,12 +73,12 @@ def generated() -> tuple[ShownLists, Interactions, np.ndarray, object]:
     world = make_world(settings)
     chunks = [chunk for day in range(2) for chunk in simulate_day(world, day)]
     lengths = np.concatenate([c.length for c in chunks])
-    lists = ShownLists(
-        np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+    lists = Impressions.of(
+        offsets_of(lengths),
         np.concatenate([c.item for c in chunks]),
-        np.concatenate([c.user for c in chunks]),
         np.concatenate([c.shown_at for c in chunks]),
-        np.concatenate([c.propensity for c in chunks]),
+        user=np.concatenate([c.user for c in chunks]),
+        propensity=np.concatenate([c.propensity for c in chunks]),
     )
     user = np.concatenate([c.user[c.event_list] for c in chunks])
     item = np.concatenate([c.item[c.event_place] for c in chunks])

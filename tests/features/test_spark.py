@@ -10,7 +10,6 @@ import pytest
 
 from recsys.data_schemas.config import load_config
 from recsys.features.feature_set import FeatureSet
-from recsys.features.impressions import Impressions
 from recsys.features.interactions import DAY
 from recsys.features.kinds.smoothed_rate import SmoothedRate
 from recsys.features.kinds.trend import Trend
@@ -73,8 +72,7 @@ def tables(config_file, out):
         {},
         events.histories(),
     )
-    impressions = shown and Impressions(shown.time, shown.position, shown.offsets, shown.item)
-    return rows, BatchInputs(events, found.catalogue, impressions=impressions)
+    return rows, BatchInputs(events, found.catalogue, impressions=shown)
 
 
 def same_on_every_engine(features, rows, inputs):

@@ -6,6 +6,7 @@ import pytest
 
 from recsys.data_schemas.errors import UsageError
 from recsys.data_schemas.meaning import DEFAULT_TYPES, EventMeaning
+from recsys.encoder.tower import InterestSource
 from recsys.features.catalogue import Catalogue
 from recsys.features.interactions import DAY, EMPTY_HISTORY, History, Interactions
 from recsys.features.state import OnlineState
@@ -196,7 +197,7 @@ def test_no_more_is_said_than_the_shares_support():
 
 
 def test_the_recall_stage_speaks_through_the_source_that_lists_the_item_highest():
-    sources = {"item_item": pairs(), "text": object(), "mine": object()}
+    sources = {"item_item": pairs(), "text": InterestSource, "mine": object()}
     ranks = {"item_item.rank": [4.0], "text.rank": [2.0], "fused.rank": [1.0], "mine.rank": [1.0]}
     signals = {name: np.array(rank) for name, rank in ranks.items()}
     told = {"sources": sources, "ranks": signals}

@@ -15,10 +15,10 @@ import pytest
 import uvicorn
 
 from recsys.data_schemas.errors import RecsysError, UsageError
+from recsys.data_schemas.log_record import LogMark
 from recsys.filters import columns_of, parse
-from recsys.query import SimilarResult
+from recsys.query import RankingResult, SimilarResult
 from recsys.serving.app import App
-from recsys.serving.released_model import RankingResult
 from recsys.serving.server import Endpoint, address, bind
 from recsys.serving.settings import ServiceSettings
 from recsys.storage.eventlog import open_log
@@ -43,12 +43,15 @@ class FakeEngine:
         self.version = version
         self.log_position = 0
         self.moment = DATA_END + 1
+        self.log_mark = LogMark("", 0)
+        self.waiting = 0
         self.items = {item_id: dict(row) for item_id, row in CATALOGUE.items()}
         self.events = {}
         self.attributes = {}
         self.prepared = []
         self.fail_on = None
 
+    event_types = ()
     attribute_kinds: ClassVar = {"maker": "text", "price": "number"}
     user_attribute_kinds: ClassVar = {"plan": "text", "age": "number"}
 
@@ -182,6 +185,15 @@ class FakeProvider:
 
     def versions(self):
         return ["3", "2", "1"]
+
+    def resolve(self, name):
+        return name
+
+    def operations(self):
+        return {}
+
+    def live(self):
+        return None
 
 
 async def happened(condition):

@@ -98,16 +98,17 @@ def test_differences_are_means_without_ids(capsys):
 
 def test_every_engine_in_service_encodes_what_waits_for_it():
     class Waiting:
-        waiting = 70
+        def __init__(self, waiting):
+            self.waiting = waiting
 
         def encode_new(self):
             self.waiting = max(0, self.waiting - 32)
             return self.waiting
 
-    engines = [Live(Waiting(), 0, []), Live(object(), 0, []), Live(Waiting(), 0, [])]
+    engines = [Live(Waiting(count), 0, []) for count in (70, 0, 70)]
     follower = Follower(None, None, lambda: engines, OptOuts())
     asyncio.run(follower.encode_new())
-    assert [getattr(live.engine, "waiting", None) for live in engines] == [0, None, 0]
+    assert [live.engine.waiting for live in engines] == [0, 0, 0]
 
 
 def test_what_is_folded_comes_in_parts_that_leave_turns_to_others():

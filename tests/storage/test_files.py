@@ -10,6 +10,7 @@ from recsys.data_schemas.config import GateConfig
 from recsys.storage import files
 from recsys.storage.files import (
     DiskFull,
+    atomic_file,
     atomic_folder,
     atomic_write,
     hash_file,
@@ -43,6 +44,18 @@ def test_a_full_disk_keeps_the_former_file_and_says_what_was_written(tmp_path, m
     assert os.listdir(tmp_path) == ["a.txt"]
     assert str(target) in str(caught.value)
     assert "free while writing a.txt" in str(caught.value)
+
+
+def test_a_file_that_others_write_appears_whole_or_not_at_all(tmp_path):
+    target = tmp_path / "new" / "a.txt"
+    for text in ("old", "new"):
+        with atomic_file(target) as aside:
+            aside.write_text(text)
+            assert text == "old" or target.read_text() == "old"
+    with pytest.raises(ZeroDivisionError), atomic_file(target) as aside:
+        aside.write_text("half" * (1 // aside.write_text("")))
+    assert target.read_text() == "new"
+    assert os.listdir(target.parent) == ["a.txt"]
 
 
 def test_a_folder_appears_whole(tmp_path):

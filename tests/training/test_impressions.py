@@ -8,9 +8,11 @@ import pytest
 
 from recsys.data_schemas.config import RankerConfig
 from recsys.data_schemas.limits import LIST_LENGTH
+from recsys.evaluation.lists import Truth
 from recsys.evaluation.report_context import PositionBias
-from recsys.evaluation.shown_lists import ShownLists
+from recsys.features.impressions import Impressions
 from recsys.features.interactions import DAY, Interactions
+from recsys.features.ragged import offsets_of
 from recsys.retrieval.candidates import CandidateGenerator
 from recsys.training.groups import CandidateTable, collect_shown, history_reader
 from recsys.training.impression_groups import best_grades, groups_of_lists
@@ -18,7 +20,6 @@ from recsys.training.night import position_weights
 from recsys.training.night.ranking_data import RankingData
 from recsys.training.ranker import _folds, fit_ranker
 from recsys.training.ranking_groups import Groups, ndcg
-from recsys.training.windows import Moments
 
 N_ITEMS = 10
 ALL_THERE = np.zeros(N_ITEMS, np.uint8)
@@ -41,11 +42,12 @@ def lists_of(*rows):
     """Lists (user, time, items)."""
     sizes = [len(items) for _, _, items in rows]
     items = np.array([item for _, _, items in rows for item in items], np.int32)
-    return ShownLists(
-        np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64), items,
-        np.array([user for user, _, _ in rows], np.int32),
-        np.array([time for _, time, _ in rows], np.int64), np.full(len(items), np.nan, np.float32),
-    )  # fmt: skip
+    return Impressions.of(
+        offsets_of(sizes),
+        items,
+        np.array([time for _, time, _ in rows], np.int64),
+        user=np.array([user for user, _, _ in rows], np.int32),
+    )
 
 
 def described(groups):
@@ -53,9 +55,9 @@ def described(groups):
     found, moments = [], groups.moments
     for g in range(len(groups)):
         told = slice(moments.offsets[g], moments.offsets[g + 1])
-        relevant = zip(moments.relevant[told].tolist(), moments.grade[told].tolist(), strict=True)
+        relevant = zip(moments.items[told].tolist(), moments.grades[told].tolist(), strict=True)
         rows = groups.items[groups.offsets[g] : groups.offsets[g + 1]]
-        found.append((int(moments.user[g]), int(moments.now[g]), rows.tolist(), dict(relevant)))
+        found.append((int(moments.user[g]), int(moments.time[g]), rows.tolist(), dict(relevant)))
     return found
 
 
@@ -196,8 +198,8 @@ def ranking():
     """A moment of recall at the cut 50, and two lists in its window with the same item taken."""
     items = np.array([2, 5, 2, 5, 2, 5], np.int32)
     grade = np.array([1, 0, 1, 0, 1, 0], np.int8)
-    moments = Moments(
-        np.zeros(3, np.int32), np.array([50, 100, 200]), np.arange(4), items[::2], grade[::2]
+    moments = Truth(
+        np.arange(4), items[::2], grade[::2], np.zeros(3, np.int32), np.array([50, 100, 200])
     )
     table = CandidateTable(np.array([0, 2, 4, 6]), items, {}, grade)
     return RankingData(

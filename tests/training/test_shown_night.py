@@ -119,7 +119,7 @@ def silent():
 
 def test_lists_of_the_rankers_windows_are_groups_beside_those_of_recall(job):
     rows, windows = job.rows, job.data.windows
-    now = rows.moments.now
+    now = rows.moments.time
     assert set(now[~rows.shown].tolist()) <= set(windows.ranker)
     assert ((now[rows.shown] >= windows.ranker[0]) & (now[rows.shown] < windows.test[0])).all()
     groups = rows.groups()
@@ -140,7 +140,7 @@ def test_a_lists_time_is_its_own(job):
     assert len(np.unique(np.floor(hours[per_row]))) > 12
     first = job.rows.table.offsets[:-1][job.rows.shown]
     day = 24 * 3600 * 1_000_000
-    np.testing.assert_allclose(hours[first] / 24, job.rows.moments.now[job.rows.shown] % day / day)
+    np.testing.assert_allclose(hours[first] / 24, job.rows.moments.time[job.rows.shown] % day / day)
     assert len(np.unique(job.column("time.of_week")[per_row])) > 1
 
 
@@ -159,7 +159,7 @@ def test_a_list_does_not_know_what_was_done_with_it(job):
     since = job.column("recency.item")
     for g in np.flatnonzero(rows.shown)[:100]:
         part = slice(groups.offsets[g], groups.offsets[g + 1])
-        user, now = rows.moments.user[g], rows.moments.now[g]
+        user, now = rows.moments.user[g], rows.moments.time[g]
         before = events.item[(events.user == user) & (events.time < now)]
         known = ~np.isnan(since[part])
         assert set(rows.table.items[part][known].tolist()) <= set(before.tolist())

@@ -116,9 +116,9 @@ def test_ranker_and_test_have_moments_at_sound_cuts(events, bucket, scheme, enou
         moments = [moments_at(events, cut, windows.label_end(cut)) for cut in cuts]
         assert sum(map(len, moments)) > 0
         for cut, found in zip(cuts, moments, strict=True):
-            assert (found.now == cut).all()
+            assert (found.time == cut).all()
             user = np.repeat(found.user, np.diff(found.offsets))
-            for who, item in zip(user.tolist(), found.relevant.tolist(), strict=True):
+            for who, item in zip(user.tolist(), found.items.tolist(), strict=True):
                 own = (events.user == who) & (events.item == item)
                 first, likes = events.time[own].min(), events.time[own & (events.grade > 0)]
                 assert first >= cut  # no label before its cut, nothing recommended again

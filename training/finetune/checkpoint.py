@@ -5,7 +5,6 @@ and the counters are the whole state: a resumed run repeats the loss curve of on
 """
 
 import json
-import os
 import shutil
 from dataclasses import asdict
 from pathlib import Path
@@ -17,6 +16,7 @@ from torch import Tensor
 
 from recsys.data_schemas.errors import RecsysError
 from recsys.encoder.pretrained import read_json, tensor_shapes
+from recsys.storage.files import atomic_folder
 from recsys.training.finetune.learner import Learner
 from recsys.training.finetune.states import ItemStates
 
@@ -64,17 +64,10 @@ class Checkpoints:
         for parameter, state in trainer.optimizer.state.items():
             for key, value in state.items():
                 tensors[f"moments/{names[id(parameter)]}/{key}"] = torch.as_tensor(value)
-        aside = self.folder.with_name(self.folder.name + ".new")
-        shutil.rmtree(aside, ignore_errors=True)
-        aside.mkdir(parents=True)
-        save_file({n: t.cpu().contiguous() for n, t in tensors.items()}, aside / _TENSORS)
         content = {"fingerprint": self.fingerprint, "phase": phase} | asdict(trainer.progress)
-        (aside / _PROGRESS).write_text(json.dumps(content), encoding="utf-8")
-        for name in (_TENSORS, _PROGRESS):
-            with (aside / name).open("rb") as stream:
-                os.fsync(stream.fileno())
-        shutil.rmtree(self.folder, ignore_errors=True)
-        aside.rename(self.folder)
+        with atomic_folder(self.folder) as aside:
+            save_file({n: t.cpu().contiguous() for n, t in tensors.items()}, aside / _TENSORS)
+            (aside / _PROGRESS).write_text(json.dumps(content), encoding="utf-8")
 
     def phase(self) -> str | None:
         """The phase that the last checkpoint is in; None without one.

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from recsys.data_schemas.errors import DataRefused
 from recsys.encoder.tower import age_place, grade_place
 from recsys.features.draws import Doubles, chance, hash_ids
+from recsys.features.impressions import Impressions
 from recsys.features.interactions import (
     SECOND,
     Floats,
@@ -20,6 +21,7 @@ from recsys.features.interactions import (
     Interactions,
     Longs,
 )
+from recsys.features.ragged import Ragged, chosen_groups, first_of_runs, offsets_of_owners
 
 USER_CAP = 100
 """Examples of one user at most, the latest (assumed): the busiest few must not dominate."""
@@ -40,18 +42,6 @@ OWN_NEGATIVES = 8
 
 SOON = 30 * 60 * SECOND
 """Longest time from a list to what followed it (the usual end of a session)."""
-
-
-class ShownExamples(NamedTuple):
-    """G lists shown to users; list g held items offsets[g]:offsets[g+1]."""
-
-    user: npt.NDArray[np.int32]
-    """[G]: code of the user, -1 for one without events."""
-    time: Longs
-    """[G], µs."""
-    offsets: Longs
-    item: npt.NDArray[np.int32]
-    """-1 for an item that the vocabulary does not know."""
 
 
 class TooLittle(DataRefused):
@@ -77,7 +67,7 @@ class Batch(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Unclicked:
+class Unclicked(Ragged):
     """Shown and not acted on, by row of a histories table: row r's are offsets[r]:offsets[r+1]."""
 
     offsets: Longs
@@ -144,7 +134,7 @@ class Examples:
         """Examples beside whose target something was shown that was not acted on."""
         if self.unclicked is None:
             return 0
-        return int((np.diff(self.unclicked.offsets)[self.row] > 0).sum())
+        return int((self.unclicked.lengths[self.row] > 0).sum())
 
     def batch(self, which: npt.NDArray[np.integer]) -> Batch:
         """The arrays of B examples."""
@@ -186,7 +176,7 @@ class Split(NamedTuple):
     @property
     def users(self) -> int:
         """Users with an event."""
-        return int(np.count_nonzero(np.diff(self.train.histories.offsets)))
+        return int(np.count_nonzero(self.train.histories.lengths))
 
 
 def make_examples(
@@ -195,7 +185,7 @@ def make_examples(
     fit_until: int,
     places: int,
     seed: int,
-    shown: ShownExamples | None = None,
+    shown: Impressions | None = None,
 ) -> Split:
     """Examples of events up to `fit_until`; validation users are kept apart wholly.
 
@@ -224,13 +214,11 @@ def make_examples(
         )
     histories = interactions.histories()
     events, offsets = histories.events, histories.offsets
-    owner = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
+    owner = histories.owner
     row = np.arange(len(events.item), dtype=np.int64)
     start = offsets[owner]
     # The first row of the same user and time: ties are not part of the history.
-    fresh = np.ones(len(row), bool)
-    if len(row) > 1:
-        fresh[1:] = (owner[1:] != owner[:-1]) | (events.time[1:] != events.time[:-1])
+    fresh = first_of_runs(owner, events.time)
     end = np.maximum.accumulate(np.where(fresh, row, 0))
     latest = offsets[owner + 1] - row <= USER_CAP
     usable = (end > start) & latest
@@ -285,7 +273,7 @@ def _weak(interactions: Interactions) -> npt.NDArray[np.bool_]:
     return weak
 
 
-def match_shown(interactions: Interactions, shown: ShownExamples) -> Unclicked:
+def match_shown(interactions: Interactions, shown: Impressions) -> Unclicked:
     """What stood beside each event's item in the latest list its user saw before it, at most `SOON`
     earlier; items the user acted on at any time of the fit are no negatives."""
     n = np.int64(interactions.n_items)
@@ -293,27 +281,20 @@ def match_shown(interactions: Interactions, shown: ShownExamples) -> Unclicked:
     user, time = interactions.user[order].astype(np.int64), interactions.time[order]
     pair = user * n + interactions.item[order]
     row, owner = _lists_before(pair, time, n, shown)
-    sizes = shown.offsets[owner + 1] - shown.offsets[owner]
-    row = np.repeat(row, sizes)
-    first = np.repeat(np.cumsum(sizes) - sizes, sizes)
-    listed = shown.item[
-        np.repeat(shown.offsets[owner], sizes) + np.arange(len(row)) - first
-    ].astype(np.int32)
+    offsets, places = chosen_groups(shown.offsets, owner)
+    row, listed = np.repeat(row, np.diff(offsets)), shown.items[places]
     beside = ~np.isin(user[row] * n + listed, np.unique(pair))
-    counts = np.bincount(row[beside], minlength=len(pair))
-    return Unclicked(np.concatenate([[0], np.cumsum(counts)]), listed[beside])
+    return Unclicked(offsets_of_owners(row[beside], len(pair)), listed[beside])
 
 
-def _lists_before(
-    pair: Longs, time: Longs, n: np.int64, shown: ShownExamples
-) -> tuple[Longs, Longs]:
+def _lists_before(pair: Longs, time: Longs, n: np.int64, shown: Impressions) -> tuple[Longs, Longs]:
     """(event, list) for each event that follows a list with its item within `SOON`, by event.
 
     pair [E] is user × n + item of the events, time [E] theirs.
     """
-    owner = np.repeat(np.arange(len(shown.user)), np.diff(shown.offsets))
-    told = shown.user[owner].astype(np.int64) * n + shown.item
-    known = shown.item >= 0
+    owner = shown.owner
+    told = shown.user[owner].astype(np.int64) * n + shown.items
+    known = shown.items >= 0
     told, owner = told[known], owner[known]
     # Lists and events in one order by (pair, time), a list before an event of the same moment.
     pairs = np.concatenate([told, pair])

@@ -11,7 +11,6 @@ the same validation users; the better one is kept.
 import hashlib
 import json
 import logging
-import os
 import shutil
 import tempfile
 import time
@@ -33,20 +32,19 @@ from recsys.encoder.pretrained import (
     CONFIG,
     TOKENIZER,
     WEIGHTS,
-    file_sha256,
     resolve_model,
 )
-from recsys.encoder.tokens import Ragged, TextTokenizer
+from recsys.encoder.tokens import TextTokenizer, Tokens
 from recsys.encoder.torch_model import HEAD_FOLDER, ItemEncoder, best_device
 from recsys.encoder.tower import UNFITTED, Tower
+from recsys.features.impressions import Impressions
 from recsys.features.interactions import Interactions
-from recsys.storage.files import atomic_write
+from recsys.storage.files import atomic_write, hash_file, replace_folder
 from recsys.training.deterministic import deterministic
 from recsys.training.finetune.calibrate import calibrate
 from recsys.training.finetune.checkpoint import Checkpoints
 from recsys.training.finetune.distributed import Group
 from recsys.training.finetune.examples import (
-    ShownExamples,
     Split,
     fewer_users,
     make_examples,
@@ -99,7 +97,7 @@ def fit_encoder(
     out_dir: Path,
     seed: int,
     budget_seconds: float | None,
-    shown: ShownExamples | None = None,
+    shown: Impressions | None = None,
     previous: Path | None = None,
     checkpoint_dir: Path | None = None,
     vector_cache: Path | None = None,
@@ -204,7 +202,7 @@ class _Work:
         fit_until: int,
         seed: int,
         encoder: ItemEncoder,
-        tokens: Ragged,
+        tokens: Tokens,
         pad: int,
         base: Path,
         previous: Path | None,
@@ -226,7 +224,7 @@ class _Work:
         digest = hashlib.sha256(self.config.model_dump_json().encode())
         digest.update(f"{self.seed} {self.fit_until}".encode())
         for _, folder in self.starts:
-            digest.update(file_sha256(folder / WEIGHTS).encode())
+            digest.update(hash_file(folder / WEIGHTS).encode())
         digest.update(split.train.row.tobytes() + split.train.target.tobytes())
         digest.update(self.tokens.flat.tobytes() + self.tokens.offsets.tobytes())
         return digest.hexdigest()[:16]
@@ -513,7 +511,7 @@ def _write(
         version=_version(aside),
         fit_until=fit_until,
         base_model=work.config.model,
-        base_sha256=file_sha256(work.base / WEIGHTS),
+        base_sha256=hash_file(work.base / WEIGHTS),
         dimension=encoder.dimension,
         pooling=encoder.pooling,
         max_tokens=work.config.max_tokens,
@@ -528,12 +526,7 @@ def _write(
         kinds=list(work.kinds),
     )
     manifest.write(aside)
-    for file in aside.rglob("*"):
-        if file.is_file():
-            with file.open("rb") as stream:
-                os.fsync(stream.fileno())
-    shutil.rmtree(out_dir, ignore_errors=True)
-    aside.rename(out_dir)
+    replace_folder(aside, out_dir)
     return manifest
 
 
@@ -541,7 +534,7 @@ def _version(folder: Path) -> str:
     """Hash of the weights that make vectors, and of the tokenizer."""
     digest = hashlib.sha256()
     for name in (WEIGHTS, f"{HEAD_FOLDER}/{WEIGHTS}", TOKENIZER):
-        digest.update(file_sha256(folder / name).encode())
+        digest.update(hash_file(folder / name).encode())
     return digest.hexdigest()[:16]
 
 

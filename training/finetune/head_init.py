@@ -34,8 +34,7 @@ Matrix = npt.NDArray[np.float64]
 
 def co_actions(histories: Histories, n_items: int) -> sparse.csr_matrix:
     """Symmetric weights [n, n] of pairs of items acted on positively within the window."""
-    events, offsets = histories.events, histories.offsets
-    owner = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
+    events, owner = histories.events, histories.owner
     liked = np.flatnonzero(events.grade > 0)
     item, owner = events.item[liked], owner[liked]
     total = sparse.csr_matrix((n_items, n_items))

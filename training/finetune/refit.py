@@ -21,12 +21,13 @@ from torch import Tensor, nn
 
 from recsys.data_schemas.config import EncoderConfig
 from recsys.encoder.tower import Tower
+from recsys.features.impressions import Impressions
 from recsys.features.interactions import Floats, Interactions
 from recsys.training.deterministic import deterministic
 from recsys.training.finetune.calibrate import calibrate
 from recsys.training.finetune.checkpoint import Checkpoints
 from recsys.training.finetune.distributed import Group
-from recsys.training.finetune.examples import ShownExamples, make_examples
+from recsys.training.finetune.examples import make_examples
 from recsys.training.finetune.learner import Learner
 from recsys.training.finetune.loop import Trainer
 from recsys.training.finetune.tower_model import UserTower
@@ -90,7 +91,7 @@ def refit_tower(
     since: int,
     seed: int,
     seconds: float,
-    shown: ShownExamples | None = None,
+    shown: Impressions | None = None,
 ) -> Refit:
     """Fit `start`, a tower of `interactions.kinds`, to events up to `fit_until`.
 

@@ -31,7 +31,7 @@ import psutil
 import torch
 from torch import Tensor
 
-from recsys.encoder.tokens import Ragged, batches_by_length, pad_tokens
+from recsys.encoder.tokens import Tokens, batches_by_length, pad_tokens
 from recsys.encoder.torch_model import ItemEncoder
 from recsys.features.interactions import Floats
 from recsys.storage.files import free_bytes
@@ -63,7 +63,7 @@ class ItemStates:
     """Tokens of n items and what the frozen layers make of them."""
 
     encoder: ItemEncoder
-    tokens: Ragged
+    tokens: Tokens
     pad: int
     below: int
     """Frozen layers, whose output is kept."""

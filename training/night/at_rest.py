@@ -9,12 +9,11 @@ import json
 from pathlib import Path
 from typing import Any, Final
 
-from recsys.retrieval.source_kinds import own_code
+from recsys.retrieval.source_kinds import is_warm, own_code
 from recsys.storage.files import DiskFull
 from recsys.storage.stages.identity import MARKER
 from recsys.storage.stages.rest import DROPPED, put_to_rest
 from recsys.training.night.night_context import Night
-from recsys.training.night.warm_starts import WARM
 
 FITS: Final = "source-"
 """Beginning of the names of the stages that fit a source."""
@@ -58,4 +57,4 @@ def _is_spent(night: Night, output: Path, told: dict[str, Any]) -> bool:
         return False
     if told["inputs"].get("masked"):
         return True
-    return source not in WARM and float(told["seconds"]) <= QUICK * night.budget("sources")
+    return not is_warm(source) and float(told["seconds"]) <= QUICK * night.budget("sources")

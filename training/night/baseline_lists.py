@@ -18,7 +18,6 @@ from recsys.features.protocols import RecallSource
 from recsys.storage.files import hash_json
 from recsys.storage.stages import StageResult
 from recsys.training.compared_lists import FROZEN, Compared
-from recsys.training.finetune import fit_encoder
 from recsys.training.night.fit_sources import Recipe, fit_as_of, source_inputs
 from recsys.training.night.inputs import Inputs
 from recsys.training.night.night_context import Night
@@ -78,6 +77,8 @@ def _frozen_stage(night: Night, inputs: Inputs) -> StageResult:
     config = night.config.encoder.model_copy(update={"fine_tune": False})
 
     def action(out: Path) -> dict[str, Any]:
+        from recsys.training.finetune.fit import fit_encoder
+
         fit_encoder(
             inputs.interactions.before(inputs.windows.encoder_until),
             inputs.texts,

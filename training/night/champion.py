@@ -24,7 +24,7 @@ from recsys.data_schemas.config import RecsysConfig
 from recsys.data_schemas.errors import DataRefused, RecsysError
 from recsys.encoder.encode import encode_items
 from recsys.encoder.tower import TOWER
-from recsys.evaluation.lists import RankedLists
+from recsys.evaluation.lists import RankedLists, Truth
 from recsys.evaluation.uncertainty import FEW_USERS
 from recsys.features.draws import least
 from recsys.recommender import LoadedRelease
@@ -46,7 +46,6 @@ from recsys.training.night.night_context import Night
 from recsys.training.night.ranking_data import RankingData
 from recsys.training.night.refresh_encoder import Encoded
 from recsys.training.released_lists import lists_of_release
-from recsys.training.windows import Moments
 
 RECIPE_SECTIONS = ("features", "sources", "ranker", "windows", "seed")
 """Config sections that belong to a recipe; the others (evaluation, gate, serving) are tonight's."""
@@ -198,13 +197,13 @@ def _released(
     night: Night,
     inputs: Inputs,
     bundle: Bundle,
-    moments: Moments,
+    moments: Truth,
     state: StageResult,
     version: int,
 ) -> tuple[ReleasedLists | None, str]:
     """The champion's release at moments after every `fit_until` of its parts, or why not."""
     seen = max([*bundle.fit_until.values(), int(bundle.manifest["data_window"][1]) - 1])
-    rows = np.flatnonzero(moments.now > seen)
+    rows = np.flatnonzero(moments.time > seen)
     users = len(np.unique(moments.user[rows]))
     if users < FEW_USERS:
         left = f"all but those of {users} users" if users else "all"
@@ -353,7 +352,7 @@ def _state_of(state: StageResult) -> Any:
 
 
 def _asked(
-    loaded: LoadedRelease, night: Night, inputs: Inputs, moments: Moments, version: int
+    loaded: LoadedRelease, night: Night, inputs: Inputs, moments: Truth, version: int
 ) -> RankedLists:
     """What a release answers at some test moments."""
     while loaded.encode_new(LIST_LENGTH):
@@ -361,7 +360,7 @@ def _asked(
     return lists_of_release(
         loaded,
         inputs.interactions.user_ids[moments.user].tolist(),
-        moments.now,
+        moments.time,
         LIST_LENGTH,
         name=f"champion (version {version} as released)",
         caps=night.config.serving.caps,

@@ -17,13 +17,14 @@ from recsys.evaluation.data_leaks.findings import Finding
 from recsys.evaluation.data_leaks.leaky_columns import ITEMS
 from recsys.evaluation.data_leaks.logged_data import NEVER, LoggedData
 from recsys.evaluation.report_context import Check
+from recsys.features.impressions import Impressions
 from recsys.features.interactions import Longs
 from recsys.ingestion.tables.ingest import EVENTS_FILE, ITEMS_FILE, USERS_FILE
-from recsys.ingestion.tables.load import ImpressionTable, Tables, load_tables
+from recsys.ingestion.tables.load import Tables, load_tables
 from recsys.storage.files import link_tree
 from recsys.storage.stages import StageResult
 from recsys.storage.stages.identity import MARKER
-from recsys.training.night.inputs import TABLES, lists_of_users, user_table
+from recsys.training.night.inputs import TABLES, user_table
 from recsys.training.night.night_context import Night
 from recsys.training.night.read_data import graded
 
@@ -77,24 +78,24 @@ def logged_data(
 ) -> LoggedData:
     """Ingested tables as the checks read them."""
     events, _ = graded(tables.interactions, tables.meaning)
-    shown = lists_of_users(tables)
+    shown = tables.impressions
     names = pq.read_table(folder / EVENTS_FILE, columns=[c.EVENT_ID, c.IMPRESSION_ID])
     ids = names[c.EVENT_ID].to_numpy() if names[c.EVENT_ID].null_count < len(names) else None
-    listed = None if tables.impressions is None else _listed_at(names, tables.impressions)
+    listed = None if shown is None else _listed_at(names, shown)
     if until is not None:
         before = slice(int(np.searchsorted(events.time, until)))
         events = events.before(until)
         ids, listed = (None if column is None else column[before] for column in (ids, listed))
         if shown is not None:
-            shown = shown.take(np.flatnonzero(shown.time < until))
+            shown = shown.before(until)
     return LoggedData(
         events, tables.catalogue, user_table(tables), shown, ids, listed, _dated(tables)
     )
 
 
-def _listed_at(names: pa.Table, shown: ImpressionTable) -> Longs:
+def _listed_at(names: pa.Table, shown: Impressions) -> Longs:
     """int64[E] µs: when the list that each event names was shown; `NEVER` without one."""
-    lists = pa.array(shown.impression_id, pa.large_string())
+    lists = pa.array(shown.ids, pa.large_string())
     found = pa.compute.index_in(names[c.IMPRESSION_ID].cast(pa.large_string()), lists)
     place = found.fill_null(-1).to_numpy()
     return (

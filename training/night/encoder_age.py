@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 
 from recsys.encoder.tower import InterestSource
+from recsys.evaluation.lists import Truth
 from recsys.storage.files import atomic_write, hash_json
 from recsys.storage.stages import StageResult
 from recsys.training.groups import history_reader
 from recsys.training.night.inputs import Inputs
 from recsys.training.night.night_context import Night
-from recsys.training.windows import Moments, moments_at
+from recsys.training.windows import moments_at
 
 KEPT = 100
 """Measurements that are remembered."""
@@ -93,7 +94,7 @@ def quality(inputs: Inputs, source: InterestSource, until: int, seed: int) -> di
     """nDCG, with its 95 % interval, of the first thing each user did in the ranker's windows."""
     windows, events = inputs.windows, inputs.interactions
     cuts = windows.ranker or windows.cuts[:1]
-    moments = Moments.join([moments_at(events, cut, windows.label_end(cut)) for cut in cuts])
+    moments = Truth.join([moments_at(events, cut, windows.label_end(cut)) for cut in cuts])
     moments = moments.sample(MOMENTS, inputs.chances(moments, "encoder age"))
     rng = np.random.default_rng(seed)
     count = np.bincount(events.item[events.time < cuts[0]], minlength=inputs.n_items)
@@ -101,8 +102,8 @@ def quality(inputs: Inputs, source: InterestSource, until: int, seed: int) -> di
     read = history_reader(events.histories(), moments)
     gains = []
     for m in range(len(moments)):
-        wanted = int(moments.relevant[moments.offsets[m]])
-        history, now = read(m), int(moments.now[m])
+        wanted = int(moments.items[moments.offsets[m]])
+        history, now = read(m), int(moments.time[m])
         items = np.append(drawn[~np.isin(drawn, [*history.item, wanted])], wanted).astype(np.int32)
         scores = source.score(history, items, now)[:, 0]
         if np.isfinite(scores[-1]):
@@ -110,7 +111,7 @@ def quality(inputs: Inputs, source: InterestSource, until: int, seed: int) -> di
             gains.append(1 / np.log2(rank + 2))
     met = np.zeros(inputs.n_items, bool)
     met[events.item[events.time < until]] = True
-    new = 1 - met[moments.relevant].mean() if len(moments.relevant) else 0.0
+    new = 1 - met[moments.items].mean() if len(moments.items) else 0.0
     value = float(np.mean(gains)) if gains else 0.0
     error = 1.96 * float(np.std(gains)) / len(gains) ** 0.5 if gains else 0.0
     return {

@@ -14,11 +14,18 @@ from typing import Any, cast
 import numpy as np
 import psutil
 
+from recsys.evaluation.lists import Truth
 from recsys.features.interactions import DAY, Interactions
 from recsys.features.protocols import RecallSource
 from recsys.retrieval.candidates import CandidateGenerator
 from recsys.retrieval.fitted_source import SourceInputs
-from recsys.retrieval.source_kinds import declare, load_source, own_code
+from recsys.retrieval.source_kinds import (
+    declare,
+    is_warm,
+    load_source,
+    own_code,
+    source_class,
+)
 from recsys.storage.files import atomic_write, hash_file, hash_json
 from recsys.storage.stages import StageResult
 from recsys.training.groups import history_reader
@@ -27,15 +34,13 @@ from recsys.training.night.inputs import Inputs
 from recsys.training.night.night_context import Night
 from recsys.training.night.refresh_encoder import Encoded
 from recsys.training.sources.fit_source import (
-    Applicable,
     SourceFailed,
     applicable_sources,
     failing_as,
     fit_sources,
 )
-from recsys.training.sources.sequence import batch_size
 from recsys.training.sources.tune import Label, tune_sources
-from recsys.training.windows import Moments, Windows, moments_at
+from recsys.training.windows import Windows, moments_at
 
 CODE = (
     "recsys.retrieval.collaborative",
@@ -45,7 +50,6 @@ CODE = (
     "recsys.training.sources",
 )
 TEXT = "text"
-OWN = "your own, named in sources.own"
 CHEAP = 0.05
 """Share of the sources' budget that a source may take for fits at every cut without asking. A busy
 machine once left one fit a role to all of them: the fusion of the demonstration fell from .172 to .105
@@ -55,18 +59,7 @@ TUNING_MOMENTS = 3000
 nDCG@10 has a standard error of .004: enough to tell params a tenth apart)."""
 RETUNE_DAYS = 7.0
 """Days of data after which remembered params are tried again (assumed: the encoder's cadence)."""
-SEQUENCE = "sequence"
 VECTORS = "vectors.npy"
-READ_TEXTS = ("bm25", "attributes")
-SEQUENCE_STEP = (0.024, 3.1e-5)
-"""Seconds of a training step on two cores, at least and for each position in it (measured: 0.046
-processor seconds with 64 positions, 0.098 with 1,024)."""
-SEQUENCE_SHARE = 0.65
-"""Share of the sources' budget that the sequence model may take (assumed; the others take minutes
-only where a catalogue is large)."""
-FITS_OF_A_NIGHT = 4
-"""Fits of an expensive source: for its params, the ranker's windows, the test, the release."""
-LEAST_EPOCHS, MOST_EPOCHS = 2, 20
 
 
 @dataclass(frozen=True)
@@ -119,9 +112,9 @@ def left_out(night: Night, recipe: Recipe, problem: SourceFailed) -> Recipe:
     """The recipe less the source that failed.
 
     Raises:
-        SourceFailed: nothing can be made without it: `popular` is all that people without a history get.
+        SourceFailed: nothing can be made without it.
     """
-    if problem.name not in recipe.params or problem.name == "popular":
+    if problem.name not in recipe.params or source_class(problem.name).always:
         raise problem
     say_failed(night, {problem.name: problem.why})
     return recipe.without(problem.name, problem.why)
@@ -192,17 +185,21 @@ def _choose(night: Night, inputs: Inputs, encoded: Encoded) -> Recipe:
         config.use,
         memory_bytes=psutil.virtual_memory().available / 2,
         budget_seconds=night.budget("sources") / (len(windows.cuts) + 1),
+        own=declare(config.own),
     )
-    applicable += [Applicable(name, True, OWN) for name in declare(config.own)]
-    epochs = sequence_epochs(events, night.budget("sources"))
-    names = [s.name for s in applicable if s.kept and (s.name != SEQUENCE or epochs)]
+    budgeted = {
+        s.name: source_class(s.name).budgeted(events, night.budget("sources"))
+        for s in applicable
+        if s.kept
+    }
+    affordable = {name: params for name, params in budgeted.items() if params is not None}
     plan = tune_sources(
         events,
         _labels(inputs, cuts),
         extra,
-        names,
+        list(affordable),
         fixed={TEXT: cast(RecallSource, encoded.source())},
-        params={SEQUENCE: {"epochs": epochs}} | dict(config.dials) if epochs else config.dials,
+        params=affordable | dict(config.dials),
         depth=config.depth,
         limit=config.candidates,
         budget_seconds=night.budget("tuning") if config.tune else 0.0,
@@ -222,32 +219,19 @@ def _choose(night: Night, inputs: Inputs, encoded: Encoded) -> Recipe:
     return Recipe(params, plan.weights, facts | {"fits": fits, "failed": failed})
 
 
-def sequence_epochs(events: Interactions, budget: float) -> int:
-    """Epochs of the sequence model that its share of the budget allows; 0 when too few.
-
-    What an epoch costs follows from the number of events, so the number is found without a clock
-    and is the same on every machine.
-    """
-    batch, batches = batch_size(max(1, int((events.weight > 0).sum())))
-    least, each = SEQUENCE_STEP
-    epoch = batches * (least + each * batch)
-    allowed = SEQUENCE_SHARE * budget / FITS_OF_A_NIGHT / epoch
-    return 0 if allowed < LEAST_EPOCHS else int(min(allowed, MOST_EPOCHS))
-
-
 def _labels(inputs: Inputs, cuts: Sequence[int]) -> list[Label]:
     """Moments at some cuts with what their users did until the next."""
     if not cuts:
         return []
     parts = [moments_at(inputs.interactions, c, inputs.windows.label_end(c)) for c in cuts]
-    moments = Moments.join(parts)
+    moments = Truth.join(parts)
     moments = moments.sample(TUNING_MOMENTS, inputs.chances(moments, "tuning"))
     read = history_reader(inputs.interactions.histories(), moments)
     return [
         Label(
             read(m),
-            int(moments.now[m]),
-            moments.relevant[moments.offsets[m] : moments.offsets[m + 1]],
+            int(moments.time[m]),
+            moments.items[moments.rows_of(m)],
         )
         for m in range(len(moments))
     ]
@@ -434,14 +418,14 @@ def _also_read(name: str, inputs: Inputs, encoded: Encoded, dry_run: bool) -> st
 
     By content: another user tower over the same vectors changes no source.
     """
-    own = own_code(name) is not None
-    if name == SEQUENCE or own:
+    reads = source_class(name).reads
+    parts = [inputs.texts_key] if reads & {"texts", "attributes"} else []
+    if "vectors" in reads:
         file = encoded.vectors_stage.path / VECTORS
         if dry_run and not file.exists():
             return encoded.vectors_stage.key
-        vectors = _hash_of(file, file.stat().st_mtime_ns)
-        return hash_json([inputs.texts_key, vectors]) if own else vectors
-    return inputs.texts_key if name in READ_TEXTS else None
+        parts.append(_hash_of(file, file.stat().st_mtime_ns))
+    return hash_json(parts) if len(parts) > 1 else "".join(parts) or None
 
 
 @cache
@@ -452,7 +436,7 @@ def _hash_of(file: Path, changed_at: int) -> str:
 
 
 def warm_start_facts(
-    night: Night, inputs: Inputs, encoded: Encoded, recipe: Recipe, moments: Moments
+    night: Night, inputs: Inputs, encoded: Encoded, recipe: Recipe, moments: Truth
 ) -> dict[str, object]:
     """On a night of fits from scratch: what starting warm would have cost or gained, by source.
 
@@ -467,9 +451,9 @@ def warm_start_facts(
     """
     found: dict[str, object] = {}
     cut = inputs.windows.test[-1]
-    at_cut = moments.take(np.flatnonzero(moments.now == cut))
+    at_cut = moments.take(np.flatnonzero(moments.time == cut))
     events = inputs.interactions.before(cut)
-    for name in set(recipe.params) & set(warm_starts.WARM):
+    for name in (n for n in recipe.params if is_warm(n)):
         at = fit_times(inputs.windows, recipe, cut)[name]
         stage = _fit_one(night, inputs, encoded, recipe, name, inputs.interactions, at, "")
         content = _content(night, inputs, encoded, recipe, name, at, "")

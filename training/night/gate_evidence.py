@@ -20,7 +20,7 @@ import numpy.typing as npt
 from recsys.data_schemas.config import GateConfig
 from recsys.evaluation import metrics
 from recsys.evaluation.lists import Doubles, RankedLists, Truth
-from recsys.evaluation.metrics import MatchedLists
+from recsys.evaluation.popularity_at import PopularityAt
 from recsys.evaluation.saved_lists import MAIN, SavedLists, read_lists
 from recsys.evaluation.segments import SegmentLabels
 from recsys.evaluation.uncertainty import FEW_USERS
@@ -35,14 +35,6 @@ from recsys.storage.registry.version_tags import (
 from recsys.training.night.champion import ChampionResult
 from recsys.training.night.gate import PROMOTE, ChampionEvidence, OwnNights, Paired, Reference
 
-METRICS = {
-    "ndcg": metrics.ndcg,
-    "recall": metrics.recall,
-    "precision": metrics.precision,
-    "hit_rate": metrics.hit_rate,
-    "mrr": metrics.mrr,
-}
-"""What `gate.metric` may name before its @."""
 NO_CAPS = "{}"
 
 
@@ -110,10 +102,10 @@ def who_served(registry: Registry, recent: Sequence[Version]) -> list[int]:
 
 def scores(truth: Truth, lists: RankedLists, metric: str) -> Doubles:
     """float64[G] of the gate's metric, e.g. `ndcg@10`."""
-    name, k = metric.split("@")
-    measure = METRICS[name]
-    matched: MatchedLists = metrics.match(truth, lists)
-    return measure(matched, int(k))
+    measure, k = metrics.gate_metric(metric)
+    matched = metrics.match(truth, lists)
+    nothing = PopularityAt.same(np.zeros(0), truth.n_groups, 0)
+    return measure.needed(metrics.Measured(matched, lists, truth, nothing), k)
 
 
 def paired(
@@ -223,7 +215,7 @@ def _segments(
                 continue
             of_groups = labels.of == "group"
             part = truth if of_groups else truth.restricted(labels.code == code)
-            inside = labels.code == code if of_groups else np.diff(part.offsets) > 0
+            inside = labels.code == code if of_groups else part.lengths > 0
             pairs = paired(part, own, champion, tonight.user_ids, config.metric)
             if inside.any():
                 found[label] = Paired(

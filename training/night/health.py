@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from recsys.data_schemas.config import DriftConfig
 from recsys.evaluation import drift
-from recsys.evaluation.drift import Drift, Limits
+from recsys.evaluation.drift import Drift
 from recsys.evaluation.languages import languages_of
 from recsys.features.interactions import DAY, Interactions
 from recsys.training.night.inputs import Inputs
@@ -61,16 +61,11 @@ class Periods:
         return cls(before.before(border), before.where(before.time >= border), current)
 
 
-def limits_of(config: DriftConfig) -> Limits:
-    """The config's limits as the drift table takes them."""
-    return Limits(config.psi_warn, config.psi_stop, config.share_warn, config.share_stop)
-
-
 def examine(
     night: Night, inputs: Inputs, tested: RankingData, rows: RankingData | None
 ) -> list[Drift]:
     """All findings; those at `stop` refuse promotion over a champion, `warn` is an alarm."""
-    limits = limits_of(night.config.drift)
+    limits = night.config.drift
     periods = Periods.of(inputs.interactions, inputs.windows.test[0])
     found = [] if inputs.windows.scheme == "ordinal" else volume(inputs, night.config.drift)
     found += _freshness(night, inputs)
@@ -107,7 +102,7 @@ def _freshness(night: Night, inputs: Inputs) -> list[Drift]:
                   "is the export still running?" if level == "warn" else "")]  # fmt: skip
 
 
-def of_events(periods: Periods, inputs: Inputs, limits: Limits) -> list[Drift]:
+def of_events(periods: Periods, inputs: Inputs, limits: DriftConfig) -> list[Drift]:
     """Event types, categories acted on, new users and items met for the first time."""
     now, past, older = periods.current, periods.reference, periods.older
     if min(len(np.unique(now.user)), len(np.unique(past.user))) < LEAST_USERS:
@@ -139,7 +134,7 @@ def _by_user(
     after: npt.NDArray[np.integer],
     names: Sequence[str],
     periods: Periods,
-    limits: Limits,
+    limits: DriftConfig,
 ) -> Drift:
     """Distribution of a code over events in which every user counts once; -1 is the last name."""
     first, second = (
@@ -170,7 +165,7 @@ def _share_new(known: npt.NDArray[np.integer], seen: npt.NDArray[np.integer], si
     return float(1.0 - met[seen].mean()) if len(seen) else 0.0
 
 
-def of_texts(periods: Periods, inputs: Inputs, limits: Limits) -> list[Drift]:
+def of_texts(periods: Periods, inputs: Inputs, limits: DriftConfig) -> list[Drift]:
     """Texts of the items first acted on in the window against those first acted on before it."""
     older, past, now = (
         np.unique(p.item) for p in (periods.older, periods.reference, periods.current)
@@ -194,7 +189,7 @@ def _texts(inputs: Inputs, items: npt.NDArray[np.integer]) -> list[str]:
     return [inputs.texts[int(item)] for item in chosen]
 
 
-def of_features(rows: RankingData, tested: RankingData, limits: Limits) -> list[Drift]:
+def of_features(rows: RankingData, tested: RankingData, limits: DriftConfig) -> list[Drift]:
     """The features of the test's rows against those of the ranker's: warnings only.
 
     Left out is what differs by construction: features of the moment alone, since cuts are few and lie
@@ -218,7 +213,7 @@ def of_features(rows: RankingData, tested: RankingData, limits: Limits) -> list[
 
 
 def of_scores(
-    evaluated: npt.NDArray[np.float64], released: npt.NDArray[np.float64], limits: Limits
+    evaluated: npt.NDArray[np.float64], released: npt.NDArray[np.float64], limits: DriftConfig
 ) -> list[Drift]:
     """Scores of the same items at the same moments, by the evaluated and the released models."""
     if min(len(evaluated), len(released)) < LEAST_USERS:

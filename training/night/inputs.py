@@ -13,16 +13,15 @@ import numpy.typing as npt
 from recsys.data_schemas.config import RecsysConfig
 from recsys.data_schemas.meaning import EventMeaning
 from recsys.encoder.text import item_texts
-from recsys.evaluation.shown_lists import ShownLists
+from recsys.evaluation.lists import Truth
 from recsys.features.draws import at_moments, chance, hash_ids
-from recsys.features.impressions import Impressions
 from recsys.features.interactions import Interactions
 from recsys.features.user_table import UserTable
 from recsys.ingestion.tables.ingest import ITEMS_FILE, USERS_FILE
 from recsys.ingestion.tables.load import Tables
 from recsys.storage.files import hash_file, hash_json
 from recsys.storage.stages import StageResult
-from recsys.training.windows import Moments, Windows
+from recsys.training.windows import Windows
 
 VOCABULARY = ITEMS_FILE
 TABLES = "tables"
@@ -66,11 +65,11 @@ class Inputs:
         """uint64[N] of the items' ids."""
         return hash_ids(self.tables.catalogue.item_ids)
 
-    def names_of(self, moments: Moments) -> npt.NDArray[np.uint64]:
+    def names_of(self, moments: Truth) -> npt.NDArray[np.uint64]:
         """uint64[M]: each moment by its user's id and its time."""
-        return at_moments(self.user_hashes[moments.user], moments.now)
+        return at_moments(self.user_hashes[moments.user], moments.time)
 
-    def chances(self, moments: Moments, purpose: str) -> npt.NDArray[np.float64]:
+    def chances(self, moments: Truth, purpose: str) -> npt.NDArray[np.float64]:
         """float64[M] in [0, 1) of moments, by the users' ids and the times."""
         return chance(self.names_of(moments), purpose, self.config.seed)
 
@@ -102,13 +101,9 @@ class Inputs:
         if shown is None:
             return None, []
         early = shown.before(now)
-        return early.context.tolist(), [
-            early.user,
-            early.time,
-            early.offsets,
-            early.item,
-            early.propensity,
-        ]
+        assert early.context is not None
+        columns: list[Column] = [early.user, early.time, early.offsets, early.items]
+        return early.context.tolist(), [*columns, early.propensity]
 
     @cached_property
     def attributes(self) -> dict[str, str]:
@@ -154,19 +149,3 @@ def _events_before(events: Interactions, now: int) -> tuple[list[str], list[Colu
 def user_table(tables: Tables) -> UserTable | None:
     """Attributes of users as features read them."""
     return None if tables.users is None else UserTable.from_table(tables.users)
-
-
-def shown_lists(tables: Tables) -> Impressions | None:
-    """What was shown, as counters read it."""
-    shown = tables.impressions
-    if shown is None:
-        return None
-    return Impressions(shown.time, shown.position, shown.offsets, shown.item)
-
-
-def lists_of_users(tables: Tables) -> ShownLists | None:
-    """What was shown to whom, as the bias of places and the ranker's groups read it."""
-    shown = tables.impressions
-    if shown is None:
-        return None
-    return ShownLists(shown.offsets, shown.item, shown.user, shown.time, shown.propensity)

@@ -12,9 +12,8 @@ import numpy as np
 
 from recsys.evaluation import leaks
 from recsys.evaluation.report_context import WARN, Check, day_and_time
-from recsys.features.grouped import chosen_groups
-from recsys.features.impressions import Impressions
 from recsys.features.interactions import Floats
+from recsys.features.ragged import chosen_groups, owners_of
 from recsys.features.rows import ANY_POSITION, BatchInputs, Rows
 from recsys.storage.stages import StageResult
 from recsys.training.groups import history_reader
@@ -23,7 +22,6 @@ from recsys.training.night.inputs import Inputs
 from recsys.training.night.night_context import Night
 from recsys.training.night.ranking_data import RankingData
 from recsys.training.night.refresh_encoder import Encoded
-from recsys.training.night.test_lists import truth_of
 
 ENOUGH_GROUPS = 50
 """Groups with a positive below which one feature may separate them by chance (assumed)."""
@@ -55,7 +53,7 @@ def leak_checks(
     """
     if not len(tested.moments):
         return []
-    windows, first = inputs.windows, int(tested.moments.now.min())
+    windows, first = inputs.windows, int(tested.moments.time.min())
     # Fits see events strictly before their `fit_until`: the last one seen lies just before it.
     last_seen = {"encoder": encoded.fit_until - 1}
     if windows.ranker:
@@ -64,7 +62,7 @@ def leak_checks(
     found += _sources(inputs, tested, lists)
     if rows is not None and len(rows.moments):
         found += leaks.fitted_before(
-            {"encoder": encoded.fit_until - 1}, int(rows.moments.now.min()), "the ranker's rows"
+            {"encoder": encoded.fit_until - 1}, int(rows.moments.time.min()), "the ranker's rows"
         )
         x, grade, group = sampled(rows)
         if len(np.unique(group[grade > 0])) >= ENOUGH_GROUPS:
@@ -97,7 +95,7 @@ def sampled(ranking: RankingData, *, shown: bool = False) -> tuple[Any, Any, Any
     last = int(np.searchsorted(edges, edges[0] + LEAK_ROWS, "right")) - 1
     last = min(max(last, 1), len(edges) - 1)
     rows = slice(int(edges[0]), int(edges[last]))
-    group = np.repeat(np.arange(last), np.diff(edges[: last + 1]))
+    group = owners_of(edges[: last + 1])
     return np.asarray(ranking.x[rows]), ranking.table.grade[rows], group
 
 
@@ -116,7 +114,7 @@ def _sources(inputs: Inputs, tested: RankingData, lists: StageResult) -> list[Ch
     return [
         Check("sources were fitted before the cuts they are tested at", not late, detail),
         leaks.no_test_events(
-            events.user, events.item, events.time, truth_of(tested.moments), "what sources saw"
+            events.user, events.item, events.time, tested.moments, "what sources saw"
         )
         if late
         else Check("test events are not in what sources saw", True, "no fit reaches its cut"),
@@ -125,15 +123,15 @@ def _sources(inputs: Inputs, tested: RankingData, lists: StageResult) -> list[Ch
 
 def _blind_to_the_future(night: Night, inputs: Inputs, tested: RankingData) -> Check:
     """No feature may change when everything from the moment on is taken away."""
-    now = int(tested.moments.now.min())
-    chosen = np.flatnonzero(tested.moments.now == now)[:TRIED_MOMENTS]
+    now = int(tested.moments.time.min())
+    chosen = np.flatnonzero(tested.moments.time == now)[:TRIED_MOMENTS]
     with_future, rows = _rows(inputs, tested, chosen)
     whole = ranking_data.batch_inputs(night, inputs, inputs.interactions)
     past = BatchInputs(
         interactions=inputs.interactions.before(now),
         catalogue=whole.catalogue,
         users=whole.users,
-        impressions=None if whole.impressions is None else _before(whole.impressions, now),
+        impressions=None if whole.impressions is None else whole.impressions.before(now),
         bucket=whole.bucket,
     )
     without = tested.features.batch(rows, past)
@@ -142,24 +140,14 @@ def _blind_to_the_future(night: Night, inputs: Inputs, tested: RankingData) -> C
 
 def _rows(inputs: Inputs, tested: RankingData, chosen: Any) -> tuple[Floats, Rows]:
     """Features as they were measured (float32[r, F]) and the rows to read them from again."""
-    table, moments = tested.table, tested.moments.take(chosen)
-    offsets, places = chosen_groups(table.offsets, chosen)
+    table, moments = tested.table.take(chosen), tested.moments.take(chosen)
     rows = Rows(
-        offsets=offsets,
+        offsets=table.offsets,
         user=moments.user,
-        now=moments.now,
+        now=moments.time,
         position=np.full(len(moments), ANY_POSITION, np.int64),
-        items=table.items[places],
-        signals={name: values[places] for name, values in table.signals.items()},
+        items=table.items,
+        signals=table.signals,
         history_of=history_reader(inputs.interactions.histories(), moments),
     )
-    return np.asarray(tested.x[places]), rows
-
-
-def _before(shown: Impressions, now: int) -> Impressions:
-    """The lists shown strictly before a time."""
-    kept = np.flatnonzero(shown.time < now)
-    sizes = np.diff(shown.offsets)
-    rows = np.repeat(shown.time < now, sizes)
-    offsets = np.concatenate([[0], np.cumsum(sizes[kept])]).astype(np.int64)
-    return Impressions(shown.time[kept], shown.position[kept], offsets, shown.items[rows])
+    return np.asarray(tested.x[chosen_groups(tested.table.offsets, chosen)[1]]), rows

@@ -23,7 +23,6 @@ from recsys.storage.files import write_json
 from recsys.storage.registry import Registry
 from recsys.storage.registry.version_tags import PREVIOUS
 from recsys.storage.stages import StageResult
-from recsys.training.night.health import limits_of
 from recsys.training.night.inputs import TABLES, VOCABULARY
 from recsys.training.night.night_context import Night
 from recsys.training.night.served_parity import read_samples
@@ -99,7 +98,7 @@ def joined(
         champion=pair[0],
         before=pair[1],
         features={v: _features(file, v, registry) for v in pair if v is not None},
-        limits=limits_of(config.drift),
+        limits=config.drift,
         settings=Settings(tightest_at=float(config.experiments.expected_clusters)),
     )
     return as_json(report, config.live.days)

@@ -24,7 +24,6 @@ from recsys.evaluation.report_context import WITHOUT_TEXT, MaskedItems
 from recsys.evaluation.saved_lists import MAIN
 from recsys.features.interactions import Interactions
 from recsys.features.protocols import RecallSource
-from recsys.retrieval.source_kinds import FITTABLE
 from recsys.rules import ListCaps
 from recsys.storage.files import hash_json
 from recsys.storage.stages import StageResult
@@ -42,10 +41,9 @@ from recsys.training.night.test_lists import (
     FUSION,
     best_of,
     caps_of,
-    truth_of,
 )
 from recsys.training.sources.fit_source import SourceFailed
-from recsys.training.windows import Moments, moments_at
+from recsys.training.windows import moments_at
 
 WORDS = "bm25"
 LISTS = "lists.npz"
@@ -86,7 +84,7 @@ def make_masked_lists(
         for name in (TEXT_ONLY, WORDS, FROZEN):
             if name in singles:
                 systems[name] = _single(night, inputs, view, moments, singles[name])
-        truth = _truth(ranking.moments, masked)
+        truth = ranking.moments.restricted(masked[ranking.moments.items])
         lists: dict[str, Any] = {f"items/{n}": items for n, (items, _) in systems.items()}
         lists |= {f"scores/{n}": scores for n, (_, scores) in systems.items()}
         np.savez(
@@ -135,14 +133,10 @@ def make_masked_lists(
     )
 
 
-def _moments(night: Night, inputs: Inputs, masked: npt.NDArray[np.bool_], cut: int) -> Moments:
+def _moments(night: Night, inputs: Inputs, masked: npt.NDArray[np.bool_], cut: int) -> Truth:
     """Users who acted on a masked item after the cut, at most as many as are tested."""
     moments = moments_at(inputs.interactions, cut, inputs.windows.end)
-    found = np.zeros(len(moments), bool)
-    found[
-        np.repeat(np.arange(len(moments)), np.diff(moments.offsets))[masked[moments.relevant]]
-    ] = 1
-    moments = moments.take(np.flatnonzero(found))
+    moments = moments.take(np.flatnonzero(moments.any_of(masked[moments.items])))
     return moments.sample(
         night.config.evaluation.max_users, inputs.chances(moments, "masked moments")
     )
@@ -159,7 +153,7 @@ def _words(
 ) -> Fitted | None:
     """BM25 over the texts, whether the recipe keeps it or not; None where it does not apply or could
     not be fitted."""
-    if WORDS not in FITTABLE or not inputs.texts or WORDS in recipe.failed:
+    if not inputs.texts or WORDS in recipe.failed:
         return None
     plain = recipe if WORDS in recipe.params else Recipe({WORDS: {}}, {}, {})
     only = Recipe({WORDS: plain.params[WORDS]}, {}, plain.facts)
@@ -178,7 +172,7 @@ def _ranked_data(
     recipe: Recipe,
     view: Interactions,
     masked: npt.NDArray[np.bool_],
-    moments: Moments,
+    moments: Truth,
     sources: Mapping[str, RecallSource],
 ) -> RankingData:
     """Candidates and features of the moments, as of the cut, without the masked items' past."""
@@ -200,20 +194,14 @@ def _by_ranker(ranking: RankingData, rankers: StageResult, caps: ListCaps) -> di
 
 
 def _single(
-    night: Night, inputs: Inputs, view: Interactions, moments: Moments, source: RecallSource
+    night: Night, inputs: Inputs, view: Interactions, moments: Truth, source: RecallSource
 ) -> Lists:
     """One source's own lists."""
     read = history_reader(view.histories(), moments)
     unavailable, caps = inputs.tables.catalogue.blocked.copy(), caps_of(night, inputs)
     depth = caps.depth(LIST_LENGTH)
-    lists = source_lists(source, moments.now, read, unavailable, k=depth, workers=night.workers)
+    lists = source_lists(source, moments.time, read, unavailable, k=depth, workers=night.workers)
     return caps.cut(*lists, LIST_LENGTH)
-
-
-def _truth(moments: Moments, masked: npt.NDArray[np.bool_]) -> Truth:
-    """What was acted on, masked items alone."""
-    whole = truth_of(moments)
-    return whole.restricted(masked[whole.items])
 
 
 def read_masked(stage: StageResult) -> tuple[Truth, list[RankedLists]]:

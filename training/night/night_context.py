@@ -1,6 +1,5 @@
 """What every stage of a night is given: config, workspace, runner, reporter and the clock."""
 
-import os
 import time
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -9,6 +8,7 @@ from typing import Any
 from recsys.data_schemas.addresses import redacted
 from recsys.data_schemas.config import RecsysConfig
 from recsys.evaluation.report_context import Check
+from recsys.storage.processors import processors
 from recsys.storage.progress import Reporter
 from recsys.storage.stages import StageRunner
 from recsys.storage.stages.cost import processor_seconds
@@ -42,7 +42,7 @@ class Night:
     @cached_property
     def workers(self) -> int:
         """Threads to use: the processors this process may run on."""
-        return max(1, len(os.sched_getaffinity(0)))
+        return processors()
 
     def budget(self, part: str) -> float:
         """Seconds that a part of the night may take."""

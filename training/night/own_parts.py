@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from recsys.data_schemas.config import HooksConfig, RecsysConfig
+from recsys.evaluation.metrics import gate_metric
 from recsys.evaluation.own_metrics import own_metrics_of, require_callable, require_working
 from recsys.retrieval.source_checks import require_conforming
-from recsys.retrieval.source_kinds import declare, source_class
+from recsys.retrieval.source_kinds import declare, require_known, source_class
 from recsys.storage.plug_ins import HOOKS, line_of, load_named
 from recsys.storage.progress import Reporter
 from recsys.storage.stages import StageResult
@@ -55,7 +56,9 @@ def require_sound(config: RecsysConfig) -> None:
     """
     for name in declare(config.sources.own):
         require_conforming(source_class(name))
+    require_known(config.sources.use or (), config.sources.dials)
     require_working(own_metrics_of(config.evaluation))
+    gate_metric(config.gate.metric)
     for moment in MOMENTS:
         for name, hook in hooks_of(config, moment):
             require_callable(f"hooks.{moment}", name, hook, 1)

@@ -14,9 +14,10 @@ import numpy as np
 
 from recsys.data_schemas.errors import DataRefused
 from recsys.evaluation.report_context import PositionBias
-from recsys.evaluation.shown_lists import ShownLists, bias_of_lists, label_weights
+from recsys.evaluation.shown_lists import bias_of_lists, label_weights
+from recsys.features.impressions import Impressions
 from recsys.features.interactions import Floats
-from recsys.training.night.inputs import Inputs, lists_of_users
+from recsys.training.night.inputs import Inputs
 from recsys.training.night.night_context import Night
 from recsys.training.night.ranking_data import RankingData
 
@@ -47,7 +48,7 @@ def bias_of(facts: dict[str, Any]) -> PositionBias | None:
 
 def place_weights(night: Night, inputs: Inputs, ranking: RankingData) -> PlaceWeights:
     """Weights of the ranker's labels; all the same, with the reason, where no bias can be known."""
-    lists = lists_of_users(inputs.tables)
+    lists = inputs.tables.impressions
     if lists is None or not len(lists):
         return PlaceWeights(None, None, "there are no impressions")
     until = inputs.windows.test[0]
@@ -72,16 +73,16 @@ def place_weights(night: Night, inputs: Inputs, ranking: RankingData) -> PlaceWe
 
 
 def _of_rows(
-    inputs: Inputs, ranking: RankingData, lists: ShownLists, events: Any, bias: PositionBias
+    inputs: Inputs, ranking: RankingData, lists: Impressions, events: Any, bias: PositionBias
 ) -> Floats:
     """float32[R]. A label of a moment of recall takes the place where the item was shown in the
     label's window, one of a shown list the place in that very list."""
     table, moments = ranking.table, ranking.moments
     rows = np.flatnonzero(table.grade > 0)
     moment = np.searchsorted(table.offsets, rows, "right") - 1
-    end = moments.now + 1
+    end = moments.time + 1
     recalled = np.flatnonzero(~ranking.shown)
-    end[recalled] = [inputs.windows.label_end(int(cut)) for cut in moments.now[recalled]]
+    end[recalled] = [inputs.windows.label_end(int(cut)) for cut in moments.time[recalled]]
     weight = np.ones(len(table.items), np.float32)
     weight[rows] = label_weights(
         lists,
@@ -89,6 +90,6 @@ def _of_rows(
         bias,
         moments.user[moment],
         table.items[rows],
-        (moments.now[moment], end[moment]),
+        (moments.time[moment], end[moment]),
     )
     return weight

@@ -16,7 +16,7 @@ from recsys.evaluation.drift import Drift
 from recsys.evaluation.evaluation import Evaluation
 from recsys.evaluation.lists import RankedLists
 from recsys.evaluation.page import verdict, write_report
-from recsys.evaluation.report_context import CAPS, Check, MaskedItems
+from recsys.evaluation.report_context import CAPS, Check, MaskedItems, to_the_minute
 from recsys.evaluation.saved_lists import MAIN, SavedLists, write_lists
 from recsys.storage.bundle import open_bundle
 from recsys.storage.files import (
@@ -147,9 +147,7 @@ def decide_and_register(
     ]
     checked = try_release(night, inputs, tested, bundle.path / "bundle", state, systems[0])
     drifted = health.examine(night, inputs, tested, rows)
-    drifted += health.of_scores(
-        checked.evaluated, checked.released, health.limits_of(night.config.drift)
-    )
+    drifted += health.of_scores(checked.evaluated, checked.released, night.config.drift)
     for warning in health.warnings(drifted):
         night.alarm(warning)
     own_ranker = rankers.facts["ranker"]
@@ -183,7 +181,7 @@ def decide_and_register(
         night.alarm(warning)
     shift = {
         "evaluated models fitted on events before": "each test cut",
-        "released models fitted on events before": report_parts._day(inputs.windows.end),
+        "released models fitted on events before": to_the_minute(inputs.windows.end),
         CAPS: test_lists.caps_of(night, inputs).in_words(),
         **checked.facts(),
         **warm_start_facts(night, inputs, encoded, recipe, tested.moments),

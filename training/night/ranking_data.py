@@ -21,8 +21,8 @@ import numpy as np
 import numpy.typing as npt
 
 from recsys.data_schemas.limits import LIST_LENGTH
+from recsys.evaluation.lists import Truth
 from recsys.features.feature_set import FeatureSet
-from recsys.features.impressions import request_context
 from recsys.features.interactions import Floats, Interactions
 from recsys.features.protocols import RecallSource
 from recsys.features.rows import ANY_POSITION, BatchInputs, Rows
@@ -39,14 +39,12 @@ from recsys.training.night.fit_sources import Recipe, fit_as_of, recall_stage
 from recsys.training.night.hidden_items import hidden, practised_share, surplus
 from recsys.training.night.inputs import (
     Inputs,
-    lists_of_users,
-    shown_lists,
     user_table,
 )
 from recsys.training.night.night_context import Night
 from recsys.training.night.refresh_encoder import Encoded
 from recsys.training.ranking_groups import Groups
-from recsys.training.windows import Moments, moments_at
+from recsys.training.windows import moments_at
 
 NEW_USERS_AT_MOST = 0.15
 """Largest share of moments whose user is masked as new (assumed)."""
@@ -81,7 +79,7 @@ class ColdStartMasking:
 class RankingData:
     """Moments of one role, their candidates and features."""
 
-    moments: Moments
+    moments: Truth
     user_hash: npt.NDArray[np.uint64]
     """uint64[M]: of the users' ids."""
     table: CandidateTable
@@ -94,7 +92,7 @@ class RankingData:
 
     def groups(self) -> Groups:
         """For fitting or scoring a ranker."""
-        relevant = (self.moments.offsets[1:] - self.moments.offsets[:-1]).astype(np.int32)
+        relevant = self.moments.lengths.astype(np.int32)
         shown = self.shown if self.shown.any() else None
         return Groups(
             self.x, self.table.grade, self.table.offsets, self.user_hash, relevant, shown=shown
@@ -215,7 +213,7 @@ def build_ranking_data(
 class _Part(NamedTuple):
     """Some of a cut's moments and candidates, with what each moment may see."""
 
-    moments: Moments
+    moments: Truth
     table: CandidateTable
     lengths: npt.NDArray[np.int64]
     """int64[M]: history length a moment is limited to; -1 for the whole."""
@@ -228,7 +226,7 @@ def shown_groups(inputs: Inputs) -> ShownGroups | None:
 
     What was done with them is read from events before the first tested cut only.
     """
-    lists, windows = lists_of_users(inputs.tables), inputs.windows
+    lists, windows = inputs.tables.impressions, inputs.windows
     if lists is None or not windows.ranker:
         return None
     begin, end = windows.ranker[0], windows.test[0]
@@ -246,7 +244,7 @@ def _most_beside(parts: list[_Part]) -> int:
 
 
 def _masked_lengths(
-    inputs: Inputs, moments: Moments, masked: ColdStartMasking
+    inputs: Inputs, moments: Truth, masked: ColdStartMasking
 ) -> npt.NDArray[np.int64]:
     """int64[M]: how many of the last events each moment sees, -1 for all of them."""
     some = (inputs.chances(moments, "lengths") * (FEW_EVENTS + 1)).astype(np.int64)
@@ -259,7 +257,7 @@ def _collect_to_learn(
     inputs: Inputs,
     recipe: Recipe,
     view: Interactions,
-    moments: Moments,
+    moments: Truth,
     sources: Mapping[str, RecallSource],
     masked: ColdStartMasking,
     most: int,
@@ -303,8 +301,7 @@ def _collect_shown(
     )
     shown = inputs.tables.impressions
     assert shown is not None
-    contexts = [request_context(text) for text in shown.context[lists.lists]]
-    return _Part(lists.moments, table, lengths, contexts)
+    return _Part(lists.moments, table, lengths, shown.contexts(lists.lists))
 
 
 def collect_cut(
@@ -312,7 +309,7 @@ def collect_cut(
     inputs: Inputs,
     recipe: Recipe,
     view: Interactions,
-    moments: Moments,
+    moments: Truth,
     sources: Mapping[str, RecallSource],
     lengths: npt.NDArray[np.int64] | None = None,
     without: npt.NDArray[np.bool_] | None = None,
@@ -357,7 +354,7 @@ def write_ranking_data(
         known: tables that features are read from.
         parts: moments with their candidates.
     """
-    moments = Moments.join([p.moments for p in parts])
+    moments = Truth.join([p.moments for p in parts])
     table = CandidateTable.join([p.table for p in parts])
     lengths = np.concatenate([p.lengths for p in parts])
     shown = np.concatenate([np.full(len(p.moments), p.contexts is not None) for p in parts])
@@ -376,7 +373,7 @@ def write_ranking_data(
     rows = Rows(
         offsets=table.offsets,
         user=user,
-        now=moments.now,
+        now=moments.time,
         position=np.full(len(moments), ANY_POSITION, np.int64),
         items=table.items,
         signals=table.signals,
@@ -389,10 +386,10 @@ def write_ranking_data(
         out / "moments.npz",
         user=moments.user,
         user_hash=inputs.user_hashes[moments.user],
-        now=moments.now,
+        now=moments.time,
         offsets=moments.offsets,
-        relevant=moments.relevant,
-        moment_grade=moments.grade,
+        relevant=moments.items,
+        moment_grade=moments.grades,
         row_offsets=table.offsets,
         items=table.items,
         row_grade=table.grade,
@@ -407,7 +404,7 @@ def write_ranking_data(
         "users": len(np.unique(moments.user)),
         "rows": len(table.items),
         "features": x.shape[1],
-        "positives_found": float((table.grade > 0).sum() / max(1, len(moments.relevant))),
+        "positives_found": float((table.grade > 0).sum() / max(1, len(moments.items))),
     }
 
 
@@ -428,7 +425,7 @@ def batch_inputs(night: Night, inputs: Inputs, view: Interactions) -> BatchInput
         catalogue=inputs.tables.catalogue,
         bucket=night.config.features.bucket,
         users=user_table(inputs.tables),
-        impressions=shown_lists(inputs.tables),
+        impressions=inputs.tables.impressions,
     )
 
 
@@ -449,8 +446,8 @@ def _resolution(inputs: Inputs) -> str:
 def read(folder: Path) -> RankingData:
     """Open what a groups stage left."""
     held = np.load(folder / "moments.npz")
-    moments = Moments(
-        held["user"], held["now"], held["offsets"], held["relevant"], held["moment_grade"]
+    moments = Truth(
+        held["offsets"], held["relevant"], held["moment_grade"], held["user"], held["now"]
     )
     table = CandidateTable(
         held["row_offsets"],

@@ -22,7 +22,7 @@ from recsys.rules import Caps
 from recsys.storage.eventlog import EventLog, export, log_address, never_written, open_log
 from recsys.storage.eventlog.known import marks, purge_adopted, read_adopted, require_log
 from recsys.storage.eventlog.retention import Retention
-from recsys.storage.files import hash_file, hash_json
+from recsys.storage.files import atomic_file, hash_file, hash_json
 from recsys.storage.opt_outs import keep_wishes
 from recsys.storage.stages import StageResult
 from recsys.storage.tombstones import forgotten
@@ -208,9 +208,8 @@ def _keep_vocabulary(workspace: Workspace, tables: Path) -> None:
     new, kept = tables / "items.parquet", workspace.tables / VOCABULARY
     if kept.exists() and pq.read_metadata(kept).num_rows > pq.read_metadata(new).num_rows:
         return
-    part = kept.with_name(f".{kept.name}.part")
-    shutil.copyfile(new, part)
-    part.replace(kept)
+    with atomic_file(kept) as aside:
+        shutil.copyfile(new, aside)
 
 
 def require_sound_features(night: Night, stage: StageResult) -> None:

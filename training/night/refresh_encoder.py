@@ -28,11 +28,12 @@ from recsys.encoder.tower import (
     InterestSource,
     Tower,
 )
+from recsys.features.impressions import Impressions
 from recsys.features.interactions import DAY, Floats, Interactions
 from recsys.storage.files import atomic_write, hash_json, link_tree
 from recsys.storage.registry import Registry
 from recsys.storage.stages import StageResult, code_version
-from recsys.training.finetune import fit_encoder, refit_tower, too_little
+from recsys.training.finetune.examples import TooLittle
 from recsys.training.night import encoder_age
 from recsys.training.night.hidden_items import hidden, untaught_share
 from recsys.training.night.inputs import Inputs
@@ -188,6 +189,8 @@ def _kept_identity(
 def _fit(
     night: Night, inputs: Inputs, registry: Registry, identity: dict[str, Any], out: Path
 ) -> dict[str, Any]:
+    from recsys.training.finetune.fit import fit_encoder
+
     until = int(identity["until"])
     previous = _champions(night, registry, until)
     if previous is not None:
@@ -211,9 +214,7 @@ def _fit(
         )
         try:
             manifest = fit(config=config)
-        except RecsysError as problem:
-            if not too_little(problem):
-                raise
+        except TooLittle as problem:
             night.alarm(
                 f"the encoder is used as it came: {problem.found}, {problem.expected} are needed to "
                 "tune it"
@@ -262,23 +263,15 @@ def _checkpoints(night: Night, inputs: Inputs, identity: dict[str, Any]) -> Path
     return place / name
 
 
-def _shown(inputs: Inputs, until: int) -> Any:
+def _shown(inputs: Inputs, until: int) -> Impressions | None:
     """Lists shown before a time, as the fit reads them; None without impressions."""
-    from recsys.training.finetune.examples import ShownExamples
-
     lists = inputs.tables.impressions
     if lists is None or not len(lists):
         return None
     last = int(np.searchsorted(lists.time, until))
     first = int(np.searchsorted(lists.offsets, lists.offsets[last] - SHOWN_AT_MOST))
-    low, high = lists.offsets[first], lists.offsets[last]
-    item, taught = lists.item[low:high], np.append(~_untaught(inputs), False)
-    return ShownExamples(
-        lists.user[first:last],
-        lists.time[first:last],
-        lists.offsets[first : last + 1] - low,
-        np.where(taught[item], item, -1).astype(np.int32),
-    )
+    lists, taught = lists.part(first, last), np.append(~_untaught(inputs), False)
+    return replace(lists, items=np.where(taught[lists.items], lists.items, -1).astype(np.int32))
 
 
 @contextlib.contextmanager
@@ -413,6 +406,8 @@ def _tower_identity(inputs: Inputs, encoder: StageResult, until: int) -> dict[st
 def _follow(night: Night, inputs: Inputs, encoder: Path, out: Path, until: int) -> dict[str, Any]:
     """Write the encoder with tonight's tower into `out`: its event types in tonight's numbering, and
     fitted to the events that have come since, where that is better."""
+    from recsys.training.finetune.refit import refit_tower
+
     manifest = EncoderManifest.read(encoder)
     config, now = night.config.encoder, inputs.windows.encoder_until
     tower = Tower.load(encoder).aligned(

@@ -21,7 +21,7 @@ from recsys.storage.files import (
 )
 from recsys.storage.stages import StageResult
 from recsys.training.night.fit_sources import Fitted, Recipe, fit_as_of
-from recsys.training.night.inputs import Inputs, shown_lists, user_table
+from recsys.training.night.inputs import Inputs, user_table
 from recsys.training.night.night_context import Night
 from recsys.training.night.ranking_data import RankingData
 from recsys.training.night.refresh_encoder import Encoded
@@ -64,7 +64,7 @@ def snapshot(night: Night, inputs: Inputs, log: LogMark) -> StageResult:
             log_mark=log,
             users=user_table(inputs.tables),
             meaning=inputs.meaning,
-            impressions=shown_lists(inputs.tables),
+            impressions=inputs.tables.impressions,
         )
         state.save(out / "state")
         return {

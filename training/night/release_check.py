@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from recsys.evaluation.lists import RankedLists
-from recsys.evaluation.report_context import Check
+from recsys.evaluation.report_context import Check, or_dash
 from recsys.features.draws import least
 from recsys.features.feature_set import FeatureSet
 from recsys.features.interactions import Floats
@@ -100,21 +100,13 @@ class ReleaseCheck:
     def facts(self) -> dict[str, object]:
         """For the report's release section."""
         return {
-            "overlap of the released top 10 with the evaluated": _percent(self.overlap),
-            "shift of the mean score, standard deviations": _decimals(self.shift),
+            "overlap of the released top 10 with the evaluated": or_dash(self.overlap, ".0%"),
+            "shift of the mean score, standard deviations": or_dash(self.shift, ".2f"),
             "known events that counters see when lists are asked for": f"{self.counted:.1%}",
             "feature furthest from what was tested": "{} by {:.2f}".format(*self.furthest),
             "feature most often unknown since": "{} by {:.0%}".format(*self.most_lost),
             "median time of one recommendation, ms": f"{self.latency_ms:.1f}",
         }
-
-
-def _percent(value: float | None) -> str:
-    return "–" if value is None else f"{value:.0%}"
-
-
-def _decimals(value: float | None) -> str:
-    return "–" if value is None else f"{value:.2f}"
 
 
 def try_release(
@@ -228,7 +220,7 @@ def _gap(before: Floats, after: Floats) -> float:
 
 def _who(inputs: Inputs, tested: RankingData, moment: int) -> tuple[str, int]:
     user = inputs.interactions.user_ids[tested.moments.user[moment]]
-    return str(user), int(tested.moments.now[moment])
+    return str(user), int(tested.moments.time[moment])
 
 
 def read_twice(

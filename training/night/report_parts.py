@@ -20,6 +20,7 @@ from recsys.evaluation.report_context import (
     ReportContext,
     SourceFact,
     StageCost,
+    to_the_minute,
 )
 from recsys.ranker import Ranker
 from recsys.storage.stages import StageResult
@@ -80,7 +81,7 @@ def examples(
                 listed=listed,
                 scores=lists.scores[m],
                 reasons=_reasons(tested, ranker, m, listed),
-                relevant=moments.relevant[moments.offsets[m] : moments.offsets[m + 1]].tolist(),
+                relevant=moments.items[moments.rows_of(m)].tolist(),
             )
         )
     return out
@@ -281,7 +282,7 @@ def encoder_facts(night: Night, encoded: Encoded) -> dict[str, object]:
             f"in {tower} steps, {verdict}"
         )
     for record in encoder_age.remembered(night)[-AGES_SHOWN:]:
-        facts[f"nDCG on new behaviour, night of {_day(record['end'])}"] = (
+        facts[f"nDCG on new behaviour, night of {to_the_minute(record['end'])}"] = (
             f"{record['ndcg']:.4f} [{record['low']:.4f}, {record['high']:.4f}], encoder "
             f"{record['age_days']:.1f} days old, {record['new_items']:.0%} on items new to it"
         )
@@ -296,7 +297,7 @@ def data_facts(inputs: Inputs) -> dict[str, object]:
         "users": f"{len(np.unique(events.user)):,}",
         "items": f"{inputs.n_items:,}",
         "event types": ", ".join(events.kinds),
-        "time": f"{_day(int(events.time.min()))} to {_day(int(events.time.max()))}",
+        "time": f"{to_the_minute(int(events.time.min()))} to {to_the_minute(int(events.time.max()))}",
         "time resolution": f"{inputs.tables.resolution.kind}: {inputs.tables.resolution.why}",
     }
     for table, found in dict(summary.get("tables", {})).items():
@@ -317,17 +318,17 @@ def seen_facts(
         refitted: what the released ranker says of its own fit; None where it is the evaluated one.
     """
     windows = inputs.windows
-    first, last = _day(windows.test[0]), _day(windows.test[-1])
+    first, last = to_the_minute(windows.test[0]), to_the_minute(windows.test[-1])
     cuts = f"each of {len(windows.test)} test cuts, {first} to {last}"
     learned = "nothing: there is no window before the test"
     if windows.ranker:
-        learned = f"what was acted on from {_day(windows.ranker[0])} to {first}"
+        learned = f"what was acted on from {to_the_minute(windows.ranker[0])} to {first}"
     return {
-        "encoder, evaluated and released": f"events before {_day(encoded.fit_until)}",
+        "encoder, evaluated and released": f"events before {to_the_minute(encoded.fit_until)}",
         **_ranker_seen(learned, windows, refitted),
         "sources, evaluated": f"events before {cuts if len(windows.test) > 1 else first}",
-        "sources, released": f"events before {_day(windows.end)}",
-        "evaluated on": f"what was acted on from {first} to {_day(windows.end)}",
+        "sources, released": f"events before {to_the_minute(windows.end)}",
+        "evaluated on": f"what was acted on from {first} to {to_the_minute(windows.end)}",
     }
 
 
@@ -339,7 +340,7 @@ def _ranker_seen(
         return {"ranker, evaluated and released": learned}
     again = (
         f"the same recipe, fitted again on {refitted['groups']:,} groups: what was acted on from "
-        f"{_day((windows.ranker or windows.test)[0])} to {_day(windows.end)}, the tested window included"
+        f"{to_the_minute((windows.ranker or windows.test)[0])} to {to_the_minute(windows.end)}, the tested window included"
     )
     return {"ranker, evaluated": learned, "ranker, released": again}
 
@@ -349,14 +350,10 @@ def split_facts(inputs: Inputs, encoded: Encoded, tested: RankingData) -> dict[s
     windows = inputs.windows
     return {
         "labels": windows.why,
-        "encoder fitted on events before": _day(encoded.fit_until),
-        "ranker's cuts": ", ".join(_day(t) for t in windows.ranker) or "none",
-        "test cuts": ", ".join(_day(t) for t in windows.test),
-        "data end": _day(windows.end),
+        "encoder fitted on events before": to_the_minute(encoded.fit_until),
+        "ranker's cuts": ", ".join(to_the_minute(t) for t in windows.ranker) or "none",
+        "test cuts": ", ".join(to_the_minute(t) for t in windows.test),
+        "data end": to_the_minute(windows.end),
         "moments tested": f"{len(tested.moments):,}",
         "users tested": f"{len(np.unique(tested.moments.user)):,}",
     }
-
-
-def _day(microseconds: int) -> str:
-    return str(np.datetime64(microseconds, "us").astype("datetime64[m]")).replace("T", " ")

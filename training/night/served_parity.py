@@ -57,7 +57,7 @@ from recsys.storage.registry import Registry
 from recsys.storage.stages import StageResult
 from recsys.storage.stages.identity import MARKER
 from recsys.storage.workspace import Workspace
-from recsys.training.night.inputs import TABLES, shown_lists, user_table
+from recsys.training.night.inputs import TABLES, user_table
 from recsys.training.night.night_context import Night
 from recsys.training.night.read_data import graded
 
@@ -278,7 +278,7 @@ class _Base:
             events,
             tables.catalogue,
             user_table(tables),
-            shown_lists(tables),
+            tables.impressions,
             FeaturesConfig.model_validate(marker["inputs"]["features"]).bucket,
         )
         return cls(

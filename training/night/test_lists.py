@@ -28,16 +28,10 @@ from recsys.training.night.inputs import Inputs, user_table
 from recsys.training.night.night_context import Night
 from recsys.training.night.ranking_data import RankingData
 from recsys.training.night.refresh_encoder import Encoded
-from recsys.training.windows import Moments
 
 FUSION = "fusion of sources"
 
 Lists = tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]
-
-
-def truth_of(moments: Moments) -> Truth:
-    """What the users of some moments did next."""
-    return Truth(moments.offsets, moments.relevant, moments.grade, moments.user, moments.now)
 
 
 def make_lists(
@@ -142,7 +136,7 @@ def _single_source(
     parts: dict[str, list[RankedLists]] = {}
     caps = caps_of(night, inputs)
     for cut in inputs.windows.test:
-        moments = ranking.moments.take(np.flatnonzero(ranking.moments.now == cut))
+        moments = ranking.moments.take(np.flatnonzero(ranking.moments.time == cut))
         if not len(moments):
             continue
         own = fit_as_of(night, inputs, encoded, recipe, inputs.interactions, cut).load(encoded)
@@ -162,25 +156,25 @@ def _single_source(
     return found
 
 
-def _known(inputs: Inputs, moments: Moments, cut: int) -> KnownAtMoments:
+def _known(inputs: Inputs, moments: Truth, cut: int) -> KnownAtMoments:
     """What may be known at the moments of a cut."""
     return KnownAtMoments(
         inputs.interactions.before(cut),
         past_items(inputs.interactions, moments),
-        moments.now,
+        moments.time,
         history_reader(inputs.interactions.histories(), moments),
         inputs.tables.catalogue,
         inputs.windows.scheme == "ordinal",
     )
 
 
-def past_items(interactions: Interactions, moments: Moments) -> PastItems:
+def past_items(interactions: Interactions, moments: Truth) -> PastItems:
     """Items each moment's user had acted on before it."""
     read = history_reader(interactions.histories(), moments)
     return PastItems.of(read(m) for m in range(len(moments)))
 
 
-def asked_moments(night: Night, inputs: Inputs, encoded: Encoded, moments: Moments) -> AskedMoments:
+def asked_moments(night: Night, inputs: Inputs, encoded: Encoded, moments: Truth) -> AskedMoments:
     """The test moments with all that lists at them are measured by.
 
     Args:
@@ -189,23 +183,23 @@ def asked_moments(night: Night, inputs: Inputs, encoded: Encoded, moments: Momen
         encoded: tonight's encoder and item vectors.
         moments: M test moments.
     """
-    truth, events, users = truth_of(moments), inputs.interactions, user_table(inputs.tables)
+    events, users = inputs.interactions, user_table(inputs.tables)
 
     def of_users(column: str) -> list[object] | None:
         if users is None or column not in users.categorical:
             return None
-        return [users.attributes(str(u)).get(column) for u in events.user_ids[truth.user]]
+        return [users.attributes(str(u)).get(column) for u in events.user_ids[moments.user]]
 
     window = events.where(events.time >= inputs.windows.test[0])
     return AskedMoments.of(
-        truth,
+        moments,
         past_items(events, moments),
         events,
         inputs.tables.catalogue,
         vectors=encoded.vectors(),
         own=night.config.evaluation.segments,
         of_users=of_users,
-        more={"event type": by_event_type(truth, window)},
+        more={"event type": by_event_type(moments, window)},
     )
 
 

@@ -16,20 +16,18 @@ from typing import Any
 
 import numpy as np
 
+from recsys.evaluation.lists import Truth
 from recsys.features.draws import at_moments, chance, hash_ids
 from recsys.features.interactions import Interactions
 from recsys.features.protocols import RecallSource
 from recsys.retrieval.fitted_source import SourceInputs
-from recsys.retrieval.source_kinds import load_source
+from recsys.retrieval.source_kinds import is_warm, load_source
 from recsys.storage.files import atomic_write, hash_json
 from recsys.storage.stages.rest import wake
 from recsys.training.groups import history_reader
 from recsys.training.night.night_context import Night
 from recsys.training.sources.fit_source import fit_sources
-from recsys.training.windows import Moments
 
-WARM = ("als", "sequence")
-"""Sources that can go on from earlier weights."""
 ENDS_KEPT = 3
 """Nights whose fits are remembered, as their outputs are."""
 CHECKED_MOMENTS = 500
@@ -83,7 +81,7 @@ def start_of(
         end: end of tonight's data, µs UTC.
         content: hash of what the fit is made from, its start apart.
     """
-    if name not in WARM or night.config.sources.full_refit == "always":
+    if not is_warm(name) or night.config.sources.full_refit == "always":
         return None
     same = _same(night, content)
     if same is not None and (same.start is None or not refit_due(night, same.since, end)):
@@ -150,7 +148,7 @@ def remember(
         key: of its stage output.
         content: hash of what it was made from, its start apart.
     """
-    if name not in WARM or night.runner.dry_run:
+    if not is_warm(name) or night.runner.dry_run:
         return
     earlier = _read(night)
     made = min([f.made for f in earlier if f.key == key], default=end)
@@ -205,7 +203,7 @@ def compared(
     cold_seconds: float,
     events: Interactions,
     inputs: SourceInputs,
-    moments: Moments,
+    moments: Truth,
     cut: int,
     end: int,
 ) -> str | None:
@@ -239,7 +237,7 @@ def compared(
         previous={name: earlier},
     )[name]
     seconds = perf_counter() - began
-    names = at_moments(hash_ids(events.user_ids)[moments.user], moments.now)
+    names = at_moments(hash_ids(events.user_ids)[moments.user], moments.time)
     sample = moments.sample(CHECKED_MOMENTS, chance(names, "warm start", night.config.seed))
     lists = [recall_of(source, sample, events) for source in (cold, warm)]
     return (
@@ -248,7 +246,7 @@ def compared(
     )
 
 
-def recall_of(source: RecallSource, moments: Moments, events: Interactions) -> float:
+def recall_of(source: RecallSource, moments: Truth, events: Interactions) -> float:
     """Mean recall@100 of a source alone at some moments."""
     read = history_reader(events.histories(), moments)
     found = []
@@ -256,7 +254,7 @@ def recall_of(source: RecallSource, moments: Moments, events: Interactions) -> f
         history = read(m)
         blocked: Any = np.zeros(events.n_items, np.uint8)
         blocked[history.item] = 1
-        wanted = moments.relevant[moments.offsets[m] : moments.offsets[m + 1]]
-        listed = source.recall(history, CHECKED_K, int(moments.now[m]), blocked).items
+        wanted = moments.items[moments.rows_of(m)]
+        listed = source.recall(history, CHECKED_K, int(moments.time[m]), blocked).items
         found.append(float(np.isin(wanted, listed).mean()))
     return float(np.mean(found))

@@ -110,7 +110,7 @@ def _over(night: Night, inputs: Inputs, folder: Path) -> dict[str, Any] | None:
         != _columns(night, events, now.catalogue, now.users)
         or not now.catalogue.item_ids.slice(0, count).equals(catalogue.item_ids)
         or int(events.item.max(initial=-1)) >= count
-        or (shown is not None and int(shown.item.max(initial=-1)) >= count)
+        or (shown is not None and int(shown.items.max(initial=-1)) >= count)
     ):
         return None
     tables = Tables(catalogue, events, shown, users, now.summary, now.resolution, now.meaning)

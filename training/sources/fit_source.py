@@ -4,31 +4,22 @@ Every fit sees only the interactions it is given: the caller cuts them at the mo
 """
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from time import perf_counter
 from typing import Final, NamedTuple
 
-import numpy as np
-
 from recsys.data_schemas.errors import RecsysError, UsageError
 from recsys.features.interactions import Interactions
 from recsys.features.protocols import RecallSource
-from recsys.retrieval.collaborative.als import Als
-from recsys.retrieval.collaborative.ease import BYTES_PER_CELL
-from recsys.retrieval.fitted_source import SourceInputs
-from recsys.retrieval.sequence.source import SequenceSource
-from recsys.retrieval.source_kinds import FITTABLE, source_class
+from recsys.retrieval.fitted_source import FittableSource, Room, SourceInputs
+from recsys.retrieval.source_kinds import cheapest_first, shipped, source_class
 from recsys.storage.files import is_disk_full
 
 log = logging.getLogger(__name__)
 
-EASE_LEAST_ITEMS: Final = 1000
-EASE_MOST_ITEMS: Final = 12_000
-EASE_CELL_SECONDS: Final = 1.2e-11
-"""Seconds of an EASE fit per M³ on one core (measured: 8,000 items in 6 s)."""
-SEQUENCE_LEAST_PAIRS: Final = 2000
-"""Consecutive events below which a sequence model learns nothing (assumed)."""
+FITS: Final = "fits the data and the budget"
+OWN: Final = "your own, named in sources.own"
 
 
 class SourceFailed(RecsysError):
@@ -78,10 +69,11 @@ def applicable_sources(
     use: tuple[str, ...] | None,
     memory_bytes: float,
     budget_seconds: float,
+    own: Sequence[str] = (),
 ) -> list[Applicable]:
     """Each source with the reason why it is tried or not, cheapest first.
 
-    `popular` is always kept: it is what people without a history get.
+    One that is always there is kept whatever the data.
 
     Args:
         interactions: events to fit on.
@@ -89,85 +81,28 @@ def applicable_sources(
         use: configured names; None for all that fit.
         memory_bytes: that a fit may take.
         budget_seconds: that one fit may take.
+        own: names of a user's own, which need not be in `use`.
     """
-    return [
-        _applicable(name, interactions, inputs, use, memory_bytes, budget_seconds)
-        for name in FITTABLE
-    ]
+    room = Room(memory_bytes, budget_seconds)
+    asked = [(kind, use, FITS) for kind in shipped().values()]
+    asked += [(source_class(name), None, OWN) for name in own]
+    return [_applicable(kind, interactions, inputs, use, room, why) for kind, use, why in asked]
 
 
 def _applicable(
-    name: str,
+    kind: type[FittableSource],
     interactions: Interactions,
     inputs: SourceInputs,
     use: tuple[str, ...] | None,
-    memory_bytes: float,
-    budget_seconds: float,
+    room: Room,
+    why: str,
 ) -> Applicable:
-    if name == "popular":
-        return Applicable(name, True, "always there, for people without a history")
-    if use is not None and name not in use:
-        return Applicable(name, False, "not in sources.use")
-    problem = {
-        "recent": lambda: _no_clock(interactions, inputs),
-        "item_item": lambda: _no_pairs(interactions),
-        "transitions": lambda: _no_pairs(interactions),
-        "als": lambda: _no_pairs(interactions),
-        "ease": lambda: (
-            _no_pairs(interactions) or _no_room_for_ease(interactions, memory_bytes, budget_seconds)
-        ),
-        "sequence": lambda: _no_sequences(interactions),
-        "bm25": lambda: _no_texts(inputs),
-        "attributes": lambda: _no_texts(inputs),
-    }[name]()
-    return Applicable(name, problem is None, problem or "fits the data and the budget")
-
-
-def _no_clock(interactions: Interactions, inputs: SourceInputs) -> str | None:
-    if not len(interactions) or interactions.time.min() == interactions.time.max():
-        return "all events have the same time: recent would equal popular"
-    return None
-
-
-def _no_pairs(interactions: Interactions) -> str | None:
-    liked = interactions.weight > 0
-    users = interactions.user[liked]
-    counts = np.bincount(users) if len(users) else np.zeros(1, np.int64)
-    if counts.max(initial=0) < 2:
-        return "no user has two positive events: nothing goes together"
-    if np.count_nonzero(np.bincount(interactions.item[liked])) < 2:
-        return "all positive events are of one item"
-    return None
-
-
-def ease_items(n_items: int, memory_bytes: float, budget_seconds: float) -> int:
-    """How many items EASE can take within memory and time."""
-    by_memory = (memory_bytes / BYTES_PER_CELL) ** 0.5
-    by_time = (budget_seconds / EASE_CELL_SECONDS) ** (1 / 3)
-    return int(min(n_items, EASE_MOST_ITEMS, by_memory, by_time))
-
-
-def _no_room_for_ease(
-    interactions: Interactions, memory_bytes: float, budget_seconds: float
-) -> str | None:
-    room = ease_items(interactions.n_items, memory_bytes, budget_seconds)
-    if room < min(EASE_LEAST_ITEMS, interactions.n_items):
-        return f"its matrix has room for {room} items only in the given memory and time"
-    return None
-
-
-def _no_sequences(interactions: Interactions) -> str | None:
-    liked = interactions.weight > 0
-    pairs = int(liked.sum()) - np.count_nonzero(np.bincount(interactions.user[liked]))
-    if pairs < SEQUENCE_LEAST_PAIRS:
-        return f"{pairs} consecutive events are too few, at least {SEQUENCE_LEAST_PAIRS} needed"
-    return None
-
-
-def _no_texts(inputs: SourceInputs) -> str | None:
-    if not any(len(text.strip()) > 0 for text in inputs.texts):
-        return "the items have no text"
-    return None
+    if kind.always:
+        return Applicable(kind.name, True, f"always there, {kind.always}")
+    if use is not None and kind.name not in use:
+        return Applicable(kind.name, False, "not in sources.use")
+    problem = kind.applies(interactions, inputs, room)
+    return Applicable(kind.name, problem is None, problem or why)
 
 
 def fit_sources(
@@ -194,7 +129,7 @@ def fit_sources(
         UsageError: a name or a param that does not exist.
     """
     fitted: dict[str, RecallSource] = {}
-    for name in sorted(plan, key=lambda name: (*FITTABLE, name).index(name)):
+    for name in cheapest_first(plan):
         started = perf_counter()
         fitted[name] = fit_one(
             name, interactions, inputs, plan[name], seed=seed, workers=workers,
@@ -220,19 +155,11 @@ def fit_one(
         name: of the source.
         interactions: events to fit on, all before the cut.
         inputs: catalogue, texts and text vectors.
-        params: by name, of `PARAMS`; those absent have their defaults.
+        params: by name, of `Params`; those absent have their defaults.
         seed: of the draws; the same seed gives the same source.
         workers: threads.
         previous: the fit of an earlier cut to go on from, where the source can.
     """
-    if name == SequenceSource.name:
-        from recsys.training.sources.sequence import fit_sequence
-
-        earlier = previous if isinstance(previous, SequenceSource) else None
-        return fit_sequence(
-            interactions, inputs, params, seed=seed, workers=workers, previous=earlier
-        )
-    if name == Als.name:
-        start = previous if isinstance(previous, Als) else None
-        return Als.fit(interactions, inputs, params, seed=seed, workers=workers, previous=start)
-    return source_class(name).fit(interactions, inputs, params, seed=seed, workers=workers)
+    kind = source_class(name)
+    start = {"previous": previous} if kind.warm else {}
+    return kind.fit(interactions, inputs, params, seed=seed, workers=workers, **start)

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from recsys.features.interactions import Ints
+from recsys.features.ragged import offsets_of, owners_of, places_of
 from recsys.retrieval.candidates import RRF_OFFSET
 
 Doubles = npt.NDArray[np.float64]
@@ -75,12 +76,10 @@ class Lists:
         width = np.int64(2**32)
         keys, votes = [], []
         for lists in by_source.values():
-            sizes = np.array([len(found) for found in lists], np.int64)
-            label = np.repeat(np.arange(len(lists), dtype=np.int64), sizes)
-            start = np.repeat(np.cumsum(sizes) - sizes, sizes)
+            offsets = offsets_of([len(found) for found in lists])
             items = np.concatenate([*lists, np.empty(0, np.int32)]).astype(np.int64)
-            keys.append(label * width + items)
-            votes.append(1.0 / (RRF_OFFSET + 1.0 + np.arange(len(label)) - start))
+            keys.append(owners_of(offsets) * width + items)
+            votes.append(1.0 / (RRF_OFFSET + 1.0 + places_of(offsets)))
         self._rows = np.unique(np.concatenate([*keys, np.empty(0, np.int64)]))
         self._votes = np.zeros((len(self._rows), len(self.names)), np.float32)
         for s, key in enumerate(keys):

@@ -26,24 +26,14 @@ from recsys.features.interactions import (
     Ints,
     Longs,
 )
+from recsys.features.ragged import first_of_runs
 from recsys.retrieval.ann import LISTS_FROM, InvertedLists
-from recsys.retrieval.fitted_source import (
-    SourceInputs,
-    last_time,
-    positive,
-    resolve_params,
-    support,
-    weight_scale,
-)
-from recsys.retrieval.sequence.source import SequenceSource
+from recsys.retrieval.fitted_source import SourceFit, positive, support, weight_scale
+from recsys.retrieval.sequence.source import batch_size
 from recsys.training.deterministic import deterministic
 
 log = logging.getLogger(__name__)
 
-POSITIONS_PER_BATCH: Final = 1024
-"""Four times as many steps as with 4,096 positions for the same processor time, and a better model."""
-BATCHES_PER_EPOCH: Final = 40
-"""Batches an epoch has at least, where there are few positions."""
 LEAST_STEPS: Final = 100
 """Steps of a fit: enough for few positions to be learned."""
 MOST_IDS: Final = 200_000
@@ -71,34 +61,16 @@ BUCKET: Final = 50
 """Batches whose sequences are sorted by length together, to spare padding."""
 
 
-def fit_sequence(
-    interactions: Interactions,
-    inputs: SourceInputs,
-    params: Mapping[str, float],
-    *,
-    seed: int,
-    workers: int,
-    previous: SequenceSource | None = None,
-) -> SequenceSource:
-    """Train on all given events; continue from `previous` where the shapes allow it.
-
-    Args:
-        interactions: events to fit on, all before the cut.
-        inputs: catalogue, texts and text vectors.
-        params: by name, of `PARAMS`; those absent have their defaults.
-        seed: of the draws; the same seed gives the same source.
-        workers: threads.
-        previous: the fit of an earlier cut; from scratch when None.
-    """
+def learned(fit: SourceFit) -> dict[str, Any]:
+    """Train on all events of a fit; go on from its earlier one where the shapes allow it."""
     import torch
 
-    chosen = resolve_params(SequenceSource.name, SequenceSource.PARAMS, params)
     threads = torch.get_num_threads()
-    torch.set_num_threads(idle_threads(workers))
+    torch.set_num_threads(idle_threads(fit.workers))
     try:
         with torch.random.fork_rng(), deterministic():
-            torch.manual_seed(seed)
-            return _fit(interactions, inputs, chosen, seed, previous)
+            torch.manual_seed(fit.seed)
+            return _learned(fit)
     finally:
         torch.set_num_threads(threads)
 
@@ -114,46 +86,31 @@ def idle_threads(workers: int) -> int:
     return 1 if seen.user + seen.system > BUSY_PERCENT else max(1, workers)
 
 
-def _fit(
-    interactions: Interactions,
-    inputs: SourceInputs,
-    params: dict[str, float],
-    seed: int,
-    previous: SequenceSource | None,
-) -> SequenceSource:
+def _learned(fit: SourceFit) -> dict[str, Any]:
     from recsys.encoder.torch_model import best_device
     from recsys.training.sources.sequence_model import SequenceModel
 
+    interactions, params, previous = fit.interactions, fit.params, fit.previous
     counts = support(interactions)
-    draw = np.random.default_rng(seed)
-    learned, held = hold_out(positive(interactions), int(params["length"]), draw)
-    sequences = Sequences.of(learned, int(params["length"]), weight_scale(interactions))
-    model = SequenceModel(counts, inputs.vectors, params, MOST_IDS)
+    draw = np.random.default_rng(fit.seed)
+    kept, held = hold_out(positive(interactions), int(params["length"]), draw)
+    sequences = Sequences.of(kept, int(params["length"]), weight_scale(interactions))
+    model = SequenceModel(counts, fit.inputs.vectors, params, MOST_IDS)
     continued = previous is not None and model.continue_from(previous.training)
     model.to(best_device())
     epochs = params["epochs"] * (WARM_EPOCH_SHARE if continued else 1.0)
     negatives = Negatives(counts, int(params["negatives"]), draw)
     train(model, sequences, negatives, epochs, params, draw, held)
     arrays = model.exported()
-    targets = arrays.pop("targets")
-    known = model.known()
-    lists = InvertedLists.build(targets, seed) if len(known) >= LISTS_FROM else None
-    return SequenceSource(
-        arrays.pop("items"),
-        targets,
-        known,
-        arrays,
-        params=params,
-        fit_until=last_time(interactions),
-        training=model.state(),
-        lists=lists,
-    )
-
-
-def batch_size(positions: int) -> tuple[int, float]:
-    """Positions of a batch, and batches of an epoch, for that many predicted positions in all."""
-    size = min(POSITIONS_PER_BATCH, max(64, positions // BATCHES_PER_EPOCH))
-    return size, positions / size
+    targets, known = arrays.pop("targets"), model.known()
+    return {
+        "items": arrays.pop("items"),
+        "targets": targets,
+        "known": known,
+        "weights": arrays,
+        "training": model.state(),
+        "lists": InvertedLists.build(targets, fit.seed) if len(known) >= LISTS_FROM else None,
+    }
 
 
 class Negatives:
@@ -186,8 +143,8 @@ def hold_out(
 ) -> tuple[Interactions, HeldOut | None]:
     """The events without the last ones of some users drawn at random, and these; None where too few
     users have enough events."""
-    bounds = np.flatnonzero(np.r_[True, events.user[1:] != events.user[:-1], True])
-    enough = np.flatnonzero(np.diff(bounds) >= LEAST_EVENTS) if len(events) else bounds[:0]
+    bounds = np.append(np.flatnonzero(first_of_runs(events.user)), len(events))
+    enough = np.flatnonzero(np.diff(bounds) >= LEAST_EVENTS)
     count = min(MOST_HELD_OUT, int(HELD_OUT_SHARE * len(enough)))
     if count < LEAST_HELD_OUT:
         return events, None
@@ -213,9 +170,7 @@ class Sequences:
     def of(cls, events: Interactions, length: int, scale: float) -> "Sequences":
         """Of positive events in user order; a weight of `scale` counts as 1."""
         weight = (events.weight / scale).astype(np.float32)
-        bounds = np.flatnonzero(np.r_[True, events.user[1:] != events.user[:-1], True])
-        if not len(events):
-            bounds = np.zeros(1, np.int64)
+        bounds = np.append(np.flatnonzero(first_of_runs(events.user)), len(events))
         start, size = [], []
         for low, high in pairwise(bounds):
             # windows are laid from the end, so that the latest events have the longest context

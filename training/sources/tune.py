@@ -16,7 +16,8 @@ import numpy as np
 from recsys.features.interactions import History, Interactions, Ints
 from recsys.features.protocols import Mask, RecallSource
 from recsys.retrieval.fitted_source import SourceInputs
-from recsys.retrieval.source_kinds import FITTABLE, is_fitted, source_class
+from recsys.retrieval.source_kinds import cheapest_first, is_fitted, source_class
+from recsys.retrieval.source_params import declared
 from recsys.training.groups import blocking, for_each
 from recsys.training.sources.fit_source import SourceFailed, failing_as, fit_one
 from recsys.training.sources.fusion import (
@@ -30,10 +31,6 @@ from recsys.training.sources.fusion import (
 
 log = logging.getLogger(__name__)
 
-READ_WHEN_SERVING: Final = frozenset({"decay"})
-"""Params that a fitted source reads for each request: trying them costs no fit."""
-ALWAYS_KEPT: Final = frozenset({"popular", "text"})
-"""People without a history need the first, items without events the second."""
 CHEAP_SECONDS: Final = 15.0
 """A source whose fit takes less stays as a signal for the ranker when the fusion does not need it."""
 HIT_DEPTH: Final = 100
@@ -148,7 +145,7 @@ def tune_sources(
     clock = TuningClock(budget_seconds)
     bench = Bench(fit_interactions, inputs, usable(labels), seed, workers, depth)
     outcomes: list[Outcome] = []
-    for place, name in enumerate(sorted(names, key=lambda n: (*FITTABLE, n).index(n))):
+    for place, name in enumerate(cheapest_first(names)):
         allowance = clock.left / max(1, len(names) - place)
         own = dict((params or {}).get(name, {}))
         start = {**_known(name, (remembered or {}).get(name, {})), **own}
@@ -170,7 +167,7 @@ def usable(labels: Sequence[Label]) -> list[Label]:
 
 def _known(name: str, remembered: Mapping[str, float]) -> dict[str, float]:
     """Remembered params that the source still has."""
-    return {d: v for d, v in remembered.items() if d in source_class(name).PARAMS}
+    return {d: v for d, v in remembered.items() if d in source_class(name).Params.model_fields}
 
 
 class Bench:
@@ -252,13 +249,12 @@ def _rank(found: Ints, item: int) -> float:
 def _tune_or_leave_out(
     bench: Bench, name: str, start: Mapping[str, float], pinned: frozenset[str], allowance: float
 ) -> Outcome:
-    """A source that cannot be fitted is no reason to go without the others; `popular` is, for it is all
-    that people without a history get."""
+    """A source that cannot be fitted is no reason to go without the others, unless it is always there."""
     try:
         with failing_as(name):
             return _tune_one(bench, name, start, pinned, allowance)
     except SourceFailed as problem:
-        if name == "popular":
+        if source_class(name).always:
             raise
         bench.lists.pop(name, None)
         why = f"could not be fitted: {problem.why}"
@@ -270,16 +266,15 @@ def _tune_one(
 ) -> Outcome:
     """Coordinate search over a source's params, those that need no fit first."""
     clock = TuningClock(allowance)
-    grid = source_class(name).PARAMS
+    known = declared(source_class(name).Params)
     source, fit_seconds = bench.fit(name, start)
     chosen: dict[str, float] = dict(source.params)  # type: ignore[attr-defined]
     quality = bench.measure(source)
     bench.keep(name)
     tried, skipped = 1, []
-    order = sorted(grid, key=lambda param: param not in READ_WHEN_SERVING)
-    for param in order:
-        free = param in READ_WHEN_SERVING
-        for value in _choices(grid[param][1], chosen[param], param in pinned):
+    for param in sorted(known, key=lambda param: not known[param].free):
+        free = known[param].free
+        for value in _choices(known[param].tries, chosen[param], param in pinned):
             if (not free and clock.left < 1.2 * fit_seconds) or clock.left <= 0:
                 skipped.append(f"{param}={value:g}")
                 continue
@@ -338,7 +333,7 @@ def _decide(outcome: Outcome, lists: Lists, weights: Mapping[str, float], whole:
     worth = f"without it the fusion's nDCG@10 changes by {-ndcg:+.4f}, its recall by {-recall:+.4f}"
     if float((whole.objective - without.objective).mean()) > 0:
         outcome.reason = f"kept: {worth}"
-    elif outcome.name in ALWAYS_KEPT:
+    elif not is_fitted(outcome.name) or source_class(outcome.name).always:
         outcome.reason = f"kept for people or items without events: {worth}"
     elif outcome.fit_seconds <= CHEAP_SECONDS:
         outcome.reason = f"kept as a cheap signal for the ranker: {worth}"

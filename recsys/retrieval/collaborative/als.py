@@ -8,8 +8,7 @@ Shapes: U users, N items, f factors.
 """
 
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, ClassVar, Final, Self
+from typing import Any, ClassVar, Final
 
 import numpy as np
 
@@ -23,18 +22,20 @@ from recsys.features.protocols import Mask, Recalled
 from recsys.retrieval import history_kernels as kernels
 from recsys.retrieval.ann import LISTS_FROM, AskedVectors, InvertedLists
 from recsys.retrieval.fitted_source import (
+    Cost,
     FittableSource,
-    Params,
+    Room,
+    SourceFit,
     SourceInputs,
-    last_time,
+    met,
+    no_pairs,
     positive,
-    read_source,
-    resolve_params,
     support,
     weighed,
     weight_scale,
 )
 from recsys.retrieval.history_kernels import Marks
+from recsys.retrieval.source_params import SourceParams, param
 
 LEAST_FACTORS: Final = 4
 WARM_SHARE: Final = 1 / 3
@@ -57,13 +58,25 @@ class Als(FittableSource):
 
     name: ClassVar[str] = "als"  # type: ignore[misc]
     columns: tuple[str, ...] = ("score",)
-    PARAMS: ClassVar[Params] = {
-        "factors": (128.0, (64.0, 128.0, 256.0)),
-        "alpha": (20.0, (5.0, 10.0, 20.0, 40.0)),
-        "regularization": (0.01, (0.01, 1.0, 10.0)),
-        "iterations": (12.0, (12.0,)),
-        "decay": (0.8, (0.6, 0.7, 0.8, 0.9, 1.0)),
-    }
+    family = "collaborative"
+    reads = frozenset({"events"})
+    cost = Cost.FACTORS
+    warm = True
+    tells = ("alike_people",)
+
+    class Params(SourceParams):
+        """Of the factorisation, and of the history folded into it."""
+
+        factors: float = param(128, 64, 128, 256, unit="numbers", least=1)
+        """Width of an item's factor; at most a quarter of the items that were met."""
+        alpha: float = param(20, 5, 10, 20, 40, unit="1")
+        """Confidence that an event of mean weight adds to 1."""
+        regularization: float = param(0.01, 0.01, 1, 10, unit="1")
+        """Penalty on the factors."""
+        iterations: float = param(12, 12, unit="passes", least=1)
+        """Alternations between users and items; a third of them from an earlier fit."""
+        decay: float = param(0.8, 0.6, 0.7, 0.8, 0.9, 1, unit="factor", most=1, free=True)
+        """Weight of an event relative to the one after it."""
 
     def __init__(
         self,
@@ -75,46 +88,23 @@ class Als(FittableSource):
         fit_until: int,
         lists: InvertedLists | None = None,
     ) -> None:
-        self.white, self.known, self.lists = white, known, lists
-        self.params, self.scale, self.fit_until = params, scale, fit_until
+        super().__init__(params=params, fit_until=fit_until)
+        self.white, self.known, self.lists, self.scale = white, known, lists, scale
         self.n_items = len(known)
 
     @classmethod
-    def fit(
-        cls,
-        interactions: Interactions,
-        inputs: SourceInputs,
-        params: Mapping[str, float],
-        *,
-        seed: int,
-        workers: int,
-        previous: "Als | None" = None,
-    ) -> Self:
-        """Fit item factors, from scratch or from an earlier fit's, and whiten them.
+    def applies(cls, interactions: Interactions, inputs: SourceInputs, room: Room) -> str | None:
+        return no_pairs(interactions)
 
-        Args:
-            interactions: events to fit on, all before the cut.
-            inputs: catalogue, texts and text vectors.
-            params: by name, of `PARAMS`; those absent have their defaults.
-            seed: of the draws; the same seed gives the same source.
-            workers: threads.
-            previous: the fit of an earlier cut to go on from; from scratch when None.
-        """
-        chosen = resolve_params(cls.name, cls.PARAMS, params)
-        scale = weight_scale(interactions)
-        earlier = None if previous is None else previous.white
-        factors = fit_factors(interactions, chosen, scale, seed, workers, earlier)
-        white = whitened(factors, chosen["regularization"])
-        known = (support(interactions) > 0).astype(np.uint8)
-        lists = InvertedLists.build(white, seed) if len(known) >= LISTS_FROM else None
-        return cls(
-            white,
-            known,
-            params=chosen,
-            scale=scale,
-            fit_until=last_time(interactions),
-            lists=lists,
-        )
+    @classmethod
+    def learned(cls, fit: SourceFit) -> dict[str, Any]:
+        """Item factors, from scratch or from an earlier fit's, whitened."""
+        scale = weight_scale(fit.interactions)
+        earlier = None if fit.previous is None else fit.previous.white
+        factors = fit_factors(fit.interactions, fit.params, scale, fit.seed, fit.workers, earlier)
+        white = whitened(factors, fit.params["regularization"])
+        lists = InvertedLists.build(white, fit.seed) if len(white) >= LISTS_FROM else None
+        return {"white": white, "known": met(fit.interactions), "scale": scale, "lists": lists}
 
     def _query(self, history: History) -> Floats | None:
         """Whitened user factor, float32[f]; None without a positive event on a known item."""
@@ -141,23 +131,14 @@ class Als(FittableSource):
         """Items of the highest predicted preference."""
         return self.asked(history, now).recall_each([(limit, blocked)])[0]
 
-    def save(self, folder: Path) -> None:
-        arrays: dict[str, Any] = {"white": self.white, "known": self.known}
-        if self.lists is not None:
-            arrays |= self.lists.arrays()
-        self.save_arrays(folder, {"scale": self.scale}, arrays)
+    def saved(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        lists = {} if self.lists is None else self.lists.arrays()
+        return {"scale": self.scale}, {"white": self.white, "known": self.known, **lists}
 
     @classmethod
-    def load(cls, folder: Path) -> Self:
-        facts, arrays = read_source(folder, cls.name)
-        return cls(
-            arrays["white"],
-            arrays["known"],
-            params=facts["dials"],
-            scale=facts["scale"],
-            fit_until=facts["fit_until"],
-            lists=InvertedLists.of(arrays),
-        ).voting(facts)
+    def opened(cls, facts: Mapping[str, Any], arrays: Mapping[str, Any]) -> dict[str, Any]:
+        own = {name: arrays[name] for name in ("white", "known")}
+        return {**own, "scale": facts["scale"], "lists": InvertedLists.of(arrays)}
 
 
 def fit_factors(
@@ -188,8 +169,8 @@ def fit_factors(
 
     events = positive(interactions)
     shape = (interactions.n_users, interactions.n_items)
-    met = int(np.count_nonzero(support(interactions)))
-    width = max(1, min(int(params["factors"]), max(LEAST_FACTORS, met // ITEMS_PER_FACTOR)))
+    known = int(np.count_nonzero(support(interactions)))
+    width = max(1, min(int(params["factors"]), max(LEAST_FACTORS, known // ITEMS_PER_FACTOR)))
     if not len(events):
         return np.zeros((interactions.n_items, width), np.float32)
     start = None if white is None or white.shape[1] != width else white
@@ -222,9 +203,9 @@ def _unwhitened(white: Floats, n_items: int, seed: int) -> Floats:
     width = white.shape[1]
     start = np.random.default_rng(seed).normal(scale=0.01, size=(n_items, width))
     known = min(len(white), n_items)
-    met = np.linalg.norm(white[:known], axis=1) > 0
-    size = float(np.sqrt(max(1, met.sum()) / width))
-    start[:known][met] = white[:known][met] * size
+    fitted = np.linalg.norm(white[:known], axis=1) > 0
+    size = float(np.sqrt(max(1, fitted.sum()) / width))
+    start[:known][fitted] = white[:known][fitted] * size
     return np.ascontiguousarray(start, np.float32)
 
 

@@ -5,8 +5,7 @@ Gram matrix costs M³ operations and 8 M² bytes, so only the `items` most suppo
 the rest score NaN and are left to other sources.
 """
 
-from collections.abc import Mapping
-from typing import Any, ClassVar, Final, Self
+from typing import Any, ClassVar, Final
 
 import numpy as np
 
@@ -16,66 +15,76 @@ from recsys.features.interactions import (
     Ints,
     Longs,
 )
+from recsys.features.ragged import offsets_of
 from recsys.retrieval.collaborative.neighbours import NeighbourSource
 from recsys.retrieval.fitted_source import (
-    Params,
+    Cost,
+    Room,
+    SourceFit,
     SourceInputs,
-    last_time,
+    no_pairs,
     positive,
-    resolve_params,
     support,
     weight_scale,
 )
+from recsys.retrieval.source_params import SourceParams, param
 
 KEPT_WEIGHTS: Final = 500
 """Weights kept per history item, the largest by absolute value."""
 
 BYTES_PER_CELL: Final = 14.0
 """Peak memory of a fit per cell of its M×M matrix (float32 Gram, its sparse form, copies)."""
+CELL_SECONDS: Final = 1.2e-11
+"""Seconds of a fit per M³ on one core (measured: 8,000 items in 6 s)."""
+LEAST_ITEMS, MOST_ITEMS = 1000, 12_000
+"""Items of a catalogue that must find room, unless it has fewer; and those that may take part."""
 
 
 class Ease(NeighbourSource):
     """Ridge item-item weights, pruned to a sparse table."""
 
     name: ClassVar[str] = "ease"  # type: ignore[misc]
-    PARAMS: ClassVar[Params] = {
-        "decay": (0.8, (0.6, 0.7, 0.8, 0.9)),
-        "ridge": (200.0, (20.0, 60.0, 200.0, 600.0)),
-        "items": (8000.0, (8000.0,)),
-    }
+    family = "collaborative"
+    reads = frozenset({"events"})
+    cost = Cost.MATRIX
+    tells = ("alike_people",)
+
+    class Params(SourceParams):
+        """Of the regression."""
+
+        decay: float = param(0.8, 0.6, 0.7, 0.8, 0.9, unit="factor", most=1, free=True)
+        """Weight of an event of the history relative to the one after it."""
+        ridge: float = param(200, 20, 60, 200, 600, unit="events")
+        """Penalty on the weights, added to each item's events."""
+        items: float = param(8000, 8000, unit="items", least=1)
+        """Items that take part, those with the most events; fewer where memory is short."""
 
     @classmethod
-    def fit(
-        cls,
-        interactions: Interactions,
-        inputs: SourceInputs,
-        params: Mapping[str, float],
-        *,
-        seed: int,
-        workers: int,
-    ) -> Self:
-        """Invert the regularised Gram matrix of the most supported items.
+    def applies(cls, interactions: Interactions, inputs: SourceInputs, room: Room) -> str | None:
+        held = cls.held_by(room, interactions.n_items)
+        if (problem := no_pairs(interactions)) is not None:
+            return problem
+        if held < min(LEAST_ITEMS, interactions.n_items):
+            return f"its matrix has room for {held} items only in the given memory and time"
+        return None
 
-        Args:
-            interactions: events to fit on, all before the cut.
-            inputs: catalogue, texts and text vectors.
-            params: by name, of `PARAMS`; those absent have their defaults.
-            seed: of the draws; the same seed gives the same source.
-            workers: threads.
-        """
-        chosen = resolve_params(cls.name, cls.PARAMS, params)
-        limit = min(int(chosen["items"]), affordable_items())
-        chosen_items = most_supported(support(interactions), limit)
+    @staticmethod
+    def held_by(room: Room, n_items: int) -> int:
+        """Items that it can take within memory and time."""
+        by_memory = (room.memory_bytes / BYTES_PER_CELL) ** 0.5
+        by_time = (room.seconds / CELL_SECONDS) ** (1 / 3)
+        return int(min(n_items, MOST_ITEMS, by_memory, by_time))
+
+    @classmethod
+    def learned(cls, fit: SourceFit) -> dict[str, Any]:
+        """The inverse of the regularised Gram matrix of the most supported items, pruned."""
+        interactions, params = fit.interactions, fit.params
+        limit = min(int(params["items"]), affordable_items())
+        chosen = most_supported(support(interactions), limit)
         known = np.zeros(interactions.n_items, np.uint8)
-        known[chosen_items] = 1
-        weights = ridge_weights(interactions, chosen_items, max(chosen["ridge"], 1e-3), workers)
-        return cls(
-            *largest(weights, chosen_items, interactions.n_items),
-            known=known,
-            params=chosen,
-            scale=weight_scale(interactions),
-            fit_until=last_time(interactions),
-        )
+        known[chosen] = 1
+        weights = ridge_weights(interactions, chosen, max(params["ridge"], 1e-3), fit.workers)
+        return cls.table(fit, largest(weights, chosen, interactions.n_items), known)
 
 
 def affordable_items() -> int:
@@ -136,7 +145,6 @@ def largest(weights: Floats, items: Ints, n_items: int) -> tuple[Longs, Ints, Fl
     """CSR over all N items of each row's `KEPT_WEIGHTS` largest weights by absolute value."""
     size = len(items)
     keep = min(KEPT_WEIGHTS, size)
-    offsets = np.zeros(n_items + 1, np.int64)
     neighbour = np.empty(size * keep, np.int32)
     value = np.empty(size * keep, np.float32)
     for r in range(size):
@@ -146,5 +154,4 @@ def largest(weights: Floats, items: Ints, n_items: int) -> tuple[Longs, Ints, Fl
         value[r * keep : (r + 1) * keep] = row[top]
     counts = np.zeros(n_items, np.int64)
     counts[items] = keep
-    np.cumsum(counts, out=offsets[1:])
-    return offsets, neighbour, value
+    return offsets_of(counts), neighbour, value

@@ -7,8 +7,7 @@ part of their advantage, and `shrink`, added to both supports, keeps pairs of ra
 leading. Measured on `games`, nDCG@10: cosine .060, (.5, .3) .072, (.5, .15, shrink 10) .076.
 """
 
-from collections.abc import Mapping
-from typing import ClassVar, Self
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -18,18 +17,21 @@ from recsys.features.interactions import (
     Ints,
     Longs,
 )
+from recsys.features.ragged import first_of_runs, offsets_of_owners
 from recsys.retrieval import history_kernels as kernels
 from recsys.retrieval.collaborative.neighbours import NeighbourRows, NeighbourSource
 from recsys.retrieval.fitted_source import (
-    Params,
+    Cost,
+    Room,
+    SourceFit,
     SourceInputs,
     in_chunks,
-    last_time,
+    met,
+    no_pairs,
     positive,
-    resolve_params,
-    support,
     weight_scale,
 )
+from recsys.retrieval.source_params import SourceParams, param
 
 KEPT_NEIGHBOURS = 300
 """Neighbours kept per item: longer rows change no list of 300 on `games` noticeably."""
@@ -37,94 +39,78 @@ MAX_REACH = 200
 """Events on either side that item_item pairs an event with: bounds the cost of long histories."""
 
 
-class ItemItem(NeighbourSource):
+class PairSource(NeighbourSource):
+    """What counts pairs of one user's events."""
+
+    family = "collaborative"
+    reads = frozenset({"events", "order"})
+    cost = Cost.PAIRS
+    pairs = True
+    tells = ("also_chosen",)
+
+    @classmethod
+    def applies(cls, interactions: Interactions, inputs: SourceInputs, room: Room) -> str | None:
+        return no_pairs(interactions)
+
+    @classmethod
+    def counted(cls, fit: SourceFit, before: int, after: int, gap_decay: float) -> dict[str, Any]:
+        """The table of a count; see `count_pairs`."""
+        params = fit.params
+        rows = count_pairs(
+            fit.interactions, before, after, gap_decay,
+            params["left"], params["right"], params["shrink"], fit.workers,
+        )  # fmt: skip
+        return cls.table(fit, rows, met(fit.interactions))
+
+
+class ItemItem(PairSource):
     """Item-item neighbours with asymmetric normalisation and a decayed history."""
 
     name: ClassVar[str] = "item_item"  # type: ignore[misc]
-    PARAMS: ClassVar[Params] = {
-        "decay": (0.8, (0.6, 0.7, 0.8, 0.9, 1.0)),
-        "right": (0.15, (0.0, 0.15, 0.3, 0.5)),
-        "shrink": (10.0, (0.0, 2.0, 10.0, 30.0)),
-        "left": (0.5, (0.3, 0.5, 0.7)),
-    }
+
+    class Params(SourceParams):
+        """Of the count of pairs."""
+
+        decay: float = param(0.8, 0.6, 0.7, 0.8, 0.9, 1, unit="factor", most=1, free=True)
+        """Weight of an event of the history relative to the one after it."""
+        right: float = param(0.15, 0, 0.15, 0.3, 0.5, unit="exponent")
+        """How far the events of the item proposed are divided out."""
+        shrink: float = param(10, 0, 2, 10, 30, unit="events")
+        """Added to both items' events."""
+        left: float = param(0.5, 0.3, 0.5, 0.7, unit="exponent")
+        """How far the events of the history's item are divided out."""
 
     @classmethod
-    def fit(
-        cls,
-        interactions: Interactions,
-        inputs: SourceInputs,
-        params: Mapping[str, float],
-        *,
-        seed: int,
-        workers: int,
-    ) -> Self:
-        """Count pairs both ways over each user's latest events.
-
-        Args:
-            interactions: events to fit on, all before the cut.
-            inputs: catalogue, texts and text vectors.
-            params: by name, of `PARAMS`; those absent have their defaults.
-            seed: of the draws; the same seed gives the same source.
-            workers: threads.
-        """
-        chosen = resolve_params(cls.name, cls.PARAMS, params)
-        rows = count_pairs(
-            interactions, MAX_REACH, MAX_REACH, 1.0,
-            chosen["left"], chosen["right"], chosen["shrink"], workers,
-        )  # fmt: skip
-        return cls(
-            *rows,
-            known=(support(interactions) > 0).astype(np.uint8),
-            params=chosen,
-            scale=weight_scale(interactions),
-            fit_until=last_time(interactions),
-        )
+    def learned(cls, fit: SourceFit) -> dict[str, Any]:
+        """Pairs both ways over each user's latest events."""
+        return cls.counted(fit, MAX_REACH, MAX_REACH, 1.0)
 
 
-class Transitions(NeighbourSource):
+class Transitions(PairSource):
     """What follows what: pairs ahead within a window, decayed by their distance."""
 
     name: ClassVar[str] = "transitions"  # type: ignore[misc]
-    PARAMS: ClassVar[Params] = {
-        "decay": (0.8, (0.6, 0.7, 0.8, 0.9)),
-        "right": (0.1, (0.0, 0.1, 0.3, 0.5)),
-        "shrink": (10.0, (0.0, 2.0, 10.0, 30.0)),
-        "gap_decay": (0.9, (0.6, 0.8, 0.9, 1.0)),
-        "left": (0.5, (0.3, 0.5, 0.7)),
-        "window": (20.0, (5.0, 20.0)),
-    }
+
+    class Params(SourceParams):
+        """Of the count of pairs."""
+
+        decay: float = param(0.8, 0.6, 0.7, 0.8, 0.9, unit="factor", most=1, free=True)
+        """Weight of an event of the history relative to the one after it."""
+        right: float = param(0.1, 0, 0.1, 0.3, 0.5, unit="exponent")
+        """How far the events of the item that follows are divided out."""
+        shrink: float = param(10, 0, 2, 10, 30, unit="events")
+        """Added to both items' events."""
+        gap_decay: float = param(0.9, 0.6, 0.8, 0.9, 1, unit="factor", most=1)
+        """Weight of a pair for each further event between the two."""
+        left: float = param(0.5, 0.3, 0.5, 0.7, unit="exponent")
+        """How far the events of the item that is followed are divided out."""
+        window: float = param(20, 5, 20, unit="events", least=1)
+        """Later events that an event is paired with."""
 
     @classmethod
-    def fit(
-        cls,
-        interactions: Interactions,
-        inputs: SourceInputs,
-        params: Mapping[str, float],
-        *,
-        seed: int,
-        workers: int,
-    ) -> Self:
-        """Count pairs ahead within the window.
-
-        Args:
-            interactions: events to fit on, all before the cut.
-            inputs: catalogue, texts and text vectors.
-            params: by name, of `PARAMS`; those absent have their defaults.
-            seed: of the draws; the same seed gives the same source.
-            workers: threads.
-        """
-        chosen = resolve_params(cls.name, cls.PARAMS, params)
-        rows = count_pairs(
-            interactions, 0, int(chosen["window"]), chosen["gap_decay"],
-            chosen["left"], chosen["right"], chosen["shrink"], workers,
-        )  # fmt: skip
-        return cls(
-            *rows,
-            known=(support(interactions) > 0).astype(np.uint8),
-            params=chosen,
-            scale=weight_scale(interactions),
-            fit_until=last_time(interactions),
-        )
+    def learned(cls, fit: SourceFit) -> dict[str, Any]:
+        """Pairs ahead within the window."""
+        return cls.counted(fit, 0, int(fit.params["window"]), fit.params["gap_decay"])
 
 
 def count_pairs(
@@ -157,8 +143,7 @@ def count_pairs(
     strength = np.sqrt(events.weight / weight_scale(interactions)).astype(np.float32)
     low, high = user_bounds(events.user)
     occurrence = np.argsort(events.item, kind="stable").astype(np.int64)
-    offsets = np.zeros(n_items + 1, np.int64)
-    np.cumsum(np.bincount(events.item, minlength=n_items), out=offsets[1:])
+    offsets = offsets_of_owners(events.item, n_items)
     mass = np.bincount(events.item, strength, minlength=n_items) + shrink
     mass = np.maximum(mass, 1e-9)
     row_scale = (mass**-left).astype(np.float32)
@@ -179,8 +164,6 @@ def count_pairs(
 
 def user_bounds(user: Ints) -> tuple[Longs, Longs]:
     """For events in user order: first and last-plus-one row of each event's user, int64[E]."""
-    if not len(user):
-        return np.empty(0, np.int64), np.empty(0, np.int64)
-    starts = np.flatnonzero(np.r_[True, user[1:] != user[:-1]])
-    lengths = np.diff(np.r_[starts, len(user)])
+    starts = np.flatnonzero(first_of_runs(user))
+    lengths = np.diff(np.append(starts, len(user)))
     return np.repeat(starts, lengths), np.repeat(starts + lengths, lengths)

@@ -4,11 +4,11 @@ item_item, transitions, ease, bm25 and attributes all score a candidate j by
 Σ_r decay^r · weight_r · value[item_r, j] over the history, newest first.
 """
 
-from collections.abc import Sequence
-from pathlib import Path
-from typing import ClassVar, Final, NamedTuple, Self
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Final, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from recsys.features.interactions import (
     Floats,
@@ -17,17 +17,19 @@ from recsys.features.interactions import (
     Longs,
 )
 from recsys.features.protocols import Mask, Recalled
+from recsys.features.ragged import offsets_of
 from recsys.retrieval import history_kernels as kernels
 from recsys.retrieval.fitted_source import (
     NOTHING,
     FittableSource,
     Scratch,
+    SourceFit,
     check_blocked,
     in_chunks,
-    read_source,
     scratch,
     unsure,
     weighed,
+    weight_scale,
 )
 from recsys.retrieval.history_kernels import Marks
 
@@ -68,8 +70,8 @@ class NeighbourSource(FittableSource):
         fit_until: int,
     ) -> None:
         self.offsets, self.neighbour, self.value, self.known = offsets, neighbour, value, known
-        self.params, self.scale, self.fit_until = params, scale, fit_until
-        self.n_items = len(known)
+        super().__init__(params=params, fit_until=fit_until)
+        self.scale, self.n_items = scale, len(known)
 
     def asked(self, history: History, now: int) -> "AskedNeighbours":
         """A history read, to be asked more than once."""
@@ -89,14 +91,8 @@ class NeighbourSource(FittableSource):
         """Best items with a positive sum; see `RecallSource.recall`."""
         return self.asked(history, now).recall_each([(limit, blocked)])[0]
 
-    def parts(self, item: Ints, weight: Floats, items: Ints) -> Floats:
-        """float32[h, n]: what each of h events alone says for n items; 0 where it says nothing.
-
-        Args:
-            item: int32[h], items of the events.
-            weight: float32[h], their weights; events of a dislike say nothing.
-            items: int32[n], each once.
-        """
+    def parts(self, events: History, items: Ints, now: int) -> Floats:
+        item, weight = events.item, events.weight
         inside = (item >= 0) & (item < self.n_items) & (weight > 0)
         inside[inside] = self.known[item[inside]] == 1
         out = np.zeros((len(item), len(items)), np.float32)
@@ -109,16 +105,21 @@ class NeighbourSource(FittableSource):
         out[inside] = said
         return out
 
-    def save(self, folder: Path) -> None:
+    @staticmethod
+    def table(fit: SourceFit, rows: Csr, known: Marks) -> dict[str, Any]:
+        """The constructor's arguments from what a fit has made."""
+        named = dict(zip(("offsets", "neighbour", "value"), rows, strict=True))
+        return {**named, "known": known, "scale": weight_scale(fit.interactions)}
+
+    def saved(self) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:
         names = ("offsets", "neighbour", "value", "known")
-        self.save_arrays(folder, {"scale": self.scale}, {n: getattr(self, n) for n in names})
+        return {"scale": self.scale}, {n: getattr(self, n) for n in names}
 
     @classmethod
-    def load(cls, folder: Path) -> Self:
-        facts, arrays = read_source(folder, cls.name)
-        return cls(
-            **arrays, params=facts["dials"], scale=facts["scale"], fit_until=facts["fit_until"]
-        ).voting(facts)
+    def opened(
+        cls, facts: Mapping[str, Any], arrays: Mapping[str, npt.NDArray[Any]]
+    ) -> dict[str, Any]:
+        return {**arrays, "scale": facts["scale"]}
 
 
 class AskedNeighbours(NamedTuple):
@@ -191,12 +192,11 @@ class NeighbourRows:
         """offsets int64[N+1], neighbours int32[nnz], values float32[nnz]; neighbours ascending
         within a row would not matter, they stay best first."""
         parts = [self._chunks[first] for first in sorted(self._chunks)]
-        offsets = np.zeros(self.n_items + 1, np.int64)
         if not parts:
-            return offsets, np.empty(0, np.int32), np.empty(0, np.float32)
-        np.cumsum(np.concatenate([p[2] for p in parts]), out=offsets[1:])
+            nothing = np.zeros(self.n_items + 1, np.int64)
+            return nothing, np.empty(0, np.int32), np.empty(0, np.float32)
         return (
-            offsets,
+            offsets_of(np.concatenate([p[2] for p in parts])),
             np.concatenate([p[0] for p in parts]),
             np.concatenate([p[1] for p in parts]),
         )

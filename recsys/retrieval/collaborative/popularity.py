@@ -1,8 +1,7 @@
 """What most people act on: over time (popular), and just now (recent)."""
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import ClassVar, NamedTuple, Self
+from collections.abc import Sequence
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -15,21 +14,24 @@ from recsys.features.interactions import (
     Ints,
     Longs,
 )
+from recsys.features.kinds.kind import Family
 from recsys.features.protocols import Mask, Recalled
 from recsys.retrieval import history_kernels as kernels
 from recsys.retrieval.fitted_source import (
     NOTHING,
+    Cost,
     FittableSource,
-    Params,
+    Reads,
+    Room,
+    SourceFit,
     SourceInputs,
     check_blocked,
     last_time,
-    read_source,
-    resolve_params,
     support,
     weight_scale,
 )
 from recsys.retrieval.history_kernels import Marks
+from recsys.retrieval.source_params import SourceParams, param
 
 Doubles = npt.NDArray[np.float64]
 
@@ -43,7 +45,17 @@ class Popular(FittableSource):
 
     name: ClassVar[str] = "popular"  # type: ignore[misc]
     columns: tuple[str, ...] = ("score", "log")
-    PARAMS: ClassVar[Params] = {"half_life": (0.0, (0.0, 7.0, 30.0, 90.0, 365.0))}
+    family: ClassVar[Family] = "counters"
+    reads: ClassVar[frozenset[Reads]] = frozenset({"events", "times"})
+    cost = Cost.EVENTS
+    always = "for people without a history"
+    tells: ClassVar[tuple[str, ...]] = ("popular_in", "popular")
+
+    class Params(SourceParams):
+        """Of the count."""
+
+        half_life: float = param(0, 0, 7, 30, 90, 365, unit="days")
+        """Age at which an event counts half; 0: all count the same."""
 
     def __init__(
         self,
@@ -53,8 +65,8 @@ class Popular(FittableSource):
         fit_until: int,
         events: Marks | None = None,
     ) -> None:
-        self.counts, self.params, self.fit_until = counts, params, fit_until
-        self.events = events
+        super().__init__(params=params, fit_until=fit_until)
+        self.counts, self.events = counts, events
         """uint8[N]: positive events, however old, 255 for more; None from a fit that did not say."""
         self.n_items = len(counts)
         self.order = np.lexsort((np.arange(self.n_items), -counts)).astype(np.int32)
@@ -62,30 +74,15 @@ class Popular(FittableSource):
         """float32[N, 2]: what `score` gives of each item."""
 
     @classmethod
-    def fit(
-        cls,
-        interactions: Interactions,
-        inputs: SourceInputs,
-        params: Mapping[str, float],
-        *,
-        seed: int,
-        workers: int,
-    ) -> Self:
-        """Count decayed positive events.
+    def applies(cls, interactions: Interactions, inputs: SourceInputs, room: Room) -> str | None:
+        return None
 
-        Args:
-            interactions: events to fit on, all before the cut.
-            inputs: catalogue, texts and text vectors.
-            params: by name, of `PARAMS`; those absent have their defaults.
-            seed: of the draws; the same seed gives the same source.
-            workers: threads.
-        """
-        chosen = resolve_params(cls.name, cls.PARAMS, params)
-        until = last_time(interactions)
-        counts = decayed_counts(interactions, until, chosen["half_life"])
-        return cls(
-            counts.astype(np.float32), params=chosen, fit_until=until, events=few(interactions)
-        )
+    @classmethod
+    def learned(cls, fit: SourceFit) -> dict[str, Any]:
+        """Decayed positive events."""
+        until = last_time(fit.interactions)
+        counts = decayed_counts(fit.interactions, until, fit.params["half_life"])
+        return {"counts": counts.astype(np.float32), "events": few(fit.interactions)}
 
     def asked(self, history: History, now: int) -> "AskedPopular":
         """For everybody the same."""
@@ -103,19 +100,9 @@ class Popular(FittableSource):
         """The first unblocked items of the one order."""
         return self.asked(history, now).recall_each([(limit, blocked)])[0]
 
-    def save(self, folder: Path) -> None:
+    def saved(self) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:
         events = {} if self.events is None else {"events": self.events}
-        self.save_arrays(folder, {}, {"counts": self.counts, **events})
-
-    @classmethod
-    def load(cls, folder: Path) -> Self:
-        facts, arrays = read_source(folder, cls.name)
-        return cls(
-            arrays["counts"],
-            params=facts["dials"],
-            fit_until=facts["fit_until"],
-            events=arrays.get("events"),
-        ).voting(facts)
+        return {}, {"counts": self.counts, **events}
 
 
 class AskedPopular(NamedTuple):
@@ -152,40 +139,34 @@ class Recent(Popular):
     """
 
     name: ClassVar[str] = "recent"  # type: ignore[misc]
-    PARAMS: ClassVar[Params] = {
-        "half_life": (7.0, (1.0, 3.0, 7.0, 21.0)),
-        "newness": (3.0, (0.0, 3.0, 10.0)),
-    }
+    family = "recency"
+    reads = frozenset({"events", "times", "creation"})
+    always = ""
+    tells = ("new",)
+
+    class Params(SourceParams):
+        """Of the count."""
+
+        half_life: float = param(7, 1, 3, 7, 21, unit="days")
+        """Age at which an event or a creation counts half."""
+        newness: float = param(3, 0, 3, 10, unit="events")
+        """What a creation counts at the moment it happens."""
 
     @classmethod
-    def fit(
-        cls,
-        interactions: Interactions,
-        inputs: SourceInputs,
-        params: Mapping[str, float],
-        *,
-        seed: int,
-        workers: int,
-    ) -> Self:
-        """Count decayed positive events, and decayed creations where the catalogue dates them.
+    def applies(cls, interactions: Interactions, inputs: SourceInputs, room: Room) -> str | None:
+        if not len(interactions) or interactions.time.min() == interactions.time.max():
+            return "all events have the same time: recent would equal popular"
+        return None
 
-        Args:
-            interactions: events to fit on, all before the cut.
-            inputs: catalogue, texts and text vectors.
-            params: by name, of `PARAMS`; those absent have their defaults.
-            seed: of the draws; the same seed gives the same source.
-            workers: threads.
-        """
-        chosen = resolve_params(cls.name, cls.PARAMS, params)
-        until = last_time(interactions)
-        half_life = max(chosen["half_life"], 1e-3)
-        counts = decayed_counts(interactions, until, half_life)
-        created = created_times(inputs, interactions.n_items)
+    @classmethod
+    def learned(cls, fit: SourceFit) -> dict[str, Any]:
+        """Decayed positive events, and decayed creations where the catalogue dates them."""
+        until, half_life = last_time(fit.interactions), max(fit.params["half_life"], 1e-3)
+        counts = decayed_counts(fit.interactions, until, half_life)
+        created = created_times(fit.inputs, fit.interactions.n_items)
         dated = (created > 0) & (created <= until)
-        counts[dated] += chosen["newness"] * fading(until - created[dated], half_life)
-        return cls(
-            counts.astype(np.float32), params=chosen, fit_until=until, events=few(interactions)
-        )
+        counts[dated] += fit.params["newness"] * fading(until - created[dated], half_life)
+        return {"counts": counts.astype(np.float32), "events": few(fit.interactions)}
 
 
 def few(interactions: Interactions) -> Marks:

@@ -5,14 +5,15 @@ popularity within it. How much an attribute counts is learned from the order of 
 more often than by chance the next event keeps it. A brand or a series is kept, a colour is not.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import ClassVar, Final, Self
+from collections.abc import Sequence
+from typing import Any, ClassVar, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from recsys.data_schemas.columns import CATEGORY
 from recsys.features.interactions import Floats, Interactions, Ints
+from recsys.features.ragged import owners_of
 from recsys.retrieval.collaborative.neighbours import (
     KEPT_WITH_FEW,
     NeighbourSource,
@@ -28,15 +29,17 @@ from recsys.retrieval.content.words import (
     with_columns,
 )
 from recsys.retrieval.fitted_source import (
-    Params,
+    Cost,
+    Room,
+    SourceFit,
     SourceInputs,
     few_events,
-    last_time,
+    no_texts,
     positive,
-    resolve_params,
-    weight_scale,
+    support,
 )
 from recsys.retrieval.history_kernels import Marks
+from recsys.retrieval.source_params import SourceParams, param
 
 Doubles = npt.NDArray[np.float64]
 
@@ -55,52 +58,45 @@ class Attributes(NeighbourSource):
     """Popular items that share attributes with the history."""
 
     name: ClassVar[str] = "attributes"  # type: ignore[misc]
-    PARAMS: ClassVar[Params] = {
-        "decay": (0.8, (0.6, 0.8, 0.9)),
-        "popularity": (0.85, (0.5, 0.85, 1.0)),
-        "smoothing": (1.0, (1.0,)),
-    }
+    family = "attributes"
+    reads = frozenset({"events", "order", "texts", "attributes"})
+    cost = Cost.TEXTS
+    content = True
+    tells = ("often",)
+
+    class Params(SourceParams):
+        """Of what counts as popular within an attribute."""
+
+        decay: float = param(0.8, 0.6, 0.8, 0.9, unit="factor", most=1, free=True)
+        """Weight of an event of the history relative to the one after it."""
+        popularity: float = param(0.85, 0.5, 0.85, 1, unit="exponent")
+        """How far an item's events count."""
+        smoothing: float = param(1, 1, unit="events")
+        """Added to each item's events."""
 
     @classmethod
-    def fit(
-        cls,
-        interactions: Interactions,
-        inputs: SourceInputs,
-        params: Mapping[str, float],
-        *,
-        seed: int,
-        workers: int,
-    ) -> Self:
-        """Extract attributes, learn how much each counts, and list each item's companions.
+    def applies(cls, interactions: Interactions, inputs: SourceInputs, room: Room) -> str | None:
+        return no_texts(inputs)
 
-        Args:
-            interactions: events to fit on, all before the cut.
-            inputs: catalogue, texts and text vectors.
-            params: by name, of `PARAMS`; those absent have their defaults.
-            seed: of the draws; the same seed gives the same source.
-            workers: threads.
-        """
-        chosen = resolve_params(cls.name, cls.PARAMS, params)
+    @classmethod
+    def learned(cls, fit: SourceFit) -> dict[str, Any]:
+        """Attributes, how much each counts, and each item's companions by them."""
+        interactions, params = fit.interactions, fit.params
         n_items = interactions.n_items
         most = max(MOST_LEAST, int(MOST_SHARE * n_items))
-        rows, names = coded(item_attributes(inputs, n_items), LEAST_ITEMS, most)
-        events = np.bincount(interactions.item[interactions.weight > 0], minlength=n_items)
-        liking: Doubles = (events + chosen["smoothing"]) ** np.float64(chosen["popularity"])
+        rows, names = coded(item_attributes(fit.inputs, n_items), LEAST_ITEMS, most)
+        events = support(interactions)
+        liking: Doubles = (events + params["smoothing"]) ** np.float64(params["popularity"])
         keeping = kept_rate(interactions, rows, len(names))
         left = with_values(rows, keeping[rows[1]])
 
         def companions(keep: int, only: Marks | None = None) -> Csr:
             shares = shares_within(rows, liking, len(names), only)
-            return product_rows(left, shares, np.ones(n_items, np.float32), keep, workers)
+            return product_rows(left, shares, np.ones(n_items, np.float32), keep, fit.workers)
 
         few = companions(KEPT_WITH_FEW, few_events(events))
-        return cls(
-            *united(companions(KEPT_COMPANIONS), few),
-            known=(np.diff(rows[0]) > 0).astype(np.uint8),
-            params=chosen,
-            scale=weight_scale(interactions),
-            fit_until=last_time(interactions),
-        )
+        known = (np.diff(rows[0]) > 0).astype(np.uint8)
+        return cls.table(fit, united(companions(KEPT_COMPANIONS), few), known)
 
 
 def item_attributes(inputs: SourceInputs, n_items: int) -> list[list[tuple[str, float]]]:
@@ -131,7 +127,7 @@ def shares_within(rows: Csr, liking: Doubles, n_attributes: int, only: Marks | N
     """Attribute × item: an item's share of the liking of all items with the attribute, for the most
     liked where very many have it. `only` (uint8[N]) names the items listed; all when None."""
     offsets, column, _ = rows
-    row = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
+    row = owners_of(offsets)
     total = np.bincount(column, liking[row], minlength=n_attributes)
     shares = transposed(with_values(rows, liking[row] / total[column]), n_attributes)
     if only is not None:

@@ -6,12 +6,13 @@ is a gather. Events are not read: items nobody has met are scored too.
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import ClassVar, Final, Self
+from collections.abc import Sequence
+from typing import Any, ClassVar, Final
 
 import numpy as np
 
 from recsys.features.interactions import Interactions
+from recsys.features.ragged import owners_of
 from recsys.retrieval.collaborative.neighbours import (
     KEPT_WITH_FEW,
     NeighbourSource,
@@ -28,13 +29,15 @@ from recsys.retrieval.content.words import (
     with_columns,
 )
 from recsys.retrieval.fitted_source import (
-    Params,
+    Cost,
+    Room,
+    SourceFit,
     SourceInputs,
     few_events,
-    last_time,
-    resolve_params,
-    weight_scale,
+    no_texts,
+    support,
 )
+from recsys.retrieval.source_params import SourceParams, param
 
 KEPT_MATCHES: Final = 200
 FREQUENT_SHARE: Final = 0.1
@@ -49,52 +52,45 @@ class Bm25(NeighbourSource):
     """Text matches with the history's items."""
 
     name: ClassVar[str] = "bm25"  # type: ignore[misc]
-    PARAMS: ClassVar[Params] = {
-        "decay": (0.8, (0.6, 0.8, 0.9)),
-        "popularity": (0.3, (0.0, 0.15, 0.3, 0.5)),
-        "k1": (1.2, (1.2,)),
-        "b": (0.5, (0.5,)),
-    }
+    family = "text"
+    reads = frozenset({"events", "texts"})
+    cost = Cost.TEXTS
+    content = True
+    tells = ("words",)
+
+    class Params(SourceParams):
+        """Of the match."""
+
+        decay: float = param(0.8, 0.6, 0.8, 0.9, unit="factor", most=1, free=True)
+        """Weight of an event of the history relative to the one after it."""
+        popularity: float = param(0.3, 0, 0.15, 0.3, 0.5, unit="exponent")
+        """How far an item's events lift its matches."""
+        k1: float = param(1.2, 1.2, unit="1")
+        """How soon a term that is repeated adds nothing more."""
+        b: float = param(0.5, 0.5, unit="share", most=1)
+        """How far a long text is held against its terms."""
 
     @classmethod
-    def fit(
-        cls,
-        interactions: Interactions,
-        inputs: SourceInputs,
-        params: Mapping[str, float],
-        *,
-        seed: int,
-        workers: int,
-    ) -> Self:
-        """Match every item's text with every other's; `popularity` is an exponent on support.
+    def applies(cls, interactions: Interactions, inputs: SourceInputs, room: Room) -> str | None:
+        return no_texts(inputs)
 
-        Args:
-            interactions: events to fit on, all before the cut.
-            inputs: catalogue, texts and text vectors.
-            params: by name, of `PARAMS`; those absent have their defaults.
-            seed: of the draws; the same seed gives the same source.
-            workers: threads.
-        """
-        chosen = resolve_params(cls.name, cls.PARAMS, params)
-        n_items = interactions.n_items
-        documents, queries = weighted_terms(inputs.texts[:n_items], chosen["k1"], chosen["b"])
+    @classmethod
+    def learned(cls, fit: SourceFit) -> dict[str, Any]:
+        """Every item's text matched with every other's."""
+        params, n_items = fit.params, fit.interactions.n_items
+        documents, queries = weighted_terms(fit.inputs.texts[:n_items], params["k1"], params["b"])
         n_terms = int(documents[1].max()) + 1 if len(documents[1]) else 0
-        events = np.bincount(interactions.item[interactions.weight > 0], minlength=n_items)
-        lift = ((1.0 + events) ** chosen["popularity"]).astype(np.float32)
+        events = support(fit.interactions)
+        lift = ((1.0 + events) ** params["popularity"]).astype(np.float32)
         postings = transposed(documents, n_terms)
 
         def matches(of: Csr, keep: int) -> Csr:
             of = bounded(of, of[2] * lift[of[1]])
-            return product_rows(queries, of, lift, keep, workers)
+            return product_rows(queries, of, lift, keep, fit.workers)
 
         few = with_columns(postings, few_events(events))
-        return cls(
-            *united(matches(postings, KEPT_MATCHES), matches(few, KEPT_WITH_FEW)),
-            known=(np.diff(documents[0]) > 0).astype(np.uint8),
-            params=chosen,
-            scale=weight_scale(interactions),
-            fit_until=last_time(interactions),
-        )
+        rows = united(matches(postings, KEPT_MATCHES), matches(few, KEPT_WITH_FEW))
+        return cls.table(fit, rows, (np.diff(documents[0]) > 0).astype(np.uint8))
 
 
 def weighted_terms(texts: Sequence[str], k1: float, b: float) -> tuple[Csr, Csr]:
@@ -107,7 +103,7 @@ def weighted_terms(texts: Sequence[str], k1: float, b: float) -> tuple[Csr, Csr]
     idf = np.log1p((n_items - frequency + 0.5) / (frequency + 0.5)).astype(np.float32)
     length = np.array([sum(bag.values()) for bag in bags], np.float32)
     norm = k1 * (1.0 - b + b * length / max(1.0, float(length.mean() if n_items else 1.0)))
-    row = np.repeat(np.arange(n_items), np.diff(offsets))
+    row = owners_of(offsets)
     weight = (count * (k1 + 1.0) / (count + norm[row])).astype(np.float32)
     queries = largest((offsets, column, idf[column]), idf[column], QUERY_TERMS)
     return (offsets, column, weight), queries

@@ -11,7 +11,8 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from recsys.features.interactions import Floats, Ints, Longs
+from recsys.features.interactions import Bools, Floats, Ints, Longs
+from recsys.features.ragged import offsets_of, owners_of
 
 TOKEN: Final = re.compile(r"[^\W_]+(?:['’.][^\W_]+)*")
 BREAK: Final = re.compile(r"\s[-–—|/]\s|[:;,()\[\]]|\s{2,}|\.\s")
@@ -61,8 +62,7 @@ def coded(
     vocabulary = sorted(term for term, n in frequency.items() if least <= n <= most)
     code = {term: c for c, term in enumerate(vocabulary)}
     rows = [sorted((code[term], value) for term, value in bag if term in code) for bag in listed]
-    offsets = np.zeros(len(rows) + 1, np.int64)
-    np.cumsum([len(row) for row in rows], out=offsets[1:])
+    offsets = offsets_of([len(row) for row in rows])
     flat = [pair for row in rows for pair in row]
     column = np.array([c for c, _ in flat], np.int32)
     value = np.array([v for _, v in flat], np.float32)
@@ -84,25 +84,24 @@ def transposed(rows: Csr, n_columns: int) -> Csr:
 
 def with_columns(rows: Csr, chosen: npt.NDArray[np.uint8]) -> Csr:
     """The entries in the chosen columns (uint8[columns], 1 where kept)."""
+    return _keeping(rows, chosen[rows[1]] == 1)
+
+
+def _keeping(rows: Csr, keep: Bools) -> Csr:
     offsets, column, value = rows
-    keep = chosen[column] == 1
-    kept = np.concatenate([[0], np.cumsum(keep)])[offsets]
-    return kept.astype(np.int64), column[keep], value[keep]
+    return offsets_of(keep)[offsets], column[keep], value[keep]
 
 
 def largest(rows: Csr, weight: Floats | Doubles, most: int) -> Csr:
     """Each row's `most` entries of the largest weight [nnz], ties by column, in their old order."""
-    offsets, column, value = rows
-    lengths = np.diff(offsets)
-    row = np.repeat(np.arange(len(lengths)), lengths)
-    long = np.flatnonzero(lengths[row] > most)
+    offsets, column, _ = rows
+    row = owners_of(offsets)
+    long = np.flatnonzero(np.diff(offsets)[row] > most)
     order = long[np.lexsort((column[long], -weight[long], row[long]))]
     rank = np.arange(len(order)) - np.searchsorted(row[order], row[order])
     keep = np.ones(len(column), bool)
     keep[order[rank >= most]] = False
-    kept = np.zeros_like(offsets)
-    np.cumsum(np.bincount(row[keep], minlength=len(lengths)), out=kept[1:])
-    return kept, column[keep], value[keep]
+    return _keeping(rows, keep)
 
 
 def bounded(postings: Csr, weight: Floats | Doubles) -> Csr:

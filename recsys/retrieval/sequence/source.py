@@ -9,29 +9,48 @@ Shapes: N items, d model width, H heads, h events of a history, B blocks, m widt
 inner layer.
 """
 
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, ClassVar, Final, Self
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from typing import Any, ClassVar, Final
 
 import numpy as np
 import numpy.typing as npt
 
-from recsys.features.interactions import Floats, History, Ints
+from recsys.features.interactions import Floats, History, Interactions, Ints
 from recsys.features.protocols import Mask, Recalled
 from recsys.retrieval.ann import AskedVectors, InvertedLists
 from recsys.retrieval.fitted_source import (
+    Cost,
     FittableSource,
-    Params,
-    read_source,
+    Room,
+    SourceFit,
+    SourceInputs,
     weighed,
 )
 from recsys.retrieval.history_kernels import Marks
 from recsys.retrieval.sequence import block_kernels as kernels
+from recsys.retrieval.source_params import SourceParams, param
 
 BLOCK: Final = (
     "norm1", "attend", "mix", "norm2", "widen", "widen_bias", "narrow", "narrow_bias",
 )  # fmt: skip
 """Arrays of a block, in the order that its kernel takes them."""
+TRAINING: Final = "recsys.training.sources.sequence"
+LEAST_PAIRS: Final = 2000
+"""Consecutive events below which it learns nothing (assumed)."""
+POSITIONS_PER_BATCH: Final = 1024
+"""Four times as many steps as with 4,096 positions for the same processor time, and a better model."""
+BATCHES_PER_EPOCH: Final = 40
+"""Batches an epoch has at least, where there are few positions."""
+STEP: Final = (0.024, 3.1e-5)
+"""Seconds of a training step on two cores, at least and for each position in it (measured: 0.046
+processor seconds with 64 positions, 0.098 with 1,024)."""
+SHARE: Final = 0.65
+"""Share of the sources' budget that it may take (assumed; the others take minutes only where a
+catalogue is large)."""
+FITS: Final = 4
+"""Fits of an expensive source: for its params, the ranker's windows, the test, the release."""
+LEAST_EPOCHS, MOST_EPOCHS = 2, 20
 Weights = Mapping[str, npt.NDArray[Any]]
 
 
@@ -56,18 +75,61 @@ class SequenceSource(FittableSource):
     name: ClassVar[str] = "sequence"  # type: ignore[misc]
     columns: tuple[str, ...] = ("score", "probability")
     logarithmic: ClassVar[bool] = True
-    PARAMS: ClassVar[Params] = {
-        "width": (128.0, (128.0,)),
-        "heads": (2.0, (2.0,)),
-        "blocks": (1.0, (1.0,)),
-        "length": (20.0, (20.0,)),
-        "epochs": (8.0, (8.0,)),
-        "dropout": (0.3, (0.3,)),
-        "id_dropout": (0.1, (0.1,)),
-        "negatives": (1024.0, (1024.0,)),
-        "learning_rate": (0.002, (0.002,)),
-        "weight_decay": (0.0, (0.0,)),
-    }
+    family = "collaborative"
+    reads = frozenset({"events", "order", "vectors"})
+    cost = Cost.NETWORK
+    warm = True
+    tells = ("alike_people",)
+
+    class Params(SourceParams):
+        """Of the transformer and its training."""
+
+        width: float = param(128, 128, unit="numbers", least=1)
+        """Of an item's embedding and of the states."""
+        heads: float = param(2, 2, unit="heads", least=1)
+        """Of the attention; they divide the width."""
+        blocks: float = param(1, 1, unit="blocks", least=1)
+        """Of the transformer."""
+        length: float = param(20, 20, unit="events", least=1)
+        """Latest events that are read."""
+        epochs: float = param(8, 8, unit="epochs")
+        """Passes over the events at most; the night's time decides where nothing is set."""
+        dropout: float = param(0.3, 0.3, unit="share", most=1)
+        """Numbers of a state left out in training."""
+        id_dropout: float = param(0.1, 0.1, unit="share", most=1)
+        """Items known by their text alone in training."""
+        negatives: float = param(1024, 1024, unit="items", least=1)
+        """Drawn for each batch."""
+        learning_rate: float = param(0.002, 0.002, unit="1")
+        """Of AdamW, at its height."""
+        weight_decay: float = param(0, 0, unit="1")
+        """Of AdamW."""
+
+    @classmethod
+    def applies(cls, interactions: Interactions, inputs: SourceInputs, room: Room) -> str | None:
+        liked = interactions.weight > 0
+        pairs = int(liked.sum()) - np.count_nonzero(np.bincount(interactions.user[liked]))
+        if pairs < LEAST_PAIRS:
+            return f"{pairs} consecutive events are too few, at least {LEAST_PAIRS} needed"
+        return None
+
+    @classmethod
+    def budgeted(cls, interactions: Interactions, seconds: float) -> dict[str, float] | None:
+        """The epochs that its share of the time allows; None where they are too few.
+
+        What an epoch costs follows from the number of events, so the number is found without a clock
+        and is the same on every machine.
+        """
+        batch, batches = batch_size(max(1, int((interactions.weight > 0).sum())))
+        least, each = STEP
+        allowed = SHARE * seconds / FITS / (batches * (least + each * batch))
+        return None if allowed < LEAST_EPOCHS else {"epochs": int(min(allowed, MOST_EPOCHS))}
+
+    @classmethod
+    def learned(cls, fit: SourceFit) -> dict[str, Any]:
+        """As training's half of this source learns it; the ranking path never imports that."""
+        learn: Callable[[SourceFit], dict[str, Any]] = import_module(TRAINING).learned
+        return learn(fit)
 
     def __init__(
         self,
@@ -82,8 +144,8 @@ class SequenceSource(FittableSource):
         lists: InvertedLists | None = None,
     ) -> None:
         self.items, self.targets, self.known = items, targets, known
+        super().__init__(params=params, fit_until=fit_until)
         self.weights, self.training, self.lists = dict(weights), dict(training or {}), lists
-        self.params, self.fit_until = params, fit_until
         self.n_items = len(known)
         self.blocks = self.weights["distance"].shape[0]
         self.length = self.weights["distance"].shape[2]
@@ -124,31 +186,27 @@ class SequenceSource(FittableSource):
         """The likeliest next items."""
         return self.asked(history, now).recall_each([(limit, blocked)])[0]
 
-    def save(self, folder: Path) -> None:
-        arrays: dict[str, Any] = {
+    def saved(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        return {}, {
             "items": self.items,
             "targets": self.targets,
             "known": self.known,
             **{f"weights.{name}": array for name, array in self.weights.items()},
             **{f"training.{name}": array for name, array in self.training.items()},
+            **({} if self.lists is None else self.lists.arrays()),
         }
-        if self.lists is not None:
-            arrays |= self.lists.arrays()
-        self.save_arrays(folder, {}, arrays)
 
     @classmethod
-    def load(cls, folder: Path) -> Self:
-        facts, arrays = read_source(folder, cls.name)
-        return cls(
-            arrays["items"],
-            arrays["targets"],
-            arrays["known"],
-            _under("weights.", arrays),
-            params=facts["dials"],
-            fit_until=facts["fit_until"],
-            training=_under("training.", arrays),
-            lists=InvertedLists.of(arrays),
-        ).voting(facts)
+    def opened(cls, facts: Mapping[str, Any], arrays: Weights) -> dict[str, Any]:
+        own = {name: arrays[name] for name in ("items", "targets", "known")}
+        parts = {part: _under(f"{part}.", arrays) for part in ("weights", "training")}
+        return {**own, **parts, "lists": InvertedLists.of(arrays)}
+
+
+def batch_size(positions: int) -> tuple[int, float]:
+    """Positions of a batch, and batches of an epoch, for that many predicted positions in all."""
+    size = min(POSITIONS_PER_BATCH, max(64, positions // BATCHES_PER_EPOCH))
+    return size, positions / size
 
 
 class AskedSequence(AskedVectors):

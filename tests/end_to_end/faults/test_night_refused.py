@@ -150,7 +150,7 @@ def test_better_for_many_and_worse_for_new_users_is_refused_by_that_segment(conf
         moments, events = ranking.moments, seen[-1]
         known = [
             ((events.user == user) & (events.time < now)).any()
-            for user, now in zip(moments.user, moments.now, strict=True)
+            for user, now in zip(moments.user, moments.time, strict=True)
         ]
         helped = np.repeat(np.array(known) == tonight, np.diff(ranking.table.offsets))
         return found + 100.0 * (helped & (ranking.table.grade > 0))

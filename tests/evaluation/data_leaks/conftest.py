@@ -13,9 +13,10 @@ import pytest
 from recsys.data_schemas import columns as c
 from recsys.data_schemas.meaning import DEFAULT_TYPES, EventMeaning
 from recsys.evaluation.data_leaks.logged_data import NEVER, LoggedData
-from recsys.evaluation.shown_lists import ShownLists
 from recsys.features.catalogue import Catalogue
+from recsys.features.impressions import Impressions
 from recsys.features.interactions import Interactions
+from recsys.features.ragged import offsets_of
 from recsys.features.user_table import UserTable
 from recsys.ingestion.bundled import lay_out_movies
 from recsys.ingestion.generator import generate, settings_of
@@ -108,12 +109,12 @@ def _shown(log, events, names, catalogue, ids):
     time = _microseconds(lists[c.TIMESTAMP])
     sizes = [len(items) for items in lists[c.ITEM_IDS]]
     place = {name: number for number, name in enumerate(names)}
-    shown = ShownLists(
-        np.concatenate([[0], np.cumsum(sizes)]),
+    shown = Impressions.of(
+        offsets_of(sizes),
         catalogue.indices_of([item for items in lists[c.ITEM_IDS] for item in items]),
-        np.array([place.get(user, -1) for user in lists[c.USER_ID]]),
         time,
-        np.concatenate(list(lists[c.PROPENSITIES])).astype(np.float32),
+        user=np.array([place.get(user, -1) for user in lists[c.USER_ID]]),
+        propensity=np.concatenate(list(lists[c.PROPENSITIES])).astype(np.float32),
     )
     at = dict(zip(lists[c.IMPRESSION_ID], time.tolist(), strict=True))
     named = [at.get(name, NEVER) for name in events[c.IMPRESSION_ID]]

@@ -4,7 +4,7 @@ import pytest
 
 import recsys
 from recsys.data_schemas.config import RecsysConfig
-from recsys.retrieval.source_kinds import FITTABLE, source_class
+from recsys.retrieval.source_kinds import shipped, source_class
 from recsys.training.night.own_parts import require_sound
 
 
@@ -16,7 +16,7 @@ class TestExample(recsys.testing.SourceTests):
 def test_what_we_ship_passes_what_we_ask(name):
     from recsys.retrieval.source_checks import require_conforming
 
-    assert name in FITTABLE
+    assert name in shipped()
     require_conforming(source_class(name))
 
 

@@ -20,7 +20,7 @@ from recsys.encoder.shared_weights import whole_model
 from recsys.encoder.torch_model import ItemEncoder, encode_with_torch
 from recsys.encoder.tower import UNFITTED, InterestSource
 from recsys.features.interactions import Interactions
-from recsys.training.finetune import fit_encoder
+from recsys.training.finetune.fit import fit_encoder
 
 TEXTS = [f"alpha widget number {i % 7}" for i in range(20)] + ["", "red game with glue " * 30]
 

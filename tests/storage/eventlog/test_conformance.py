@@ -64,6 +64,18 @@ def test_an_event_id_does_not_collide_with_an_impression(log):
     assert len(log.read(0)) == 3
 
 
+def test_a_group_knows_repeats_within_itself_and_of_what_was_erased(log):
+    log.append_events([event(user="gone", event_id="erased"), event(event_id="there")])
+    log.forget_user("gone")
+    group = [event(event_id=name) for name in ("a", "there", "b", "a", "erased", "c")]
+    a, there, b, again, erased, last = log.append_events(group)
+    assert (erased, there) == (1, 2)
+    assert a == again
+    assert 3 < a < b < last
+    read = [r.payload["event_id"] for r in log.read(3)]
+    assert read == ["a", "b", "c"]
+
+
 def test_events_without_an_id_get_one(log):
     log.append_events([event(), event()])
     ids = [r.payload["event_id"] for r in log.read(0)]
@@ -105,7 +117,7 @@ def test_a_list_made_before_its_person_was_forgotten_is_not_written(uri):
 def test_a_late_list_that_others_wrote_is_left_out_of_the_export(log, tmp_path, monkeypatch):
     log.append_events([event(user="gone")])
     tombstone = log.forget_user("gone", received_at=99)
-    monkeypatch.setattr(log, "_tombstone", lambda user_id: None)
+    monkeypatch.setattr(log, "_tombstones", lambda user_ids: {})
     late = {**shown("late", user="gone"), "known_position": tombstone - 1}
     log.append_impressions([late, {**shown("new", user="gone"), "known_position": tombstone}])
     counts = export(log, 0, log.last_position(), tmp_path / "out")

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from recsys.data_schemas.config import EncoderConfig
 from recsys.features.interactions import Interactions
-from recsys.training.finetune import fit_encoder
+from recsys.training.finetune.fit import fit_encoder
 
 arrays = np.load(sys.argv[1], allow_pickle=False)
 names = ("user", "item", "kind", "time", "value", "weight", "grade", "position")

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from recsys.data_schemas.errors import DataRefused
+from recsys.features.impressions import Impressions
 from recsys.features.interactions import DAY
+from recsys.features.ragged import offsets_of
 from recsys.training.finetune.examples import (
     WEAK_SHARE,
-    ShownExamples,
     fewer_users,
     make_examples,
     match_shown,
@@ -81,11 +82,11 @@ def test_too_little_behaviour_is_refused(behaviour):
 def lists(*shown):
     """(user, minute, items) of each list."""
     users, minutes, items = zip(*shown, strict=True)
-    return ShownExamples(
-        np.array(users, np.int32),
-        np.array(minutes, np.int64) * MINUTE,
-        np.concatenate([[0], np.cumsum([len(i) for i in items])]),
+    return Impressions.of(
+        offsets_of([len(i) for i in items]),
         np.concatenate(items).astype(np.int32),
+        np.array(minutes, np.int64) * MINUTE,
+        user=np.array(users, np.int32),
     )
 
 
@@ -113,11 +114,11 @@ def test_own_negatives_are_drawn_from_the_examples_list(behaviour):
     first = int(np.flatnonzero(behaviour.user == 7)[-1])
     item, time = int(behaviour.item[first]), int(behaviour.time[first])
     others = [i for i in range(60) if i % 8 != 7]
-    shown = ShownExamples(
-        np.array([7], np.int32),
-        np.array([time - 5]),
+    shown = Impressions.of(
         np.array([0, 4]),
         np.array([others[0], item, others[1], others[2]], np.int32),
+        np.array([time - 5]),
+        user=np.array([7], np.int32),
     )
     split = make_examples(
         behaviour, fit_until=int(behaviour.time.max()), places=5, seed=1, shown=shown

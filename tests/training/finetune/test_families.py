@@ -8,7 +8,7 @@ import pytest
 
 from recsys.encoder.encode import encode_items
 from recsys.encoder.manifest import EncoderManifest
-from recsys.training.finetune import fit_encoder
+from recsys.training.finetune.fit import fit_encoder
 
 SIZES = {
     "vocab_size": 0,

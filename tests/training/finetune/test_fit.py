@@ -14,8 +14,8 @@ from recsys.data_schemas.errors import DataRefused, RecsysError, UsageError
 from recsys.encoder.encode import encode_items
 from recsys.encoder.torch_model import ItemEncoder
 from recsys.encoder.tower import InterestSource, Tower
-from recsys.training.finetune import fit_encoder
-from recsys.training.finetune.examples import ShownExamples
+from recsys.features.impressions import Impressions
+from recsys.training.finetune.fit import fit_encoder
 from recsys.training.finetune.loop import Progress, Trainer
 from recsys.training.finetune.states import SCRATCH, scratch_folder
 
@@ -387,11 +387,11 @@ def test_own_negatives_are_learned_from(fit, settings, behaviour, texts, freeze)
     """Lists of the user's own kind with one item of another: a shown list tells them apart."""
     rng = np.random.default_rng(0)
     items = np.stack([behaviour.item, rng.integers(0, 64, len(behaviour))], 1)
-    shown = ShownExamples(
-        behaviour.user,
-        behaviour.time - 5,
+    shown = Impressions.of(
         np.arange(0, 2 * len(behaviour) + 1, 2),
         items.ravel().astype(np.int32),
+        behaviour.time - 5,
+        user=behaviour.user,
     )
     learned = fit(settings(freeze=freeze), shown=shown)["learned"]
     assert learned["examples_with_shown_negatives"] > 0.8 * learned["examples"]

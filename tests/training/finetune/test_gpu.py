@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from recsys.training.finetune import fit_encoder
+from recsys.training.finetune.fit import fit_encoder
 
 pytestmark = [
     pytest.mark.gpu,

@@ -280,11 +280,11 @@ def released(monkeypatch):
 
     class Moments(SimpleNamespace):
         def take(self, rows):
-            return Moments(now=self.now[rows], user=self.user[rows])
+            return Moments(time=self.time[rows], user=self.user[rows])
 
     def answers(loaded, night, inputs, moments, version):
-        asked.append(moments.now)
-        return np.zeros((len(moments.now), 1), np.int32), np.zeros((len(moments.now), 1), "f4")
+        asked.append(moments.time)
+        return np.zeros((len(moments.time), 1), np.int32), np.zeros((len(moments.time), 1), "f4")
 
     monkeypatch.setattr(champion, "LoadedRelease", lambda *given, **more: "loaded")
     monkeypatch.setattr(champion, "_state_of", lambda state: None)
@@ -296,8 +296,8 @@ def released(monkeypatch):
 
     def ask(now):
         now = np.array(now)
-        moments = Moments(now=now, user=np.arange(len(now)))
-        inputs = SimpleNamespace(chances=lambda moments, purpose: np.arange(len(moments.now)))
+        moments = Moments(time=now, user=np.arange(len(now)))
+        inputs = SimpleNamespace(chances=lambda moments, purpose: np.arange(len(moments.time)))
         return champion._released(night, inputs, bundle, moments, None, 3), asked
 
     return ask

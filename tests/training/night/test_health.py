@@ -13,13 +13,12 @@ from recsys.features.kinds import Attribute, Context, TimeOf
 from recsys.training.night import health
 from recsys.training.night.health import (
     Periods,
-    limits_of,
     stops,
     volume,
     warnings,
 )
 
-LIMITS = limits_of(DriftConfig())
+LIMITS = DriftConfig()
 
 
 def make(time, user, item, kind, n_items=1000):

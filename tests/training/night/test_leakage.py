@@ -40,7 +40,7 @@ def measured_with(events, feature):
     features = FeatureSet([feature])
     inputs = BatchInputs(events, Catalogue.from_table(item_table(8)))
     rows = Rows(
-        offsets, moments.user, moments.now, np.full(len(moments), ANY_POSITION, np.int64), items,
+        offsets, moments.user, moments.time, np.full(len(moments), ANY_POSITION, np.int64), items,
         {}, history_reader(events.histories(), moments),
     )  # fmt: skip
     table = CandidateTable(offsets, items, {}, np.zeros(len(items), np.int8))

@@ -80,7 +80,7 @@ def test_a_fit_ends_with_the_weights_that_found_the_held_out_best(events, monkey
     from recsys.retrieval.sequence.source import SequenceSource
     from recsys.training.sources.sequence_model import SequenceModel
 
-    params = {name: values[0] for name, values in SequenceSource.PARAMS.items()}
+    params = SequenceSource.Params().model_dump()
     params |= {"width": 8.0, "heads": 1.0, "negatives": 16.0, "length": 2.0}
     draw = np.random.default_rng(0)
     learned, held = hold_out(events, 2, draw)

@@ -19,7 +19,7 @@ from recsys.retrieval.fitted_source import (
 from recsys.retrieval.sequence.source import SequenceSource
 from recsys.retrieval.source_kinds import load_source
 from recsys.training.sources.fit_source import fit_one
-from recsys.training.sources.sequence import Sequences, fit_sequence
+from recsys.training.sources.sequence import Sequences
 
 PLAIN = {"left": 0.5, "right": 0.5, "shrink": 0.0, "decay": 0.5}
 
@@ -157,7 +157,7 @@ def test_sequence_served_is_the_sequence_trained(world, history):
     torch = pytest.importorskip("torch")
     from recsys.training.sources.sequence_model import SequenceModel
 
-    params = {n: d for n, (d, _) in SequenceSource.PARAMS.items()} | {"width": 16.0, "blocks": 2.0}
+    params = SequenceSource.Params().model_dump() | {"width": 16.0, "blocks": 2.0}
     torch.manual_seed(0)
     counts = np.ones(40, np.int32)
     model = SequenceModel(counts, world[1].vectors, params, 1000)
@@ -178,10 +178,10 @@ def test_sequence_served_is_the_sequence_trained(world, history):
 
 def test_sequence_continues_from_an_earlier_fit(world, small, interactions_of):
     settings = {"seed": 1, "workers": 1}
-    first = fit_sequence(*world, small["sequence"], **settings)
+    first = SequenceSource.fit(*world, small["sequence"], **settings)
     none = interactions_of([], [])
-    kept = fit_sequence(none, world[1], small["sequence"], **settings, previous=first)
-    fresh = fit_sequence(none, world[1], small["sequence"], **settings)
+    kept = SequenceSource.fit(none, world[1], small["sequence"], **settings, previous=first)
+    fresh = SequenceSource.fit(none, world[1], small["sequence"], **settings)
     shared = first.training["blocks.0.attend.weight"]
     np.testing.assert_array_equal(kept.training["blocks.0.attend.weight"], shared)
     assert not np.array_equal(fresh.training["blocks.0.attend.weight"], shared)

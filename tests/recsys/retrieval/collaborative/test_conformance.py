@@ -8,10 +8,11 @@ from hypothesis import strategies as st
 from recsys.data_schemas.errors import DataRefused, UsageError
 from recsys.features.interactions import EMPTY_HISTORY
 from recsys.features.protocols import RecallSource, ScoreSource
-from recsys.retrieval.source_kinds import FITTABLE, load_source, source_class
+from recsys.retrieval.source_kinds import load_source, shipped, source_class
+from recsys.retrieval.source_params import declared
 from recsys.training.sources.fit_source import fit_one
 
-NAMES = tuple(FITTABLE)
+NAMES = tuple(shipped())
 PERSONAL = tuple(name for name in NAMES if name not in ("popular", "recent"))
 
 
@@ -27,7 +28,7 @@ def free(n):
 def test_implements_both_protocols(source):
     assert isinstance(source, ScoreSource)
     assert isinstance(source, RecallSource)
-    assert FITTABLE[source.name]
+    assert shipped()[source.name] is type(source)
 
 
 def test_fit_until_is_the_last_event(source, world):
@@ -184,7 +185,7 @@ def test_an_unknown_param_is_refused_by_name(name, world):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_an_unusable_param_is_refused(name, world):
-    param = next(iter(source_class(name).PARAMS))
+    param = next(iter(declared(source_class(name).Params)))
     with pytest.raises(UsageError, match="not usable"):
         fit_one(name, *world, {param: float("nan")}, seed=1, workers=1)
 

@@ -18,7 +18,8 @@ from recsys.features.catalogue import Catalogue
 from recsys.features.interactions import DAY
 from recsys.retrieval.collaborative.als import Als
 from recsys.retrieval.fitted_source import SourceInputs
-from recsys.retrieval.source_kinds import FITTABLE, source_class
+from recsys.retrieval.source_kinds import shipped
+from recsys.retrieval.source_params import declared
 from recsys.training.sources.fit_source import fit_one
 
 BASE = {"sequence": {"width": 16.0, "negatives": 32.0, "learning_rate": 0.01}}
@@ -43,7 +44,7 @@ OTHER = {
     "weight_decay": 0.5,
 }
 """Values that the grid for tuning does not hold, or that are far enough to matter in a small world."""
-EVERY_PARAM = [(name, param) for name in FITTABLE for param in source_class(name).PARAMS]
+EVERY_PARAM = [(name, param) for name, kind in shipped().items() for param in declared(kind.Params)]
 
 
 @pytest.fixture(scope="module")
@@ -87,9 +88,9 @@ def scores(rich, history):
 
 @pytest.mark.parametrize(("name", "param"), EVERY_PARAM)
 def test_another_value_gives_other_scores(name, param, scores):
-    default, grid = source_class(name).PARAMS[param]
-    now = BASE.get(name, {}).get(param, default)
-    other = OTHER[param] if param in OTHER else next(value for value in grid if value != now)
+    meant = declared(shipped()[name].Params)[param]
+    now = BASE.get(name, {}).get(param, meant.default)
+    other = OTHER[param] if param in OTHER else next(value for value in meant.tries if value != now)
     assert other != now
     assert not np.array_equal(scores(name), scores(name, **{param: other}), equal_nan=True)
 

@@ -2,23 +2,21 @@
 
 import numpy as np
 
-from recsys.features.interactions import History
 from recsys.retrieval.collaborative.item_item import ItemItem
+from recsys.retrieval.fitted_source import FittableSource
 from recsys.retrieval.source_checks import N_ITEMS, fitted_in, small_world
 
 
 def test_parts_are_scores_of_single_events():
     world = small_world()
     source = fitted_in(world, ItemItem)
-    history = world.histories[0].joined(world.histories[1])
+    events = world.histories[0].joined(world.histories[1]).joined(world.histories[0].last(2))
+    events.item[-2] = N_ITEMS + 5
+    events.weight[-1] = -1.0
     items = np.array([4, 0, 7, N_ITEMS + 2, 9], np.int32)
-    item = np.append(history.item, [N_ITEMS + 5, history.item[0]]).astype(np.int32)
-    weight = np.append(history.weight, [1.0, -1.0]).astype(np.float32)
-    found = source.parts(item, weight, items)
-    assert found.shape == (len(item), len(items))
+    found = source.parts(events, items, world.now)
+    assert found.shape == (len(events.item), len(items))
     assert (found > 0).any()
     assert not found[-2:].any()  # an item beyond the fit, and a dislike, say nothing
-    for row in range(len(history.item)):
-        one = History(*(column[row : row + 1] for column in history))
-        expected = np.nan_to_num(source.score(one, items, world.now)[:, 0])
-        np.testing.assert_allclose(found[row], expected, rtol=1e-6)
+    by_score = FittableSource.parts(source, events, items, world.now)
+    np.testing.assert_allclose(found, by_score, rtol=1e-6)

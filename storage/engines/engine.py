@@ -1,0 +1,59 @@
+"""What an engine is: something that does the same work for every part of the data.
+
+The work is told a part's number and answers with a few facts; what it reads and what it leaves lies
+in a scratch folder (`recsys.storage.scratch`) that every machine reaches. So engines move no rows, a
+part that is done twice leaves the same bytes, and what is finished stays finished when the rest fails.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Final, Protocol
+
+from recsys.data_schemas.errors import ExitCode, RecsysError
+from recsys.storage.files import plain
+
+Facts = Mapping[str, Any]
+PartWork = Callable[[int], Facts]
+"""Does one part and says what it did; picklable, and safe to do twice."""
+FAILED: Final = "recsys_error"
+
+
+class Engine(Protocol):
+    """Runs work for parts, in any order and as often as it takes."""
+
+    @property
+    def shares_disk(self) -> bool:
+        """Whether the work sees this machine's disk under the same paths."""
+        ...
+
+    def each_part(self, work: PartWork, parts: Sequence[int]) -> Iterator[Facts]:
+        """Facts of each part, in the order of `parts`.
+
+        Raises:
+            RecsysError: what a part raised, or what became of the engine; finished parts are kept.
+        """
+        ...
+
+
+def answered(work: PartWork, part: int) -> dict[str, Any]:
+    """A part's facts, or its error in words: an exception does not outlive the way back from another
+    machine whole."""
+    try:
+        return dict(plain(work(part)))
+    except RecsysError as error:
+        kept = {
+            name: getattr(error, name) for name in ("what", "where", "found", "expected", "fix")
+        }
+        return {FAILED: {**plain(kept), "code": int(error.code)}}
+
+
+def facts_of(answer: Mapping[str, Any]) -> Facts:
+    """The facts of an answer.
+
+    Raises:
+        RecsysError: the part's own.
+    """
+    if FAILED not in answer:
+        return answer
+    told = dict(answer[FAILED])
+    code = ExitCode(told.pop("code"))
+    raise RecsysError(str(told.pop("what")), **told, code=code)

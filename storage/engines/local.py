@@ -1,0 +1,58 @@
+"""The engine that is always there: processes of this machine.
+
+Ranking is mostly Python and small arrays, so threads would wait for one another; the processes
+share what they map from the disk.
+"""
+
+import multiprocessing
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from functools import partial
+from typing import Final
+
+from recsys.data_schemas.errors import RecsysError
+from recsys.storage.engines.engine import Facts, PartWork, answered, facts_of
+from recsys.storage.processors import processors
+
+PARTS_FOR_MANY: Final = 4
+"""Parts from which further processes pay for their start (measured: 3 s, as 500 lists)."""
+
+
+class LocalEngine:
+    """Parts in as many processes as there are processors.
+
+    Args:
+        processes: at a time; one, which is this process, where there is little to do, when None.
+    """
+
+    shares_disk = True
+
+    def __init__(self, processes: int | None = None) -> None:
+        self._processes = processes
+
+    def each_part(self, work: PartWork, parts: Sequence[int]) -> Iterator[Facts]:
+        """Facts of each part, in the order of `parts`.
+
+        Raises:
+            RecsysError: a part's own, or a process was ended, as happens when memory runs out.
+        """
+        processes = self._processes
+        if processes is None:
+            processes = processors() if len(parts) >= PARTS_FOR_MANY else 1
+        if processes <= 1:
+            for part in parts:
+                yield work(part)
+            return
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(processes, context) as pool:
+            try:
+                yield from map(facts_of, pool.map(partial(answered, work), parts))
+            except BrokenProcessPool:
+                raise RecsysError(
+                    "a process that worked on a part was ended from outside",
+                    where="engine",
+                    expected="memory for every process: a release's arrays once, and 500 MB each",
+                    fix="free memory, or name fewer processors with `taskset`, and run the same "
+                    "command again: finished parts are kept",
+                ) from None

@@ -1,0 +1,131 @@
+"""A folder that every machine of an engine reaches: on a disk, or in object storage.
+
+Files appear whole or not at all: on a disk they are written aside and renamed, in object storage an
+upload is seen when it is complete. Writing the same file twice leaves the same bytes.
+"""
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.fs as fs
+import pyarrow.parquet as pq
+
+from recsys.data_schemas.addresses import redacted
+from recsys.data_schemas.errors import UsageError
+from recsys.storage.files import PART, atomic_write
+
+WHERE = "engine.scratch"
+
+
+@dataclass(frozen=True)
+class ScratchFolder:
+    """Files below an address: a local path, or a URL that Arrow reads (`s3://bucket/folder`)."""
+
+    address: str
+
+    @property
+    def is_local(self) -> bool:
+        return "://" not in self.address
+
+    def below(self, name: str) -> "ScratchFolder":
+        """A folder of it."""
+        return ScratchFolder(f"{self.address.rstrip('/')}/{name}")
+
+    def write(self, name: str, content: bytes) -> None:
+        """A whole file."""
+        if self.is_local:
+            atomic_write(Path(self.address, name), content)
+            return
+        system, root = _place(self.address)
+        with system.open_output_stream(f"{root}/{name}") as stream:
+            stream.write(content)
+
+    def write_table(self, name: str, table: pa.Table) -> None:
+        """A whole Parquet file."""
+        sink = pa.BufferOutputStream()
+        pq.write_table(table, sink)
+        self.write(name, sink.getvalue())
+
+    def read(self, name: str) -> bytes:
+        """A file's bytes.
+
+        Raises:
+            FileNotFoundError: there is none.
+        """
+        system, root = _place(self.address)
+        with system.open_input_stream(f"{root}/{name}", compression=None) as stream:
+            return bytes(stream.read())
+
+    def table(self, name: str) -> pa.Table:
+        """A Parquet file's table.
+
+        Raises:
+            FileNotFoundError: there is none.
+        """
+        return pq.read_table(pa.BufferReader(self.read(name)))
+
+    def names(self) -> set[str]:
+        """Relative names of all whole files below."""
+        system, root = _place(self.address)
+        found = system.get_file_info(fs.FileSelector(root, allow_not_found=True, recursive=True))
+        names = (info.path[len(root) :].lstrip("/") for info in found if info.is_file)
+        return {name for name in names if not name.endswith(PART)}
+
+    def folders(self) -> Iterator["tuple[str, float]"]:
+        """(name, seconds since the epoch of its youngest file) of each folder directly below."""
+        system, root = _place(self.address)
+        youngest: dict[str, float] = {}
+        for info in system.get_file_info(
+            fs.FileSelector(root, allow_not_found=True, recursive=True)
+        ):
+            name, _, rest = info.path[len(root) :].lstrip("/").partition("/")
+            if rest and info.is_file:
+                changed = info.mtime.timestamp() if info.mtime else 0.0
+                youngest[name] = max(youngest.get(name, 0.0), changed)
+        yield from sorted(youngest.items())
+
+    def take_in(self, folder: Path) -> None:
+        """Copy a local folder's files here."""
+        system, root = _place(self.address)
+        system.create_dir(root, recursive=True)
+        fs.copy_files(str(folder), root, fs.LocalFileSystem(), system)
+
+    def give_out(self, folder: Path) -> None:
+        """Copy all files into an existing local folder."""
+        system, root = _place(self.address)
+        fs.copy_files(root, str(folder), system, fs.LocalFileSystem())
+
+    def remove(self) -> None:
+        """All of it; nothing where nothing is."""
+        if self.is_local:
+            shutil.rmtree(self.address, ignore_errors=True)
+            return
+        system, root = _place(self.address)
+        if system.get_file_info(root).type != fs.FileType.NotFound:
+            system.delete_dir(root)
+
+
+@lru_cache(maxsize=64)
+def _place(address: str) -> tuple[Any, str]:
+    """(file system, path in it).
+
+    Raises:
+        UsageError: no file system reads such an address.
+    """
+    if "://" not in address:
+        return fs.LocalFileSystem(), address
+    try:
+        system, path = fs.FileSystem.from_uri(address)
+    except (pa.ArrowException, OSError) as error:
+        raise UsageError(
+            "the scratch folder cannot be reached",
+            where=WHERE,
+            found=f"{redacted(address)}: {error}",
+            expected="a folder, or s3://, gs://, abfs:// or hdfs:// with its credentials in the environment",
+        ) from None
+    return system, path.rstrip("/")
