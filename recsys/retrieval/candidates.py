@@ -161,7 +161,7 @@ class CandidateGenerator:
         )
         self._rows = {name: row for row, name in enumerate(self.signal_columns)}
         self._reading = {n for n, source in self.sources.items() if _defines(source, "asked")}
-        keyed = [s for s in self.sources.values() if _defines(s, "asked", "moment_key")]
+        keyed = [s for s in self.sources.values() if _defines(s, "moment_key")]
         self._keyed: list[Any] = keyed if len(keyed) == len(self.sources) else []
         """All sources, where each says what of the moment its answers depend on."""
         counts = (_events_of(source) for source in self.sources.values())
@@ -302,16 +302,15 @@ class CandidateGenerator:
         return chosen or [(1.0, items) for _, items in voting if len(items)]
 
 
-def _defines(source: object, *names: str) -> bool:
-    """Whether a source's class has all of these methods, defined where its `score` and `recall` are or
-    nearer: one that is made of another's and says something else is not to be read as the other."""
+def _defines(source: object, method: str) -> bool:
+    """Whether a source's class has a method, defined where its `score` and `recall` are or nearer: one
+    that is made of another's and says something else is not to be read as the other."""
     kinds = type(source).__mro__
 
     def place(name: str) -> float:
         return next((at for at, kind in enumerate(kinds) if name in vars(kind)), np.inf)
 
-    own = min(place("score"), place("recall"))
-    return all(place(name) <= own and place(name) < np.inf for name in names)
+    return place(method) < np.inf and place(method) <= min(place("score"), place("recall"))
 
 
 def fuse(voting: Sequence[tuple[float, Ints]], n_items: int, limit: int) -> Recalled:

@@ -208,6 +208,17 @@ def test_a_source_made_of_another_is_read_as_its_own(fitted, history):
     assert two.moment_key(past, 0) is None
 
 
+def test_what_of_the_moment_answers_depend_on_is_for_each_source_to_say(fixed, history):
+    class ByTheHour(fixed):
+        def moment_key(self, history, now):
+            return bytes([now // 60 % 24])
+
+    silent, told = fixed("a", [3, 1], [2, 1]), ByTheHour("b", [1, 2], [2, 1])
+    past = history([0])
+    assert CandidateGenerator({"b": told}, 5, 5).moment_key(past, 119) == (b"\x01",)
+    assert CandidateGenerator({"a": silent, "b": told}, 5, 5).moment_key(past, 119) is None
+
+
 def test_an_item_nobody_knows_has_no_signal(fitted, history):
     stage = CandidateGenerator(fitted, 20, 15)
     signals = stage.signals_for(history([0, 2]), np.array([77], np.int32), 0, free(80))
