@@ -3,6 +3,8 @@
     python benchmarks/serve.py                      every peer, 100 candidates; sizes for ours
     python benchmarks/serve.py --only ours,fastapi --seconds 3
     python benchmarks/serve.py --workspace demo/recsys.yaml      `recsys serve` on a real release
+    python benchmarks/serve.py --workspace demo/recsys.yaml --only empty,ours,ours+why,fastapi,mlflow
+                                                    both, one after the other: all figures of the docs
 
 The fixture is a synthetic release (see `release.py`): 300 trees of 31 leaves over 40 features,
 10,000 items, 10,000 users with 200,000 events in the state. Peers:
@@ -19,7 +21,10 @@ The fixture is a synthetic release (see `release.py`): 300 trees of 31 leaves ov
 
 The peers compute no feature; ours computes all of them. All servers run one process and are asked by
 wrk over keep-alive connections on 127.0.0.1, 200 different requests in turn: one connection for
-latency, eight for throughput. Cores are shared with the load tool, so processor time per request is
+latency, eight for throughput. The 200 requests come again and again, so what recall says of their
+people is kept after the first round; a row "anew" is of requests that each bring an event that was
+not there before, so that every history is read: `kept` is the share of answers from what was kept,
+as `/metrics` counts it. Cores are shared with the load tool, so processor time per request is
 given as well: it is what compares on a busy machine, where wall-clock times are rough.
 """
 
@@ -40,9 +45,9 @@ from typing import Any
 import numpy as np
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 ITEMS, USERS, EVENTS = 10_000, 10_000, 200_000
+PEERS = "empty,ours,ours+why,fastapi,mlflow,bentoml"
 BODIES = 200
 """Different requests of a peer, asked in turn."""
 
@@ -177,14 +182,18 @@ class Ranker:
 # --- load -----------------------------------------------------------------------------------------
 
 
+ANY_ITEM = "<any item>"
+"""In a request: an item drawn for each time that it is sent."""
 WRK = """
-local bodies = {}
+local bodies, items = {}, {}
 for line in io.lines("BODIES") do bodies[#bodies + 1] = line end
+for line in io.lines("ITEMS") do items[#items + 1] = line end
 local headers = {["content-type"] = "application/json", ["x-api-key"] = "KEY"}
 local turn = 0
 request = function()
   turn = turn % #bodies + 1
-  return wrk.format("POST", nil, headers, bodies[turn])
+  local body = bodies[turn]:gsub("ANY", function() return items[math.random(#items)] end)
+  return wrk.format("POST", nil, headers, body)
 end
 done = function(summary, latency, requests)
   io.write(string.format("RESULT %f %f %d %d %f\\n", latency:percentile(50), latency:percentile(99),
@@ -205,14 +214,19 @@ class Peer:
     ready: str
     bodies: list[bytes]
     key: str = ""
+    items: tuple[str, ...] = ("",)
+    """What `ANY_ITEM` may stand for."""
 
 
 def drive(peer: Peer, connections: int, seconds: float) -> dict[str, float]:
     """wrk on keep-alive connections that ask again at once; times in ms."""
     with tempfile.TemporaryDirectory() as place:
-        bodies, script = Path(place) / "bodies", Path(place) / "script.lua"
+        bodies, items = Path(place) / "bodies", Path(place) / "items"
+        script = Path(place) / "script.lua"
         bodies.write_bytes(b"\n".join(peer.bodies) + b"\n")
-        script.write_text(WRK.replace("BODIES", str(bodies)).replace("KEY", peer.key))
+        items.write_text("\n".join(peer.items) + "\n", encoding="utf-8")
+        text = WRK.replace("BODIES", str(bodies)).replace("ITEMS", str(items))
+        script.write_text(text.replace("ANY", ANY_ITEM).replace("KEY", peer.key))
         before = cpu_seconds(peer)
         command = ["wrk", "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s", "-s"]
         command += [str(script), f"http://127.0.0.1:{peer.port}{peer.path}"]
@@ -232,6 +246,7 @@ def drive(peer: Peer, connections: int, seconds: float) -> dict[str, float]:
 def measure(peer: Peer, seconds: float) -> dict[str, float]:
     """Latency on one connection, throughput on eight, memory of the server's processes."""
     drive(peer, 1, seconds / 4)
+    before = recalls(peer)
     one_client = drive(peer, 1, seconds)
     many = drive(peer, 8, seconds)
     return {
@@ -242,8 +257,26 @@ def measure(peer: Peer, seconds: float) -> dict[str, float]:
         "per_cpu_second": 1e3 / many["cpu_ms"],
         "p99_of_8_ms": many["p99"],
         "memory_mb": memory_mb(peer),
+        "kept": kept_share(before, recalls(peer)),
         "failed": one_client["failed"] + many["failed"],
     }
+
+
+def recalls(peer: Peer) -> dict[str, float]:
+    """Answers of recall by outcome so far, as the service counts them; none of a server that does not."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{peer.port}/metrics", timeout=10) as answer:
+            shown = answer.read().decode()
+    except OSError:
+        return {}
+    lines = (line for line in shown.splitlines() if line.startswith("recsys_recalls_total{"))
+    return {line.split('"')[1]: float(line.split()[-1]) for line in lines}
+
+
+def kept_share(before: dict[str, float], after: dict[str, float]) -> float:
+    """Share of the answers between two counts that came from what was kept; NaN where none did."""
+    more = {name: count - before.get(name, 0.0) for name, count in after.items()}
+    return more.get("kept", 0.0) / sum(more.values()) if sum(more.values()) else float("nan")
 
 
 def family(peer: Peer) -> list[Any]:
@@ -288,7 +321,7 @@ def rank_bodies(count: int, items: int = ITEMS, users: int = USERS, **more: Any)
 
 def start(name: str, folder: Path, candidates: int) -> Peer:
     """Start a peer and wait until it answers."""
-    port, environment = free_port(), {**os.environ, "PYTHONPATH": str(ROOT), "FIXTURE": str(folder)}
+    port, environment = free_port(), {**os.environ, "FIXTURE": str(folder)}
     bodies, path, ready = rank_bodies(candidates), "/v1/rank", "/readyz"
     here = str(Path(__file__).resolve())
     me = [sys.executable, here, "--fixture", str(folder), "--port", str(port)]
@@ -308,7 +341,8 @@ def start(name: str, folder: Path, candidates: int) -> Peer:
     log = (folder / f"{name}.log").open("wb")
     process = subprocess.Popen(command, stdout=log, stderr=log, env=environment, cwd=folder)
     key = (folder / "key").read_text()
-    peer = Peer(name, process, port, path, ready, bodies, key)
+    items = tuple(f"item-{n}" for n in range(ITEMS))
+    peer = Peer(name, process, port, path, ready, bodies, key, items)
     wait_ready(peer)
     return peer
 
@@ -376,41 +410,67 @@ def stop(peer: Peer) -> None:
 
 
 def measure_workspace(config: Path, workers: int, seconds: float) -> None:
-    """`recsys serve` on a workspace: its own items, with and without reasons, and recommend."""
+    """`recsys serve` on a workspace: its own people and items, with and without reasons, kept and read
+    anew, and recommend."""
     port = free_port()
     command = [sys.executable, "-m", "recsys", "serve", "-c", str(config)]
     command += ["--port", str(port), "--workers", str(workers)]
     began = time.monotonic()
-    process = subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, env={**os.environ, "PYTHONPATH": str(ROOT)}
-    )
-    peer = Peer("release", process, port, "/v1/rank", "/readyz", [])
+    users, items = people_and_items(config)
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    peer = Peer("release", process, port, "/v1/rank", "/readyz", [], items=tuple(items))
     try:
         wait_ready(peer)
         print(f"ready after {time.monotonic() - began:.1f} s with {workers} worker(s)")
-        ids = catalogue_ids(port, 100)
         header()
-        for name, path, body in workspace_calls(ids):
-            peer.path, peer.bodies = path, [json.dumps(body).encode()]
+        for name, path, bodies in workspace_calls(users, items):
+            peer.path, peer.bodies = path, [json.dumps(body).encode() for body in bodies]
             print_row(name, measure(peer, seconds))
     finally:
         stop(peer)
 
 
-def catalogue_ids(port: int, count: int) -> list[str]:
-    url = f"http://127.0.0.1:{port}/v1/items?limit={count}"
-    with urllib.request.urlopen(url, timeout=10) as answer:
-        return [item["item_id"] for item in json.load(answer)["items"]]
+def people_and_items(config: Path) -> tuple[list[str], list[str]]:
+    """Ids of up to `BODIES` people of a workspace's events, and of all its items."""
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    from recsys.data_schemas.config import load_config
+
+    given = load_config(config)
+    events, table = given.path(given.data.events), given.path(given.data.items)
+    users = pc.unique(pq.read_table(events, columns=["user_id"])["user_id"])
+    users = pc.cast(users, "string").to_pylist()
+    ids = pc.cast(pq.read_table(table, columns=["item_id"])["item_id"], "string")
+    draw = np.random.default_rng(5)
+    chosen = draw.choice(len(users), min(BODIES, len(users)), replace=False)
+    return [users[place] for place in chosen], ids.to_pylist()
 
 
-def workspace_calls(ids: list[str]) -> list[tuple[str, str, dict[str, Any]]]:
-    user = {"user_id": "42"}
+def workspace_calls(
+    users: list[str], items: list[str]
+) -> list[tuple[str, str, list[dict[str, Any]]]]:
+    draw = np.random.default_rng(6)
+
+    def some(count: int) -> list[str]:
+        return [items[n] for n in draw.choice(len(items), min(count, len(items)), replace=False)]
+
+    def rank(count: int, **more: Any) -> list[dict[str, Any]]:
+        return [{"user_id": user, "items": some(count), **more} for user in users]
+
+    def recommend(**more: Any) -> list[dict[str, Any]]:
+        return [{"user_id": user, "k": 10, **more} for user in users]
+
+    new: dict[str, Any] = {"history": [{"item_id": ANY_ITEM}]}
     return [
-        (f"rank {len(ids)}", "/v1/rank", {**user, "items": ids}),
-        (f"rank {len(ids)}, why 10", "/v1/rank", {**user, "items": ids, "explain": 10}),
-        ("rank 10", "/v1/rank", {**user, "items": ids[:10]}),
-        ("recommend 10", "/v1/recommend", {**user, "k": 10}),
-        ("recommend 10, why 10", "/v1/recommend", {**user, "k": 10, "explain": True}),
+        ("rank 100", "/v1/rank", rank(100)),
+        ("rank 100, anew", "/v1/rank", rank(100, **new)),
+        ("rank 100, why 10", "/v1/rank", rank(100, explain=10)),
+        ("rank 1,000", "/v1/rank", rank(1000)),
+        ("rank 10", "/v1/rank", rank(10)),
+        ("recommend 10", "/v1/recommend", recommend()),
+        ("recommend 10, anew", "/v1/recommend", recommend(**new)),
+        ("recommend 10, why 10", "/v1/recommend", recommend(explain=True)),
     ]
 
 
@@ -418,14 +478,15 @@ def workspace_calls(ids: list[str]) -> list[tuple[str, str, dict[str, Any]]]:
 
 
 def header() -> None:
-    names = ("p50 ms", "p99 ms", "cpu ms", "req/s", "req/cpu-s", "p99 of 8", "MB", "failed")
+    names = ("p50 ms", "p99 ms", "cpu ms", "req/s", "req/cpu-s", "p99 of 8", "MB", "kept", "failed")
     print(f"{'':24}" + "".join(f"{name:>11}" for name in names))
 
 
 def print_row(name: str, row: dict[str, float]) -> None:
     cells = [f"{row['p50_ms']:11.2f}{row['p99_ms']:11.2f}{row['cpu_ms']:11.2f}"]
     cells += [f"{row['per_second']:11.0f}{row['per_cpu_second']:11.0f}"]
-    cells += [f"{row['p99_of_8_ms']:11.1f}{row['memory_mb']:11.0f}{row['failed']:11.0f}"]
+    cells += [f"{row['p99_of_8_ms']:11.1f}{row['memory_mb']:11.0f}"]
+    cells += [f"{row['kept']:11.2f}{row['failed']:11.0f}"]
     print(f"{name:24}" + "".join(cells), flush=True)
 
 
@@ -441,9 +502,11 @@ def compare(folder: Path, names: list[str], seconds: float, sizes: list[int]) ->
             print_row(name, rows[name])
             if name in ("ours", "ours+why"):
                 more = {"explain": 10} if name == "ours+why" else {}
-                for size in sizes:
+                for size in sizes if name == "ours" else ():
                     peer.bodies = rank_bodies(size, **more)
                     print_row(f"{name}, {size} candidates", measure(peer, seconds / 2))
+                peer.bodies = rank_bodies(100, history=[{"item_id": ANY_ITEM}], **more)
+                print_row(f"{name}, anew", measure(peer, seconds / 2))
         finally:
             stop(peer)
     if "ours" in rows:
@@ -466,7 +529,7 @@ def print_ratios(rows: dict[str, dict[str, float]], wall: float, cpu: float) -> 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--only", default="empty,ours,ours+why,fastapi,mlflow,bentoml")
+    parser.add_argument("--only", help="peers, instead of all; with a workspace, besides it")
     parser.add_argument("--seconds", type=float, default=5.0, help="of each measurement")
     parser.add_argument("--release", type=Path, help="folder of the release; made there if empty")
     parser.add_argument("--sizes", default="10,500,1000", help="candidate counts for ours")
@@ -480,14 +543,20 @@ def main() -> None:
         serve_fastapi(args.fixture, args.port)
     elif args.server:
         serve_ours(args.fixture, args.port, empty=args.server == "empty")
-    elif args.workspace:
-        measure_workspace(args.workspace, args.workers, args.seconds)
     else:
+        measure_all(args)
+
+
+def measure_all(args: argparse.Namespace) -> None:
+    """A workspace where one is named, the peers, or both."""
+    if args.workspace:
+        measure_workspace(args.workspace, args.workers, args.seconds)
+    if args.only or not args.workspace:
         folder = args.release or Path(tempfile.mkdtemp(prefix="recsys-serve-"))
         try:
             prepare(folder, ITEMS, USERS, EVENTS)
             sizes = [int(size) for size in args.sizes.split(",") if size]
-            compare(folder, args.only.split(","), args.seconds, sizes)
+            compare(folder, (args.only or PEERS).split(","), args.seconds, sizes)
         finally:
             if args.release is None:
                 shutil.rmtree(folder, ignore_errors=True)

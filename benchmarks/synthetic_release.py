@@ -13,26 +13,26 @@ from typing import Any
 
 import numpy as np
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(Path(__file__).resolve().parent), str(ROOT)]
+sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from online_state import START, world  # noqa: E402
+from online_state import START, world
 
-from recsys.data_schemas.config import FeaturesConfig  # noqa: E402
-from recsys.encoder.tower import InterestSource, Tower  # noqa: E402
-from recsys.features.feature_set import FeatureSet  # noqa: E402
-from recsys.features.interactions import DAY, HOUR  # noqa: E402
-from recsys.features.ranking_context import RankingContext  # noqa: E402
-from recsys.features.state import OnlineState  # noqa: E402
-from recsys.ranker import Ranker  # noqa: E402
-from recsys.recommender import LoadedRelease  # noqa: E402
-from recsys.retrieval.ann import LISTS_FROM, InvertedLists  # noqa: E402
-from recsys.retrieval.candidates import CandidateGenerator  # noqa: E402
-from recsys.retrieval.collaborative.als import Als  # noqa: E402
-from recsys.retrieval.collaborative.item_item import ItemItem, Transitions  # noqa: E402
-from recsys.retrieval.collaborative.popularity import Popular, Recent  # noqa: E402
-from recsys.retrieval.fitted_source import SourceInputs  # noqa: E402
-from recsys.storage.bundle import write_bundle  # noqa: E402
+from recsys.data_schemas.config import FeaturesConfig
+from recsys.encoder.tower import InterestSource, Tower
+from recsys.features.feature_set import FeatureSet
+from recsys.features.interactions import DAY, HOUR
+from recsys.features.ranking_context import RankingContext
+from recsys.features.state import OnlineState
+from recsys.features.time_buckets import MomentGrid
+from recsys.ranker import Ranker
+from recsys.recommender import LoadedRelease
+from recsys.retrieval.ann import LISTS_FROM, InvertedLists
+from recsys.retrieval.candidates import CandidateGenerator
+from recsys.retrieval.collaborative.als import Als
+from recsys.retrieval.collaborative.item_item import ItemItem, Transitions
+from recsys.retrieval.collaborative.popularity import Popular, Recent
+from recsys.retrieval.fitted_source import SourceInputs
+from recsys.storage.bundle import write_bundle
 
 TREES, LEAVES, FEATURES = 300, 31, 40
 WIDTH = 128
@@ -95,7 +95,7 @@ def make_release(folder: Path, items: int, users: int, events: int) -> Synthetic
         "als": factors(draw, items),
         **{source.name: source for source in fitted},
     }
-    text = InterestSource._make(tower, vectors, 0)
+    text = InterestSource.of(tower, vectors, 0)
     features, ranker, rows = fit_ranker(draw, sources | {"text": text}, state)
     (folder / "encoder").mkdir()
     tower.save(folder / "encoder")
@@ -121,6 +121,7 @@ def make_release(folder: Path, items: int, users: int, events: int) -> Synthetic
             "candidates": 500,
             "template": "{title}",
             "recipe": {"weights": {}},
+            "windows": {"grid": MomentGrid(HOUR)._asdict()},
         },
     )
     ranker.boosters[0].save_model(str(release.trees))

@@ -356,8 +356,8 @@ class Catalogue:
     def update(self, index: int, item: Mapping[str, Any]) -> None:
         """Set the columns that `item` names; those it leaves out keep their values. An attribute of
         another type than its column's is unknown."""
+        self.revision += 1  # first: of one that cannot be read whole, a part may have been taken
         self._set(index, item)
-        self.revision += 1
 
     def _set(self, index: int, item: Mapping[str, Any]) -> None:
         written = self._changed.get(index)

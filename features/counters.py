@@ -477,3 +477,14 @@ class CounterTable:
         arrays = open_arrays(folder, [f"{name}.{part}" for part in parts])
         kinds, offsets, bucket, running = (arrays[f"{name}.{part}"] for part in parts)
         return cls(int(kinds[0]), offsets, bucket, running)
+
+
+def load_kernels() -> None:
+    """Load the compiled parts of counting, which takes longer the first time than a ranking may."""
+    ones = np.ones(2, np.int64)
+    entities, kinds = np.array([0, 1], np.int32), np.zeros(2, np.int16)
+    table = CounterTable.build(entities, kinds, ones, 2, 1)
+    for _ in range(2):
+        table.add(entities, kinds, ones, ones)
+    table.read(entities, kinds, ones, 2)
+    table.cells_of(0)

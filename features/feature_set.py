@@ -25,6 +25,7 @@ from recsys.features.kinds.kind import (
     Feature,
     HistoryFeature,
     ItemFeature,
+    SignalFeature,
     moment_of,
 )
 from recsys.features.kinds.overlap import Overlap
@@ -36,7 +37,12 @@ from recsys.features.kinds.trend import Trend
 from recsys.features.kinds.user_activity import UserActivity, UserDiversity
 from recsys.features.kinds.user_attribute import UserAttribute
 from recsys.features.kinds.window_count import WindowCount
-from recsys.features.ranking_context import CountPlan, OnlineCounts, RankingContext
+from recsys.features.ranking_context import (
+    CountPlan,
+    OnlineCounts,
+    RankingContext,
+    SignalTable,
+)
 from recsys.features.rows import BatchInputs, Rows
 from recsys.features.time_buckets import (
     BUCKETS,
@@ -53,6 +59,33 @@ MAX_CATEGORIES: Final = 254
 """Values of a categorical feature, the most frequent; the rest are unknown (LightGBM's bins)."""
 MAX_TYPES: Final = 8
 """Event types that get counters of their own in the default set (assumed)."""
+
+
+class _SignalPlan:
+    """Which features are read together from the signal tables of one recall stage."""
+
+    def __init__(self, features: Sequence[tuple[int, Feature]], rows: Mapping[str, int]) -> None:
+        self.rows = rows
+        self.others: list[tuple[int, Feature]] = []
+        kinds: dict[object, list[tuple[int, SignalFeature]]] = {}
+        for place, feature in features:
+            if (
+                isinstance(feature, SignalFeature)
+                and feature.elementwise
+                and feature.signal in rows
+            ):
+                kinds.setdefault(type(feature).read, []).append((place, feature))
+            else:
+                self.others.append((place, feature))
+        self.together = [
+            (
+                found[0][1].read,
+                np.array([place for place, _ in found]),
+                np.array([rows[feature.signal] for _, feature in found]),
+            )
+            for found in kinds.values()
+        ]
+        """(reading, columns, rows of the table)."""
 
 
 class FeatureSet:
@@ -79,6 +112,8 @@ class FeatureSet:
         self._attributes = [(i, f) for i, f in self._numbered if isinstance(f, ItemFeature)]
         item_side = {i for i, _ in (*self._counters, *self._attributes)}
         self._others = [(i, f) for i, f in self._numbered if i not in item_side]
+        self._plans: list[_SignalPlan] = []
+        """Of the signal tables met, the latest last; there is one as long as the recall stage is the same."""
         self._plan = CountPlan(need for _, f in self._counters for need in f.needs)
         self._kept_counters, self._kept_attributes = ItemTable(), ItemTable()
 
@@ -94,7 +129,7 @@ class FeatureSet:
     def online(self, moment: RankingContext) -> Floats:
         """float32[n, F] for the candidates of a moment."""
         out = np.empty((len(moment), len(self)), np.float32)
-        for place, feature in self._others:
+        for place, feature in self._signals_read(moment.signals, out):
             out[:, place] = feature.online(moment)
         catalogue, state, items = moment.catalogue, moment.state, moment.items
         if self._attributes:
@@ -109,6 +144,20 @@ class FeatureSet:
             read = partial(self._read_counters, moment)
             out[:, places] = self._kept_counters.take(key, items, catalogue.n_items, read)
         return out
+
+    def _signals_read(
+        self, signals: Mapping[str, Floats], out: Floats
+    ) -> list[tuple[int, Feature]]:
+        """Fill the columns that can be read at once from a table; the other features of no item."""
+        if not isinstance(signals, SignalTable):
+            return self._others
+        plan = next((one for one in reversed(self._plans) if one.rows is signals.rows), None)
+        if plan is None:
+            plan = _SignalPlan(self._others, signals.rows)
+            self._plans = [*self._plans[-3:], plan]
+        for read, places, rows in plan.together:
+            out[:, places] = read(signals.table[rows]).T
+        return plan.others
 
     def _read_attributes(self, moment: RankingContext, items: Ints) -> Floats:
         """float32[m, attributes] of any items."""

@@ -5,6 +5,7 @@ time, the same call offline and online. Item indices are those of the workspace'
 vocabulary. A source knows the first `n_items` of them; an index at or beyond is new to it.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol, Self, runtime_checkable
 
@@ -58,4 +59,19 @@ class RecallSource(ScoreSource, Protocol):
         `blocked` is uint8[>= n_items]: items with 1 are never returned. Items with no score
         (nothing known in favour) are not returned, so the list may be short or empty.
         """
+        ...
+
+
+class AskedSource(Protocol):
+    """A recall source that has read one history at one moment, to be asked more than once.
+
+    A source may have a method `asked(history, now)` that gives one; `recall` and `score` then ask it.
+    """
+
+    def recall_each(self, asks: Sequence[tuple[int, Mask]]) -> list[Recalled]:
+        """`recall` for each (limit, blocked)."""
+        ...
+
+    def score(self, items: Ints) -> Floats:
+        """`ScoreSource.score` of n items."""
         ...

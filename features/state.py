@@ -239,9 +239,9 @@ class OnlineState:
         except (KeyError, ValueError, TypeError):
             self.skipped["malformed"] += 1
             return
-        bucket = time // self.bucket_us
-        items = self.catalogue.indices_of([i for i in shown if isinstance(i, str)])
-        pending.shown += [(item, bucket) for item in items.tolist() if item >= 0]
+        ids = [item_id for item_id in shown if isinstance(item_id, str)]
+        pending.shown_ids += ids
+        pending.shown.append((time // self.bucket_us, len(ids)))
         pending.used += 1
 
     def _take_item(self, payload: Mapping[str, Any]) -> int:
@@ -298,12 +298,14 @@ class OnlineState:
         if pending.events:
             pending.used += self._fold_events(pending.events)
         if pending.shown:
-            shown, buckets = (np.array(part, np.int64) for part in zip(*pending.shown, strict=True))
-            ones = np.ones(len(shown), np.int64)
+            # No item has come or changed since the first of them: such a record folds first.
+            items = self.catalogue.indices_of(pending.shown_ids)
+            bucket, length = (np.array(part, np.int64) for part in zip(*pending.shown, strict=True))
+            known = items >= 0
+            items, buckets = items[known], np.repeat(bucket, length)[known]
             self._note(buckets)
-            self._tables["shown"].add(
-                shown.astype(np.int32), np.zeros(len(shown), np.int16), buckets, ones
-            )
+            kinds, ones = np.zeros(len(items), np.int16), np.ones(len(items), np.int64)
+            self._tables["shown"].add(items, kinds, buckets, ones)
         pending.clear()
 
     def _fold_events(self, events: list[tuple[str, str, str, int, float, int]]) -> int:
@@ -550,6 +552,9 @@ class _Pending:
         self.events: list[tuple[str, str, str, int, float, int]] = []
         """(user, item, type, time, value, position)."""
         self.shown: list[tuple[int, int]] = []
+        """(bucket, items shown) of each list."""
+        self.shown_ids: list[str] = []
+        """The items of all of them, one list after the other."""
 
 
 class _Overlay:

@@ -48,8 +48,9 @@ class Explainer:
         over the list.
 
         It is a contrast: what lifts every item of the list equally explains none of them.
-        TreeSHAP costs a millisecond or more per row, so rows go in blocks, and none is begun after
-        `deadline` (`time.monotonic()`); fewer than n rows are given then.
+        Shares of trees cost a fifth of a millisecond per row, and two where LightGBM must explain them
+        (measured), so rows go in blocks, and none is begun after `deadline` (`time.monotonic()`); fewer
+        than n rows are given then.
         """
         if _is_late(deadline):
             return np.zeros((0, len(self._family)))

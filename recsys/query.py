@@ -68,6 +68,8 @@ class RankingResult:
     """Name of the state snapshot that the answer's state was folded from."""
     waiting: int = 0
     """New items whose texts had not been encoded yet; recall did not see them by text."""
+    kept: bool | None = None
+    """Whether what recall says of the history was kept from an earlier answer; None where it may not be."""
 
 
 @dataclass(frozen=True)

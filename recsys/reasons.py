@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +24,7 @@ from recsys.features.protocols import ScoreSource
 from recsys.features.state import OnlineState
 from recsys.features.time_buckets import MISSING_TIME, UNBOUNDED
 from recsys.retrieval.content.words import TOKEN
+from recsys.retrieval.fitted_source import FittableSource
 from recsys.sentences import Fact
 
 LOUD: Final = 0.5
@@ -261,15 +262,14 @@ class Facts:
     @cached_property
     def _parts(self) -> npt.NDArray[np.float64]:
         """float64[latest, n]: what each of the latest items alone says for each explained one."""
-        asked = self._asked
-        out = np.zeros((len(self._latest), len(self._items)))
-        for row, item in enumerate(self._latest):
-            at = int(np.flatnonzero(asked.history.item == item)[-1])
-            one = History(*(column[at : at + 1] for column in asked.history))  # type: ignore[arg-type]
-            for source in asked.sources.values():
-                if getattr(source, "pairs", False):
-                    said = source.score(one, self._items, asked.now)[:, 0]
-                    out[row] += np.maximum(np.nan_to_num(said), 0.0)
+        history, latest = self._asked.history, self._latest
+        at = [int(np.flatnonzero(history.item == item)[-1]) for item in latest]
+        events = history.each(lambda column: column[at])
+        out = np.zeros((len(latest), len(self._items)))
+        for source in self._asked.sources.values():
+            if getattr(source, "pairs", False):
+                said = cast(FittableSource, source).parts(events, self._items, self._asked.now)
+                out += np.maximum(said, 0.0)
         return out
 
     def _alike_people(self, item: "_Explained") -> Fact | None:

@@ -22,7 +22,7 @@ from recsys.data_schemas import columns as c
 from recsys.data_schemas.errors import RecsysError, UsageError
 from recsys.data_schemas.limits import AMOUNT
 from recsys.data_schemas.limits import TEXT as WORDING
-from recsys.data_schemas.log_record import USER, LogMark, LogRecord
+from recsys.data_schemas.log_record import FORGET, USER, LogMark, LogRecord
 from recsys.encoder.index import open_index
 from recsys.encoder.tower import InterestSource
 from recsys.explain import Explainer
@@ -43,7 +43,8 @@ from recsys.popular_items import popular_items
 from recsys.query import RankingQuery, RankingResult, SimilarQuery, SimilarResult
 from recsys.ranker import Ranker
 from recsys.reasons import ListAsked
-from recsys.retrieval.candidates import CandidateGenerator, Candidates
+from recsys.retrieval.candidates import CandidateGenerator, Candidates, HistoryRecall
+from recsys.retrieval.kept_recalls import KeptRecalls
 from recsys.retrieval.source_kinds import load_source
 from recsys.rules import (
     Caps,
@@ -85,10 +86,14 @@ class LoadedRelease:
         self.ranker.check_features(self.features.columns)
         self.explainer = Explainer(self.features, self.ranker)
         self._lock = threading.RLock()
+        self._vectors = bundle.vectors()
+        """float32[n_items, d], mapped; opening them takes longer than most of an answer."""
         self._texts = TextVectors(bundle.encoder, self._dimension, str(bundle.facts["template"]))
         self._new = NewItems(self._dimension)
         self._first_inline = 0
         self._recall = self._stage(self.sources)
+        self._kept = KeptRecalls()
+        """What recall stages said of histories."""
         self._mask = np.zeros(0, np.uint8)
         self._meet_new_items([])
         self.encode_new(ENCODE_AT_ONCE)
@@ -130,6 +135,8 @@ class LoadedRelease:
         """Fold log records into the state. Texts of new items wait for `encode_new`."""
         with self._lock:
             self._told.take(records)
+            if any(r.kind == FORGET for r in records):
+                self.forget_kept()
             self.state.apply([r for r in records if r.kind != USER])
             if records:
                 self.state.log_position = max(self.state.log_position, records[-1].position)
@@ -166,6 +173,10 @@ class LoadedRelease:
             self._take_vectors()
             return self.waiting
 
+    def forget_kept(self) -> None:
+        """Read every history anew from here on."""
+        self._kept.clear()
+
     def prepare(self, items: Sequence[Mapping[str, Any]]) -> None:
         """Encode texts, together, ahead of the ranking that will need them; as `encode_new`."""
         self._texts.encode(self._texts.text_of(item) for item in items)
@@ -191,8 +202,7 @@ class LoadedRelease:
 
     @property
     def _dimension(self) -> int:
-        vectors = self.bundle.vectors()
-        return 0 if vectors is None else int(vectors.shape[1])
+        return 0 if self._vectors is None else int(self._vectors.shape[1])
 
     def _with_new(self) -> dict[str, ScoreSource]:
         """The sources, with the text source knowing the items behind the bundle's."""
@@ -219,10 +229,10 @@ class LoadedRelease:
         with self._lock, self._inline(ask.new_items):
             return self._answer(ask)
 
-    def signals(self, ask: RankingQuery, history: History, items: Ints) -> dict[str, Floats]:
+    def signals(self, ask: RankingQuery, history: History, items: Ints) -> Mapping[str, Floats]:
         """What recall says of some items for a question and a history, as `answer` reads it."""
-        with self._lock, self._blocked(ask, history) as mask:
-            return self._recall.signals_for(history, items, ask.now, mask)
+        with self._lock:
+            return self._recall.signals(self._read(ask, history)[0], items)
 
     def _answer(self, ask: RankingQuery) -> RankingResult:
         steps = _Steps()
@@ -230,8 +240,7 @@ class LoadedRelease:
         items, names, unknown = self._asked_items(ask)
         rules = ListRules(self.state.catalogue, ask.rules) if ask.rules else None
         steps.done("resolve")
-        with self._blocked(ask, history) as mask:
-            items, signals, silent = self._recalled(ask, history, items, mask, rules)
+        items, signals, silent, kept = self._recalled(ask, history, items, rules)
         steps.done("recall")
         moment = RankingContext(
             ask.now,
@@ -250,7 +259,7 @@ class LoadedRelease:
         order, movers = self._ordered(ask, items, score, rules)
         steps.done("rules")
         answer = RankingResult(
-            [names[i] for i in order.tolist()] if names else self._ids_of(items[order]),
+            list(map(names.__getitem__, order.tolist())) if names else self._ids_of(items[order]),
             score[order].tolist(),
             unknown,
             [*self._degraded(ask), *(f"source_failed:{name}" for name in silent)],
@@ -258,6 +267,7 @@ class LoadedRelease:
             rules=movers,
             snapshot=self.snapshot,
             waiting=self._new.count_waiting,
+            kept=kept,
         )
         self._explain(ask, answer, x, items, order, moment)
         steps.done("explain")
@@ -303,7 +313,10 @@ class LoadedRelease:
         """Indices of the asked items (None to recommend), their ids, and the ids nobody knows."""
         if ask.items is None:
             return None, [], []
-        found = self.state.catalogue.indices_of(list(ask.items))
+        asked = list(ask.items)
+        found = self.state.catalogue.indices_of(asked)
+        if not len(found) or found.min() >= 0:
+            return found, asked, []
         known = (found >= 0).tolist()
         names = list(compress(ask.items, known))
         unknown = [name for name, is_known in zip(ask.items, known, strict=True) if not is_known]
@@ -312,9 +325,8 @@ class LoadedRelease:
     def _ids_of(self, items: Ints) -> list[str]:
         return [self.state.catalogue.id_of(item) for item in items.tolist()]
 
-    @contextmanager
-    def _blocked(self, ask: RankingQuery, history: History) -> Iterator[Mask]:
-        """The mask of items that must not be recommended, uint8[N]."""
+    def _blocked(self, ask: RankingQuery, history: History) -> Mask:
+        """The mask of items that must not be recommended, uint8[N]; it is the same array each time."""
         catalogue = self.state.catalogue
         mask = self._mask_like(catalogue.blocked)
         if ask.items is None:
@@ -325,12 +337,50 @@ class LoadedRelease:
             if ask.filters:
                 mask[~allowed_by(catalogue, ask.filters)] = 1
         # An item that came after the moment asked for takes nobody's place in a list of then.
-        late = slice(self.bundle.n_items, catalogue.n_items)
-        mask[late][catalogue.created_at[late] >= ask.now] = 1
+        mask[self.bundle.n_items :][self._late(ask.now)] = 1
         # Inline items exist for this request only; they are ranked, never recalled.
         if ask.new_items:
             mask[self.bundle.n_items + self._first_inline :] = 1
-        yield mask
+        return mask
+
+    def _late(self, now: int) -> npt.NDArray[np.bool_]:
+        """bool[k]: which of the items behind the release's came at or after a moment."""
+        late: npt.NDArray[np.bool_] = self.state.catalogue.created_at[self.bundle.n_items :] >= now
+        return late
+
+    def _key(self, ask: RankingQuery, history: History) -> tuple[tuple[object, ...], int] | None:
+        """(all that recall's answer for a history depends on, its bytes); None where these do not tell:
+        for items of one request, or sources that may look at the clock.
+
+        An item that is there changes with the catalogue's revision, one that comes with their number.
+        """
+        moment = None if ask.new_items else self._recall.moment_key(history, ask.now)
+        if moment is None:
+            return None
+        wanted: tuple[object, ...] = ()
+        if ask.items is None:
+            wanted = (ask.keep_seen, tuple(ask.exclude), repr(ask.filters))
+        catalogue = self.state.catalogue
+        told = [column.tobytes() for column in history]
+        late = self._late(ask.now).tobytes()
+        stage = self._recall.serial
+        key = (stage, catalogue.revision, catalogue.n_items, late, wanted, moment, *told)
+        return key, len(late) + sum(map(len, (*moment, *told)))
+
+    def _read(self, ask: RankingQuery, history: History) -> tuple[HistoryRecall, bool | None]:
+        """(what recall says of a history; whether it was kept, None where it cannot be)."""
+        told = self._key(ask, history)
+        if told is None:
+            return self._recall.read(history, ask.now, self._blocked(ask, history)), None
+        key, size = told
+        kept = self._kept.get(key)
+        if kept is not None:
+            return kept, True
+        read = self._recall.read(history, ask.now, self._blocked(ask, history))
+        if ask.items is None:
+            self._recall.found(read)  # before it is kept, so that its size is known
+        self._kept.keep(key, read, size)
+        return read, False
 
     def _mask_like(self, blocked: Mask) -> Mask:
         if len(self._mask) != len(blocked):
@@ -339,19 +389,17 @@ class LoadedRelease:
         return self._mask
 
     def _recalled(
-        self,
-        ask: RankingQuery,
-        history: History,
-        items: Ints | None,
-        mask: Mask,
-        rules: ListRules | None,
-    ) -> tuple[Ints, Mapping[str, Floats], list[str]]:
-        """Candidates, their signals, and the sources that had to be left out because they failed."""
+        self, ask: RankingQuery, history: History, items: Ints | None, rules: ListRules | None
+    ) -> tuple[Ints, Mapping[str, Floats], list[str], bool | None]:
+        """Candidates, their signals, the sources that had to be left out because they failed, and
+        whether what recall says was kept."""
         try:
-            return *self._candidates(self._recall, ask, history, items, mask, rules), []
+            read, kept = self._read(ask, history)
+            return *self._candidates(self._recall, read, ask, history, items, rules), [], kept
         except UsageError:
             raise
         except Exception:
+            mask = self._blocked(ask, history)
             silent = [
                 name
                 for name, source in self._recall.sources.items()
@@ -362,35 +410,37 @@ class LoadedRelease:
             sources = self._recall.sources | {
                 name: cast(ScoreSource, Silent(self._recall.sources[name])) for name in silent
             }
-            again = self._candidates(self._stage(sources), ask, history, items, mask, rules)
-            return *again, silent
+            stage = self._stage(sources)
+            read = stage.read(history, ask.now, mask)
+            return *self._candidates(stage, read, ask, history, items, rules), silent, None
 
     def _candidates(
         self,
         recall: CandidateGenerator,
+        read: HistoryRecall,
         ask: RankingQuery,
         history: History,
         items: Ints | None,
-        mask: Mask,
         rules: ListRules | None,
     ) -> tuple[Ints, Mapping[str, Floats]]:
         if items is not None:
-            return items, recall.signals_for(history, items, ask.now, mask)
-        found = recall.candidates(history, ask.now, mask)
+            return items, recall.signals(read, items)
+        found = recall.found(read)
         if rules is not None:
             further = rules.further(
-                lambda masked: recall.candidates(history, ask.now, masked).items, mask
+                lambda masked: recall.candidates(history, ask.now, masked).items,
+                self._blocked(ask, history),
             )
             further = further[~np.isin(further, found.items)]
             if len(further):
                 wanted = np.concatenate([found.items, np.unique(further)])
-                signals = recall.signals_for(history, wanted, ask.now, mask)
-                found = Candidates(wanted, signals)
+                found = Candidates(wanted, recall.signals(read, wanted))
         if len(found.items) >= ask.k:
             return found.items, found.signals
         # Personal recall was short: fill up, so that a list has k items while the catalogue does.
+        mask = self._blocked(ask, history)
         extended = self._filled(recall, found.items, history, ask, mask)
-        return extended, recall.signals_for(history, extended, ask.now, mask)
+        return extended, recall.signals(read, extended)
 
     def _filled(
         self,
@@ -432,10 +482,9 @@ class LoadedRelease:
     def _vectors_of(self, items: Ints) -> Floats:
         """float32[n, d]; NaN where an item has no vector."""
         out = np.full((len(items), self._dimension), np.nan, np.float32)
-        vectors = self.bundle.vectors()
         known = items < self.bundle.n_items
-        if vectors is not None:
-            out[known] = vectors[items[known]]
+        if self._vectors is not None:
+            out[known] = self._vectors[items[known]]
         for row in np.flatnonzero(~known):
             place = int(items[row]) - self.bundle.n_items
             if self._new.has(place):
@@ -539,8 +588,8 @@ class LoadedRelease:
             if self._waits(anchors):
                 self._take_vectors()
             wanted = RankingQuery("", ask.now, exclude=ask.exclude, filters=ask.filters)
-            with self._blocked(wanted, as_history(anchors, ask.now)) as mask:
-                listed = similar_items(self._recall.sources, anchors, ask.by, ask.k, ask.now, mask)
+            mask = self._blocked(wanted, as_history(anchors, ask.now))
+            listed = similar_items(self._recall.sources, anchors, ask.by, ask.k, ask.now, mask)
             return SimilarResult(
                 self._ids_of(listed.items), listed.scores.tolist(), unknown, self._untold(anchors)
             )
@@ -555,8 +604,8 @@ class LoadedRelease:
         """
         with self._lock:
             wanted = RankingQuery("", now, filters=filters)
-            with self._blocked(wanted, EMPTY_HISTORY) as mask:
-                found = popular_items(self.state, window, k, now, mask)
+            mask = self._blocked(wanted, EMPTY_HISTORY)
+            found = popular_items(self.state, window, k, now, mask)
             return list(zip(self._ids_of(found.items), found.scores.tolist(), strict=True))
 
     def unencoded(self, item_ids: Sequence[str]) -> list[Mapping[str, Any]]:

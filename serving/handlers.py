@@ -102,7 +102,7 @@ class Handlers:
             now=self._moment(asked.as_of, request),
             items=known,
             new_items=new,
-            history=_past(asked.history, self._clock),
+            history=_past(asked.history),
             k=len(known),
             explain=self._explained(asked.explain),
             keep_seen=True,
@@ -120,7 +120,7 @@ class Handlers:
             user_id=user,
             session=session,
             now=self._moment(asked.as_of, request),
-            history=_past(asked.history, self._clock),
+            history=_past(asked.history),
             k=k,
             filters=asked.filters,
             exclude=asked.exclude,
@@ -561,17 +561,15 @@ def whole(query: dict[str, str], name: str, default: int) -> int:
     return int(text)
 
 
-def _past(history: list[api.PastEvent] | None, clock: Clock) -> list[dict[str, Any]] | None:
-    """Events sent along, times in µs; one without a time happened just now."""
+def _past(history: list[api.PastEvent] | None) -> list[dict[str, Any]] | None:
+    """Events sent along, times in µs; one without a time happened just before the moment asked for."""
     if history is None:
         return None
     return [
         {
             c.ITEM_ID: event.item_id,
             c.EVENT_TYPE: event.event_type,
-            c.TIMESTAMP: clock.now()
-            if event.timestamp is None
-            else api.to_microseconds(event.timestamp),
+            c.TIMESTAMP: None if event.timestamp is None else api.to_microseconds(event.timestamp),
             c.VALUE: event.value,
         }
         for event in history

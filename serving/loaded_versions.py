@@ -13,6 +13,7 @@ from dataclasses import replace
 
 from recsys.data_schemas import columns as c
 from recsys.data_schemas.errors import RecsysError
+from recsys.features.counters import load_kernels
 from recsys.query import RankingQuery, SimilarQuery
 from recsys.serving import telemetry as metrics
 from recsys.serving.clock import Clock
@@ -283,7 +284,8 @@ class _Names:
 
 def warm(engine: ReleasedModel, now: int) -> list[str]:
     """Go once down every path a request may take, so that none is met cold (compiled kernels,
-    mapped pages); gives the list of a new user."""
+    mapped pages), and load what folds the log; gives the list of a new user."""
+    load_kernels()
     cold = engine.answer(RankingQuery(user_id="", now=now, k=COLD_LENGTH)).item_ids
     some = cold[:5]
     if some:

@@ -5,7 +5,7 @@ import base64
 import os
 import random
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -38,6 +38,9 @@ from recsys.storage.eventlog.retention import FEATURES
 from recsys.storage.experiment_records import CHALLENGER, INTERLEAVED
 
 _STEPS: dict[str, Any] = {}
+_RECALLS: dict[bool, Any] = {
+    kept: metrics.RECALLS.labels(outcome="kept" if kept else "read") for kept in (True, False)
+}
 _encode = msgspec.json.Encoder().encode
 
 
@@ -179,6 +182,7 @@ class Ranking:
             unknown=first.unknown,
             degraded=[*first.degraded, *(d for d in second.degraded if d not in first.degraded)],
             steps_ms=first.steps_ms,
+            kept=first.kept,
         )
         if first.reasons:
             by_item = dict(zip(first.item_ids, first.reasons, strict=False))
@@ -200,10 +204,10 @@ class Ranking:
         teams: list[str] | None,
     ) -> RankedList:
         """Explore, count, log, and give the list."""
-        order = list(range(len(answer.item_ids)))
-        propensities = [1.0] * len(order)
+        propensities = [1.0] * len(answer.item_ids)
+        order: Sequence[int] = range(len(propensities))
         if self._settings.explore_share > 0.0 and not replay and teams is None:
-            order, propensities = explore(order, self._settings.explore_share, self._rng)
+            order, propensities = explore(list(order), self._settings.explore_share, self._rng)
         version = engine.version if teams is None else "+".join(sorted(set(teams)))
         ranked = RankedList(
             model_version=version,
@@ -225,7 +229,7 @@ class Ranking:
         ask: RankingQuery,
         engine: ReleasedModel,
         answer: RankingResult,
-        order: list[int],
+        order: Sequence[int],
         propensities: list[float],
         ranked: RankedList,
         surface: str | None,
@@ -238,9 +242,9 @@ class Ranking:
             c.USER_ID: ask.user_id,
             c.TIMESTAMP: ask.now,
             c.RECEIVED_AT: ask.now,
-            c.ITEM_IDS: [answer.item_ids[i] for i in order],
+            c.ITEM_IDS: _in_order(answer.item_ids, order),
             c.PROPENSITIES: propensities,
-            c.SCORES: [answer.scores[i] for i in order],
+            c.SCORES: _in_order(answer.scores, order),
             c.MODEL_VERSION: ranked.model_version,
             c.SURFACE: surface,
             c.CONTEXT: _encode(dict(ask.context)).decode() if ask.context else None,
@@ -264,10 +268,17 @@ class Ranking:
         self._impressions.add(shown)
 
 
-def _items(answer: RankingResult, order: list[int], teams: list[str] | None) -> list[RankedItem]:
+def _in_order(values: list[Any], order: Sequence[int]) -> list[Any]:
+    """The values in an order, which most of the time is their own."""
+    return values if isinstance(order, range) else [values[i] for i in order]
+
+
+def _items(
+    answer: RankingResult, order: Sequence[int], teams: list[str] | None
+) -> list[RankedItem]:
     ids, scores = answer.item_ids, answer.scores
     if not answer.reasons and teams is None and not answer.rules:
-        return [RankedItem(item_id=ids[i], score=scores[i]) for i in order]
+        return list(map(RankedItem, _in_order(ids, order), _in_order(scores, order)))
     reasons = answer.reasons or []
     return [
         RankedItem(
@@ -306,6 +317,8 @@ def _sample(ask: RankingQuery, answer: RankingResult, rows: int) -> str:
 
 def _count(answer: RankingResult) -> None:
     metrics.CANDIDATES.observe(len(answer.item_ids))
+    if answer.kept is not None:
+        _RECALLS[answer.kept].inc()
     if answer.unknown:
         metrics.UNKNOWN.inc(len(answer.unknown))
     for reason in answer.degraded:

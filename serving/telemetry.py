@@ -36,6 +36,12 @@ CANDIDATES = Histogram(
     registry=_registry,
 )
 DEGRADED = Counter("recsys_degraded", "Answers made without a part", ["reason"], registry=_registry)
+RECALLS = Counter(
+    "recsys_recalls",
+    "Histories that recall answered from what it kept of them, or read anew to keep it",
+    ["outcome"],
+    registry=_registry,
+)
 UNKNOWN = Counter("recsys_unknown_items", "Candidates nobody knows", registry=_registry)
 EVENTS = Counter("recsys_events", "Events by outcome", ["outcome"], registry=_registry)
 OVERLOAD = Counter("recsys_overload", "Requests refused early", registry=_registry)

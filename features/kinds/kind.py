@@ -102,6 +102,9 @@ class SignalFeature(Feature):
 
     entity = "pair"
     cost = "1 copy"
+    elementwise: ClassVar[bool] = False
+    """Whether `read` is the same for every feature of the kind and takes each number by itself, so that
+    the signals of several are read at once."""
 
     @property
     @abstractmethod

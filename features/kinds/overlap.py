@@ -11,6 +11,15 @@ from recsys.features.ranking_context import RankingContext
 
 
 @compiled
+def _slot(tags: Ints, mask: int, tag: int) -> int:
+    """Place of a tag in a hash table of `mask` + 1 places, or of the gap where it belongs."""
+    at = (tag * 0x9E3779B1 >> 8) & mask
+    while tags[at] >= 0 and tags[at] != tag:
+        at = (at + 1) & mask
+    return at
+
+
+@compiled
 def _tag_overlap(start: Longs, stop: Longs, pool: Ints, seen: Ints, items: Ints) -> Floats:
     """float32[n]: mean over an item's tags of the share of `seen` items that have the tag.
 
@@ -23,13 +32,16 @@ def _tag_overlap(start: Longs, stop: Longs, pool: Ints, seen: Ints, items: Ints)
     size = 0
     for item in seen:
         size += stop[item] - start[item]
-    codes = np.empty(size, np.int32)
-    at = 0
+    # How many of the history's items have each of their tags, found again by open addressing.
+    mask = 15
+    while mask < 4 * size:
+        mask = 2 * mask + 1
+    tags, times = np.full(mask + 1, -1, np.int32), np.zeros(mask + 1, np.int32)
     for item in seen:
         for t in range(start[item], stop[item]):
-            codes[at] = pool[t]
-            at += 1
-    codes.sort()
+            slot = _slot(tags, mask, pool[t])
+            tags[slot] = pool[t]
+            times[slot] += 1
     out = np.empty(len(items), np.float32)
     for i in range(len(items)):
         low, high = start[items[i]], stop[items[i]]
@@ -38,10 +50,7 @@ def _tag_overlap(start: Longs, stop: Longs, pool: Ints, seen: Ints, items: Ints)
             continue
         hits = 0
         for t in range(low, high):
-            left = np.searchsorted(codes, pool[t])
-            while left < size and codes[left] == pool[t]:
-                hits += 1
-                left += 1
+            hits += times[_slot(tags, mask, pool[t])]
         out[i] = hits / ((high - low) * len(seen))
     return out
 

@@ -37,6 +37,8 @@ def family_of(source: str) -> Family:
 
 @dataclass(frozen=True)
 class _Signal(SignalFeature):
+    elementwise = True
+
     source: str
     score: str
     """Column of the source."""

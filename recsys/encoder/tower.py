@@ -7,9 +7,8 @@ Nothing of a user is stored: the vector is made from the history at the moment o
 """
 
 import json
-import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import ClassVar, Final, NamedTuple, Self
 
@@ -20,9 +19,10 @@ from recsys.data_schemas.errors import RecsysError
 from recsys.encoder.pretrained import read_json
 from recsys.encoder.tower_kernels import (
     attend,
-    dots,
+    best_of_few,
     scan,
     score_items,
+    worth_a_look,
 )
 from recsys.features.interactions import (
     SECOND,
@@ -191,10 +191,10 @@ def _events(history: History, rows: npt.NDArray[np.integer]) -> History:
 
 
 class _User(NamedTuple):
-    """A history, read: user vector [d], vectors of the items not disliked [h, d], attention."""
+    """A history, read: user vector [d], the items not disliked [h], all items and their attention."""
 
     vector: Floats
-    liked: Floats
+    liked: Ints
     items: Ints
     attention: Floats
 
@@ -226,9 +226,6 @@ class InterestSource:
     """It speaks for items without events."""
     tells: ClassVar[tuple[str, ...]] = ("near",)
     """Way to a fact that explains why it lists an item."""
-    _kept: threading.local = field(
-        default_factory=threading.local, init=False, repr=False, compare=False
-    )
 
     @classmethod
     def open(
@@ -278,7 +275,7 @@ class InterestSource:
     def n_items(self) -> int:
         return len(self.vectors) + len(self.extra)
 
-    def _rows(self, items: Ints) -> Floats:
+    def rows(self, items: Ints) -> Floats:
         """Vectors [n, d] of known items."""
         m = len(self.vectors)
         rows = np.empty((len(items), self.vectors.shape[1]), np.float32)
@@ -288,32 +285,33 @@ class InterestSource:
             rows[~old] = self.extra[items[~old] - m]
         return rows
 
-    def _read(self, history: History, now: int) -> _User | None:
-        """The user at `now`; None where nothing is known of what they like.
-
-        The last one read in this thread is kept: recall and score ask for the same one in turn.
-        """
-        kept = getattr(self._kept, "last", None)
-        if kept is not None and kept[0] is history and kept[1] == now:
-            user: _User | None = kept[2]
-            return user
-        user = self._read_anew(history, now)
-        self._kept.last = (history, now, user)
-        return user
-
-    def _read_anew(self, history: History, now: int) -> _User | None:
+    def _past(self, history: History, now: int) -> History:
+        """The events that are read: the last few before `now` on known items."""
         h = int(np.searchsorted(history.time, now, "left"))
         known = (history.item[:h] >= 0) & (history.item[:h] < self.n_items)
-        past = _events(history, np.flatnonzero(known)[-self.tower.places :])
+        return _events(history, np.flatnonzero(known)[-self.tower.places :])
+
+    def _read(self, history: History, now: int) -> _User | None:
+        """The user at `now`; None where nothing is known of what they like."""
+        past = self._past(history, now)
         liked = past.grade >= 0
         if not liked.any():
             return None
-        rows = self._rows(past.item)
+        rows = self.rows(past.item)
         bias, gate = self.tower.bias_and_gate(past, now)
         vector, attention = attend(
             rows, self.tower.query, self.tower.key, bias, gate, self.tower.project
         )
-        return _User(vector, rows[liked], past.item, attention)
+        return _User(vector, past.item[liked], past.item, attention)
+
+    def asked(self, history: History, now: int) -> "AskedInterest":
+        """A history read, to be asked more than once."""
+        return AskedInterest(self, self._read(history, now))
+
+    def moment_key(self, history: History, now: int) -> bytes:
+        """What of the moment the answers depend on: how old each event is, as the tower sees it."""
+        past = self._past(history, now)
+        return age_place(now, past.time).tobytes()
 
     def score(self, history: History, items: Ints, now: int) -> Floats:
         """float32 [n, 5]: cosine with the user vector, its calibrated probability, and the cosine
@@ -322,17 +320,7 @@ class InterestSource:
         The probability answers: shown this item and one drawn at random by popularity, is this
         the one the user acts on? NaN for an unknown item or a history without a known liked item.
         """
-        out = np.full((len(items), 5), np.nan, np.float32)
-        user = self._read(history, now)
-        if user is None:
-            return out
-        raw = np.empty((len(items), 4), np.float32)
-        score_items(user.vector, user.liked, self.vectors, self.extra, items.astype(np.int32), raw)
-        c0, c1 = self.tower.calibration
-        out[:, 0] = raw[:, 0]
-        out[:, 1] = 1.0 / (1.0 + np.exp(-(c0 * raw[:, 0] + c1)))
-        out[:, 2:] = raw[:, 1:]
-        return out
+        return self.asked(history, now).score(items)
 
     def attention(self, history: History, now: int) -> Recalled:
         """History items and their share of attention, largest first; for explanations."""
@@ -344,25 +332,22 @@ class InterestSource:
 
     def recall(self, history: History, limit: int, now: int, blocked: Mask) -> Recalled:
         """At most `limit` items with the largest cosine to the user vector, best first."""
-        return self.recall_each(history, now, [(limit, blocked)])[0]
+        return self.asked(history, now).recall_each([(limit, blocked)])[0]
 
-    def recall_each(
-        self, history: History, now: int, asks: Sequence[tuple[int, Mask]]
-    ) -> list[Recalled]:
-        """`recall` for each (limit, blocked), the catalogue looked at once."""
-        user = self._read(history, now)
-        if user is None:
-            return [Recalled(np.empty(0, np.int32), np.empty(0, np.float32)) for _ in asks]
-        near = self._looked_at(user.vector)
-        return [self._nearest(user.vector, near, limit, blocked) for limit, blocked in asks]
+    def nearest(self, vector: Floats, asks: Sequence[tuple[int, Mask]]) -> list[Recalled]:
+        """At most `limit` items with the largest cosine to a vector, best first, for each (limit,
+        blocked); the catalogue is looked at once."""
+        near = self._looked_at(vector)
+        return [self._nearest(vector, near, limit, blocked) for limit, blocked in asks]
 
     def _nearest(self, vector: Floats, near: Floats | None, limit: int, blocked: Mask) -> Recalled:
-        """At most `limit` items with the largest cosine to a vector, best first."""
-        items = self._near(vector, near, limit, blocked) if limit > 0 else np.empty(0, np.int32)
-        scores = np.empty(len(items), np.float32)
-        dots(vector, self.vectors, self.extra, items, scores)
-        order = np.lexsort((items, -scores))[:limit]
-        return Recalled(items[order], scores[order])
+        if limit < 1:
+            return Recalled(np.empty(0, np.int32), np.empty(0, np.float32))
+        items = self._near(vector, near, limit, blocked)
+        size = min(limit, len(items))
+        found, scores = np.empty(size, np.int32), np.empty(size, np.float32)
+        best_of_few(vector, self.vectors, self.extra, items, found, scores)
+        return Recalled(found, scores)
 
     def similar(self, items: Ints, limit: int, blocked: Mask) -> Recalled:
         """At most `limit` items nearest in text to a few, themselves excluded, best first.
@@ -370,13 +355,12 @@ class InterestSource:
         Of several items the mean direction is taken; scores are cosines with it. Items whose text
         was not encoded have no direction, and none is near them.
         """
-        middle = self._rows(items[items < self.n_items]).sum(axis=0)
+        middle = self.rows(items[items < self.n_items]).sum(axis=0)
         length = np.linalg.norm(middle)
         if not length > 0.0:
             return Recalled(np.empty(0, np.int32), np.empty(0, np.float32))
         vector = middle / length
-        near = self._looked_at(vector)
-        found = self._nearest(vector, near, limit + len(items), blocked)
+        found = self.nearest(vector, [(limit + len(items), blocked)])[0]
         others = np.flatnonzero(~np.isin(found.items, items))[:limit]
         return Recalled(found.items[others], found.scores[others])
 
@@ -401,13 +385,9 @@ class InterestSource:
             found = self.neighbours(vector, limit, blocked)
             return np.concatenate([found.astype(np.int32), extra])
         assert self.codes is not None
-        allowed = np.flatnonzero(blocked[:m] == 0).astype(np.int32)
-        if len(allowed) > limit:
-            about = near[allowed]
-            edge = np.partition(about, len(allowed) - limit)[len(allowed) - limit]
-            # No item outside this margin can be among the exact best.
-            allowed = allowed[about >= edge - np.float32(2.0 * self.codes.error)]
-        return np.concatenate([allowed, extra])
+        # No item outside this margin can be among the exact best.
+        few = worth_a_look(near, blocked, limit, 2.0 * self.codes.error)
+        return np.concatenate([few, extra]) if len(extra) else few
 
     def save(self, folder: Path) -> None:
         """Write tower, vectors and source.json into an existing empty folder."""
@@ -422,6 +402,35 @@ class InterestSource:
         content = read_json(folder / "source.json")
         vectors = np.load(folder / "vectors.npy", mmap_mode="r")
         return cls.open(folder, vectors, int(content["fit_until"]))
+
+
+class AskedInterest(NamedTuple):
+    """A history, read by the tower, before a catalogue's vectors."""
+
+    source: InterestSource
+    user: _User | None
+
+    def score(self, items: Ints) -> Floats:
+        """As `InterestSource.score`."""
+        out = np.full((len(items), 5), np.nan, np.float32)
+        if self.user is None:
+            return out
+        source, user = self.source, self.user
+        raw = np.empty((len(items), 4), np.float32)
+        liked = source.rows(user.liked)
+        wanted = np.ascontiguousarray(items, np.int32)
+        score_items(user.vector, liked, source.vectors, source.extra, wanted, raw)
+        c0, c1 = source.tower.calibration
+        out[:, 0] = raw[:, 0]
+        out[:, 1] = 1.0 / (1.0 + np.exp(-(c0 * raw[:, 0] + c1)))
+        out[:, 2:] = raw[:, 1:]
+        return out
+
+    def recall_each(self, asks: Sequence[tuple[int, Mask]]) -> list[Recalled]:
+        """`InterestSource.recall` for each (limit, blocked)."""
+        if self.user is None:
+            return [Recalled(np.empty(0, np.int32), np.empty(0, np.float32)) for _ in asks]
+        return self.source.nearest(self.user.vector, asks)
 
 
 def _encode_codes(vectors: Floats) -> _Codes:

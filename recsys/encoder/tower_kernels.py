@@ -8,6 +8,7 @@ import numpy as np
 
 from recsys.features.compiled import finite
 from recsys.features.interactions import Floats, Ints
+from recsys.retrieval.history_kernels import Marks, push, unheap
 
 
 @finite
@@ -17,6 +18,28 @@ def dot(a: Floats, b: Floats) -> np.float32:
     for i in range(a.shape[0]):
         total += a[i] * b[i]
     return total
+
+
+@finite
+def dots_of_pair(a: Floats, b: Floats, rows: Floats, out: Floats) -> None:
+    """Inner products of two float32 [d] with the four rows of float32 [4, d], into out float32[2, 4].
+
+    Eight sums at once, so that each number is read for several. Each is the same sum whatever is
+    computed beside it.
+    """
+    a0, a1, a2, a3 = np.float32(0.0), np.float32(0.0), np.float32(0.0), np.float32(0.0)
+    b0, b1, b2, b3 = np.float32(0.0), np.float32(0.0), np.float32(0.0), np.float32(0.0)
+    for i in range(a.shape[0]):
+        a0 += a[i] * rows[0, i]
+        a1 += a[i] * rows[1, i]
+        a2 += a[i] * rows[2, i]
+        a3 += a[i] * rows[3, i]
+        b0 += b[i] * rows[0, i]
+        b1 += b[i] * rows[1, i]
+        b2 += b[i] * rows[2, i]
+        b3 += b[i] * rows[3, i]
+    out[0, 0], out[0, 1], out[0, 2], out[0, 3] = a0, a1, a2, a3
+    out[1, 0], out[1, 1], out[1, 2], out[1, 3] = b0, b1, b2, b3
 
 
 @finite
@@ -87,24 +110,35 @@ def score_items(
         items: int32[n], candidates.
         out: float32[n, 4], filled in place.
     """
-    m, h = base.shape[0], past.shape[0]
+    m, h, d = base.shape[0], past.shape[0], past.shape[1]
     known = m + extra.shape[0]
-    for place in range(items.shape[0]):
-        item = items[place]
-        if item < 0 or item >= known:
-            out[place, :] = np.nan
-            continue
-        vector = base[item] if item < m else extra[item - m]
-        out[place, 0] = dot(user, vector)
-        best, total = np.float32(-np.inf), np.float32(0.0)
-        near = np.float32(0.0)
-        for j in range(h):
-            near = dot(past[j], vector)
-            best = max(best, near)
-            total += near
-        out[place, 1] = near if h else np.nan
-        out[place, 2] = best if h else np.nan
-        out[place, 3] = total / h if h else np.nan
+    four, pair = np.zeros((4, d), np.float32), np.zeros((2, 4), np.float32)
+    best, total = np.empty(4, np.float32), np.empty(4, np.float32)
+    for start in range(0, items.shape[0], 4):
+        few = min(4, items.shape[0] - start)
+        for r in range(few):
+            item = items[start + r]
+            if 0 <= item < known:
+                four[r] = base[item] if item < m else extra[item - m]
+        best[:] = np.float32(-np.inf)
+        total[:] = np.float32(0.0)
+        for j in range(0, h, 2):
+            both = min(2, h - j)
+            dots_of_pair(past[j], past[j + both - 1], four, pair)
+            for one in range(both):
+                for r in range(4):
+                    best[r] = max(best[r], pair[one, r])
+                    total[r] += pair[one, r]
+        last = (h - 1) % 2
+        for r in range(few):
+            item = items[start + r]
+            if 0 <= item < known:
+                out[start + r, 0] = dot(user, four[r])
+                out[start + r, 1] = pair[last, r] if h else np.nan
+                out[start + r, 2] = best[r] if h else np.nan
+                out[start + r, 3] = total[r] / h if h else np.nan
+            else:
+                out[start + r, :] = np.nan
 
 
 @finite
@@ -119,17 +153,57 @@ def scan(user: Floats, codes: np.ndarray, scale: Floats, out: Floats) -> None:
 
 
 @finite
-def dots(user: Floats, base: Floats, extra: Floats, items: Ints, out: Floats) -> None:
-    """user·v of each item, the same sum as in `score_items`.
+def worth_a_look(near: Floats, blocked: Marks, limit: int, margin: float) -> Ints:
+    """int32[k]: unblocked items that may be among the `limit` best once looked at exactly, ascending.
+
+    Args:
+        near: float32[n], about the score of each item.
+        blocked: uint8[>= n], 1 for items that are left out.
+        limit: at least 1.
+        margin: by which an item may lie below the limit-th best and still be among them.
+    """
+    n = near.shape[0]
+    heap, order = np.empty(limit, np.float32), np.empty(limit, np.int32)
+    few = np.empty(n, np.int32)
+    size, count = 0, 0
+    edge = np.float32(-np.finfo(np.float32).max)
+    for item in range(n):
+        # The edge only rises: what lies below it now is not wanted later.
+        if near[item] < edge or blocked[item] != 0:
+            continue
+        few[count] = item
+        count += 1
+        if size < limit or near[item] > heap[0]:
+            size = push(heap, order, size, near[item], item)
+            if size == limit:
+                edge = heap[0] - np.float32(margin)
+    kept = 0
+    for place in range(count):
+        if near[few[place]] >= edge:
+            few[kept] = few[place]
+            kept += 1
+    return few[:kept].copy()
+
+
+@finite
+def best_of_few(
+    user: Floats, base: Floats, extra: Floats, items: Ints, out_items: Ints, out_scores: Floats
+) -> None:
+    """The items with the largest user·v, best first, ties by index; the same sum as in `score_items`.
 
     Args:
         user: float32[d], what `attend` gave.
         base: float32[m, d], vectors of the release's items.
         extra: float32[e, d], vectors of newer items: item i is row i - m.
         items: int32[n], candidates, all known.
-        out: float32[n], filled in place.
+        out_items: int32[k], filled with items, k ≤ n.
+        out_scores: float32[k], filled with their scores.
     """
-    m = base.shape[0]
+    m, k = base.shape[0], out_items.shape[0]
+    size = 0
     for place in range(items.shape[0]):
         item = items[place]
-        out[place] = dot(user, base[item] if item < m else extra[item - m])
+        score = dot(user, base[item] if item < m else extra[item - m])
+        if size < k or score >= out_scores[0]:
+            size = push(out_scores, out_items, size, float(score), item)
+    unheap(out_scores, out_items, size)

@@ -17,7 +17,8 @@ import numpy.typing as npt
 
 from recsys.data_schemas.errors import RecsysError
 from recsys.ranker.linear import LinearPart, Matrix
-from recsys.ranker.trees import FastTrees
+from recsys.ranker.tree_shares import TreeShares
+from recsys.ranker.trees import FastTrees, score_each
 
 LINEAR_FILE = "linear.json"
 TREES_FILE = "ranker.txt"
@@ -72,11 +73,18 @@ class Blend:
     def _terms(self, x: Matrix) -> Iterator[tuple[int, npt.NDArray[np.float64]]]:
         """(column, what is added for it, float64[R])."""
         if self.fusion:
-            fused = np.nan_to_num(x[:, self.fused_column]).astype(np.float64)
+            fused = _known(x[:, self.fused_column])
             yield self.fused_column, self.fusion * fused
         if self.few:
-            events = np.nan_to_num(x[:, self.events_column]).astype(np.float64)
+            events = _known(x[:, self.events_column])
             yield self.events_column, self.few / (1.0 + np.maximum(events, 0.0))
+
+
+def _known(values: Matrix) -> npt.NDArray[np.float64]:
+    """float64[R] of float32[R], 0 where nothing is known."""
+    out = values.astype(np.float64)
+    out[np.isnan(out)] = 0.0
+    return out
 
 
 @dataclass
@@ -93,9 +101,12 @@ class Ranker:
         """float64[R] of float32[R,F] in the order of `features`."""
         total = self.linear.score(x) if self.linear else np.zeros(len(x))
         if self.boosters and len(x):
+            by_bits = iter(score_each([t for t in self._trees if t is not None], x))
             trees = sum(
-                np.asarray(b.predict(x, raw_score=True, num_threads=1)) if t is None else t.score(x)
-                for t, b in zip(self._trees, self.boosters, strict=True)
+                np.asarray(booster.predict(x, raw_score=True, num_threads=1))
+                if fast is None
+                else next(by_bits)
+                for fast, booster in zip(self._trees, self.boosters, strict=True)
             )
             total = total + trees / len(self.boosters)
         return total if self.blend is None else self.blend.apply(total, x)
@@ -105,15 +116,24 @@ class Ranker:
         """The boosters' trees as bits; None for those that LightGBM itself must score."""
         return [FastTrees.of(booster) for booster in self.boosters]
 
+    @cached_property
+    def _shares(self) -> list[TreeShares | None]:
+        """The boosters' leaves and paths; None where LightGBM itself must explain."""
+        pairs = zip(self.boosters, self._trees, strict=True)
+        return [TreeShares.of(booster, trees) for booster, trees in pairs]
+
     def contributions(self, x: Matrix) -> npt.NDArray[np.float64]:
         """float64[R,F]: what each feature adds to the score (TreeSHAP of the trees + linear).
 
         The expectation of the trees is left out: it is the same for every item of a list.
         """
         shares = self.linear.contributions(x) if self.linear else np.zeros(x.shape)
-        for booster in self.boosters:
-            tree_shares = np.asarray(booster.predict(x, pred_contrib=True, num_threads=1))
-            shares = shares + tree_shares[:, :-1] / len(self.boosters)
+        for booster, fast in zip(self.boosters, self._shares if len(x) else (), strict=False):
+            if fast is None:
+                added = np.asarray(booster.predict(x, pred_contrib=True, num_threads=1))[:, :-1]
+            else:
+                added = fast.contributions(x)
+            shares = shares + added / len(self.boosters)
         return shares if self.blend is None else self.blend.contributions(shares, x)
 
     def gain(self) -> dict[str, float]:

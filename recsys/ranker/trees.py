@@ -8,6 +8,7 @@ SIMD Extensions to Speed-up Document Scoring with Tree Ensembles*, SIGIR 2016).
 Shapes: R rows, F features, T trees, N nodes and L leaves of all trees together.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +22,8 @@ from recsys.features.interactions import Floats, Ints
 MOST_LEAVES = 32
 """Leaves of a tree that one word's bits can stand for."""
 ROWS_AT_ONCE = 1024
+LANES = 16
+"""Rows of the widest vectors of processors."""
 CATEGORICAL, DEFAULT_LEFT = 1, 2
 """Bits of LightGBM's `decision_type`; the two above them say what counts as missing."""
 MISSING_NONE, MISSING_NAN = 0, 2
@@ -64,8 +67,7 @@ class FastTrees:
     @classmethod
     def of(cls, booster: Any) -> "FastTrees | None":
         """None for trees of more than 32 leaves, categorical splits, or zeros that count as missing."""
-        trees = [_tree(block) for block in booster.model_to_string().split("\nTree=")[1:]]
-        parsed = [_ordered(tree) for tree in trees]
+        parsed = [_ordered(tree) for tree in tree_blocks(booster)]
         if not parsed or any(one is None for one in parsed):
             return None
         nodes, leaves = zip(*(one for one in parsed if one is not None), strict=True)
@@ -85,15 +87,31 @@ class FastTrees:
 
         Values are read as float32, which is what features are.
         """
-        out = np.empty(len(x))
-        for low in range(0, len(x), ROWS_AT_ONCE):
-            part = slice(low, low + ROWS_AT_ONCE)
-            columns = np.ascontiguousarray(x[part].T, np.float32)
+        total: Doubles = score_each([self], x)[0]
+        return total
+
+
+def score_each(models: Sequence[FastTrees], x: npt.NDArray[np.floating]) -> Doubles:
+    """float64[models, R] of float[R,F]: `FastTrees.score` of each, the rows turned once."""
+    out = np.empty((len(models), len(x)))
+    for low in range(0, len(x), ROWS_AT_ONCE):
+        part = x[low : low + ROWS_AT_ONCE]
+        # Whole vectors: rows that fill none up are taken one by one.
+        columns = np.zeros((x.shape[1], -(-len(part) // LANES) * LANES), np.float32)
+        columns[:, : len(part)] = part.T
+        total = np.empty(columns.shape[1])
+        for place, trees in enumerate(models):
             score_trees(
-                columns, self.feature, self.threshold, self.without_left, self.missing_left,
-                self.node_start, self.value, self.leaf_start, PLACES, out[part],
+                columns, trees.feature, trees.threshold, trees.without_left, trees.missing_left,
+                trees.node_start, trees.value, trees.leaf_start, PLACES, total,
             )  # fmt: skip
-        return out
+            out[place, low : low + len(part)] = total[: len(part)]
+    return out
+
+
+def tree_blocks(booster: Any) -> list[dict[str, list[str]]]:
+    """The arrays of each tree of a booster, by their names in LightGBM's text format."""
+    return [_tree(block) for block in booster.model_to_string().split("\nTree=")[1:]]
 
 
 def _tree(block: str) -> dict[str, list[str]]:

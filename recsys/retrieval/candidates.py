@@ -8,21 +8,26 @@ groups, evaluation lists and served lists. Shapes: N items, S sources, n candida
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Final, NamedTuple
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
 from recsys.data_schemas.errors import UsageError
-from recsys.features.interactions import Floats, History, Ints
+from recsys.features.interactions import Floats, History, Ints, Longs
 from recsys.features.protocols import (
+    AskedSource,
     Mask,
     Recalled,
     RecallSource,
     ScoreSource,
 )
+from recsys.features.ranking_context import SignalTable
 from recsys.retrieval import history_kernels as kernels
 from recsys.retrieval.fitted_source import FEW_EVENTS, NOTHING, scratch
 
+_SERIALS = count()
 RRF_OFFSET: Final = 60.0
 """The constant of reciprocal-rank fusion, as published."""
 FIRST_PLACES: Final = 10
@@ -36,11 +41,68 @@ MOST_RESERVED: Final = 4
 """Reserved places are at most one candidate in so many."""
 
 
+SMALL_PARTS: Final = 12_000
+"""Bytes of a read history besides its lists: users' vectors, weighed events, Python's own (measured)."""
+
+
 class Candidates(NamedTuple):
     """What is ranked: items by fused rank, and float32[n] signals by name (NaN: not known)."""
 
     items: Ints
-    signals: dict[str, Floats]
+    signals: Mapping[str, Floats]
+
+
+class AskedPlainly(NamedTuple):
+    """A source without a reading of its own: each question gives it the history again."""
+
+    source: ScoreSource
+    history: History
+    now: int
+
+    def score(self, items: Ints) -> Floats:
+        """As `ScoreSource.score`."""
+        return self.source.score(self.history, items, self.now)
+
+    def recall_each(self, asks: Sequence[tuple[int, Mask]]) -> list[Recalled]:
+        """`RecallSource.recall` for each (limit, blocked)."""
+        assert isinstance(self.source, RecallSource)
+        return [self.source.recall(self.history, limit, self.now, mask) for limit, mask in asks]
+
+
+@dataclass(frozen=True)
+class HistoryRecall:
+    """What all sources say of one history at one moment: enough to give the signals of any items.
+
+    Two of equal histories, masks and `CandidateGenerator.moment_key` are equal to the last bit.
+    """
+
+    asked: Mapping[str, AskedSource]
+    """By name, of every source."""
+    proposing: int
+    """How many sources propose; their lists come first below, then the fused one, then the reserved."""
+    offsets: Longs
+    """int64[L+1], bounds of the lists."""
+    listed: Ints
+    """int32[l], items of the lists, best first."""
+    share: Floats
+    """float32[l]: score relative to the best of a source's list; the fused list's scores."""
+    certain: Ints
+    """Items that are candidates whatever the fusion makes of them; some may stand twice."""
+    n_items: int
+    """Items that the mask covered."""
+    found: dict[int, "Candidates"] = field(default_factory=dict)
+    """Candidates that were asked for before, by their limit."""
+
+    @property
+    def fused(self) -> Ints:
+        """int32[f]: items of all lists, best fused first."""
+        return self.listed[self.offsets[self.proposing] : self.offsets[self.proposing + 1]]
+
+    @property
+    def size(self) -> int:
+        """Bytes, about."""
+        kept = sum(len(one.items) * 4 * (1 + len(one.signals)) for one in self.found.values())
+        return SMALL_PARTS + self.listed.nbytes + self.share.nbytes + kept
 
 
 class CandidateGenerator:
@@ -69,6 +131,8 @@ class CandidateGenerator:
                 expected="1 or more",
                 fix="correct them",
             )
+        self.serial = next(_SERIALS)
+        """Tells this stage from every other of the process."""
         self.sources = dict(sources)
         self.depth, self.limit = depth, limit
         given = weights or {}
@@ -85,17 +149,21 @@ class CandidateGenerator:
             name: bool(getattr(source, "logarithmic", False))
             for name, source in self.proposing.items()
         }
+        self._scores = tuple(
+            f"{name}.{column}" for name, source in self.sources.items() for column in source.columns
+        )
         self.signal_columns: tuple[str, ...] = (
-            *(
-                f"{name}.{column}"
-                for name, source in self.sources.items()
-                for column in source.columns
-            ),
+            *self._scores,
             *(f"{name}.{column}" for name in self.proposing for column in ("rank", "share")),
             "fused.score",
             "fused.rank",
             f"{RESERVE}.rank",
         )
+        self._rows = {name: row for row, name in enumerate(self.signal_columns)}
+        self._reading = {n for n, source in self.sources.items() if _defines(source, "asked")}
+        keyed = [s for s in self.sources.values() if _defines(s, "moment_key")]
+        self._keyed: list[Any] = keyed if len(keyed) == len(self.sources) else []
+        """All sources, where each says what of the moment its answers depend on."""
         counts = (_events_of(source) for source in self.sources.values())
         self._events = next((found for found in counts if found is not None), None)
         """uint8[N]: positive events of each item, as far as they are few; None where nobody counts."""
@@ -106,54 +174,101 @@ class CandidateGenerator:
 
         Never empty while an item that `popular` knows is allowed.
         """
-        lists, reserve = self._lists(history, now, blocked)
-        voting = self._voting(lists)
-        fused = fuse(voting, len(blocked), len(blocked))
-        certain = [listed[:FIRST_PLACES] for _, listed in voting]
-        certain += [found.items for found in reserve]
-        items = kept(fused.items, np.concatenate([NOTHING.items, *certain]), self.limit)
-        return Candidates(
-            items, self._signals(history, items, now, lists, fused, reserve, len(blocked))
-        )
+        return self.found(self.read(history, now, blocked))
+
+    def found(self, read: HistoryRecall) -> Candidates:
+        """The candidates of a history that was read."""
+        before = read.found.get(self.limit)
+        if before is not None:
+            return before
+        items = kept(read.fused, read.certain, self.limit)
+        made = read.found[self.limit] = Candidates(items, self.signals(read, items))
+        return made
 
     def signals_for(
         self, history: History, items: Ints, now: int, blocked: Mask
-    ) -> dict[str, Floats]:
+    ) -> Mapping[str, Floats]:
         """The signals of given items, as if they had been candidates; ranks are those of recall."""
-        lists, reserve = self._lists(history, now, blocked)
-        fused = fuse(self._voting(lists), len(blocked), len(blocked))
-        wanted = np.ascontiguousarray(items, np.int32)
-        return self._signals(history, wanted, now, lists, fused, reserve, len(blocked))
+        return self.signals(self.read(history, now, blocked), items)
 
-    def _lists(
-        self, history: History, now: int, blocked: Mask
-    ) -> tuple[dict[str, Recalled], list[Recalled]]:
-        """Each source's list, and items with few events as the content sources together rank them
-        among their like."""
+    def moment_key(self, history: History, now: int) -> tuple[bytes, ...] | None:
+        """What of the moment the sources' answers for a history depend on; None where one does not say."""
+        if not self._keyed:
+            return None
+        return tuple(source.moment_key(history, now) for source in self._keyed)
+
+    def read(self, history: History, now: int, blocked: Mask) -> HistoryRecall:
+        """Each source's list, their fusion, and items with few events as the content sources together
+        rank them among their like.
+
+        Args:
+            history: a user's events, oldest first.
+            now: the moment, µs.
+            blocked: uint8[>= N], 1 for items that are in no list.
+        """
         room = self._reserved_room(blocked)
+        asked: dict[str, AskedSource] = {
+            name: source.asked(history, now)  # type: ignore[attr-defined]
+            if name in self._reading
+            else AskedPlainly(source, history, now)
+            for name, source in self.sources.items()
+        }
         lists: dict[str, Recalled] = {}
         reserved: list[list[Recalled]] = [[] for _ in room]
-        for name, source in self.proposing.items():
-            if room and getattr(source, "content", False):
-                lists[name], *found = recall_each(
-                    source, history, now, [(self.depth, blocked), *room]
-                )
-                for part, one in zip(reserved, found, strict=True):
-                    part.append(one)
-            else:
-                lists[name] = source.recall(history, self.depth, now, blocked)
-        for name, found_list in lists.items():
+        for name in self.proposing:
+            content = getattr(self.sources[name], "content", False)
+            asks = [(self.depth, blocked), *(room if content else [])]
+            lists[name], *few = asked[name].recall_each(asks)
+            for part, one in zip(reserved, few, strict=False):
+                part.append(one)
+        for name, found in lists.items():
             # the kernels below index without bounds checks
-            if len(found_list.items) and int(found_list.items.max()) >= len(blocked):
+            if len(found.items) and int(found.items.max()) >= len(blocked):
                 raise ValueError(
-                    f"source '{name}' proposed item {int(found_list.items.max())}, "
+                    f"source '{name}' proposed item {int(found.items.max())}, "
                     f"expected an index below the mask's {len(blocked)}"
                 )
+        voting = self._voting(lists)
+        fused = fuse(voting, len(blocked), len(blocked))
         reserve = [
             fuse([(1.0, one.items) for one in part], len(blocked), places)
             for part, (places, _) in zip(reserved, room, strict=True)
         ]
-        return lists, reserve
+        parts = [*lists.values(), fused, *reserve]
+        offsets = np.zeros(len(parts) + 1, np.int64)
+        np.cumsum([len(part.items) for part in parts], out=offsets[1:])
+        shares = [share_of_best(found, self.logarithmic[name]) for name, found in lists.items()]
+        first = [listed[:FIRST_PLACES] for _, listed in voting]
+        return HistoryRecall(
+            asked,
+            len(lists),
+            offsets,
+            np.concatenate([part.items for part in parts]),
+            np.concatenate([*shares, *(part.scores for part in parts[len(lists) :])]),
+            np.concatenate([NOTHING.items, *first, *(part.items for part in reserve)]),
+            len(blocked),
+        )
+
+    def signals(self, read: HistoryRecall, items: Ints) -> SignalTable:
+        """float32[n] by name of given items, of a history that was read."""
+        wanted = np.ascontiguousarray(items, np.int32)
+        scored, lists = len(self._scores), len(read.offsets) - 1
+        # A row more than needed, for the case that no places are reserved.
+        out = np.full((scored + 2 * lists + 1, len(wanted)), np.nan, np.float32)
+        at = 0
+        for name, source in self.sources.items():
+            width = len(source.columns)
+            out[at : at + width] = read.asked[name].score(wanted).T
+            at += width
+        place = scratch(read.n_items).place
+        kernels.places_in_lists(read.offsets, read.listed, read.share, wanted, place, out[scored:])
+        fused = scored + 2 * read.proposing
+        out[[fused, fused + 1]] = out[[fused + 1, fused]]  # its score stands before its rank
+        reserve = out[fused + 2 :]
+        for part in reserve[2:-1:2]:
+            inside = ~np.isnan(part)
+            reserve[0][inside] = part[inside]
+        return SignalTable(self._rows, out)
 
     def _reserved_room(self, blocked: Mask) -> list[tuple[int, Mask]]:
         """Reserved places of each kind of items with few events, and what may not take them."""
@@ -186,63 +301,39 @@ class CandidateGenerator:
         # Somebody new has no list but what is popular, which may weigh nothing where others speak.
         return chosen or [(1.0, items) for _, items in voting if len(items)]
 
-    def _signals(
-        self,
-        history: History,
-        items: Ints,
-        now: int,
-        lists: Mapping[str, Recalled],
-        fused: Recalled,
-        reserve: Sequence[Recalled],
-        n_items: int,
-    ) -> dict[str, Floats]:
-        signals: dict[str, Floats] = {}
-        for name, source in self.sources.items():
-            scores = source.score(history, items, now)
-            for c, column in enumerate(source.columns):
-                signals[f"{name}.{column}"] = np.ascontiguousarray(scores[:, c])
-        for name, found in lists.items():
-            rank = places(found.items, items, n_items)
-            signals[f"{name}.rank"] = rank
-            signals[f"{name}.share"] = share_of_best(found, rank, self.logarithmic[name])
-        rank = places(fused.items, items, n_items)
-        signals["fused.rank"] = rank
-        signals["fused.score"] = value_at(fused.scores, rank)
-        signals[f"{RESERVE}.rank"] = np.full(len(items), np.nan, np.float32)
-        for found in reserve:
-            rank = places(found.items, items, n_items)
-            inside = ~np.isnan(rank)
-            signals[f"{RESERVE}.rank"][inside] = rank[inside]
-        return {column: signals[column] for column in self.signal_columns}
 
+def _defines(source: object, method: str) -> bool:
+    """Whether a source's class has a method, defined where its `score` and `recall` are or nearer: one
+    that is made of another's and says something else is not to be read as the other."""
+    kinds = type(source).__mro__
 
-def recall_each(
-    source: RecallSource, history: History, now: int, asks: Sequence[tuple[int, Mask]]
-) -> list[Recalled]:
-    """A source's list for each (limit, blocked), with one look at the catalogue where it can."""
-    together = getattr(source, "recall_each", None)
-    if together is None:
-        return [source.recall(history, limit, now, blocked) for limit, blocked in asks]
-    found: list[Recalled] = together(history, now, asks)
-    return found
+    def place(name: str) -> float:
+        return next((at for at, kind in enumerate(kinds) if name in vars(kind)), np.inf)
+
+    return place(method) < np.inf and place(method) <= min(place("score"), place("recall"))
 
 
 def fuse(voting: Sequence[tuple[float, Ints]], n_items: int, limit: int) -> Recalled:
     """The best `limit` items of lists (weight, items best first) by weighted reciprocal ranks."""
-    size = min(limit, sum(len(items) for _, items in voting))
-    items, scores = np.empty(size, np.int32), np.empty(size, np.float32)
-    if size:
-        offsets = np.zeros(len(voting) + 1, np.int64)
-        np.cumsum([len(found) for _, found in voting], out=offsets[1:])
-        space = scratch(n_items)
-        size = kernels.fuse(
-            offsets,
-            np.concatenate([found for _, found in voting]),
-            np.array([weight for weight, _ in voting], np.float32),
-            RRF_OFFSET,
-            space.total, space.mark, space.touched, items, scores,
-        )  # fmt: skip
-    return Recalled(items[:size], scores[:size])
+    offsets = np.zeros(len(voting) + 1, np.int64)
+    np.cumsum([len(found) for _, found in voting], out=offsets[1:])
+    if not offsets[-1]:
+        return NOTHING
+    space = scratch(n_items)
+    size = kernels.fuse(
+        offsets,
+        np.concatenate([found for _, found in voting]),
+        np.array([weight for weight, _ in voting], np.float32),
+        RRF_OFFSET,
+        space.total, space.mark, space.touched,
+    )  # fmt: skip
+    items = space.touched[:size].copy()
+    # Scores are positive, so their bits are in their order; of equal ones the lower item stands first.
+    bits = space.total[items].view(np.uint32).astype(np.uint64)
+    order = ((np.uint64(0xFFFFFFFF) - bits) << np.uint64(32)) | items.astype(np.uint64)
+    order.sort()
+    items = (order[:limit] & np.uint64(0xFFFFFFFF)).astype(np.int32)
+    return Recalled(items, space.total[items])
 
 
 def _events_of(source: ScoreSource) -> Mask | None:
@@ -258,40 +349,23 @@ def kept(ranked: Ints, reserved: Ints, limit: int) -> Ints:
     >>> kept(np.array([5, 3, 8, 1], np.int32), np.array([1, 9, 1], np.int32), 3)
     array([5, 1, 9], dtype=int32)
     """
-    _, first = np.unique(reserved, return_index=True)
-    reserved = reserved[np.sort(first)]
-    chosen = np.isin(ranked, reserved)
-    alone = reserved[~np.isin(reserved, ranked)]
-    room = max(0, limit - int(chosen.sum()) - len(alone))
-    chosen[np.flatnonzero(~chosen)[:room]] = True
-    return np.concatenate([ranked[chosen], alone])[:limit]
+    out = np.empty(min(limit, len(ranked) + len(reserved)), np.int32)
+    highest = max(ranked.max(initial=0), reserved.max(initial=0))
+    size = kernels.kept(ranked, reserved, scratch(int(highest) + 1).mark, out)
+    return out[:size]
 
 
-def places(listed: Ints, items: Ints, n_items: int) -> Floats:
-    """1-based place of each item in a list, NaN where it is not in it: float32[n]."""
-    out = np.empty(len(items), np.float32)
-    space = scratch(n_items)
-    kernels.places(listed, items, space.total, space.mark, out)
-    return out
-
-
-def value_at(values: Floats, rank: Floats) -> Floats:
-    """values[rank - 1], NaN where the rank is."""
-    out = np.full(len(rank), np.nan, np.float32)
-    inside = ~np.isnan(rank)
-    out[inside] = values[rank[inside].astype(np.int64) - 1]
-    return out
-
-
-def share_of_best(found: Recalled, rank: Floats, logarithmic: bool) -> Floats:
-    """A list's scores relative to its best one, 1 to 0; NaN outside the list.
+def share_of_best(found: Recalled, logarithmic: bool) -> Floats:
+    """A list's scores relative to its best one, 1 to 0.
 
     The ratio for scores that count from 0 (negative ones give 0), exp(score - best) for logarithms
     of odds and for lists whose best score is not positive.
     """
     if not len(found.items):
-        return np.full(len(rank), np.nan, np.float32)
+        return found.scores
     best = found.scores[0]
     if logarithmic or best <= 0:
-        return value_at(np.exp(found.scores - best), rank)
-    return value_at(np.maximum(found.scores, 0) / best, rank)
+        shares: Floats = np.exp(found.scores - best)
+        return shares
+    ratios: Floats = np.maximum(found.scores, 0) / best
+    return ratios

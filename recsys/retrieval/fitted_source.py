@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import IntEnum
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, ClassVar, Final, Literal, NamedTuple, Self
 
@@ -144,6 +145,20 @@ class FittableSource(RecallSource):
         super().__init_subclass__(**more)
         if is_source(cls):
             require_declared(cls)
+
+    def parts(self, events: History, items: Ints, now: int) -> Floats:
+        """float32[h, n]: what each of h events alone says for n items; 0 where it says nothing.
+
+        Args:
+            events: h events.
+            items: int32[n], each once.
+            now: the moment, µs.
+        """
+        out = np.zeros((len(events.item), len(items)), np.float32)
+        for row in range(len(out)):
+            one = events.each(itemgetter(slice(row, row + 1)))
+            out[row] = np.nan_to_num(self.score(one, items, now)[:, 0])
+        return out
 
     @classmethod
     def applies(cls, interactions: Interactions, inputs: SourceInputs, room: Room) -> str | None:
@@ -333,14 +348,14 @@ def in_chunks(work: Callable[[int, int], None], n: int, workers: int, size: int 
 
 
 class Scratch:
-    """Work arrays of one thread; kernels leave `mark` all zero."""
+    """Work arrays of one thread; kernels leave `mark` and `place` all zero."""
 
     def __init__(self, n_items: int) -> None:
         self.n_items = n_items
         self.total = np.zeros(n_items, np.float32)
-        self.best = np.zeros(n_items, np.float32)
         self.mark: Marks = np.zeros(n_items, np.uint8)
-        self.touched = np.empty(n_items, np.int32)
+        self.touched = np.empty(n_items + 1, np.int32)
+        self.place = np.zeros(n_items, np.int32)
 
 
 _local = threading.local()

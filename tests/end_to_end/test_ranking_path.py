@@ -13,6 +13,7 @@ from recsys.data_schemas.log_record import LogRecord
 from recsys.filters import allowed_by
 from recsys.operations.open_release import load_release
 from recsys.query import RankingQuery, SimilarQuery
+from recsys.retrieval.kept_recalls import KeptRecalls
 
 pytestmark = pytest.mark.filterwarnings("default")
 ITEM = {"item_id": "posted", "title": "Green alpha robot", "tags": ["robot"], "available": True}
@@ -86,7 +87,9 @@ def test_a_source_that_fails_is_left_out_and_named(loaded, somebody, monkeypatch
     def broken(*_):
         raise OSError("the file is gone")
 
-    monkeypatch.setattr(type(source), "score", broken)
+    monkeypatch.setattr(type(source), "asked", broken)
+    assert loaded.answer(ask(loaded, somebody, k=10)).degraded == []  # its answer was kept
+    loaded.forget_kept()
     answer = loaded.answer(ask(loaded, somebody, k=10))
     assert answer.degraded == [f"source_failed:{name}"]
     assert len(answer.item_ids) == 10
@@ -94,8 +97,9 @@ def test_a_source_that_fails_is_left_out_and_named(loaded, somebody, monkeypatch
     monkeypatch.undo()
     assert loaded.answer(ask(loaded, somebody, k=10)).scores == whole.scores
     # With nothing left to ask, it is an error, for the service to answer with the popular list.
+    loaded.forget_kept()
     for kind in {type(s) for s in loaded.recall.sources.values()}:
-        monkeypatch.setattr(kind, "score", broken)
+        monkeypatch.setattr(kind, "asked", broken)
     with pytest.raises(OSError, match="gone"):
         loaded.answer(ask(loaded, somebody, k=10))
 
@@ -214,3 +218,75 @@ def test_rules_place_what_recall_did_not_find_and_leave_the_scores(loaded, someb
     assert ruled.item_ids[2:] == rest[:8]
     score = dict(zip(plain.item_ids, plain.scores, strict=True))
     assert [ruled.scores[ruled.item_ids.index(i)] for i in rest[:8]] == [score[i] for i in rest[:8]]
+
+
+def answered(loaded, questions):
+    """Ids, scores, features and reasons of each question, as bits."""
+    answers = [loaded.answer(question) for question in questions]
+    return [(a.item_ids, a.scores, a.features.tobytes(), a.reasons, a.rules) for a in answers]
+
+
+def test_what_is_kept_of_recall_is_what_a_fresh_look_gives(loaded, somebody):
+    """After everything that can happen in between, an answer from what was kept is the fresh one."""
+    ids = [loaded.state.catalogue.id_of(i) for i in range(40)]
+    some = [i for i in loaded.answer(ask(loaded, somebody, k=12)).item_ids if i not in ids][:5]
+    pin = [Pin(name="editor", item_id=ids[7], place=2)]
+    users = [*loaded.state.user_ids()[:3], somebody, "nobody"]
+
+    def questions(now):
+        for user in users:
+            for more in (
+                {"k": 10, "explain": 3},
+                {"k": 10, "keep_seen": True},
+                {"k": 10, "exclude": some},
+                {"k": 10, "filters": {"tags": {"any": ["Drama"]}}},
+                {"k": 10, "filters": {"tags": {"not": ["Drama"]}}},
+                {"k": 10, "rules": pin, "diversity": 0.3},
+                {"k": 10, "session": somebody},
+                {"k": 10**6},
+                {"items": [*ids, *some], "keep_seen": True},
+            ):
+                yield RankingQuery(user, now, **more)
+
+    def event(user, item, at, name="rating"):
+        fields = {"user_id": user, "item_id": item, "event_type": name, "timestamp": at, "value": 5}
+        return LogRecord(loaded.log_position + 1, "event", fields, 0)
+
+    now = loaded.moment
+    happenings = [
+        list,
+        lambda: [event(somebody, some[0], now - 2)],
+        lambda: [event(users[0], some[1], now - 90 * 24 * 3600 * 10**6)],  # late, by three months
+        lambda: [LogRecord(loaded.log_position + 1, "item", {"item_id": some[2], "available": False}, 0)],
+        lambda: [LogRecord(loaded.log_position + 1, "item", {"item_id": some[3], "tags": ["Drama"]}, 0)],
+        lambda: [LogRecord(loaded.log_position + 1, "item", {**ITEM, "created_at": now + 7}, 0)],
+        lambda: [LogRecord(loaded.log_position + 1, "forget", {"user_id": users[1]}, 0)],
+    ]  # fmt: skip
+    for step, happens in enumerate([*happenings, lambda: loaded.encode_new() and []]):
+        loaded.apply(happens() or [])
+        for moment in (now, now + 10, now + 40 * 60 * 10**6 * (step + 1)):
+            loaded.forget_kept()
+            fresh = answered(loaded, questions(moment))
+            assert answered(loaded, questions(moment)) == fresh
+            again = [loaded.answer(question).kept for question in questions(moment)]
+            assert all(again), step
+            earlier = answered(loaded, questions(now))  # what was kept at one moment, at another
+            loaded.forget_kept()
+            assert answered(loaded, questions(now)) == earlier
+    assert some[2] not in loaded.answer(ask(loaded, somebody, k=10**6)).item_ids
+    assert loaded.answer(ask(loaded, users[1], k=5)).scores == pytest.approx(
+        loaded.answer(ask(loaded, "nobody", k=5)).scores
+    )
+    inline = {"inline": {**ITEM, "item_id": "inline"}}
+    assert loaded.answer(ask(loaded, somebody, items=["inline"], new_items=inline)).kept is None
+
+
+def test_no_more_is_kept_than_may_be(loaded):
+    loaded._kept = KeptRecalls(most_bytes=300_000)
+    for user in loaded.state.user_ids():
+        assert loaded.answer(ask(loaded, user, k=5)).kept is False
+        assert loaded._kept.size <= 300_000
+    assert 0 < len(loaded._kept) < len(loaded.state.user_ids())
+    assert loaded.answer(ask(loaded, user, k=5)).kept is True  # the last one is among them
+    first = loaded.state.user_ids()[0]
+    assert loaded.answer(ask(loaded, first, k=5)).kept is False

@@ -2,10 +2,11 @@
 
 import numpy as np
 import pyarrow as pa
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recsys.features.ids import IdIndex
+from recsys.features.ids import IdIndex, _first
 
 words = st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=8), unique=True)
 
@@ -58,3 +59,17 @@ def test_an_empty_index_knows_nothing(tmp_path):
     assert opened.index_of("a") == -1
     assert opened.indices_of(["a"]).tolist() == [-1]
     assert opened.all().to_pylist() == []
+
+
+@pytest.mark.parametrize("bits", [64, 40, 3])
+@pytest.mark.parametrize("size", [0, 1, 2, 50, 3000])
+def test_a_hash_is_found_where_halving_finds_it(size, bits):
+    """Also where hashes are not spread evenly, which only costs time."""
+    draw = np.random.default_rng(size + bits)
+    hashes = np.sort(draw.integers(0, 2**bits - 1, size, np.uint64, endpoint=True))
+    asked = np.concatenate(
+        [hashes[:100], hashes[-100:], hashes[:100] + np.uint64(1), np.array([0, 2**64 - 1], "u8"),
+         draw.integers(0, 2**64 - 1, 100, np.uint64)]
+    )  # fmt: skip
+    for wanted in asked:
+        assert _first(hashes, wanted) == np.searchsorted(hashes, wanted)

@@ -91,13 +91,13 @@ def say(
     return facts.best(0, families, by_column, values, near)
 
 
-class Pairs:
+def pairs():
     """People who chose item 0 chose item 2."""
-
-    pairs, tells = True, ItemItem.tells
-
-    def score(self, one, items, now):
-        return np.where((one.item[0] == 0) & (items == 2), 0.4, np.nan)[:, None]
+    offsets = np.array([0, 1, 1, 1, 1, 1, 1], np.int64)
+    return ItemItem(
+        offsets, np.array([2], np.int32), np.array([0.4], np.float32), np.ones(6, np.uint8),
+        params={"decay": 1.0}, scale=1.0, fit_until=0,
+    )  # fmt: skip
 
 
 def test_text_names_what_was_liked_chosen_or_looked_at():
@@ -129,10 +129,10 @@ def test_a_new_item_is_told_by_the_words_that_it_shares():
 
 def test_what_others_chose_is_told_of_the_item_that_leads_there():
     told, by_pairs = {"collaborative": 1.0}, {"item_item.score": 1.0}
-    found = say(told, by_pairs, sources={"item_item": Pairs()})
+    found = say(told, by_pairs, sources={"item_item": pairs()})
     assert found == Fact("also_chosen", {"title": "Heat {1995}"})
-    assert say(told, by_pairs, item=4, sources={"item_item": Pairs()}).kind == "alike_people"
-    assert say(told, {"als.score": 1.0}, sources={"item_item": Pairs()}).kind == "alike_people"
+    assert say(told, by_pairs, item=4, sources={"item_item": pairs()}).kind == "alike_people"
+    assert say(told, {"als.score": 1.0}, sources={"item_item": pairs()}).kind == "alike_people"
     # A source of somebody's own may be anything, and nobody is like somebody without a history.
     assert say(told, {"mine.score": 1.0}, columns=("mine.score",)).kind == "nothing"
     assert say(told, {"als.score": 1.0}, past=EMPTY_HISTORY).kind == "nothing"
@@ -197,7 +197,7 @@ def test_no_more_is_said_than_the_shares_support():
 
 
 def test_the_recall_stage_speaks_through_the_source_that_lists_the_item_highest():
-    sources = {"item_item": Pairs(), "text": InterestSource, "mine": object()}
+    sources = {"item_item": pairs(), "text": InterestSource, "mine": object()}
     ranks = {"item_item.rank": [4.0], "text.rank": [2.0], "fused.rank": [1.0], "mine.rank": [1.0]}
     signals = {name: np.array(rank) for name, rank in ranks.items()}
     told = {"sources": sources, "ranks": signals}

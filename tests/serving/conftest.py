@@ -65,7 +65,8 @@ class FakeEngine:
             for e in self.events.get(user, [])
             if e["timestamp"] < ask.now
         ]
-        seen_more = [*seen, *(e["item_id"] for e in ask.history or ())]
+        sent = [e for e in ask.history or () if (e["timestamp"] or 0) < ask.now]
+        seen_more = [*seen, *(e["item_id"] for e in sent)]
         known = [i for i in ask.items or () if i in self.items or i in ask.new_items]
         unknown = [i for i in ask.items or () if i not in known]
         if ask.items is None:
@@ -95,6 +96,7 @@ class FakeEngine:
             reasons or None,
             np.ones((len(scored), 3), np.float32),
             {"ranker": 0.1},
+            kept=ask.context.get("kept"),
         )
 
     def apply(self, records):

@@ -220,6 +220,25 @@ def test_degradation_is_said_and_counted(serve):
     run(scenario)
 
 
+def test_histories_that_were_kept_are_counted(serve):
+    async def scenario():
+        async with serve() as (client, _):
+
+            async def counted():
+                shown = (await client.get("/metrics")).text
+                lines = (x for x in shown.splitlines() if x.startswith("recsys_recalls_total{"))
+                return {x.split('"')[1]: float(x.split()[-1]) for x in lines}
+
+            before = await counted()
+            for kept in ({"kept": True}, {"kept": True}, {"kept": False}, {}):
+                ask = {"user_id": "u", "items": ["1"], "context": kept}
+                assert (await client.post("/v1/rank", json=ask)).status_code == 200
+            after = await counted()
+            assert {n: after[n] - before[n] for n in after} == {"kept": 2, "read": 1}
+
+    run(scenario)
+
+
 def test_who_opted_out_is_answered_as_somebody_new(serve):
     async def scenario():
         async with serve(opted_out={"gone"}) as (client, app):

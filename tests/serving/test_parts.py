@@ -6,8 +6,9 @@ import threading
 
 import pytest
 
+from recsys.data_schemas.log_record import LogRecord
 from recsys.serving import texts
-from recsys.serving.follower import Follower, Live
+from recsys.serving.follower import AT_ONCE, Follower, Live, portions
 from recsys.serving.served_opt_outs import OptOuts
 from recsys.serving.shadow import Differences, displacement, overlap
 from recsys.serving.texts import TextBatcher
@@ -108,3 +109,15 @@ def test_every_engine_in_service_encodes_what_waits_for_it():
     follower = Follower(None, None, lambda: engines, OptOuts())
     asyncio.run(follower.encode_new())
     assert [live.engine.waiting for live in engines] == [0, 0, 0]
+
+
+def test_what_is_folded_comes_in_parts_that_leave_turns_to_others():
+    shown = [{"item_ids": ["i"] * 300}, {"item_ids": None}, {}, {"item_ids": 7}]
+    records = [LogRecord(n, "impression", shown[n % 4], 0) for n in range(100)]
+    parts = list(portions(records))
+    assert [record for part in parts for record in part] == records
+    assert len(parts) > 1
+    for part in parts:
+        items = [r.payload["item_ids"] for r in part if r.payload == shown[0]]
+        assert sum(map(len, items)) < AT_ONCE + 300
+    assert list(portions([])) == []

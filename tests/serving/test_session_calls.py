@@ -26,8 +26,10 @@ def test_a_visit_is_kept_like_a_user(serve):
             assert first(await client.post("/v1/rank", json={"session_id": "s", **ask})) == "5"
             both = {"user_id": "u", "session_id": "s", **ask}
             assert first(await client.post("/v1/rank", json=both)) == "5"
-            sent = {"history": [{"item_id": "6"}], **ask}
-            assert first(await client.post("/v1/rank", json=sent)) == "6"
+            plain = (await client.post("/v1/rank", json=ask)).json()["items"]
+            last = plain[-1]["item_id"]
+            sent = {"history": [{"item_id": last}], **ask}  # without a time: just before now
+            assert first(await client.post("/v1/rank", json=sent)) == last
             assert (await client.post("/v1/recommend", json={"k": 3})).status_code == 200
             # One space of names: the visit can be looked at, and forgotten, by its user.
             assert (await client.get("/v1/users/session:s")).status_code == 200

@@ -20,20 +20,17 @@ from recsys.features.interactions import (
 )
 from recsys.features.protocols import Mask, Recalled
 from recsys.retrieval import history_kernels as kernels
-from recsys.retrieval.ann import LISTS_FROM, InvertedLists, scan
+from recsys.retrieval.ann import LISTS_FROM, AskedVectors, InvertedLists
 from recsys.retrieval.fitted_source import (
-    NOTHING,
     Cost,
     FittableSource,
     Room,
     SourceFit,
     SourceInputs,
-    check_blocked,
     met,
     no_pairs,
     positive,
     support,
-    unsure,
     weighed,
     weight_scale,
 )
@@ -118,22 +115,21 @@ class Als(FittableSource):
         kernels.fold_in(self.white, item, weight, len(item), self.params["alpha"], query)
         return query
 
+    def asked(self, history: History, now: int) -> AskedVectors:
+        """A history folded in, to be asked more than once."""
+        return AskedVectors(self.name, self.white, self._query(history), self.known, self.lists)
+
+    def moment_key(self, history: History, now: int) -> bytes:
+        """What of the moment the answers depend on: nothing."""
+        return b""
+
     def score(self, history: History, items: Ints, now: int) -> Floats:
         """float32[n, 1]: predicted preference, about 0 to 1."""
-        out = unsure(len(items), 1)
-        query = self._query(history)
-        if query is not None:
-            wanted = np.ascontiguousarray(items, np.int32)
-            kernels.dots_at(self.white, query, self.known, wanted, out[:, 0])
-        return out
+        return self.asked(history, now).score(items)
 
     def recall(self, history: History, limit: int, now: int, blocked: Mask) -> Recalled:
         """Items of the highest predicted preference."""
-        check_blocked(self.name, blocked, self.n_items)
-        query = self._query(history)
-        if query is None or limit < 1:
-            return NOTHING
-        return scan(self.white, query, self.known, blocked, limit, self.lists)
+        return self.asked(history, now).recall_each([(limit, blocked)])[0]
 
     def saved(self) -> tuple[dict[str, Any], dict[str, Any]]:
         lists = {} if self.lists is None else self.lists.arrays()

@@ -5,7 +5,7 @@ item_item, transitions, ease, bm25 and attributes all score a candidate j by
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -73,39 +73,37 @@ class NeighbourSource(FittableSource):
         super().__init__(params=params, fit_until=fit_until)
         self.scale, self.n_items = scale, len(known)
 
+    def asked(self, history: History, now: int) -> "AskedNeighbours":
+        """A history read, to be asked more than once."""
+        return AskedNeighbours(
+            self, *weighed(history, self.known, self.params["decay"], self.scale)
+        )
+
+    def moment_key(self, history: History, now: int) -> bytes:
+        """What of the moment the answers depend on: nothing."""
+        return b""
+
     def score(self, history: History, items: Ints, now: int) -> Floats:
         """float32[n, 3]: the sum, its largest single part, the newest history item's part."""
-        out = unsure(len(items), len(self.columns))
-        item, weight = weighed(history, self.known, self.params["decay"], self.scale)
-        if len(item):
-            space = scratch(self.n_items)
-            kernels.gather_at(
-                self.offsets, self.neighbour, self.value, item, weight, len(item), self.known,
-                space.total, space.best, space.mark, space.touched,
-                np.ascontiguousarray(items, np.int32), out,
-            )  # fmt: skip
-        return out
+        return self.asked(history, now).score(items)
 
     def recall(self, history: History, limit: int, now: int, blocked: Mask) -> Recalled:
         """Best items with a positive sum; see `RecallSource.recall`."""
-        return self.recall_each(history, now, [(limit, blocked)])[0]
+        return self.asked(history, now).recall_each([(limit, blocked)])[0]
 
-    def recall_each(
-        self, history: History, now: int, asks: Sequence[tuple[int, Mask]]
-    ) -> list[Recalled]:
-        """`recall` for each (limit, blocked), the rows of the history summed once."""
-        for _, blocked in asks:
-            check_blocked(self.name, blocked, self.n_items)
-        item, weight = weighed(history, self.known, self.params["decay"], self.scale)
-        if not len(item):
-            return [NOTHING for _ in asks]
-        space = scratch(self.n_items)
-        met = kernels.gather(
-            self.offsets, self.neighbour, self.value, item, weight, len(item),
-            space.total, space.best, space.mark, space.touched,
+    def parts(self, events: History, items: Ints, now: int) -> Floats:
+        item, weight = events.item, events.weight
+        inside = (item >= 0) & (item < self.n_items) & (weight > 0)
+        inside[inside] = self.known[item[inside]] == 1
+        out = np.zeros((len(item), len(items)), np.float32)
+        said = np.empty((int(inside.sum()), len(items)), np.float32)
+        kernels.parts_at(
+            self.offsets, self.neighbour, self.value, item[inside].astype(np.int32),
+            (weight[inside] / self.scale).astype(np.float32), scratch(self.n_items).place,
+            np.ascontiguousarray(items, np.int32), said,
         )  # fmt: skip
-        space.mark[space.touched[:met]] = 0
-        return [_best_of(space, met, limit, blocked) for limit, blocked in asks]
+        out[inside] = said
+        return out
 
     @staticmethod
     def table(fit: SourceFit, rows: Csr, known: Marks) -> dict[str, Any]:
@@ -124,8 +122,45 @@ class NeighbourSource(FittableSource):
         return {**arrays, "scale": facts["scale"]}
 
 
+class AskedNeighbours(NamedTuple):
+    """A history, weighed, before a table of neighbours."""
+
+    source: NeighbourSource
+    item: Ints
+    """int32[h], newest first."""
+    weight: Floats
+    """float32[h]"""
+
+    def score(self, items: Ints) -> Floats:
+        """As `NeighbourSource.score`."""
+        source = self.source
+        out = unsure(len(items), len(source.columns))
+        if len(self.item):
+            space = scratch(source.n_items)
+            kernels.gather_at(
+                source.offsets, source.neighbour, source.value, self.item, self.weight,
+                len(self.item), source.known, space.mark, space.place,
+                np.ascontiguousarray(items, np.int32), out,
+            )  # fmt: skip
+        return out
+
+    def recall_each(self, asks: Sequence[tuple[int, Mask]]) -> list[Recalled]:
+        """`NeighbourSource.recall` for each (limit, blocked), the rows of the history summed once."""
+        source = self.source
+        for _, blocked in asks:
+            check_blocked(source.name, blocked, source.n_items)
+        if not len(self.item):
+            return [NOTHING for _ in asks]
+        space = scratch(source.n_items)
+        met = kernels.sum_rows(
+            source.offsets, source.neighbour, source.value, self.item, self.weight, len(self.item),
+            space.total, space.mark, space.touched,
+        )  # fmt: skip
+        return [_best_of(space, met, limit, blocked) for limit, blocked in asks]
+
+
 def _best_of(space: Scratch, met: int, limit: int, blocked: Mask) -> Recalled:
-    """The best of what was gathered into the scratch arrays."""
+    """The best of what was summed into the scratch arrays."""
     if limit < 1:
         return NOTHING
     items, scores = np.empty(limit, np.int32), np.empty(limit, np.float32)

@@ -1,6 +1,7 @@
 """What most people act on: over time (popular), and just now (recent)."""
 
-from typing import Any, ClassVar
+from collections.abc import Sequence
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -28,7 +29,6 @@ from recsys.retrieval.fitted_source import (
     check_blocked,
     last_time,
     support,
-    unsure,
     weight_scale,
 )
 from recsys.retrieval.history_kernels import Marks
@@ -69,6 +69,8 @@ class Popular(FittableSource):
         """uint8[N]: positive events, however old, 255 for more; None from a fit that did not say."""
         self.n_items = len(counts)
         self.order = np.lexsort((np.arange(self.n_items), -counts)).astype(np.int32)
+        self.scores = np.stack([counts, np.log1p(counts)], axis=1).astype(np.float32)
+        """float32[N, 2]: what `score` gives of each item."""
 
     @classmethod
     def applies(cls, interactions: Interactions, inputs: SourceInputs, room: Room) -> str | None:
@@ -81,26 +83,52 @@ class Popular(FittableSource):
         counts = decayed_counts(fit.interactions, until, fit.params["half_life"])
         return {"counts": counts.astype(np.float32), "events": few(fit.interactions)}
 
+    def asked(self, history: History, now: int) -> "AskedPopular":
+        """For everybody the same."""
+        return AskedPopular(self)
+
+    def moment_key(self, history: History, now: int) -> bytes:
+        """What of the moment the answers depend on: nothing."""
+        return b""
+
     def score(self, history: History, items: Ints, now: int) -> Floats:
         """float32[n, 2]: the decayed count and its log(1 + count)."""
-        out = unsure(len(items), 2)
-        inside = (items >= 0) & (items < self.n_items)
-        out[inside, 0] = self.counts[items[inside]]
-        out[:, 1] = np.log1p(out[:, 0])
-        return out
+        return self.asked(history, now).score(items)
 
     def recall(self, history: History, limit: int, now: int, blocked: Mask) -> Recalled:
         """The first unblocked items of the one order."""
-        check_blocked(self.name, blocked, self.n_items)
-        if limit < 1:
-            return NOTHING
-        items, scores = np.empty(limit, np.int32), np.empty(limit, np.float32)
-        count = kernels.listed_top(self.order, self.counts, blocked, items, scores)
-        return Recalled(items[:count], scores[:count])
+        return self.asked(history, now).recall_each([(limit, blocked)])[0]
 
     def saved(self) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:
         events = {} if self.events is None else {"events": self.events}
         return {}, {"counts": self.counts, **events}
+
+
+class AskedPopular(NamedTuple):
+    """A source for which all histories are alike."""
+
+    source: Popular
+
+    def score(self, items: Ints) -> Floats:
+        """As `Popular.score`."""
+        out = np.empty((len(items), 2), np.float32)
+        kernels.rows_at(self.source.scores, np.ascontiguousarray(items, np.int32), out)
+        return out
+
+    def recall_each(self, asks: Sequence[tuple[int, Mask]]) -> list[Recalled]:
+        """`Popular.recall` for each (limit, blocked)."""
+        found = []
+        for limit, blocked in asks:
+            check_blocked(self.source.name, blocked, self.source.n_items)
+            if limit < 1:
+                found.append(NOTHING)
+                continue
+            items, scores = np.empty(limit, np.int32), np.empty(limit, np.float32)
+            count = kernels.listed_top(
+                self.source.order, self.source.counts, blocked, items, scores
+            )
+            found.append(Recalled(items[:count], scores[:count]))
+        return found
 
 
 class Recent(Popular):

@@ -18,19 +18,16 @@ import numpy.typing as npt
 
 from recsys.features.interactions import Floats, History, Interactions, Ints
 from recsys.features.protocols import Mask, Recalled
-from recsys.retrieval.ann import InvertedLists, scan
+from recsys.retrieval.ann import AskedVectors, InvertedLists
 from recsys.retrieval.fitted_source import (
-    NOTHING,
     Cost,
     FittableSource,
     Room,
     SourceFit,
     SourceInputs,
-    check_blocked,
-    unsure,
     weighed,
 )
-from recsys.retrieval.history_kernels import Marks, dots_at
+from recsys.retrieval.history_kernels import Marks
 from recsys.retrieval.sequence import block_kernels as kernels
 from recsys.retrieval.source_params import SourceParams, param
 
@@ -169,28 +166,25 @@ class SequenceSource(FittableSource):
         last = kernels.normalise(state[-1:], self.weights["norm"])[0]
         return np.append(last, np.float32(1.0))
 
+    def asked(self, history: History, now: int) -> "AskedSequence":
+        """A history read by the blocks, to be asked more than once."""
+        query = self.query(history)
+        return AskedSequence(self.name, self.targets, query, self.known, self.lists)
+
+    def moment_key(self, history: History, now: int) -> bytes:
+        """What of the moment the answers depend on: nothing."""
+        return b""
+
     def score(self, history: History, items: Ints, now: int) -> Floats:
         """float32[n, 2]: the logarithm of the estimated chance of being next, and that chance.
 
         The sampled softmax does not normalise, so the chance is cut at 1.
         """
-        out = unsure(len(items), 2)
-        query = self.query(history)
-        if query is not None:
-            wanted = np.ascontiguousarray(items, np.int32)
-            score = np.empty(len(items), np.float32)
-            dots_at(self.targets, query, self.known, wanted, score)
-            out[:, 0] = score
-            out[:, 1] = np.exp(np.minimum(score, 0.0))
-        return out
+        return self.asked(history, now).score(items)
 
     def recall(self, history: History, limit: int, now: int, blocked: Mask) -> Recalled:
         """The likeliest next items."""
-        check_blocked(self.name, blocked, self.n_items)
-        query = self.query(history)
-        if query is None or limit < 1:
-            return NOTHING
-        return scan(self.targets, query, self.known, blocked, limit, self.lists)
+        return self.asked(history, now).recall_each([(limit, blocked)])[0]
 
     def saved(self) -> tuple[dict[str, Any], dict[str, Any]]:
         return {}, {
@@ -213,6 +207,15 @@ def batch_size(positions: int) -> tuple[int, float]:
     """Positions of a batch, and batches of an epoch, for that many predicted positions in all."""
     size = min(POSITIONS_PER_BATCH, max(64, positions // BATCHES_PER_EPOCH))
     return size, positions / size
+
+
+class AskedSequence(AskedVectors):
+    """The last state before the items' targets."""
+
+    def score(self, items: Ints) -> Floats:
+        """As `SequenceSource.score`."""
+        score = super().score(items)
+        return np.concatenate([score, np.exp(np.minimum(score, 0.0))], axis=1)
 
 
 def _under(prefix: str, arrays: Weights) -> dict[str, npt.NDArray[Any]]:

@@ -7,7 +7,7 @@ import pytest
 
 from recsys.data_schemas.errors import UsageError
 from recsys.features.protocols import Recalled
-from recsys.retrieval.candidates import CandidateGenerator
+from recsys.retrieval.candidates import CandidateGenerator, kept
 
 
 def free(n=10):
@@ -42,6 +42,24 @@ def test_a_sources_first_items_are_in_whatever_the_fusion_makes_of_them(fixed, n
     stage = CandidateGenerator(sources, 40, 20, weights={"a": 1.0, "b": 1e-9})
     found = stage.candidates(nobody, 0, free(60)).items.tolist()
     assert found == [*many[:19], 50]
+
+
+def kept_by_definition(ranked, reserved, limit):
+    reserved = list(dict.fromkeys(reserved))
+    alone = [item for item in reserved if item not in ranked]
+    room = max(0, limit - len(reserved))
+    others = [item for item in ranked if item not in reserved][:room]
+    return [*(item for item in ranked if item in reserved or item in others), *alone][:limit]
+
+
+def test_reserved_items_are_kept_and_the_best_of_the_others():
+    draw = np.random.default_rng(3)
+    for _ in range(500):
+        ranked = draw.permutation(40)[: draw.integers(0, 30)].astype(np.int32)
+        reserved = draw.integers(0, 40, draw.integers(0, 25)).astype(np.int32)
+        limit = int(draw.integers(1, 40))
+        expected = kept_by_definition(ranked.tolist(), reserved.tolist(), limit)
+        assert kept(ranked, reserved, limit).tolist() == expected
 
 
 class Counted:
@@ -149,6 +167,56 @@ def test_signals_for_given_items_are_those_of_recall(fitted, history):
     assert list(found.signals) == list(again)
     for name, signal in found.signals.items():
         np.testing.assert_array_equal(signal, again[name], err_msg=name)
+
+
+def test_each_source_says_in_the_stage_what_it_says_alone(fitted, history):
+    """Also of an item that is given twice; scores of a list are those of its items."""
+    stage = CandidateGenerator(fitted, 20, 15)
+    past, blocked = history([0, 2, 6, 11]), free(40)
+    items = np.array([3, 8, 3, 77, 12, 8], np.int32)
+    signals = stage.signals_for(past, items, 0, blocked)
+    for name, source in fitted.items():
+        alone = source.score(past, items, 0)
+        for place, column in enumerate(source.columns):
+            np.testing.assert_array_equal(signals[f"{name}.{column}"], alone[:, place], column)
+        listed = source.recall(past, 20, 0, blocked)
+        scored = source.score(past, listed.items, 0)[:, 0]
+        np.testing.assert_array_equal(listed.scores, scored, err_msg=name)
+        rank = dict(zip(listed.items.tolist(), range(1, 21), strict=False))
+        expected = [rank.get(item, np.nan) for item in items.tolist()]
+        np.testing.assert_array_equal(signals[f"{name}.rank"], expected, err_msg=name)
+
+
+def test_a_source_made_of_another_is_read_as_its_own(fitted, history):
+    """A class that changes what is said is not asked through what it inherited, nor kept by it."""
+    kind = type(fitted["item_item"])
+
+    class Doubled(kind):
+        def score(self, history, items, now):
+            return 2 * super().score(history, items, now)
+
+    plain = fitted["item_item"]
+    doubled = Doubled(
+        plain.offsets, plain.neighbour, plain.value, plain.known,
+        params=plain.params, scale=plain.scale, fit_until=plain.fit_until,
+    )  # fmt: skip
+    past, items = history([0, 2, 6]), np.arange(20, dtype=np.int32)
+    one, two = (CandidateGenerator({"item_item": s}, 20, 15) for s in (plain, doubled))
+    said, twice = (s.signals_for(past, items, 0, free(40)) for s in (one, two))
+    np.testing.assert_array_equal(twice["item_item.score"], 2 * said["item_item.score"])
+    assert one.moment_key(past, 0) is not None
+    assert two.moment_key(past, 0) is None
+
+
+def test_what_of_the_moment_answers_depend_on_is_for_each_source_to_say(fixed, history):
+    class ByTheHour(fixed):
+        def moment_key(self, history, now):
+            return bytes([now // 60 % 24])
+
+    silent, told = fixed("a", [3, 1], [2, 1]), ByTheHour("b", [1, 2], [2, 1])
+    past = history([0])
+    assert CandidateGenerator({"b": told}, 5, 5).moment_key(past, 119) == (b"\x01",)
+    assert CandidateGenerator({"a": silent, "b": told}, 5, 5).moment_key(past, 119) is None
 
 
 def test_an_item_nobody_knows_has_no_signal(fitted, history):
