@@ -36,6 +36,7 @@ from recsys.training.night import (
     refresh_encoder,
 )
 from recsys.training.night.night_context import Night
+from recsys.training.night.products import TEXT, Recipe
 from recsys.training.ranker import fit_ranker as fit_trees
 
 K = 10
@@ -44,10 +45,10 @@ K = 10
 def without_source(recipe, name):
     """The recipe without a source; `text` stays loaded but proposes nothing."""
     weights = {n: w for n, w in recipe.weights.items() if n != name}
-    if name == fit_sources.TEXT:
+    if name == TEXT:
         weights[name] = 0.0
     params = {n: d for n, d in recipe.params.items() if n != name}
-    return fit_sources.Recipe(params, weights, recipe.facts)
+    return Recipe(params, weights, recipe.facts)
 
 
 def quality(night, train, test, columns):
@@ -68,11 +69,11 @@ def quality(night, train, test, columns):
 def variants(recipe, features):
     """(name, recipe, features kept) of everything that can be left out."""
     columns, families = features.columns, features.families
-    for name in sorted({*recipe.params, fit_sources.TEXT}):
+    for name in sorted({*recipe.params, TEXT}):
         yield (
             f"source {name}",
             without_source(recipe, name),
-            lambda c, n=name: n != fit_sources.TEXT or families.get(c) != "text",
+            lambda c, n=name: n != TEXT or families.get(c) != "text",
         )
     for family in sorted({families[c] for c in columns}):
         yield f"features {family}", None, lambda c, f=family: families[c] != f
@@ -89,15 +90,17 @@ def main():
     rows = []
     with workspace.lock():
         night = Night(config, workspace, StageRunner(workspace, reporter), reporter)
-        tables = read_data.validate(night, read_data.drain(night))
-        data = read_data.split(night, data_leaks.leave_out_leaks(night, tables))
-        encoded = refresh_encoder.refresh(night, data)
-        recipe = fit_sources.tune(night, data, encoded)
+        night.drained = read_data.drain(night)
+        night.tables = read_data.validate(night)
+        night.tables = data_leaks.leave_out_leaks(night)
+        night.data = read_data.split(night)
+        night.encoded = refresh_encoder.refresh(night)
+        night.recipe = recipe = fit_sources.tune(night)
 
         def ranking(recipe):
+            side = night.beside(recipe=recipe)
             return [
-                ranking_data.build_ranking_data(night, data, encoded, recipe, r)[1]
-                for r in ("ranker", "test")
+                ranking_data.build_ranking_data(side, role).product for role in ("ranker", "test")
             ]
 
         train, test = ranking(recipe)

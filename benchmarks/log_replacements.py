@@ -108,10 +108,11 @@ def short_night(config_file: Path) -> None:
     workspace, quiet = Workspace(config.workspace_path), Reporter(quiet=True)
     with workspace.lock():
         night = Night(config, workspace, StageRunner(workspace, quiet), quiet)
-        drained = read_data.drain(night)
-        data = read_data.split(night, read_data.validate(night, drained))
-        state = release.snapshot(night, data, read_data.mark_of(drained))
-        release.publish_state(night, state)
+        night.drained = read_data.drain(night)
+        night.tables = read_data.validate(night)
+        night.data = read_data.split(night)
+        night.state = release.snapshot(night)
+        release.publish_state(night)
 
 
 # --- kinds: each replaces the log and says what its state was ------------------------------------

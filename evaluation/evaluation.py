@@ -120,6 +120,12 @@ class Evaluation:
     per_group: dict[str, npt.NDArray[Any]] = field(repr=False, compare=False)
     """Columns of length G: user, time, and `system/metric` values."""
 
+    def numbers(self) -> dict[str, dict[str, list[Any]]]:
+        """System → metric → value, low, high."""
+        return {
+            name: {m: list(i[:3]) for m, i in found.items()} for name, found in self.systems.items()
+        }
+
     def to_json(self) -> dict[str, Any]:
         """Plain dicts, lists, strings and finite numbers (no NaN); without `per_group`."""
         shallow = {

@@ -161,10 +161,10 @@ def _print_suspects(config: "RecsysConfig") -> None:
     from recsys.features.future_check import scan
     from recsys.features.ragged import owners_of
     from recsys.storage.stages.rest import wake
-    from recsys.training.night.ranking_data import read
+    from recsys.training.night.products import RankingData
 
     wake(folder)  # compressed since the night ended
-    ranking = read(folder)
+    ranking = RankingData.read(folder)
     last = int(np.searchsorted(ranking.table.offsets, ROWS_SCANNED, "right")) - 1
     offsets = ranking.table.offsets[: max(last, 1) + 1]
     # Groups in the order of their time: the later ones are held against the earlier.

@@ -175,34 +175,35 @@ def run_train(args: argparse.Namespace) -> int:
         ranking_data,
         read_data,
         refresh_encoder,
+        release,
     )
     from recsys.training.night.night_context import Night
+    from recsys.training.night.products import FULL
 
     config = load_config(args.config)
     workspace = Workspace(config.workspace_path)
     with workspace.lock():
         reporter = Reporter()
         night = Night(config, workspace, StageRunner(workspace, reporter), reporter)
-        tables = read_data.validate(night, read_data.drain(night))
-        data = read_data.split(night, data_leaks.leave_out_leaks(night, tables))
+        night.drained = read_data.drain(night)
+        night.tables = read_data.validate(night)
+        night.tables = data_leaks.leave_out_leaks(night)
+        night.data = read_data.split(night)
         if args.step == "encoder" and args.probe:
-            return _probe(night, data, args)
+            return _probe(night, args)
         if args.step == "encoder" and args.search is not None:
-            return _search(night, data, args.search)
-        encoded = refresh_encoder.refresh(night, data)
+            return _search(night, args.search)
+        night.encoded = refresh_encoder.refresh(night)
         if args.step == "encoder":
-            return _done(encoded.folder, encoded.stage.facts)
-        recipe = fit_sources.tune(night, data, encoded)
+            return _done(night.encoded.folder, night.encoded.stage.facts)
+        night.recipe = fit_sources.tune(night)
         if args.step == "collaborative":
-            fitted = fit_sources.fit_as_of(
-                night, data, encoded, recipe, data.interactions, data.windows.end
-            )
-            for name, stage in fitted.stages.items():
-                print(f"{name}: {stage.open() / name}")
+            for name, stage in release.refit(night).stages.items():
+                print(f"{name}: {stage.folder / name}")
             return ExitCode.DONE
-        groups, rows = ranking_data.build_ranking_data(night, data, encoded, recipe, "ranker")
-        rankers = fit_ranker.fit(night, data, rows, groups)
-        return _done(rankers.path / "full", rankers.facts["ranker"])
+        night.learned = ranking_data.build_ranking_data(night, "ranker")
+        rankers = fit_ranker.fit(night)
+        return _done(rankers.product / FULL, rankers.facts["ranker"])
 
 
 def _done(path: Any, facts: Mapping[str, Any]) -> int:
@@ -213,7 +214,7 @@ def _done(path: Any, facts: Mapping[str, Any]) -> int:
     return ExitCode.DONE
 
 
-def _probe(night: Any, data: Any, args: argparse.Namespace) -> int:
+def _probe(night: Any, args: argparse.Namespace) -> int:
     from recsys.training.finetune.probe import probe
 
     strategies = _listed(args.strategies) or ("head", "last_n")
@@ -225,6 +226,7 @@ def _probe(night: Any, data: Any, args: argparse.Namespace) -> int:
             found=", ".join(wrong),
             expected="some of " + ", ".join(known),
         )
+    data = night.data
     until = data.windows.encoder_until
     found = probe(
         data.interactions.before(until),
@@ -246,9 +248,8 @@ def _listed(text: str | None) -> tuple[str, ...]:
     return tuple(name.strip() for name in (text or "").split(",") if name.strip())
 
 
-def _search(night: Any, data: Any, minutes: float) -> int:
+def _search(night: Any, minutes: float) -> int:
     """Search the encoder's rates; an interrupted search goes on when it is asked for again."""
-    from recsys.storage.registry import Registry
     from recsys.training.finetune.search import search
 
     if minutes <= 0:
@@ -262,6 +263,7 @@ def _search(night: Any, data: Any, minutes: float) -> int:
         shown = ", ".join(f"{name} {chosen:.2g}" for name, chosen in settings.items())
         night.reporter.say(f"search: trial {number}: validation nDCG {value:.4f} with {shown}")
 
+    data = night.data
     until = data.windows.encoder_until
     best, value = search(
         data.interactions.before(until),
@@ -273,7 +275,7 @@ def _search(night: Any, data: Any, minutes: float) -> int:
         storage=night.workspace.encoder_search,
         on_trial=on_trial,
     )
-    Registry(night.config).log_curves("encoder-search", {"search_valid_ndcg": trials})
+    night.registry.log_curves("encoder-search", {"search_valid_ndcg": trials})
     print(f"best validation nDCG {value:.4f}; in recsys.yaml:\n\nencoder:")
     for name in ("learning_rate", "head_learning_rate", "logq"):
         print(f"  {name}: {getattr(best, name):.3g}")

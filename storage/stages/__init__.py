@@ -1,6 +1,16 @@
 """Stages with memory: what a night did is kept under what it was made from."""
 
 from recsys.storage.stages.identity import code_version, difference
-from recsys.storage.stages.runner import StageResult, StageRunner
+from recsys.storage.stages.runner import StageRunner
+from recsys.storage.stages.stage import Stage, StageResult, WouldRun, facts, folder
 
-__all__ = ["StageResult", "StageRunner", "code_version", "difference"]
+__all__ = [
+    "Stage",
+    "StageResult",
+    "StageRunner",
+    "WouldRun",
+    "code_version",
+    "difference",
+    "facts",
+    "folder",
+]

@@ -4,14 +4,14 @@
 that was killed leaves only a `.part` folder, which the next run redoes (or, for a stage that keeps
 checkpoints of its own, hands back to it). The same inputs and code give the same key, so a
 repeated night does nothing and a changed setting redoes exactly what depends on it. Between two
-nights some outputs rest (`rest.py`): `StageResult.open` makes them whole again.
+nights some outputs rest (`rest.py`): opening makes them whole again.
 """
 
 import contextlib
 import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -38,58 +38,12 @@ from recsys.storage.stages.identity import (
     code_version,
     in_words,
 )
-from recsys.storage.stages.rest import DROPPED, is_dropped, packed, wake
+from recsys.storage.stages.rest import DROPPED, packed
+from recsys.storage.stages.stage import Facts, Stage, StageResult, T
 from recsys.storage.workspace import StageId, Workspace
 
 LAST = "last.json"
 FORMAT = 1
-
-Action = Callable[[Path], Mapping[str, Any] | None]
-
-
-@dataclass(frozen=True)
-class StageResult:
-    """What a stage left and what it cost."""
-
-    name: str
-    key: str
-    path: Path
-    """The output folder; in a dry run of a stage that would run, it does not exist."""
-    facts: Mapping[str, Any]
-    """What the action returned; empty in a dry run of a stage that would run."""
-    skipped: bool
-    """Whether a kept output was used (in a dry run: would be used)."""
-    reason: str
-    seconds: float = 0.0
-    """Of the run that made the output, also when skipped now; without the stages run inside it."""
-    peak_mb: float = 0.0
-    bytes: int = 0
-    made_again: Callable[[], None] | None = field(default=None, repr=False, compare=False)
-    """Runs the action once more; None where the output was made just now."""
-
-    def open(self) -> Path:
-        """The output folder, with what rested since an earlier night made whole again.
-
-        Only outputs that `training.night.at_rest` names rest; `path` does for the others.
-        """
-        if is_dropped(self.path):
-            assert self.made_again is not None  # only `run` gives a dropped output
-            self.made_again()
-            return self.path
-        try:
-            wake(self.path)
-        except (OSError, ValueError):
-            if self.made_again is None:
-                raise
-            self.made_again()
-        return self.path
-
-    @property
-    def cost(self) -> dict[str, float]:
-        """Numbers of this night for MLflow: a skipped stage cost nothing."""
-        if self.skipped:
-            return {"seconds": 0.0, "peak_mb": 0.0, "bytes": 0.0}
-        return {"seconds": self.seconds, "peak_mb": self.peak_mb, "bytes": float(self.bytes)}
 
 
 class StageRunner:
@@ -109,12 +63,12 @@ class StageRunner:
         reporter: Reporter | None = None,
         dry_run: bool = False,
         run: str | None = None,
-        on_end: "Callable[[StageResult], None] | None" = None,
+        on_end: Callable[[StageResult[Any]], None] | None = None,
     ) -> None:
         self._on_end = on_end
         self.workspace = workspace
         self.dry_run = dry_run
-        self.results: list[StageResult] = []
+        self.results: list[StageResult[Any]] = []
         self._reporter = reporter if reporter is not None else Reporter()
         self._met: dict[StageId, None] = {}
         """Stages and keys of this run so far, in order."""
@@ -123,10 +77,10 @@ class StageRunner:
         self._run = run or f"{datetime.now(UTC):%Y%m%dT%H%M%S.%f}"
 
     @property
-    def outputs(self) -> list[StageResult]:
+    def outputs(self) -> list[StageResult[Any]]:
         """Each output of this run once, as it was first met: one that was made in this run and then
         asked for again is no output of an earlier one."""
-        first: dict[StageId, StageResult] = {}
+        first: dict[StageId, StageResult[Any]] = {}
         for result in self.results:
             first.setdefault((result.name, result.key), result)
         return list(first.values())
@@ -158,98 +112,75 @@ class StageRunner:
                 known.append(result.key)
         return keys
 
-    def run(
-        self,
-        name: str,
-        inputs: Mapping[str, Any],
-        action: Action,
-        *,
-        code: Sequence[str | Path] = (),
-        resumable: bool = False,
-        personal: bool = True,
-        usable: Callable[[Mapping[str, Any]], bool] | None = None,
-    ) -> StageResult:
-        """The stage's output: the kept one when inputs and code are unchanged, a new one otherwise.
-
-        Forgetting a person removes the outputs that are `personal`, so only models and pages
-        without persons may say no.
-
-        Args:
-            name: of the stage; also the folder of its outputs.
-            inputs: JSON-able: keys of earlier stages, hashes of data, config sections.
-            action: fills an empty folder and returns its facts.
-            code: modules, packages or files whose source decides the output.
-            resumable: whether the action may find there what a killed run of the same key left.
-            personal: whether the output holds rows about persons (even by number).
-            usable: told the facts of a kept output, whether it may be used again; one that holds a
-                failure is made anew.
+    def run(self, stage: Stage[T]) -> StageResult[T]:
+        """The stage's output: the kept one when what it reads and its code are unchanged, a new one
+        otherwise; in a dry run, what it would be.
 
         Raises:
             DiskFull: nothing half-written remains.
         """
-        identity, key, path = self._place(name, inputs, code)
+        identity, key, path = self._place(stage)
         kept, damage = _kept(path)
-        if kept is not None and usable is not None and not usable(kept["facts"]):
+        if kept is not None and stage.usable is not None and not stage.usable(kept["facts"]):
             kept, damage = None, "something in its kept output had failed"
         if kept is not None:
-            result = self._found(name, key, path, kept)
-            marked = identity | {"personal": personal}
-            again = partial(self._make_again, result, marked, action, resumable)
+            result = self._found(stage, key, path, kept)
+            again = partial(self._make_again, stage, result, identity)
             result = replace(result, made_again=again)
         else:
             reason = damage or self._why(identity, path)
-            result = StageResult(name, key, path, {}, skipped=False, reason=reason)
+            result = StageResult.planned(stage, key, path, reason)
             if self.dry_run:
-                self._reporter.say(f"{name}: would run because {reason}")
+                self._reporter.say(f"{stage.name}: would run because {reason}")
             else:
-                self._reporter.say(f"{name}: running because {reason}")
-                result = self._do(result, identity | {"personal": personal}, action, resumable)
+                self._reporter.say(f"{stage.name}: running because {reason}")
+                result = self._do(stage, result, identity)
         self._remember(result)
         return result
 
-    def find(
-        self, name: str, inputs: Mapping[str, Any], *, code: Sequence[str | Path] = ()
-    ) -> StageResult | None:
-        """The kept output of these inputs and code, which this run then uses; None without one."""
-        _, key, path = self._place(name, inputs, code)
+    def find(self, stage: Stage[T]) -> StageResult[T] | None:
+        """The kept output of a stage, which this run then uses; None without one."""
+        _, key, path = self._place(stage)
         kept, _ = _kept(path)
         if kept is None or kept.get(DROPPED):
             return None
-        result = self._found(name, key, path, kept)
+        result = self._found(stage, key, path, kept)
         self._remember(result)
         return result
 
-    def _place(
-        self, name: str, inputs: Mapping[str, Any], code: Sequence[str | Path]
-    ) -> tuple[dict[str, Any], str, Path]:
+    def _place(self, stage: Stage[T]) -> tuple[dict[str, Any], str, Path]:
         """(identity, key, folder) of a stage's output.
 
         Passwords of addresses are neither kept nor part of the key: a new one makes nothing anew.
         """
-        identity = {"inputs": redact(plain(inputs)), "code": code_version(code)}
-        key = hash_json({"stage": name, "format": FORMAT, **identity})[:KEY_LENGTH]
-        return identity, key, self.workspace.path / "stages" / name / key
+        code = code_version(tuple(stage.deciding))
+        identity = {"inputs": redact(plain(stage.reads)), "code": code}
+        key = hash_json({"stage": stage.name, "format": FORMAT, **identity})[:KEY_LENGTH]
+        return identity, key, self.workspace.path / "stages" / stage.name / key
 
-    def _found(self, name: str, key: str, path: Path, marker: dict[str, Any]) -> StageResult:
-        if (name, key) not in self._met:
-            self._reporter.say(f"{name}: unchanged ({key[:8]})")
-        return _from_marker(name, key, path, marker)
+    def _found(
+        self, stage: Stage[T], key: str, path: Path, marker: dict[str, Any]
+    ) -> StageResult[T]:
+        if (stage.name, key) not in self._met:
+            self._reporter.say(f"{stage.name}: unchanged ({key[:8]})")
+        told = {name: marker[name] for name in ("facts", "seconds", "peak_mb", "bytes")}
+        return StageResult(
+            stage.name, key, path, skipped=True, reason="unchanged", opens=stage.opens, **told
+        )
 
-    def _make_again(
-        self, kept: StageResult, identity: dict[str, Any], action: Action, resumable: bool
-    ) -> None:
+    def _make_again(self, stage: Stage[T], kept: StageResult[T], identity: dict[str, Any]) -> None:
         """Files of an output that a later stage turns out to need."""
         reason = "its files were put away"
         plan = replace(kept, skipped=False, reason=reason, made_again=None)
         self._reporter.say(f"{kept.name}: running because {reason}")
-        self.results.append(self._do(plan, identity, action, resumable))
+        self.results.append(self._do(stage, plan, identity))
 
     def _do(
-        self, plan: StageResult, identity: dict[str, Any], action: Action, resumable: bool
-    ) -> StageResult:
+        self, stage: Stage[T], plan: StageResult[T], identity: dict[str, Any]
+    ) -> StageResult[T]:
         part = plan.path.parent / f".{plan.key}{PART}"
         with explain_disk_full(plan.path, f"the output of stage {plan.name}"):
-            if not resumable:
+            if not stage.resumable:
                 shutil.rmtree(part, ignore_errors=True)
             part.mkdir(parents=True, exist_ok=True)
             # A killed write of a checkpoint left its file aside; nobody will rename it now.
@@ -260,7 +191,7 @@ class StageRunner:
                     aside.unlink(missing_ok=True)
             try:
                 with self._metered() as meter:
-                    facts = _as_read_again(action(part) or {})
+                    facts = _as_read_again(stage.makes(part) or {})
                 result = replace(
                     plan,
                     facts=facts,
@@ -268,9 +199,9 @@ class StageRunner:
                     peak_mb=round(meter.peak_mb, 1),
                     bytes=folder_bytes(part),
                 )
-                self._finish(part, result, identity)
+                self._finish(part, result, identity | {"personal": stage.personal})
             except BaseException:
-                if not resumable:
+                if not stage.resumable:
                     shutil.rmtree(part, ignore_errors=True)
                 raise
         self._reporter.say(
@@ -293,7 +224,7 @@ class StageRunner:
             if self._inside:
                 self._inside[-1] += meter.seconds
 
-    def _finish(self, part: Path, result: StageResult, identity: dict[str, Any]) -> None:
+    def _finish(self, part: Path, result: StageResult[Any], identity: dict[str, Any]) -> None:
         marker = {
             "format": FORMAT,
             "name": result.name,
@@ -327,9 +258,10 @@ class StageRunner:
         changed = min((changes(before, now) for before in earlier), key=len)
         return in_words(changed) or "its output is no longer kept"
 
-    def _remember(self, result: StageResult) -> None:
-        """Keep the result; a night asks for the same sources at many cuts, which is said once."""
-        self.results.append(result)
+    def _remember(self, result: StageResult[Any]) -> None:
+        """Keep the result, without what was opened of it; a night asks for the same sources at many
+        cuts, which is said once."""
+        self.results.append(replace(result))
         stage: StageId = (result.name, result.key)
         if stage in self._met:
             return
@@ -340,7 +272,7 @@ class StageRunner:
                 self._on_end(result)
 
 
-def _as_read_again(facts: Mapping[str, Any]) -> dict[str, Any]:
+def _as_read_again(facts: Facts) -> dict[str, Any]:
     """Facts as later nights find them in the marker, in its order of keys: whether a stage ran or was
     found must make no difference to what follows."""
     again: dict[str, Any] = json.loads(json.dumps(redact(plain(facts)), sort_keys=True))
@@ -380,17 +312,3 @@ def _kept(path: Path) -> tuple[dict[str, Any] | None, str | None]:
         if found != size:
             return None, f"its kept output is damaged: {name} has {found} bytes, not {size}"
     return marker, None
-
-
-def _from_marker(name: str, key: str, path: Path, marker: dict[str, Any]) -> StageResult:
-    return StageResult(
-        name,
-        key,
-        path,
-        marker["facts"],
-        skipped=True,
-        reason="unchanged",
-        seconds=marker["seconds"],
-        peak_mb=marker["peak_mb"],
-        bytes=marker["bytes"],
-    )

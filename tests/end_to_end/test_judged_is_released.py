@@ -28,7 +28,7 @@ from recsys.operations.cli.main import main
 from recsys.operations.open_release import load_release
 from recsys.storage.progress import Reporter
 from recsys.storage.registry import Registry
-from recsys.storage.stages import StageRunner
+from recsys.storage.stages import StageResult, StageRunner
 from recsys.storage.workspace import Workspace
 from recsys.training.night import (
     fit_ranker,
@@ -99,31 +99,25 @@ class JudgedNight:
         self.night = night = Night(
             self.config, workspace, StageRunner(workspace, reporter), reporter
         )
-        self.data = data = read_data.split(night, read_data.validate(night, None))
-        self.encoded = refresh_encoder.refresh(night, data)
-        self.recipe = fit_sources.tune(night, data, self.encoded)
-        learn = ranking_data.build_ranking_data(night, data, self.encoded, self.recipe, "ranker")
-        test = ranking_data.build_ranking_data(night, data, self.encoded, self.recipe, "test")
-        self.tested = test[1]
-        self.rankers = fit_ranker.fit(night, data, learn[1], learn[0])
-        self.stage = test_lists.make_lists(
-            night, data, self.encoded, self.recipe, test[0], self.tested, self.rankers
-        )
-        self.learned = learn
+        night.tables = read_data.validate(night)
+        night.data = self.data = read_data.split(night)
+        night.encoded = refresh_encoder.refresh(night)
+        night.recipe = fit_sources.tune(night)
+        night.learned = ranking_data.build_ranking_data(night, "ranker")
+        night.tested = ranking_data.build_ranking_data(night, "test")
+        self.tested = night.tested.product
+        night.rankers = night.served = fit_ranker.fit(night)
+        self.lists = test_lists.make_lists(night).product[0]
 
     def with_seed(self, seed):
         """Lists int32[M, K] of the same night's ranker by another seed."""
-        config = self.config.model_copy(update={"seed": seed})
-        rankers = fit_ranker.fit(
-            replace(self.night, config=config), self.data, self.learned[1], self.learned[0]
-        )
-        score = fit_ranker.score(rankers.path, "full", self.tested)
-        return test_lists.best_of(score, self.tested, test_lists.caps_of(self.night, self.data))[0]
+        side = self.night.beside(config=self.config.model_copy(update={"seed": seed}))
+        score = fit_ranker.score(fit_ranker.fit(side).product, "full", self.tested)
+        return test_lists.best_of(score, self.tested, test_lists.caps_of(self.night))[0]
 
     def at(self, cut):
         """{user id: (item ids, scores)} that the night judged at a cut."""
-        lists = test_lists.read_lists(self.stage)[0]
-        moments, found = self.tested.moments, {}
+        lists, moments, found = self.lists, self.tested.moments, {}
         for m in np.flatnonzero(moments.time == cut):
             held = lists.items[m] >= 0
             ids = [self.data.tables.catalogue.id_of(int(i)) for i in lists.items[m][held]]
@@ -133,7 +127,7 @@ class JudgedNight:
 
     def release_as_of(self, cut):
         """Make the parts as of a cut the champion, over a log that ends there."""
-        night, data = self.night, self.data
+        data = self.data
         known = data.known.before(cut)
         earlier = replace(
             data,
@@ -141,28 +135,26 @@ class JudgedNight:
             known=known,
             windows=replace(data.windows, end=cut),
         )
-        folder = night.workspace.path / "as of the cut"
+        folder = self.night.workspace.path / "as of the cut"
         OnlineState.build(
             known,
             data.tables.catalogue,
             bucket_us=BUCKETS[self.config.features.bucket],
-            windows_us=release.state_windows(night),
+            windows_us=release.state_windows(self.night),
             log_position=-1,
             users=user_table(data.tables),
             meaning=data.meaning,
             impressions=data.tables.impressions,
-        ).save(folder / "state")
-        state = replace(self.stage, name="state", key="cut", path=folder)
-        sources = fit_sources.fit_as_of(
-            night, data, self.encoded, self.recipe, data.interactions, cut
-        )
-        bundle = release.bundle(
-            night, earlier, self.encoded, self.recipe, self.tested, self.rankers, sources, state
+        ).save(folder)
+        night = self.night.beside(
+            data=earlier,
+            state=StageResult("state", "cut", folder, {}, skipped=False, reason="the test's own"),
+            released=fit_sources.fit_as_of(self.night, data.interactions, cut),
         )
         registry = Registry(self.config)
-        version = registry.register(bundle.path / "bundle", tags={}, metrics={})
+        version = registry.register(release.bundle(night).product, tags={}, metrics={})
         registry.promote(version, "test")
-        release.publish_state(night, state)
+        release.publish_state(night)
 
 
 @pytest.fixture(scope="module", params=[real_seconds, whole_days, order_alone])
@@ -237,7 +229,7 @@ def test_a_night_that_ends_at_the_cut_recommends_as_well_as_was_judged_there(jud
         return ndcg(match(truth, lists), 10)
 
     own = quality([catalogue.indices_of(rows[users[m]]["item_ids"]) for m in asked])
-    first = quality(test_lists.read_lists(judged.stage)[0].items[asked])
+    first = quality(judged.lists.items[asked])
     seeds = [first, *(quality(judged.with_seed(seed)[asked]) for seed in (11, 12))]
 
     def gap_in_spreads(values):

@@ -108,8 +108,7 @@ def checked(folder):
     workspace = Workspace(config.workspace_path)
     reporter = Reporter(quiet=True)
     night = Night(config, workspace, StageRunner(workspace, reporter), reporter)
-    drained = read_data.drain(night)
-    return served_parity.compare(night, drained.path, Registry(config))
+    return served_parity.compare(night, read_data.drain(night).product)
 
 
 def test_served_rows_are_the_rows_of_batch(folder):

@@ -16,7 +16,7 @@ from recsys.operations.forget_user import forget_user
 from recsys.storage.eventlog import open_log
 from recsys.storage.progress import Reporter
 from recsys.storage.registry import Registry
-from recsys.storage.stages import StageRunner
+from recsys.storage.stages import Stage, StageRunner
 from recsys.storage.tombstones import forgotten
 from recsys.storage.workspace import Workspace, WorkspaceBusy
 
@@ -82,8 +82,10 @@ def test_a_person_is_removed_from_every_place(config, workspace, make_bundle):
         (workspace.path / place).parent.mkdir(parents=True, exist_ok=True)
         pq.write_table(table, workspace.path / place)
     runner = StageRunner(workspace, Reporter(quiet=True))
-    rows = runner.run("features", {}, lambda out: pq.write_table(table, out / "rows.parquet"))
-    model = runner.run("als", {}, lambda out: {}, personal=False)
+    rows = runner.run(
+        Stage("features", {}, lambda out: pq.write_table(table, out / "rows.parquet"))
+    )
+    model = runner.run(Stage("als", {}, lambda out: {}, personal=False))
     (workspace.reports / "n1").mkdir()
     (workspace.reports / "n1" / "report.html").write_text(f"<td>{ANN}</td>")
     (workspace.reports / "n1" / "other.html").write_text(f"<td>x{ANN}</td><td>{BOB}</td>")
@@ -135,7 +137,9 @@ def test_repeating_is_safe_and_keeps_the_first_time(config, workspace):
 def test_an_unknown_person_costs_no_stage_and_an_empty_id_is_refused(config, workspace):
     table = pa.table({"user_id": [BOB], "item_id": ["b"]})
     runner = StageRunner(workspace, Reporter(quiet=True))
-    rows = runner.run("tables", {}, lambda out: pq.write_table(table, out / "events.parquet"))
+    rows = runner.run(
+        Stage("tables", {}, lambda out: pq.write_table(table, out / "events.parquet"))
+    )
     forget_user(config, ANN)
     assert rows.path.exists()
     forget_user(config, BOB)
@@ -177,7 +181,9 @@ def test_a_backtest_within_the_workspace_forgets_too(config, workspace):
     make_state(inner.state / "key")
     table = pa.table({"user_id": [ANN, BOB], "item_id": ["a", "b"]})
     runner = StageRunner(inner, Reporter(quiet=True))
-    rows = runner.run("tables", {}, lambda out: pq.write_table(table, out / "events.parquet"))
+    rows = runner.run(
+        Stage("tables", {}, lambda out: pq.write_table(table, out / "events.parquet"))
+    )
     (inner.path / "nights").mkdir()
     np.savez(inner.path / "nights" / "0.npz", user=np.array([ANN]))
     (inner.path / "plan.json").write_text("{}")
@@ -206,7 +212,7 @@ def test_a_text_that_only_this_person_has_is_nowhere_or_in_the_receipt(
     make_state(workspace.state / "key")
     table = pa.table({"user_id": [ANN, BOB, "eve"], "town": ["Pl4nted", "y", "y"]})
     tables = StageRunner(workspace, Reporter(quiet=True)).run(
-        "tables", {}, lambda out: _write_users(table, out)
+        Stage("tables", {}, lambda out: _write_users(table, out))
     )
     registry = Registry(config)
     old = make_bundle(1.0, features_json={"user": {"values": ["Pl4nted", "y"]}})

@@ -12,7 +12,7 @@ from recsys.operations.cli.main import main
 from recsys.storage.eventlog import log_address, open_log
 from recsys.storage.progress import Reporter
 from recsys.storage.registry import Registry
-from recsys.storage.stages import StageRunner
+from recsys.storage.stages import Stage, StageRunner
 from recsys.storage.workspace import Workspace
 from recsys.training.night import read_data
 from recsys.training.night.night_context import Night
@@ -61,8 +61,8 @@ def of_the_night(config):
     workspace, reporter = Workspace(config.workspace_path), Reporter()
     night = Night(config, workspace, StageRunner(workspace, reporter), reporter)
     night.alarm(f"a finding on {config.serving.log}")
-    drained = read_data.drain(night)
-    return drained, read_data.validate(night, drained)
+    night.drained = read_data.drain(night)
+    return night.drained, read_data.validate(night)
 
 
 def sweep(folder):
@@ -95,9 +95,13 @@ def test_a_workspace_and_its_commands_hold_no_password(tmp_path, postgres, make_
     workspace = Workspace(config.workspace_path)
     runner = StageRunner(workspace, Reporter())
     runner.run(
-        "own", {"uri": f"mysql://a:{PLANTED}5@b/c"}, lambda out: {"seen": f"s3://a:{PLANTED}6@b"}
+        Stage(
+            "own",
+            {"uri": f"mysql://a:{PLANTED}5@b/c"},
+            lambda out: {"seen": f"s3://a:{PLANTED}6@b"},
+        )
     )
-    runner.run("own", {"uri": f"mysql://a:{PLANTED}7@d/c"}, lambda out: {})
+    runner.run(Stage("own", {"uri": f"mysql://a:{PLANTED}7@d/c"}, lambda out: {}))
     registry = Registry(config)
     bundle = make_bundle(facts={"config": config.model_dump(mode="json")})
     version = registry.register(

@@ -11,7 +11,7 @@ from hypothesis.extra.numpy import array_shapes, arrays, scalar_dtypes
 
 from recsys.storage.files import files_below, folder_bytes, hash_file
 from recsys.storage.progress import Reporter
-from recsys.storage.stages import StageRunner
+from recsys.storage.stages import Stage, StageRunner
 from recsys.storage.stages.rest import packed, put_to_rest, wake
 from recsys.storage.workspace import Workspace
 
@@ -49,7 +49,7 @@ class Fit:
 
 
 def run(night, fit):
-    return night().run("source-als", {"cut": 3}, fit)
+    return night().run(Stage("source-als", {"cut": 3}, fit))
 
 
 def hashes(output):
@@ -74,7 +74,7 @@ def test_what_rests_is_found_without_being_made_and_is_whole_when_it_is_read(nig
     fit = Fit()
     made = run(night, fit)
     before = hashes(made.path)
-    assert made.open() == made.path
+    assert made.open() == made.folder == made.path
     assert put_to_rest(made.path, drop=False) > 100_000
     assert sorted(hashes(made.path)) == [
         "als/about.json", "als/more.npz.zst", "als/value.npy.zst"
@@ -93,9 +93,11 @@ def test_what_was_dropped_is_made_again_only_when_it_is_read(night, said):
     assert put_to_rest(made.path, drop=True) > 0.9 * size
     assert files_below(made.path) == ["stage.json"]
     runner = night()
-    found = runner.run("source-als", {"cut": 3}, fit)
+    found = runner.run(Stage("source-als", {"cut": 3}, fit))
     assert (found.skipped, found.facts, found.key, fit.calls) == (True, {"cut": 3}, made.key, 1)
-    assert runner.find("source-als", {"cut": 3}) is None, "who cannot make it finds nothing"
+    assert runner.find(Stage("source-als", {"cut": 3}, fit)) is None, (
+        "who cannot make it finds nothing"
+    )
     assert hashes(found.open()) == hashes(found.open()) == before
     assert fit.calls == 2
     assert "its files were put away" in said.getvalue()
@@ -119,7 +121,7 @@ def test_killed_on_the_way_to_rest_it_is_still_an_output(night, drop, monkeypatc
 
     for at in range(1, 6):
         fit = Fit()
-        made = night().run("source-als", {"cut": at}, fit)
+        made = night().run(Stage("source-als", {"cut": at}, fit))
         before, calls = hashes(made.path), 0
         with monkeypatch.context() as patch:
             patch.setattr(os, "unlink", killed)
@@ -129,7 +131,7 @@ def test_killed_on_the_way_to_rest_it_is_still_an_output(night, drop, monkeypatc
                 (made.path / "als").mkdir(exist_ok=True)
                 (made.path / "als" / ".value.npy.zst.1-ab.part").write_bytes(b"half")
         put_to_rest(made.path, drop=False)
-        found = night().run("source-als", {"cut": at}, fit)
+        found = night().run(Stage("source-als", {"cut": at}, fit))
         assert found.skipped
         assert hashes(found.open()) == before
 

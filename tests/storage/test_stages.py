@@ -7,7 +7,7 @@ import pytest
 
 from recsys.storage.files import DiskFull
 from recsys.storage.progress import Reporter
-from recsys.storage.stages import StageRunner, code_version, difference
+from recsys.storage.stages import Stage, StageRunner, WouldRun, code_version, difference
 from recsys.storage.workspace import Workspace
 
 
@@ -45,8 +45,8 @@ class Action:
 
 def test_a_repeated_stage_is_skipped_with_its_facts(night):
     action = Action(facts={"rows": 3})
-    first = night().run("als", {"config": {"factors": 8}}, action)
-    second = night().run("als", {"config": {"factors": 8}}, action)
+    first = night().run(Stage("als", {"config": {"factors": 8}}, action))
+    second = night().run(Stage("als", {"config": {"factors": 8}}, action))
     assert action.calls == 1
     assert not first.skipped
     assert second.skipped
@@ -58,14 +58,16 @@ def test_a_repeated_stage_is_skipped_with_its_facts(night):
 def test_facts_have_one_order_whether_the_stage_ran_or_was_found(night):
     facts = {"b": {"z": 1, "a": (2, 3)}, "a": 1}
     for _ in range(2):
-        found = night().run("toy", {"x": 1}, lambda out: facts).facts
+        found = night().run(Stage("toy", {"x": 1}, lambda out: facts)).facts
         assert json.dumps(found) == '{"a": 1, "b": {"a": [2, 3], "z": 1}}'
 
 
 def test_a_changed_input_redoes_the_stage_and_says_which(night, said):
     action = Action()
-    night().run("als", {"config": {"factors": 8, "seed": 1}, "tables": "a"}, action)
-    result = night().run("als", {"config": {"factors": 16, "seed": 1}, "tables": "a"}, action)
+    night().run(Stage("als", {"config": {"factors": 8, "seed": 1}, "tables": "a"}, action))
+    result = night().run(
+        Stage("als", {"config": {"factors": 16, "seed": 1}, "tables": "a"}, action)
+    )
     assert action.calls == 2
     assert result.reason == "config.factors 8 → 16"
     assert "als: running because config.factors 8 → 16" in said.getvalue()
@@ -73,18 +75,18 @@ def test_a_changed_input_redoes_the_stage_and_says_which(night, said):
 
 def test_the_reason_compares_with_the_latest_run_not_with_any(night):
     for factors in (8, 16):
-        night().run("als", {"factors": factors}, Action())
-    assert night().run("als", {"factors": 32}, Action()).reason == "factors 16 → 32"
+        night().run(Stage("als", {"factors": factors}, Action()))
+    assert night().run(Stage("als", {"factors": 32}, Action())).reason == "factors 16 → 32"
 
 
 def test_changed_code_redoes_the_stage(night, tmp_path):
     file = tmp_path / "fit.py"
     file.write_text("a = 1")
     action = Action()
-    night().run("als", {}, action, code=[file])
+    night().run(Stage("als", {}, action, code=(str(file),)))
     code_version.__globals__["_source_hash"].cache_clear()
     file.write_text("a = 2")
-    result = night().run("als", {}, action, code=[file])
+    result = night().run(Stage("als", {}, action, code=(str(file),)))
     assert action.calls == 2
     assert "code." in result.reason
 
@@ -102,16 +104,16 @@ def test_a_failed_stage_leaves_nothing_and_is_redone(night, workspace):
         raise RuntimeError("boom")
 
     with pytest.raises(RuntimeError, match="boom"):
-        night().run("als", {}, fail)
+        night().run(Stage("als", {}, fail))
     assert os.listdir(workspace.stages / "als") == []
-    assert not night().run("als", {}, Action()).skipped
+    assert not night().run(Stage("als", {}, Action())).skipped
 
 
 def test_an_interrupted_stage_starts_from_an_empty_folder(night, workspace):
-    part = workspace.stages / "als" / f".{night(True).run('als', {}, Action()).key}.part"
+    part = workspace.stages / "als" / f".{night(True).run(Stage('als', {}, Action())).key}.part"
     part.mkdir(parents=True)
     (part / "half").write_text("x")
-    result = night().run("als", {}, Action())
+    result = night().run(Stage("als", {}, Action()))
     assert result.reason == "it was interrupted"
     assert sorted(os.listdir(result.path)) == ["data", "stage.json"]
 
@@ -122,10 +124,15 @@ def test_a_resumable_stage_finds_its_checkpoint(night):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        night().run("encoder", {}, first, resumable=True)
+        night().run(Stage("encoder", {}, first, resumable=True))
     found = []
     night().run(
-        "encoder", {}, lambda out: found.append((out / "checkpoint").read_text()), resumable=True
+        Stage(
+            "encoder",
+            {},
+            lambda out: found.append((out / "checkpoint").read_text()),
+            resumable=True,
+        )
     )
     assert found == ["step 7"]
 
@@ -141,24 +148,28 @@ def test_a_resumable_stage_finds_its_checkpoint(night):
 )
 def test_a_damaged_output_is_redone(night, damage, reason):
     action = Action()
-    damage(night().run("als", {}, action).path)
-    result = night().run("als", {}, action)
+    damage(night().run(Stage("als", {}, action)).path)
+    result = night().run(Stage("als", {}, action))
     assert action.calls == 2
     assert reason in result.reason
-    assert night().run("als", {}, action).skipped
+    assert night().run(Stage("als", {}, action)).skipped
 
 
 def test_a_dry_run_says_why_and_writes_nothing(night, workspace, said):
-    tables = night().run("tables", {"day": 1}, Action())
+    tables = night().run(Stage("tables", {"day": 1}, Action()))
     before = sorted(workspace.path.rglob("*"))
     runner = night(dry_run=True)
-    assert runner.run("tables", {"day": 1}, Action()).path == tables.path
+    assert runner.run(Stage("tables", {"day": 1}, Action())).path == tables.path
     action = Action()
-    als = runner.run("als", {"tables": tables.key}, action)
-    changed = runner.run("tables", {"day": 2}, action)
+    als = runner.run(Stage("als", {"tables": tables.key}, action))
+    changed = runner.run(Stage("tables", {"day": 2}, action))
     assert action.calls == 0
     assert not als.skipped
     assert not als.path.exists()
+    assert not als.made
+    for opened in (als.open, lambda: als.product, lambda: als.folder, lambda: als.facts["rows"]):
+        with pytest.raises(WouldRun, match="the output of als"):
+            opened()
     assert sorted(workspace.path.rglob("*")) == before
     text = said.getvalue()
     assert "tables: unchanged" in text
@@ -168,8 +179,8 @@ def test_a_dry_run_says_why_and_writes_nothing(night, workspace, said):
 
 
 def test_the_key_of_a_dry_run_is_the_key_of_the_run(night):
-    planned = night(dry_run=True).run("als", {"a": 1}, Action())
-    assert night().run("als", {"a": 1}, Action()).key == planned.key
+    planned = night(dry_run=True).run(Stage("als", {"a": 1}, Action()))
+    assert night().run(Stage("als", {"a": 1}, Action())).key == planned.key
 
 
 def test_cost_is_measured_and_kept(night):
@@ -177,11 +188,11 @@ def test_cost_is_measured_and_kept(night):
         block = bytearray(60_000_000)
         (out / "data").write_bytes(block[:1000])
 
-    first = night().run("als", {}, action)
+    first = night().run(Stage("als", {}, action))
     assert first.bytes == 1000
     assert first.peak_mb > 60
     assert first.seconds > 0
-    again = night().run("als", {}, action)
+    again = night().run(Stage("als", {}, action))
     assert (again.seconds, again.bytes) == (first.seconds, 1000)
     assert again.cost == {"seconds": 0.0, "peak_mb": 0.0, "bytes": 0.0}
     assert first.cost["bytes"] == 1000
@@ -194,19 +205,19 @@ def test_what_is_kept_from_earlier_is_no_cost_of_tonight(night):
 
         return action
 
-    night().run("tables", {}, slow(0.3))
+    night().run(Stage("tables", {}, slow(0.3)))
     runner = night()
 
     def lists(out):
-        runner.run("als", {}, slow(0.2))
+        runner.run(Stage("als", {}, slow(0.2)))
         time.sleep(0.1)
 
-    runner.run("tables", {}, slow(0.3))
+    runner.run(Stage("tables", {}, slow(0.3)))
     began = time.perf_counter()
-    runner.run("lists", {}, lists)
+    runner.run(Stage("lists", {}, lists))
     whole = time.perf_counter() - began
     for _ in range(3):  # asked for again by others of the same night
-        assert runner.run("als", {}, slow(0.2)).skipped
+        assert runner.run(Stage("als", {}, slow(0.2))).skipped
     assert [(r.name, r.skipped) for r in runner.outputs] == [
         ("tables", True),
         ("als", False),
@@ -222,22 +233,22 @@ def test_what_is_kept_from_earlier_is_no_cost_of_tonight(night):
 def test_what_a_run_used_survives_collection(night, workspace):
     for day in range(5):
         runner = night()
-        kept = [runner.run(name, {"day": day}, Action()) for name in ("tables", "als")]
+        kept = [runner.run(Stage(name, {"day": day}, Action())) for name in ("tables", "als")]
     assert runner.used == {result.name: result.key for result in kept}
     workspace.collect(1)
     assert all(result.path.exists() for result in kept)
     assert len(list(workspace.stages.glob("als/*/"))) == 1
-    result = night().run("als", {"day": 0}, Action())
+    result = night().run(Stage("als", {"day": 0}, Action()))
     assert not result.skipped
 
 
 def test_a_collected_output_is_made_again_with_that_reason(night, workspace):
-    result = night().run("als", {}, Action())
+    result = night().run(Stage("als", {}, Action()))
     for file in workspace.uses.iterdir():
         file.unlink()
     workspace.collect(3)
     assert not result.path.exists()
-    assert night().run("als", {}, Action()).reason == "its output is no longer kept"
+    assert night().run(Stage("als", {}, Action())).reason == "its output is no longer kept"
 
 
 def test_a_full_disk_within_a_stage_names_the_stage(night, workspace):
@@ -246,12 +257,12 @@ def test_a_full_disk_within_a_stage_names_the_stage(night, workspace):
         raise RuntimeError("IO Error: No space left on device")
 
     with pytest.raises(DiskFull, match="the output of stage als"):
-        night().run("als", {}, action)
+        night().run(Stage("als", {}, action))
     assert os.listdir(workspace.stages / "als") == []
 
 
 def test_the_marker_says_everything(night):
-    result = night().run("als", {"a": 1}, Action(facts={"rows": 1}), personal=False)
+    result = night().run(Stage("als", {"a": 1}, Action(facts={"rows": 1}), personal=False))
     marker = json.loads((result.path / "stage.json").read_text())
     assert marker["inputs"] == {"a": 1}
     assert marker["personal"] is False

@@ -14,7 +14,7 @@ from recsys.features.interactions import DAY
 from recsys.features.protocols import Recalled
 from recsys.rules import ListCaps
 from recsys.training.compared_lists import Compared, KnownAtMoments
-from recsys.training.night.publish import _missing
+from recsys.training.night.judge import _missing
 
 ITEMS = 12
 CATALOGUE = Catalogue.from_table(
@@ -98,6 +98,6 @@ def test_a_baseline_that_fails_is_named_and_the_others_go_on(world):
     silent = SimpleNamespace(**{**vars(extra), "texts": [""] * len(extra.texts)})
     found.add_references(events, silent, fit, {"item_item": 0, "als": 0})
     assert found.absent == {"bm25": "the items have no text"}
-    said = _missing(SimpleNamespace(facts={"failed": found.failed}))
+    said = _missing(found.failed)
     assert said == ["the baseline “als” could not be fitted: MemoryError: no room for the matrix"]
-    assert _missing(SimpleNamespace(facts={"failed": {}})) == []
+    assert _missing({}) == []

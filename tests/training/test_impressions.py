@@ -17,7 +17,7 @@ from recsys.retrieval.candidates import CandidateGenerator
 from recsys.training.groups import CandidateTable, collect_shown, history_reader
 from recsys.training.impression_groups import best_grades, groups_of_lists
 from recsys.training.night import position_weights
-from recsys.training.night.ranking_data import RankingData
+from recsys.training.night.products import RankingData
 from recsys.training.ranker import _folds, fit_ranker
 from recsys.training.ranking_groups import Groups, ndcg
 

@@ -51,7 +51,8 @@ def night_over(tmp_path):
         workspace = Workspace(config.workspace_path)
         runner = StageRunner(workspace, Reporter(quiet=True))
         night = Night(config, workspace, runner, Reporter(quiet=True))
-        return read_data.split(night, read_data.validate(night, None))
+        night.tables = read_data.validate(night)
+        return read_data.split(night)
 
     return over
 

@@ -132,7 +132,9 @@ class Told:
         self.config = shop.config.model_copy(update={"live": live})
         self.runner = SimpleNamespace(dry_run=False)
         self.workspace = SimpleNamespace(live=shop.folder / "live.json")
-        self.until, self.live, self.alarms = None, None, []
+        self.drained = SimpleNamespace(product=shop.drained)
+        self.tables = SimpleNamespace(product=shop.folder / "tables")
+        self.registry, self.until, self.alarms = shop.registry, None, []
 
     def alarm(self, text):
         self.alarms.append(text)
@@ -141,8 +143,7 @@ class Told:
 def told(shop, on_live_loss, **more):
     night = Told(shop, on_live_loss)
     vars(night).update(more)
-    stages = SimpleNamespace(path=shop.drained), SimpleNamespace(path=shop.folder)
-    live_lists.check(night, *stages, shop.registry)
+    night.live = live_lists.check(night)
     return night
 
 

@@ -22,8 +22,8 @@ from recsys.training.night import (
     ranking_data,
     read_data,
 )
-from recsys.training.night.fit_sources import TEXT, Recipe
 from recsys.training.night.night_context import Night
+from recsys.training.night.products import TEXT, Recipe
 
 CONFIG = """
 data: {{items: data/items.parquet, events: data/events, impressions: data/impressions}}
@@ -71,17 +71,17 @@ class Job:
         reporter.say = self.said.append
         self.night = Night(config, workspace, StageRunner(workspace, reporter), reporter)
         self.night.workers = 1
-        self.data = read_data.split(self.night, read_data.validate(self.night, None))
+        self.night.tables = read_data.validate(self.night)
+        self.data = read_data.split(self.night)
         if not impressions:
             tables = replace(self.data.tables, impressions=None)
             self.data = replace(self.data, tables=tables)
-        self.encoded = SimpleNamespace(
+        self.night.data, self.night.recipe = self.data, RECIPE
+        self.night.encoded = SimpleNamespace(
             source=lambda: silent, vectors=lambda: None, vectors_stage=SimpleNamespace(key="none")
         )
-        self.stage, self.rows = self.ranking("ranker")
-
-    def ranking(self, role):
-        return ranking_data.build_ranking_data(self.night, self.data, self.encoded, RECIPE, role)
+        self.night.learned = ranking_data.build_ranking_data(self.night, "ranker")
+        self.rows = self.night.learned.product
 
     def column(self, name):
         return self.rows.x[:, self.rows.features.columns.index(name)]
@@ -167,7 +167,7 @@ def test_a_list_does_not_know_what_was_done_with_it(job):
 
 def test_the_ranker_learns_from_both_and_says_so(job, monkeypatch):
     monkeypatch.setattr(fit_ranker, "ABLATIONS", {})
-    fitted = fit_ranker.fit(job.night, job.data, job.rows, job.stage)
+    fitted = fit_ranker.fit(job.night)
     found = len(job.rows.groups().with_positive())
     said = f"{found:,} groups, {int(job.rows.shown.sum()):,} of them impressions"
     assert f"ranker: {said}" in job.said
@@ -175,7 +175,7 @@ def test_the_ranker_learns_from_both_and_says_so(job, monkeypatch):
 
 
 def test_labels_of_lists_are_weighted_by_place(job):
-    weight = position_weights.place_weights(job.night, job.data, job.rows).weight
+    weight = position_weights.place_weights(job.night).weight
     per_row = np.repeat(job.rows.shown, np.diff(job.rows.table.offsets))
     acted = job.rows.table.grade > 0
     assert (weight[per_row & acted] > 1).mean() > 0.3
@@ -193,7 +193,7 @@ def test_recall_and_lists_are_never_mixed_in_the_leak_scan(job):
 
 
 def test_the_test_has_no_lists(job):
-    assert not job.ranking("test")[1].shown.any()
+    assert not ranking_data.build_ranking_data(job.night, "test").product.shown.any()
 
 
 def test_without_impressions_recalls_groups_are_the_same(folder, silent, job):

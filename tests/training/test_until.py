@@ -9,7 +9,6 @@ import pytest
 
 from recsys.data_schemas.config import load_config
 from recsys.data_schemas.errors import UsageError
-from recsys.data_schemas.log_record import LogMark
 from recsys.features.interactions import DAY
 from recsys.features.state import OnlineState
 from recsys.operations.cli.main import main
@@ -51,13 +50,20 @@ def night_until(config, date):
     return Night(config, workspace, StageRunner(workspace, reporter), reporter, moment(date))
 
 
+def read(night):
+    """The night with its tables read and its windows planned."""
+    night.tables = read_data.validate(night)
+    night.data = read_data.split(night)
+    return night
+
+
 def test_the_state_holds_what_happened_after_the_date_too(config):
-    night = night_until(config, "2026-01-10")
-    data = read_data.split(night, read_data.validate(night, None))
+    night = read(night_until(config, "2026-01-10"))
+    data = night.data
     until = moment("2026-01-10")
     assert data.interactions.time.max() < until
     assert data.windows.end <= until
-    state = OnlineState.open(release.snapshot(night, data, LogMark("", -1)).path / "state")
+    state = OnlineState.open(release.snapshot(night).product)
     assert len(state.history("u0", 2**62).item) == DAYS
     assert len(state.history("u0", until).item) == 9
     assert state.last_time() > until
@@ -66,9 +72,7 @@ def test_the_state_holds_what_happened_after_the_date_too(config):
 def test_the_state_is_the_same_for_every_date(config):
     keys = set()
     for date in ("2026-01-09", "2026-01-10", None):
-        night = night_until(config, date)
-        data = read_data.split(night, read_data.validate(night, None))
-        keys.add(release.snapshot(night, data, LogMark("", -1)).key)
+        keys.add(release.snapshot(read(night_until(config, date))).key)
     assert len(keys) == 1
 
 
@@ -78,7 +82,7 @@ def test_a_column_to_report_by_that_does_not_exist_is_refused_at_once(config):
     night.config = config.model_copy(update={"evaluation": section})
     object.__setattr__(night.config, "_folder", config._folder)
     with pytest.raises(UsageError, match="colour"):
-        read_data.split(night, read_data.validate(night, None))
+        read(night)
 
 
 def finished(config, end):

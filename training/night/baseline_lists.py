@@ -15,73 +15,57 @@ from recsys.encoder.onnx_export import INFERENCE
 from recsys.encoder.pretrained import WEIGHTS
 from recsys.encoder.tower import UNFITTED, InterestSource
 from recsys.features.protocols import RecallSource
-from recsys.storage.files import hash_json
-from recsys.storage.stages import StageResult
+from recsys.storage.stages import Stage, StageResult
 from recsys.training.compared_lists import FROZEN, Compared
-from recsys.training.night.fit_sources import Recipe, fit_as_of, source_inputs
-from recsys.training.night.inputs import Inputs
+from recsys.training.night.fit_sources import fit_as_of, source_inputs
 from recsys.training.night.night_context import Night
-from recsys.training.night.refresh_encoder import CODE, FOLDER, Encoded
+from recsys.training.night.products import FOLDER, VECTORS, Recipe
+from recsys.training.night.tune_encoder import CODE
 
 FROZEN_ITEMS = 100_000
 """Items beyond which the untuned encoder is not run over the catalogue for the comparison alone
 (assumed: at some 300 texts per second on two cores that is five minutes, once)."""
 
 
-def baselines_as_of(
-    night: Night,
-    inputs: Inputs,
-    encoded: Encoded,
-    recipe: Recipe,
-    have: Mapping[str, RecallSource],
-    cut: int,
-) -> Compared:
+def baselines_as_of(night: Night, have: Mapping[str, RecallSource], cut: int) -> Compared:
     """The baselines that are not among the sources at hand, knowing events before `cut` alone.
 
     Args:
-        night: tonight's run: config, workspace, runner, reporter.
-        inputs: tonight's tables, events and windows.
-        encoded: tonight's encoder and item vectors.
-        recipe: the sources, their params and fusion weights.
+        night: tonight's run.
         have: sources at hand by name.
         cut: end of what may be known, µs UTC.
     """
     found = Compared()
-    view = inputs.interactions
+    view = night.data.interactions
 
     def fit(name: str) -> RecallSource:
-        plain = Recipe({name: {}}, {}, {})
-        return fit_as_of(night, inputs, encoded, plain, view, cut).load(encoded)[name]
+        plain = night.beside(recipe=Recipe({name: {}}, {}, {}))
+        return fit_as_of(plain, view, cut).load(night.encoded)[name]
 
-    found.add_references(view.before(cut), source_inputs(inputs, encoded), fit, have)
+    found.add_references(view.before(cut), source_inputs(night), fit, have)
     if not night.config.encoder.fine_tune:
         found.absent[FROZEN] = "the encoder is not fine-tuned: text alone is the frozen encoder"
-    elif inputs.n_items > FROZEN_ITEMS:
+    elif night.data.n_items > FROZEN_ITEMS:
         found.absent[FROZEN] = (
-            f"{inputs.n_items:,} items are more than the {FROZEN_ITEMS:,} that are encoded twice "
+            f"{night.data.n_items:,} items are more than the {FROZEN_ITEMS:,} that are encoded twice "
             "for a comparison"
         )
     else:
-        found.add_source(FROZEN, lambda: frozen_text(night, inputs))
+        found.add_source(FROZEN, lambda: frozen_text(night))
     return found
 
 
-def frozen_text(night: Night, inputs: Inputs) -> RecallSource:
+def frozen_text(night: Night) -> RecallSource:
     """The base encoder over the catalogue; made once for an encoder and its texts."""
-    stage = _frozen_stage(night, inputs)
-    vectors = np.load(stage.path / "vectors.npy", mmap_mode="r")
-    return cast(RecallSource, InterestSource.open(stage.path / FOLDER, vectors, UNFITTED))
-
-
-def _frozen_stage(night: Night, inputs: Inputs) -> StageResult:
+    data = night.data
     config = night.config.encoder.model_copy(update={"fine_tune": False})
 
-    def action(out: Path) -> dict[str, Any]:
+    def make(out: Path) -> dict[str, Any]:
         from recsys.training.finetune.fit import fit_encoder
 
         fit_encoder(
-            inputs.interactions.before(inputs.windows.encoder_until),
-            inputs.texts,
+            data.interactions.before(data.windows.encoder_until),
+            data.texts,
             config,
             fit_until=UNFITTED,
             out_dir=out / FOLDER,
@@ -89,23 +73,31 @@ def _frozen_stage(night: Night, inputs: Inputs) -> StageResult:
             budget_seconds=None,
         )
         # A cache of its own: the tuned encoder's keeps one version only.
-        vectors, counts = encode_items(out / FOLDER, inputs.texts, night.workspace.frozen_vectors)
-        np.save(out / "vectors.npy", vectors)
+        vectors, counts = encode_items(out / FOLDER, data.texts, night.workspace.frozen_vectors)
+        np.save(out / VECTORS, vectors)
         # Its tower and its vectors are all that is asked; the weights are the base model's own.
         for name in (WEIGHTS, INFERENCE):
             (out / FOLDER / name).unlink(missing_ok=True)
         return {"encoded": counts.encoded, "from_cache": counts.from_cache}
 
     return night.runner.run(
-        "frozen-encoder",
-        {
-            "texts": hash_json(inputs.texts),
-            "model": config.model,
-            "max_tokens": config.max_tokens,
-            "history_length": config.history_length,
-            "kinds": list(inputs.interactions.kinds),
-        },
-        action,
-        code=CODE,
-        personal=False,
-    )
+        Stage(
+            "frozen-encoder",
+            {
+                "texts": data.texts_key,
+                "model": night.section("encoder")["model"],
+                "max_tokens": config.max_tokens,
+                "history_length": config.history_length,
+                "kinds": list(data.interactions.kinds),
+            },
+            make,
+            _frozen,
+            code=CODE,
+            personal=False,
+        )
+    ).product
+
+
+def _frozen(stage: StageResult[Any]) -> RecallSource:
+    vectors = np.load(stage.folder / VECTORS, mmap_mode="r")
+    return cast(RecallSource, InterestSource.open(stage.folder / FOLDER, vectors, UNFITTED))

@@ -13,7 +13,7 @@ from recsys.ingestion.tables.ingest import EVENTS_FILE
 from recsys.storage.progress import Reporter
 from recsys.storage.stages import StageRunner
 from recsys.storage.workspace import Workspace
-from recsys.training.night import inputs, read_data
+from recsys.training.night import read_data
 from recsys.training.night.night_context import Night
 from recsys.training.night.publish import last_end
 
@@ -33,10 +33,9 @@ def missed(config: RecsysConfig, until: int | None) -> list[int | None]:
         if note:
             reporter.warn(note)
         night = Night(config, workspace, StageRunner(workspace, reporter), reporter)
-        tables = read_data.validate(night, read_data.drain(night))
-    midnights = [
-        (day + 1) * DAY for day in days_with_events(tables.path / inputs.TABLES, end, until)
-    ]
+        night.drained = read_data.drain(night)
+        tables = read_data.validate(night).product
+    midnights = [(day + 1) * DAY for day in days_with_events(tables, end, until)]
     return [*(midnight for midnight in midnights if midnight < until), until]
 
 

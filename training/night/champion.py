@@ -12,12 +12,12 @@ seen.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from pydantic import ValidationError
 
 from recsys.data_schemas.config import RecsysConfig
@@ -32,7 +32,7 @@ from recsys.retrieval.source_kinds import declare
 from recsys.storage.bundle import Bundle, BundleRefused, open_bundle
 from recsys.storage.files import DiskFull, hash_json
 from recsys.storage.registry import Registry, RegistryError
-from recsys.storage.stages import StageResult
+from recsys.storage.stages import Stage, StageResult, folder
 from recsys.training.compared_lists import LIST_LENGTH
 from recsys.training.night import (
     fit_ranker,
@@ -40,11 +40,19 @@ from recsys.training.night import (
     ranking_data,
     test_lists,
 )
-from recsys.training.night.fit_sources import Recipe
 from recsys.training.night.inputs import Inputs
+from recsys.training.night.masked_items import Masked
 from recsys.training.night.night_context import Night
-from recsys.training.night.ranking_data import RankingData
-from recsys.training.night.refresh_encoder import Encoded
+from recsys.training.night.products import (
+    FOLDER,
+    FULL,
+    VECTORS,
+    ChampionResult,
+    Encoded,
+    Recipe,
+    ReleasedLists,
+)
+from recsys.training.night.tune_encoder import CODE
 from recsys.training.released_lists import lists_of_release
 
 RECIPE_SECTIONS = ("features", "sources", "ranker", "windows", "seed")
@@ -57,75 +65,13 @@ NOT_THE_RECIPES_FAULT = (DiskFull, RegistryError, DataRefused)
 """Errors of a refit that say nothing about the recipe: the night fails and is run again."""
 
 
-@dataclass(frozen=True)
-class ReleasedLists:
-    """What the champion's release answers at some of tonight's test moments."""
-
-    rows: npt.NDArray[np.intp]
-    """int[n]: which."""
-    lists: RankedLists
-
-
-@dataclass(frozen=True)
-class ChampionResult:
-    """The champion's side of the comparison."""
-
-    version: int
-    lists: RankedLists | None
-    """Its lists on tonight's test moments; None where it cannot be compared."""
-    how: str
-    """How it was made comparable, or why it cannot be compared."""
-    lost: bool = False
-    """Whether its files are gone, so that nothing can serve it."""
-    same_recipe: bool = False
-    """Whether its settings are tonight's."""
-    same_labels: bool = False
-    """Whether events meant the same to it: labels recorded by its night can be used."""
-    released: ReleasedLists | None = None
-    """Its release at moments after all that any part of it has seen."""
-    unasked: str = ""
-    """Why the release was not asked."""
-    masked: StageResult | None = None
-    """The lists of its recipe over masked cold items."""
-
-
-@dataclass(frozen=True)
-class _KeptEncoder(Encoded):
-    """An encoder out of a bundle, whose vectors are its own stage."""
-
-    bundle: Bundle | None = None
-
-    @property
-    def folder(self) -> Path:
-        assert self.bundle is not None
-        return self.bundle.path / "encoder"
-
-    def over(self, night: Night, inputs: Inputs) -> Encoded:
-        assert self.bundle is not None
-        return replace(self, vectors_stage=_vectors_by(night, self.bundle, inputs))
-
-
-def lists_of_champion(
-    night: Night,
-    inputs: Inputs,
-    encoded: Encoded,
-    registry: Registry,
-    tested: RankingData,
-    state: StageResult,
-) -> ChampionResult | None:
+def lists_of_champion(night: Night) -> ChampionResult | None:
     """The champion on tonight's test moments; None where there is none.
-
-    Args:
-        night: tonight's run: config, workspace, runner, reporter.
-        inputs: tonight's tables, events and windows.
-        encoded: tonight's encoder and item vectors.
-        registry: of the workspace.
-        tested: test moments with candidates and features.
-        state: stage output of the online state's snapshot.
 
     Raises:
         RegistryError: the registry does not answer; who is champion is not known then.
     """
+    registry = night.registry
     version = registry.champion()
     if version is None:
         return None
@@ -135,32 +81,22 @@ def lists_of_champion(
         raise
     except RecsysError as problem:
         return _without_files(night, version, problem)
-    found = _comparable(night, inputs, encoded, registry, bundle, tested, state, version)
-    kept = bundle.manifest.get("config") or {}
-    released, unasked = _released(night, inputs, bundle, tested.moments, state, version)
+    found = _comparable(night, bundle, version)
+    kept, tonight = bundle.manifest.get("config") or {}, _plain(night.config)
+    released, unasked = _released(night, bundle, version)
     return replace(
         found,
-        same_recipe=settings_of(kept) == settings_of(_plain(night.config)),
-        same_labels=settings_of(kept, ("events",))
-        == settings_of(_plain(night.config), ("events",)),
+        same_recipe=settings_of(kept) == settings_of(tonight),
+        same_labels=settings_of(kept, ("events",)) == settings_of(tonight, ("events",)),
         released=released,
         unasked=unasked,
     )
 
 
-def _comparable(
-    night: Night,
-    inputs: Inputs,
-    encoded: Encoded,
-    registry: Registry,
-    bundle: Bundle,
-    tested: RankingData,
-    state: StageResult,
-    version: int,
-) -> ChampionResult:
+def _comparable(night: Night, bundle: Bundle, version: int) -> ChampionResult:
     """Its recipe fitted again, or a release that has not seen the test window."""
     try:
-        lists, masked = _refitted(night, inputs, encoded, bundle, version)
+        lists, masked = _refitted(night, bundle, version)
         how = "its recipe fitted again as of the same cuts"
         return ChampionResult(version, lists, how, masked=masked)
     except NOT_THE_RECIPES_FAULT:
@@ -168,7 +104,12 @@ def _comparable(
     except (RecsysError, ValidationError, KeyError) as problem:
         why = _one_line(problem)
     night.alarm(f"the recipe of the champion (version {version}) cannot be fitted again: {why}")
-    return _by_an_old_bundle(night, inputs, registry, tested, state, version, why)
+    return _by_an_old_bundle(night, version, why)
+
+
+def recipe_of(night: Night) -> str:
+    """Names tonight's recipe."""
+    return recipe_key(night.config, night.recipe, night.encoded.stage.key)
 
 
 def recipe_key(config: RecsysConfig, recipe: Recipe, encoder_key: str) -> str:
@@ -193,15 +134,9 @@ def _plain(config: RecsysConfig) -> dict[str, Any]:
     return config.model_dump(mode="json")
 
 
-def _released(
-    night: Night,
-    inputs: Inputs,
-    bundle: Bundle,
-    moments: Truth,
-    state: StageResult,
-    version: int,
-) -> tuple[ReleasedLists | None, str]:
+def _released(night: Night, bundle: Bundle, version: int) -> tuple[ReleasedLists | None, str]:
     """The champion's release at moments after every `fit_until` of its parts, or why not."""
+    moments = night.tested.product.moments
     seen = max([*bundle.fit_until.values(), int(bundle.manifest["data_window"][1]) - 1])
     rows = np.flatnonzero(moments.time > seen)
     users = len(np.unique(moments.user[rows]))
@@ -211,13 +146,13 @@ def _released(
             f"the release of version {version} has seen {left} of tonight's moments, so it is not "
             "asked: its recorded lists decide"
         )
-    asked = inputs.chances(moments.take(rows), "champion asked")
+    asked = night.data.chances(moments.take(rows), "champion asked")
     rows = rows[least(asked, ASKED_AT_MOST)]
     try:
-        loaded = LoadedRelease(bundle, _state_of(state), version=str(version))
+        loaded = _loaded(night, bundle, version)
     except RecsysError as problem:
         return None, f"the release of version {version} cannot be asked: {_one_line(problem)}"
-    return ReleasedLists(rows, _asked(loaded, night, inputs, moments.take(rows), version)), ""
+    return ReleasedLists(rows, _asked(night, loaded, moments.take(rows), version)), ""
 
 
 def _without_files(night: Night, version: int, problem: RecsysError) -> ChampionResult:
@@ -233,24 +168,24 @@ def _one_line(problem: Exception) -> str:
 
 
 def _refitted(
-    night: Night, inputs: Inputs, encoded: Encoded, bundle: Bundle, version: int
-) -> tuple[RankedLists, StageResult]:
+    night: Night, bundle: Bundle, version: int
+) -> tuple[RankedLists, StageResult[Masked]]:
     """Lists of a bundle's recipe, fitted as of tonight's cuts, and those over masked cold items."""
-    side = _with_recipe(night, bundle)
-    kept = _encoder_of(side, inputs, encoded, bundle)
-    recipe = Recipe.parse(bundle.facts["recipe"])
-    groups, rows = ranking_data.build_ranking_data(side, inputs, kept, recipe, "ranker")
-    _, tested = ranking_data.build_ranking_data(side, inputs, kept, recipe, "test")
-    rankers = fit_ranker.fit(side, inputs, rows, groups)
-    assert tested is not None
-    score = fit_ranker.score(rankers.path, "full", tested)
-    items, scores = test_lists.best_of(score, tested, test_lists.caps_of(side, inputs))
-    masked = masked_items.make_masked_lists(side, inputs, kept, recipe, rankers)
+    side = night.beside(config=_with_recipe(night, bundle))
+    side.encoded = _encoder_of(side, bundle)
+    side.recipe = Recipe.parse(bundle.facts["recipe"])
+    side.learned = ranking_data.build_ranking_data(side, "ranker")
+    side.tested = ranking_data.build_ranking_data(side, "test")
+    side.rankers = fit_ranker.fit(side)
+    tested = side.tested.product
+    score = fit_ranker.score(side.rankers.product, FULL, tested)
+    items, scores = test_lists.best_of(score, tested, test_lists.caps_of(side))
+    masked = masked_items.make_masked_lists(side)
     return RankedLists(f"champion (version {version})", items, scores), masked
 
 
-def _with_recipe(night: Night, bundle: Bundle) -> Night:
-    """Tonight's run with the settings of the champion's recipe."""
+def _with_recipe(night: Night, bundle: Bundle) -> RecsysConfig:
+    """Tonight's config with the settings of the champion's recipe."""
     kept: dict[str, Any] = bundle.manifest["config"]
     config = night.config
     sections = {
@@ -263,40 +198,46 @@ def _with_recipe(night: Night, bundle: Bundle) -> Night:
     changed = config.model_copy(update=sections | same)
     object.__setattr__(changed, "_folder", config._folder)
     declare(changed.sources.own)
-    return replace(night, config=changed)
+    return changed
 
 
-def _encoder_of(night: Night, inputs: Inputs, encoded: Encoded, bundle: Bundle) -> Encoded:
+def _encoder_of(night: Night, bundle: Bundle) -> Encoded:
     """Tonight's encoder where it is the champion's too, else the bundle's over tonight's items."""
+    encoded, windows = night.encoded, night.data.windows
+    bundled = bundle.path / FOLDER
     same = bundle.facts["stages"].get("encoder") == encoded.stage.key
-    if same and _same_tower(bundle.path / "encoder", encoded.folder):
+    if same and _same_tower(bundled, encoded.folder):
         return encoded
     until = int(bundle.fit_until["encoder"])
-    if until > inputs.windows.encoder_until:
+    if until > windows.encoder_until:
         raise RecsysError(
             "the champion's encoder has seen events of tonight's windows",
             where="gate",
             found=until,
-            expected=f"fitted before {inputs.windows.encoder_until}",
+            expected=f"fitted before {windows.encoder_until}",
         )
-    return _KeptEncoder(encoded.stage, _vectors_by(night, bundle, inputs), until, bundle)
+    encode = partial(_vectors_by, night, bundle)
+    return Encoded(encoded.stage, encode(night.data), until, encode, bundled)
 
 
-def _vectors_by(night: Night, bundle: Bundle, inputs: Inputs) -> StageResult:
+def _vectors_by(night: Night, bundle: Bundle, inputs: Inputs) -> StageResult[Path]:
     """Vectors of all items by a bundle's encoder."""
 
-    def action(out: Path) -> dict[str, Any]:
+    def make(out: Path) -> dict[str, Any]:
         cache = night.workspace.vectors
-        vectors, counts = encode_items(bundle.path / "encoder", inputs.texts, cache)
-        np.save(out / "vectors.npy", vectors)
+        vectors, counts = encode_items(bundle.path / FOLDER, inputs.texts, cache)
+        np.save(out / VECTORS, vectors)
         return {"encoded": counts.encoded, "from_cache": counts.from_cache}
 
     return night.runner.run(
-        "vectors",
-        {"encoder": bundle.digest, "texts": inputs.texts_key},
-        action,
-        code=("recsys.encoder",),
-        personal=False,
+        Stage(
+            "vectors",
+            {"encoder": bundle.digest, "texts": inputs.texts_key},
+            make,
+            folder,
+            code=CODE,
+            personal=False,
+        )
     )
 
 
@@ -305,24 +246,16 @@ def _same_tower(one: Path, other: Path) -> bool:
     return (one / TOWER).read_bytes() == (other / TOWER).read_bytes()
 
 
-def _by_an_old_bundle(
-    night: Night,
-    inputs: Inputs,
-    registry: Registry,
-    tested: RankingData,
-    state: StageResult,
-    version: int,
-    why: str,
-) -> ChampionResult:
+def _by_an_old_bundle(night: Night, version: int, why: str) -> ChampionResult:
     """Lists of the latest champion's bundle that has not seen the test window, if one can be asked."""
-    first = inputs.windows.test[0]
-    for number, bundle in _bundles_before(registry, first):
+    moments = night.tested.product.moments
+    for number, bundle in _bundles_before(night.registry, night.data.windows.test[0]):
         try:
-            loaded = LoadedRelease(bundle, _state_of(state), version=str(number))
+            loaded = _loaded(night, bundle, number)
         except RecsysError as problem:
             night.reporter.warn(f"version {number} cannot be asked: {_one_line(problem)}")
             continue
-        lists = _asked(loaded, night, inputs, tested.moments, number)
+        lists = _asked(night, loaded, moments, number)
         return ChampionResult(
             version, lists, f"by the bundle of version {number}, fitted before the window"
         )
@@ -345,21 +278,20 @@ def _bundles_before(registry: Registry, moment: int) -> Iterator[tuple[int, Bund
             yield entry.version, bundle
 
 
-def _state_of(state: StageResult) -> Any:
+def _loaded(night: Night, bundle: Bundle, version: int) -> LoadedRelease:
+    """A release over tonight's state."""
     from recsys.features.state import OnlineState
 
-    return OnlineState.open(state.path / "state")
+    return LoadedRelease(bundle, OnlineState.open(night.state.product), version=str(version))
 
 
-def _asked(
-    loaded: LoadedRelease, night: Night, inputs: Inputs, moments: Truth, version: int
-) -> RankedLists:
+def _asked(night: Night, loaded: LoadedRelease, moments: Truth, version: int) -> RankedLists:
     """What a release answers at some test moments."""
     while loaded.encode_new(LIST_LENGTH):
         pass
     return lists_of_release(
         loaded,
-        inputs.interactions.user_ids[moments.user].tolist(),
+        night.data.interactions.user_ids[moments.user].tolist(),
         moments.time,
         LIST_LENGTH,
         name=f"champion (version {version} as released)",

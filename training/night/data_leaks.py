@@ -22,9 +22,9 @@ from recsys.features.interactions import Longs
 from recsys.ingestion.tables.ingest import EVENTS_FILE, ITEMS_FILE, USERS_FILE
 from recsys.ingestion.tables.load import Tables, load_tables
 from recsys.storage.files import link_tree
-from recsys.storage.stages import StageResult
+from recsys.storage.stages import Stage, StageResult, facts
 from recsys.storage.stages.identity import MARKER
-from recsys.training.night.inputs import TABLES, user_table
+from recsys.training.night.inputs import SHOWN, TABLES, tables_folder, user_table
 from recsys.training.night.night_context import Night
 from recsys.training.night.read_data import graded
 
@@ -33,38 +33,48 @@ STANDARD = (c.DESCRIPTION, c.TAGS, c.CATEGORY, c.CREATED_AT)
 """Columns that every items table has: left out, they are there and empty."""
 
 
-def leave_out_leaks(night: Night, tables: StageResult) -> StageResult:
+def leave_out_leaks(night: Night) -> StageResult[Path]:
     """The tables without the columns that know what comes: the same stage where there is none.
 
     What every check found goes to `night.data_checks`, from where the gate and the page take it.
     """
-    looked = night.runner.run(
-        "leaks",
-        {"tables": tables.key, "events": night.section("events"), "until": night.until},
-        lambda _: _facts(find_leaks(tables.path / TABLES, night.config, night.until)),
-        code=("recsys.evaluation.data_leaks", __name__),
-        personal=False,
-    )
-    night.data_checks = [Check(*found) for found in looked.facts.get("checks", [])]
+    tables = night.tables
+    found = night.runner.run(
+        Stage(
+            "leaks",
+            {"tables": tables.key, "events": night.section("events"), "until": night.until},
+            lambda _: _facts(find_leaks(tables.product, night.config, night.until)),
+            facts,
+            code=(
+                *SHOWN,
+                "recsys.evaluation.data_leaks",
+                "recsys.features",
+                "recsys.ingestion.tables",
+                "recsys.training.night.read_data",
+            ),
+            personal=False,
+        )
+    ).product
+    night.data_checks = [Check(*check) for check in found["checks"]]
     for check in night.data_checks:
         if not check.passed:
             night.reporter.say(f"leaks: {check.outcome}: {check.name}: not so, {check.detail}")
-    if night.runner.dry_run and not looked.skipped:
-        return looked
-    columns = looked.facts.get("left out", [])
+    columns = found["left out"]
     if not columns:
         return tables
     return night.runner.run(
-        "tables",
-        {**_inputs_of(tables), "tables": tables.key, "left out": columns},
-        lambda out: _write_without(tables.path / TABLES, out / TABLES, columns),
-        code=(__name__,),
+        Stage(
+            "tables",
+            {**_inputs_of(tables), "tables": tables.key, "left out": columns},
+            lambda out: _write_without(tables.product, out / TABLES, columns),
+            tables_folder,
+        )
     )
 
 
-def _inputs_of(stage: StageResult) -> dict[str, Any]:
+def _inputs_of(stage: StageResult[Path]) -> dict[str, Any]:
     """What a kept stage was made from, so that a stage made of it says what is different."""
-    marker = json.loads((stage.path / MARKER).read_text(encoding="utf-8"))
+    marker = json.loads((stage.folder / MARKER).read_text(encoding="utf-8"))
     return dict(marker["inputs"])
 
 

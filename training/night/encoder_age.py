@@ -16,10 +16,12 @@ from recsys.encoder.tower import InterestSource
 from recsys.evaluation.lists import Truth
 from recsys.evaluation.metrics import discount
 from recsys.storage.files import atomic_write, hash_json
-from recsys.storage.stages import StageResult
+from recsys.storage.stages import Stage, facts
 from recsys.training.groups import history_reader
-from recsys.training.night.inputs import Inputs
+from recsys.training.night.inputs import SHOWN, Inputs
 from recsys.training.night.night_context import Night
+from recsys.training.night.products import Encoded
+from recsys.training.night.tune_encoder import CODE
 from recsys.training.windows import moments_at
 
 KEPT = 100
@@ -36,30 +38,36 @@ NEW_ITEMS = 0.2
 """Rise of the share of events on items without an event in the encoder's fit that does (assumed)."""
 
 
-def measure(
-    night: Night, inputs: Inputs, vectors: StageResult, source: InterestSource, until: int
-) -> str | None:
-    """Measure the encoder in use; returns why a new one is due, None where it is not.
-
-    Args:
-        night: tonight's run: config, workspace, runner, reporter.
-        inputs: tonight's tables, events and windows.
-        vectors: stage output of the item vectors.
-        source: the encoder in use, over those vectors.
-        until: end of what the encoder has seen, µs UTC.
-    """
+def measure(night: Night, encoded: Encoded) -> str | None:
+    """Measure the encoder in use; returns why a new one is due, None where it is not."""
+    until, end = encoded.encoder_until, night.data.windows.end
     # The encoder's own fit names it: vectors change with every new item.
     encoder = hash_json([until, night.section("encoder")])[:16]
-    stage = night.runner.run(
-        "encoder-age",
-        {"vectors": vectors.key, "tables": inputs.key, "until": until, "seed": night.config.seed},
-        lambda out: quality(inputs, source, until, night.config.seed),
-        code=("recsys.encoder", "recsys.training.night.encoder_age"),
-        personal=False,
-    )
-    if not stage.facts.get("moments"):
+    found = night.runner.run(
+        Stage(
+            "encoder-age",
+            {
+                "vectors": encoded.vectors_stage.key,
+                "tables": night.data.key,
+                "until": until,
+                "seed": night.config.seed,
+            },
+            lambda out: quality(night.data, encoded.source(), until, night.config.seed),
+            facts,
+            code=(
+                *CODE,
+                *SHOWN,
+                "recsys.retrieval",
+                "recsys.training.groups",
+                "recsys.training.impression_groups",
+                "recsys.training.windows",
+            ),
+            personal=False,
+        )
+    ).product
+    if not found.get("moments"):
         return None
-    record = {"encoder": encoder, "end": inputs.windows.end, **stage.facts}
+    record = {"encoder": encoder, "end": end, **found}
     known = [r for r in remembered(night) if r["end"] < record["end"] or r["encoder"] != encoder]
     atomic_write(night.workspace.encoder_ages, json.dumps([*known, record][-KEPT:]))
     first = next((r for r in known if r["encoder"] == encoder), record)

@@ -11,23 +11,22 @@ import numpy.typing as npt
 
 from recsys.features.draws import chance, least
 from recsys.ranker import Ranker
-from recsys.storage.stages import StageResult
-from recsys.training.night.inputs import Inputs
+from recsys.storage.stages import Stage, StageResult, folder
+from recsys.training.night.inputs import BASIS, SHOWN, Inputs
 from recsys.training.night.night_context import Night
 from recsys.training.night.position_weights import place_weights
-from recsys.training.night.ranking_data import RankingData
+from recsys.training.night.products import FULL, RankingData
 from recsys.training.ranker import fit_like, fit_ranker, refitted
 from recsys.training.ranking_groups import Groups
 
 CODE = (
+    *BASIS,
+    *SHOWN,
+    "recsys.ranker",
+    "recsys.training.night.position_weights",
     "recsys.training.ranker",
     "recsys.training.ranker_trees",
     "recsys.training.ranking_groups",
-    "recsys.training.night.fit_ranker",
-    "recsys.training.night.position_weights",
-    "recsys.evaluation.position_bias",
-    "recsys.evaluation.shown_lists",
-    "recsys.ranker",
 )
 ABLATIONS = {
     "without text": ("text",),
@@ -40,8 +39,6 @@ ABLATION_GROUPS = 2000
 """Groups with a positive that an ablation is fitted on at most. Where the full ranker learnt from more, one with all
 features on the same groups stands beside them, so that a part is not praised for the groups."""
 WHOLE = "all features, fewer groups"
-FULL = "full"
-"""Folder of the ranker with all features."""
 HISTORY = "user.events.all"
 LENGTHS = (1, 2, 3, 4, 6, 9, 16, 32)
 """Lengths of a history between which people are taken to be alike (assumed)."""
@@ -49,62 +46,69 @@ LEAST_SHARE = 0.01
 """Share of the groups below which those of one length stand for no more people (assumed)."""
 
 
-def fit(
-    night: Night, inputs: Inputs, ranking: RankingData | None, upstream: StageResult
-) -> StageResult:
+def fit(night: Night) -> StageResult[Path]:
     """The ranker, and one more per ablation, each in its own folder."""
-
-    lengths = _lengths_asked(inputs)
-
-    def action(out: Path) -> dict[str, Any]:
-        assert ranking is not None
-        unbiased = place_weights(night, inputs, ranking)
-        groups = replace(
-            ranking.groups(), weight=unbiased.weight, stands_for=_stands_for(ranking, lengths)
-        )
-        learned = learned_from(ranking)
-        night.reporter.say(f"ranker: {learned}")
-        ranker = _fit_into(out / FULL, night, groups, ranking.features.columns)
-        if "shown lists" in ranker.facts:
-            uses_lists = ranker.facts["shown lists kept"]
-            note = f"impressions {'kept' if uses_lists else 'not kept'}"
-            night.reporter.say(f"ranker: {note}: {ranker.facts['shown lists']}")
-            # What an ablation is held against learnt from no more than it does.
-            groups = groups if uses_lists else groups.of_recall()
-        few = len(groups.with_positive()) <= ABLATION_GROUPS
-        small = groups if few else _sample(groups, night.config.seed)
-        kept: dict[str, list[str]] = {}
-        if len(small) < len(groups):
-            kept[WHOLE] = list(ranking.features.columns)
-            _fit_like_into(_folder(out, WHOLE), night, ranker, small, ranking.features.columns)
-        for name, families in ABLATIONS.items():
-            columns = [
-                c for c in ranking.features.columns if ranking.features.families[c] not in families
-            ]
-            if 0 < len(columns) < len(ranking.features.columns):
-                kept[name] = columns
-                part = only(small, ranking, columns)
-                _fit_like_into(_folder(out, name), night, ranker, part, columns)
-        return {
-            "ranker": ranker.facts,
-            "gain": ranker.gain(),
-            "ablations": kept,
-            "learned from": learned,
-            "position": unbiased.facts(),
-        }
-
+    lengths = _lengths_asked(night.data)
     return night.runner.run(
-        "ranker",
-        {
-            "groups": upstream.key,
-            "ranker": _choosing(night),
-            "lengths asked": lengths,
-            "seed": night.config.seed,
-        },
-        action,
-        code=CODE,
-        personal=False,
+        Stage(
+            "ranker",
+            {
+                "groups": night.learned.key,
+                "ranker": _choosing(night),
+                "lengths asked": lengths,
+                "seed": night.config.seed,
+            },
+            lambda out: _fit_all(night, lengths, out),
+            folder,
+            code=CODE,
+            personal=False,
+        )
     )
+
+
+def _fit_all(night: Night, lengths: list[float], out: Path) -> dict[str, Any]:
+    ranking = night.learned.product
+    unbiased = place_weights(night)
+    groups = replace(
+        ranking.groups(), weight=unbiased.weight, stands_for=_stands_for(ranking, lengths)
+    )
+    learned = learned_from(ranking)
+    night.reporter.say(f"ranker: {learned}")
+    ranker = _fit_into(out / FULL, night, groups, ranking.features.columns)
+    if "shown lists" in ranker.facts:
+        uses_lists = ranker.facts["shown lists kept"]
+        note = f"impressions {'kept' if uses_lists else 'not kept'}"
+        night.reporter.say(f"ranker: {note}: {ranker.facts['shown lists']}")
+        # What an ablation is held against learnt from no more than it does.
+        groups = groups if uses_lists else groups.of_recall()
+    return {
+        "ranker": ranker.facts,
+        "gain": ranker.gain(),
+        "ablations": _fit_ablations(night, ranker, groups, out),
+        "learned from": learned,
+        "position": unbiased.facts(),
+    }
+
+
+def _fit_ablations(night: Night, ranker: Ranker, groups: Groups, out: Path) -> dict[str, list[str]]:
+    """Fit them like the full ranker; name → columns."""
+    ranking = night.learned.product
+    columns, families = ranking.features.columns, ranking.features.families
+    few = len(groups.with_positive()) <= ABLATION_GROUPS
+    small = groups if few else _sample(groups, night.config.seed)
+    kept: dict[str, list[str]] = {}
+    if len(small) < len(groups):
+        kept[WHOLE] = list(columns)
+    for name, left_out in ABLATIONS.items():
+        rest = [column for column in columns if families[column] not in left_out]
+        if 0 < len(rest) < len(columns):
+            kept[name] = rest
+    config, seed = night.config.ranker, night.config.seed
+    for name, rest in kept.items():
+        part = small if name == WHOLE else only(small, ranking, rest)
+        found = fit_like(ranker, part, rest, config, seed=seed, workers=night.workers)
+        _save(_folder(out, name), found)
+    return kept
 
 
 def _lengths_asked(inputs: Inputs) -> list[float]:
@@ -136,56 +140,44 @@ def _choosing(night: Night) -> dict[str, Any]:
     return {name: value for name, value in night.section("ranker").items() if name != "refit_all"}
 
 
-def for_release(
-    night: Night,
-    inputs: Inputs,
-    judged: StageResult,
-    learned: RankingData | None,
-    tested: RankingData | None,
-    tests: StageResult,
-) -> StageResult:
+def for_release(night: Night) -> StageResult[Path]:
     """The ranker that is released: the judged one, or with `ranker.refit_all` the same recipe fitted on the
-    tested window's groups too.
-
-    Args:
-        night: tonight's run: config, workspace, runner, reporter.
-        inputs: tonight's tables, events and windows.
-        judged: stage output of the rankers.
-        learned: groups that the judged one learned from; None in a dry run.
-        tested: groups of the test windows; None in a dry run.
-        tests: their stage output.
-    """
-    config = night.config
-    chosen = "penalty" in judged.facts.get("ranker", {})
-    if not config.ranker.refit_all or not (chosen or night.runner.dry_run):
+    tested window's groups too."""
+    judged, config = night.rankers, night.config
+    if not config.ranker.refit_all or "penalty" not in judged.facts["ranker"]:
         return judged
-
-    def action(out: Path) -> dict[str, Any]:
-        assert learned is not None
-        assert tested is not None
-        ranker = Ranker.load(judged.path / FULL)
-        facts = judged.facts["ranker"]
-        groups = replace(learned.groups(), weight=place_weights(night, inputs, learned).weight)
-        if not facts.get("shown lists kept", True):
-            groups = groups.of_recall()
-        found = refitted(
-            replace(ranker, facts=facts),
-            only(groups, learned, ranker.features),
-            only(tested.groups(), tested, ranker.features),
-            config.ranker,
-            seed=config.seed,
-            workers=night.workers,
-        )
-        _save(out / FULL, found)
-        return {"ranker": found.facts}
-
     return night.runner.run(
-        "ranker-released",
-        {"judged": judged.key, "tested": tests.key, "ranker": night.section("ranker")},
-        action,
-        code=CODE,
-        personal=False,
+        Stage(
+            "ranker-released",
+            {
+                "judged": judged.key,
+                "tested": night.tested.key,
+                "ranker": night.section("ranker"),
+            },
+            lambda out: _refit(night, out),
+            folder,
+            code=CODE,
+            personal=False,
+        )
     )
+
+
+def _refit(night: Night, out: Path) -> dict[str, Any]:
+    learned, tested = night.learned.product, night.tested.product
+    ranker, facts = Ranker.load(night.rankers.folder / FULL), night.rankers.facts["ranker"]
+    groups = replace(learned.groups(), weight=place_weights(night).weight)
+    if not facts.get("shown lists kept", True):
+        groups = groups.of_recall()
+    found = refitted(
+        replace(ranker, facts=facts),
+        only(groups, learned, ranker.features),
+        only(tested.groups(), tested, ranker.features),
+        night.config.ranker,
+        seed=night.config.seed,
+        workers=night.workers,
+    )
+    _save(out / FULL, found)
+    return {"ranker": found.facts}
 
 
 def learned_from(ranking: RankingData) -> str:
@@ -206,7 +198,7 @@ def bases(ablations: Mapping[str, Any], main: str) -> dict[str, str]:
     return {name: main if name == WHOLE else whole for name in ablations}
 
 
-def _fit_into(folder: Path, night: Night, groups: Groups, columns: Sequence[str]) -> Ranker:
+def _fit_into(place: Path, night: Night, groups: Groups, columns: Sequence[str]) -> Ranker:
     ranker = fit_ranker(
         groups,
         columns,
@@ -219,21 +211,14 @@ def _fit_into(folder: Path, night: Night, groups: Groups, columns: Sequence[str]
         night.reporter.warn(
             f"ranker: {ranker.facts['ended by time']}; budget_minutes gives it more"
         )
-    _save(folder, ranker)
+    _save(place, ranker)
     return ranker
 
 
-def _fit_like_into(
-    folder: Path, night: Night, full: Ranker, groups: Groups, columns: Sequence[str]
-) -> None:
-    config, seed = night.config.ranker, night.config.seed
-    _save(folder, fit_like(full, groups, columns, config, seed=seed, workers=night.workers))
-
-
-def _save(folder: Path, ranker: Ranker) -> None:
-    folder.mkdir()
-    ranker.save(folder)
-    (folder / "facts.json").write_text(json.dumps(ranker.facts), encoding="utf-8")
+def _save(place: Path, ranker: Ranker) -> None:
+    place.mkdir()
+    ranker.save(place)
+    (place / "facts.json").write_text(json.dumps(ranker.facts), encoding="utf-8")
 
 
 def only(groups: Groups, ranking: RankingData, columns: Sequence[str]) -> Groups:
@@ -248,11 +233,9 @@ def _sample(groups: Groups, seed: int) -> Groups:
     return groups.take(least(chance(groups.user, "ablations", seed), count))
 
 
-def score(
-    stage_path: Path, name: str, ranking: RankingData
-) -> np.ndarray[Any, np.dtype[np.float64]]:
+def score(rankers: Path, name: str, ranking: RankingData) -> np.ndarray[Any, np.dtype[np.float64]]:
     """float64[R]: scores of all rows by the full ranker (`full`) or an ablation's."""
-    return scored(Ranker.load(_folder(stage_path, name)), ranking)
+    return scored(Ranker.load(_folder(rankers, name)), ranking)
 
 
 def scored(ranker: Ranker, ranking: RankingData) -> np.ndarray[Any, np.dtype[np.float64]]:

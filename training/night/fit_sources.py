@@ -6,7 +6,6 @@ what is evaluated and what is released differ only in how far their data reaches
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, cast
@@ -27,12 +26,12 @@ from recsys.retrieval.source_kinds import (
     source_class,
 )
 from recsys.storage.files import atomic_write, hash_file, hash_json
-from recsys.storage.stages import StageResult
+from recsys.storage.stages import Stage, StageResult
 from recsys.training.groups import history_reader
 from recsys.training.night import warm_starts
-from recsys.training.night.inputs import Inputs
+from recsys.training.night.inputs import BASIS, SHOWN, Inputs
 from recsys.training.night.night_context import Night
-from recsys.training.night.refresh_encoder import Encoded
+from recsys.training.night.products import TEXT, VECTORS, Fitted, Recipe
 from recsys.training.sources.fit_source import (
     SourceFailed,
     applicable_sources,
@@ -43,13 +42,16 @@ from recsys.training.sources.tune import Label, tune_sources
 from recsys.training.windows import Windows, moments_at
 
 CODE = (
-    "recsys.retrieval.collaborative",
-    "recsys.retrieval.content",
-    "recsys.retrieval.sequence",
+    *BASIS,
+    *SHOWN,
     "recsys.retrieval",
+    "recsys.training.deterministic",
+    "recsys.training.groups",
+    "recsys.training.impression_groups",
+    "recsys.training.night.warm_starts",
     "recsys.training.sources",
+    "recsys.training.windows",
 )
-TEXT = "text"
 CHEAP = 0.05
 """Share of the sources' budget that a source may take for fits at every cut without asking. A busy
 machine once left one fit a role to all of them: the fusion of the demonstration fell from .172 to .105
@@ -59,47 +61,6 @@ TUNING_MOMENTS = 3000
 nDCG@10 has a standard error of .004: enough to tell params a tenth apart)."""
 RETUNE_DAYS = 7.0
 """Days of data after which remembered params are tried again (assumed: the encoder's cadence)."""
-VECTORS = "vectors.npy"
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How sources are made: which, with which params, and how their lists are fused."""
-
-    params: Mapping[str, Mapping[str, float]]
-    weights: Mapping[str, float]
-    """Weight of each source in the fusion of ranks; a source of weight 0 is not recalled from."""
-    facts: Mapping[str, Any]
-
-    @classmethod
-    def parse(cls, record: Mapping[str, Any]) -> "Recipe":
-        return cls(record["dials"], record["weights"], record["facts"])
-
-    def as_json(self) -> dict[str, Any]:
-        return {"dials": self.params, "weights": self.weights, "facts": self.facts}
-
-    def identity(self) -> dict[str, Any]:
-        """What decides the lists: everything but the facts."""
-        return {"dials": self.params, "weights": self.weights}
-
-    @property
-    def failed(self) -> Mapping[str, str]:
-        """Sources that should be there and could not be fitted → why."""
-        found: Mapping[str, str] = self.facts.get("failed", {})
-        return found
-
-    def without(self, name: str, why: str) -> "Recipe":
-        """The same less a source that could not be fitted."""
-        params = {n: v for n, v in self.params.items() if n != name}
-        weights = {n: v for n, v in self.weights.items() if n != name}
-        outcomes = [
-            {**o, "kept": False, "reason": f"could not be fitted: {why}"}
-            if o["name"] == name
-            else o
-            for o in self.facts.get("sources", [])
-        ]
-        facts = {**self.facts, "sources": outcomes, "failed": {**self.failed, name: why}}
-        return replace(self, params=params, weights=weights, facts=facts)
 
 
 def say_failed(night: Night, failed: Mapping[str, str]) -> None:
@@ -108,41 +69,42 @@ def say_failed(night: Night, failed: Mapping[str, str]) -> None:
         night.alarm(f"the source “{name}” could not be fitted, the night goes on without it: {why}")
 
 
-def left_out(night: Night, recipe: Recipe, problem: SourceFailed) -> Recipe:
+def left_out(night: Night, problem: SourceFailed) -> Recipe:
     """The recipe less the source that failed.
 
     Raises:
         SourceFailed: nothing can be made without it.
     """
-    if problem.name not in recipe.params or source_class(problem.name).always:
+    if problem.name not in night.recipe.params or source_class(problem.name).always:
         raise problem
     say_failed(night, {problem.name: problem.why})
-    return recipe.without(problem.name, problem.why)
+    return night.recipe.without(problem.name, problem.why)
 
 
-def source_inputs(inputs: Inputs, encoded: Encoded) -> SourceInputs:
+def source_inputs(night: Night) -> SourceInputs:
     """What sources may use besides events: the catalogue, its texts and their vectors."""
-    return SourceInputs(inputs.tables.catalogue, inputs.texts, encoded.vectors())
+    data = night.data
+    return SourceInputs(data.tables.catalogue, data.texts, night.encoded.vectors())
 
 
-def tune(night: Night, inputs: Inputs, encoded: Encoded) -> Recipe:
+def tune(night: Night) -> Recipe:
     """Choose sources and params on the ranker's windows, or keep those of an earlier night.
 
     The labels used lie before the first tested cut; the test window takes no part.
     """
     pointer = night.workspace.recipe
-    identity = _identity(night, inputs, encoded, pointer)
-    stage = night.runner.run(
-        "recipe",
-        identity,
-        lambda out: {"recipe": _choose(night, inputs, encoded).as_json()},
-        code=CODE,
-        personal=False,
-        usable=lambda facts: not Recipe.parse(facts["recipe"]).failed,
-    )
-    if not stage.facts:
-        return Recipe({}, {}, {})
-    recipe = Recipe.parse(stage.facts["recipe"])
+    identity = _identity(night, pointer)
+    recipe = night.runner.run(
+        Stage(
+            "recipe",
+            identity,
+            lambda out: {"recipe": _choose(night).as_json()},
+            lambda stage: Recipe.parse(stage.facts["recipe"]),
+            code=CODE,
+            personal=False,
+            usable=lambda facts: not Recipe.parse(facts["recipe"]).failed,
+        )
+    ).product
     say_failed(night, recipe.failed)
     # What failed is tried again by the next night.
     if not night.runner.dry_run and not recipe.failed:
@@ -150,11 +112,11 @@ def tune(night: Night, inputs: Inputs, encoded: Encoded) -> Recipe:
     return recipe
 
 
-def _identity(night: Night, inputs: Inputs, encoded: Encoded, pointer: Path) -> dict[str, Any]:
+def _identity(night: Night, pointer: Path) -> dict[str, Any]:
     """What decides the recipe; the identity at hand while it is younger than RETUNE_DAYS."""
     new = {
-        "end": inputs.windows.end,
-        "encoder": encoded.stage.key,
+        "end": night.data.windows.end,
+        "encoder": night.encoded.stage.key,
         "sources": night.section("sources"),
         **_own_codes(declare(night.config.sources.own)),
         "budget_minutes": night.config.budget_minutes,
@@ -170,15 +132,14 @@ def _identity(night: Night, inputs: Inputs, encoded: Encoded, pointer: Path) -> 
     return kept if same and 0 <= age < RETUNE_DAYS else new
 
 
-def _choose(night: Night, inputs: Inputs, encoded: Encoded) -> Recipe:
+def _choose(night: Night) -> Recipe:
     """Tune on labels of the later half of the ranker's windows, with sources fitted before it."""
-    config, windows = night.config.sources, inputs.windows
+    config, windows = night.config.sources, night.data.windows
     # From the middle of the ranker's windows on: recent enough to resemble the test, with enough
     # moments before it begins. Without such a window there is no label to tune on.
     cuts = windows.ranker[len(windows.ranker) // 2 :]
     cut = (cuts or windows.cuts)[0]
-    events = inputs.interactions.before(cut)
-    extra = source_inputs(inputs, encoded)
+    events, extra = night.data.interactions.before(cut), source_inputs(night)
     applicable = applicable_sources(
         events,
         extra,
@@ -195,10 +156,10 @@ def _choose(night: Night, inputs: Inputs, encoded: Encoded) -> Recipe:
     affordable = {name: params for name, params in budgeted.items() if params is not None}
     plan = tune_sources(
         events,
-        _labels(inputs, cuts),
+        _labels(night.data, cuts),
         extra,
         list(affordable),
-        fixed={TEXT: cast(RecallSource, encoded.source())},
+        fixed={TEXT: cast(RecallSource, night.encoded.source())},
         params=affordable | dict(config.dials),
         depth=config.depth,
         limit=config.candidates,
@@ -237,48 +198,14 @@ def _labels(inputs: Inputs, cuts: Sequence[int]) -> list[Label]:
     ]
 
 
-@dataclass(frozen=True)
-class Fitted:
-    """Sources of one recipe as of one cut."""
-
-    stages: Mapping[str, StageResult]
-
-    @property
-    def key(self) -> str:
-        """What decided all of them."""
-        return hash_json({name: stage.key for name, stage in self.stages.items()})
-
-    @property
-    def skipped(self) -> bool:
-        return all(stage.skipped for stage in self.stages.values())
-
-    def load(self, encoded: Encoded) -> dict[str, RecallSource]:
-        """All sources, the encoder's `text` among them."""
-        sources = {name: load_source(stage.open() / name) for name, stage in self.stages.items()}
-        sources[TEXT] = cast(RecallSource, encoded.source())
-        return sources
-
-
-def fit_as_of(
-    night: Night,
-    inputs: Inputs,
-    encoded: Encoded,
-    recipe: Recipe,
-    view: Interactions,
-    cut: int,
-    *,
-    masked: str = "",
-) -> Fitted:
+def fit_as_of(night: Night, view: Interactions, cut: int, *, masked: str = "") -> Fitted:
     """The recipe's sources as of a cut, fitted on events of `view` strictly before it.
 
     An expensive source is not fitted at every cut: the latest fit at or before the cut is used,
     which knows less than it might, never more.
 
     Args:
-        night: tonight's run: config, workspace, runner, reporter.
-        inputs: tonight's tables, events and windows.
-        encoded: tonight's encoder and item vectors.
-        recipe: the sources, their params and fusion weights.
+        night: tonight's run, with its data, encoder and recipe.
         view: events, less those of masked items.
         cut: end of what may be known, µs UTC.
         masked: identifies the items whose events were taken out of `view` (see
@@ -287,11 +214,8 @@ def fit_as_of(
     Raises:
         SourceFailed: one of them could not be fitted.
     """
-    stages = {
-        name: _fit_one(night, inputs, encoded, recipe, name, view, at, masked)
-        for name, at in fit_times(inputs.windows, recipe, cut).items()
-    }
-    return Fitted(stages)
+    times = fit_times(night.data.windows, night.recipe, cut)
+    return Fitted({name: _fit_one(night, name, view, at, masked) for name, at in times.items()})
 
 
 def fit_times(windows: Windows, recipe: Recipe, cut: int) -> dict[str, int]:
@@ -344,28 +268,20 @@ def plan_fits(
 
 
 def _fit_one(
-    night: Night,
-    inputs: Inputs,
-    encoded: Encoded,
-    recipe: Recipe,
-    name: str,
-    view: Interactions,
-    cut: int,
-    masked: str,
-) -> StageResult:
+    night: Night, name: str, view: Interactions, cut: int, masked: str
+) -> StageResult[RecallSource]:
     """One source on the events of `view` strictly before a time."""
-
-    end, params = inputs.windows.end, recipe.params[name]
-    content = _content(night, inputs, encoded, recipe, name, cut, masked)
+    end, params = night.data.windows.end, night.recipe.params[name]
+    content = _content(night, name, cut, masked)
     identity = hash_json(content)
     start = warm_starts.start_of(night, name, params, masked, cut, end, identity)
 
-    def action(out: Path) -> dict[str, Any]:
+    def make(out: Path) -> dict[str, Any]:
         earlier = warm_starts.opened(night, start)
         with failing_as(name):
             fitted = fit_sources(
                 view.before(cut),
-                source_inputs(inputs, encoded),
+                source_inputs(night),
                 {name: params},
                 seed=night.config.seed,
                 workers=night.workers,
@@ -376,33 +292,28 @@ def _fit_one(
         return {"cut": cut, "warm": earlier is not None}
 
     stage = night.runner.run(
-        f"source-{name}",
-        content | {"start": None if start is None else start.key},
-        action,
-        code=CODE,
-        personal=False,
+        Stage(
+            f"source-{name}",
+            content | {"start": None if start is None else start.key},
+            make,
+            lambda stage: load_source(stage.folder / name),
+            code=CODE,
+            personal=False,
+        )
     )
     warm_starts.remember(night, name, params, masked, cut, end, start, stage.key, identity)
     return stage
 
 
-def _content(
-    night: Night,
-    inputs: Inputs,
-    encoded: Encoded,
-    recipe: Recipe,
-    name: str,
-    cut: int,
-    masked: str,
-) -> dict[str, Any]:
+def _content(night: Night, name: str, cut: int, masked: str) -> dict[str, Any]:
     """What decides a fit, its start apart."""
     return {
-        "known": inputs.key_before(cut),
+        "known": night.data.key_before(cut),
         "cut": cut,
         "masked": masked,
-        "reads": _also_read(name, inputs, encoded, night.runner.dry_run),
+        "reads": _also_read(night, name),
         **_own_codes([name]),
-        "dials": recipe.params[name],
+        "dials": night.recipe.params[name],
         "seed": night.config.seed,
     }
 
@@ -413,17 +324,15 @@ def _own_codes(names: Sequence[str]) -> dict[str, Any]:
     return {"own code": codes} if codes else {}
 
 
-def _also_read(name: str, inputs: Inputs, encoded: Encoded, dry_run: bool) -> str | None:
+def _also_read(night: Night, name: str) -> str | None:
     """What decides a source besides the events: nothing, the items' texts, or their vectors.
 
     By content: another user tower over the same vectors changes no source.
     """
     reads = source_class(name).reads
-    parts = [inputs.texts_key] if reads & {"texts", "attributes"} else []
+    parts = [night.data.texts_key] if reads & {"texts", "attributes"} else []
     if "vectors" in reads:
-        file = encoded.vectors_stage.path / VECTORS
-        if dry_run and not file.exists():
-            return encoded.vectors_stage.key
+        file = night.encoded.vectors_stage.product / VECTORS
         parts.append(_hash_of(file, file.stat().st_mtime_ns))
     return hash_json(parts) if len(parts) > 1 else "".join(parts) or None
 
@@ -435,29 +344,20 @@ def _hash_of(file: Path, changed_at: int) -> str:
     return hash_file(file)
 
 
-def warm_start_facts(
-    night: Night, inputs: Inputs, encoded: Encoded, recipe: Recipe, moments: Truth
-) -> dict[str, object]:
+def warm_start_facts(night: Night) -> dict[str, object]:
     """On a night of fits from scratch: what starting warm would have cost or gained, by source.
 
     Measured at the last tested cut, on its moments.
-
-    Args:
-        night: tonight's run: config, workspace, runner, reporter.
-        inputs: tonight's tables, events and windows.
-        encoded: tonight's encoder and item vectors.
-        recipe: the sources, their params and fusion weights.
-        moments: test moments.
     """
     found: dict[str, object] = {}
-    cut = inputs.windows.test[-1]
+    data, recipe, moments = night.data, night.recipe, night.tested.product.moments
+    cut = data.windows.test[-1]
     at_cut = moments.take(np.flatnonzero(moments.time == cut))
-    events = inputs.interactions.before(cut)
     for name in (n for n in recipe.params if is_warm(n)):
-        at = fit_times(inputs.windows, recipe, cut)[name]
-        stage = _fit_one(night, inputs, encoded, recipe, name, inputs.interactions, at, "")
-        content = _content(night, inputs, encoded, recipe, name, at, "")
-        if warm_starts.kept(night, hash_json(content), inputs.windows.end):
+        at = fit_times(data.windows, recipe, cut)[name]
+        stage = _fit_one(night, name, data.interactions, at, "")
+        content = _content(night, name, at, "")
+        if warm_starts.kept(night, hash_json(content), data.windows.end):
             found[f"{name}, tonight"] = "as an earlier night fitted it: the same events"
             continue
         if stage.facts.get("warm"):
@@ -467,21 +367,19 @@ def warm_start_facts(
             night,
             name,
             recipe.params[name],
-            load_source(stage.open() / name),
+            stage.open(),
             stage.seconds,
-            events if at == cut else inputs.interactions.before(at),
-            source_inputs(inputs, encoded),
+            data.interactions.before(at),
+            source_inputs(night),
             at_cut,
             at,
-            inputs.windows.end,
+            data.windows.end,
         )
         found[f"{name}, tonight"] = "from scratch" + (f"; {note}" if note else "")
     return found
 
 
-def recall_stage(
-    night: Night, recipe: Recipe, sources: Mapping[str, RecallSource]
-) -> CandidateGenerator:
+def recall_stage(night: Night, sources: Mapping[str, RecallSource]) -> CandidateGenerator:
     """Recall as it is served: the configured depth and limit, the recipe's fusion."""
     config = night.config.sources
-    return CandidateGenerator(sources, config.depth, config.candidates, recipe.weights)
+    return CandidateGenerator(sources, config.depth, config.candidates, night.recipe.weights)

@@ -33,8 +33,8 @@ from recsys.storage.registry.version_tags import (
     RECIPE_TAG,
     Version,
 )
-from recsys.training.night.champion import ChampionResult
 from recsys.training.night.gate import PROMOTE, ChampionEvidence, OwnNights, Paired, Reference
+from recsys.training.night.products import ChampionResult
 
 NO_CAPS = "{}"
 

@@ -9,7 +9,7 @@ from recsys.evaluation.report_context import Check
 from recsys.evaluation.uncertainty import Interval
 from recsys.features.parity import LIMIT
 from recsys.training.night.gate import Guardrail
-from recsys.training.night.release_check import ReleaseCheck
+from recsys.training.night.release_findings import ReleaseCheck
 
 KEPT = ("coverage", "text_diversity", "category_diversity")
 """Metrics of lists that may not fall far below the champion's."""

@@ -22,7 +22,7 @@ from recsys.evaluation.languages import languages_of
 from recsys.features.interactions import DAY, Interactions
 from recsys.training.night.inputs import Inputs
 from recsys.training.night.night_context import Night
-from recsys.training.night.ranking_data import RankingData
+from recsys.training.night.products import RankingData
 
 REFERENCE = 3
 """Length of the reference window, in events of the current one."""
@@ -61,17 +61,17 @@ class Periods:
         return cls(before.before(border), before.where(before.time >= border), current)
 
 
-def examine(
-    night: Night, inputs: Inputs, tested: RankingData, rows: RankingData | None
-) -> list[Drift]:
+def examine(night: Night) -> list[Drift]:
     """All findings; those at `stop` refuse promotion over a champion, `warn` is an alarm."""
-    limits = night.config.drift
+    limits, inputs, trial = night.config.drift, night.data, night.trial
     periods = Periods.of(inputs.interactions, inputs.windows.test[0])
     found = [] if inputs.windows.scheme == "ordinal" else volume(inputs, night.config.drift)
-    found += _freshness(night, inputs)
+    found += _freshness(night)
     found += of_events(periods, inputs, limits) + of_texts(periods, inputs, limits)
-    if rows is not None:
-        found += of_features(rows, tested, limits)
+    found += of_features(night.learned.product, night.tested.product, limits)
+    found += of_scores(trial.evaluated, trial.released, limits)
+    for warning in warnings(found):
+        night.alarm(warning)
     return found
 
 
@@ -91,12 +91,13 @@ def volume(inputs: Inputs, config: DriftConfig) -> list[Drift]:
                   level, detail)]  # fmt: skip
 
 
-def _freshness(night: Night, inputs: Inputs) -> list[Drift]:
+def _freshness(night: Night) -> list[Drift]:
     """Days since the last event, where the data is meant to be as of now and its times are dates."""
-    dated = inputs.windows.scheme != "ordinal"
+    windows = night.data.windows
+    dated = windows.scheme != "ordinal"
     if night.config.clock != "wall" or night.until is not None or not dated:
         return []
-    age = (time.time_ns() // 1000 - inputs.windows.end) / DAY
+    age = (time.time_ns() // 1000 - windows.end) / DAY
     level: drift.Level = "warn" if age > NO_NEWS_DAYS else "ok"
     return [Drift("age of the newest event", "days", age, NO_NEWS_DAYS, level,
                   "is the export still running?" if level == "warn" else "")]  # fmt: skip

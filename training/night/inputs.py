@@ -25,14 +25,32 @@ from recsys.training.windows import Windows
 
 VOCABULARY = ITEMS_FILE
 TABLES = "tables"
+BASIS = tuple(
+    f"recsys.features.{name}"
+    for name in (
+        *("catalogue", "compiled", "draws", "grouped"),
+        *("ids", "interactions", "store", "time_buckets"),
+    )
+)
+"""Code that events and items are read with: it decides every output that is computed."""
+SHOWN = tuple(
+    f"recsys.evaluation.{name}"
+    for name in ("off_policy", "position_bias", "query_sets", "shown_lists", "uncertainty")
+)
+"""Code that shown lists are read with."""
 Column = npt.NDArray[Any]
+
+
+def tables_folder(stage: StageResult[Any]) -> Path:
+    """Opens a stage that left tables."""
+    return stage.folder / TABLES
 
 
 @dataclass(frozen=True)
 class Inputs:
     """What a night learns from."""
 
-    stage: StageResult
+    stage: StageResult[Path]
     tables: Tables
     interactions: Interactions
     """All accepted events before the night's `until`; graded so that something is positive."""
@@ -49,7 +67,7 @@ class Inputs:
 
     @property
     def tables_folder(self) -> Path:
-        return self.stage.path / TABLES
+        return self.stage.product
 
     @property
     def key(self) -> str:

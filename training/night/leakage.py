@@ -6,6 +6,7 @@ knows the future is found by taking the future away. A failed check refuses prom
 Shapes: M moments, R candidate rows, F features.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -15,13 +16,11 @@ from recsys.evaluation.report_context import WARN, Check, day_and_time
 from recsys.features.interactions import Floats
 from recsys.features.ragged import chosen_groups, owners_of
 from recsys.features.rows import ANY_POSITION, BatchInputs, Rows
-from recsys.storage.stages import StageResult
 from recsys.training.groups import history_reader
-from recsys.training.night import ranking_data
 from recsys.training.night.inputs import Inputs
 from recsys.training.night.night_context import Night
-from recsys.training.night.ranking_data import RankingData
-from recsys.training.night.refresh_encoder import Encoded
+from recsys.training.night.products import RankingData
+from recsys.training.night.ranking_data import batch_inputs
 
 ENOUGH_GROUPS = 50
 """Groups with a positive below which one feature may separate them by chance (assumed)."""
@@ -33,48 +32,38 @@ TOLERANCE = 1e-5
 """Largest relative change that is rounding."""
 
 
-def leak_checks(
-    night: Night,
-    inputs: Inputs,
-    encoded: Encoded,
-    rows: RankingData | None,
-    tested: RankingData,
-    lists: StageResult,
-) -> list[Check]:
-    """Who could have seen what is tested, and features that know too much.
+def checks_of(night: Night) -> list[Check]:
+    """What the tables, and who could have seen what is tested, gave away; with mere signs of it."""
+    return [*night.data_checks, *leak_checks(night), *leak_hints(night)]
 
-    Args:
-        night: tonight's run: config, workspace, runner, reporter.
-        inputs: tonight's tables, events and windows.
-        encoded: tonight's encoder and item vectors.
-        rows: ranking data of the ranker's windows; None where there are none.
-        tested: ranking data of the test windows.
-        lists: stage output of every system's lists.
-    """
+
+def leak_checks(night: Night) -> list[Check]:
+    """Who could have seen what is tested, and features that know too much."""
+    rows, tested = night.learned.product, night.tested.product
     if not len(tested.moments):
         return []
-    windows, first = inputs.windows, int(tested.moments.time.min())
+    windows, first = night.data.windows, int(tested.moments.time.min())
     # Fits see events strictly before their `fit_until`: the last one seen lies just before it.
-    last_seen = {"encoder": encoded.fit_until - 1}
+    encoder = {"encoder": night.encoded.fit_until - 1}
+    last_seen = dict(encoder)
     if windows.ranker:
         last_seen["ranker, by its labels,"] = windows.label_end(windows.ranker[-1]) - 1
     found = leaks.fitted_before(last_seen, first, "the test window")
-    found += _sources(inputs, tested, lists)
-    if rows is not None and len(rows.moments):
-        found += leaks.fitted_before(
-            {"encoder": encoded.fit_until - 1}, int(rows.moments.time.min()), "the ranker's rows"
-        )
+    found += _sources(night.data, tested, night.lists.facts["last_seen"])
+    if len(rows.moments):
+        found += leaks.fitted_before(encoder, int(rows.moments.time.min()), "the ranker's rows")
         x, grade, group = sampled(rows)
         if len(np.unique(group[grade > 0])) >= ENOUGH_GROUPS:
             found.append(leaks.single_features(x, grade, group, rows.features.columns))
-    found.append(_blind_to_the_future(night, inputs, tested))
+    found.append(_blind_to_the_future(night))
     return found
 
 
-def leak_hints(rows: RankingData | None, tested: RankingData) -> list[Check]:
+def leak_hints(night: Night) -> list[Check]:
     """Signs of a leak that chance, or what people do, can give too: worth a look, no alarm and no
     refusal."""
-    if rows is None or not len(rows.moments) or not len(tested.moments):
+    rows, tested = night.learned.product, night.tested.product
+    if not len(rows.moments) or not len(tested.moments):
         return []
     found = [leaks.no_collapse(sampled(rows), sampled(tested), rows.features.columns)]
     x, grade, group = sampled(rows, shown=True)
@@ -99,16 +88,18 @@ def sampled(ranking: RankingData, *, shown: bool = False) -> tuple[Any, Any, Any
     return np.asarray(ranking.x[rows]), ranking.table.grade[rows], group
 
 
-def _sources(inputs: Inputs, tested: RankingData, lists: StageResult) -> list[Check]:
+def _sources(
+    inputs: Inputs, tested: RankingData, last_seen: Mapping[str, Mapping[str, int]]
+) -> list[Check]:
     """Each source's own word on the last event it saw, and test events up to there."""
     late: list[str] = []
     seen_until = np.iinfo(np.int64).min
-    for cut, sources in lists.facts["last_seen"].items():
+    for cut, sources in last_seen.items():
         for name, last in sources.items():
             seen_until = max(seen_until, last)
             if last >= int(cut):
                 late.append(f"{name} saw {day_and_time(last)}, cut {cut}")
-    count = sum(len(s) for s in lists.facts["last_seen"].values())
+    count = sum(len(s) for s in last_seen.values())
     detail = "; ".join(late[:5]) if late else f"{count} fits of sources, each before its cut"
     events = inputs.interactions.where(inputs.interactions.time <= seen_until)
     return [
@@ -121,12 +112,13 @@ def _sources(inputs: Inputs, tested: RankingData, lists: StageResult) -> list[Ch
     ]
 
 
-def _blind_to_the_future(night: Night, inputs: Inputs, tested: RankingData) -> Check:
+def _blind_to_the_future(night: Night) -> Check:
     """No feature may change when everything from the moment on is taken away."""
+    inputs, tested = night.data, night.tested.product
     now = int(tested.moments.time.min())
     chosen = np.flatnonzero(tested.moments.time == now)[:TRIED_MOMENTS]
     with_future, rows = _rows(inputs, tested, chosen)
-    whole = ranking_data.batch_inputs(night, inputs, inputs.interactions)
+    whole = batch_inputs(night, inputs.interactions)
     past = BatchInputs(
         interactions=inputs.interactions.before(now),
         catalogue=whole.catalogue,

@@ -22,8 +22,7 @@ from recsys.storage.bundle import open_bundle
 from recsys.storage.files import write_json
 from recsys.storage.registry import Registry
 from recsys.storage.registry.version_tags import PREVIOUS
-from recsys.storage.stages import StageResult
-from recsys.training.night.inputs import TABLES, VOCABULARY
+from recsys.training.night.inputs import VOCABULARY
 from recsys.training.night.night_context import Night
 from recsys.training.night.served_parity import read_samples
 
@@ -33,28 +32,26 @@ ROLLBACK: Final = "rollback"
 Pair = tuple[str | None, str | None]
 
 
-def check(
-    night: Night, drained: StageResult | None, tables: StageResult, registry: Registry
-) -> None:
-    """Join logged lists with what followed; leave the finding to the report, /metrics and /ops.
+def check(night: Night) -> dict[str, Any] | None:
+    """Join logged lists with what followed, for the report, /metrics and /ops; None without lists.
 
     A sure fall of the champion against the version before it is an alarm. With `live.on_live_loss:
     rollback` that version comes back at once, and tonight's candidate is held against it.
     """
+    drained, registry = night.drained, night.registry
     if drained is None or night.runner.dry_run or night.until is not None:
-        return
+        return None
     pair = champions(registry)
-    found = joined(night.config, drained.path, tables.path / TABLES, registry, pair)
+    found = joined(night.config, drained.product, night.tables.product, registry, pair)
     if not found["versions"]:
-        return
-    night.live = found
+        return None
     write_json(night.workspace.live, found)
     fall = found["fall"]
-    if fall is None:
-        return
-    night.alarm(fall)
-    if night.config.live.on_live_loss == ROLLBACK:
-        _go_back(night, registry, pair, fall)
+    if fall is not None:
+        night.alarm(fall)
+        if night.config.live.on_live_loss == ROLLBACK:
+            _go_back(night, registry, pair, fall)
+    return found
 
 
 def champions(registry: Registry) -> Pair:

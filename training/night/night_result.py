@@ -1,10 +1,11 @@
 """What a night came to."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from recsys.storage.stages import StageResult
 from recsys.training.night.gate import Decision
 from recsys.training.night.usage import Usage
 
@@ -24,3 +25,13 @@ class NightResult:
     lines: list[str]
     usage: Usage | None = None
     """What it took."""
+
+    @classmethod
+    def foreseen(cls, results: Sequence[StageResult[Any]], *further: str) -> "NightResult":
+        """Of a dry run: what each stage would do, as far as it can see."""
+        lines = [
+            f"{r.name}: {'unchanged' if r.skipped else 'would run because ' + r.reason}"
+            for r in results
+        ]
+        unchanged = all(r.skipped for r in results)
+        return cls(None, None, None, {}, unchanged, [*lines, *(f"… {why}" for why in further)])

@@ -72,12 +72,12 @@ def hooks_of(config: RecsysConfig, moment: str) -> list[tuple[str, Callable[...,
 
 def stage_listener(
     config: RecsysConfig, reporter: Reporter
-) -> Callable[[StageResult], None] | None:
+) -> Callable[[StageResult[Any]], None] | None:
     """What a runner calls at the end of each stage; None where nobody listens."""
     if not config.hooks.on_stage_end:
         return None
 
-    def tell(result: StageResult) -> None:
+    def tell(result: StageResult[Any]) -> None:
         end = StageEnd(result.name, result.seconds, result.skipped, result.facts)
         _call_all(config, "on_stage_end", end, reporter)
 

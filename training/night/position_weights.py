@@ -19,7 +19,7 @@ from recsys.features.impressions import Impressions
 from recsys.features.interactions import Floats
 from recsys.training.night.inputs import Inputs
 from recsys.training.night.night_context import Night
-from recsys.training.night.ranking_data import RankingData
+from recsys.training.night.products import RankingData
 
 MOST_LISTS = 200_000
 """Latest lists that the bias is estimated on (assumed: more change nothing in its second place)."""
@@ -46,8 +46,9 @@ def bias_of(facts: dict[str, Any]) -> PositionBias | None:
     return None if facts["bias"] is None else PositionBias(**facts["bias"])
 
 
-def place_weights(night: Night, inputs: Inputs, ranking: RankingData) -> PlaceWeights:
+def place_weights(night: Night) -> PlaceWeights:
     """Weights of the ranker's labels; all the same, with the reason, where no bias can be known."""
+    inputs, ranking = night.data, night.learned.product
     lists = inputs.tables.impressions
     if lists is None or not len(lists):
         return PlaceWeights(None, None, "there are no impressions")

@@ -11,7 +11,6 @@ those of recall: only they hold what was offered and left, and moments at all ho
 Shapes: M moments, R candidate rows, F features.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,11 +22,11 @@ import numpy.typing as npt
 from recsys.data_schemas.limits import LIST_LENGTH
 from recsys.evaluation.lists import Truth
 from recsys.features.feature_set import FeatureSet
-from recsys.features.interactions import Floats, Interactions
+from recsys.features.interactions import Interactions
 from recsys.features.protocols import RecallSource
 from recsys.features.rows import ANY_POSITION, BatchInputs, Rows
 from recsys.storage.files import hash_json
-from recsys.storage.stages import StageResult
+from recsys.storage.stages import Stage, StageResult
 from recsys.training.groups import (
     CandidateTable,
     collect,
@@ -35,17 +34,23 @@ from recsys.training.groups import (
     history_reader,
 )
 from recsys.training.impression_groups import ShownGroups, groups_of_lists
-from recsys.training.night.fit_sources import Recipe, fit_as_of, recall_stage
+from recsys.training.night import fit_sources
+from recsys.training.night.fit_sources import fit_as_of, recall_stage
 from recsys.training.night.hidden_items import hidden, practised_share, surplus
 from recsys.training.night.inputs import (
     Inputs,
     user_table,
 )
 from recsys.training.night.night_context import Night
-from recsys.training.night.refresh_encoder import Encoded
-from recsys.training.ranking_groups import Groups
+from recsys.training.night.products import Fitted, RankingData
 from recsys.training.windows import moments_at
 
+CODE = (
+    *fit_sources.CODE,
+    "recsys.features",
+    "recsys.training.night.fit_sources",
+    "recsys.training.night.hidden_items",
+)
 NEW_USERS_AT_MOST = 0.15
 """Largest share of moments whose user is masked as new (assumed)."""
 NO_LABEL = -(2**62)
@@ -75,30 +80,6 @@ class ColdStartMasking:
     """bool[N]: items without events that are no candidates, so that new ones are as many as in life."""
 
 
-@dataclass(frozen=True)
-class RankingData:
-    """Moments of one role, their candidates and features."""
-
-    moments: Truth
-    user_hash: npt.NDArray[np.uint64]
-    """uint64[M]: of the users' ids."""
-    table: CandidateTable
-    x: Floats
-    """float32[R,F], memory-mapped."""
-    features: FeatureSet
-    shown: npt.NDArray[np.bool_]
-    """bool[M]: moments at which a list was shown, whose items are the candidates; the others are at
-    a cut, with recall's. They come last."""
-
-    def groups(self) -> Groups:
-        """For fitting or scoring a ranker."""
-        relevant = self.moments.lengths.astype(np.int32)
-        shown = self.shown if self.shown.any() else None
-        return Groups(
-            self.x, self.table.grade, self.table.offsets, self.user_hash, relevant, shown=shown
-        )
-
-
 def cold_start_masking(inputs: Inputs) -> ColdStartMasking:
     """Which items and how many users the ranker's windows treat as new.
 
@@ -112,102 +93,112 @@ def cold_start_masking(inputs: Inputs) -> ColdStartMasking:
     return ColdStartMasking(hash_json([*named, users]), cold, users, beyond)
 
 
-def build_ranking_data(
-    night: Night, inputs: Inputs, encoded: Encoded, recipe: Recipe, role: str
-) -> tuple[StageResult, RankingData | None]:
-    """Candidates and features of every moment of a role (`ranker` or `test`); None in a dry run.
+def build_ranking_data(night: Night, role: str) -> StageResult[RankingData]:
+    """Candidates and features of every moment of a role: `ranker` or `test`.
 
     Where only the test has a window, the ranker's role has no moment: its groups are empty, but
     with the same signals and features.
-
-    Args:
-        night: tonight's run: config, workspace, runner, reporter.
-        inputs: tonight's tables, events and windows.
-        encoded: tonight's encoder and item vectors.
-        recipe: the sources, their params and fusion weights.
-        role: `ranker` or `test`.
     """
-    if role == "ranker" and (earlier := inputs.earlier) is not None:
-        inputs, encoded = earlier, encoded.over(night, earlier)
-    windows = inputs.windows
-    cuts = windows.ranker if role == "ranker" else windows.test
-    labels_until = {cut: windows.label_end(cut) for cut in cuts} or {windows.cuts[0]: NO_LABEL}
-    cuts = tuple(labels_until)
-    seed = night.config.seed
-    masked = cold_start_masking(inputs) if role == "ranker" else None
-    view = inputs.interactions
+    practice = role == "ranker"
+    if practice and (earlier := night.data.earlier) is not None:
+        night = night.beside(data=earlier, encoded=night.encoded.over(earlier))
+    config, data = night.config, night.data
+    cuts = data.windows.ranker if practice else data.windows.test
+    limit = config.ranker.max_groups if practice else config.evaluation.max_users
+    masked, view = cold_start_masking(data) if practice else None, data.interactions
     if masked is not None:
         view = view.where(~masked.cold[view.item])
     key = "" if masked is None else masked.key
-    fits = {cut: fit_as_of(night, inputs, encoded, recipe, view, cut, masked=key) for cut in cuts}
-    limit = (
-        night.config.ranker.max_groups if role == "ranker" else night.config.evaluation.max_users
+    labels_until = {cut: data.windows.label_end(cut) for cut in cuts} or {
+        data.windows.cuts[0]: NO_LABEL
+    }
+    windows = [
+        Window(cut, until, fit_as_of(night, view, cut, masked=key))
+        for cut, until in labels_until.items()
+    ]
+    return night.runner.run(
+        Stage(
+            f"groups-{role}",
+            {
+                "known": data.key_before(max(labels_until.values())),
+                "kinds": data.interactions.kinds,
+                "resolution": _resolution(data),
+                "labels": {str(window.cut): window.until for window in windows},
+                "masked": key,
+                "fits": {str(window.cut): window.fitted.key for window in windows},
+                "encoder": night.encoded.vectors_stage.key,
+                "recipe": night.recipe.identity(),
+                "limit": limit,
+                "sources": night.section("sources"),
+                "features": night.section("features"),
+                "seed": config.seed,
+            },
+            lambda out: (
+                _to_test(night, windows, limit, out)
+                if masked is None
+                else _to_learn(night, windows, limit, masked, view, out)
+            ),
+            lambda stage: RankingData.read(stage.folder),
+            code=CODE,
+        )
     )
-    drawn = MOMENTS_PER_GROUP * limit if role == "ranker" else limit
 
-    def action(out: Path) -> dict[str, Any]:
-        parts: list[_Part] = []
-        lists: list[_Part] = []
-        shown = shown_groups(inputs) if masked is not None else None
-        if shown is not None and shown.sampled:
-            night.reporter.say(
-                f"ranker: {shown.sampled:,} shown lists are longer than {LIST_LENGTH:,} items; it"
-                " learns from what was acted on and a sample of what was left"
-            )
-        for cut in cuts:
-            moments = moments_at(inputs.interactions, cut, labels_until[cut])
-            moments = moments.sample(max(1, drawn // len(cuts)), inputs.chances(moments, "moments"))
-            sources = fits[cut].load(encoded)
-            if masked is None:
-                parts.append(collect_cut(night, inputs, recipe, view, moments, sources))
-                continue
-            most = max(1, limit // len(cuts))
-            at_cut = None if shown is None else shown.between(cut, labels_until[cut])
-            room = 0 if at_cut is None else min(len(at_cut), int(SHOWN_SHARE * most))
-            found = _collect_to_learn(
-                night, inputs, recipe, view, moments, sources, masked, most - room
-            )
-            parts += found
-            if at_cut is not None:
-                beside = at_cut.sample(
-                    min(room, _most_beside(found)), inputs.chances(at_cut.moments, "shown lists")
-                )
-                lists.append(_collect_shown(night, inputs, recipe, view, beside, sources, masked))
-        known = batch_inputs(night, inputs, view)
-        if masked is not None:
-            known = without_items(known, masked.cold)
-        return write_ranking_data(out, night, inputs, known, [*parts, *lists])
 
-    stage = night.runner.run(
-        f"groups-{role}",
-        {
-            "known": inputs.key_before(max(labels_until.values())),
-            "kinds": inputs.interactions.kinds,
-            "resolution": _resolution(inputs),
-            "labels": {str(cut): until for cut, until in labels_until.items()},
-            "masked": key,
-            "fits": {str(c): f.key for c, f in fits.items()},
-            "encoder": encoded.vectors_stage.key,
-            "recipe": recipe.identity(),
-            "limit": limit,
-            "sources": night.section("sources"),
-            "features": night.section("features"),
-            "seed": seed,
-        },
-        action,
-        code=(
-            "recsys.training.groups",
-            "recsys.training.impression_groups",
-            "recsys.training.night.hidden_items",
-            "recsys.training.night.ranking_data",
-            "recsys.training.windows",
-            "recsys.features",
-            "recsys.evaluation.query_sets",
-            "recsys.evaluation.shown_lists",
-            "recsys.retrieval",
-        ),
-    )
-    return stage, None if night.runner.dry_run and not stage.skipped else read(stage.open())
+class Window(NamedTuple):
+    """A cut, the end of its labels (µs) and the sources as of it."""
+
+    cut: int
+    until: int
+    fitted: Fitted
+
+    def moments(self, data: Inputs, most: int) -> Truth:
+        """Who did something new in it, at most so many."""
+        found = moments_at(data.interactions, self.cut, self.until)
+        return found.sample(max(1, most), data.chances(found, "moments"))
+
+
+def _to_test(night: Night, windows: list[Window], limit: int, out: Path) -> dict[str, Any]:
+    """What recall finds at the test's cuts, everything known to it."""
+    view, parts = night.data.interactions, []
+    for window in windows:
+        moments = window.moments(night.data, limit // len(windows))
+        parts.append(collect_cut(night, view, moments, window.fitted.load(night.encoded)))
+    return write_ranking_data(out, night, batch_inputs(night, view), parts)
+
+
+def _to_learn(
+    night: Night,
+    windows: list[Window],
+    limit: int,
+    masked: ColdStartMasking,
+    view: Interactions,
+    out: Path,
+) -> dict[str, Any]:
+    """What recall finds at the ranker's cuts with some items and users as though they were new, and
+    lists that were shown between them."""
+    data = night.data
+    parts: list[_Part] = []
+    lists: list[_Part] = []
+    shown = shown_groups(data)
+    if shown is not None and shown.sampled:
+        night.reporter.say(
+            f"ranker: {shown.sampled:,} shown lists are longer than {LIST_LENGTH:,} items; it"
+            " learns from what was acted on and a sample of what was left"
+        )
+    most = max(1, limit // len(windows))
+    for window in windows:
+        moments = window.moments(data, MOMENTS_PER_GROUP * limit // len(windows))
+        sources = window.fitted.load(night.encoded)
+        at_cut = None if shown is None else shown.between(window.cut, window.until)
+        room = 0 if at_cut is None else min(len(at_cut), int(SHOWN_SHARE * most))
+        found = _collect_to_learn(night, view, moments, sources, masked, most - room)
+        parts += found
+        if at_cut is not None:
+            chances = data.chances(at_cut.moments, "shown lists")
+            beside = at_cut.sample(min(room, _most_beside(found)), chances)
+            lists.append(_collect_shown(night, view, beside, sources, masked))
+    known = without_items(batch_inputs(night, view), masked.cold)
+    return write_ranking_data(out, night, known, [*parts, *lists])
 
 
 class _Part(NamedTuple):
@@ -254,8 +245,6 @@ def _masked_lengths(
 
 def _collect_to_learn(
     night: Night,
-    inputs: Inputs,
-    recipe: Recipe,
     view: Interactions,
     moments: Truth,
     sources: Mapping[str, RecallSource],
@@ -267,13 +256,13 @@ def _collect_to_learn(
     Where recall finds one of three, three times the moments are looked at for as much to learn; the
     rows of the others are let go at once, so that memory is that of what is learned from.
     """
-    order = np.argsort(inputs.chances(moments, "order"), kind="stable")
+    order = np.argsort(night.data.chances(moments, "order"), kind="stable")
     parts: list[_Part] = []
     found = 0
     for start in range(0, max(1, len(order)), CHUNK):  # once even without a moment
         chunk = moments.take(np.sort(order[start : start + CHUNK]))
-        lengths = _masked_lengths(inputs, chunk, masked)
-        part = collect_cut(night, inputs, recipe, view, chunk, sources, lengths, masked.surplus)
+        lengths = _masked_lengths(night.data, chunk, masked)
+        part = collect_cut(night, view, chunk, sources, lengths, masked.surplus)
         found += int(part.table.has_positive().sum())
         parts.append(part._replace(table=part.table.to_learn_from()))
         if found >= most:
@@ -283,31 +272,27 @@ def _collect_to_learn(
 
 def _collect_shown(
     night: Night,
-    inputs: Inputs,
-    recipe: Recipe,
     view: Interactions,
     lists: ShownGroups,
     sources: Mapping[str, RecallSource],
     masked: ColdStartMasking,
 ) -> _Part:
     """Lists of a cut's window with what its sources say of their items at the time of each."""
-    lengths = _masked_lengths(inputs, lists.moments, masked)
+    lengths = _masked_lengths(night.data, lists.moments, masked)
     table = collect_shown(
         lists,
         history_reader(view.histories(), lists.moments, lengths),
-        recall_stage(night, recipe, sources),
-        inputs.tables.catalogue.blocked.copy(),
+        recall_stage(night, sources),
+        night.data.tables.catalogue.blocked.copy(),
         workers=night.workers,
     )
-    shown = inputs.tables.impressions
+    shown = night.data.tables.impressions
     assert shown is not None
     return _Part(lists.moments, table, lengths, shown.contexts(lists.lists))
 
 
 def collect_cut(
     night: Night,
-    inputs: Inputs,
-    recipe: Recipe,
     view: Interactions,
     moments: Truth,
     sources: Mapping[str, RecallSource],
@@ -317,9 +302,7 @@ def collect_cut(
     """Candidates of some moments of a cut, by recall.
 
     Args:
-        night: tonight's run: config, workspace, runner, reporter.
-        inputs: tonight's tables, events and windows.
-        recipe: the sources, their params and fusion weights.
+        night: tonight's run, with its data and recipe.
         view: events that histories are read from.
         moments: M moments.
         sources: fitted as of the cut.
@@ -328,13 +311,13 @@ def collect_cut(
     """
     if lengths is None:
         lengths = np.full(len(moments), -1, np.int64)
-    unavailable = inputs.tables.catalogue.blocked.copy()
+    unavailable = night.data.tables.catalogue.blocked.copy()
     if without is not None:
         unavailable[without] = 1
     table = collect(
         moments,
         history_reader(view.histories(), moments, lengths),
-        recall_stage(night, recipe, sources),
+        recall_stage(night, sources),
         unavailable,
         limit=night.config.sources.candidates,
         workers=night.workers,
@@ -343,14 +326,13 @@ def collect_cut(
 
 
 def write_ranking_data(
-    out: Path, night: Night, inputs: Inputs, known: BatchInputs, parts: list[_Part]
+    out: Path, night: Night, known: BatchInputs, parts: list[_Part]
 ) -> dict[str, Any]:
     """Read the features of all parts' candidates and write everything; returns the stage's facts.
 
     Args:
         out: folder to fill.
-        night: tonight's run: config, workspace, runner, reporter.
-        inputs: tonight's tables, events and windows.
+        night: tonight's run, with its data.
         known: tables that features are read from.
         parts: moments with their candidates.
     """
@@ -359,15 +341,7 @@ def write_ranking_data(
     lengths = np.concatenate([p.lengths for p in parts])
     shown = np.concatenate([np.full(len(p.moments), p.contexts is not None) for p in parts])
     contexts = [one for p in parts for one in (p.contexts or [{}] * len(p.moments))]
-    feature_set = FeatureSet.default(
-        inputs.tables.catalogue,
-        inputs.interactions.kinds,
-        tuple(table.signals),
-        night.config.features,
-        resolution=_resolution(inputs),
-        users=user_table(inputs.tables),
-        impressions=inputs.tables.impressions is not None,
-    )
+    features = _features(night, table)
     # A user masked as new has no counters either.
     user = np.where(lengths >= 0, -1, moments.user).astype(np.int32)
     rows = Rows(
@@ -380,24 +354,9 @@ def write_ranking_data(
         history_of=history_reader(known.interactions.histories(), moments, lengths),
         context=_columns(contexts),
     )
-    x = feature_set.batch(rows, known)
-    np.save(out / "x.npy", x)
-    np.savez(
-        out / "moments.npz",
-        user=moments.user,
-        user_hash=inputs.user_hashes[moments.user],
-        now=moments.time,
-        offsets=moments.offsets,
-        relevant=moments.items,
-        moment_grade=moments.grades,
-        row_offsets=table.offsets,
-        items=table.items,
-        row_grade=table.grade,
-        lengths=lengths,
-        shown=shown,
-    )
-    np.savez(out / "signals.npz", **dict[str, Any](table.signals))
-    (out / "features.json").write_text(json.dumps(feature_set.to_json()), encoding="utf-8")
+    x = features.batch(rows, known)
+    hashes = night.data.user_hashes[moments.user]
+    RankingData(moments, hashes, table, x, features, shown).write(out)
     return {
         "moments": len(moments),
         "shown lists": int(shown.sum()),
@@ -406,6 +365,20 @@ def write_ranking_data(
         "features": x.shape[1],
         "positives_found": float((table.grade > 0).sum() / max(1, len(moments.items))),
     }
+
+
+def _features(night: Night, table: CandidateTable) -> FeatureSet:
+    """The features that tonight's tables give, with those of the candidates' signals."""
+    data = night.data
+    return FeatureSet.default(
+        data.tables.catalogue,
+        data.interactions.kinds,
+        tuple(table.signals),
+        night.config.features,
+        resolution=_resolution(data),
+        users=user_table(data.tables),
+        impressions=data.tables.impressions is not None,
+    )
 
 
 def _columns(contexts: list[dict[str, Any]]) -> dict[str, npt.NDArray[np.object_]]:
@@ -418,14 +391,15 @@ def _columns(contexts: list[dict[str, Any]]) -> dict[str, npt.NDArray[np.object_
     return found
 
 
-def batch_inputs(night: Night, inputs: Inputs, view: Interactions) -> BatchInputs:
+def batch_inputs(night: Night, view: Interactions) -> BatchInputs:
     """The tables that features are read from in batch."""
+    tables = night.data.tables
     return BatchInputs(
         interactions=view,
-        catalogue=inputs.tables.catalogue,
+        catalogue=tables.catalogue,
         bucket=night.config.features.bucket,
-        users=user_table(inputs.tables),
-        impressions=inputs.tables.impressions,
+        users=user_table(tables),
+        impressions=tables.impressions,
     )
 
 
@@ -441,22 +415,3 @@ def _resolution(inputs: Inputs) -> str:
     if inputs.windows.scheme == "ordinal":
         return "ordinal"
     return "seconds" if inputs.tables.resolution.kind in ("seconds", "hours") else "days"
-
-
-def read(folder: Path) -> RankingData:
-    """Open what a groups stage left."""
-    held = np.load(folder / "moments.npz")
-    moments = Truth(
-        held["offsets"], held["relevant"], held["moment_grade"], held["user"], held["now"]
-    )
-    table = CandidateTable(
-        held["row_offsets"],
-        held["items"],
-        np.load(folder / "signals.npz"),  # read one by one, as they are asked for
-        held["row_grade"],
-    )
-    features = FeatureSet.from_json(
-        json.loads((folder / "features.json").read_text(encoding="utf-8"))
-    )
-    x = np.load(folder / "x.npy", mmap_mode="r")
-    return RankingData(moments, held["user_hash"], table, x, features, held["shown"])

@@ -3,6 +3,7 @@
 import shutil
 import time
 from dataclasses import replace
+from glob import has_magic
 from pathlib import Path
 
 import numpy as np
@@ -24,15 +25,22 @@ from recsys.storage.eventlog.known import marks, purge_adopted, read_adopted, re
 from recsys.storage.eventlog.retention import Retention
 from recsys.storage.files import atomic_file, hash_file, hash_json
 from recsys.storage.opt_outs import keep_wishes
-from recsys.storage.stages import StageResult
+from recsys.storage.stages import Stage, StageResult, folder
 from recsys.storage.tombstones import forgotten
 from recsys.storage.workspace import Workspace
 from recsys.training.night import window_plan
-from recsys.training.night.inputs import TABLES, VOCABULARY, Inputs, user_table
+from recsys.training.night.inputs import (
+    BASIS,
+    TABLES,
+    VOCABULARY,
+    Inputs,
+    tables_folder,
+    user_table,
+)
 from recsys.training.night.night_context import Night
 
 
-def drain(night: Night) -> StageResult | None:
+def drain(night: Night) -> StageResult[Path] | None:
     """Export the service's log up to now; None where the service has never written one.
 
     The export always holds the whole log up to a position and is kept under that position, so
@@ -56,14 +64,17 @@ def drain(night: Night) -> StageResult | None:
             _expire(night, log)
         last = log.mark()
         return night.runner.run(
-            "drain",
-            {"log": last.identity, "until": last.position, "revision": log.revision()},
-            lambda out: {
-                **export(log, 0, last.position, out, adopted),
-                "until": last.position,
-                "log": {"identity": last.identity, "witness": last.witness},
-            },
-            code=("recsys.storage.eventlog",),
+            Stage(
+                "drain",
+                {"log": last.identity, "until": last.position, "revision": log.revision()},
+                lambda out: {
+                    **export(log, 0, last.position, out, adopted),
+                    "until": last.position,
+                    "log": {"identity": last.identity, "witness": last.witness},
+                },
+                folder,
+                code=("recsys.storage.eventlog",),
+            )
         )
 
 
@@ -83,70 +94,82 @@ def _expire(night: Night, log: EventLog) -> None:
         night.reporter.say(f"drain: {count:,} records older than `privacy:` allows were emptied")
 
 
-def mark_of(drained: StageResult | None) -> LogMark:
+def mark_of(drained: StageResult[Path] | None) -> LogMark:
     """Up to where the log was drained; before its first record where there is none."""
-    if drained is None or not drained.facts:
+    if drained is None:
         return LogMark("", -1)
     log = drained.facts["log"]
     return LogMark(log["identity"], drained.facts["until"], log["witness"])
 
 
-def validate(night: Night, drained: StageResult | None) -> StageResult:
+def validate(night: Night) -> StageResult[Path]:
     """Validate the caller's tables and the drained log into the workspace's tables."""
     config = night.config
     previous = _vocabulary(night.workspace)
     left_out = forgotten(night.workspace)
+    drained = night.drained
     export_folder = drained.path if drained else None
     unwilling = keep_wishes(night.workspace, export_folder, write=not night.runner.dry_run)
     limits = retention(night)
     result = night.runner.run(
-        "tables",
-        {
-            "files": fingerprints(config),
-            "data": night.section("data"),
-            "drained": drained.key if drained else None,
-            "forgotten": hash_json(sorted(left_out)),
-            # Named only where there is something, so that other workspaces keep their tables.
-            **({"opted_out": hash_json(sorted(unwilling))} if unwilling else {}),
-            **({"kept since": list(limits)} if limits else {}),
-            "least_people": config.privacy.least_people,
-        },
-        lambda out: ingest(
-            config,
-            out / TABLES,
-            previous_vocabulary=previous,
-            drained=export_folder,
-            forgotten=left_out,
-            opted_out=unwilling,
-            limits=limits,
-        ),
-        code=("recsys.ingestion.tables", "recsys.data_schemas.tables"),
+        Stage(
+            "tables",
+            {
+                "files": fingerprints(config),
+                "data": night.section("data"),
+                "drained": drained.key if drained else None,
+                "forgotten": hash_json(sorted(left_out)),
+                # Named only where there is something, so that other workspaces keep their tables.
+                **({"opted_out": hash_json(sorted(unwilling))} if unwilling else {}),
+                **({"kept since": list(limits)} if limits else {}),
+                "least_people": config.privacy.least_people,
+            },
+            lambda out: ingest(
+                config,
+                out / TABLES,
+                previous_vocabulary=previous,
+                drained=export_folder,
+                forgotten=left_out,
+                opted_out=unwilling,
+                limits=limits,
+            ),
+            tables_folder,
+            code=(*BASIS, "recsys.data_schemas.tables", "recsys.ingestion.tables"),
+        )
     )
     if not night.runner.dry_run:
-        for line in findings(read_summary(result.path / TABLES)):
+        for line in findings(read_summary(result.product)):
             night.reporter.warn(line)
-        _keep_vocabulary(night.workspace, result.path / TABLES)
+        _keep_vocabulary(night.workspace, result.product)
     return result
 
 
 def fingerprints(config: RecsysConfig) -> dict[str, str]:
-    """SHA-256 of every file the tables are read from; of a database connection, the moment.
+    """SHA-256 of every file the tables are read from, by its place within what the config names; of a
+    database connection, the moment.
 
     A database cannot be fingerprinted without reading it, so its tables are read every night.
     """
     if config.data.connection is not None:
         return {config.data.connection: str(time.time_ns())}
     return {
-        str(file): hash_file(file)
+        f"{name}: {file.relative_to(_root_of(config.path(place)))}": hash_file(file)
         for name, table in TABLE_SPECS.items()
         if (place := getattr(config.data, name)) is not None
         for file in find_files(place, config.path("."), table)
     }
 
 
-def split(night: Night, stage: StageResult) -> Inputs:
+def _root_of(place: Path) -> Path:
+    """The folder that holds all files of a path, folder or glob."""
+    while has_magic(str(place)) or place.is_file():
+        place = place.parent
+    return place
+
+
+def split(night: Night) -> Inputs:
     """Load the tables and plan the windows."""
-    tables = load_tables(stage.path / TABLES, night.config)
+    tables = load_tables(night.tables.product, night.config)
     _check_segments(tables, night.config)
     # A cap on a column that items cannot be counted by is refused before hours of work, too.
     Caps(tables.catalogue, night.config.serving.caps, np.empty(0, np.int32))
@@ -162,7 +185,7 @@ def split(night: Night, stage: StageResult) -> Inputs:
         interactions = interactions.before(night.until)
     plan = window_plan.windows_of(night, interactions, tables.resolution)
     night.reporter.say(f"split: {plan.windows.why}")
-    inputs = Inputs(stage, tables, interactions, known, meaning, plan.windows, night.config)
+    inputs = Inputs(night.tables, tables, interactions, known, meaning, plan.windows, night.config)
     return replace(inputs, earlier=window_plan.attributes_of_plan(night, inputs, plan))
 
 
@@ -212,7 +235,7 @@ def _keep_vocabulary(workspace: Workspace, tables: Path) -> None:
         shutil.copyfile(new, aside)
 
 
-def require_sound_features(night: Night, stage: StageResult) -> None:
+def require_sound_features(night: Night) -> None:
     """Try windows and features of one's own on real items, before anything expensive is done.
 
     Raises:
@@ -221,5 +244,5 @@ def require_sound_features(night: Night, stage: StageResult) -> None:
     import pyarrow.parquet as pq
 
     config = night.config
-    items = pq.read_table(stage.path / TABLES / VOCABULARY).slice(0, ITEMS_TRIED)
+    items = pq.read_table(night.tables.product / VOCABULARY).slice(0, ITEMS_TRIED)
     require_sound(config.features, types=tuple(config.events.meaning().types), table=items)

@@ -1,14 +1,11 @@
 """The release: sources refitted to the last day, the state snapshot, the bundle, the registration."""
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from recsys.data_schemas.log_record import LogMark
-from recsys.features.protocols import RecallSource
 from recsys.features.state import OnlineState
 from recsys.features.time_buckets import BUCKETS, window_us
 from recsys.ranker import Ranker
@@ -19,14 +16,15 @@ from recsys.storage.files import (
     link_tree,
     plain,
 )
-from recsys.storage.stages import StageResult
-from recsys.training.night.fit_sources import Fitted, Recipe, fit_as_of
-from recsys.training.night.inputs import Inputs, user_table
+from recsys.storage.stages import Stage, StageResult
+from recsys.training.night.fit_sources import fit_as_of
+from recsys.training.night.inputs import BASIS, user_table
 from recsys.training.night.night_context import Night
-from recsys.training.night.ranking_data import RankingData
-from recsys.training.night.refresh_encoder import Encoded
+from recsys.training.night.products import FULL, TEXT, Fitted
+from recsys.training.night.read_data import mark_of
 
-TEXT = "text"
+BUNDLE, STATE = "bundle", "state"
+"""Folders in the outputs of these stages."""
 NOT_IN_A_BUNDLE = {
     "workspace",
     "data",
@@ -40,52 +38,54 @@ NOT_IN_A_BUNDLE = {
 """Config sections that say where things are, with the passwords and secret addresses in them."""
 
 
-def refit(night: Night, inputs: Inputs, encoded: Encoded, recipe: Recipe) -> Fitted:
+def refit(night: Night) -> Fitted:
     """Sources of the same recipe fitted on everything: what is released."""
-    return fit_as_of(night, inputs, encoded, recipe, inputs.interactions, inputs.windows.end)
+    return fit_as_of(night, night.data.interactions, night.data.windows.end)
 
 
-def snapshot(night: Night, inputs: Inputs, log: LogMark) -> StageResult:
+def snapshot(night: Night) -> StageResult[Path]:
     """The online state as of the drained log position: histories, counters, catalogue.
 
     It holds every event up to there, also for a night that trains on those before a date only: a
     service folds what comes after the position, so what is missing here would be missing there.
     It holds personal data, so it lies beside the bundle and never in it.
     """
+    data, log = night.data, mark_of(night.drained)
 
-    def action(out: Path) -> dict[str, Any]:
-        config = night.config.features
-        state = OnlineState.build(
-            inputs.known,
-            inputs.tables.catalogue,
-            bucket_us=BUCKETS[config.bucket],
+    def make(out: Path) -> dict[str, Any]:
+        OnlineState.build(
+            data.known,
+            data.tables.catalogue,
+            bucket_us=BUCKETS[night.config.features.bucket],
             windows_us=state_windows(night),
             log_position=log.position,
             log_mark=log,
-            users=user_table(inputs.tables),
-            meaning=inputs.meaning,
-            impressions=inputs.tables.impressions,
-        )
-        state.save(out / "state")
+            users=user_table(data.tables),
+            meaning=data.meaning,
+            impressions=data.tables.impressions,
+        ).save(out / STATE)
         return {
             "log_position": log.position,
-            "users": inputs.known.n_users,
+            "users": data.known.n_users,
             # From what, for those who compute again what was read from it.
-            "tables": inputs.stage.key,
+            "tables": data.stage.key,
             "until": None,
         }
 
     return night.runner.run(
-        "state",
-        {
-            "tables": inputs.stage.key,
-            "position": log.position,
-            "log": log.identity,
-            "features": night.section("features"),
-            "events": night.section("events"),
-        },
-        action,
-        code=("recsys.features",),
+        Stage(
+            "state",
+            {
+                "tables": data.stage.key,
+                "position": log.position,
+                "log": log.identity,
+                "features": night.section("features"),
+                "events": night.section("events"),
+            },
+            make,
+            lambda stage: stage.folder / STATE,
+            code=("recsys.features",),
+        )
     )
 
 
@@ -94,84 +94,72 @@ def state_windows(night: Night) -> list[int]:
     return sorted({window_us(w) for w in night.config.features.windows})
 
 
-def bundle(
-    night: Night,
-    inputs: Inputs,
-    encoded: Encoded,
-    recipe: Recipe,
-    ranking: RankingData,
-    rankers: StageResult,
-    released: Fitted,
-    state: StageResult,
-) -> StageResult:
-    """Everything one release needs, in one folder.
-
-    Args:
-        night: tonight's run: config, workspace, runner, reporter.
-        inputs: tonight's tables, events and windows.
-        encoded: tonight's encoder and item vectors.
-        recipe: the sources, their params and fusion weights.
-        ranking: ranking data, for the features.
-        rankers: stage output with the ranker that is released.
-        released: sources fitted on everything known.
-        state: stage output of the online state's snapshot.
-    """
-
-    def action(out: Path) -> dict[str, Any]:
-        sources: Mapping[str, RecallSource] = {
-            name: source for name, source in released.load(encoded).items() if name != TEXT
-        }
-        catalogue = inputs.tables.catalogue
-        write_bundle(
-            out / "bundle",
-            encoder=encoded.folder,
-            items={
-                "ids": catalogue.item_ids.to_pylist(),
-                "vectors": np.asarray(encoded.vectors()),
-                "index": encoded.index,
-                "catalogue": state.path / "state" / "catalogue",
-            },
-            sources=sources,
-            ranker=Ranker.load(rankers.path / "full"),
-            features_json=ranking.features.to_json(),
-            facts={
-                "config": plain(night.config.model_dump(mode="json", exclude=NOT_IN_A_BUNDLE)),
-                "data_window": [int(inputs.interactions.time.min()), inputs.windows.end],
-                "windows": inputs.windows.facts(),
-                "recipe": recipe.as_json(),
-                "depth": night.config.sources.depth,
-                "candidates": night.config.sources.candidates,
-                "template": night.config.encoder.template,
-                "ranker": rankers.facts["ranker"],
-                "stages": night.runner.used,
-                "state": {
-                    "kinds": list(inputs.known.kinds),
-                    "bucket_us": BUCKETS[night.config.features.bucket],
-                    "windows_us": state_windows(night),
-                },
-            },
-        )
-        return {}
-
+def bundle(night: Night) -> StageResult[Path]:
+    """Everything one release needs, in one folder."""
     return night.runner.run(
-        "bundle",
-        {
-            "sources": released.key,
-            "ranker": rankers.key,
-            "encoder": encoded.vectors_stage.key,
-            "state": state.key,
-            "recipe": recipe.identity(),
-        },
-        action,
-        code=("recsys.storage.bundle", "recsys.training.night.release"),
-        personal=False,
+        Stage(
+            "bundle",
+            {
+                "sources": night.released.key,
+                "ranker": night.served.key,
+                "encoder": night.encoded.vectors_stage.key,
+                "state": night.state.key,
+                "recipe": night.recipe.identity(),
+            },
+            lambda out: _pack(night, out / BUNDLE),
+            lambda stage: stage.folder / BUNDLE,
+            code=(*BASIS, "recsys.ranker", "recsys.storage.bundle"),
+            personal=False,
+        )
     )
 
 
-def publish_state(night: Night, state: StageResult) -> None:
+def _pack(night: Night, out: Path) -> None:
+    encoded, catalogue = night.encoded, night.data.tables.catalogue
+    sources = night.released.load(encoded)
+    sources.pop(TEXT)
+    write_bundle(
+        out,
+        encoder=encoded.folder,
+        items={
+            "ids": catalogue.item_ids.to_pylist(),
+            "vectors": np.asarray(encoded.vectors()),
+            "index": encoded.index,
+            "catalogue": night.state.product / "catalogue",
+        },
+        sources=sources,
+        ranker=Ranker.load(night.served.product / FULL),
+        features_json=night.tested.product.features.to_json(),
+        facts=_facts(night),
+    )
+
+
+def _facts(night: Night) -> dict[str, Any]:
+    """What a bundle says of itself."""
+    config, data = night.config, night.data
+    return {
+        "config": plain(config.model_dump(mode="json", exclude=NOT_IN_A_BUNDLE)),
+        "data_window": [int(data.interactions.time.min()), data.windows.end],
+        "windows": data.windows.facts(),
+        "recipe": night.recipe.as_json(),
+        "depth": config.sources.depth,
+        "candidates": config.sources.candidates,
+        "template": config.encoder.template,
+        "ranker": night.served.facts["ranker"],
+        "stages": night.runner.used,
+        "state": {
+            "kinds": list(data.known.kinds),
+            "bucket_us": BUCKETS[config.features.bucket],
+            "windows_us": state_windows(night),
+        },
+    }
+
+
+def publish_state(night: Night) -> None:
     """Put the snapshot where services look for it, whole or not at all."""
+    state = night.state
     target = night.workspace.state / state.key
     if not target.exists():
         with atomic_folder(target, "the state snapshot") as aside:
-            link_tree(state.path / "state", aside)
+            link_tree(state.product, aside)
     atomic_write(night.workspace.current_state, json.dumps({"snapshot": state.key}))

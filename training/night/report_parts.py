@@ -6,16 +6,13 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from recsys.evaluation import drift
-from recsys.evaluation.evaluation import Evaluation
-from recsys.evaluation.lists import RankedLists
 from recsys.evaluation.report_context import (
+    CAPS,
     EXAMPLE_LENGTH,
-    Check,
     Example,
     GateDecision,
     GateRow,
     Importance,
-    MaskedItems,
     RankerFacts,
     ReportContext,
     SourceFact,
@@ -23,16 +20,16 @@ from recsys.evaluation.report_context import (
     to_the_minute,
 )
 from recsys.ranker import Ranker
-from recsys.storage.stages import StageResult
 from recsys.training.groups import history_reader
 from recsys.training.night import encoder_age
-from recsys.training.night.fit_sources import Recipe
+from recsys.training.night.fit_sources import warm_start_facts
 from recsys.training.night.gate import Decision
 from recsys.training.night.inputs import Inputs
+from recsys.training.night.masked_items import masked_facts
 from recsys.training.night.night_context import SHARES, Night
 from recsys.training.night.position_weights import bias_of
-from recsys.training.night.ranking_data import RankingData
-from recsys.training.night.refresh_encoder import Encoded
+from recsys.training.night.products import FULL, Encoded, RankingData, Recipe
+from recsys.training.night.test_lists import caps_of
 from recsys.training.night.usage import usage_facts, used
 from recsys.training.windows import Windows
 
@@ -54,19 +51,14 @@ CAVEATS = (
 )
 
 
-def examples(
-    inputs: Inputs, tested: RankingData, lists: RankedLists, ranker: Ranker, count: int
-) -> list[Example]:
-    """Real lists of users with a history, some with hits and some without.
-
-    Args:
-        inputs: tonight's tables, events and windows.
-        tested: ranking data of the test windows.
-        lists: the release recipe's lists at the test moments.
-        ranker: that made them, for reasons.
-        count: of examples.
-    """
-    moments, catalogue = tested.moments, inputs.tables.catalogue
+def examples(night: Night, ranker: Ranker) -> list[Example]:
+    """Real lists of users with a history, some with hits and some without, with the ranker's reasons."""
+    inputs, tested, lists = night.data, night.tested.product, night.lists.product[0]
+    moments, catalogue, count = (
+        tested.moments,
+        inputs.tables.catalogue,
+        night.config.evaluation.examples,
+    )
     read = history_reader(inputs.interactions.histories(), moments)
     order = np.argsort(inputs.chances(moments, "examples"), kind="stable")
     chosen = [int(m) for m in order[:200] if len(read(int(m)).item)][:count]
@@ -111,18 +103,19 @@ def _reasons(
     return out
 
 
-def ranker_facts(rankers: StageResult, rows: RankingData | None, ranker: Ranker) -> RankerFacts:
+def ranker_facts(night: Night, ranker: Ranker) -> RankerFacts:
     """What the ranker is made of, and which families matter."""
+    rankers, rows = night.rankers, night.learned.product
     facts = dict(rankers.facts["ranker"])
     parts = facts.pop("validation_ndcg@10", {})
-    families = rows.features.families if rows is not None else {}
+    families = rows.features.families
     importance = [
         Importance(name, families.get(name, ""), gain)
         for name, gain in sorted(rankers.facts["gain"].items(), key=lambda e: -e[1])
         if gain > 0
     ]
     shap: dict[str, float] = {}
-    if rows is not None and len(rows.x):
+    if len(rows.x):
         sample = np.ascontiguousarray(rows.x[:: max(1, len(rows.x) // SHAP_ROWS)][:SHAP_ROWS])
         mean = np.abs(ranker.contributions(sample)).mean(axis=0)
         for name, value in zip(rows.features.columns, mean, strict=True):
@@ -153,59 +146,20 @@ def source_facts(recipe: Recipe) -> list[SourceFact]:
     return out
 
 
-def context(
-    night: Night,
-    inputs: Inputs,
-    encoded: Encoded,
-    recipe: Recipe,
-    rows: RankingData | None,
-    tested: RankingData,
-    rankers: StageResult,
-    served: StageResult,
-    made: StageResult,
-    lists: RankedLists,
-    evaluation: Evaluation,
-    checks: Sequence[Check],
-    release: Mapping[str, object],
-    drifted: Sequence[drift.Drift],
-    parity: Sequence[Check],
-    decision: Decision,
-    masked: MaskedItems | None,
-) -> ReportContext:
-    """Everything the page shows that is not computed from the lists.
-
-    Args:
-        night: tonight's run: config, workspace, runner, reporter.
-        inputs: tonight's tables, events and windows.
-        encoded: tonight's encoder and item vectors.
-        recipe: the sources, their params and fusion weights.
-        rows: ranking data of the ranker's windows; None where there are none.
-        tested: ranking data of the test windows.
-        rankers: stage output of the rankers, with their ablations.
-        served: stage output with the ranker that is released.
-        made: stage output of every system's lists.
-        lists: the main system's lists.
-        evaluation: of all systems on the test moments.
-        checks: leak checks.
-        release: facts on what is released, in words.
-        drifted: data health and drift.
-        parity: whether batch and online features agree.
-        decision: of the gate.
-        masked: quality on masked cold items; None where it was not measured.
-    """
-    ranker = Ranker.load(rankers.path / "full")
-    validation = rankers.facts["ranker"].get("validation_ndcg@10", {})
-    best = max(validation.values(), default=None)
-    failed = made.facts["failed"]
+def context(night: Night) -> ReportContext:
+    """Everything the page shows that is not computed from the lists."""
+    ranker = Ranker.load(night.rankers.product / FULL)
+    learned, made = night.rankers.facts, night.lists.facts
+    best = max(learned["ranker"].get("validation_ndcg@10", {}).values(), default=None)
     return ReportContext(
         title=f"{night.config.name}: night of {time.strftime('%Y-%m-%d', time.gmtime())}",
         created_at=time.time_ns() // 1000,
         model_version=UNNUMBERED,
-        data=data_facts(inputs),
-        split=split_facts(inputs, encoded, tested),
-        release=release,
-        masked=masked,
-        seen=seen_facts(inputs, encoded, served.facts["ranker"].get("released")),
+        data=data_facts(night.data),
+        split=split_facts(night),
+        release=release_facts(night),
+        masked=masked_facts(night),
+        seen=seen_facts(night),
         validation={"ndcg@10": best} if best is not None else None,
         stages=[
             StageCost(r.name, r.seconds, r.peak_mb, r.bytes, r.skipped)
@@ -214,22 +168,33 @@ def context(
         elapsed=time.monotonic() - night.began,
         usage=usage_facts(used(night), night.config.prices),
         budget={k: v * night.config.budget_minutes for k, v in SHARES.items()},
-        learning_curves=learning_curves(encoded),
-        encoder=encoder_facts(night, encoded),
-        ranker=ranker_facts(rankers, rows, ranker),
-        sources=source_facts(recipe),
-        gate=gate_facts(decision),
-        leak_checks=checks,
-        drift=drift.summary(drifted),
-        parity=[*parity, *night.served_parity],
+        learning_curves=learning_curves(night.encoded),
+        encoder=encoder_facts(night),
+        ranker=ranker_facts(night, ranker),
+        sources=source_facts(night.recipe),
+        gate=gate_facts(night.decision),
+        leak_checks=night.leak_checks,
+        drift=drift.summary(night.drifted),
+        parity=[*night.trial.parity, *night.served_parity],
         live=night.live,
         alarms=night.alarms,
-        failed_systems={**made.facts["absent"], **failed},
+        failed_systems={**made["absent"], **made["failed"]},
         warnings=[w for w in night.reporter.warnings if w not in night.alarms],
-        examples=examples(inputs, tested, lists, ranker, night.config.evaluation.examples),
-        position_bias=bias_of(rankers.facts["position"]),
+        examples=examples(night, ranker),
+        position_bias=bias_of(learned["position"]),
         caveats=CAVEATS,
     )
+
+
+def release_facts(night: Night) -> dict[str, object]:
+    """What is released beside what was judged, in words."""
+    return {
+        "evaluated models fitted on events before": "each test cut",
+        "released models fitted on events before": to_the_minute(night.data.windows.end),
+        CAPS: caps_of(night).in_words(),
+        **night.trial.facts(),
+        **warm_start_facts(night),
+    }
 
 
 def gate_facts(decision: Decision) -> GateDecision:
@@ -259,8 +224,9 @@ def learning_curves(encoded: Encoded) -> list[dict[str, float]]:
     return points
 
 
-def encoder_facts(night: Night, encoded: Encoded) -> dict[str, object]:
+def encoder_facts(night: Night) -> dict[str, object]:
     """Validation of no tuning, warm and cold start; what the tower gained; quality by age."""
+    encoded = night.encoded
     manifest = encoded.stage.facts["manifest"]
     learned = manifest.get("learned", {})
     facts: dict[str, object] = {
@@ -307,24 +273,16 @@ def data_facts(inputs: Inputs) -> dict[str, object]:
     return facts
 
 
-def seen_facts(
-    inputs: Inputs, encoded: Encoded, refitted: Mapping[str, int] | None
-) -> dict[str, object]:
-    """What the evaluated parts and the released ones have learned from, in words.
-
-    Args:
-        inputs: tonight's tables, events and windows.
-        encoded: tonight's encoder and item vectors.
-        refitted: what the released ranker says of its own fit; None where it is the evaluated one.
-    """
-    windows = inputs.windows
+def seen_facts(night: Night) -> dict[str, object]:
+    """What the evaluated parts and the released ones have learned from, in words."""
+    windows, refitted = night.data.windows, night.served.facts["ranker"].get("released")
     first, last = to_the_minute(windows.test[0]), to_the_minute(windows.test[-1])
     cuts = f"each of {len(windows.test)} test cuts, {first} to {last}"
     learned = "nothing: there is no window before the test"
     if windows.ranker:
         learned = f"what was acted on from {to_the_minute(windows.ranker[0])} to {first}"
     return {
-        "encoder, evaluated and released": f"events before {to_the_minute(encoded.fit_until)}",
+        "encoder, evaluated and released": f"events before {to_the_minute(night.encoded.fit_until)}",
         **_ranker_seen(learned, windows, refitted),
         "sources, evaluated": f"events before {cuts if len(windows.test) > 1 else first}",
         "sources, released": f"events before {to_the_minute(windows.end)}",
@@ -345,15 +303,15 @@ def _ranker_seen(
     return {"ranker, evaluated": learned, "ranker, released": again}
 
 
-def split_facts(inputs: Inputs, encoded: Encoded, tested: RankingData) -> dict[str, object]:
+def split_facts(night: Night) -> dict[str, object]:
     """Which window trained what, and how many moments were tested."""
-    windows = inputs.windows
+    windows, moments = night.data.windows, night.tested.product.moments
     return {
         "labels": windows.why,
-        "encoder fitted on events before": to_the_minute(encoded.fit_until),
+        "encoder fitted on events before": to_the_minute(night.encoded.fit_until),
         "ranker's cuts": ", ".join(to_the_minute(t) for t in windows.ranker) or "none",
         "test cuts": ", ".join(to_the_minute(t) for t in windows.test),
         "data end": to_the_minute(windows.end),
-        "moments tested": f"{len(tested.moments):,}",
-        "users tested": f"{len(np.unique(tested.moments.user)):,}",
+        "moments tested": f"{len(moments):,}",
+        "users tested": f"{len(np.unique(moments.user)):,}",
     }

@@ -54,7 +54,7 @@ from recsys.query import RankingQuery
 from recsys.storage.bundle import Bundle, open_bundle
 from recsys.storage.eventlog.retention import FEATURES
 from recsys.storage.registry import Registry
-from recsys.storage.stages import StageResult
+from recsys.storage.stages import Stage, facts
 from recsys.storage.stages.identity import MARKER
 from recsys.storage.workspace import Workspace
 from recsys.training.night.inputs import TABLES, user_table
@@ -63,6 +63,13 @@ from recsys.training.night.read_data import graded
 
 LISTS: Final = 300
 """Served lists looked at, the latest (assumed; some seconds of work)."""
+CODE: Final = (
+    *("recsys.encoder", "recsys.features", "recsys.ranker", "recsys.retrieval"),
+    *("recsys.business_rules", "recsys.explain", "recsys.filters", "recsys.new_items"),
+    *("recsys.popular_items", "recsys.query", "recsys.reasons", "recsys.recommender"),
+    *("recsys.rules", "recsys.sentences", "recsys.similar", "recsys.told_attributes"),
+    *("recsys.ingestion.tables", "recsys.training.night.read_data"),
+)
 CHANGES: Final = 20
 """Times that items may change between the lists looked at; each costs one batch reading."""
 REASONS: Final = {
@@ -144,42 +151,41 @@ class Found:
         }
 
 
-def check(night: Night, drained: StageResult | None, registry: Registry) -> None:
-    """Compare the latest served rows and leave the finding to the report."""
+def check(night: Night) -> list[Check]:
+    """What comparing the latest served rows found; nothing where none could be compared."""
+    drained = night.drained
     if drained is None:
-        return
+        return []
     stage = night.runner.run(
-        "parity",
-        {"drained": drained.key, "lists": LISTS},
-        lambda _: compare(night, drained.path, registry).facts(),
-        code=(
-            "recsys.features",
-            "recsys.retrieval",
-            "recsys.recommender",
-            "recsys.training.night.served_parity",
-        ),
+        Stage(
+            "parity",
+            {"drained": drained.key, "lists": LISTS},
+            lambda _: compare(night, drained.product).facts(),
+            facts,
+            code=CODE,
+        )
     )
-    if not stage.facts:
-        return  # a dry run
-    night.served_parity = checks(stage.facts)
-    left = stage.facts["left_out"]
-    if left:
-        said = "; ".join(f"{n} because {why}" for why, n in left.items())
+    if not stage.made:
+        return []  # nothing that a dry run can foresee depends on it
+    found = stage.product
+    if found["left_out"]:
+        said = "; ".join(f"{n} because {why}" for why, n in found["left_out"].items())
         night.reporter.say(f"parity: served lists not compared: {said}")
-    for name, example in stage.facts["broken"].items():
+    for name, example in found["broken"].items():
         night.reporter.warn(f"batch and online differ in {name}: {example}")
+    return checks(found)
 
 
-def checks(facts: Mapping[str, Any]) -> list[Check]:
+def checks(found: Mapping[str, Any]) -> list[Check]:
     """The report's lines: one in all, and one for each feature that differs; none where nothing was
     compared."""
-    if not facts["rows"]:
+    if not found["rows"]:
         return []
-    worst, broken = facts["worst"], facts["broken"]
+    worst, broken = found["worst"], found["broken"]
     unequal = [f"{name} {value}" for name, value in worst.items() if float(value) > 0]
     return [
         Check(
-            f"{len(worst)} features of {facts['rows']:,} served rows in {facts['lists']:,} lists",
+            f"{len(worst)} features of {found['rows']:,} served rows in {found['lists']:,} lists",
             not broken,
             "largest relative differences: " + ", ".join(unequal)
             if unequal
@@ -189,7 +195,7 @@ def checks(facts: Mapping[str, Any]) -> list[Check]:
     ]
 
 
-def compare(night: Night, drained: Path, registry: Registry) -> Found:
+def compare(night: Night, drained: Path) -> Found:
     """The latest sampled lists of the drained log against their batch reading."""
     found = Found()
     by_origin: dict[tuple[str, str], list[Sample]] = {}
@@ -199,7 +205,7 @@ def compare(night: Night, drained: Path, registry: Registry) -> Found:
             continue
         by_origin.setdefault((sample.version, sample.snapshot), []).append(sample)
     for (version, snapshot), samples in by_origin.items():
-        bundle = _bundle(registry, version)
+        bundle = _bundle(night.registry, version)
         base = _Base.open(night.workspace, night.config, snapshot)
         if bundle is None or base is None:
             found.left_out["version" if bundle is None else "snapshot"] += len(samples)

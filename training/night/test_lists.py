@@ -3,7 +3,7 @@
 Shapes: M test moments, K places of a list.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,93 +11,88 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from recsys.evaluation.asked_moments import AskedMoments
+from recsys.evaluation.asked_moments import AskedMoments, evaluate_moments
 from recsys.evaluation.evaluation import Evaluation, PastItems
 from recsys.evaluation.lists import RankedLists, Truth
 from recsys.evaluation.saved_lists import MAIN
 from recsys.evaluation.segments import by_event_type
 from recsys.features.interactions import Interactions
 from recsys.rules import ListCaps
-from recsys.storage.stages import StageResult
+from recsys.storage.stages import Stage, StageResult
 from recsys.training.compared_lists import LIST_LENGTH, KnownAtMoments
 from recsys.training.groups import history_reader, top_k
-from recsys.training.night import fit_ranker
+from recsys.training.night import fit_ranker, ranking_data, tune_encoder
 from recsys.training.night.baseline_lists import baselines_as_of
-from recsys.training.night.fit_sources import Recipe, fit_as_of
+from recsys.training.night.fit_sources import fit_as_of
 from recsys.training.night.inputs import Inputs, user_table
 from recsys.training.night.night_context import Night
-from recsys.training.night.ranking_data import RankingData
-from recsys.training.night.refresh_encoder import Encoded
+from recsys.training.night.products import FULL, RankingData
 
 FUSION = "fusion of sources"
+CODE = (
+    "recsys.evaluation.baselines",
+    "recsys.rules",
+    "recsys.training.compared_lists",
+    "recsys.training.night.baseline_lists",
+    "recsys.training.night.fit_ranker",
+    "recsys.training.night.ranking_data",
+    "recsys.training.night.tune_encoder",
+    *fit_ranker.CODE,
+    *ranking_data.CODE,
+    *tune_encoder.CODE,
+)
+"""Most of it is in the keys that are read too; the lists of baselines are made here alone."""
 
 Lists = tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]
 
 
-def make_lists(
-    night: Night,
-    inputs: Inputs,
-    encoded: Encoded,
-    recipe: Recipe,
-    groups: StageResult,
-    ranking: RankingData | None,
-    rankers: StageResult,
-) -> StageResult:
-    """Every system's top lists, kept as arrays so that the page can be made again at no cost.
-
-    Args:
-        night: tonight's run: config, workspace, runner, reporter.
-        inputs: tonight's tables, events and windows.
-        encoded: tonight's encoder and item vectors.
-        recipe: the sources, their params and fusion weights.
-        groups: stage output of the test groups.
-        ranking: what it holds; None in a dry run.
-        rankers: stage output of the rankers, with their ablations.
-    """
-
-    def action(out: Path) -> dict[str, Any]:
-        assert ranking is not None
-        systems = _ranked(ranking, rankers, caps_of(night, inputs))
-        singles = _single_source(night, inputs, encoded, recipe, ranking)
-        systems |= singles.lists
-        _save(out / "items.npz", {name: items for name, (items, _) in systems.items()})
-        _save(out / "scores.npz", {name: scores for name, (_, scores) in systems.items()})
-        return {
-            "systems": list(systems),
-            "variants": fit_ranker.bases(rankers.facts["ablations"], MAIN),
-            "absent": singles.absent,
-            "failed": singles.failed,
-            "last_seen": singles.last_seen,
-        }
-
+def make_lists(night: Night) -> StageResult[list[RankedLists]]:
+    """Every system's top lists, kept as arrays so that the page can be made again at no cost."""
     return night.runner.run(
-        "lists",
-        {"groups": groups.key, "ranker": rankers.key, "caps": night.config.serving.caps},
-        action,
-        code=(
-            "recsys.rules",
-            "recsys.training.night.test_lists",
-            "recsys.training.night.baseline_lists",
-            "recsys.training.compared_lists",
-            "recsys.evaluation.baselines",
-            "recsys.training.groups",
-        ),
+        Stage(
+            "lists",
+            {
+                "groups": night.tested.key,
+                "ranker": night.rankers.key,
+                "caps": night.config.serving.caps,
+            },
+            lambda out: _make(night, out),
+            read_lists,
+            code=CODE,
+        )
     )
+
+
+def _make(night: Night, out: Path) -> dict[str, Any]:
+    ablations = night.rankers.facts["ablations"]
+    systems = ranked(night, night.tested.product, ablations)
+    singles = _single_source(night)
+    systems |= singles.lists
+    _save(out / "items.npz", {name: items for name, (items, _) in systems.items()})
+    _save(out / "scores.npz", {name: scores for name, (_, scores) in systems.items()})
+    return {
+        "systems": list(systems),
+        "variants": fit_ranker.bases(ablations, MAIN),
+        "absent": singles.absent,
+        "failed": singles.failed,
+        "last_seen": singles.last_seen,
+    }
 
 
 def _save(file: Path, arrays: dict[str, Any]) -> None:
     np.savez(file, **arrays)
 
 
-def read_lists(stage: StageResult) -> list[RankedLists]:
+def read_lists(stage: StageResult[Any]) -> list[RankedLists]:
     """The lists of all systems, the main one first."""
-    items, scores = np.load(stage.path / "items.npz"), np.load(stage.path / "scores.npz")
+    folder = stage.folder
+    items, scores = np.load(folder / "items.npz"), np.load(folder / "scores.npz")
     return [RankedLists(name, items[name], scores[name]) for name in stage.facts["systems"]]
 
 
-def caps_of(night: Night, inputs: Inputs) -> ListCaps:
+def caps_of(night: Night) -> ListCaps:
     """The caps that a service of this config puts on every list."""
-    catalogue, config = inputs.tables.catalogue, night.config
+    catalogue, config = night.data.tables.catalogue, night.config
     return ListCaps(catalogue, config.serving.caps, config.sources.candidates)
 
 
@@ -107,11 +102,12 @@ def best_of(score: npt.NDArray[np.float64], ranking: RankingData, caps: ListCaps
     return caps.cut(*top_k(score, table.items, table.offsets, caps.depth(LIST_LENGTH)), LIST_LENGTH)
 
 
-def _ranked(ranking: RankingData, rankers: StageResult, caps: ListCaps) -> dict[str, Lists]:
+def ranked(night: Night, ranking: RankingData, ablations: Iterable[str]) -> dict[str, Lists]:
     """The ranker's lists, its ablations', and those of the fused recall it starts from."""
-    scores = {MAIN: fit_ranker.score(rankers.path, "full", ranking)}
-    for name in rankers.facts["ablations"]:
-        scores[name] = fit_ranker.score(rankers.path, name, ranking)
+    rankers, caps = night.rankers.product, caps_of(night)
+    scores = {MAIN: fit_ranker.score(rankers, FULL, ranking)}
+    for name in ablations:
+        scores[name] = fit_ranker.score(rankers, name, ranking)
     fused = ranking.table.signals["fused.score"].astype(np.float64)
     scores[FUSION] = np.nan_to_num(fused, nan=-1.0)
     return {name: best_of(score, ranking, caps) for name, score in scores.items()}
@@ -128,21 +124,19 @@ class _SingleSources:
     """Cut → source → time of the last event its fit saw."""
 
 
-def _single_source(
-    night: Night, inputs: Inputs, encoded: Encoded, recipe: Recipe, ranking: RankingData
-) -> _SingleSources:
+def _single_source(night: Night) -> _SingleSources:
     """Lists of each source alone and of the simple baselines, as of each cut."""
     found = _SingleSources({}, {}, {}, {})
     parts: dict[str, list[RankedLists]] = {}
-    caps = caps_of(night, inputs)
-    for cut in inputs.windows.test:
-        moments = ranking.moments.take(np.flatnonzero(ranking.moments.time == cut))
+    data, caps, tested = night.data, caps_of(night), night.tested.product.moments
+    for cut in data.windows.test:
+        moments = tested.take(np.flatnonzero(tested.time == cut))
         if not len(moments):
             continue
-        own = fit_as_of(night, inputs, encoded, recipe, inputs.interactions, cut).load(encoded)
-        more = baselines_as_of(night, inputs, encoded, recipe, own, cut)
+        own = fit_as_of(night, data.interactions, cut).load(night.encoded)
+        more = baselines_as_of(night, own, cut)
         sources = own | more.sources
-        more.add_lists(_known(inputs, moments, cut), sources, caps, night.workers)
+        more.add_lists(_known(data, moments, cut), sources, caps, night.workers)
         found.absent.update(more.absent)
         found.failed.update(more.failed)
         found.last_seen[str(cut)] = {name: int(s.fit_until) for name, s in sources.items()}
@@ -174,15 +168,9 @@ def past_items(interactions: Interactions, moments: Truth) -> PastItems:
     return PastItems.of(read(m) for m in range(len(moments)))
 
 
-def asked_moments(night: Night, inputs: Inputs, encoded: Encoded, moments: Truth) -> AskedMoments:
-    """The test moments with all that lists at them are measured by.
-
-    Args:
-        night: tonight's run: config, workspace, runner, reporter.
-        inputs: tonight's tables, events and windows.
-        encoded: tonight's encoder and item vectors.
-        moments: M test moments.
-    """
+def asked_moments(night: Night) -> AskedMoments:
+    """The M test moments with all that lists at them are measured by."""
+    inputs, moments = night.data, night.tested.product.moments
     events, users = inputs.interactions, user_table(inputs.tables)
 
     def of_users(column: str) -> list[object] | None:
@@ -196,10 +184,23 @@ def asked_moments(night: Night, inputs: Inputs, encoded: Encoded, moments: Truth
         past_items(events, moments),
         events,
         inputs.tables.catalogue,
-        vectors=encoded.vectors(),
+        vectors=night.encoded.vectors(),
         own=night.config.evaluation.segments,
         of_users=of_users,
         more={"event type": by_event_type(moments, window)},
+    )
+
+
+def evaluate(night: Night) -> Evaluation:
+    """All systems' lists and the champion's at the test moments."""
+    theirs = night.champion.lists if night.champion else None
+    return evaluate_moments(
+        night.asked,
+        [*night.lists.product, *([theirs] if theirs else [])],
+        main=MAIN,
+        config=night.config.evaluation,
+        seed=night.config.seed,
+        variants=night.lists.facts["variants"],
     )
 
 

@@ -23,7 +23,8 @@ from recsys.ingestion.tables.ingest import ITEMS_FILE, USERS_FILE
 from recsys.ingestion.tables.load import Tables, read_users
 from recsys.ingestion.tables.resolution import Resolution
 from recsys.storage.files import atomic_write, link_or_copy
-from recsys.training.night.inputs import Inputs
+from recsys.storage.stages import Stage
+from recsys.training.night.inputs import Inputs, tables_folder
 from recsys.training.night.night_context import Night
 from recsys.training.windows import Windows, plan_windows
 
@@ -71,11 +72,11 @@ def windows_of(night: Night, events: Interactions, resolution: Resolution) -> Pl
 def attributes_of_plan(night: Night, inputs: Inputs, plan: Plan) -> Inputs | None:
     """The inputs up to the first tested cut, over the items and users of the night that planned the
     windows; None where these are tonight's, which are then kept for the nights to come."""
-    folder, tonight = inputs.tables_folder, inputs.attributes
+    tonight = inputs.attributes
     kept = plan.record.get("attributes", tonight)
     if kept != tonight:
-        stage = night.runner.find(STAGE, kept)
-        earlier = None if stage is None else _over(night, inputs, stage.path / folder.name)
+        stage = night.runner.find(_attributes(inputs, kept))
+        earlier = None if stage is None else _over(night, inputs, stage.product)
         if stage is not None and earlier is not None:
             count = earlier["tables"].catalogue.n_items
             night.reporter.say(
@@ -83,17 +84,23 @@ def attributes_of_plan(night: Night, inputs: Inputs, plan: Plan) -> Inputs | Non
                 "that planned them"
             )
             return replace(inputs, stage=stage, **earlier)
-
-    def keep(out: Path) -> None:
-        (out / folder.name).mkdir()
-        for name in tonight:
-            link_or_copy(folder / name, out / folder.name / name)
-
-    night.runner.run(STAGE, tonight, keep, personal=USERS_FILE in tonight)
+    night.runner.run(_attributes(inputs, tonight))
     if not night.runner.dry_run:
         pointer = night.workspace.window_plan
         atomic_write(pointer, json.dumps({**plan.record, "attributes": tonight}))
     return None
+
+
+def _attributes(inputs: Inputs, files: Mapping[str, str]) -> Stage[Path]:
+    """Tables of items and users, by SHA-256 of each file, kept by themselves."""
+    folder = inputs.tables_folder
+
+    def keep(out: Path) -> None:
+        (out / folder.name).mkdir()
+        for name in files:
+            link_or_copy(folder / name, out / folder.name / name)
+
+    return Stage(STAGE, files, keep, tables_folder, personal=USERS_FILE in files)
 
 
 def _over(night: Night, inputs: Inputs, folder: Path) -> dict[str, Any] | None:

@@ -12,7 +12,7 @@ import pytest
 from recsys.storage.bundle import open_bundle, write_bundle
 from recsys.storage.files import DiskFull, atomic_folder, atomic_write
 from recsys.storage.progress import Reporter
-from recsys.storage.stages import StageRunner
+from recsys.storage.stages import Stage, StageRunner
 from recsys.storage.workspace import Workspace
 
 SIZE = 4_000_000
@@ -66,13 +66,13 @@ def test_a_stage_continues_when_there_is_room_again(small_disk):
         return {}
 
     with workspace.lock(), pytest.raises(DiskFull, match="the output of stage als"):
-        StageRunner(workspace, Reporter(quiet=True)).run("als", {}, fit)
+        StageRunner(workspace, Reporter(quiet=True)).run(Stage("als", {}, fit))
     assert not half_written(small_disk)
     assert not workspace.lock_file.exists()
     ballast.unlink()
     with workspace.lock():
-        assert not StageRunner(workspace, Reporter(quiet=True)).run("als", {}, fit).skipped
-        assert StageRunner(workspace, Reporter(quiet=True)).run("als", {}, fit).skipped
+        assert not StageRunner(workspace, Reporter(quiet=True)).run(Stage("als", {}, fit)).skipped
+        assert StageRunner(workspace, Reporter(quiet=True)).run(Stage("als", {}, fit)).skipped
 
 
 def test_the_former_bundle_stays(small_disk):

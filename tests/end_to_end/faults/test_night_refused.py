@@ -138,9 +138,9 @@ def test_better_for_many_and_worse_for_new_users_is_refused_by_that_segment(conf
     assert first.decision.promoted
     score, make_lists, seen = fit_ranker.score, test_lists.make_lists, []
 
-    def remembered(night, inputs, *given):
-        seen.append(inputs.interactions)
-        return make_lists(night, inputs, *given)
+    def remembered(night):
+        seen.append(night.data.interactions)
+        return make_lists(night)
 
     def partial(path, name, ranking):
         """The champion's recipe knows what new users want, tonight's what those with a history do."""

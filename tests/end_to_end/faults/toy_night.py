@@ -14,7 +14,7 @@ from recsys.data_schemas.config import parse_config
 from recsys.storage.bundle import open_bundle, write_bundle
 from recsys.storage.files import atomic_write, link_tree
 from recsys.storage.progress import Reporter
-from recsys.storage.stages import StageRunner
+from recsys.storage.stages import Stage, StageRunner
 from recsys.storage.workspace import Workspace
 
 PAUSE = 0.01
@@ -79,11 +79,13 @@ def night(folder, register):
     workspace = Workspace(config.workspace_path)
     with workspace.lock():
         runner = StageRunner(workspace, Reporter(quiet=True))
-        first = runner.run("tables", {"seed": 7}, tables)
+        first = runner.run(Stage("tables", {"seed": 7}, tables))
         model = runner.run(
-            "fit", {"tables": first.key}, lambda out: fit(out, first.path), resumable=True
+            Stage("fit", {"tables": first.key}, lambda out: fit(out, first.path), resumable=True)
         )
-        made = runner.run("bundle", {"fit": model.key}, lambda out: make_bundle(out, model.path))
+        made = runner.run(
+            Stage("bundle", {"fit": model.key}, lambda out: make_bundle(out, model.path))
+        )
         if register:
             from recsys.storage.registry import Registry
 

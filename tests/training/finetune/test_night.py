@@ -23,6 +23,7 @@ from recsys.training.night import (
     read_data,
     refresh_encoder,
     report_parts,
+    tune_encoder,
 )
 from recsys.training.night.night_context import Night
 
@@ -88,10 +89,12 @@ class World:
         reporter.say = self.said.append
         reporter.warn = self.said.append
         night = Night(config, workspace, StageRunner(workspace, reporter), reporter)
-        return night, read_data.split(night, read_data.validate(night, None))
+        night.tables = read_data.validate(night)
+        night.data = read_data.split(night)
+        return night
 
     def refresh(self):
-        return refresh_encoder.refresh(*self.night())
+        return refresh_encoder.refresh(self.night())
 
     def heard(self, words):
         return [line for line in self.said if words in line]
@@ -125,7 +128,7 @@ def test_a_second_night_encodes_what_is_new_and_follows_with_the_tower(world):
     learned = first.stage.facts["manifest"]["learned"]
     assert learned["start"] == "cold"
     assert learned["examples_with_shown_negatives"] > 0.5 * learned["examples"]
-    assert first.folder.parent == first.stage.path
+    assert first.folder.parent == first.stage.folder
     world.day(7, kind="click")
     world.day(8, kind="click")  # the first cut lies on a bucket: two days move it
     second = world.refresh()
@@ -164,22 +167,21 @@ def test_a_due_encoder_starts_from_the_champions_weights(world, champion):
         "no tuning",
         "cold start, tuned",
     ]
-    assert all(r["age_days"] >= 0 for r in encoder_age.remembered(world.night()[0]))
+    assert all(r["age_days"] >= 0 for r in encoder_age.remembered(world.night()))
 
 
 def test_a_champion_that_has_seen_too_much_or_is_another_model_is_no_start(world, champion):
     first = world.refresh()
     champion(first.folder)
-    night, _ = world.night()
+    night = world.night()
     until = EncoderManifest.read(first.folder).fit_until
-    registry = Registry(night.config)
-    assert refresh_encoder._champions(night, registry, until) == first.folder
-    assert refresh_encoder._champions(night, registry, until - 1) is None
+    assert tune_encoder._champions(night, until) == first.folder
+    assert tune_encoder._champions(night, until - 1) is None
     file = first.folder / "manifest.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"base_model": "another"}))
-    assert refresh_encoder._champions(night, registry, until) is None
+    assert tune_encoder._champions(night, until) is None
     file.write_text("{")
-    assert refresh_encoder._champions(night, registry, until) is None
+    assert tune_encoder._champions(night, until) is None
     assert world.heard("the champion's cannot be read")
 
 
@@ -206,7 +208,7 @@ def test_what_a_killed_fit_left_does_not_stop_the_next_night(world, monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         world.refresh()
     monkeypatch.setattr(Trainer, "step", step)
-    night, _ = world.night()
+    night = world.night()
     left = list(night.workspace.encoder_checkpoints.iterdir())
     assert sorted(f.name for f in left[0].iterdir()) == ["last", "tokens-allowed.json"]
     world.day(7)  # new data: another fit
@@ -219,8 +221,9 @@ def test_the_report_says_what_tuning_gave_and_how_it_ages(world):
     world.refresh()
     world.day(7)
     world.day(8)
-    night, data = world.night()
-    facts = report_parts.encoder_facts(night, refresh_encoder.refresh(night, data))
+    night = world.night()
+    night.encoded = refresh_encoder.refresh(night)
+    facts = report_parts.encoder_facts(night)
     assert facts["texts longer than it reads"] == "0 of 64"
     assert facts["vectors tonight"].startswith("2 texts encoded, 64 from")
     assert " in " in facts["validation nDCG, cold start, tuned"]
@@ -231,8 +234,8 @@ def test_the_report_says_what_tuning_gave_and_how_it_ages(world):
 
 def test_foreign_text_is_in_the_reports_warnings(world):
     world.texts = ["世界 人民 和平"] * 40 + world.texts[40:]
-    night, data = world.night()
-    refresh_encoder.refresh(night, data)
+    night = world.night()
+    refresh_encoder.refresh(night)
     assert [line for line in night.reporter.warnings if "40 of 64 texts are in a language" in line]
 
 
@@ -263,7 +266,7 @@ def test_curves_go_to_tensorboard_where_it_is_installed(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with (
         pytest.raises(UsageError, match="TensorBoard is not installed"),
-        refresh_encoder._watched(night),
+        tune_encoder._watched(night),
     ):
         pass
     seen = []
@@ -271,7 +274,7 @@ def test_curves_go_to_tensorboard_where_it_is_installed(tmp_path, monkeypatch):
     monkeypatch.setitem(
         sys.modules, "torch.utils.tensorboard", SimpleNamespace(SummaryWriter=lambda folder: board)
     )
-    with refresh_encoder._watched(night) as (on_metrics, progress):
+    with tune_encoder._watched(night) as (on_metrics, progress):
         progress("encode", 3, 10)
         on_metrics({"encoder_loss": 0.5, "encoder_valid_ndcg": 0.2}, 7)
     assert seen == [("encoder_loss", 0.5, 7), ("encoder_valid_ndcg", 0.2, 7), "end"]
@@ -297,14 +300,16 @@ def windows(scheme, end, until=0):
 )
 def test_cadence(tmp_path, scheme, days, events, due):
     config = SimpleNamespace(encoder=EncoderConfig())
-    night = SimpleNamespace(config=config)
     kept = {"encoder": {}, "until": 0, "end": 100 * DAY, "events": 1000}
     pointer = tmp_path / "encoder.json"
     pointer.write_text(json.dumps(kept))
     new = kept | {"events": events}
-    found, why = refresh_encoder._kept_identity(
-        night, windows(scheme, int((100 + days) * DAY)), pointer, new
+    night = SimpleNamespace(
+        config=config,
+        workspace=SimpleNamespace(encoder=pointer),
+        data=windows(scheme, int((100 + days) * DAY)),
     )
+    found, why = refresh_encoder._kept_identity(night, new)
     assert (found is None) == due, why
     assert ("not due" in why) != due
 

@@ -9,7 +9,7 @@ import pytest
 from recsys.data_schemas.config import parse_config
 from recsys.storage.files import DiskFull
 from recsys.storage.progress import Reporter
-from recsys.storage.stages import StageRunner
+from recsys.storage.stages import Stage, StageRunner
 from recsys.storage.workspace import Workspace
 from recsys.training.night import at_rest
 from recsys.training.night.night_context import Night
@@ -29,7 +29,7 @@ def night(tmp_path):
 def made(night, name, seconds=QUICK, **inputs):
     """An output of 400 kB that took so long."""
     output = night.runner.run(
-        name, inputs, lambda out: np.save(out / "x.npy", np.arange(100_000, dtype=np.int32))
+        Stage(name, inputs, lambda out: np.save(out / "x.npy", np.arange(100_000, dtype=np.int32)))
     )
     marker = output.path / "stage.json"
     marker.write_text(json.dumps(json.loads(marker.read_text()) | {"seconds": seconds}))

@@ -30,7 +30,9 @@ CATALOGUE = Catalogue.from_table(
 def night(tmp_path):
     def make(**caps):
         raw = {"data": {"items": "i", "events": "e"}, "serving": {"caps": caps}}
-        return SimpleNamespace(config=parse_config(raw, tmp_path))
+        data = SimpleNamespace(tables=SimpleNamespace(catalogue=CATALOGUE))
+        tables = SimpleNamespace(product=tmp_path)
+        return SimpleNamespace(config=parse_config(raw, tmp_path), data=data, tables=tables)
 
     return make
 
@@ -40,8 +42,7 @@ def test_a_nights_lists_hold_no_more_of_a_kind_than_the_service_shows(night):
         items=np.tile(np.arange(ITEMS, dtype=np.int32), 2), offsets=np.array([0, ITEMS, 2 * ITEMS])
     )
     score = np.random.default_rng(1).random(2 * ITEMS)
-    inputs = SimpleNamespace(tables=SimpleNamespace(catalogue=CATALOGUE))
-    capped, ranking = caps_of(night(category=2), inputs), SimpleNamespace(table=table)
+    capped, ranking = caps_of(night(category=2)), SimpleNamespace(table=table)
     items, scores = best_of(score, ranking, capped)
     for group, listed in enumerate(items):
         own = score[group * ITEMS : (group + 1) * ITEMS]
@@ -50,7 +51,7 @@ def test_a_nights_lists_hold_no_more_of_a_kind_than_the_service_shows(night):
         assert listed[listed >= 0].tolist() == served.tolist()
         np.testing.assert_allclose(scores[group, : len(served)], own[served], rtol=1e-6)
         assert len(served) == 6
-    assert (best_of(score, ranking, caps_of(night(), inputs))[0] >= 0).sum() == 2 * ITEMS
+    assert (best_of(score, ranking, caps_of(night()))[0] >= 0).sum() == 2 * ITEMS
 
 
 def test_a_cap_that_cannot_be_counted_is_refused_before_the_work(night, monkeypatch):
@@ -58,5 +59,5 @@ def test_a_cap_that_cannot_be_counted_is_refused_before_the_work(night, monkeypa
     monkeypatch.setattr(read_data, "load_tables", lambda *_: tables)
     asked = night(colour=1)
     with pytest.raises(UsageError, match="cannot be counted by") as refused:
-        read_data.split(asked, SimpleNamespace(path=asked.config.path(".")))
+        read_data.split(asked)
     assert refused.value.where == "caps.colour"

@@ -17,7 +17,7 @@ from recsys.storage.registry import RegistryError
 from recsys.training.night import champion
 from recsys.training.night.guardrails import guardrails
 from recsys.training.night.publish import costs
-from recsys.training.night.release_check import ReleaseCheck
+from recsys.training.night.release_findings import ReleaseCheck
 
 FIRST_TEST = 100
 CONFIG = parse_config({"data": {"items": "i", "events": "e"}}, Path())
@@ -53,10 +53,15 @@ def ask(monkeypatch):
 
     def run(registry, refit=None):
         alarms = []
+        moments = SimpleNamespace(now=np.full(3, 99), user=np.arange(3))
         night = SimpleNamespace(
-            alarm=alarms.append, reporter=SimpleNamespace(warn=alarms.append), config=CONFIG
+            alarm=alarms.append,
+            reporter=SimpleNamespace(warn=alarms.append),
+            config=CONFIG,
+            registry=registry,
+            data=SimpleNamespace(windows=SimpleNamespace(test=(FIRST_TEST,))),
+            tested=SimpleNamespace(product=SimpleNamespace(moments=moments)),
         )
-        inputs = SimpleNamespace(windows=SimpleNamespace(test=(FIRST_TEST,)))
 
         def refitted(*_):
             if refit is not None:
@@ -72,14 +77,12 @@ def ask(monkeypatch):
                 manifest={"data_window": [0, registry.versions[v]], "config": MADE_WITH},
             ),
         )
-        monkeypatch.setattr(champion, "LoadedRelease", lambda bundle, state, version: version)
-        monkeypatch.setattr(champion, "_state_of", lambda state: None)
+        monkeypatch.setattr(champion, "_loaded", lambda night, bundle, version: version)
         one = np.zeros((1, 1))
         monkeypatch.setattr(
             champion, "_asked", lambda *_: RankedLists("", one.astype("i4"), one.astype("f4"))
         )
-        tested = SimpleNamespace(moments=SimpleNamespace(now=np.full(3, 99), user=np.arange(3)))
-        return champion.lists_of_champion(night, inputs, None, registry, tested, None), alarms
+        return champion.lists_of_champion(night), alarms
 
     return run
 

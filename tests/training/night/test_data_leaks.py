@@ -60,8 +60,9 @@ def night_of(config):
 def leaking(tmp_path_factory):
     config = write_log(tmp_path_factory.mktemp("leaking"), leak=True)
     night = night_of(config)
-    tables = read_data.validate(night, None)
-    return night, tables, leave_out_leaks(night, tables)
+    night.tables = tables = read_data.validate(night)
+    night.tables = leave_out_leaks(night)
+    return night, tables, night.tables
 
 
 def test_the_column_is_left_out_of_tables_and_features(leaking):
@@ -69,7 +70,7 @@ def test_the_column_is_left_out_of_tables_and_features(leaking):
     assert cleaned.key != tables.key
     found = {check.name: check.outcome for check in night.data_checks if not check.passed}
     assert set(found.values()) == {DROP}
-    data = read_data.split(night, cleaned)
+    data = read_data.split(night)
     assert data.stage.key == cleaned.key
     catalogue = data.tables.catalogue
     assert catalogue.numeric_names == ("weight",)
@@ -85,16 +86,16 @@ def test_the_column_is_left_out_of_tables_and_features(leaking):
 def test_a_second_night_finds_it_done(leaking):
     night, _, cleaned = leaking
     again = night_of(night.config)
-    same = read_data.validate(again, None)
-    assert leave_out_leaks(again, same).key == cleaned.key
+    again.tables = read_data.validate(again)
+    assert leave_out_leaks(again).key == cleaned.key
     assert again.data_checks == night.data_checks
     assert all(result.skipped for result in again.runner.results)
 
 
 def test_sound_tables_stay_the_stage_they_are(tmp_path):
     night = night_of(write_log(tmp_path, leak=False))
-    tables = read_data.validate(night, None)
-    assert leave_out_leaks(night, tables) is tables
+    night.tables = read_data.validate(night)
+    assert leave_out_leaks(night) is night.tables
     assert [check for check in night.data_checks if not check.passed] == []
     assert len(night.data_checks) > 5
 
@@ -102,9 +103,9 @@ def test_sound_tables_stay_the_stage_they_are(tmp_path):
 def test_until_a_date_later_events_accuse_nobody(tmp_path):
     config = write_log(tmp_path, leak=True)
     night = night_of(config)
-    tables = read_data.validate(night, None)
+    night.tables = read_data.validate(night)
     night.until = int(pd.Timestamp("2026-01-20", tz="UTC").value // 1000)
-    leave_out_leaks(night, tables)
+    leave_out_leaks(night)
     failed = [check.name for check in night.data_checks if not check.passed]
     assert not [name for name in failed if "stock" in name]
 

@@ -9,7 +9,6 @@ from recsys.evaluation.evaluation import PastItems
 from recsys.evaluation.lists import RankedLists, Truth
 from recsys.evaluation.saved_lists import SavedLists
 from recsys.evaluation.segments import SegmentLabels
-from recsys.training.night.champion import ChampionResult
 from recsys.training.night.gate import (
     CHALLENGER,
     FLOOR,
@@ -25,6 +24,7 @@ from recsys.training.night.gate import (
     decide,
 )
 from recsys.training.night.gate_evidence import EarlierNights, champion_evidence
+from recsys.training.night.products import ChampionResult
 
 GROUPS, ITEMS = 400, 20
 NEW = 100

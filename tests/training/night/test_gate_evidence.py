@@ -21,8 +21,7 @@ from recsys.storage.registry.version_tags import (
     Version,
 )
 from recsys.training.night import champion
-from recsys.training.night.champion import ChampionResult, ReleasedLists, settings_of
-from recsys.training.night.fit_sources import Recipe
+from recsys.training.night.champion import settings_of
 from recsys.training.night.gate import REJECT, Evidence, decide
 from recsys.training.night.gate_evidence import (
     EarlierNights,
@@ -31,6 +30,7 @@ from recsys.training.night.gate_evidence import (
     floor,
     who_served,
 )
+from recsys.training.night.products import ChampionResult, Recipe, ReleasedLists
 
 CONFIG = GateConfig()
 ITEMS, LENGTH = 50, 10
@@ -282,23 +282,24 @@ def released(monkeypatch):
         def take(self, rows):
             return Moments(time=self.time[rows], user=self.user[rows])
 
-    def answers(loaded, night, inputs, moments, version):
+    def answers(night, loaded, moments, version):
         asked.append(moments.time)
         return np.zeros((len(moments.time), 1), np.int32), np.zeros((len(moments.time), 1), "f4")
 
-    monkeypatch.setattr(champion, "LoadedRelease", lambda *given, **more: "loaded")
-    monkeypatch.setattr(champion, "_state_of", lambda state: None)
+    monkeypatch.setattr(champion, "_loaded", lambda *_: "loaded")
     monkeypatch.setattr(champion, "_asked", answers)
     bundle = SimpleNamespace(
         fit_until={"als": 99, "encoder": 40}, manifest={"data_window": [0, 100]}
     )
-    night = SimpleNamespace(config=SimpleNamespace(seed=1))
 
     def ask(now):
         now = np.array(now)
         moments = Moments(time=now, user=np.arange(len(now)))
-        inputs = SimpleNamespace(chances=lambda moments, purpose: np.arange(len(moments.time)))
-        return champion._released(night, inputs, bundle, moments, None, 3), asked
+        night = SimpleNamespace(
+            data=SimpleNamespace(chances=lambda moments, purpose: np.arange(len(moments.time))),
+            tested=SimpleNamespace(product=SimpleNamespace(moments=moments)),
+        )
+        return champion._released(night, bundle, 3), asked
 
     return ask
 

@@ -141,8 +141,9 @@ def test_fewer_items_that_nobody_knew_are_no_finding():
     ],
 )
 def test_only_dated_data_of_a_running_shop_grows_old(clock, until, scheme, alarms):
-    night = SimpleNamespace(config=SimpleNamespace(clock=clock), until=until)
-    assert len(warnings(health._freshness(night, Data(steady(), scheme=scheme)))) == alarms
+    data = Data(steady(), scheme=scheme)
+    night = SimpleNamespace(config=SimpleNamespace(clock=clock), until=until, data=data)
+    assert len(warnings(health._freshness(night))) == alarms
 
 
 def ranking(hours, prices, shown=()):

@@ -7,7 +7,7 @@ import pytest
 
 from recsys.features.draws import hash_ids
 from recsys.features.interactions import Interactions
-from recsys.training.night import hidden_items, refresh_encoder
+from recsys.training.night import hidden_items, tune_encoder
 
 N_ITEMS = 400
 
@@ -38,7 +38,7 @@ def _inputs(items_with_events, floor=0.02):
 
 def test_the_encoder_sees_no_event_on_an_item_that_the_night_treats_as_new():
     inputs = _inputs(list(range(N_ITEMS)) * 3)
-    taught = refresh_encoder._to_learn_from(inputs, 10**9)
+    taught = tune_encoder.to_learn_from(inputs, 10**9)
     masked = hidden_items.hidden(inputs, hidden_items.TESTED_SHARE)
     practised = hidden_items.hidden(inputs, hidden_items.practised_share(inputs))
     assert masked.any()

@@ -12,8 +12,8 @@ from recsys.features.interactions import Interactions
 from recsys.features.random_world import item_table
 from recsys.features.rows import ANY_POSITION, BatchInputs, Rows
 from recsys.training.groups import CandidateTable, history_reader
-from recsys.training.night import leakage, ranking_data
-from recsys.training.night.ranking_data import RankingData
+from recsys.training.night import leakage
+from recsys.training.night.products import RankingData
 from recsys.training.windows import moments_at
 
 CUT, END = 100, 200
@@ -58,9 +58,9 @@ def measured_with(events, feature):
 def test_a_source_that_saw_the_window_is_named_with_its_test_events(events):
     tested, _ = measured_with(events, FutureUse())
     inputs = SimpleNamespace(interactions=events)
-    honest = SimpleNamespace(facts={"last_seen": {str(CUT): {"als": 30, "text": -(2**62)}}})
+    honest = {str(CUT): {"als": 30, "text": -(2**62)}}
     assert all(check.passed for check in leakage._sources(inputs, tested, honest))
-    late = SimpleNamespace(facts={"last_seen": {str(CUT): {"als": 150, "bm25": 30}}})
+    late = {str(CUT): {"als": 150, "bm25": 30}}
     fits, seen = leakage._sources(inputs, tested, late)
     assert not fits.passed
     assert fits.detail.startswith("als saw")
@@ -71,8 +71,10 @@ def test_a_source_that_saw_the_window_is_named_with_its_test_events(events):
 
 def test_a_feature_of_the_future_is_named(events, monkeypatch):
     tested, whole = measured_with(events, FutureUse())
-    monkeypatch.setattr(ranking_data, "batch_inputs", lambda night, inputs, view: whole)
-    inputs = SimpleNamespace(interactions=events)
-    check = leakage._blind_to_the_future(None, inputs, tested)
+    monkeypatch.setattr(leakage, "batch_inputs", lambda night, view: whole)
+    night = SimpleNamespace(
+        data=SimpleNamespace(interactions=events), tested=SimpleNamespace(product=tested)
+    )
+    check = leakage._blind_to_the_future(night)
     assert not check.passed
     assert "planted.future (1 with later events, 0 without)" in check.detail

@@ -1,5 +1,7 @@
 """A night without a ranker, without trees or with a source that failed says so, and takes nobody's place."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from recsys.data_schemas.config import parse_config
@@ -10,8 +12,8 @@ from recsys.training.night.guardrails import (
     sources_lost,
     without_trees,
 )
+from recsys.training.night.judge import _say_what_is_missing
 from recsys.training.night.night_context import Night
-from recsys.training.night.publish import _say_what_is_missing
 from recsys.training.ranker import _no_label_ranker
 
 TREES = {"groups": 900, "train_groups": 700, "trees": [48, 51]}
@@ -59,13 +61,18 @@ def test_a_source_that_the_champion_has_may_not_be_lost():
 def test_what_is_missing_is_said_on_the_first_screen_and_on_the_terminal(tmp_path, capsys):
     config = parse_config({"data": {"items": "i", "events": "e"}}, tmp_path)
     night = Night(config, None, None, Reporter())
-    _say_what_is_missing(night, NOT_FITTED, False, {"als": "MemoryError: no room"})
+    night.data = SimpleNamespace(windows=SimpleNamespace(ranker=()))
+    night.rankers = SimpleNamespace(facts={"ranker": NOT_FITTED})
+    night.lists = SimpleNamespace(facts={"failed": {"als": "MemoryError: no room"}})
+    _say_what_is_missing(night)
     assert night.alarms == [
         "“als” could not be fitted: MemoryError: no room",
         "the ranker is not fitted, the fused recall ranks alone: it has no window",
     ]
     assert "warning: the ranker is not fitted" in capsys.readouterr().err
-    _say_what_is_missing(night, LINEAR, True, {})
+    night.data.windows.ranker = (1, 2)
+    night.rankers.facts["ranker"], night.lists.facts["failed"] = LINEAR, {}
+    _say_what_is_missing(night)
     assert len(night.alarms) == 2
     assert "no trees" in night.reporter.warnings[-1]
     assert "48 groups to learn from are too few" in capsys.readouterr().err
