@@ -414,12 +414,15 @@ def _own_codes(names: Sequence[str]) -> dict[str, Any]:
 
 
 def _also_read(name: str, inputs: Inputs, encoded: Encoded, dry_run: bool) -> str | None:
-    """What decides a source besides the events: nothing, the items' texts, or their vectors.
+    """What decides a source besides the events: nothing, the items' texts, their vectors, or those that
+    they brought.
 
     By content: another user tower over the same vectors changes no source.
     """
     reads = source_class(name).reads
     parts = [inputs.texts_key] if reads & {"texts", "attributes"} else []
+    if "own vectors" in reads and inputs.own_vectors_key is not None:
+        parts.append(inputs.own_vectors_key)
     if "vectors" in reads:
         file = encoded.vectors_stage.path / VECTORS
         if dry_run and not file.exists():
