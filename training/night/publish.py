@@ -64,6 +64,7 @@ from recsys.training.night.ranking_data import RankingData
 from recsys.training.night.refresh_encoder import Encoded
 from recsys.training.night.release import publish_state
 from recsys.training.night.release_check import try_release
+from recsys.training.night.usage import system_metrics, used
 
 if TYPE_CHECKING:
     from recsys.training.night.night_result import NightResult
@@ -386,7 +387,7 @@ def _register(
         },
         metrics=dict(test_lists.metrics_of(evaluation)),
         report_dir=page.parent,
-        costs=costs(night.runner.results),
+        costs=costs(night.runner.results) | system_metrics(used(night)),
         challenger=decision.action != REJECT,
         run_name=f"night {datetime.now(UTC):%Y-%m-%d}",
         description=f"{verdict(evaluation)}\n\n{decision.headline}",

@@ -349,17 +349,11 @@ def encode(night: Night, inputs: Inputs, encoder: StageResult, until: int) -> St
 
     def action(out: Path) -> dict[str, Any]:
         with night.reporter.task("encoding items") as task:
-            done = [0]
-
-            def progress(now: int, of: int) -> None:
-                task.advance(now - done[0], note=f"of {of:,}")
-                done[0] = now
-
             vectors, counts = encode_items(
                 encoder.path / FOLDER,
                 inputs.texts,
                 night.workspace.vectors,
-                progress=progress,
+                progress=task.reach,
                 out=out / "vectors.npy",
             )
         if not np.isfinite(vectors.sum(dtype=np.float64)):
