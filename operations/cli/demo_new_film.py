@@ -11,21 +11,22 @@ from recsys.data_schemas import columns as c
 
 FILM: Final[Mapping[str, Any]] = {
     c.ITEM_ID: "new-film",
-    c.TITLE: "The Last Vault",
-    c.TAGS: ["Crime", "Thriller", "heist"],
-    c.CATEGORY: "Crime",
+    c.TITLE: "Star Wars: Episode VIII - The Last Jedi (2017)",
+    c.TAGS: ["Action", "Adventure", "Fantasy", "Sci-Fi", "space opera", "rebellion", "jedi"],
+    c.CATEGORY: "Action",
     c.DESCRIPTION: (
-        "A retired safecracker gathers her old crew of thieves for one last heist: the vault of a casino,"
-        " robbed on the night of the big fight. One of them talks to the police."
+        "Rey finds Luke Skywalker and learns the ways of the Force, while the Resistance flees from the"
+        " First Order and Kylo Ren."
     ),
 }
-PEOPLE: Final = 200
-"""People asked for: those who were here last."""
+"""A film that came after the bundled data: nobody there has acted on it, or could have."""
 ASK_SECONDS: Final = 15.0
-"""How long they are asked, each of two times; on a slow machine fewer are."""
+"""How long people are asked, each of two times; on a slow machine fewer are."""
 ENCODE_SECONDS: Final = 60.0
-DEEP, SHORT = 100, 10
-"""Places that are looked through, and that are shown."""
+DEEP: Final = 100
+"""Places that are looked through."""
+FIRST, AROUND = 3, 2
+"""Places that are shown of a list: the first, and those around the film."""
 NAMED: Final = 4
 """People who are named."""
 
@@ -45,31 +46,31 @@ class Scene(NamedTuple):
     getting: list[tuple[str, int, str]]
     """(person, place of the film, sentence) of those whose first `DEEP` hold it, best place first."""
     before: list[str]
-    """Titles of the first person's list before."""
+    """Titles of the first `DEEP` places of the first of them, before."""
     after: list[str]
 
 
 def last_here(events_file: Path) -> tuple[list[str], str]:
-    """(the people who acted last, the day before the last event as RFC 3339)."""
+    """(people, those who acted last first; the day before the last event as RFC 3339)."""
     import pyarrow.parquet as pq
 
     events = pq.read_table(events_file, columns=[c.USER_ID, c.TIMESTAMP])
     latest = events.sort_by([(c.TIMESTAMP, "descending")])[c.USER_ID]
-    people = list(dict.fromkeys(latest.to_pylist()))[:PEOPLE]
+    people = list(dict.fromkeys(latest.to_pylist()))
     end = max(events[c.TIMESTAMP].to_pylist()) - timedelta(days=1)
     return people, end.isoformat()
 
 
 def post_and_ask(call: Call, people: Sequence[str], created_at: str) -> Scene:
     """Ask for people's lists, post the film, wait until its text was read, ask again."""
-    before = _lists(call, people, SHORT)
+    before = _lists(call, people)
     film = str(FILM[c.ITEM_ID])
     body = {**{k: v for k, v in FILM.items() if k != c.ITEM_ID}, c.CREATED_AT: created_at}
     began = time.monotonic()
     call("PUT", f"/v1/items/{film}", body)
     near = _near(call, film, began + ENCODE_SECONDS)
     seconds = time.monotonic() - began
-    after = _lists(call, list(before), DEEP)
+    after = _lists(call, list(before))
     asked = [user for user in before if user in after]
     found = [
         (place, user)
@@ -77,7 +78,10 @@ def post_and_ask(call: Call, people: Sequence[str], created_at: str) -> Scene:
         for place, item in enumerate(after[user], 1)
         if item[c.ITEM_ID] == film
     ]
-    getting = [(u, place, _sentence(call, u, film)) for place, u in sorted(found)[:NAMED]]
+    getting = [
+        (user, place, _sentence(call, user, [item[c.ITEM_ID] for item in after[user]], film))
+        for place, user in sorted(found)[:NAMED]
+    ]
     getting += [(user, place, "") for place, user in sorted(found)[NAMED:]]
     first = getting[0][0] if getting else ""
     return Scene(
@@ -86,15 +90,15 @@ def post_and_ask(call: Call, people: Sequence[str], created_at: str) -> Scene:
         len(asked),
         getting,
         [_title(item) for item in before.get(first, [])],
-        [_title(item) for item in after.get(first, [])[:SHORT]],
+        [_title(item) for item in after.get(first, [])],
     )
 
 
-def _lists(call: Call, people: Sequence[str], k: int) -> dict[str, list[dict[str, Any]]]:
+def _lists(call: Call, people: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
     """Lists by person, of as many as can be asked in time."""
     until, lists = time.monotonic() + ASK_SECONDS, {}
     for user in people:
-        answer = call("POST", "/v1/recommend", {c.USER_ID: user, "k": k, "fields": [c.TITLE]})
+        answer = call("POST", "/v1/recommend", {c.USER_ID: user, "k": DEEP, "fields": [c.TITLE]})
         lists[user] = answer["items"]
         if time.monotonic() > until:
             break
@@ -110,9 +114,11 @@ def _near(call: Call, film: str, until: float) -> list[str]:
         time.sleep(0.2)
 
 
-def _sentence(call: Call, user: str, film: str) -> str:
-    answer = call("POST", "/v1/rank", {c.USER_ID: user, "items": [film], "explain": True})
-    reason = (answer["items"][0].get("reasons") or {}) if answer["items"] else {}
+def _sentence(call: Call, user: str, listed: Sequence[str], film: str) -> str:
+    """Why the film stands in a person's list: a reason is one against the others there."""
+    answer = call("POST", "/v1/rank", {c.USER_ID: user, "items": list(listed), "explain": DEEP})
+    row = next(item for item in answer["items"] if item[c.ITEM_ID] == film)
+    reason = row.get("reasons") or {}
     return str((reason.get("sentence") or {}).get("en", ""))
 
 
@@ -125,18 +131,31 @@ def told(scene: Scene) -> list[str]:
     lines = [
         f"A new film is posted, which nobody has acted on: {FILM[c.TITLE]}",
         f"  {FILM[c.DESCRIPTION]}",
-        f"  its text was read after {scene.seconds:.1f} s; nearest by text: {', '.join(scene.near)}",
-        f"  of the {scene.people} people who were here last, {len(scene.getting)} have it among their first"
+        f"  its text was read after {scene.seconds:.1f} s; nearest by text: {'; '.join(scene.near)}",
+        f"  of {scene.people} people asked before and after, {len(scene.getting)} have it among their first"
         f" {DEEP} now",
     ]
     for user, place, sentence in scene.getting[:NAMED]:
         lines.append(f"    {user:>6}  place {place:>3}  {sentence}")
     if scene.getting:
         user, place, _ = scene.getting[0]
-        width = max(map(len, ["before", *scene.before]))
-        lines.append(f"  the list of {user}:")
-        lines.append(f"    {'':>2}  {'before':<{width}}  after")
-        rows = zip(scene.before, scene.after, strict=False)
-        for n, (old, new) in enumerate(rows, 1):
-            lines.append(f"    {n:>2}  {old:<{width}}  {new}" + ("  <- new" if n == place else ""))
+        lines += _beside(user, place, scene.before, scene.after)
+    return lines
+
+
+def _beside(user: str, place: int, before: Sequence[str], after: Sequence[str]) -> list[str]:
+    """Two lists of a person side by side, as far as the first places and those around `place` go."""
+    rows = [
+        (n, old, new)
+        for n, (old, new) in enumerate(zip(before, after, strict=False), 1)
+        if n <= FIRST or abs(n - place) <= AROUND
+    ]
+    width = max(len(old) for _, old, _ in rows)
+    lines = [f"  the list of {user}:", f"    {'':>3}  {'before':<{width}}  after"]
+    last = 0
+    for n, old, new in rows:
+        if n > last + 1:
+            lines.append("      …")
+        lines.append(f"    {n:>3}  {old:<{width}}  {new}" + ("  <- new" if n == place else ""))
+        last = n
     return lines

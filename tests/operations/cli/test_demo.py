@@ -75,10 +75,12 @@ class Service:
             return {"items": near, "degraded": []}
         if path == "/v1/rank":
             sentence = {"en": "Because you liked Heat (1995)."}
-            return {"items": [{"item_id": body["items"][0], "reasons": {"sentence": sentence}}]}
+            reasons = {self.film: {"sentence": sentence}}
+            return {"items": [{"item_id": i, "reasons": reasons.get(i)} for i in body["items"]]}
         items = [{"item_id": str(n), "fields": {"title": f"Film {n}"}} for n in range(body["k"])]
         if self.film and int(body["user_id"]) % 2 == 0:
-            items.insert(1, {"item_id": self.film, "fields": {"title": "The Last Vault"}})
+            place = 7 + int(body["user_id"])
+            items.insert(place, {"item_id": self.film, "fields": {"title": "Posted"}})
         return {"items": items[: body["k"]]}
 
 
@@ -88,16 +90,26 @@ def test_a_new_film_is_posted_and_told_with_a_list_before_and_after(monkeypatch)
     assert scene.near == ["Heat (1995)"]
     assert [user for user, _, _ in scene.getting] == ["0", "2", "4", "6", "8"]
     lines = told(scene)
-    assert "of the 9 people who were here last, 5 have it" in lines[3]
-    assert lines[4] == "         0  place   2  Because you liked Heat (1995)."
-    row = next(line for line in lines if line.startswith("     2  "))
-    assert row.split() == ["2", "Film", "1", "The", "Last", "Vault", "<-", "new"]
+    assert "of 9 people asked before and after, 5 have it" in lines[3]
+    assert lines[4] == "         0  place   8  Because you liked Heat (1995)."
+    assert [line.split() for line in lines[-10:]] == [
+        ["before", "after"],
+        ["1", "Film", "0", "Film", "0"],
+        ["2", "Film", "1", "Film", "1"],
+        ["3", "Film", "2", "Film", "2"],
+        ["…"],
+        ["6", "Film", "5", "Film", "5"],
+        ["7", "Film", "6", "Film", "6"],
+        ["8", "Film", "7", "Posted", "<-", "new"],
+        ["9", "Film", "8", "Film", "7"],
+        ["10", "Film", "9", "Film", "8"],
+    ]
 
 
 def test_a_film_that_nobody_gets_is_said_so(monkeypatch):
     monkeypatch.setattr(time, "sleep", lambda _: None)
     lines = told(post_and_ask(Service(), ["1", "3"], "2015-01-01T00:00:00+00:00"))
-    assert "2 people who were here last, 0 have it" in lines[-1]
+    assert "of 2 people asked before and after, 0 have it" in lines[-1]
 
 
 def test_the_people_asked_were_here_last(tmp_path):
