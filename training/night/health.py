@@ -10,7 +10,7 @@ Shapes: E events, N items, R rows, F features.
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -195,7 +195,7 @@ def of_features(rows: RankingData, tested: RankingData, limits: DriftConfig) -> 
     Left out is what differs by construction: features of the moment alone, since cuts are few and lie
     where the data puts them, and what only a request says. Rows of shown lists stand in no test.
     """
-    warn_only = replace(limits, psi_stop=NEVER)
+    warn_only = limits.model_copy(update={"psi_stop": NEVER})
     of_recall = slice(int(rows.table.offsets[int((~rows.shown).sum())]))
     learned = rows.x[of_recall]
     step = max(1, len(learned) // FEATURE_ROWS), max(1, len(tested.x) // FEATURE_ROWS)
@@ -218,7 +218,7 @@ def of_scores(
     """Scores of the same items at the same moments, by the evaluated and the released models."""
     if min(len(evaluated), len(released)) < LEAST_USERS:
         return []
-    warn_only = replace(limits, psi_stop=NEVER)
+    warn_only = limits.model_copy(update={"psi_stop": NEVER})
     return [drift.numbers("scores, released against evaluated", evaluated, released, warn_only)]
 
 
