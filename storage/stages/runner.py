@@ -190,8 +190,8 @@ class StageRunner:
                 else:
                     aside.unlink(missing_ok=True)
             try:
-                with self._metered() as meter:
-                    facts = _as_read_again(stage.makes(part) or {})
+                with self._metered() as meter, self._reporter.working(plan.name):
+                    facts = _as_read_again(action(part) or {})
                 result = replace(
                     plan,
                     facts=facts,
