@@ -43,8 +43,9 @@ from recsys.popular_items import popular_items
 from recsys.query import RankingQuery, RankingResult, SimilarQuery, SimilarResult
 from recsys.ranker import Ranker
 from recsys.reasons import ListAsked
-from recsys.retrieval.candidates import CandidateGenerator, Candidates
+from recsys.retrieval.candidates import CandidateGenerator, Candidates, HistoryRecall
 from recsys.retrieval.content.own_vectors import OwnVectors
+from recsys.retrieval.kept_recalls import KeptRecalls
 from recsys.retrieval.source_kinds import load_source
 from recsys.rules import (
     Caps,

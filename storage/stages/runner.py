@@ -191,7 +191,7 @@ class StageRunner:
                     aside.unlink(missing_ok=True)
             try:
                 with self._metered() as meter, self._reporter.working(plan.name):
-                    facts = _as_read_again(action(part) or {})
+                    facts = _as_read_again(stage.makes(part) or {})
                 result = replace(
                     plan,
                     facts=facts,

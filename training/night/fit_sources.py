@@ -324,16 +324,16 @@ def _own_codes(names: Sequence[str]) -> dict[str, Any]:
     return {"own code": codes} if codes else {}
 
 
-def _also_read(name: str, inputs: Inputs, encoded: Encoded, dry_run: bool) -> str | None:
+def _also_read(night: Night, name: str) -> str | None:
     """What decides a source besides the events: nothing, the items' texts, their vectors, or those that
     they brought.
 
     By content: another user tower over the same vectors changes no source.
     """
     reads = source_class(name).reads
-    parts = [inputs.texts_key] if reads & {"texts", "attributes"} else []
-    if "own vectors" in reads and inputs.own_vectors_key is not None:
-        parts.append(inputs.own_vectors_key)
+    parts = [night.data.texts_key] if reads & {"texts", "attributes"} else []
+    if "own vectors" in reads and night.data.own_vectors_key is not None:
+        parts.append(night.data.own_vectors_key)
     if "vectors" in reads:
         file = night.encoded.vectors_stage.product / VECTORS
         parts.append(_hash_of(file, file.stat().st_mtime_ns))

@@ -24,14 +24,8 @@ from recsys.training.night.gate import REJECT, Decision
 from recsys.training.night.gate_evidence import caps_tag
 from recsys.training.night.judge import saved_lists
 from recsys.training.night.night_context import Night
-from recsys.training.night.ranking_data import RankingData
-from recsys.training.night.refresh_encoder import Encoded
-from recsys.training.night.release import publish_state
-from recsys.training.night.release_check import try_release
+from recsys.training.night.night_result import NightResult
 from recsys.training.night.usage import system_metrics, used
-
-if TYPE_CHECKING:
-    from recsys.training.night.night_result import NightResult
 
 WITH_ROWS = ("drain", "tables")
 """Stages whose outputs of earlier nights hold rows that tonight may be too old to be kept."""
@@ -63,7 +57,7 @@ def register(night: Night) -> int:
         },
         metrics=dict(test_lists.metrics_of(evaluation)),
         report_dir=night.page.parent,
-        costs=costs(night.runner.results),
+        costs=costs(night.runner.results) | system_metrics(used(night)),
         challenger=decision.action != REJECT,
         run_name=f"night {datetime.now(UTC):%Y-%m-%d}",
         description=f"{verdict(evaluation)}\n\n{decision.headline}",
@@ -155,131 +149,6 @@ def collect(night: Night) -> None:
     night.reporter.say(
         f"time: {whole} in all, {human_seconds(spent)} of them in stages; outputs of earlier nights that "
         f"took {human_seconds(kept)} were used again"
-    )
-
-
-def _report(
-    night: Night,
-    inputs: Inputs,
-    encoded: Encoded,
-    recipe: Recipe,
-    rows: RankingData | None,
-    tested: RankingData,
-    rankers: StageResult,
-    served: StageResult,
-    made: StageResult,
-    lists: RankedLists,
-    evaluation: Evaluation,
-    checks: Any,
-    shift: Mapping[str, object],
-    drifted: Sequence[Drift],
-    parity: Sequence[Check],
-    decision: Decision,
-    masked: MaskedItems | None,
-) -> Path:
-    context = report_parts.context(
-        night, inputs, encoded, recipe, rows, tested, rankers, served, made, lists, evaluation, checks,
-        shift, drifted, parity, decision, masked,
-    )  # fmt: skip
-    folder = night.workspace.reports / f"{datetime.now(UTC):%Y%m%dT%H%M%S}"
-    return write_report(evaluation, context, folder)
-
-
-def _register(
-    night: Night,
-    registry: Registry,
-    bundle: StageResult,
-    evaluation: Evaluation,
-    decision: Decision,
-    made_by: str,
-    page: Path,
-) -> int:
-    return registry.register(
-        bundle.path / "bundle",
-        tags={
-            GATE_TAG: decision.action,
-            "reasons": "\n".join(decision.reasons)[:4000],
-            RECIPE_TAG: made_by,
-            AGAINST_TAG: decision.champion or "",
-            CAPS_TAG: caps_tag(night.config.serving.caps),
-        },
-        metrics=dict(test_lists.metrics_of(evaluation)),
-        report_dir=page.parent,
-        costs=costs(night.runner.results) | system_metrics(used(night)),
-        challenger=decision.action != REJECT,
-        run_name=f"night {datetime.now(UTC):%Y-%m-%d}",
-        description=f"{verdict(evaluation)}\n\n{decision.headline}",
-    )
-
-
-def costs(results: Sequence[StageResult]) -> dict[str, float]:
-    """What each stage cost this night: seconds and bytes in all, peak memory of its largest run."""
-    found: dict[str, float] = {}
-    for result in results:
-        for name, value in result.cost.items():
-            key = f"cost/{result.name}/{name}"
-            before = found.get(key, 0.0)
-            found[key] = max(before, value) if name == "peak_mb" else before + value
-    found["cost/all/seconds"] = sum(v for k, v in found.items() if k.endswith("/seconds"))
-    return found
-
-
-def _identity(bundle: StageResult, state: StageResult, night: Night) -> str:
-    return hash_json([bundle.key, state.key, *map(night.section, DECIDING)])
-
-
-def last_end(config: RecsysConfig) -> int | None:
-    """End of the data of the last night that finished here, µs; None before the first."""
-    try:
-        text = Workspace(config.workspace_path).registered.read_text(encoding="utf-8")
-        return int(json.loads(text)["end"])
-    except (OSError, ValueError, KeyError):
-        return None
-
-
-def _remember(
-    night: Night,
-    end: int,
-    bundle: StageResult,
-    state: StageResult,
-    version: int,
-    decision: Decision,
-    page: Path,
-    evaluation: Evaluation,
-) -> None:
-    record = {
-        "identity": _identity(bundle, state, night),
-        "end": end,
-        "version": version,
-        "decision": decision.as_json(),
-        "report": str(page),
-        "metrics": _numbers(evaluation),
-    }
-    atomic_write(night.workspace.registered, json.dumps(record))
-
-
-def _registered(
-    night: Night, registry: Registry, bundle: StageResult, state: StageResult
-) -> "NightResult | None":
-    """The result of the night that already registered exactly this, if one did."""
-    from recsys.training.night.night_result import NightResult
-
-    try:
-        record = json.loads((night.workspace.registered).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    digest = open_bundle(bundle.path / "bundle", verify=False).digest
-    known = {v.version: v.digest for v in registry.list()}
-    if (
-        record["identity"] != _identity(bundle, state, night)
-        or known.get(record["version"]) != digest
-    ):
-        return None
-    decision = Decision.parse(record["decision"])
-    night.reporter.say(f"register: unchanged, version {record['version']}")
-    unchanged = all(r.skipped for r in night.runner.results)
-    return NightResult(
-        record["version"], decision, Path(record["report"]), record["metrics"], unchanged, []
     )
 
 
