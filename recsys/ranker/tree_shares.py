@@ -23,8 +23,9 @@ import numpy as np
 import numpy.typing as npt
 
 from recsys.features.compiled import reassociating
+from recsys.features.draws import Doubles
 from recsys.features.interactions import Floats, Ints
-from recsys.ranker.trees import LANES, MOST_LEAVES, Doubles, FastTrees, Words, tree_blocks
+from recsys.ranker.trees import LANES, MOST_LEAVES, FastTrees, Words, tree_blocks
 
 MOST_POINTS: Final = (MOST_LEAVES + 1) // 2
 
