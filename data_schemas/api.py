@@ -72,6 +72,7 @@ Tags = Annotated[
     list[Annotated[str, Meta(min_length=1, max_length=limits.TEXT_LENGTH)]],
     Meta(max_length=limits.TAG_COUNT),
 ]
+Vector = Annotated[list[Number], Meta(min_length=1, max_length=limits.VECTOR_LENGTH)]
 # JSON knows 2 and 2.0 as one number, and so does a whole number here; msgspec's int does not.
 Count = Annotated[float, Meta(ge=1, le=1000)]
 SmallCount = Annotated[float, Meta(ge=1, le=100)]
@@ -122,6 +123,8 @@ class NewItem(Input):
     """When it came into being."""
     attributes: InlineAttributes = {}
     """Further columns by name; null is unknown."""
+    vector: Vector | None = None
+    """Its own vector, of an image say; as many numbers as the other items' have."""
 
 
 class PastEvent(Input):
@@ -334,6 +337,8 @@ class ItemBody(Input):
     """Whether it may be recommended."""
     attributes: Attributes | None = None
     """Further columns by name: numbers, texts, true or false."""
+    vector: Vector | None = None
+    """Its own vector, of an image say; as many numbers as the other items' have."""
 
 
 class ItemChange(ItemBody, kw_only=True):

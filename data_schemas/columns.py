@@ -14,6 +14,8 @@ TAGS: Final = "tags"
 CATEGORY: Final = "category"
 CREATED_AT: Final = "created_at"
 AVAILABLE: Final = "available"
+VECTOR: Final = "vector"
+"""An item's own vector, an embedding of its image say: as many numbers for every item."""
 
 # events
 USER_ID: Final = "user_id"
@@ -63,4 +65,4 @@ RULE: Final = "rule"
 SOURCE_FILE: Final = "source_file"
 SOURCE_ROW: Final = "source_row"
 
-ITEM_STANDARD: Final = (ITEM_ID, TITLE, DESCRIPTION, TAGS, CATEGORY, CREATED_AT, AVAILABLE)
+ITEM_STANDARD: Final = (ITEM_ID, TITLE, DESCRIPTION, TAGS, CATEGORY, CREATED_AT, AVAILABLE, VECTOR)

@@ -653,8 +653,9 @@ def _notes_on_retired(raw: Mapping[str, Any], name: str) -> Iterator[str]:
 
 
 def _explain(error: ValidationError, name: str) -> UsageError:
-    """The first problem of a pydantic report, in our words; the others are counted."""
-    problems = error.errors()
+    """The first problem of a pydantic report, in our words; the others are counted. A key that nobody
+    knows comes first: what is missing is often what it was meant to be."""
+    problems = sorted(error.errors(), key=lambda p: p["type"] != "extra_forbidden")
     first = problems[0]
     field = ".".join(str(part) for part in first["loc"]) or "(whole file)"
     others = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""

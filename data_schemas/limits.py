@@ -34,6 +34,8 @@ LIST_LENGTH: Final = 2_000
 it sees a sample. As many as the service ranks in one request; LightGBM takes 10,000 rows a query."""
 ATTRIBUTES: Final = 200
 """Attributes of items, and of users."""
+VECTOR_LENGTH: Final = 4_096
+"""Numbers of an item's own vector; embeddings in use have 64 to 3,072."""
 COLUMNS: Final = 1_000
 """Columns of a table. DuckDB's Parquet writer ends the process at 3,000 (measured, version 2.0)."""
 EVENT_TYPES: Final = 200

@@ -37,6 +37,7 @@ class Kind(Enum):
     BOOL = "boolean"
     IDS = "list<string>"
     NUMBERS = "list<float>"
+    VECTOR = "list<float>, as many numbers for every item"
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,7 @@ ITEMS: Final = Table(
         Column(c.CATEGORY, Kind.TEXT),
         Column(c.CREATED_AT, Kind.TIME),
         Column(c.AVAILABLE, Kind.BOOL),
+        Column(c.VECTOR, Kind.VECTOR),
     ),
     extras=True,
 )
@@ -212,6 +214,8 @@ WARNINGS: Final[Mapping[str, str]] = {
     "attribute_long": f"attributes of more than {limits.TEXT_LENGTH:,} characters, now null",
     "attribute_of_another_type": "attributes in the service's log of another type than the files'"
     " column, now null",
+    "vector_of_another_length": "items whose vector in the service's log or of an earlier run has not as"
+    " many numbers as the files' vectors, or none that can be used; they have none now",
     "long_lists": f"lists of more than {limits.LIST_LENGTH:,} items; the ranker learns from a sample"
     " of what was left in them",
     "in_log_already": "events that the service's log holds too; the log's row is kept",

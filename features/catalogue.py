@@ -29,7 +29,9 @@ from recsys.data_schemas.columns import (
     ITEM_STANDARD,
     TAGS,
     TITLE,
+    VECTOR,
 )
+from recsys.data_schemas.errors import DataRefused
 from recsys.data_schemas.limits import AMOUNT, FLAG, TEXT, attribute_value
 from recsys.features.ids import IdIndex
 from recsys.features.interactions import (
@@ -113,6 +115,7 @@ class Catalogue:
         numeric: Mapping[str, Floats],
         categorical: Mapping[str, Codes],
         flags: Iterable[str] = (),
+        vectors: Floats | None = None,
     ) -> None:
         """Use `from_parquet`, `from_table` or `open`.
 
@@ -129,6 +132,8 @@ class Catalogue:
             numeric: column → float32[N], NaN where unknown.
             categorical: column → codes and names.
             flags: names of the numeric columns that are yes or no.
+            vectors: float32[N, d], the items' own vectors, zeros for an item without; None where
+                items bring none.
         """
         self.ids = ids
         self._texts = texts
@@ -142,6 +147,9 @@ class Catalogue:
         self._numeric = dict(numeric)
         self._categorical = dict(categorical)
         self._flags = frozenset(flags)
+        # Apart from those that come later: a mapped table of vectors is not copied for one more item.
+        self._vectors = vectors
+        self._later_vectors = np.zeros((0, self.vector_length), np.float32)
         self.serial = next(_SERIALS)
         """Tells this catalogue from every other of the process."""
         self.version = 0
@@ -260,6 +268,45 @@ class Catalogue:
         """What the codes of a string attribute mean."""
         return self._category.names if name == CATEGORY else self._categorical[name].names
 
+    @property
+    def vector_length(self) -> int:
+        """d, numbers of an item's own vector; 0 where items bring none."""
+        return 0 if self._vectors is None else int(self._vectors.shape[1])
+
+    @property
+    def vectors(self) -> Floats | None:
+        """float32[N, d]: the items' own vectors, zeros for an item without; None where items bring
+        none. As they were given, of any length."""
+        if self._vectors is None:
+            return None
+        first = len(self._vectors)
+        if self._size <= first:
+            return self._vectors[: self._size]
+        return np.concatenate([self._vectors, self.vectors_from(first)])
+
+    def vectors_from(self, first: int) -> Floats:
+        """float32[N - first, d] of the items from an index on; d = 0 where items bring none."""
+        if self._vectors is None:
+            return np.zeros((max(0, self._size - first), 0), np.float32)
+        held = len(self._vectors)
+        later = self._later_vectors[max(0, first - held) : max(0, self._size - held)]
+        early = self._vectors[first : self._size]
+        return np.concatenate([early, later]) if len(early) else later
+
+    def _vector_row(self, index: int) -> Floats:
+        assert self._vectors is not None
+        held = len(self._vectors)
+        row: Floats = self._vectors[index] if index < held else self._later_vectors[index - held]
+        return row
+
+    def _set_vector(self, index: int, given: Sequence[float] | None) -> None:
+        """An item's vector; none where it is of another length than the others'."""
+        if self._vectors is None:
+            return
+        row = np.asarray(() if given is None else given, np.float32)
+        fits = row.shape == (self.vector_length,) and bool(np.isfinite(row).all())
+        self._vector_row(index)[:] = row if fits else 0.0
+
     def title(self, index: int) -> str:
         return str(self._text(index, TITLE) or "")
 
@@ -316,6 +363,9 @@ class Catalogue:
         for name, codes in self._categorical.items():
             code = int(codes.values[index])
             known[name] = codes.names[code] if code >= 0 else None
+        if self._vectors is not None:
+            row = self._vector_row(index)
+            known[VECTOR] = row.tolist() if row.any() else None
         return known
 
     def _tag_order(self, index: int) -> Sequence[int]:
@@ -373,6 +423,8 @@ class Catalogue:
             self._created_at[index] = microseconds(item[CREATED_AT])
         if item.get(AVAILABLE) is not None:
             self._blocked[index] = not item[AVAILABLE]
+        if VECTOR in item:
+            self._set_vector(index, item[VECTOR])
         for name, values in self._numeric.items():
             if name in item:
                 value = attribute_value(FLAG if name in self._flags else AMOUNT, item[name])
@@ -438,6 +490,8 @@ class Catalogue:
             self._numeric[name] = grown(self._numeric[name], size, np.nan)
         for codes in self._categorical.values():
             codes.values = grown(codes.values, size, -1)
+        if self._vectors is not None:
+            self._later_vectors = grown(self._later_vectors, size - len(self._vectors))
 
     def _blank(self, index: int) -> None:
         """An item of which nothing is known; its place may have held an inline item of a request."""
@@ -448,6 +502,7 @@ class Catalogue:
             values[index] = np.nan
         for codes in self._categorical.values():
             codes.values[index] = -1
+        self._set_vector(index, None)
 
     # -- making, saving, opening --------------------------------------------------------------
 
@@ -481,6 +536,7 @@ class Catalogue:
             numeric,
             categorical,
             flags,
+            _vectors(table),
         )
 
     def save(self, folder: Path) -> None:
@@ -500,6 +556,8 @@ class Catalogue:
         }
         arrays |= {f"numeric.{i}": self.numeric(n) for i, n in enumerate(self._numeric)}
         arrays |= {f"categorical.{i}": self.categorical(n) for i, n in enumerate(self._categorical)}
+        if (vectors := self.vectors) is not None:
+            arrays[VECTOR] = vectors
         write_arrays(folder, arrays)
         self.ids.save(folder, "ids")
         self._write_texts(folder / _TEXTS)
@@ -511,6 +569,7 @@ class Catalogue:
                 "category": self._category.names,
                 "numeric": list(self._numeric),
                 "flags": sorted(self._flags),
+                "vectors": self._vectors is not None,
                 "categorical": [[n, c.names] for n, c in self._categorical.items()],
             },
         )
@@ -533,6 +592,7 @@ class Catalogue:
         names = ["created_at", "blocked", "category", "tag_offsets", "tag_codes"]
         names += [f"numeric.{i}" for i in range(len(meta["numeric"]))]
         names += [f"categorical.{i}" for i in range(len(meta["categorical"]))]
+        names += [VECTOR] if meta.get("vectors") else []
         arrays = open_arrays(folder, names)
         offsets = arrays["tag_offsets"]
         with pa.memory_map(str(folder / _TEXTS)) as source:
@@ -553,6 +613,7 @@ class Catalogue:
                 for i, (n, values) in enumerate(meta["categorical"])
             },
             meta.get("flags", ()),
+            arrays.get(VECTOR),
         )
 
 
@@ -624,6 +685,40 @@ def _tags(table: Any, size: int) -> tuple[list[str], Longs, Longs, Ints]:
     offsets = offsets_of_owners(pairs >> 32, size)
     pool = (pairs & 0xFFFFFFFF).astype(np.int32)
     return encoded.names, offsets[:-1].copy(), offsets[1:].copy(), pool
+
+
+def _vectors(table: Any) -> Floats | None:
+    """The items' own vectors; None where no item brings one.
+
+    Raises:
+        DataRefused: they differ in length.
+    """
+    if VECTOR not in table.column_names or table[VECTOR].null_count == table.num_rows:
+        return None
+    lists = _whole(table[VECTOR].cast(pa.large_list(pa.float32())))
+    there = lists.is_valid().to_numpy(zero_copy_only=False)
+    lengths = np.asarray(lists.value_lengths().fill_null(0))[there]
+    if lengths.min() != lengths.max():
+        raise DataRefused(
+            "the items' vectors differ in length",
+            where=f"column `{VECTOR}`",
+            found=f"{lengths.min()} and {lengths.max()} numbers",
+            expected="as many numbers for every item",
+        )
+    rows = np.zeros((table.num_rows, int(lengths[0])), np.float32)
+    rows[there] = lists.drop_null().flatten().to_numpy().reshape(-1, rows.shape[1])
+    return rows
+
+
+def unit_rows(rows: Floats) -> Floats:
+    """The same rows with length 1; zeros stay zeros.
+
+    >>> unit_rows(np.array([[3.0, 4.0], [0.0, 0.0]], np.float32)).tolist()
+    [[0.6000000238418579, 0.800000011920929], [0.0, 0.0]]
+    """
+    length = np.sqrt((rows.astype(np.float64) ** 2).sum(axis=1, keepdims=True))
+    unit: Floats = (rows / np.where(length > 0, length, 1.0)).astype(np.float32)
+    return unit
 
 
 def _attributes(table: Any) -> tuple[dict[str, Floats], dict[str, Codes]]:

@@ -44,6 +44,7 @@ from recsys.query import RankingQuery, RankingResult, SimilarQuery, SimilarResul
 from recsys.ranker import Ranker
 from recsys.reasons import ListAsked
 from recsys.retrieval.candidates import CandidateGenerator, Candidates, HistoryRecall
+from recsys.retrieval.content.own_vectors import OwnVectors
 from recsys.retrieval.kept_recalls import KeptRecalls
 from recsys.retrieval.source_kinds import load_source
 from recsys.rules import (
@@ -205,11 +206,16 @@ class LoadedRelease:
         return 0 if self._vectors is None else int(self._vectors.shape[1])
 
     def _with_new(self) -> dict[str, ScoreSource]:
-        """The sources, with the text source knowing the items behind the bundle's."""
-        source: object = self.sources.get(TEXT)
-        if not isinstance(source, InterestSource):
-            return self.sources
-        return self.sources | {TEXT: cast(ScoreSource, source.with_extra(self._new.rows))}
+        """The sources, with those of content knowing the items behind the bundle's."""
+        sources = dict(self.sources)
+        text: object = sources.get(TEXT)
+        if isinstance(text, InterestSource):
+            sources[TEXT] = cast(ScoreSource, text.with_extra(self._new.rows))
+        own: object = sources.get(OwnVectors.name)
+        if isinstance(own, OwnVectors):
+            later = self.state.catalogue.vectors_from(self.bundle.n_items)
+            sources[OwnVectors.name] = own.with_extra(later)
+        return sources
 
     def _stage(self, sources: Mapping[str, ScoreSource]) -> CandidateGenerator:
         facts = self.bundle.facts
@@ -558,6 +564,11 @@ class LoadedRelease:
     def attribute_kinds(self) -> Mapping[str, str]:
         """Kind of each attribute of items by name; see `limits.attribute_value`."""
         return self.state.catalogue.attribute_kinds
+
+    @property
+    def vector_length(self) -> int:
+        """Numbers of an item's own vector; 0 where items bring none."""
+        return self.state.catalogue.vector_length
 
     @cached_property
     def user_attribute_kinds(self) -> Mapping[str, str]:

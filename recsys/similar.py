@@ -25,6 +25,7 @@ WEIGHTS: Final[Mapping[str, Mapping[str, float]]] = {
         "als": 1.0,
         "bm25": 0.33,
         TEXT: 0.25,
+        "own_vectors": 0.25,
         "attributes": 0.1,
         "ease": 0.1,
     },
@@ -32,7 +33,8 @@ WEIGHTS: Final[Mapping[str, Mapping[str, float]]] = {
     BY_TEXT: {TEXT: 1.0},
 }
 """Weight of each source's list by the way of asking; a release may lack some. Between those
-that half of the held-out users chose on films and on games (measured, `benchmarks/similar_items.py`)."""
+that half of the held-out users chose on films and on games (measured, `benchmarks/similar_items.py`); own
+vectors weigh as the text does (assumed)."""
 DEPTH: Final = 100
 """Items a source proposes at the least (assumed: no page shows more)."""
 MOST_ANCHORS: Final = 50

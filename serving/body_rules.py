@@ -140,3 +140,21 @@ def known_attributes(model: ReleasedModel, attributes: Mapping[str, Any]) -> dic
         for name, value in attributes.items()
         if name not in kinds or attribute_value(kinds[name], value) is not None
     }
+
+
+def require_vector(
+    model: ReleasedModel, item_id: str, vector: Sequence[float] | None, where: str
+) -> None:
+    """Refuse a vector of another length than the other items'. That its numbers are finite and how many
+    there may be at most is told by its type.
+
+    Raises:
+        Problem: it has not as many numbers (422).
+    """
+    length = model.vector_length
+    if vector is not None and length and len(vector) != length:
+        detail = (
+            f"The vector of item {item_id!r} has {len(vector)} numbers; those of the other items"
+            f" have {length}."
+        )
+        raise Problem(422, detail[:2000], [(where, f"expected {length} numbers")])

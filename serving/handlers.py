@@ -24,6 +24,7 @@ from recsys.serving.body_rules import (
     person_of,
     require_attributes,
     require_times,
+    require_vector,
     times_of,
 )
 from recsys.serving.clock import Clock
@@ -167,6 +168,7 @@ class Handlers:
             model = self._versions.champion()
             for item in given:
                 item.attributes = known_attributes(model, item.attributes)
+                require_vector(model, item.item_id, item.vector, "$.items")
         return ids, {item.item_id: _columns(item.item_id, item) for item in given}
 
     def _moment(self, as_of: datetime | None, request: Request) -> int:
@@ -304,7 +306,9 @@ class Handlers:
             raise Problem(409, detail, [(f"{where}.title", "missing")])
         base = _known(known) if known else {c.CREATED_AT: now, c.AVAILABLE: True}
         columns = _columns(item_id, body)
-        require_attributes(self._versions.champion().attribute_kinds, body.attributes or {})
+        champion = self._versions.champion()
+        require_attributes(champion.attribute_kinds, body.attributes or {})
+        require_vector(champion, item_id, body.vector, f"{where}.vector")
         return {**base, **columns}
 
     def _stamp(self) -> int:
@@ -588,7 +592,7 @@ def _columns(item_id: str, item: api.NewItem | api.ItemBody) -> dict[str, Any]:
         detail = f"{clash!r} is a field of every item; it cannot be an attribute."
         raise Problem(409, detail, [("$.attributes", f"{clash!r} is taken")])
     row[c.ITEM_ID] = item_id
-    for name in (c.TITLE, c.DESCRIPTION, c.TAGS, c.CATEGORY, c.AVAILABLE):
+    for name in (c.TITLE, c.DESCRIPTION, c.TAGS, c.CATEGORY, c.AVAILABLE, c.VECTOR):
         value = getattr(item, name, None)
         if value is not None:
             row[name] = value

@@ -45,6 +45,11 @@ class ReleasedModel(Protocol):
         ...
 
     @property
+    def vector_length(self) -> int:
+        """Numbers of an item's own vector; 0 where items bring none."""
+        ...
+
+    @property
     def user_attribute_kinds(self) -> Mapping[str, str]:
         """Kind of each attribute of users by name."""
         ...

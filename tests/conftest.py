@@ -21,6 +21,7 @@ from recsys.data_schemas.columns import (
     ITEM_ID,
     TAGS,
     TITLE,
+    VECTOR,
 )
 from recsys.data_schemas.config import parse_config
 from recsys.features.catalogue import Catalogue
@@ -83,6 +84,13 @@ def two_tastes(seed=3, users=120, length=8):
     return make_interactions([u for _, u, _ in rows], [i for _, _, i in rows])
 
 
+def images_of(n_items):
+    """Own vectors: those of even items near each other, as those of odd ones."""
+    draw = np.random.default_rng(11).normal(0.0, 0.3, (n_items, 3)) + 1.0
+    draw[1::2, 0] *= -1.0
+    return draw.astype(np.float32).tolist()
+
+
 def world_inputs(n_items=N_ITEMS):
     titles = [
         f"{('Acme', 'Globex', 'Initech', 'Hooli')[i % 4]} widget number {i}" for i in range(n_items)
@@ -97,6 +105,7 @@ def world_inputs(n_items=N_ITEMS):
                 CATEGORY: [f"hall{i % 2}" for i in range(n_items)],
                 CREATED_AT: pa.nulls(n_items, pa.timestamp("us", "UTC")),
                 AVAILABLE: [True] * n_items,
+                VECTOR: images_of(n_items),
             }
         )
     )

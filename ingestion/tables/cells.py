@@ -40,6 +40,7 @@ def expression(source: Source, column: Column) -> str:
         Kind.BOOL: "BOOLEAN",
         Kind.IDS: "VARCHAR[]",
         Kind.NUMBERS: "DOUBLE[]",
+        Kind.VECTOR: "FLOAT[]",
     }[column.kind]
     kind = source.kinds.get(column.name)
     if kind is None or group(kind) == "null":
@@ -54,6 +55,9 @@ def expression(source: Source, column: Column) -> str:
         return number(cell)
     if column.kind is Kind.ID and not column.required:
         return f"CASE WHEN NOT {blank(cell)} THEN CAST({cell} AS VARCHAR) END"
+    if column.kind is Kind.VECTOR:
+        # A number that a float cannot hold is null, which the check of vectors names.
+        return f"list_transform({cell}, lambda x: TRY_CAST(x AS FLOAT))"
     return f"CAST({cell} AS {target})"
 
 

@@ -33,6 +33,7 @@ ARROW = {
     Kind.BOOL: pa.bool_(),
     Kind.IDS: pa.list_(pa.string()),
     Kind.NUMBERS: pa.list_(pa.float32()),
+    Kind.VECTOR: pa.list_(pa.float32()),
 }
 
 

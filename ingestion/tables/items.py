@@ -16,6 +16,7 @@ from recsys.ingestion.tables.attribute_columns import (
 )
 from recsys.ingestion.tables.cells import blank
 from recsys.ingestion.tables.duck import name, quote
+from recsys.ingestion.tables.item_vectors import check_vectors, drop_other_vectors
 from recsys.ingestion.tables.readers import FILE, ROW
 from recsys.ingestion.tables.table_ingest import (
     BROKEN,
@@ -25,7 +26,7 @@ from recsys.ingestion.tables.table_ingest import (
     id_faults,
 )
 
-_COLUMNS = (c.TITLE, c.DESCRIPTION, c.TAGS, c.CATEGORY, c.CREATED_AT, c.AVAILABLE)
+_COLUMNS = (c.TITLE, c.DESCRIPTION, c.TAGS, c.CATEGORY, c.CREATED_AT, c.AVAILABLE, c.VECTOR)
 CONTROL = r"[\x00-\x08\x0B\x0C\x0E-\x1F\x7F]"
 """Control characters that no text needs (tab, line feed and carriage return may stay)."""
 
@@ -45,13 +46,17 @@ def stage_items(part: TableIngest, previous: Path | None) -> int:
     )
     part.reject_repeats("duplicate_item_id", c.ITEM_ID, c.ITEM_ID, f"{LOG} = 0")
     _count_texts(part)
+    length = check_vectors(part)
     _merge(part, previous)
+    drop_other_vectors(part, length)
     return int(part.engine.one("SELECT count(*) FROM vocabulary"))
 
 
 def write_items(part: TableIngest, path: Path) -> None:
     """Write the vocabulary, in order, attributes under their owner's names."""
-    standard = ", ".join((c.ITEM_INDEX, c.ITEM_ID, *_COLUMNS))
+    given = part.engine.one(f"SELECT count({c.VECTOR}) FROM vocabulary")
+    columns = _COLUMNS if given else _COLUMNS[:-1]
+    standard = ", ".join((c.ITEM_INDEX, c.ITEM_ID, *columns))
     own = "".join(f", {a.inner} AS {name(a.name)}" for a in part.attributes)
     part.engine.copy(f"SELECT {standard}{own} FROM vocabulary ORDER BY {c.ITEM_INDEX}", path)
 

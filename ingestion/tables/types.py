@@ -84,6 +84,7 @@ _ACCEPTED: Mapping[Kind, tuple[str, ...]] = {
     Kind.BOOL: ("bool", "null"),
     Kind.IDS: ("list<string>", "list<binary>", "list<integer>", "list<null>", "null"),
     Kind.NUMBERS: ("list<float>", "list<integer>", "list<null>", "null"),
+    Kind.VECTOR: ("list<float>", "list<integer>", "list<null>", "null"),
 }
 
 

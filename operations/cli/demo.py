@@ -1,4 +1,5 @@
-"""`recsys demo`: a night's retraining on bundled real data, then one ranking call to the service."""
+"""`recsys demo`: a night's retraining on bundled real data, then a ranking call to the service and a film
+that nobody has seen."""
 
 import argparse
 import json
@@ -22,6 +23,7 @@ import yaml
 from recsys.data_schemas.config import load_config
 from recsys.data_schemas.errors import RecsysError
 from recsys.data_schemas.yaml_text import read_yaml
+from recsys.operations.cli.demo_new_film import last_here, post_and_ask, told
 from recsys.operations.cli.night_commands import exit_code, say
 from recsys.storage.loopback import open_url
 
@@ -44,6 +46,7 @@ def run_demo(args: argparse.Namespace) -> int:
     say(result)
     with apart(config_file) as beside, service(beside) as address:
         show_call(address)
+        show_new_film(address, folder / "data" / "events.parquet")
     print(
         f"\nserve it yourself:  {_own_name()} serve -c {config_file}\n"
         "and send it the same calls, to http://127.0.0.1:8080"
@@ -124,6 +127,21 @@ def show_call(address: str) -> None:
     print(f"\ncurl -s {address}/v1/recommend -H 'Content-Type: application/json' -d '{body}'")
     recommended = _post(f"{address}/v1/recommend", body)
     print(json.dumps(recommended, ensure_ascii=False)[:2000])
+
+
+def show_new_film(address: str, events: Path) -> None:
+    """Post a film that nobody has seen, print who gets it and a person's list before and after."""
+    people, created_at = last_here(events)
+
+    def call(method: str, path: str, body: Any) -> Any:
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(
+            f"{address}{path}", data, {"Content-Type": "application/json"}, method=method
+        )
+        with open_url(request, timeout=60) as answer:
+            return json.load(answer)
+
+    print("\n" + "\n".join(told(post_and_ask(call, people, created_at))))
 
 
 def _get(url: str) -> Any:

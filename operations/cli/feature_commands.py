@@ -60,14 +60,15 @@ def _champion(config: "RecsysConfig", version: int) -> "tuple[FeatureSet, dict[s
     """The champion's features and each one's share of the trees' gain."""
     from recsys.features.feature_set import FeatureSet
     from recsys.ranker import Ranker
-    from recsys.recommender import open_sources
+    from recsys.retrieval.source_kinds import load_source
     from recsys.storage.bundle import open_bundle
     from recsys.storage.registry import Registry
 
     bundle = open_bundle(Registry(config).local_path(version))
     gain = Ranker.load(bundle.ranker).gain()
     total = sum(gain.values()) or 1.0
-    open_sources(bundle)  # a source says of which family its signals are
+    for folder in bundle.sources.values():
+        load_source(folder)  # its class says of which family its signals are
     shares = {name: value / total for name, value in gain.items()}
     return FeatureSet.from_json(bundle.features), shares
 

@@ -25,12 +25,15 @@ PER_UNIT: Final = {"s": 1_000_000, "ms": 1_000, "us": 1}
 NAMED: Final = {"interactions": EVENTS, "items": ITEMS, "users": USERS}
 """Argument → the table it is."""
 OTHER_NAMES: Final = {
-    c.USER_ID: "user userid uid customer customerid visitor visitorid member memberid reviewerid",
-    c.ITEM_ID: "item itemid movie movieid product productid sku asin article articleid book bookid",
-    c.TIMESTAMP: "time date datetime ts unixtime createdat eventtime ratedat unixreviewtime",
-    c.VALUE: "rating score stars overall",
+    c.USER_ID: "user userid uid customer customerid visitor visitorid member memberid reviewerid"
+    " kunde kundennr kundennummer kundenid client clientid cliente usuario utilisateur",
+    c.ITEM_ID: "item itemid movie movieid product productid sku asin article articleid book bookid"
+    " artikel artikelnr artikelnummer artikelid produkt produktid produit producto articulo",
+    c.TIMESTAMP: "time date datetime ts unixtime createdat eventtime ratedat unixreviewtime orderdate"
+    " orderedat purchasedat datum zeit zeitpunkt bestelldatum bestelltam fecha",
+    c.VALUE: "rating score stars overall bewertung",
     c.EVENT_TYPE: "event type action behavior behaviour",
-    c.TITLE: "name itemname movietitle producttitle headline label",
+    c.TITLE: "name itemname movietitle producttitle headline label titel bezeichnung titre titulo nom nombre",
 }
 """Names that other tables use for our columns, without case and punctuation."""
 
@@ -119,7 +122,7 @@ def _from_path(place: Path, argument: str, known: Table, ids: set[str]) -> pa.Ta
     """Parquet (a file, folder or glob), or text divided by whatever divides it."""
     if place.name.lower().endswith(TEXT_SUFFIXES):
         if not place.is_file():
-            raise UsageError("there is no such file", where=argument, found=str(place))
+            raise _no_file(place, argument)
         return _from_text(place, argument, ids)
     files = find_files(str(place), Path.cwd(), known, argument)
     import pyarrow.parquet as pq
@@ -131,6 +134,24 @@ def _from_path(place: Path, argument: str, known: Table, ids: set[str]) -> pa.Ta
         raise _unreadable(
             place, argument, error, "Parquet, or text whose name ends in .csv"
         ) from None
+
+
+def _no_file(place: Path, argument: str) -> UsageError:
+    """What is missing, and which tables lie beside where it was looked for."""
+    folder = place.parent
+    if not folder.is_dir():
+        found = f"no folder {folder.resolve()}"
+    else:
+        tables = (*TEXT_SUFFIXES, ".parquet")
+        beside = sorted(f.name for f in folder.iterdir() if f.name.lower().endswith(tables))
+        found = f"in {folder.resolve()}: {', '.join(beside[:10]) or 'no table'}"
+    return UsageError(
+        "there is no such file",
+        where=f"Dataset({argument}={str(place)!r})",
+        found=found,
+        expected="the path of Parquet or CSV, from the folder that Python runs in",
+        fix="correct the path",
+    )
 
 
 def _from_text(file: Path, argument: str, ids: set[str]) -> pa.Table:
@@ -199,19 +220,23 @@ def _missing(
 ) -> UsageError:
     """What is missing, with the one argument that names every column that can be guessed."""
     names = table.column_names
-    guessed = {
-        near: wanted
-        for wanted in known.names
-        if wanted not in names and (near := nearest_name(wanted, names)) is not None
-    }
-    sure = column in guessed.values()
+    guessed: dict[str, str] = {}
+    for wanted in known.names:
+        near = nearest_name(wanted, [name for name in names if name not in guessed])
+        if wanted not in names and near is not None:
+            guessed[near] = wanted
     line = {old: new for old, new in columns.items() if new in names} | guessed
+    needed = [k.name for k in known.columns if k.required and k.name != c.EVENT_TYPE]
+    lacking = [name for name in needed if name not in names]
+    open_ends = [name for name in lacking if name not in guessed.values()]
+    said = [f"{old!r}: {new!r}" for old, new in line.items()]
+    said += [f"…: {name!r}" for name in open_ends]
     return UsageError(
         f"column `{column}` is not found in {argument}",
         where=f"Dataset({argument}=…)",
         found="existing columns: " + (", ".join(names) or "none"),
-        expected=f"`{column}`",
-        fix=f"columns={line!r}" if sure else f"columns={{…: {column!r}}}, with its name for …",
+        expected=", ".join(f"`{name}`" for name in lacking),
+        fix=f"columns={{{', '.join(said)}}}" + (", with its name for …" if open_ends else ""),
     )
 
 

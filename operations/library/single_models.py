@@ -254,6 +254,12 @@ class Bm25Model(SingleModel):
     source, label = "bm25", "BM25"
 
 
+class VectorsModel(SingleModel):
+    """Items whose own vectors, an image's say, are near to those of the history's items."""
+
+    source, label = "own_vectors", "Vectors"
+
+
 class PopularModel(SingleModel):
     """What most people acted on; the same list for everybody, less what they have seen."""
 

@@ -46,9 +46,11 @@ SHIPPED: Final = "recsys."
 
 Params = Mapping[str, tuple[float, tuple[float, ...]]]
 """`PARAMS` of a user's own source: name → (default, values worth trying)."""
-Reads = Literal["events", "order", "times", "creation", "texts", "attributes", "vectors"]
+Reads = Literal[
+    "events", "order", "times", "creation", "texts", "attributes", "vectors", "own vectors"
+]
 """What a fit may read: who acted on what, in which order, when; of the items their dates of creation,
-their texts, their other columns, the encoder's vectors of their texts."""
+their texts, their other columns, the encoder's vectors of their texts, the vectors they brought."""
 
 
 @dataclass(frozen=True)

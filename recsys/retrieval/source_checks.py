@@ -78,6 +78,7 @@ def _inputs() -> SourceInputs:
                 c.CATEGORY: [f"hall{i % 2}" for i in range(N_ITEMS)],
                 c.CREATED_AT: pa.nulls(N_ITEMS, pa.timestamp("us", "UTC")),
                 c.AVAILABLE: [True] * N_ITEMS,
+                c.VECTOR: [[1.0 - i % 2, i % 2, i / N_ITEMS] for i in range(N_ITEMS)],
             }
         )
     )

@@ -83,6 +83,7 @@ _ITEM_TYPES: Mapping[str, Any] = {
     c.CATEGORY: pa.string(),
     c.CREATED_AT: _TIME,
     c.AVAILABLE: pa.bool_(),
+    c.VECTOR: pa.list_(pa.float32()),
 }
 _USER_TYPES: Mapping[str, Any] = {c.USER_ID: pa.string()}
 

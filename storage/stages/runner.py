@@ -190,7 +190,7 @@ class StageRunner:
                 else:
                     aside.unlink(missing_ok=True)
             try:
-                with self._metered() as meter:
+                with self._metered() as meter, self._reporter.working(plan.name):
                     facts = _as_read_again(stage.makes(part) or {})
                 result = replace(
                     plan,

@@ -183,6 +183,12 @@ def test_the_environment_is_read_over_the_file(tmp_path, monkeypatch):
         load_config(file)
 
 
+def test_an_unknown_key_comes_before_what_is_missing():
+    wrong(
+        {"data": {"articles": "a", "events": "b"}}, "unknown setting (and 1 more)", "data.articles"
+    )
+
+
 def test_a_retired_setting_is_let_go_with_a_note(tmp_path):
     file = tmp_path / "recsys.yaml"
     file.write_text("data: {items: a, events: b}\nfeatures: {bucket: day, history_length: 30}\n")

@@ -120,3 +120,9 @@ def test_the_glossary_is_in_order_and_says_where_a_thing_lives():
 @pytest.mark.parametrize("page", ["README.md", "docs/architecture.md"])
 def test_the_glossary_is_found(page):
     assert re.search(r"\]\((docs/)?glossary\.md\)", (ROOT / page).read_text(encoding="utf-8"))
+
+
+def test_every_script_of_the_benchmarks_has_its_line():
+    page = (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`benchmarks/(\w+\.py)`", page))
+    assert {file.name for file in (ROOT / "benchmarks").glob("*.py")} == named

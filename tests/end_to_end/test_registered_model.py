@@ -104,6 +104,8 @@ def test_the_registry_tells_the_verdict_the_night_and_the_data(champion, release
     kept = client.get_model_version(registry.name, str(version.version))
     assert "On ndcg@10" in kept.description
     assert run.data.tags["mlflow.note.content"] == kept.description
+    assert run.data.metrics["system/processor_seconds"] > 1.0
+    assert run.data.metrics["system/workspace_megabytes"] > 0.1
     data = run.inputs.dataset_inputs[0].dataset
     assert data.name == "tables"
     assert str(released) not in f"{data.source}{data.profile}", "no address of the caller's tables"

@@ -2,6 +2,7 @@
 later events, items and impressions have reached the state."""
 
 import random
+import re
 from datetime import UTC, datetime
 
 import numpy as np
@@ -10,7 +11,8 @@ import pytest
 
 from recsys.data_schemas.api import to_microseconds
 from recsys.data_schemas.config import load_config
-from recsys.operations.cli.demo import service
+from recsys.operations.cli.demo import apart, service, show_new_film
+from recsys.operations.cli.demo_new_film import FILM
 from recsys.operations.open_release import load_release
 from recsys.query import RankingQuery
 from recsys.serving.client import Client
@@ -61,3 +63,18 @@ def test_replayed_moments_give_the_scores_of_the_release(released):
 def _data_end(loaded):
     """Just after the end of the data: where the frozen clock stood for the first served list."""
     return datetime.fromtimestamp((loaded.moment + 1) / 1e6, UTC)
+
+
+def test_the_demonstrations_new_film_reaches_people(released, capsys):
+    with apart(released / "recsys.yaml") as beside, service(beside) as address:
+        show_new_film(address, released / "data" / "events.parquet")
+        with Client(address, timeout=60) as client:
+            assert client.get_item("new-film").title == FILM["title"]
+    said = capsys.readouterr().out
+    assert "nearest by text: " in said
+    found = re.search(r"of (\d+) people asked before and after, (\d+) have it", said)
+    people, getting = int(found[1]), int(found[2])
+    assert 0 < people <= 40
+    # Reserved places let it compete; a ranker of twenty trees may still put it far back.
+    assert 0 <= getting <= people
+    assert ("<- new" in said or "the list of" in said) == (getting > 0)

@@ -53,6 +53,7 @@ class FakeEngine:
 
     event_types = ()
     attribute_kinds: ClassVar = {"maker": "text", "price": "number"}
+    vector_length = 2
     user_attribute_kinds: ClassVar = {"plan": "text", "age": "number"}
 
     def answer(self, ask):

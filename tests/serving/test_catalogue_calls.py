@@ -191,3 +191,28 @@ def test_every_field_of_a_request_is_described_and_none_is_wrongly_required(serv
     assert all("example" in c for of in operations if "requestBody" in of
                for c in of["requestBody"]["content"].values())  # fmt: skip
     assert "\\Z" not in json.dumps(document)
+
+
+def test_a_vector_is_kept_and_one_of_another_length_refused(serve):
+    async def scenario():
+        async with serve() as (client, _):
+            good = {"title": "Seen", "vector": [0.5, -1]}
+            assert (await client.put("/v1/items/seen", json=good)).status_code == 200
+            for vector, says in (
+                ([1.0], "expected 2 numbers"),
+                ([], "length"),
+                (["a", "b"], "float"),
+            ):
+                bad = await client.put("/v1/items/bad", json={"title": "B", "vector": vector})
+                assert bad.status_code == 422
+                assert says in bad.text
+                assert "vector" in bad.json()["errors"][0]["pointer"]
+            assert (await client.get("/v1/items/bad")).status_code == 404
+            inline = {"item_id": "x", "title": "X", "vector": [1, 2, 3]}
+            ranked = await client.post("/v1/rank", json={"user_id": "u", "items": [inline]})
+            assert (ranked.status_code, "has 3 numbers" in ranked.text) == (422, True)
+            inline["vector"] = [1, 2]
+            ranked = await client.post("/v1/rank", json={"user_id": "u", "items": [inline]})
+            assert ids(ranked) == ["x"]
+
+    run(scenario)

@@ -1,5 +1,6 @@
 import io
 import json
+import threading
 
 import pytest
 
@@ -90,3 +91,39 @@ def test_json_lines_for_a_log_that_programs_read(monkeypatch):
     assert said[0]["time"].endswith("Z")
     assert "secret" not in stream.getvalue()
     assert (said[2]["task"], said[2]["done"], said[2]["total"]) == ("encoder", 2, 4)
+
+
+def test_a_terminal_draws_a_bar_that_never_wraps(always, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    said = Terminal()
+    with Reporter(said).task("encoding items") as task:
+        task.reach(500, 2000)
+        task.reach(2000, 2000)
+    first, second = said.getvalue().split("\r")[1:3]
+    assert first.startswith("encoding items: |█████               | 25% 500 of 2,000, ")
+    assert "| 100% 2,000 of 2,000" in second
+    assert all(len(line) <= 60 for line in said.getvalue().split("\r"))
+
+
+def test_silent_work_has_a_clock_on_a_terminal_only(monkeypatch):
+    monkeypatch.setattr(progress, "CLOCK_EVERY", 0.01)
+    terminal, log, quiet = Terminal(), io.StringIO(), Terminal()
+    for reporter in (Reporter(terminal), Reporter(log), Reporter(quiet, quiet=True)):
+        with reporter.working("source-als"):
+            seen = threading.Event()
+            while (
+                reporter._terminal
+                and not reporter._quiet
+                and "source-als" not in terminal.getvalue()
+            ):
+                seen.wait(0.01)
+    assert "\rsource-als: 0 s" in terminal.getvalue()
+    assert terminal.getvalue().endswith("\r")
+    assert (log.getvalue(), quiet.getvalue()) == ("", "")
+
+
+def test_a_failure_inside_stops_the_clock():
+    before = threading.active_count()
+    with pytest.raises(OSError, match="broken"), Reporter(Terminal()).working("source-als"):
+        raise OSError("broken")
+    assert threading.active_count() == before

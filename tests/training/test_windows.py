@@ -5,13 +5,17 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from recsys.data_schemas.config import FeaturesConfig, WindowsConfig
 from recsys.data_schemas.errors import DataRefused
+from recsys.features.catalogue import Catalogue
 from recsys.features.interactions import DAY
+from recsys.ingestion.tables.ingest import ITEMS_FILE
 from recsys.ingestion.tables.resolution import Resolution
-from recsys.training.night.window_plan import windows_of
+from recsys.training.night.window_plan import _over, windows_of
 from recsys.training.windows import Windows, plan_windows
 
 
@@ -93,3 +97,29 @@ def test_a_kept_plan_without_a_window_for_the_ranker_gives_way(interactions_of, 
 def test_windows_are_read_as_they_were_written():
     windows = Windows("time", "by date", (20, 60, 80), 100, 2)
     assert Windows.parse(json.loads(json.dumps(windows.facts()))) == windows
+
+
+@pytest.mark.parametrize(("vectors", "kept"), [([[1.0, 2.0]] * 4, True), ([[1.0]] * 4, False)])
+def test_windows_take_tonights_items_where_their_vectors_are_others(
+    tmp_path, interactions_of, vectors, kept
+):
+    def items(values):
+        table = {"item_id": [f"i{n}" for n in range(4)], "title": ["a"] * 4, "vector": values}
+        return pa.table(table)
+
+    pq.write_table(items([[1.0, 2.0]] * 4), tmp_path / ITEMS_FILE)
+    events = interactions_of([0, 0, 1], [0, 1, 2], n_items=4)
+    inputs = SimpleNamespace(
+        windows=SimpleNamespace(test=[events.time.max()]),
+        interactions=events,
+        tables=SimpleNamespace(
+            catalogue=Catalogue.from_table(items(vectors)),
+            users=None,
+            impressions=None,
+            summary={},
+            resolution=None,
+            meaning=None,
+        ),
+    )
+    night = SimpleNamespace(config=SimpleNamespace(features=FeaturesConfig()))
+    assert (_over(night, inputs, tmp_path) is not None) == kept

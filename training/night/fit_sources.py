@@ -325,12 +325,15 @@ def _own_codes(names: Sequence[str]) -> dict[str, Any]:
 
 
 def _also_read(night: Night, name: str) -> str | None:
-    """What decides a source besides the events: nothing, the items' texts, or their vectors.
+    """What decides a source besides the events: nothing, the items' texts, their vectors, or those that
+    they brought.
 
     By content: another user tower over the same vectors changes no source.
     """
     reads = source_class(name).reads
     parts = [night.data.texts_key] if reads & {"texts", "attributes"} else []
+    if "own vectors" in reads and night.data.own_vectors_key is not None:
+        parts.append(night.data.own_vectors_key)
     if "vectors" in reads:
         file = night.encoded.vectors_stage.product / VECTORS
         parts.append(_hash_of(file, file.stat().st_mtime_ns))

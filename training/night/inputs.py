@@ -144,6 +144,14 @@ class Inputs:
         """What identifies the texts."""
         return hash_json(self.texts)
 
+    @cached_property
+    def own_vectors_key(self) -> str | None:
+        """What identifies the vectors that items brought; None where they brought none."""
+        vectors = self.tables.catalogue.vectors
+        if vectors is None:
+            return None
+        return hashlib.blake2b(np.ascontiguousarray(vectors).data, digest_size=16).hexdigest()
+
 
 def _events_before(events: Interactions, now: int) -> tuple[list[str], list[Column]]:
     """The names of users and types, and the columns, of all events strictly before a time."""

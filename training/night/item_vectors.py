@@ -51,17 +51,11 @@ def _encode(
     out: Path,
 ) -> dict[str, Any]:
     with night.reporter.task("encoding items") as task:
-        done = [0]
-
-        def progress(now: int, of: int) -> None:
-            task.advance(now - done[0], note=f"of {of:,}")
-            done[0] = now
-
         vectors, counts = encode_items(
             encoder,
             inputs.texts,
             night.workspace.vectors,
-            progress=progress,
+            progress=task.reach,
             out=out / VECTORS,
         )
     if not np.isfinite(vectors.sum(dtype=np.float64)):

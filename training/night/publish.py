@@ -25,6 +25,7 @@ from recsys.training.night.gate_evidence import caps_tag
 from recsys.training.night.judge import saved_lists
 from recsys.training.night.night_context import Night
 from recsys.training.night.night_result import NightResult
+from recsys.training.night.usage import system_metrics, used
 
 WITH_ROWS = ("drain", "tables")
 """Stages whose outputs of earlier nights hold rows that tonight may be too old to be kept."""
@@ -56,7 +57,7 @@ def register(night: Night) -> int:
         },
         metrics=dict(test_lists.metrics_of(evaluation)),
         report_dir=night.page.parent,
-        costs=costs(night.runner.results),
+        costs=costs(night.runner.results) | system_metrics(used(night)),
         challenger=decision.action != REJECT,
         run_name=f"night {datetime.now(UTC):%Y-%m-%d}",
         description=f"{verdict(evaluation)}\n\n{decision.headline}",

@@ -12,7 +12,7 @@ from recsys.training.night.night_context import Night
 ON_A_GPU: Final = ("encoder", "vectors")
 """Stages that use a GPU where there is one."""
 HOUR: Final = 3600.0
-GB: Final = 1e9
+MB, GB = 1e6, 1e9
 NIGHTS_OF_A_MONTH: Final = 30.0
 
 
@@ -48,6 +48,21 @@ def _has_gpu() -> bool:
     from recsys.encoder.torch_model import best_device
 
     return bool(best_device().type == "cuda")
+
+
+def system_metrics(usage: Usage) -> dict[str, float]:
+    """The same under the names by which MLflow's pages know what a run took of its machine.
+
+    >>> system_metrics(Usage(60.0, 90.0, 0.0, 2_000_000, 5_000_000))["system/disk_written_megabytes"]
+    2.0
+    """
+    return {
+        "system/wall_seconds": usage.seconds,
+        "system/processor_seconds": usage.processor_seconds,
+        "system/gpu_seconds": usage.gpu_seconds,
+        "system/disk_written_megabytes": usage.written_bytes / MB,
+        "system/workspace_megabytes": usage.workspace_bytes / MB,
+    }
 
 
 def usage_facts(usage: Usage, prices: PricesConfig) -> dict[str, object]:

@@ -105,7 +105,7 @@ def _attributes(inputs: Inputs, files: Mapping[str, str]) -> Stage[Path]:
 
 def _over(night: Night, inputs: Inputs, folder: Path) -> dict[str, Any] | None:
     """Tables and events of the ranker's windows over earlier attributes; None where these cannot
-    stand for tonight's: another feature, an item they lack among what was known then."""
+    stand for tonight's: another feature, other vectors, an item they lack among what was known then."""
     first = inputs.windows.test[0]
     catalogue, users = Catalogue.from_parquet(folder / ITEMS_FILE), read_users(folder)
     count, shown = catalogue.n_items, inputs.tables.impressions
@@ -115,6 +115,7 @@ def _over(night: Night, inputs: Inputs, folder: Path) -> dict[str, Any] | None:
     if (
         _columns(night, events, catalogue, users)
         != _columns(night, events, now.catalogue, now.users)
+        or now.catalogue.vector_length != catalogue.vector_length
         or not now.catalogue.item_ids.slice(0, count).equals(catalogue.item_ids)
         or int(events.item.max(initial=-1)) >= count
         or (shown is not None and int(shown.items.max(initial=-1)) >= count)

@@ -30,6 +30,7 @@ def frames():
             "title": [f"{('red', 'blue')[i % 2]} widget number {i}" for i in range(ITEMS)],
             "category": [f"hall {i % 3}" for i in range(ITEMS)],
             "price": np.arange(ITEMS, dtype=float),
+            "vector": [np.array([1.0 - i % 2, i % 2, i / ITEMS], np.float32) for i in range(ITEMS)],
         }
     )
     return interactions, items
@@ -133,7 +134,7 @@ def shop(data, quick, parts_of_ones_own, tmp_path_factory):
     train, test = data.split(days=10)
     model = recsys.Recommender(
         2,
-        sources=["item_item", "shop_parts:Met"],
+        sources=["item_item", "own_vectors", "shop_parts:Met"],
         workspace=tmp_path_factory.mktemp("shop"),
         settings=quick,
         verbose=False,

@@ -77,6 +77,10 @@ def test_ids_with_leading_zeros_stay_apart(tmp_path):
     [
         (ratings(), {"columns": None},
          "columns={'userId': 'user_id', 'movieId': 'item_id', 'rating': 'value'}"),
+        (pd.DataFrame({"Kunde": ["a"], "Artikel-Nr": ["x"], "Bestellt am": ["2026-01-01"]}), {"columns": None},
+         "columns={'Kunde': 'user_id', 'Artikel-Nr': 'item_id', 'Bestellt am': 'timestamp'}"),
+        (pd.DataFrame({"who": ["a"], "what": ["x"], "date": ["2026-01-01"]}), {"columns": None},
+         "columns={'date': 'timestamp', …: 'user_id', …: 'item_id'}, with its name for …"),
         (ratings(), {"event_type": None}, "event_type='rating'"),
         (ratings().drop(columns="rating"), {"event_type": None, "columns": {"userId": "user_id",
          "movieId": "item_id"}}, "event_type='purchase'"),
@@ -136,3 +140,12 @@ def test_rows_that_break_a_rule_are_counted_as_in_a_night(frames):
     interactions, items = frames
     with pytest.raises(recsys.DataRefused, match="unknown_item"):
         _ = recsys.Dataset(interactions, items.head(3), event_type="purchase").tables
+
+
+def test_a_path_that_leads_nowhere_is_answered_with_what_is_there(tmp_path):
+    (tmp_path / "articles.csv").write_text("item_id,title\n1,a\n", encoding="utf-8")
+    with pytest.raises(recsys.UsageError) as problem:
+        recsys.Dataset(tmp_path / "artikel.csv")
+    assert problem.value.found.endswith(": articles.csv")
+    with pytest.raises(recsys.UsageError, match="no folder"):
+        recsys.Dataset(tmp_path / "gone" / "a.csv")

@@ -138,6 +138,8 @@ def test_a_file_each_takes_part_in_a_night(one_file_each, shop, quick):
     assert "reach" in json.dumps(tuned)
     bundle = recsys.open_bundle(recsys.Registry(config).local_path(result.version))
     assert "next_door" in bundle.sources
+    outcomes = {o["name"]: o for o in bundle.facts["recipe"]["facts"]["sources"]}
+    assert outcomes["next_door"]["tried"] > 1
     release = recsys.load_release(config, result.version)
     families = release.features.families
     assert families["next_door.score"] == families["next_door.log_rank"] == "attributes"

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 import recsys
+from recsys.data_schemas.log_record import LogRecord
 
 
 def test_lists_are_long_and_hold_nothing_seen(shop):
@@ -126,3 +127,38 @@ def test_beside_folders_of_the_same_names(frames, tmp_path):
 def test_frames_are_what_pickle_takes(shop):
     model, _, _ = shop
     assert len(pickle.loads(pickle.dumps(model.recommend([100], k=2)))) == 2
+
+
+def test_own_vectors_are_a_source_and_a_feature_for_new_items_too(shop, tmp_path):
+    model, train, _ = shop
+    release = recsys.load(model.save(tmp_path / "kept"))._ready.release
+    assert {"own_vectors.score", "own_vectors.nearest"} <= set(release.features.columns)
+    user = str(train.user_ids[0])  # buys even items, whose first number is 1
+    now = release.moment
+    late = [
+        {"item_id": f"late {side}", "title": "", "vector": vector}
+        for side, vector in (("even", [1.0, 0.0, 0.2]), ("odd", [0.0, 1.0, 0.2]))
+    ]
+    position = release.log_position
+    release.apply(
+        [
+            LogRecord(position + n, "item", {**item, "created_at": now - 1}, now - 1)
+            for n, item in enumerate(late, 1)
+        ]
+    )
+    ask = recsys.RankingQuery(user, now, items=["late even", "late odd"])
+    answer = release.answer(ask)
+    column = release.features.columns.index("own_vectors.score")
+    score = dict(zip(answer.item_ids, answer.features[:, column].tolist(), strict=True))
+    assert score["late even"] > 0.9 > 0.5 > score["late odd"]
+    # Lent to one request it is read alike.
+    inline = recsys.RankingQuery(
+        user, now, items=["lent"], new_items={"lent": {**late[0], "item_id": "lent"}}
+    )
+    np.testing.assert_array_equal(
+        release.answer(inline).features[0, column], np.float32(score["late even"])
+    )
+    history = release.state.history(user, now)
+    source = release.recall.sources["own_vectors"]
+    found = source.recall(history, 40, now, release.state.catalogue.blocked.copy())
+    assert release.state.catalogue.index_of("late even") in found.items
