@@ -50,6 +50,10 @@ class SourceTests:
         """A fit on fewer events says so."""
         source_checks.sees_no_future(self.source)
 
+    def test_depends_on_no_more_of_the_moment_than_it_says(self) -> None:
+        """At moments of one `moment_key`, where it has that method, its answers are the same."""
+        source_checks.depends_on_no_more_of_the_moment_than_it_says(self.source)
+
     def test_is_the_same_when_opened(self) -> None:
         """What was saved answers as what was fitted."""
         source_checks.is_the_same_when_opened(self.source)

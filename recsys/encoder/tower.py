@@ -278,8 +278,11 @@ class InterestSource:
     def rows(self, items: Ints) -> Floats:
         """Vectors [n, d] of known items."""
         m = len(self.vectors)
-        rows = np.empty((len(items), self.vectors.shape[1]), np.float32)
         old = items < m
+        if old.all():
+            found: Floats = self.vectors[items]
+            return found
+        rows = np.empty((len(items), self.vectors.shape[1]), np.float32)
         rows[old] = self.vectors[items[old]]
         if len(self.extra):
             rows[~old] = self.extra[items[~old] - m]
@@ -287,6 +290,10 @@ class InterestSource:
 
     def _past(self, history: History, now: int) -> History:
         """The events that are read: the last few before `now` on known items."""
+        late = history.last(self.tower.places)
+        past = len(late.item) > 0 and late.time[-1] < now
+        if past and late.item.min() >= 0 and late.item.max() < self.n_items:
+            return late  # as nearly always, and without a look at the rest
         h = int(np.searchsorted(history.time, now, "left"))
         known = (history.item[:h] >= 0) & (history.item[:h] < self.n_items)
         return _events(history, np.flatnonzero(known)[-self.tower.places :])

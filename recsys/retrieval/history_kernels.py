@@ -360,6 +360,28 @@ def dots_at(rows: Floats, query: Floats, known: Marks, items: Ints, out: Floats)
 
 
 @compiled
+def largest_dots_at(rows: Floats, queries: Floats, known: Marks, items: Ints, out: Floats) -> None:
+    """The largest inner product with one of several queries: out is float32[n]; NaN for unknown items.
+
+    Args:
+        rows: float32[N, f].
+        queries: float32[h, f], one at least.
+        known: uint8[N], 1 for items that the source knows.
+        items: int32[n], candidates.
+        out: float32[n], filled in place.
+    """
+    for c in range(len(items)):
+        j = items[c]
+        if j < 0 or j >= len(known) or known[j] == 0:
+            out[c] = np.nan
+            continue
+        best = dot(rows[j], queries[0])
+        for r in range(1, len(queries)):
+            best = max(best, dot(rows[j], queries[r]))
+        out[c] = best
+
+
+@compiled
 def dots_top(
     rows: Floats,
     query: Floats,

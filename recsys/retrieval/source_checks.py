@@ -198,6 +198,26 @@ def sees_no_future(kind: type[FittableSource]) -> None:
     assert past.shape[0] == N_ITEMS, "score: a row is missing"
 
 
+def depends_on_no_more_of_the_moment_than_it_says(kind: type[FittableSource]) -> None:
+    """At moments of one `moment_key`, where it has that method, its answers are the same."""
+    world = small_world()
+    source = fitted_in(world, kind)
+    if not hasattr(source, "moment_key"):
+        return
+    items = np.arange(N_ITEMS, dtype=np.int32)
+    for history in (EMPTY_HISTORY, *world.histories):
+        for later in (1, DAY // 24, DAY, 400 * DAY):
+            moments = (world.now, world.now + later)
+            first, second = (source.moment_key(history, now) for now in moments)
+            assert isinstance(first, bytes), f"moment_key: found {type(first)}, expected bytes"
+            if first != second:
+                continue
+            a, b = (source.score(history, items, now) for now in moments)
+            assert np.array_equal(a, b, equal_nan=True), "score: changed where moment_key did not"
+            x, y = (source.recall(history, LIMIT, now, _free()) for now in moments)
+            assert np.array_equal(x.items, y.items), "recall: changed where moment_key did not"
+
+
 def is_the_same_when_opened(kind: type[FittableSource]) -> None:
     """What was saved answers as what was fitted."""
     world = small_world()
@@ -239,6 +259,7 @@ CHECKS: Final[Mapping[str, Callable[[type[FittableSource]], None]]] = {
         proposes_best_first,
         answers_alike,
         sees_no_future,
+        depends_on_no_more_of_the_moment_than_it_says,
         is_the_same_when_opened,
         refuses_unknown_params,
     )

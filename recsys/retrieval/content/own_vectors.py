@@ -136,21 +136,23 @@ class OwnVectors(FittableSource):
             return None
         return rows, np.ascontiguousarray(mean / length, np.float32)
 
-    def dots(self, query: Floats, items: Ints) -> Floats:
-        """float32[n]: inner product with each item's vector; NaN for items without one."""
+    def dots(self, queries: Floats, items: Ints) -> Floats:
+        """float32[n]: the largest inner product of queries float32[h, d] with each item's vector; NaN
+        for items without one."""
         out = np.empty(len(items), np.float32)
-        kernels.dots_at(self.rows, query, self.known, items, out)
+        kernels.largest_dots_at(self.rows, queries, self.known, items, out)
         if len(self.extra):
             late = np.flatnonzero(items >= self.n_items)
             among = np.empty(len(late), np.float32)
             behind = np.ascontiguousarray(items[late] - self.n_items, np.int32)
-            kernels.dots_at(self.extra, query, self._extra_known, behind, among)
+            kernels.largest_dots_at(self.extra, queries, self._extra_known, behind, among)
             out[late] = among
         return out
 
     def asked(self, history: History, now: int) -> "AskedOwnVectors":
         """A history read, to be asked more than once."""
-        return AskedOwnVectors(self, self._past(history))
+        past = self._past(history)
+        return AskedOwnVectors(self, None, None) if past is None else AskedOwnVectors(self, *past)
 
     def moment_key(self, history: History, now: int) -> bytes:
         """What of the moment the answers depend on: nothing."""
@@ -166,7 +168,7 @@ class OwnVectors(FittableSource):
         return self.asked(history, now).recall_each([(limit, blocked)])[0]
 
     def nearest(self, mean: Floats, limit: int, blocked: Mask) -> Recalled:
-        """At most `limit` items that are not blocked, nearest to a direction float32[d]."""
+        """The items nearest to a direction float32[d], best first, ties by item."""
         near = scan(self.rows, mean, self.known, blocked, limit, self.lists)
         last = min(self.n_items + len(self.extra), len(blocked))
         late = np.arange(self.n_items, last, dtype=np.int32)
@@ -174,7 +176,7 @@ class OwnVectors(FittableSource):
         if not len(late):
             return near
         items = np.concatenate([near.items, late])
-        scores = np.concatenate([near.scores, self.dots(mean, late)])
+        scores = np.concatenate([near.scores, self.dots(mean[None, :], late)])
         order = np.lexsort((items, -scores))[:limit]
         return Recalled(items[order], scores[order])
 
@@ -193,32 +195,33 @@ class OwnVectors(FittableSource):
 
 
 class AskedOwnVectors(NamedTuple):
-    """The source with a history read."""
+    """The latest liked items' vectors before the items' own."""
 
     source: OwnVectors
-    past: tuple[Floats, Floats] | None
-    """Vectors of the latest liked items and their mean direction; None where the history has none."""
-
-    def recall_each(self, asks: Sequence[tuple[int, Mask]]) -> list[Recalled]:
-        """The nearest items for each (limit, blocked)."""
-        found = []
-        for limit, blocked in asks:
-            check_blocked(self.source.name, blocked, self.source.n_items)
-            if self.past is None or limit < 1:
-                found.append(NOTHING)
-            else:
-                found.append(self.source.nearest(self.past[1], limit, blocked))
-        return found
+    past: Floats | None
+    """float32[h, d], newest first; None where no item of the history has a vector."""
+    mean: Floats | None
+    """float32[d], their mean direction."""
 
     def score(self, items: Ints) -> Floats:
         """As `OwnVectors.score`."""
         out = unsure(len(items), 2)
-        if self.past is not None:
-            rows, mean = self.past
+        if self.past is not None and self.mean is not None:
             wanted = np.ascontiguousarray(items, np.int32)
-            out[:, 0] = self.source.dots(mean, wanted)
-            out[:, 1] = np.max([self.source.dots(row, wanted) for row in rows], axis=0)
+            out[:, 0] = self.source.dots(self.mean[None, :], wanted)
+            out[:, 1] = self.source.dots(self.past, wanted)
         return out
+
+    def recall_each(self, asks: Sequence[tuple[int, Mask]]) -> list[Recalled]:
+        """`OwnVectors.recall` for each (limit, blocked)."""
+        found = []
+        for limit, blocked in asks:
+            check_blocked(self.source.name, blocked, self.source.n_items)
+            if self.mean is None or limit < 1:
+                found.append(NOTHING)
+            else:
+                found.append(self.source.nearest(self.mean, limit, blocked))
+        return found
 
 
 def _given(rows: Floats) -> Marks:

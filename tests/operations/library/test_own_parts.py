@@ -1,9 +1,11 @@
 """Sources, metrics and hooks of one's own: used in a night, or refused before it begins."""
 
+import numpy as np
 import pytest
 
 import recsys
 from recsys.data_schemas.config import RecsysConfig
+from recsys.features.interactions import DAY
 from recsys.retrieval.source_kinds import shipped, source_class
 from recsys.training.night.own_parts import require_sound
 
@@ -18,6 +20,31 @@ def test_what_we_ship_passes_what_we_ask(name):
 
     assert name in shipped()
     require_conforming(source_class(name))
+
+
+def test_a_source_that_hides_what_of_the_moment_it_looks_at_is_found():
+    from recsys.retrieval import source_checks
+    from recsys.testing import Example
+
+    class Told(Example):
+        name = "told"
+
+        def scores(self, history, now):
+            found = super().scores(history, now)
+            return np.where(np.isnan(found), np.nan, now // DAY % 7 + found).astype(np.float32)
+
+        def moment_key(self, history, now):
+            return bytes([now // DAY % 7])
+
+    class Hides(Told):
+        name = "hides"
+
+        def moment_key(self, history, now):
+            return b""
+
+    source_checks.depends_on_no_more_of_the_moment_than_it_says(Told)
+    with pytest.raises(AssertionError, match="changed where moment_key did not"):
+        source_checks.depends_on_no_more_of_the_moment_than_it_says(Hides)
 
 
 @pytest.mark.parametrize(
