@@ -28,8 +28,8 @@ TABLES = "tables"
 BASIS = tuple(
     f"recsys.features.{name}"
     for name in (
-        *("catalogue", "compiled", "draws", "grouped"),
-        *("ids", "interactions", "store", "time_buckets"),
+        *("catalogue", "compiled", "draws", "ids", "impressions"),
+        *("interactions", "ragged", "store", "time_buckets"),
     )
 )
 """Code that events and items are read with: it decides every output that is computed."""
