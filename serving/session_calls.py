@@ -8,10 +8,11 @@ import os
 from typing import Any, cast
 
 import msgspec
+from starlette.responses import Response
 
 from recsys.data_schemas import api
 from recsys.data_schemas import columns as c
-from recsys.serving.asgi import Request, Response
+from recsys.serving.asgi import MsgspecResponse, Request
 from recsys.serving.body_rules import (
     doer_of,
     require_attributes,
@@ -44,7 +45,7 @@ class SessionCalls(CatalogueCalls):
         if entries:
             self._impressions.forget_user(session, c.USER_ID)
             await self._fold(entries)
-        return Response.of(
+        return MsgspecResponse(
             api.Merged(user_id=user_id, session_id=body.session_id, events=max(0, len(entries) - 1))
         )
 
@@ -59,7 +60,7 @@ class SessionCalls(CatalogueCalls):
         write = user_write(user_id, body.attributes, now)
         entries = await self._durable(lambda: self._log.submit([write]))
         await self._fold(entries)
-        return Response.of(api.UserAnswer(user_id=user_id, position=entries[0].position))
+        return MsgspecResponse(api.UserAnswer(user_id=user_id, position=entries[0].position))
 
     async def post_impressions(self, request: Request) -> Response:
         body = await self._json(request, cast(Any, _impressions))
@@ -72,7 +73,7 @@ class SessionCalls(CatalogueCalls):
         writes = [impression_write(row) for row in rows]
         entries = await self._durable(lambda: self._log.submit(writes))
         await self._fold(entries)
-        return Response.of(
+        return MsgspecResponse(
             api.ImpressionsAnswer(
                 impression_ids=[row[c.IMPRESSION_ID] for row in rows],
                 duplicates=sum(not entry.fresh for entry in entries),
