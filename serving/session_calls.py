@@ -1,9 +1,10 @@
 """Calls about visits of people who are not logged in, and about lists that were shown elsewhere.
 
-A visit is kept as a user of its own, named by `api.SESSION`; at the log-in its events become the
-user's.
+A visit is kept as a user of its own, named by `api.SESSION`; at the log-in its events and lists become
+the user's.
 """
 
+import asyncio
 import os
 from typing import Any, cast
 
@@ -41,9 +42,10 @@ class SessionCalls(CatalogueCalls):
         session, now = session_user(body.session_id), self._stamp()
         entries = []
         if session != user_id:
+            await asyncio.to_thread(self._impressions.flush)
             entries = await self._durable(lambda: self._log.submit_move(session, user_id, now))
+            self._impressions.hand_over(session, user_id)
         if entries:
-            self._impressions.forget_user(session, c.USER_ID)
             await self._fold(entries)
         return MsgspecResponse(
             api.Merged(user_id=user_id, session_id=body.session_id, events=max(0, len(entries) - 1))
