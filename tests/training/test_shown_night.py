@@ -201,7 +201,7 @@ def test_lists_that_a_rule_of_the_shop_moved_teach_nothing(job, monkeypatch):
     biases = []
     for data in (marked, without, job.data):
         monkeypatch.setattr(job.night, "data", data)
-        biases.append(position_weights.place_weights(job.night).bias.examination.tolist())
+        biases.append(list(position_weights.place_weights(job.night).bias.examination))
     assert biases[0] == biases[1] != biases[2]
     ids = [tune_encoder.shown_before(data, data.windows.test[0]).ids for data in (marked, without)]
     assert ids[0].tolist() == ids[1].tolist()

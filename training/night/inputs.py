@@ -28,7 +28,7 @@ TABLES = "tables"
 BASIS = tuple(
     f"recsys.features.{name}"
     for name in (
-        *("catalogue", "compiled", "draws", "grouped"),
+        *("catalogue", "compiled", "draws", "ragged"),
         *("ids", "interactions", "store", "time_buckets"),
     )
 )
