@@ -101,7 +101,8 @@ def service(folder: Path, log: Path) -> Any:
 
 
 def serve_ours(folder: Path, port: int, empty: bool) -> None:
-    from recsys.serving.asgi import Response
+    from starlette.responses import Response
+
     from recsys.serving.server import Endpoint, bind, run_worker
 
     endpoint = Endpoint(port=port)
@@ -113,7 +114,7 @@ def serve_ours(folder: Path, port: int, empty: bool) -> None:
             if scope["path"] != "/v1/rank":
                 return await whole(scope, receive, send)
             await receive()
-            return await Response(200, b"{}").send(send)
+            return await Response(b"{}")(scope, receive, send)
 
         app._http = nothing
     run_worker(app, bind(endpoint, has_keys=False), endpoint)

@@ -20,6 +20,8 @@ OLDEST_READABLE: Final = 1
 USER_INDEX: Final = "user_index"
 """Place of a user in `user_vocabulary.parquet` of one ingestion, from 0; ids in byte order."""
 ITEM_INDICES: Final = "item_indices"
+RULED: Final = "ruled"
+"""Whether a rule of the shop moved items of a list."""
 """`item_ids` of an impression as places in the item vocabulary."""
 
 CATEGORY_LIMIT: Final = 1_000

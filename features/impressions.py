@@ -45,7 +45,9 @@ class Impressions(Ragged):
     """Where each list was shown, str or None [G]; None where it was not read."""
     context: Texts | None = None
     """What each request said of its own situation, a JSON object or None [G]; None where it was not read."""
-    group_columns: ClassVar = ("time", "user", "position", "ids", "surface", "context")
+    ruled: Bools | None = None
+    """bool[G]: a rule of the shop moved items of the list; None where it was not read."""
+    group_columns: ClassVar = ("time", "user", "position", "ids", "surface", "context", "ruled")
     row_columns: ClassVar = ("items", "propensity")
 
     @classmethod
@@ -58,7 +60,7 @@ class Impressions(Ragged):
         user: npt.NDArray[np.integer] | None = None,
         position: Longs | None = None,
         propensity: npt.NDArray[np.floating] | None = None,
-        **texts: Texts | None,
+        **texts: npt.NDArray[Any] | None,
     ) -> "Impressions":
         """Lists of which not everything is known: shown to nobody, known in their own order, without
         chances, unless given."""
@@ -79,6 +81,13 @@ class Impressions(Ragged):
     def before(self, now: int) -> "Impressions":
         """The lists shown strictly before a time (µs)."""
         return self.part(0, int(np.searchsorted(self.time, now)))
+
+    def as_ranked(self) -> "Impressions":
+        """The lists as a ranker made them: those in which a rule of the shop moved items say nothing of
+        what places do, nor of what the ranker chose."""
+        if self.ruled is None or not self.ruled.any():
+            return self
+        return self.take(np.flatnonzero(~self.ruled))
 
     def always_known(self) -> "Impressions":
         """The same lists, known from the beginning."""

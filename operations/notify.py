@@ -6,17 +6,17 @@ A webhook that does not answer is a warning and nothing more: the night's result
 import json
 import socket
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Mapping
 from typing import Any, Literal
 from urllib.parse import urlparse
+
+import httpx
 
 from recsys.data_schemas.addresses import redact
 from recsys.data_schemas.config import RecsysConfig
 from recsys.data_schemas.errors import UsageError
 from recsys.storage.files import plain
-from recsys.storage.loopback import open_url
+from recsys.storage.loopback import is_here
 from recsys.storage.progress import Reporter
 
 Outcome = Literal["promoted", "challenger", "refused", "failed"]
@@ -75,21 +75,28 @@ def _line(name: str, outcome: Outcome, facts: Mapping[str, Any]) -> str:
 
 def _post(url: str, body: bytes) -> str | None:
     """None when accepted, otherwise why not; what may pass is tried again."""
-    request = urllib.request.Request(
-        url, body, {"Content-Type": "application/json; charset=utf-8", "User-Agent": "recsys"}
-    )
+    headers = {"Content-Type": "application/json; charset=utf-8", "User-Agent": "recsys"}
     error = ""
     for attempt in range(ATTEMPTS):
         if attempt:
             time.sleep(PAUSE_SECONDS * 2 ** (attempt - 1))
         try:
-            with open_url(request, timeout=TIMEOUT_SECONDS):
-                return None
-        except urllib.error.HTTPError as answer:
-            answer.close()
-            error = f"HTTP {answer.code}"
-            if answer.code < 500 and answer.code != 429:
-                return error
-        except (OSError, ValueError) as problem:
-            error = str(getattr(problem, "reason", problem))
+            answer = httpx.post(
+                url,
+                content=body,
+                headers=headers,
+                timeout=TIMEOUT_SECONDS,
+                follow_redirects=True,
+                # A proxy of the environment is for other machines.
+                trust_env=not is_here(url),
+            )
+        except (httpx.HTTPError, httpx.InvalidURL, ImportError, OSError, ValueError) as problem:
+            # The last three: a proxy or certificate of the environment that cannot be used.
+            error = str(problem) or type(problem).__name__
+            continue
+        if answer.is_success:
+            return None
+        error = f"HTTP {answer.status_code}"
+        if answer.status_code < 500 and answer.status_code != 429:
+            break
     return error

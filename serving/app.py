@@ -1,4 +1,4 @@
-"""The ASGI application: routes, keys, limits, overload, errors. No framework on the ranking path.
+"""The ASGI application: starlette's routes, hosts and CORS; keys, limits, overload, errors.
 
 One worker is one event loop, and engines run on it: ranking and folding never overlap, so an
 answer sees whole records and one version. A request is counted when its body is whole; between two
@@ -9,24 +9,24 @@ that a log that hangs fills no place of a ranking call.
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from importlib import resources
 from threading import Event
 from typing import Any, NamedTuple
 
+from starlette.datastructures import Headers
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
+from starlette.routing import Host, Router
+from starlette.routing import Route as PathRoute
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
 from recsys.serving import telemetry as metrics
 from recsys.serving import tracing
-from recsys.serving.asgi import (
-    ClientGone,
-    Headers,
-    Receive,
-    Request,
-    Response,
-    Scope,
-    Send,
-    split_path,
-)
+from recsys.serving.asgi import PartedPaths, Request, problem_response
 from recsys.serving.clock import Clock
 from recsys.serving.connections import Bodies, Connections
 from recsys.serving.keys import COLLECT, SCOPES, KeyRing, KeysUnreadable
@@ -48,43 +48,91 @@ JOIN_SECONDS = 60.0
 LIVE_SECONDS = 60
 """Between two looks at what the last night found of live lists."""
 _ALL_SCOPES = frozenset(SCOPES)
-_PAGE_HEADERS: Headers = [
-    (
-        b"content-security-policy",
-        b"default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
-        b"img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-    ),
-    (b"x-content-type-options", b"nosniff"),
-    (b"referrer-policy", b"no-referrer"),
-    (b"cache-control", b"no-cache"),
-]
-_WITH_PICTURES: Headers = [
-    (name, value.replace(b"img-src 'self' data:", b"img-src 'self' data: https:"))
-    for name, value in _PAGE_HEADERS
-]
+_METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
+_PAGE_SENDS = ("authorization", "content-type", "x-api-key")
+"""Methods and headers of calls from pages of other origins."""
+_PAGE_HEADERS = {
+    "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
+    "connect-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'",
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "cache-control": "no-cache",
+}
+_WITH_PICTURES = {
+    name: value.replace("img-src 'self' data:", "img-src 'self' data: https:")
+    for name, value in _PAGE_HEADERS.items()
+}
 """Of the demonstration: the pictures of items (`image_url`) lie where the shop keeps them."""
 _PAGES = {
-    "/": ("index.html", b"text/html; charset=utf-8"),
-    "/docs": ("docs.html", b"text/html; charset=utf-8"),
-    "/ops": ("ops.html", b"text/html; charset=utf-8"),
-    "/assets/app.js": ("app.js", b"text/javascript; charset=utf-8"),
-    "/assets/docs.js": ("docs.js", b"text/javascript; charset=utf-8"),
-    "/assets/ops.js": ("ops.js", b"text/javascript; charset=utf-8"),
-    "/assets/style.css": ("style.css", b"text/css; charset=utf-8"),
+    "/": ("index.html", "text/html"),
+    "/docs": ("docs.html", "text/html"),
+    "/ops": ("ops.html", "text/html"),
+    "/assets/app.js": ("app.js", "text/javascript"),
+    "/assets/docs.js": ("docs.js", "text/javascript"),
+    "/assets/ops.js": ("ops.js", "text/javascript"),
+    "/assets/style.css": ("style.css", "text/css"),
 }
 
 
-class Route(NamedTuple):
-    """An operation bound to its handler, with its counters ready."""
+class Call(NamedTuple):
+    """An operation bound to its handler, with its counters ready; or a page."""
 
-    path: str
-    scope: str | None
-    is_api: bool
-    pool: str
-    has_body: bool
     handler: Handler
-    latency: Any
-    from_pages: bool
+    path: str = "other"
+    """As counters name it."""
+    scope: str | None = None
+    is_api: bool = False
+    pool: str = "reads"
+    has_body: bool = False
+    latency: Any = None
+    from_pages: bool = False
+
+
+class Resource:
+    """What one path answers to each method, as the router calls it."""
+
+    def __init__(
+        self, calls: Mapping[str, Call], answer: Callable[[Call, Request], Awaitable[Response]]
+    ) -> None:
+        self._calls, self._answer = calls, answer
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        call: Call | None = None
+        try:
+            call = scope["recsys.call"] = self._called(scope["method"])
+            response = await self._answer(call, Request(scope, receive, scope["recsys.arrived"]))
+        except Problem as problem:
+            response = problem_response(problem)
+        except ClientDisconnect:
+            return
+        except Exception as error:
+            log("error", "failed", route=call.path if call else "-", error=repr(error)[:300])
+            response = problem_response(Problem(500, "The service failed; it has been logged."))
+        await response(scope, receive, send)
+
+    def _called(self, method: str) -> Call:
+        """The call of a method.
+
+        Raises:
+            Problem: not this method here (405).
+        """
+        # HEAD is GET whose body the server does not send (RFC 9110, 9.3.2).
+        call = self._calls.get("GET" if method == "HEAD" else method)
+        if call is None:
+            allowed = ", ".join([*self._calls, *(["HEAD"] if "GET" in self._calls else [])])
+            raise Problem(405, f"Allowed here: {allowed}.", headers={"allow": allowed})
+        return call
+
+
+class PageOrigins(CORSMiddleware):
+    """CORS, whose refusals are problems."""
+
+    def preflight_response(self, request_headers: Headers) -> Response:
+        response = super().preflight_response(request_headers)
+        if response.status_code < 400:
+            return response
+        return problem_response(Problem(403, f"{bytes(response.body).decode()}."))
 
 
 class App:
@@ -113,9 +161,6 @@ class App:
         self.connections = Connections(self.settings, self._bodies)
         """Bounds on what comes before a request; the server's protocol."""
         self._in_flight = {"reads": 0, "writes": 0}
-        self._routes: dict[str, dict[str, Route]] = {}
-        self._patterns: list[tuple[list[str], dict[str, Route]]] = []
-        self._pages: dict[str, Response] = {}
         self.joins = False
         """Whether other workers answer on the same port already: then this one takes no request
         before its model is loaded, or JOIN_SECONDS have passed."""
@@ -146,7 +191,7 @@ class App:
             self._keys,
             self._draining,
         )
-        self._bind()
+        self._app = self._bound()
         self._tasks = [
             asyncio.create_task(self.versions.watch()),
             asyncio.create_task(self.versions.follower.follow(settings.log_poll)),
@@ -200,27 +245,38 @@ class App:
         """Answer 503 on /readyz from now on, so that a balancer sends nobody here."""
         self._draining.set()
 
-    def _bind(self) -> None:
+    def _bound(self) -> ASGIApp:
+        """The paths, behind the hosts and origins that are allowed."""
+        settings, paths = self.settings, dict[str, dict[str, Call]]()
         for operation in OPERATIONS:
-            route = Route(
+            paths.setdefault(operation.path, {})[operation.method] = Call(
+                getattr(self._handlers, operation.name),
                 operation.path,
                 operation.scope,
                 operation.is_api,
                 "writes" if operation.writes else "reads",
                 operation.body is not None,
-                getattr(self._handlers, operation.name),
                 metrics.LATENCY.labels(route=operation.path),
                 operation.from_pages,
             )
-            methods = self._routes.setdefault(operation.path, {})
-            if "{" in operation.path and not methods:
-                self._patterns.append((operation.path.split("/")[1:], methods))
-            methods[operation.method] = route
         folder = resources.files("recsys.serving") / "pages"
-        for path, (name, content_type) in _PAGES.items():
-            body = (folder / name).read_bytes()
+        for path, (name, media_type) in _PAGES.items():
             headers = _WITH_PICTURES if path == "/" else _PAGE_HEADERS
-            self._pages[path] = Response(200, body, content_type, headers)
+            page = Response((folder / name).read_bytes(), 200, headers, media_type)
+            paths[path] = {"GET": Call(partial(_always, page))}
+        routes = [
+            PathRoute(path.replace("_id}", "_id:part}"), Resource(calls, self._answer))
+            for path, calls in paths.items()
+        ]
+        nowhere = problem_response(Problem(404, "There is no such path; see /docs."))
+        app: ASGIApp = PartedPaths(Router(routes, redirect_slashes=False, default=nowhere))
+        if settings.cors_origins:
+            app = PageOrigins(app, settings.cors_origins, _METHODS, _PAGE_SENDS)
+        if settings.allowed_hosts:
+            detail = "Without API keys only requests to a loopback host name are answered."
+            refusal = problem_response(Problem(421, detail))
+            app = Router([Host(host, app) for host in settings.allowed_hosts], default=refusal)
+        return app
 
     # requests
 
@@ -245,105 +301,40 @@ class App:
         await send({"type": "lifespan.shutdown.complete"})
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
-        request = Request(scope, receive, time.monotonic())
-        route: Route | None = None
-        try:
-            self._check_host(request)
-            page = self._pages.get(scope["path"])
-            if page is not None and scope["method"] in ("GET", "HEAD"):
-                response = page
-            elif scope["method"] == "OPTIONS" and request.header(b"origin") is not None:
-                response = self._preflight(request)
-            else:
-                route = self._route(scope, request)
-                response = await self._answer(route, request)
-        except Problem as problem:
-            response = Response.problem(problem)
-        except ClientGone:
-            return
-        except Exception as error:
-            log("error", "failed", route=route.path if route else "-", error=repr(error)[:300])
-            response = Response.problem(Problem(500, "The service failed; it has been logged."))
-        self._count(route, request, response)
-        origin = request.header(b"origin")
-        if origin is not None:
-            response = self._with_cors(response, origin)
-        await response.send(send, with_body=scope["method"] != "HEAD")
+        arrived = scope["recsys.arrived"] = time.monotonic()
 
-    def _route(self, scope: Scope, request: Request) -> Route:
-        """The operation of a path and method.
+        async def counted(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                self._count(scope.get("recsys.call"), message["status"], arrived)
+            await send(message)
 
-        Raises:
-            Problem: no such path (404), or not this method there (405).
-        """
-        path, method = scope["path"], scope["method"]
-        methods = self._routes.get(path) if "{" not in path else None
-        if methods is None:
-            methods = self._match(scope, request)
-        if methods is None and path in self._pages:
-            headers = [(b"allow", b"GET, HEAD")]
-            raise Problem(405, f"{method} is not allowed here.", headers=headers)
-        if methods is None:
-            raise Problem(404, "There is no such path; see /docs.")
-        # HEAD is GET whose body is not sent (RFC 9110, 9.3.2).
-        route = methods.get("GET" if method == "HEAD" else method)
-        if route is None:
-            allowed = ", ".join([*methods, *(["HEAD"] if "GET" in methods else [])])
-            headers = [(b"allow", allowed.encode())]
-            raise Problem(405, f"Allowed here: {allowed}.", headers=headers)
-        return route
+        await self._app(scope, receive, counted)
 
-    def _match(self, scope: Scope, request: Request) -> dict[str, Route] | None:
-        parts = split_path(scope)
-        if parts is None:
-            raise Problem(422, "The path is not valid UTF-8, or holds control characters.")
-        for pattern, methods in self._patterns:
-            if len(pattern) == len(parts) and all(
-                want == got or want[0] == "{" for want, got in zip(pattern, parts, strict=True)
-            ):
-                request.parameters = {
-                    want[1:-1]: got
-                    for want, got in zip(pattern, parts, strict=True)
-                    if want[0] == "{"
-                }
-                return methods
-        return None
-
-    async def _answer(self, route: Route, request: Request) -> Response:
-        self._authorise(route, request)
-        if not route.is_api:
-            return await route.handler(request)
-        if route.has_body:
+    async def _answer(self, call: Call, request: Request) -> Response:
+        self._authorise(call, request)
+        if not call.is_api:
+            return await call.handler(request)
+        if call.has_body:
             settings = self.settings
             await request.take_body(settings.max_body_bytes, settings.body_timeout, self._bodies)
-        if self._in_flight[route.pool] >= self.settings.max_queue:
+        if self._in_flight[call.pool] >= self.settings.max_queue:
             metrics.OVERLOAD.inc()
             raise unavailable("Too many requests are being answered; try again shortly.")
-        self._in_flight[route.pool] += 1
+        self._in_flight[call.pool] += 1
         try:
             async with asyncio.timeout(
                 self.settings.body_timeout + self.settings.timeout_ms / 1000
             ):
-                return await tracing.traced(route.path, route.handler, request)
+                return await tracing.traced(call.path, call.handler, request)
         except TimeoutError:
             detail = "Not done within the time budget. Events may be repeated with their event_id."
             raise unavailable(detail) from None
         finally:
-            self._in_flight[route.pool] -= 1
+            self._in_flight[call.pool] -= 1
 
     # who asks
 
-    def _check_host(self, request: Request) -> None:
-        allowed = self.settings.allowed_hosts
-        if not allowed:
-            return
-        host = (request.header(b"host") or b"").decode("latin-1").lower()
-        name = host.rsplit(":", 1)[0] if not host.endswith("]") else host
-        if name not in allowed:
-            detail = "Without API keys only requests to a loopback host name are answered."
-            raise Problem(421, detail)
-
-    def _authorise(self, route: Route, request: Request) -> None:
+    def _authorise(self, call: Call, request: Request) -> None:
         """Set what the caller may do.
 
         Raises:
@@ -352,52 +343,31 @@ class App:
         if self._keys is None:
             request.scopes = _ALL_SCOPES
             return
-        if route.scope is None:
+        if call.scope is None:
             return
-        key, in_address = _presented(request, route.from_pages)
+        key, in_address = _presented(request, call.from_pages)
         try:
             scopes = self._keys.scopes(key)
         except KeysUnreadable as error:
             raise unavailable(f"Nobody can be let in: {error}.", 5) from None
         if scopes is None:
-            challenge = [(b"www-authenticate", b'Bearer realm="recsys"')]
+            challenge = {"www-authenticate": 'Bearer realm="recsys"'}
             raise Problem(401, "Send a key as `Authorization: Bearer …`.", headers=challenge)
         if in_address and scopes != {COLLECT}:
             raise Problem(403, f"Only a key of the scope `{COLLECT}` alone goes into an address.")
-        if not {route.scope, *([COLLECT] if route.from_pages else [])} & scopes:
-            raise Problem(403, f"This needs a key with the scope `{route.scope}`.")
+        if not {call.scope, *([COLLECT] if call.from_pages else [])} & scopes:
+            raise Problem(403, f"This needs a key with the scope `{call.scope}`.")
         request.scopes = scopes
 
-    def _preflight(self, request: Request) -> Response:
-        origin = (request.header(b"origin") or b"").decode("latin-1")
-        if origin not in self.settings.cors_origins:
-            raise Problem(403, "This origin is not allowed.")
-        headers = [
-            (b"access-control-allow-methods", b"GET, POST, PUT, PATCH, DELETE"),
-            (b"access-control-allow-headers", b"authorization, content-type, x-api-key"),
-            (b"access-control-max-age", b"600"),
-        ]
-        return Response(204, b"", b"text/plain", headers)
-
-    def _with_cors(self, response: Response, origin: bytes) -> Response:
-        if origin.decode("latin-1") not in self.settings.cors_origins:
-            return response
-        headers = [
-            *response.headers,
-            (b"access-control-allow-origin", origin),
-            (b"vary", b"origin"),
-        ]
-        return Response(response.status, response.body, response.content_type, headers)
-
-    def _count(self, route: Route | None, request: Request, response: Response) -> None:
-        seconds = time.monotonic() - request.arrived
-        path = route.path if route else "other"
-        metrics.REQUESTS.labels(route=path, status=response.status).inc()
-        if route is not None:
-            route.latency.observe(seconds)
-        failed = response.status >= 500 and path != "/readyz"
+    def _count(self, call: Call | None, status: int, arrived: float) -> None:
+        seconds = time.monotonic() - arrived
+        path = call.path if call else "other"
+        metrics.REQUESTS.labels(route=path, status=status).inc()
+        if call is not None and call.latency is not None:
+            call.latency.observe(seconds)
+        failed = status >= 500 and path != "/readyz"
         if self.settings.access_log or failed or seconds > SLOW_SECONDS:
-            log("info", "request", route=path, status=response.status, ms=round(seconds * 1e3, 2))
+            log("info", "request", route=path, status=status, ms=round(seconds * 1e3, 2))
 
 
 def _presented(request: Request, from_page: bool) -> tuple[str, bool]:
@@ -406,14 +376,18 @@ def _presented(request: Request, from_page: bool) -> tuple[str, bool]:
     Raises:
         Problem: the query cannot be read (422).
     """
-    bearer = request.header(b"authorization") or b""
-    if bearer[:7].lower() == b"bearer ":
-        return bearer[7:].strip().decode("latin-1"), False
-    named = request.header(b"x-api-key")
+    scheme, _, bearer = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer":
+        return bearer.strip(), False
+    named = request.headers.get("x-api-key")
     if named is None and from_page:
-        key = request.query(frozenset({"key"})).get("key")
-        return key or "", key is not None
-    return (named or b"").decode("latin-1"), False
+        named = request.query(frozenset({"key"})).get("key")
+        return named or "", named is not None
+    return named or "", False
+
+
+async def _always(page: Response, _: Request) -> Response:
+    return page
 
 
 def _impressions_kept(error: Exception) -> None:

@@ -1,67 +1,42 @@
-"""The little of HTTP the service needs, on bare ASGI: reading bodies with limits, writing answers."""
+"""What the service adds to starlette's requests and answers: bodies within limits, queries of known
+parameters only, ids that may hold slashes, JSON by msgspec, errors as problem documents."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any, Protocol, TypeVar
 from urllib.parse import parse_qsl, unquote_to_bytes
 
 import msgspec
+from starlette import requests
+from starlette.convertors import Convertor, register_url_convertor
+from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from recsys.serving.keys import COLLECT
 from recsys.serving.problems import Problem
 
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-Headers = list[tuple[bytes, bytes]]
 T = TypeVar("T")
 
-JSON = b"application/json"
-PROBLEM = b"application/problem+json"
-PLAIN = b"text/plain"
+JSON = "application/json"
+PROBLEM = "application/problem+json"
+PLAIN = "text/plain"
 """What `navigator.sendBeacon` sends; taken from a key that does nothing but collect, so that no page
 elsewhere makes a browser call this service unseen."""
 _PAGES = frozenset({COLLECT})
 _encode = msgspec.json.Encoder().encode
 
 
-class ClientGone(Exception):
-    """The caller closed the connection before the request was whole."""
+class MsgspecResponse(Response):
+    """A struct, or anything that msgspec writes, as JSON."""
+
+    media_type = JSON
+
+    def render(self, content: Any) -> bytes:
+        return _encode(content)
 
 
-class Response:
-    """A whole answer."""
-
-    __slots__ = ("body", "content_type", "headers", "status")
-
-    def __init__(
-        self, status: int, body: bytes, content_type: bytes = JSON, headers: Headers | None = None
-    ) -> None:
-        self.status, self.body, self.content_type = status, body, content_type
-        self.headers = headers or []
-
-    @classmethod
-    def of(cls, value: Any, status: int = 200) -> "Response":
-        """A struct as JSON."""
-        return cls(status, _encode(value))
-
-    @classmethod
-    def problem(cls, problem: Problem, instance: str | None = None) -> "Response":
-        """A problem document."""
-        document = problem.document()
-        document.instance = instance
-        return cls(problem.status, _encode(document), PROBLEM, list(problem.headers))
-
-    async def send(self, send: Send, *, with_body: bool = True) -> None:
-        """Send it; without its body it tells how long that would be."""
-        headers = [
-            (b"content-type", self.content_type),
-            (b"content-length", str(len(self.body)).encode()),
-            *self.headers,
-        ]
-        await send({"type": "http.response.start", "status": self.status, "headers": headers})
-        await send({"type": "http.response.body", "body": self.body if with_body else b""})
+def problem_response(problem: Problem) -> Response:
+    """A problem as its document."""
+    return MsgspecResponse(problem.document(), problem.status, problem.headers, PROBLEM)
 
 
 class Arriving(Protocol):
@@ -80,27 +55,15 @@ class Arriving(Protocol):
         ...
 
 
-class Request:
+class Request(requests.Request):
     """What a handler sees of a request."""
 
-    __slots__ = ("_body", "_receive", "_scope", "arrived", "parameters", "scopes")
-
     def __init__(self, scope: Scope, receive: Receive, arrived: float) -> None:
-        self._scope, self._receive = scope, receive
-        self._body: bytes | None = None
+        super().__init__(scope, receive)
         self.arrived = arrived
         """`time.monotonic()` at arrival."""
-        self.parameters: Mapping[str, str] = {}
-        """Parts of the path."""
         self.scopes: frozenset[str] = frozenset()
         """What the caller's key allows."""
-
-    def header(self, name: bytes) -> bytes | None:
-        """The first header of a (lower case) name."""
-        for key, value in self._scope["headers"]:
-            if key == name:
-                return bytes(value)
-        return None
 
     def query(self, known: frozenset[str]) -> dict[str, str]:
         """Query parameters, each at most once.
@@ -108,7 +71,7 @@ class Request:
         Raises:
             Problem: a parameter is not known, is repeated, or is not UTF-8 (422).
         """
-        raw = self._scope.get("query_string", b"")
+        raw = self.scope.get("query_string", b"")
         if not raw:
             return {}
         try:
@@ -137,8 +100,8 @@ class Request:
         Raises:
             Problem: it is longer than `limit` bytes (413) or does not arrive in time (408).
         """
-        declared = self.header(b"content-length")
-        if declared is not None and (not declared.isdigit() or int(declared) > limit):
+        declared = self.headers.get("content-length", "0")
+        if not (declared.isascii() and declared.isdigit()) or int(declared) > limit:
             raise _too_large(limit)
         try:
             async with asyncio.timeout(seconds) as deadline:
@@ -146,42 +109,35 @@ class Request:
                 self._body = await self._read(limit, arriving)
         except TimeoutError:
             detail = f"The body did not arrive within {seconds:g} s, or others needed its place."
-            raise Problem(408, detail, headers=[(b"connection", b"close")]) from None
+            raise Problem(408, detail, headers={"connection": "close"}) from None
         finally:
             arriving.end(self)
 
     async def _read(self, limit: int, arriving: Arriving) -> bytes:
-        message = await self._receive()
-        if message["type"] == "http.disconnect":
-            raise ClientGone
-        body = message.get("body", b"")
-        if not message.get("more_body", False):
-            if len(body) > limit:
-                raise _too_large(limit)
-            return bytes(body)
-        chunks, size = [body], len(body)
-        arriving.grew(self, size)
-        while message.get("more_body", False):
+        chunks: list[bytes] = []
+        size, more = 0, True
+        while more:
             message = await self._receive()
             if message["type"] == "http.disconnect":
-                raise ClientGone
-            chunks.append(message.get("body", b""))
-            size += len(chunks[-1])
-            arriving.grew(self, len(chunks[-1]))
+                raise requests.ClientDisconnect
+            chunk, more = message.get("body", b""), message.get("more_body", False)
+            if more or chunks:
+                arriving.grew(self, len(chunk))
+            size += len(chunk)
             if size > limit:
                 raise _too_large(limit)
+            chunks.append(chunk)
         return b"".join(chunks)
 
-    def json(self, decoder: "msgspec.json.Decoder[T]") -> T:
+    def decoded(self, decoder: "msgspec.json.Decoder[T]") -> T:
         """The body, which was taken, as a struct.
 
         Raises:
             Problem: not JSON by its content type (415), unreadable (400), or not valid (422).
         """
-        content_type = (self.header(b"content-type") or b"").split(b";")[0].strip().lower()
+        content_type = self.headers.get("content-type", "").split(";")[0].strip().lower()
         if content_type != JSON and not (content_type == PLAIN and self.scopes == _PAGES):
-            raise Problem(415, "The body must be application/json.", headers=_ACCEPT)
-        assert self._body is not None, "the body is taken before the handler is called"
+            raise Problem(415, "The body must be application/json.", headers={"accept-post": JSON})
         try:
             return decoder.decode(self._body)
         except msgspec.ValidationError as error:
@@ -192,9 +148,6 @@ class Request:
             raise Problem(400, "The body is nested too deeply.") from None
 
 
-_ACCEPT: Headers = [(b"accept-post", JSON)]
-
-
 def invalid(message: str) -> Problem:
     """422 from a validation message of msgspec, which ends in the place of the field."""
     text, _, place = message.partition(" - at ")
@@ -202,21 +155,47 @@ def invalid(message: str) -> Problem:
     return Problem(422, message + ".", [(pointer, text)])
 
 
-def split_path(scope: Scope) -> list[str] | None:
-    """Parts of the path as sent, each decoded; None when one is not UTF-8 or holds controls."""
-    raw: bytes = scope.get("raw_path") or scope["path"].encode()
-    parts = []
-    for part in raw.split(b"?")[0].split(b"/")[1:]:
-        try:
-            text = unquote_to_bytes(part).decode("utf-8")
-        except UnicodeDecodeError:
-            return None
-        if any(ord(letter) < 32 or ord(letter) == 127 for letter in text):
-            return None
-        parts.append(text)
-    return parts
+class PathPart(Convertor[str]):
+    """A part of a path, as `PartedPaths` leaves it; `""` too, so that it is refused by name."""
+
+    regex = "[^/]*"
+
+    def convert(self, value: str) -> str:
+        return value.replace("%2F", "/").replace("%25", "%")
+
+    def to_string(self, value: str) -> str:
+        return value.replace("%", "%25").replace("/", "%2F")
+
+
+_part = PathPart()
+register_url_convertor("part", _part)
+
+
+class PartedPaths:
+    """Lets the parts of a path be told apart after it was decoded: starlette matches decoded paths, in
+    which a slash of an id is one between parts.
+
+    A path that is not UTF-8, or holds control characters, is answered 422.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        raw: bytes = scope.get("raw_path") or b""
+        app = self._app
+        if b"%" in raw:
+            try:
+                parts = [unquote_to_bytes(part).decode() for part in raw.split(b"?")[0].split(b"/")]
+            except UnicodeDecodeError:
+                parts = ["\0"]
+            if any(ord(letter) < 32 or ord(letter) == 127 for part in parts for letter in part):
+                detail = "The path is not valid UTF-8, or holds control characters."
+                app = problem_response(Problem(422, detail))
+            scope["path"] = "/".join(map(_part.to_string, parts))
+        await app(scope, receive, send)
 
 
 def _too_large(limit: int) -> Problem:
     detail = f"The body is longer than {limit} bytes."
-    return Problem(413, detail, headers=[(b"connection", b"close")])
+    return Problem(413, detail, headers={"connection": "close"})

@@ -5,12 +5,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
+from starlette.responses import Response
 
 from recsys.data_schemas import api
 from recsys.data_schemas import columns as c
 from recsys.data_schemas.errors import UsageError
 from recsys.query import SimilarQuery, SimilarResult
-from recsys.serving.asgi import Request, Response, invalid
+from recsys.serving.asgi import MsgspecResponse, Request, invalid
 from recsys.serving.handlers import Handlers, identifier, title_of, whole, whole_number
 from recsys.serving.item_fields import fields_of, require_fields
 from recsys.serving.problems import Problem, refused
@@ -47,7 +48,7 @@ class CatalogueCalls(Handlers):
         ask = SimilarQuery([item_id], self._clock.now(), k=k, by=by)
         answer = await self._like(engine, ask, request, ())
         answer.item_id = item_id
-        return Response.of(answer)
+        return MsgspecResponse(answer)
 
     async def similar_to(self, request: Request) -> Response:
         asked = await self._json(request, _similar)
@@ -61,7 +62,7 @@ class CatalogueCalls(Handlers):
             filters=asked.filters,
             exclude=asked.exclude,
         )
-        return Response.of(await self._like(engine, ask, request, asked.fields))
+        return MsgspecResponse(await self._like(engine, ask, request, asked.fields))
 
     async def _like(
         self, engine: ReleasedModel, ask: SimilarQuery, request: Request, fields: Sequence[str]
@@ -112,7 +113,7 @@ class CatalogueCalls(Handlers):
             )
             for item_id, score in found
         ]
-        return Response.of(
+        return MsgspecResponse(
             api.PopularList(model_version=engine.version, window=asked.window, items=items)
         )
 
@@ -126,17 +127,17 @@ class CatalogueCalls(Handlers):
             # The same item twice in a call: the later change comes upon the first.
             known = rows.get(item.item_id) or champion.item(item.item_id)
             rows[item.item_id] = self._item_row(item.item_id, item, known, now, f"$[{n}]")
-        return Response.of(api.ItemsAnswer(items=await self._kept(list(rows.values()), now)))
+        return MsgspecResponse(api.ItemsAnswer(items=await self._kept(list(rows.values()), now)))
 
     async def patch_item(self, request: Request) -> Response:
         item_id = identifier(request, "item_id")
         body = await self._json(request, _change)
-        return Response.of(await self._changed(item_id, body))
+        return MsgspecResponse(await self._changed(item_id, body))
 
     async def delete_item(self, request: Request) -> Response:
         item_id = identifier(request, "item_id")
         request.query(frozenset())
-        return Response.of(await self._changed(item_id, api.ItemBody(available=False)))
+        return MsgspecResponse(await self._changed(item_id, api.ItemBody(available=False)))
 
     async def _changed(self, item_id: str, body: api.ItemBody) -> api.ItemAnswer:
         """A change of an item that is known.

@@ -22,7 +22,7 @@ from typing import Any
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from recsys.serving import telemetry as metrics
-from recsys.serving.asgi import PROBLEM, Response
+from recsys.serving.asgi import problem_response
 from recsys.serving.problems import Problem, unavailable
 from recsys.serving.settings import ServiceSettings
 from recsys.serving.turns import LOOKS
@@ -290,13 +290,8 @@ class Guarded(HttpToolsProtocol):  # type: ignore[misc]
         self._head_is_here()
         if self.transport.is_closing():
             return
-        answer = Response.problem(problem)
-        headers = [
-            (b"content-type", PROBLEM),
-            (b"content-length", str(len(answer.body)).encode()),
-            (b"connection", b"close"),
-            *problem.headers,
-        ]
+        answer = problem_response(problem)
+        headers = [*answer.raw_headers, (b"connection", b"close")]
         lines = [name + b": " + value + b"\r\n" for name, value in headers]
         status = f"HTTP/1.1 {problem.status} {_PHRASES[problem.status]}\r\n".encode()
         self.transport.write(b"".join([status, *lines, b"\r\n", answer.body]))

@@ -8,6 +8,7 @@ from threading import Event
 from typing import Any, cast
 
 import msgspec
+from starlette.responses import Response
 
 from recsys.data_schemas import api
 from recsys.data_schemas import columns as c
@@ -16,7 +17,7 @@ from recsys.filters import columns_of, parse
 from recsys.query import RankingQuery
 from recsys.serving import openapi
 from recsys.serving import telemetry as metrics
-from recsys.serving.asgi import Request, Response, invalid
+from recsys.serving.asgi import MsgspecResponse, Request, invalid
 from recsys.serving.body_rules import (
     EventTypes,
     doer_of,
@@ -146,7 +147,7 @@ class Handlers:
             item.fields = fields_of(
                 self._versions.champion(), item.item_id, asked.fields, ask.new_items
             )
-        return Response.of(ranked)
+        return MsgspecResponse(ranked)
 
     def _split(
         self, items: Sequence[str | api.NewItem]
@@ -238,7 +239,7 @@ class Handlers:
                 for write, entry in zip(writes, entries, strict=True)
             ],
         )
-        return Response.of(answer)
+        return MsgspecResponse(answer)
 
     def _event(self, event: api.EventIn, now: int) -> dict[str, Any]:
         return {
@@ -275,7 +276,7 @@ class Handlers:
             lambda: self._log.submit([item_write({**row, c.RECEIVED_AT: now})])
         )
         await self._fold(entries)
-        return Response.of(api.ItemAnswer(item_id=item_id, position=entries[0].position))
+        return MsgspecResponse(api.ItemAnswer(item_id=item_id, position=entries[0].position))
 
     def _item_row(
         self,
@@ -363,7 +364,7 @@ class Handlers:
         engine = self._versions.champion()
         found = await asyncio.to_thread(engine.search, text, limit)
         views = [(item_id, engine.item(item_id)) for item_id in found]
-        return Response.of(
+        return MsgspecResponse(
             api.ItemList(items=[_view(item_id, row) for item_id, row in views if row is not None])
         )
 
@@ -373,7 +374,7 @@ class Handlers:
         row = self._versions.champion().item(item_id)
         if row is None:
             raise Problem(404, f"There is no item {item_id!r}.")
-        return Response.of(_view(item_id, row))
+        return MsgspecResponse(_view(item_id, row))
 
     async def get_user(self, request: Request) -> Response:
         user_id = identifier(request, "user_id")
@@ -386,7 +387,7 @@ class Handlers:
         stored = stored or {}
         events = [_stored(event, engine) for event in stored.get("events", [])]
         attributes = stored.get("attributes") or {}
-        return Response.of(
+        return MsgspecResponse(
             api.UserView(user_id=user_id, events=events, attributes=attributes, opted_out=out)
         )
 
@@ -398,7 +399,7 @@ class Handlers:
         now = self._stamp()
         entries = await self._durable(lambda: self._log.submit_forget(user_id, now))
         await self._fold(entries)
-        return Response.of(api.Forgotten(user_id=user_id, position=entries[0].position))
+        return MsgspecResponse(api.Forgotten(user_id=user_id, position=entries[0].position))
 
     async def opt_out(self, request: Request) -> Response:
         return await self._wished(request, True)
@@ -414,7 +415,9 @@ class Handlers:
         write = opt_out_write(user_id, out, self._stamp())
         entries = await self._durable(lambda: self._log.submit([write]))
         await self._fold(entries)
-        return Response.of(api.OptOut(user_id=user_id, opted_out=out, position=entries[0].position))
+        return MsgspecResponse(
+            api.OptOut(user_id=user_id, opted_out=out, position=entries[0].position)
+        )
 
     async def list_models(self, request: Request) -> Response:
         request.query(frozenset())
@@ -428,7 +431,7 @@ class Handlers:
         for version in available[:20]:
             roles.setdefault(version, "available")
         models = [api.ModelView(version=version, role=role) for version, role in roles.items()]
-        return Response.of(api.ModelList(champion=champion, models=models))
+        return MsgspecResponse(api.ModelList(champion=champion, models=models))
 
     # operations
 
@@ -436,7 +439,7 @@ class Handlers:
         request.query(frozenset())
         workspace = await asyncio.to_thread(self._provider.operations)
         service = await asyncio.to_thread(metrics.summary)
-        return Response.of(
+        return MsgspecResponse(
             api.OperatorView(workspace=workspace, service=service, log=await self._log_facts())
         )
 
@@ -455,31 +458,31 @@ class Handlers:
         return {**facts, "end": end, "records_behind": behind}
 
     async def healthz(self, _: Request) -> Response:
-        return Response.of(api.Health(status="alive"))
+        return MsgspecResponse(api.Health(status="alive"))
 
     async def readyz(self, _: Request) -> Response:
         if self._draining.is_set():
-            return Response.of(api.Health(status="draining", reason="shutting down"), 503)
+            return MsgspecResponse(api.Health(status="draining", reason="shutting down"), 503)
         if not self._versions.ready:
-            return Response.of(api.Health(status="starting", reason="no model is loaded"), 503)
+            return MsgspecResponse(api.Health(status="starting", reason="no model is loaded"), 503)
         trouble = self._log.trouble
         reason = self._clock.trouble if trouble is None else _plainly(trouble)
         if reason is None and self._keys is not None:
             reason = self._keys.trouble
         if reason is not None:
-            return Response.of(api.Health(status="refusing", reason=reason), 503)
+            return MsgspecResponse(api.Health(status="refusing", reason=reason), 503)
         version = self._versions.champion().version
-        return Response.of(api.Health(status="ready", model_version=version))
+        return MsgspecResponse(api.Health(status="ready", model_version=version))
 
     async def metrics(self, _: Request) -> Response:
         body = await asyncio.to_thread(metrics.render)
-        return Response(200, body, b"text/plain; version=0.0.4; charset=utf-8")
+        return Response(body, media_type="text/plain; version=0.0.4; charset=utf-8")
 
     async def openapi(self, _: Request) -> Response:
         attributes = self._attributes()
         if self._document is None or self._document[0] != attributes:
             made = openapi.document(self._settings, self._keys is not None, attributes)
-            self._document = attributes, Response.of(made)
+            self._document = attributes, MsgspecResponse(made)
         return self._document[1]
 
     def _attributes(self) -> dict[str, str]:
@@ -495,7 +498,7 @@ class Handlers:
         query: frozenset[str] = frozenset(),
     ) -> Any:
         request.query(query)
-        return request.json(decoder)
+        return request.decoded(decoder)
 
 
 def _plainly(error: RecsysError) -> str:
@@ -549,7 +552,7 @@ def identifier(request: Request, name: str) -> str:
         Problem: it is empty or too long (422).
     """
     try:
-        return msgspec.convert(request.parameters[name], api.Id)
+        return msgspec.convert(request.path_params[name], api.Id)
     except msgspec.ValidationError as error:
         raise invalid(f"{error} - at `path.{name}`") from None
 

@@ -1,6 +1,6 @@
 """Errors as RFC 9457 problem details."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from recsys.data_schemas.api import FieldError, ProblemDetails
 from recsys.data_schemas.errors import UsageError
@@ -31,7 +31,7 @@ class Problem(Exception):
         status: int,
         detail: str,
         errors: Sequence[tuple[str, str]] = (),
-        headers: Sequence[tuple[bytes, bytes]] = (),
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(detail)
         self.status, self.detail = status, detail
@@ -51,7 +51,7 @@ class Problem(Exception):
 
 def unavailable(detail: str, retry_after: int = 1) -> Problem:
     """503 with the time after which to try again, seconds."""
-    return Problem(503, detail, headers=[(b"retry-after", str(retry_after).encode())])
+    return Problem(503, detail, headers={"retry-after": str(retry_after)})
 
 
 def refused(error: UsageError) -> Problem:

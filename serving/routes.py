@@ -235,7 +235,7 @@ OPERATIONS: tuple[Operation, ...] = (
         "POST",
         "/v1/users/{user_id}/merge",
         "merge",
-        "The events of a visit become the user's, and the visit is forgotten.",
+        "The events and lists of a visit become the user's, and the visit is forgotten.",
         scope="events",
         body=api.MergeRequest,
         answer=api.Merged,

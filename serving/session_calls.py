@@ -1,17 +1,19 @@
 """Calls about visits of people who are not logged in, and about lists that were shown elsewhere.
 
-A visit is kept as a user of its own, named by `api.SESSION`; at the log-in its events become the
-user's.
+A visit is kept as a user of its own, named by `api.SESSION`; at the log-in its events and lists become
+the user's.
 """
 
+import asyncio
 import os
 from typing import Any, cast
 
 import msgspec
+from starlette.responses import Response
 
 from recsys.data_schemas import api
 from recsys.data_schemas import columns as c
-from recsys.serving.asgi import Request, Response
+from recsys.serving.asgi import MsgspecResponse, Request
 from recsys.serving.body_rules import (
     doer_of,
     require_attributes,
@@ -40,11 +42,12 @@ class SessionCalls(CatalogueCalls):
         session, now = session_user(body.session_id), self._stamp()
         entries = []
         if session != user_id:
+            await asyncio.to_thread(self._impressions.flush)
             entries = await self._durable(lambda: self._log.submit_move(session, user_id, now))
+            self._impressions.hand_over(session, user_id)
         if entries:
-            self._impressions.forget_user(session, c.USER_ID)
             await self._fold(entries)
-        return Response.of(
+        return MsgspecResponse(
             api.Merged(user_id=user_id, session_id=body.session_id, events=max(0, len(entries) - 1))
         )
 
@@ -59,7 +62,7 @@ class SessionCalls(CatalogueCalls):
         write = user_write(user_id, body.attributes, now)
         entries = await self._durable(lambda: self._log.submit([write]))
         await self._fold(entries)
-        return Response.of(api.UserAnswer(user_id=user_id, position=entries[0].position))
+        return MsgspecResponse(api.UserAnswer(user_id=user_id, position=entries[0].position))
 
     async def post_impressions(self, request: Request) -> Response:
         body = await self._json(request, cast(Any, _impressions))
@@ -72,7 +75,7 @@ class SessionCalls(CatalogueCalls):
         writes = [impression_write(row) for row in rows]
         entries = await self._durable(lambda: self._log.submit(writes))
         await self._fold(entries)
-        return Response.of(
+        return MsgspecResponse(
             api.ImpressionsAnswer(
                 impression_ids=[row[c.IMPRESSION_ID] for row in rows],
                 duplicates=sum(not entry.fresh for entry in entries),

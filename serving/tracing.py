@@ -12,8 +12,10 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
 from typing import Any
 
+from starlette.responses import Response
+
 from recsys.data_schemas.distribution import install_extra
-from recsys.serving.asgi import Request, Response
+from recsys.serving.asgi import Request
 
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 OTLP = "opentelemetry.exporter.otlp.proto.http.trace_exporter"
@@ -61,7 +63,7 @@ async def traced(
     from opentelemetry.trace import SpanKind
     from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-    parent = (request.header(b"traceparent") or b"").decode("latin-1")
+    parent = request.headers.get("traceparent", "")
     context = TraceContextTextMapPropagator().extract({"traceparent": parent})
     with _tracer.start_as_current_span(route, context=context, kind=SpanKind.SERVER) as span:
         token = _span.set(span)
@@ -70,7 +72,7 @@ async def traced(
         finally:
             _span.reset(token)
         span.set_attribute("http.route", route)
-        span.set_attribute("http.response.status_code", response.status)
+        span.set_attribute("http.response.status_code", response.status_code)
         return response
 
 

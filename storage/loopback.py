@@ -4,9 +4,7 @@ A corporate `http_proxy` without `no_proxy` would be asked for 127.0.0.1, which 
 """
 
 import os
-import urllib.request
 from ipaddress import ip_address
-from typing import Any
 from urllib.parse import urlsplit
 
 
@@ -23,18 +21,6 @@ def is_loopback(host: str) -> bool:
 def is_here(url: str) -> bool:
     """Whether an address is one of this machine alone."""
     return is_loopback(urlsplit(url).hostname or "")
-
-
-def open_url(request: urllib.request.Request, timeout: float) -> Any:
-    """`urllib.request.urlopen`, without a proxy for this machine.
-
-    Args:
-        request: what to ask.
-        timeout: seconds.
-    """
-    proxies: dict[str, str] | None = {} if is_here(request.full_url) else None
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler(proxies))
-    return opener.open(request, timeout=timeout)
 
 
 def exempt(url: str) -> None:

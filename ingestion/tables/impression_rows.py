@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 
 from recsys.data_schemas import columns as c
 from recsys.data_schemas.limits import LIST_LENGTH, PROPENSITY, TEXT
-from recsys.data_schemas.tables import ITEM_INDICES, USER_INDEX
+from recsys.data_schemas.tables import ITEM_INDICES, RULED, USER_INDEX
 from recsys.ingestion.tables.attribute_columns import (
     attribute_columns,
     count_losses,
@@ -77,7 +77,8 @@ def write_impressions(
     engine.run(
         f"CREATE TABLE impressions_sorted AS SELECT {LOG}, {PLACE}, {c.IMPRESSION_ID},"
         f" {c.USER_ID}, u.{USER_INDEX}, {c.TIMESTAMP}, {c.ITEM_IDS},"
-        f" CAST({c.PROPENSITIES} AS FLOAT[]) AS {c.PROPENSITIES}, {c.MODEL_VERSION}, {of_session}"
+        f" CAST({c.PROPENSITIES} AS FLOAT[]) AS {c.PROPENSITIES}, {c.MODEL_VERSION}, {of_session},"
+        f" {c.RULES} IS NOT NULL AS {RULED}"
         f" FROM ({part.accepted}) JOIN user_vocabulary u USING ({c.USER_ID})"
         f" ORDER BY {LOG}, {c.TIMESTAMP}, {FILE}, {ROW}"
     )

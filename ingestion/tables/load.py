@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from recsys.data_schemas.meaning import EventMeaning
 from recsys.data_schemas.tables import (
     ITEM_INDICES,
     OLDEST_READABLE,
+    RULED,
     SCHEMA_VERSION,
     USER_INDEX,
 )
@@ -43,12 +45,19 @@ class Tables:
     catalogue: Catalogue
     interactions: Interactions
     impressions: Impressions | None
+    """All that was shown, as what is counted by item reads it."""
     users: pa.Table | None
     """Attributes by user_id; users need not have events."""
     summary: dict[str, Any]
     resolution: Resolution
     meaning: EventMeaning
     """What the config says of event types, with the scales recognised in these events."""
+
+    @cached_property
+    def ranked_lists(self) -> Impressions | None:
+        """What was shown as the ranker made it, as whatever learns from lists reads it; `evaluate
+        --impressions` leaves the others out too."""
+        return None if self.impressions is None else self.impressions.as_ranked()
 
 
 def load_tables(folder: Path, config: RecsysConfig) -> Tables:
@@ -189,7 +198,7 @@ def _codes(column: pa.ChunkedArray, codes: dict[str, int]) -> npt.NDArray[np.int
 
 def _impressions(file: Path) -> Impressions:
     columns = [c.IMPRESSION_ID, USER_INDEX, c.TIMESTAMP, c.POSITION, ITEM_INDICES, c.PROPENSITIES]
-    columns.append(c.CONTEXT)
+    columns += [c.CONTEXT, RULED]
     table = pq.read_table(file, columns=columns).combine_chunks()
     offsets, items = list_column(table[ITEM_INDICES])
     return Impressions(
@@ -201,4 +210,5 @@ def _impressions(file: Path) -> Impressions:
         propensities(table[c.PROPENSITIES], offsets),
         ids=table[c.IMPRESSION_ID].to_numpy(),
         context=table[c.CONTEXT].to_numpy(),
+        ruled=table[RULED].to_numpy(),
     )

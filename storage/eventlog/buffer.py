@@ -9,8 +9,8 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from recsys.data_schemas.columns import ITEM_IDS
-from recsys.storage.eventlog.log import EventLog
+from recsys.data_schemas.columns import ITEM_IDS, USER_ID
+from recsys.storage.eventlog.log import EventLog, moved_list
 
 GROUP = 500
 """Impressions of one write."""
@@ -64,10 +64,19 @@ class ImpressionBuffer:
     def forget_user(self, user_id: str, column: str) -> None:
         """Drop what waits for a user; `column` is the name of the user's column."""
         with self._lock:
-            kept = [shown for shown in self._waiting if shown[column] != user_id]
-            self._waiting.clear()
-            self._waiting.extend(kept)
-            self._bytes = sum(map(_bytes, kept))
+            self._keep([shown for shown in self._waiting if shown[column] != user_id])
+
+    def hand_over(self, source: str, target: str) -> None:
+        """Let what waits for a user be another's."""
+        with self._lock:
+            self._keep([
+                moved_list(shown, target) if shown[USER_ID] == source else shown
+                for shown in self._waiting
+            ])  # fmt: skip
+
+    def _keep(self, waiting: list[Mapping[str, Any]]) -> None:
+        self._waiting = deque(waiting)
+        self._bytes = sum(map(_bytes, waiting))
 
     def flush(self) -> None:
         """Write what waits now; what cannot be written stays."""

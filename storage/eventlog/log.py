@@ -34,7 +34,7 @@ from recsys.data_schemas.log_record import (
     Tombstone,
     Write,
 )
-from recsys.storage.eventlog.retention import Retention
+from recsys.storage.eventlog.retention import FEATURES, Retention
 from recsys.storage.eventlog.standing import (
     CONTINUES,
     ERASED_KEY,
@@ -58,6 +58,8 @@ EXPIRE_CHUNK = 20_000
 """Records of one transaction at most (assumed; bounds the time a commit takes)."""
 ATTEMPT_SECONDS = 2.0
 """How long a write is retried against an unreachable store before its caller is told."""
+LEFT_BEHIND: Final = frozenset({FEATURES, c.EXPERIMENT, c.ARM, c.UNIT})
+"""What a shown list loses that becomes another user's."""
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(dict).decode
 _NOTHING_READ: Final = LogMark("", 0)
@@ -151,11 +153,13 @@ class EventLog(ABC):
         return self.submit_forget(user_id, received_at).result()[0].position
 
     def submit_move(self, source: str, target: str, received_at: int) -> "Future[list[Entry]]":
-        """Queue that the events of one user become another's, and the first is forgotten.
+        """Queue that the events and shown lists of one user become another's, and the first is
+        forgotten.
 
-        One transaction does both, so a crash leaves the whole of before or the whole of after. Event
-        ids of the copies are made of the first ones, so it may be repeated. The future gives the
-        entries of the copies and of the tombstone; none where there was no event to move.
+        One transaction does all, so a crash leaves the whole of before or the whole of after. Event
+        ids of the copies are made of the first ones, so it may be repeated; lists stay in their
+        places, with their ids, which events name. The future gives the entries of the copies and of
+        the tombstone; none where there was nothing to move.
         """
         return self._submit(_WriteJob((), None, Future(), (source, target, received_at)))
 
@@ -405,8 +409,9 @@ class EventLog(ABC):
         (position, key) of erased records whose key is still the former one."""
 
     @abstractmethod
-    def _events_of(self, user_id: str) -> list[str]:
-        """Payloads of a user's events in order, as they are stored, within a transaction."""
+    def _records_of(self, user_id: str, kind: str) -> list[tuple[int, int, str]]:
+        """(position, time of receipt, payload as it is stored) of a user's records of a kind, in order,
+        within a transaction."""
 
     @abstractmethod
     def _blank(self, positions: Sequence[int]) -> None:
@@ -417,8 +422,10 @@ class EventLog(ABC):
         """A record's payload as it is stored, within a transaction."""
 
     @abstractmethod
-    def _rewrite(self, position: int, received_at: int, payload: str) -> None:
-        """Change a record, within a transaction."""
+    def _rewrite(
+        self, position: int, received_at: int, payload: str, user_id: str | None = None
+    ) -> None:
+        """Change a record, and whose it is where a user is given, within a transaction."""
 
     @abstractmethod
     def _latest_stamp(self) -> int:
@@ -494,16 +501,21 @@ class EventLog(ABC):
         return self._insert(stone)
 
     def _move(self, source: str, target: str, received_at: int) -> list[Entry]:
-        """Copy a user's events to another and erase the first, in one durable transaction."""
+        """Copy a user's events to another, hand over the lists and erase the first, in one durable
+        transaction."""
 
         def run() -> list[Entry]:
             standing = self._require_continued(writing=True)
             require_possible(standing, received_at)
-            events = [decode(payload) for payload in self._events_of(source)]
-            if not events:
+            events = self._records_of(source, EVENT)
+            shown = self._records_of(source, IMPRESSION)
+            if not events and not shown:
                 return []
-            writes = [event_write(moved(event, target, received_at)) for event in events]
+            writes = [event_write(moved(decode(e), target, received_at)) for _, _, e in events]
             entries = self._insert_all(writes)
+            for position, at, payload in shown:
+                handed = encode(moved_list(decode(payload), target))
+                self._rewrite(position, at, handed, target)
             stone = forget_write(source, received_at)
             entries.append(self._buried(stone, standing))
             self._advance(standing, entries, [*writes, stone])
@@ -660,6 +672,13 @@ def moved(event: Mapping[str, Any], user_id: str, received_at: int) -> dict[str,
     name = f"{event[c.USER_ID]}\x1f{user_id}\x1f{event[c.EVENT_ID]}"
     event_id = hashlib.blake2b(name.encode(), digest_size=16).hexdigest()
     return {**event, c.USER_ID: user_id, c.EVENT_ID: event_id, c.RECEIVED_AT: received_at}
+
+
+def moved_list(shown: Mapping[str, Any], user_id: str) -> dict[str, Any]:
+    """A list as another user's: without the feature rows, which were the first one's, and in no arm of
+    an experiment, to which the first one was assigned."""
+    kept = {name: value for name, value in shown.items() if name not in LEFT_BEHIND}
+    return {**kept, c.USER_ID: user_id}
 
 
 def item_write(item: Mapping[str, Any]) -> Write:

@@ -15,7 +15,6 @@ import psycopg
 from recsys.data_schemas.errors import RecsysError
 from recsys.data_schemas.log_record import (
     ERASED,
-    EVENT,
     FORGET,
     Entry,
     Tombstone,
@@ -215,9 +214,12 @@ class PostgresLog(EventLog):
         query = f"SELECT position, key FROM recsys_log WHERE {_FORMER_KEY}"
         return list(self._write.execute(query, ()).fetchall())
 
-    def _events_of(self, user_id: str) -> list[str]:
-        query = "SELECT payload FROM recsys_log WHERE user_id = %s AND kind = %s ORDER BY position"
-        return [str(row[0]) for row in self._write.execute(query, (user_id, EVENT)).fetchall()]
+    def _records_of(self, user_id: str, kind: str) -> list[tuple[int, int, str]]:
+        query = (
+            "SELECT position, received_at, payload FROM recsys_log "
+            "WHERE user_id = %s AND kind = %s ORDER BY position"
+        )
+        return list(self._write.execute(query, (user_id, kind)).fetchall())
 
     def _blank(self, positions: Sequence[int]) -> None:
         self._write.execute("SET LOCAL statement_timeout = 0")
@@ -234,10 +236,13 @@ class PostgresLog(EventLog):
         query = "SELECT payload FROM recsys_log WHERE position = %s"
         return str(self._write.execute(query, (position,)).fetchone()[0])
 
-    def _rewrite(self, position: int, received_at: int, payload: str) -> None:
+    def _rewrite(
+        self, position: int, received_at: int, payload: str, user_id: str | None = None
+    ) -> None:
         self._write.execute(
-            "UPDATE recsys_log SET received_at = %s, payload = %s WHERE position = %s",
-            (received_at, payload, position),
+            "UPDATE recsys_log SET received_at = %s, payload = %s, "
+            "user_id = coalesce(%s, user_id) WHERE position = %s",
+            (received_at, payload, user_id, position),
         )
 
     def _latest_stamp(self) -> int:

@@ -17,7 +17,6 @@ import numpy as np
 from recsys.data_schemas.errors import UsageError
 from recsys.data_schemas.log_record import (
     ERASED,
-    EVENT,
     FORGET,
     Entry,
     Tombstone,
@@ -271,9 +270,12 @@ class SqliteLog(EventLog):
         )
         return list(self._write.execute(f"SELECT position, key FROM log WHERE {_FORMER_KEY}"))
 
-    def _events_of(self, user_id: str) -> list[str]:
-        query = "SELECT payload FROM log WHERE user_id = ? AND kind = ? ORDER BY position"
-        return [row[0] for row in self._write.execute(query, (user_id, EVENT))]
+    def _records_of(self, user_id: str, kind: str) -> list[tuple[int, int, str]]:
+        query = (
+            "SELECT position, received_at, payload FROM log "
+            "WHERE user_id = ? AND kind = ? ORDER BY position"
+        )
+        return list(self._write.execute(query, (user_id, kind)))
 
     def _blank(self, positions: Sequence[int]) -> None:
         self._write.executemany(
@@ -288,10 +290,13 @@ class SqliteLog(EventLog):
         query = "SELECT payload FROM log WHERE position = ?"
         return str(self._write.execute(query, (position,)).fetchone()[0])
 
-    def _rewrite(self, position: int, received_at: int, payload: str) -> None:
+    def _rewrite(
+        self, position: int, received_at: int, payload: str, user_id: str | None = None
+    ) -> None:
         self._write.execute(
-            "UPDATE log SET received_at = ?, payload = ? WHERE position = ?",
-            (received_at, payload, position),
+            "UPDATE log SET received_at = ?, payload = ?, user_id = coalesce(?, user_id) "
+            "WHERE position = ?",
+            (received_at, payload, user_id, position),
         )
 
     def _latest_stamp(self) -> int:

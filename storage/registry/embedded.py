@@ -1,32 +1,27 @@
-"""The embedded SQLite store without MLflow, whose import takes seconds.
+"""The embedded SQLite store read without MLflow, whose import takes seconds.
 
-What serves now, and where is it? is asked by every service worker every few seconds, and a rollback
-must not wait. So the aliases, tags and versions are read from MLflow's own tables, and a change of
-aliases is written there in one transaction. Everything else goes through MLflow's client. A schema
-that is not the one known here makes `known` false, and the client is used for all.
+What serves now, and where is it? is asked by every service worker every few seconds. So the aliases,
+tags and versions are read from MLflow's own tables. Everything else goes through MLflow's client, but
+for the addresses of a workspace that was moved, for which it has no call. Tables that are not those
+known here, or hold more than one of MLflow's workspaces, make `known` false, and the client is used for
+all.
 """
 
 import contextlib
-import json
 import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
 from recsys.storage.files import DiskFull, is_disk_full
-from recsys.storage.registry.version_tags import (
-    DIGEST_TAG,
-    HISTORY_TAG,
-    Change,
-    RegistryError,
-    Version,
-)
+from recsys.storage.registry.version_tags import DIGEST_TAG, RegistryError, Version
 
 BUSY_SECONDS = 10.0
 _DELETED = "Deleted_Internal"
+_WORKSPACE = "workspace"
+"""Column of later MLflows, part of the key of all their tables of models."""
 _TABLES: Mapping[str, frozenset[str]] = {
     "registered_model_aliases": frozenset({"alias", "version", "name"}),
     "registered_model_tags": frozenset({"key", "value", "name"}),
@@ -72,6 +67,10 @@ class EmbeddedStore:
             found = {row[1] for row in self._query(f"pragma table_info({table})")}
             if found and not columns <= found:
                 return False
+            if _WORKSPACE in found:
+                inside = self._query(f"select distinct {_WORKSPACE} from {table} limit 2")
+                if len(inside) > 1:
+                    return False
         return True
 
     def aliases(self) -> dict[str, int]:
@@ -120,7 +119,11 @@ class EmbeddedStore:
         if not rows or rows[0][1] in (location, str(root)):
             return
         number, before = rows[0]
-        with self._changing() as database:
+        with (
+            self._failing(),
+            contextlib.closing(sqlite3.connect(self.path, timeout=BUSY_SECONDS)) as database,
+            database,
+        ):
             database.execute(
                 "update experiments set artifact_location = ? where experiment_id = ?",
                 (location, number),
@@ -137,39 +140,6 @@ class EmbeddedStore:
                             f"update {table} set {column} = ? where rowid = ?",
                             (f"{location}/{tail}", row),
                         )
-
-    def change(self, aliases: Mapping[str, int | None], note: Change | None, number: int) -> None:
-        """Set or drop (None) aliases and add a line to the history, all or nothing."""
-        with self._changing() as database:
-            for alias, version in aliases.items():
-                database.execute(
-                    "delete from registered_model_aliases where name = ? and alias = ?",
-                    (self._name, alias),
-                )
-                if version is not None:
-                    database.execute(
-                        "insert into registered_model_aliases (name, alias, version) "
-                        "values (?, ?, ?)",
-                        (self._name, alias, version),
-                    )
-            if note is not None:
-                database.execute(
-                    "insert into registered_model_tags (name, key, value) values (?, ?, ?)",
-                    (self._name, f"{HISTORY_TAG}{number:06d}", json.dumps(asdict(note))),
-                )
-
-    @contextmanager
-    def _changing(self) -> Iterator[sqlite3.Connection]:
-        """One transaction, all or nothing."""
-        with (
-            self._failing(),
-            contextlib.closing(
-                sqlite3.connect(self.path, timeout=BUSY_SECONDS, isolation_level=None)
-            ) as database,
-        ):
-            database.execute("begin immediate")
-            yield database
-            database.execute("commit")
 
     def _query(self, sql: str, *values: Any) -> Rows:
         if not self.path.exists():

@@ -5,8 +5,8 @@ candidate that was registered but not promoted. The history of champions (when, 
 is kept in tags of the registered model. A version comes into being with all its tags in one
 transaction after its files are in place, so a killed registration leaves nothing that looks valid.
 
-The embedded SQLite store is read, and its aliases are changed, without importing MLflow (see
-`embedded`); any other store is asked through MLflow's client.
+The embedded SQLite store is read without importing MLflow (see `embedded`); any other store is asked, and
+every store is changed, through MLflow's client.
 """
 
 import contextlib
@@ -196,7 +196,7 @@ class Registry:
         if target.is_dir():
             with contextlib.suppress(BundleRefused):
                 return open_bundle(target).path
-        with self._fetching(entry.digest):
+        with self._alone(entry.digest):
             if target.is_dir():
                 # Another worker fetched it while we waited, or the copy was damaged.
                 with contextlib.suppress(BundleRefused):
@@ -269,10 +269,10 @@ class Registry:
             shutil.copytree(got, folder, dirs_exist_ok=True, copy_function=shutil.move)
 
     @contextmanager
-    def _fetching(self, digest: str) -> Iterator[None]:
-        """One fetch of a digest at a time among the workers of a machine."""
+    def _alone(self, what: str) -> Iterator[None]:
+        """One at a time among the processes of a machine: a fetch of a digest, a change of aliases."""
         handle = os.open(
-            self.workspace.bundles / f".{digest}.lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o666
+            self.workspace.bundles / f".{what}.lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o666
         )
         try:
             fcntl.flock(handle, fcntl.LOCK_EX)
@@ -468,14 +468,14 @@ class Registry:
         The bundle is fetched and verified first: a champion can always be loaded.
         """
         self.local_path(version)
-        before = self.champion()
-        changes: dict[str, int | None] = {}
-        if before != version:
-            changes |= {PREVIOUS: before} if before is not None else {}
-            changes |= {CHAMPION: version}
-        if self.alias(CHALLENGER) == version:
-            changes[CHALLENGER] = None
-        with self._asked("promoting a version"):
+        with self._asked("promoting a version"), self._alone("aliases"):
+            before = self.champion()
+            changes: dict[str, int | None] = {}
+            if before != version:
+                changes |= {PREVIOUS: before} if before is not None else {}
+                changes |= {CHAMPION: version}
+            if self.alias(CHALLENGER) == version:
+                changes[CHALLENGER] = None
             self._change(changes, Change.now("promote", version, before, reason))
         return version
 
@@ -488,26 +488,26 @@ class Registry:
         Raises:
             UsageError: there never was another champion.
         """
-        champion, previous = self.champion(), self.alias(PREVIOUS)
-        if previous is None or previous == champion:
-            past = self.history()
-            if champion is not None and past and past[-1].action == "rollback":
-                return champion
-            raise UsageError(
-                "there is nothing to roll back to",
-                where=f"models:/{self.name}",
-                found=f"champion {champion}, no version before it",
-                fix="choose a version with `recsys models promote VERSION`",
-            )
-        self.local_path(previous)
-        with self._asked("rolling back"):
+        with self._asked("rolling back"), self._alone("aliases"):
+            champion, previous = self.champion(), self.alias(PREVIOUS)
+            if previous is None or previous == champion:
+                past = self.history()
+                if champion is not None and past and past[-1].action == "rollback":
+                    return champion
+                raise UsageError(
+                    "there is nothing to roll back to",
+                    where=f"models:/{self.name}",
+                    found=f"champion {champion}, no version before it",
+                    fix="choose a version with `recsys models promote VERSION`",
+                )
+            self.local_path(previous)
             note = Change.now("rollback", previous, champion, reason)
             self._change({CHAMPION: previous, PREVIOUS: None}, note)
         return previous
 
     def hold(self, aliases: Mapping[str, int | None]) -> None:
         """Keep versions under further names while something needs them; None lets one go."""
-        with self._asked("naming versions"):
+        with self._asked("naming versions"), self._alone("aliases"):
             self._change(dict(aliases), Change.now("hold", 0, None, ""))
 
     def tag(self, version: int, tags: Mapping[str, Any]) -> None:
@@ -680,19 +680,15 @@ class Registry:
     def _change(self, aliases: Aliases, change: Change) -> None:
         """Change aliases, noting a change of champion in the history, once however often repeated.
 
-        The embedded store does both in one transaction. Elsewhere the note comes first and the
-        champion before what follows from it, so that a change cut short is finished by repeating.
+        Each call of the client is a transaction. The note comes first and the aliases in the order
+        given, so that whatever cuts a change short leaves a champion, and repeating finishes it.
         """
-        past = self.history()
-        new = CHAMPION in aliases and not (past and past[-1].same_as(change))
-        note = change if new else None
-        if self._direct:
-            if aliases:
-                self._store.change(aliases, note, len(past))
+        if not aliases:
             return
-        if note is not None:
+        past = self.history()
+        if CHAMPION in aliases and not (past and past[-1].same_as(change)):
             key = f"{HISTORY_TAG}{len(past):06d}"
-            self._client.set_registered_model_tag(self.name, key, json.dumps(asdict(note)))
+            self._client.set_registered_model_tag(self.name, key, json.dumps(asdict(change)))
         for alias, version in aliases.items():
             if version is None:
                 self._client.delete_registered_model_alias(self.name, alias)

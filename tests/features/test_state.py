@@ -17,6 +17,7 @@ from recsys.features.interactions import DAY, HOUR, SECOND
 from recsys.features.random_world import START, RandomWorld, item_table
 from recsys.features.ranking_context import Count, CountPlan, OnlineCounts
 from recsys.features.state import OnlineState
+from recsys.storage.eventlog import open_log
 
 FAR = np.iinfo(np.int64).max
 
@@ -208,6 +209,33 @@ def test_lists_shown_are_counted_by_item(empty):
     items = np.arange(4, dtype=np.int32)
     found = OnlineCounts(CountPlan([count]), empty, items, START + DAY).of(count)
     assert found.tolist() == [0, 1, 1, 0]
+
+
+def test_lists_of_a_visit_are_counted_once_when_they_become_a_users(trial, tmp_path):
+    """By a state that read them before, as by one that reads the log from its start."""
+
+    def state():
+        return OnlineState.build(
+            trial.interactions.where(np.zeros(len(trial.interactions), bool)),
+            Catalogue.from_table(item_table(14)),
+            bucket_us=HOUR,
+            windows_us=[DAY],
+            log_position=-1,
+        )
+
+    followed, count = state(), Count("shown", (), 0)
+    items = np.arange(4, dtype=np.int32)
+    shown = {"user_id": "s", "timestamp": START, "item_ids": ["item-1", "item-2"]}
+    with open_log(tmp_path / "log.sqlite") as log:
+        log.append_impressions([{**shown, "impression_id": "i"}])
+        followed.apply(log.read(followed.log_position))
+        log.submit_move("s", "u", START + 1).result()
+        followed.apply(log.read(followed.log_position))
+        replayed = state()
+        replayed.apply(log.read(0))
+    for one in (followed, replayed):
+        found = OnlineCounts(CountPlan([count]), one, items, START + DAY).of(count)
+        assert found.tolist() == [0, 1, 1, 0]
 
 
 def test_forgetting_removes_the_history_and_its_share_of_the_counters(trial):

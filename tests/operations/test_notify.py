@@ -81,6 +81,26 @@ def test_nobody_listening_is_a_warning(tmp_path, monkeypatch):
     assert len(reporter.warnings) == 1
 
 
+def test_a_proxy_of_the_environment_is_for_other_machines(webhook, tmp_path, monkeypatch):
+    """Another machine's note goes through it, as the server that is the proxy here sees."""
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    config = config_with(tmp_path, webhook=webhook.url)
+    assert notify(config, "failed", {}, Reporter(io.StringIO()))
+    for name in ("http_proxy", "HTTP_PROXY"):
+        monkeypatch.setenv(name, webhook.url.removesuffix("/secret-path"))
+    config = config_with(tmp_path, webhook="http://hooks.example/x")
+    assert notify(config, "failed", {}, Reporter(io.StringIO()))
+    assert len(webhook.sent) == 2
+    for name in ("http_proxy", "HTTP_PROXY"):
+        monkeypatch.setenv(name, "carrier-pigeon://roof")
+    said = io.StringIO()
+    assert not notify(config, "failed", {}, Reporter(said))
+    assert "did not accept" in said.getvalue()
+
+
 def test_another_kind_of_address_is_a_wrong_config(tmp_path):
     config = config_with(tmp_path, webhook="file:///etc/passwd")
     with pytest.raises(UsageError, match=r"notify\.webhook"):

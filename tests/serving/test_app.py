@@ -301,6 +301,30 @@ def test_a_wish_by_a_call_is_kept_and_known_to_every_worker(serve, eventually):
     run(scenario)
 
 
+def test_an_escaped_slash_is_no_slash_between_parts(serve):
+    async def scenario():
+        async with serve() as (client, _):
+            titles = {
+                "a%2Fb": "one",
+                "a%252Fb": "two",
+                "%7Bitem_id%7D": "three",
+                "1%2Fsimilar": "four",
+            }
+            for path, title in titles.items():
+                put = await client.put(f"/v1/items/{path}", json={"title": title})
+                assert put.status_code == 200
+            for path, title in titles.items():
+                assert (await client.get(f"/v1/items/{path}")).json()["title"] == title
+            assert (await client.get("/v1/items/a%2Fb/similar")).json()["item_id"] == "a/b"
+            for path in ("/v1/items/a/b", "/v1%2Fhealthz", "/healthz/", "/V1/models"):
+                assert (await client.get(path)).status_code == 404, path
+            for path in ("/v1/items/", "/v1/items/%0A", "/v1/items//similar", "/none/%FF"):
+                assert (await client.get(path)).status_code == 422, path
+            assert (await client.get("/h%65althz")).status_code == 200
+
+    run(scenario)
+
+
 def test_head_is_get_without_its_body(serve):
     async def scenario():
         async with serve() as (client, _):

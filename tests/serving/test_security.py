@@ -319,13 +319,20 @@ def test_another_host_name_is_refused_so_a_page_elsewhere_cannot_rebind(serve):
 def test_only_named_origins_are_allowed(serve):
     async def scenario():
         async with serve(cors_origins=("https://shop.example",)) as (client, _):
+            asks = {"access-control-request-method": "POST"}
+            asks["access-control-request-headers"] = "authorization, content-type"
             good = {"origin": "https://shop.example"}
-            asked = await client.options("/v1/rank", headers=good)
+            asked = await client.options("/v1/rank", headers=asks | good)
             assert asked.headers["access-control-allow-origin"] == "https://shop.example"
+            assert "POST" in asked.headers["access-control-allow-methods"]
             answer = await client.post("/v1/rank", json=ASK, headers=good)
             assert answer.headers["access-control-allow-origin"] == "https://shop.example"
             bad = {"origin": "https://evil.example"}
-            assert (await client.options("/v1/rank", headers=bad)).status_code == 403
+            refused = await client.options("/v1/rank", headers=asks | bad)
+            assert refused.status_code == 403
+            assert refused.headers["content-type"] == "application/problem+json"
+            wrong = await client.get("/v1/items/%FF", headers=good)
+            assert wrong.headers["access-control-allow-origin"] == "https://shop.example"
             answer = await client.post("/v1/rank", json=ASK, headers=bad)
             assert "access-control-allow-origin" not in answer.headers
 

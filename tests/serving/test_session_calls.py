@@ -71,6 +71,26 @@ def test_at_the_log_in_the_visit_becomes_the_users(serve):
     run(scenario)
 
 
+def test_lists_of_the_visit_become_the_users_and_are_counted_once(serve, tmp_path):
+    async def scenario():
+        async with serve(parity_share=1.0) as (client, app):
+            asked = {"session_id": "s", "items": ["5", "6"]}
+            shown = (await client.post("/v1/rank", json=asked)).json()["impression_id"]
+            # Known to nothing but the buffer yet, or to the log: either way it is the user's.
+            merged = await client.post("/v1/users/u/merge", json={"session_id": "s"})
+            assert merged.json()["events"] == 0
+            event = {"user_id": "u", **CLICK, "impression_id": shown}
+            assert (await client.post("/v1/events", json=event)).status_code == 200
+            assert app._impressions.lost == 0
+            return shown
+
+    shown = asyncio.run(scenario())
+    with open_log(tmp_path / "log.sqlite") as log:
+        (kept,) = [r.payload for r in log.read(0) if r.kind == "impression"]
+    assert (kept["impression_id"], kept["user_id"]) == (shown, "u")
+    assert "features" not in kept
+
+
 def test_lists_shown_elsewhere_are_kept(serve, tmp_path):
     async def scenario():
         async with serve() as (client, _):

@@ -21,6 +21,7 @@ from recsys.training.night import (
     position_weights,
     ranking_data,
     read_data,
+    tune_encoder,
 )
 from recsys.training.night.night_context import Night
 from recsys.training.night.products import TEXT, Recipe
@@ -180,6 +181,33 @@ def test_labels_of_lists_are_weighted_by_place(job):
     acted = job.rows.table.grade > 0
     assert (weight[per_row & acted] > 1).mean() > 0.3
     assert (weight[~acted] == 1).all()
+
+
+def test_lists_that_a_rule_of_the_shop_moved_teach_nothing(job, monkeypatch):
+    """Neither which items were left, nor what places do, nor the encoder; shown they were all the same."""
+    shown = job.data.tables.impressions
+    ruled = np.arange(len(shown)) % 2 == 0
+
+    def with_lists(lists):
+        return replace(job.data, tables=replace(job.data.tables, impressions=lists))
+
+    marked = with_lists(replace(shown, ruled=ruled))
+    without = with_lists(shown.take(np.flatnonzero(~ruled)))
+    groups, alone = ranking_data.shown_groups(marked), ranking_data.shown_groups(without)
+    assert 20 < len(groups.lists) < len(ranking_data.shown_groups(job.data).lists)
+    assert groups.moments.time.tolist() == alone.moments.time.tolist()
+    learned = marked.tables.ranked_lists
+    assert learned.time[groups.lists].tolist() == groups.moments.time.tolist()
+    biases = []
+    for data in (marked, without, job.data):
+        monkeypatch.setattr(job.night, "data", data)
+        biases.append(list(position_weights.place_weights(job.night).bias.examination))
+    assert biases[0] == biases[1] != biases[2]
+    ids = [tune_encoder.shown_before(data, data.windows.test[0]).ids for data in (marked, without)]
+    assert ids[0].tolist() == ids[1].tolist()
+    assert len(marked.tables.impressions) == len(shown), "what is counted by item"
+    now = job.data.windows.test[0]
+    assert marked.key_before(now) != job.data.key_before(now)
 
 
 def test_recall_and_lists_are_never_mixed_in_the_leak_scan(job):

@@ -121,7 +121,8 @@ class Inputs:
         early = shown.before(now)
         assert early.context is not None
         columns: list[Column] = [early.user, early.time, early.offsets, early.items]
-        return early.context.tolist(), [*columns, early.propensity]
+        ruled = [] if early.ruled is None or not early.ruled.any() else [early.ruled]
+        return early.context.tolist(), [*columns, early.propensity, *ruled]
 
     @cached_property
     def attributes(self) -> dict[str, str]:

@@ -49,7 +49,7 @@ def bias_of(facts: dict[str, Any]) -> PositionBias | None:
 def place_weights(night: Night) -> PlaceWeights:
     """Weights of the ranker's labels; all the same, with the reason, where no bias can be known."""
     inputs, ranking = night.data, night.learned.product
-    lists = inputs.tables.impressions
+    lists = inputs.tables.ranked_lists
     if lists is None or not len(lists):
         return PlaceWeights(None, None, "there are no impressions")
     until = inputs.windows.test[0]

@@ -217,7 +217,7 @@ def shown_groups(inputs: Inputs) -> ShownGroups | None:
 
     What was done with them is read from events before the first tested cut only.
     """
-    lists, windows = inputs.tables.impressions, inputs.windows
+    lists, windows = inputs.tables.ranked_lists, inputs.windows
     if lists is None or not windows.ranker:
         return None
     begin, end = windows.ranker[0], windows.test[0]
@@ -286,7 +286,7 @@ def _collect_shown(
         night.data.tables.catalogue.blocked.copy(),
         workers=night.workers,
     )
-    shown = night.data.tables.impressions
+    shown = night.data.tables.ranked_lists
     assert shown is not None
     return _Part(lists.moments, table, lengths, shown.contexts(lists.lists))
 

@@ -138,7 +138,7 @@ def _checkpoints(night: Night, identity: dict[str, Any]) -> Path:
 
 def shown_before(inputs: Inputs, until: int) -> Impressions | None:
     """Lists shown before a time, as the fit reads them; None without impressions."""
-    lists = inputs.tables.impressions
+    lists = inputs.tables.ranked_lists
     if lists is None or not len(lists):
         return None
     last = int(np.searchsorted(lists.time, until))

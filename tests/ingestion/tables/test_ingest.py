@@ -490,6 +490,19 @@ def test_impressions_of_the_log_alone(desk):
     assert desk.rows("impressions.parquet")[0]["position"] == base + 17
 
 
+def test_lists_in_which_a_rule_moved_items_are_marked(desk):
+    desk.items()
+    desk.events()
+    shown = {"user_id": ["u0", "u1"], "timestamp": times(1, 2), "item_ids": [["i1"], ["i2"]]}
+    told = {"impression_id": ["a", "b"], "rules": [None, '{"i2": "promo"}']}
+    desk.write("impressions.parquet", shown | told)
+    desk.ingest(impressions="impressions.parquet")
+    assert [row["ruled"] for row in desk.rows("impressions.parquet")] == [False, True]
+    desk.write("impressions.parquet", shown | {"impression_id": ["a", "b"]})
+    desk.ingest(impressions="impressions.parquet")
+    assert [row["ruled"] for row in desk.rows("impressions.parquet")] == [False, False]
+
+
 def test_positions_of_events_and_impressions_compare_as_those_of_the_log(desk):
     """Whichever table has more rows of files, they lie before the log's."""
     desk.items()

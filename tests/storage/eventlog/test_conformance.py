@@ -9,7 +9,7 @@ import pytest
 
 from recsys.data_schemas.errors import UsageError
 from recsys.storage.eventlog import ImpressionBuffer, export, open_log
-from recsys.storage.eventlog.log import event_write
+from recsys.storage.eventlog.log import event_write, impression_write
 
 
 def event(user="u", item="i", **more):
@@ -256,6 +256,56 @@ def test_a_visit_moves_whole_and_is_forgotten(log):
     # What is sent again counts once, by its first id.
     assert log.submit([event_write(event("s", "a", event_id="e1"))]).result()[0].fresh is False
     assert len(log.read(0)) == 4
+
+
+def test_lists_of_a_visit_keep_their_places_and_are_forgotten_with_the_user(log, tmp_path):
+    told = {"experiment": "spring", "arm": "control", "unit": "session:s", "features": "{}"}
+    lists = [
+        {"impression_id": "i1", "user_id": "s", "timestamp": 5, "item_ids": ["a", "b"], **told},
+        {"impression_id": "i2", "user_id": "s", "timestamp": 6, "item_ids": ["c"], "rules": "{}"},
+        {"impression_id": "i3", "user_id": "v", "timestamp": 7, "item_ids": ["d"]},
+    ]
+    before = log.append_impressions(lists)
+    log.append_events([event("s", "a", event_id="e1", impression_id="i1")])
+    entries = log.submit_move("s", "u", 50).result()
+    assert len(entries) == 2, "the copy of the event, and the tombstone"
+    shown = [r for r in log.read(0) if r.kind == "impression"]
+    assert [r.position for r in shown] == before
+    kept = {"impression_id": "i1", "user_id": "u", "timestamp": 5, "item_ids": ["a", "b"]}
+    assert shown[0].payload == kept
+    assert [r.payload["user_id"] for r in shown] == ["u", "u", "v"]
+    assert shown[1].payload["rules"] == "{}"
+    # The page names the list that it knows, and sends it once more.
+    (clicked,) = [r.payload for r in log.read(0) if r.kind == "event"]
+    assert (clicked["user_id"], clicked["impression_id"]) == ("u", "i1")
+    assert log.submit([impression_write(lists[0])]).result()[0].fresh is False
+    # So do the night's tables.
+    export(log, 0, log.last_position(), tmp_path / "drained")
+    drained = pq.read_table(tmp_path / "drained" / "impressions.parquet").to_pylist()
+    assert [(row["impression_id"], row["user_id"]) for row in drained] == [
+        ("i1", "u"), ("i2", "u"), ("i3", "v"),
+    ]  # fmt: skip
+    log.forget_user("u")
+    assert [r.payload["user_id"] for r in log.read(0) if r.kind == "impression"] == ["v"]
+    assert log.submit([impression_write(lists[0])]).result()[0].fresh is False
+
+
+def test_a_visit_without_events_moves_its_lists(log):
+    log.append_impressions(
+        [{"impression_id": "i", "user_id": "s", "timestamp": 5, "item_ids": ["a"]}]
+    )
+    assert len(log.submit_move("s", "u", 50).result()) == 1
+    assert [r.payload["user_id"] for r in log.read(0)] == ["u", "s"]
+    assert log.submit_move("s", "u", 60).result() == []
+
+
+def test_what_waits_for_a_visit_is_handed_over(log):
+    buffer = ImpressionBuffer(log, interval=60)
+    for n, user in enumerate(("s", "v")):
+        buffer.add({"impression_id": f"i{n}", "user_id": user, "timestamp": 5, "item_ids": ["a"]})
+    buffer.hand_over("s", "u")
+    buffer.close()
+    assert sorted(r.payload["user_id"] for r in log.read(0)) == ["u", "v"]
 
 
 def test_a_move_that_fails_in_between_leaves_everything_as_it_was(log, monkeypatch):
