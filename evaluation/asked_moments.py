@@ -18,8 +18,8 @@ import numpy.typing as npt
 
 from recsys.data_schemas.config import EvaluationConfig
 from recsys.evaluation import segments
-from recsys.evaluation.evaluation import Evaluation, PastItems, evaluate_lists
-from recsys.evaluation.lists import RankedLists, Truth
+from recsys.evaluation.evaluation import Evaluation, evaluate_lists
+from recsys.evaluation.lists import PastItems, RankedLists, Truth
 from recsys.evaluation.own_metrics import own_metrics_of
 from recsys.evaluation.popularity_at import PopularityAt
 from recsys.evaluation.segments import SegmentLabels

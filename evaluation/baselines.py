@@ -9,8 +9,7 @@ Shapes: G groups, N items of the vocabulary, K positions.
 import numpy as np
 import numpy.typing as npt
 
-from recsys.evaluation.evaluation import PastItems
-from recsys.evaluation.lists import PADDING, RankedLists
+from recsys.evaluation.lists import PADDING, PastItems, RankedLists
 from recsys.features.catalogue import Catalogue
 from recsys.features.compiled import compiled
 from recsys.features.draws import Doubles

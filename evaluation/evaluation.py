@@ -4,14 +4,14 @@ import dataclasses
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from recsys.data_schemas.errors import UsageError
 from recsys.evaluation import metrics
-from recsys.evaluation.lists import RELEVANT_FROM, OwnMetric, RankedLists, Truth
+from recsys.evaluation.lists import RELEVANT_FROM, OwnMetric, PastItems, RankedLists, Truth
 from recsys.evaluation.metrics import (
     METRICS,
     MatchedLists,
@@ -32,8 +32,7 @@ from recsys.evaluation.uncertainty import (
     joined,
 )
 from recsys.features.draws import Doubles
-from recsys.features.interactions import Floats, History, Ints, Longs
-from recsys.features.ragged import Ragged, offsets_of
+from recsys.features.interactions import Floats, Ints, Longs
 
 CURVE_KS = (1, 2, 3, 5, 10, 20, 30, 50, 75, 100, 200)
 """Where "metric by k" is drawn, as far as the lists reach."""
@@ -136,29 +135,6 @@ class Evaluation:
         return tree
 
 
-@dataclass(frozen=True)
-class PastItems(Ragged):
-    """Items each group's user had before."""
-
-    offsets: Longs
-    items: Ints
-    row_columns: ClassVar = ("items",)
-
-    def contains(self, group: Longs, item: Ints) -> npt.NDArray[np.bool_]:
-        """bool[n]: whether each (group, item) is among them; groups of -1 hold nothing."""
-        found: npt.NDArray[np.bool_] = np.isin(
-            group.astype(np.int64) << 32 | item, self.owner << 32 | self.items
-        )
-        return found
-
-    @classmethod
-    def of(cls, histories: Iterable[History]) -> "PastItems":
-        """From what each group's user had done before."""
-        items = [np.unique(history.item) for history in histories]
-        flat = np.concatenate(items) if items else np.empty(0)
-        return cls(offsets_of([len(i) for i in items]), flat.astype(np.int32))
-
-
 def evaluate_lists(
     truth: Truth,
     systems: Sequence[RankedLists],
@@ -215,9 +191,10 @@ def evaluate_lists(
     main_metric = f"ndcg@{min(ks)}"
     cutoffs = sorted(set(ks))
     further = [declared(metric, name) for name, metric in (own or {}).items()]
-    had = None if past_items is None else (past_items.offsets, past_items.items)
     measured = {
-        s.name: Measured(matched[s.name], s, truth, popularity, item_category, item_vectors, had)
+        s.name: Measured(
+            matched[s.name], s, truth, popularity, item_category, item_vectors, past_items
+        )
         for s in systems
     }
     columns = {name: _group_metrics(found, cutoffs, further) for name, found in measured.items()}

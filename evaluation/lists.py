@@ -5,7 +5,7 @@ A group is one question put to every system: "what does this user want at this m
 may have several groups; the user is what the bootstrap resamples.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -14,8 +14,8 @@ import numpy.typing as npt
 
 from recsys.data_schemas.errors import RecsysError, UsageError
 from recsys.features.draws import Doubles, least
-from recsys.features.interactions import Floats, Ints, Longs
-from recsys.features.ragged import Ragged, first_of_runs, offsets_of_owners
+from recsys.features.interactions import Floats, History, Ints, Longs
+from recsys.features.ragged import Ragged, first_of_runs, offsets_of, offsets_of_owners
 
 Grades = npt.NDArray[np.int8]
 
@@ -113,6 +113,29 @@ class Truth(Ragged):
     def sample(self, limit: int, chances: Doubles) -> "Truth":
         """The at most `limit` groups with the smallest chances (float64[G]), order kept."""
         return self if len(self) <= limit else self.take(least(chances, limit))
+
+
+@dataclass(frozen=True)
+class PastItems(Ragged):
+    """Items each group's user had before."""
+
+    offsets: Longs
+    items: Ints
+    row_columns: ClassVar = ("items",)
+
+    def contains(self, group: Longs, item: Ints) -> npt.NDArray[np.bool_]:
+        """bool[n]: whether each (group, item) is among them; groups of -1 hold nothing."""
+        found: npt.NDArray[np.bool_] = np.isin(
+            group.astype(np.int64) << 32 | item, self.owner << 32 | self.items
+        )
+        return found
+
+    @classmethod
+    def of(cls, histories: Iterable[History]) -> "PastItems":
+        """From what each group's user had done before."""
+        items = [np.unique(history.item) for history in histories]
+        flat = np.concatenate(items) if items else np.empty(0)
+        return cls(offsets_of([len(i) for i in items]), flat.astype(np.int32))
 
 
 @dataclass(frozen=True)

@@ -33,12 +33,19 @@ import numpy as np
 import numpy.typing as npt
 
 from recsys.data_schemas.errors import UsageError
-from recsys.evaluation.lists import RELEVANT_FROM, Grades, RankedLists, Truth, check_groups
+from recsys.evaluation.lists import (
+    RELEVANT_FROM,
+    Grades,
+    PastItems,
+    RankedLists,
+    Truth,
+    check_groups,
+)
 from recsys.evaluation.popularity_at import PopularityAt
 from recsys.features.compiled import compiled
 from recsys.features.draws import Doubles
 from recsys.features.interactions import Floats, Ints, Longs
-from recsys.features.ragged import first_of_runs, owners_of
+from recsys.features.ragged import first_of_runs
 
 Gain = Literal["exponential", "linear"]
 CHUNK = 4096
@@ -261,28 +268,21 @@ def mean_popularity(lists: RankedLists, k: int, popularity: PopularityAt) -> Dou
 
 
 def popularity_bias(
-    lists: RankedLists,
-    k: int,
-    popularity: PopularityAt,
-    history_offsets: Longs,
-    history_items: Ints,
+    lists: RankedLists, k: int, popularity: PopularityAt, past: PastItems
 ) -> Doubles:
     """Mean popularity percentile of the first k minus that of the user's own history.
 
-    Above 0: the list is more mainstream than the user. Histories are CSR over the G groups; NaN
-    for an empty list or history.
+    Above 0: the list is more mainstream than the user. NaN for an empty list or history.
 
     Args:
         lists: one list for each of G groups.
         k: places looked at.
         popularity: [N], past events of each item.
-        history_offsets: int64[G+1], bounds of the histories.
-        history_items: int32[h], items of the histories.
+        past: histories of the groups.
     """
     percentile = popularity.percentiles
-    groups = owners_of(history_offsets)
-    known = history_items < percentile.shape[1]
-    groups, items = groups[known], history_items[known]
+    known = past.items < percentile.shape[1]
+    groups, items = past.owner[known], past.items[known]
     total = np.bincount(
         groups,
         weights=percentile[popularity.snapshot[groups], items],
@@ -470,7 +470,7 @@ class Measured(NamedTuple):
     category: npt.NDArray[np.integer] | None = None
     """int[N] codes; None where there is one category or none."""
     vectors: Floats | None = None
-    past: tuple[Longs, Ints] | None = None
+    past: PastItems | None = None
     """(offsets, items) of what the groups' users had before, CSR over G."""
 
 
@@ -568,7 +568,8 @@ METRICS: Final[tuple[Metric, ...]] = (
     ),
     Metric(
         "popularity_bias", "popularity of the list minus that of the user's own past",
-        lambda m, k: m.past and popularity_bias(m.lists, k, m.popularity, *m.past),
+        lambda m, k: None if m.past is None
+        else popularity_bias(m.lists, k, m.popularity, m.past),
         places="first k", better="neither",
     ),
     Metric(

@@ -9,8 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from recsys.evaluation.evaluation import PastItems
-from recsys.evaluation.lists import PADDING, RELEVANT_FROM, RankedLists, Truth
+from recsys.evaluation.lists import PADDING, RELEVANT_FROM, PastItems, RankedLists, Truth
 from recsys.features.impressions import Impressions
 from recsys.features.interactions import DAY, Floats, Interactions, Ints, Longs
 from recsys.features.ragged import offsets_of_owners

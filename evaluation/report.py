@@ -4,13 +4,8 @@ evaluation = evaluate_lists(truth, systems, main="ranker", ks=(10, 100), ...)
 page = write_report(evaluation, ReportContext(title="..."), out_dir)
 """
 
-from recsys.evaluation.evaluation import (
-    Difference,
-    Evaluation,
-    PastItems,
-    Segment,
-    evaluate_lists,
-)
+from recsys.evaluation.evaluation import Difference, Evaluation, Segment, evaluate_lists
+from recsys.evaluation.lists import PastItems
 from recsys.evaluation.off_policy import OffPolicy
 from recsys.evaluation.page import (
     alarms,

@@ -16,8 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from recsys.data_schemas import columns as c
-from recsys.evaluation.evaluation import PastItems
-from recsys.evaluation.lists import PADDING, RankedLists, Truth
+from recsys.evaluation.lists import PADDING, PastItems, RankedLists, Truth
 from recsys.features.ragged import list_column, offsets_of
 from recsys.storage.files import atomic_file
 

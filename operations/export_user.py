@@ -8,7 +8,7 @@ from typing import Any
 from recsys.data_schemas import columns as c
 from recsys.data_schemas.api import to_time
 from recsys.data_schemas.config import RecsysConfig
-from recsys.data_schemas.errors import UsageError
+from recsys.operations.user_ids import require_id
 from recsys.storage.eventlog import written_log
 from recsys.storage.opt_outs import all_wishes
 from recsys.storage.tombstones import times_of_forgetting
@@ -28,10 +28,7 @@ def export_user(config: RecsysConfig, user_id: str) -> dict[str, Any]:
     Raises:
         UsageError: the id is empty.
     """
-    if not user_id.strip():
-        raise UsageError(
-            "an empty id names nobody", where="USER_ID", found=repr(user_id), expected="a user id"
-        )
+    require_id(user_id)
     workspace = Workspace(config.workspace_path)
     wish = all_wishes(config).get(user_id)
     return {

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from recsys.data_schemas import columns as c
 from recsys.data_schemas.addresses import redacted
 from recsys.data_schemas.config import RecsysConfig
-from recsys.data_schemas.errors import UsageError
+from recsys.operations.user_ids import require_id
 from recsys.storage.files import PART, human_bytes, write_json
 from recsys.storage.opt_outs import forget_wish
 from recsys.storage.registry import Registry
@@ -68,10 +68,7 @@ def forget_user(config: RecsysConfig, user_id: str) -> Receipt:
         UsageError: the id is empty.
         WorkspaceBusy: a run is at work; it could write what was just removed.
     """
-    if not user_id.strip():
-        raise UsageError(
-            "an empty id names nobody", where="USER_ID", found=repr(user_id), expected="a user id"
-        )
+    require_id(user_id)
     workspace = Workspace(config.workspace_path)
     receipt = Receipt(user_id, datetime.now(UTC).isoformat(timespec="seconds"))
     with ExitStack() as locked:

@@ -23,8 +23,7 @@ from recsys.data_schemas import columns as c
 from recsys.data_schemas.errors import DataRefused
 from recsys.evaluation import baselines, segments
 from recsys.evaluation.asked_moments import AskedMoments
-from recsys.evaluation.evaluation import PastItems
-from recsys.evaluation.lists import RankedLists, Truth
+from recsys.evaluation.lists import PastItems, RankedLists, Truth
 from recsys.evaluation.query_sets import (
     grades_of_shown,
     leave_last_out,

@@ -9,6 +9,18 @@ from recsys.data_schemas.errors import UsageError
 OPTION = "--users"
 
 
+def require_id(user_id: str) -> None:
+    """Refuse an id that names nobody.
+
+    Raises:
+        UsageError: it is empty.
+    """
+    if not user_id.strip():
+        raise UsageError(
+            "an empty id names nobody", where="USER_ID", found=repr(user_id), expected="a user id"
+        )
+
+
 def read_users(file: Path) -> list[str]:
     """User ids of a Parquet file (column user_id), a CSV with that header divided by commas,
     semicolons, tabs or bars, or one id per line; each once, in the order of the file.

@@ -14,8 +14,7 @@ from typing import TypeVar
 import numpy as np
 
 from recsys.evaluation import baselines
-from recsys.evaluation.evaluation import PastItems
-from recsys.evaluation.lists import RankedLists
+from recsys.evaluation.lists import PastItems, RankedLists
 from recsys.features.catalogue import Catalogue
 from recsys.features.interactions import Interactions, Longs
 from recsys.features.protocols import RecallSource

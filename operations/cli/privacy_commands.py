@@ -37,15 +37,14 @@ def _export(args: argparse.Namespace) -> int:
 
 def _opt_out(args: argparse.Namespace) -> int:
     from recsys.data_schemas.config import load_config
-    from recsys.data_schemas.errors import UsageError
+    from recsys.operations.user_ids import require_id
     from recsys.storage.eventlog.log import now_us
     from recsys.storage.opt_outs import all_wishes, opt_in, opt_out
     from recsys.storage.workspace import Workspace
 
     config = load_config(args.config)
     workspace = Workspace(config.workspace_path)
-    if not args.user_id.strip():
-        raise UsageError("an empty id names nobody", where="USER_ID", expected="a user id")
+    require_id(args.user_id)
     if args.undo:
         wish = all_wishes(config).get(args.user_id)
         known = wish is not None and wish.out

@@ -19,6 +19,7 @@ import numpy.typing as npt
 from recsys.data_schemas import columns as c
 from recsys.data_schemas.errors import UsageError
 from recsys.features.interactions import Floats, History, Interactions
+from recsys.features.ragged import offsets_of_owners
 from recsys.retrieval.fitted_source import Params, SourceInputs, positive, weighed, weight_scale
 from recsys.retrieval.own_source import OwnSource
 
@@ -72,8 +73,7 @@ class AdaptedModel(OwnSource):
         item, near, score = (column[good][order] for column in (item, near, score))
         first = np.searchsorted(item, item, "left")
         kept = np.arange(len(item)) - first < self.KEPT
-        offsets = np.zeros(self.n_items + 1, np.int64)
-        np.cumsum(np.bincount(item[kept], minlength=self.n_items), out=offsets[1:])
+        offsets = offsets_of_owners(item[kept], self.n_items)
         return {
             "offsets": offsets,
             "near": near[kept],

@@ -18,8 +18,8 @@ from recsys.data_schemas import columns as c
 from recsys.data_schemas.config import EvaluationConfig
 from recsys.data_schemas.errors import DataRefused, UsageError
 from recsys.evaluation.asked_moments import AskedMoments, evaluate_moments
-from recsys.evaluation.evaluation import Evaluation, PastItems
-from recsys.evaluation.lists import RankedLists, Truth
+from recsys.evaluation.evaluation import Evaluation
+from recsys.evaluation.lists import PastItems, RankedLists, Truth
 from recsys.evaluation.popularity_at import PopularityAt
 from recsys.evaluation.query_sets import of_users
 from recsys.evaluation.segments import of_history

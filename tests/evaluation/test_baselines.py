@@ -3,7 +3,7 @@
 import numpy as np
 
 from recsys.evaluation import baselines
-from recsys.evaluation.evaluation import PastItems
+from recsys.evaluation.lists import PastItems
 from recsys.features.interactions import DAY, Interactions
 
 

@@ -4,8 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from recsys.evaluation.evaluation import PastItems
-from recsys.evaluation.lists import RankedLists, Truth
+from recsys.evaluation.lists import PastItems, RankedLists, Truth
 from recsys.evaluation.saved_lists import read_lists, write_lists
 
 

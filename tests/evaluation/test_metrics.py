@@ -5,7 +5,7 @@ import pytest
 
 from recsys.data_schemas.errors import RecsysError
 from recsys.evaluation import metrics
-from recsys.evaluation.lists import RankedLists, Truth
+from recsys.evaluation.lists import PastItems, RankedLists, Truth
 from recsys.evaluation.popularity_at import PopularityAt, popularity_percentile
 
 NAN = float("nan")
@@ -179,8 +179,7 @@ def test_popularity_bias_is_list_minus_history() -> None:
         lists,
         2,
         PopularityAt.same(popularity, 3, 3),
-        np.array([0, 2, 3, 3]),
-        np.array([0, 1, 2], np.int32),
+        PastItems(np.array([0, 2, 3, 3]), np.array([0, 1, 2], np.int32)),
     )
     np.testing.assert_allclose(bias, [3 / 4 - 1 / 4, 0 - 1, NAN])
 

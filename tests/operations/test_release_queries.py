@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 
 from recsys.data_schemas.columns import CATEGORY, ITEM_ID, TITLE
-from recsys.evaluation.evaluation import PastItems
+from recsys.evaluation.lists import PastItems
 from recsys.features.catalogue import Catalogue
 from recsys.operations import release_queries
 from recsys.query import RankingResult

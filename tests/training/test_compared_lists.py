@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from recsys.data_schemas.columns import CATEGORY, ITEM_ID, TITLE
-from recsys.evaluation.evaluation import PastItems
+from recsys.evaluation.lists import PastItems
 from recsys.features.catalogue import Catalogue
 from recsys.features.interactions import DAY
 from recsys.features.protocols import Recalled

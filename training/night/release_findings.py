@@ -3,13 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
-
 from recsys.evaluation.report_context import Check, or_dash
+from recsys.features.draws import Doubles
 from recsys.features.parity import LIMIT, broken
-
-Doubles = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)

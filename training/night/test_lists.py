@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from recsys.evaluation.asked_moments import AskedMoments, evaluate_moments
-from recsys.evaluation.evaluation import Evaluation, PastItems
-from recsys.evaluation.lists import RankedLists, Truth
+from recsys.evaluation.evaluation import Evaluation
+from recsys.evaluation.lists import PastItems, RankedLists, Truth
 from recsys.evaluation.saved_lists import MAIN
 from recsys.evaluation.segments import by_event_type
 from recsys.features.interactions import Interactions

@@ -97,8 +97,7 @@ def test_an_unknown_version_lists_those_there_are(recsys, registered):
 
 def kept(folder, users, answers, champion=None):
     """A report's folder with the lists of a night: one list per user, each wants item 1."""
-    from recsys.evaluation.evaluation import PastItems
-    from recsys.evaluation.lists import RankedLists, Truth
+    from recsys.evaluation.lists import PastItems, RankedLists, Truth
     from recsys.evaluation.saved_lists import write_lists
 
     folder.mkdir()

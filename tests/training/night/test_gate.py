@@ -5,8 +5,7 @@ import pytest
 
 from recsys.data_schemas.config import GateConfig
 from recsys.data_schemas.errors import UsageError
-from recsys.evaluation.evaluation import PastItems
-from recsys.evaluation.lists import RankedLists, Truth
+from recsys.evaluation.lists import PastItems, RankedLists, Truth
 from recsys.evaluation.saved_lists import SavedLists
 from recsys.evaluation.segments import SegmentLabels
 from recsys.training.night.gate import (

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from recsys.data_schemas.config import GateConfig, parse_config
-from recsys.evaluation.evaluation import PastItems
-from recsys.evaluation.lists import RankedLists, Truth
+from recsys.evaluation.lists import PastItems, RankedLists, Truth
 from recsys.evaluation.saved_lists import SavedLists, write_lists
 from recsys.storage.registry.version_tags import (
     AGAINST_TAG,
