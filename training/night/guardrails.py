@@ -35,47 +35,7 @@ def guardrails(
         served: what recomputing served rows found; empty where nothing was served.
     """
     main = evaluation.systems[evaluation.main]
-    found = [
-        Guardrail(
-            "latency of a ranking call, ms", release_check.latency_ms, gate.max_latency_ms, False
-        ),
-        Guardrail(
-            "online features equal batch",
-            max(release_check.differences.values(), default=0.0),
-            LIMIT,
-            False,
-        ),
-    ]
-    found.append(
-        Guardrail("known events that counters see when asked", release_check.counted, 0.999, True)
-    )
-    if release_check.lost:
-        name, rise = release_check.most_lost
-        found.append(Guardrail(f"{name} unknown when asked", rise, gate.max_unknown_rise, False))
-    if served:
-        broken = sum(not check.passed for check in served)
-        found.append(Guardrail("served features that differ in batch", broken, 0, False))
-    if release_check.overlap is not None:
-        found.append(
-            Guardrail(
-                "overlap of released and evaluated", release_check.overlap, gate.min_overlap, True
-            )
-        )
-    if release_check.shift is not None:
-        found.append(
-            Guardrail(
-                "score shift of the release", release_check.shift, gate.max_score_shift, False
-            )
-        )
-    coverage = _value(main, f"coverage@{max(evaluation.ks)}")
-    if coverage is not None:
-        found.append(Guardrail("catalogue coverage", coverage, gate.min_coverage, True))
-    if evaluation.calibration_error is not None:
-        found.append(
-            Guardrail(
-                "calibration error", evaluation.calibration_error, gate.max_calibration_error, False
-            )
-        )
+    found = [*_of_release(gate, release_check, served), *_of_lists(gate, evaluation)]
     if champion_bytes:
         growth = bundle_bytes / champion_bytes
         found.append(
@@ -84,6 +44,36 @@ def guardrails(
     if champion is not None:
         found += _against(main, evaluation.systems[champion], gate.guardrail_margin)
     return found
+
+
+def _of_release(
+    gate: GateConfig, found: ReleaseCheck, served: Sequence[Check]
+) -> Iterator[Guardrail]:
+    """How fast the release is, whether features are what they were, how far it is from what was judged."""
+    differs = max(found.differences.values(), default=0.0)
+    yield Guardrail("latency of a ranking call, ms", found.latency_ms, gate.max_latency_ms, False)
+    yield Guardrail("online features equal batch", differs, LIMIT, False)
+    yield Guardrail("known events that counters see when asked", found.counted, 0.999, True)
+    if found.lost:
+        name, rise = found.most_lost
+        yield Guardrail(f"{name} unknown when asked", rise, gate.max_unknown_rise, False)
+    if served:
+        broken = sum(not check.passed for check in served)
+        yield Guardrail("served features that differ in batch", broken, 0, False)
+    if found.overlap is not None:
+        name = "overlap of released and evaluated"
+        yield Guardrail(name, found.overlap, gate.min_overlap, True)
+    if found.shift is not None:
+        yield Guardrail("score shift of the release", found.shift, gate.max_score_shift, False)
+
+
+def _of_lists(gate: GateConfig, evaluation: Evaluation) -> Iterator[Guardrail]:
+    """What the lists are besides being right."""
+    coverage = _value(evaluation.systems[evaluation.main], f"coverage@{max(evaluation.ks)}")
+    if coverage is not None:
+        yield Guardrail("catalogue coverage", coverage, gate.min_coverage, True)
+    if (error := evaluation.calibration_error) is not None:
+        yield Guardrail("calibration error", error, gate.max_calibration_error, False)
 
 
 def ranker_parts(tonight: Mapping[str, Any], champion: Mapping[str, Any] | None) -> list[Guardrail]:

@@ -58,7 +58,7 @@ class SequenceModel(nn.Module):  # type: ignore[misc]
     Args:
         counts: int32[N] positive events per item.
         vectors: float32[N, t] text vectors, or None.
-        params: as of `SequenceSource.PARAMS`.
+        params: as of `SequenceSource.Params`.
         most_ids: items with an id embedding at most.
     """
 

@@ -53,7 +53,7 @@ def ask(monkeypatch):
 
     def run(registry, refit=None):
         alarms = []
-        moments = SimpleNamespace(now=np.full(3, 99), user=np.arange(3))
+        moments = SimpleNamespace(time=np.full(3, 99), user=np.arange(3))
         night = SimpleNamespace(
             alarm=alarms.append,
             reporter=SimpleNamespace(warn=alarms.append),

@@ -138,10 +138,11 @@ def test_the_metric_is_the_configured_one(truth):
 @pytest.mark.parametrize("metric", ["ndcg", "ndcg@0", "ndcg@101", "clicks@10", "auc"])
 def test_an_unknown_metric_is_refused_before_any_work(metric, tmp_path):
     from recsys.data_schemas.config import parse_config
+    from recsys.training.night.own_parts import require_sound
 
     raw = {"data": {"items": "i", "events": "e"}, "gate": {"metric": metric}}
     with pytest.raises(UsageError, match=r"gate\.metric"):
-        parse_config(raw, tmp_path)
+        require_sound(parse_config(raw, tmp_path))
 
 
 def test_cold_items_are_measured_on_their_own_part_of_the_truth():

@@ -17,6 +17,7 @@ DECIDES_NOTHING = {
     "recsys.data_schemas": "names and shapes; settings are read",
     "recsys.storage": "where bytes lie, not which",
     "recsys.features.protocols": "types",
+    "recsys.features.kinds": "a source declares its features by them; groups, which hold these, name all features",
     "recsys.evaluation.lists": "types",
     "recsys.evaluation.asked_moments": "measures lists that are made",
     "recsys.evaluation.evaluation": "measures lists that are made",
