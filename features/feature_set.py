@@ -37,12 +37,8 @@ from recsys.features.kinds.trend import Trend
 from recsys.features.kinds.user_activity import UserActivity, UserDiversity
 from recsys.features.kinds.user_attribute import UserAttribute
 from recsys.features.kinds.window_count import WindowCount
-from recsys.features.ranking_context import (
-    CountPlan,
-    OnlineCounts,
-    RankingContext,
-    SignalTable,
-)
+from recsys.features.protocols import SignalTable
+from recsys.features.ranking_context import CountPlan, OnlineCounts, RankingContext
 from recsys.features.rows import BatchInputs, Rows
 from recsys.features.time_buckets import (
     BUCKETS,

@@ -5,7 +5,7 @@ time, the same call offline and online. Item indices are those of the workspace'
 vocabulary. A source knows the first `n_items` of them; an index at or beyond is new to it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol, Self, runtime_checkable
 
@@ -75,3 +75,25 @@ class AskedSource(Protocol):
     def score(self, items: Ints) -> Floats:
         """`ScoreSource.score` of n items."""
         ...
+
+
+class SignalTable(Mapping[str, Floats]):
+    """Signals of n candidates as rows of one table, so that many can be read at once.
+
+    Args:
+        rows: name → row of the table; the same mapping for every list of a recall stage.
+        table: float32[r, n], with a row for each name at least.
+    """
+
+    def __init__(self, rows: Mapping[str, int], table: Floats) -> None:
+        self.rows, self.table = rows, table
+
+    def __getitem__(self, name: str) -> Floats:
+        signal: Floats = self.table[self.rows[name]]
+        return signal
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.rows)
+
+    def __len__(self) -> int:
+        return len(self.rows)

@@ -3,7 +3,7 @@
 Shapes: n candidates, h events of the history.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple, Protocol
 
@@ -46,28 +46,6 @@ class Counts(Protocol):
     def known(self, entity: str) -> Longs:
         """int64[n]: how many entities of this sort the candidate has (its tags; 0 or 1 else)."""
         ...
-
-
-class SignalTable(Mapping[str, Floats]):
-    """Signals of n candidates as rows of one table, so that many can be read at once.
-
-    Args:
-        rows: name → row of the table; the same mapping for every list of a recall stage.
-        table: float32[r, n], with a row for each name at least.
-    """
-
-    def __init__(self, rows: Mapping[str, int], table: Floats) -> None:
-        self.rows, self.table = rows, table
-
-    def __getitem__(self, name: str) -> Floats:
-        signal: Floats = self.table[self.rows[name]]
-        return signal
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.rows)
-
-    def __len__(self) -> int:
-        return len(self.rows)
 
 
 @dataclass(frozen=True)

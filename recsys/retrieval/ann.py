@@ -4,8 +4,7 @@ Small catalogues are scanned whole; from `LISTS_FROM` items on, inverted lists a
 members scored exactly. Shapes: N items, f numbers of a vector, L lists.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any, Final
 
 import numpy as np
@@ -15,7 +14,6 @@ from recsys.features.interactions import Floats, Ints, Longs
 from recsys.features.protocols import Mask, Recalled
 from recsys.features.ragged import offsets_of_owners
 from recsys.retrieval import history_kernels as kernels
-from recsys.retrieval.fitted_source import NOTHING, check_blocked, scratch
 from recsys.retrieval.history_kernels import Marks
 
 LISTS_FROM: Final = 100_000
@@ -115,46 +113,11 @@ def scan(
     """
     items, scores = np.empty(limit, np.int32), np.empty(limit, np.float32)
     if lists is None:
-        space = scratch(len(vectors))
-        count = kernels.dots_top(vectors, query, known, blocked, space.total, items, scores)
+        products = np.empty(len(vectors), np.float32)
+        count = kernels.dots_top(vectors, query, known, blocked, products, items, scores)
     else:
         count = kernels.dots_top_of_lists(
             lists.rows, query, known, blocked, lists.offsets, lists.member, lists.probe(query),
             items, scores,
         )  # fmt: skip
     return Recalled(items[:count], scores[:count])
-
-
-@dataclass(frozen=True)
-class AskedVectors:
-    """A user's vector before the items' vectors: a dense source that has read a history."""
-
-    name: str
-    vectors: Floats
-    """float32[N, d]"""
-    query: Floats | None
-    """float32[d]; None where the history says nothing."""
-    known: Marks
-    """uint8[N], 1 for items that the source knows."""
-    lists: InvertedLists | None
-
-    def recall_each(self, asks: Sequence[tuple[int, Mask]]) -> list[Recalled]:
-        """The items with the highest inner product for each (limit, blocked)."""
-        for _, blocked in asks:
-            check_blocked(self.name, blocked, len(self.known))
-        return [self._recalled(limit, blocked) for limit, blocked in asks]
-
-    def _recalled(self, limit: int, blocked: Mask) -> Recalled:
-        if self.query is None or limit < 1:
-            return NOTHING
-        return scan(self.vectors, self.query, self.known, blocked, limit, self.lists)
-
-    def score(self, items: Ints) -> Floats:
-        """float32[n, 1]: inner products; NaN for unknown items."""
-        out = np.empty((1, len(items)), np.float32)
-        if self.query is None:
-            out[:] = np.nan
-        else:
-            wanted = np.ascontiguousarray(items, np.int32)
-            kernels.dots_at(self.vectors, self.query, self.known, wanted, out[0])
-        return out.T

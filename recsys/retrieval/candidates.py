@@ -22,8 +22,8 @@ from recsys.features.protocols import (
     Recalled,
     RecallSource,
     ScoreSource,
+    SignalTable,
 )
-from recsys.features.ranking_context import SignalTable
 from recsys.retrieval import history_kernels as kernels
 from recsys.retrieval.fitted_source import FEW_EVENTS, NOTHING, scratch
 

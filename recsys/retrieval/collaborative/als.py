@@ -20,7 +20,8 @@ from recsys.features.interactions import (
 )
 from recsys.features.protocols import Mask, Recalled
 from recsys.retrieval import history_kernels as kernels
-from recsys.retrieval.ann import LISTS_FROM, AskedVectors, InvertedLists
+from recsys.retrieval.ann import LISTS_FROM, InvertedLists
+from recsys.retrieval.asked_vectors import AskedVectors
 from recsys.retrieval.fitted_source import (
     Cost,
     FittableSource,

@@ -18,7 +18,8 @@ import numpy.typing as npt
 
 from recsys.features.interactions import Floats, History, Interactions, Ints
 from recsys.features.protocols import Mask, Recalled
-from recsys.retrieval.ann import AskedVectors, InvertedLists
+from recsys.retrieval.ann import InvertedLists
+from recsys.retrieval.asked_vectors import AskedVectors
 from recsys.retrieval.fitted_source import (
     Cost,
     FittableSource,
