@@ -10,7 +10,7 @@ from typing import Any
 
 from recsys.features.interactions import DAY
 from recsys.storage.files import atomic_write, hash_json
-from recsys.training.night import encoder_age, item_vectors, tune_encoder
+from recsys.training.night import catalogue_vectors, encoder_age, tune_encoder
 from recsys.training.night.hidden_items import untaught_share
 from recsys.training.night.night_context import Night
 from recsys.training.night.products import Encoded
@@ -55,7 +55,7 @@ def _encoded(night: Night, identity: dict[str, Any]) -> Encoded:
     """The encoder of an identity, and all vectors under it."""
     until = int(identity["until"])
     stage = tune_encoder.tuned(night, identity)
-    encode = partial(item_vectors.encode, night, encoder=stage, until=until)
+    encode = partial(catalogue_vectors.encode, night, encoder=stage, until=until)
     return Encoded(stage, encode(night.data), until, encode)
 
 
