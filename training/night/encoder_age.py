@@ -57,6 +57,8 @@ def measure(night: Night, encoded: Encoded) -> str | None:
             code=(
                 *CODE,
                 *SHOWN,
+                "recsys.evaluation.metrics",
+                "recsys.evaluation.popularity_at",
                 "recsys.retrieval",
                 "recsys.training.groups",
                 "recsys.training.impression_groups",

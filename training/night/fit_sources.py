@@ -44,6 +44,8 @@ from recsys.training.windows import Windows, moments_at
 CODE = (
     *BASIS,
     *SHOWN,
+    "recsys.evaluation.metrics",
+    "recsys.evaluation.popularity_at",
     "recsys.retrieval",
     "recsys.training.deterministic",
     "recsys.training.groups",

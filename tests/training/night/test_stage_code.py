@@ -17,6 +17,8 @@ DECIDES_NOTHING = {
     "recsys.data_schemas": "names and shapes; settings are read",
     "recsys.storage": "where bytes lie, not which",
     "recsys.features.protocols": "types",
+    "recsys.features.ranking_context": "a table that signals are written into",
+    "recsys.retrieval.fitted_source": "scratch arrays of the search; where sources are fitted, all of their room is named",
     "recsys.features.kinds": "a source declares its features by them; groups, which hold these, name all features",
     "recsys.evaluation.lists": "types",
     "recsys.evaluation.asked_moments": "measures lists that are made",

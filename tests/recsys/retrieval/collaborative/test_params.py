@@ -13,6 +13,7 @@ from recsys.data_schemas.columns import (
     ITEM_ID,
     TAGS,
     TITLE,
+    VECTOR,
 )
 from recsys.features.catalogue import Catalogue
 from recsys.features.interactions import DAY
@@ -60,6 +61,7 @@ def rich(world):
                 TITLE: texts,
                 TAGS: [[f"shelf{i % 4}"] for i in range(size)],
                 CATEGORY: [f"hall{i % 2}" for i in range(size)],
+                VECTOR: inputs.catalogue.vectors.tolist(),
                 CREATED_AT: pa.array(
                     [(1 + i) * DAY for i in range(size)], pa.timestamp("us", "UTC")
                 ),
