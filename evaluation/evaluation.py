@@ -182,11 +182,7 @@ def evaluate_lists(
     bases = dict(variants or {})
     _check(names, main, ks, bases)
     others = [s for s in systems if s.name not in bases]
-    popularity = (
-        item_popularity
-        if isinstance(item_popularity, PopularityAt)
-        else PopularityAt.same(item_popularity, truth.n_groups, catalogue_size)
-    )
+    popularity = _by_list(item_popularity, truth, catalogue_size)
     matched = {s.name: metrics.match(truth, s) for s in systems}
     main_metric = f"ndcg@{min(ks)}"
     cutoffs = sorted(set(ks))
@@ -199,13 +195,16 @@ def evaluate_lists(
     }
     columns = {name: _group_metrics(found, cutoffs, further) for name, found in measured.items()}
     curve_ks = tuple(k for k in CURVE_KS if k <= max(s.length for s in systems))
+    parts = _with_days(segments or {}, truth)
     book = _Book(truth.user, resamples, seed)
     _add_means(book, columns, main, bases)
     _add_curves(book, measured, curve_ks)
-    parts = {**(segments or {}), _DAY: (segments or {}).get(DAY, by_day(truth.time))}
-    parts.pop(DAY, None)
     _add_segments(book, truth, others, matched, parts, main, min(ks))
     resampled = book.bootstrap()
+    of_groups = {name: _read_system(resampled, name, columns[name]) for name in names}
+    of_catalogue = {
+        s.name: _catalogue_metrics(s, truth, cutoffs, catalogue_size, further) for s in systems
+    }
     bins, as_chance, error = _score_reliability(matched[main])
     shown = _read_segments(resampled, parts, [s.name for s in others], main)
     return Evaluation(
@@ -220,15 +219,8 @@ def evaluate_lists(
         groups_without_truth=int((matched[main].relevant == 0).sum()),
         catalogue_size=catalogue_size,
         sampled_candidates=sampled_candidates,
-        systems={
-            s.name: _read_system(resampled, s.name, columns[s.name])
-            | _catalogue_metrics(s, truth, cutoffs, catalogue_size, further)
-            for s in systems
-        },
-        meanings={
-            metric.name: Meaning(metric.about, metric.better, metric.unit, metric.first)
-            for metric in (*METRICS, *further)
-        },
+        systems={s.name: of_groups[s.name] | of_catalogue[s.name] for s in systems},
+        meanings=_meanings(further),
         differences=_read_differences(resampled, columns, names, main),
         variants=bases,
         days=shown.pop(_DAY),
@@ -242,6 +234,29 @@ def evaluate_lists(
         warnings=_warnings(truth, systems, matched, main, sampled_candidates, max(ks)),
         per_group=_per_group(truth, columns),
     )
+
+
+def _by_list(
+    item_popularity: npt.NDArray[np.number] | PopularityAt, truth: Truth, catalogue_size: int
+) -> PopularityAt:
+    """Past events of each item as of each list."""
+    if isinstance(item_popularity, PopularityAt):
+        return item_popularity
+    return PopularityAt.same(item_popularity, truth.n_groups, catalogue_size)
+
+
+def _with_days(segments: Mapping[str, SegmentLabels], truth: Truth) -> dict[str, SegmentLabels]:
+    """The segmentations with days among them: the caller's own, or those of the queries."""
+    parts = {**segments, _DAY: segments.get(DAY, by_day(truth.time))}
+    parts.pop(DAY, None)
+    return parts
+
+
+def _meanings(further: Sequence[Metric]) -> dict[str, Meaning]:
+    return {
+        metric.name: Meaning(metric.about, metric.better, metric.unit, metric.first)
+        for metric in (*METRICS, *further)
+    }
 
 
 DAY = "day"

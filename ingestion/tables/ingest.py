@@ -228,13 +228,7 @@ def _write(
     write_items(items, out / ITEMS_FILE)
     accepted["events"] = stage_events(events, now)
     events.settle(set_aside, limit)
-    if accepted["events"] == 0:
-        raise DataRefused(
-            "no event is left after checking the rules",
-            where=events.files.where,
-            found=", ".join(f"{rule}: {n:,}" for rule, n in events.rejected.items()) or "no rows",
-            fix="see the rules; unknown items point to an items table of another export",
-        )
+    _require_events(events, accepted["events"])
     summaries = {"items": items.summary(accepted["items"])}
     summaries["events"] = events.summary(accepted["events"])
     users_of = [events.accepted]
@@ -267,6 +261,16 @@ def _write(
         "user_attributes": [a.name for a in parts["users"].attributes] if "users" in parts else [],
         **_describe(duck, config, out / EVENTS_FILE),
     }
+
+
+def _require_events(events: TableIngest, accepted: int) -> None:
+    if accepted == 0:
+        raise DataRefused(
+            "no event is left after checking the rules",
+            where=events.files.where,
+            found=", ".join(f"{rule}: {n:,}" for rule, n in events.rejected.items()) or "no rows",
+            fix="see the rules; unknown items point to an items table of another export",
+        )
 
 
 def _describe(duck: DuckEngine, config: RecsysConfig, events: Path) -> dict[str, Any]:

@@ -6,6 +6,15 @@ from typing import Any
 
 def add_parsers(subparsers: Any) -> None:
     """Register the commands of this room."""
+    _add_nights(subparsers)
+    _add_lists(subparsers)
+    demo = subparsers.add_parser("demo", help="everything, on bundled real data")
+    demo.add_argument("dir", nargs="?", default="demo", metavar="DIR")
+    demo.set_defaults(run=_demo)
+
+
+def _add_nights(subparsers: Any) -> None:
+    """Whole nights, and single steps of one."""
     nightly = subparsers.add_parser("nightly", help="the night's retraining, gated and reversible")
     nightly.add_argument(
         "--until",
@@ -42,6 +51,13 @@ def add_parsers(subparsers: Any) -> None:
     )
     train.set_defaults(run=_train)
 
+    backtest = subparsers.add_parser("backtest", help="the last N nights, simulated on history")
+    backtest.add_argument("--nights", type=int, required=True, metavar="N")
+    backtest.set_defaults(run=_backtest)
+
+
+def _add_lists(subparsers: Any) -> None:
+    """What a registered model is asked."""
     evaluate = subparsers.add_parser("evaluate", help="report on a registered model")
     evaluate.add_argument("--model", metavar="models:/NAME/VERSION", help="default: the champion")
     evaluate.add_argument("--events", metavar="FILE", help="events that happened after the model")
@@ -80,14 +96,6 @@ def add_parsers(subparsers: Any) -> None:
     )
     recommend.add_argument("--out", required=True, metavar="FILE", help="Parquet file to write")
     recommend.set_defaults(run=_recommend)
-
-    backtest = subparsers.add_parser("backtest", help="the last N nights, simulated on history")
-    backtest.add_argument("--nights", type=int, required=True, metavar="N")
-    backtest.set_defaults(run=_backtest)
-
-    demo = subparsers.add_parser("demo", help="everything, on bundled real data")
-    demo.add_argument("dir", nargs="?", default="demo", metavar="DIR")
-    demo.set_defaults(run=_demo)
 
 
 def _nightly(args: argparse.Namespace) -> int:

@@ -143,6 +143,31 @@ def _paths(tree: dict[str, list[str]]) -> list[tuple[float, list[_Entry]]] | Non
 
 
 @reassociating
+def _turn(
+    columns: Floats,
+    node_feature: Ints,
+    threshold: Floats,
+    missing_left: npt.NDArray[np.uint8],
+    first: int,
+    last: int,
+    turned: Words,
+) -> None:
+    """A bit for each node first..last of a tree at which a row goes to the right, for LANES rows."""
+    lanes = columns.shape[1]
+    turned[:] = np.uint32(0)
+    for node in range(first, last):
+        column, limit = columns[node_feature[node]], threshold[node]
+        bit = np.uint32(1) << np.uint32(node - first)
+        # A comparison with what is missing is false, whichever it is.
+        if missing_left[node]:
+            for r in range(lanes):
+                turned[r] |= bit if column[r] > limit else np.uint32(0)
+        else:
+            for r in range(lanes):
+                turned[r] |= np.uint32(0) if column[r] <= limit else bit
+
+
+@reassociating
 def add_shares(
     columns: Floats,
     node_feature: Ints,
@@ -177,17 +202,8 @@ def add_shares(
     behind = np.empty(lanes, np.float64)
     total = np.empty((MOST_LEAVES, lanes), np.float64)
     for tree in range(len(node_start) - 1):
-        turned[:] = np.uint32(0)
-        for node in range(node_start[tree], node_start[tree + 1]):
-            column, limit = columns[node_feature[node]], threshold[node]
-            bit = np.uint32(1) << np.uint32(node - node_start[tree])
-            # A comparison with what is missing is false, whichever it is.
-            if missing_left[node]:
-                for r in range(lanes):
-                    turned[r] |= bit if column[r] > limit else np.uint32(0)
-            else:
-                for r in range(lanes):
-                    turned[r] |= np.uint32(0) if column[r] <= limit else bit
+        first, last = node_start[tree], node_start[tree + 1]
+        _turn(columns, node_feature, threshold, missing_left, first, last, turned)
         for leaf in range(leaf_start[tree], leaf_start[tree + 1]):
             first = entry_start[leaf]
             size = entry_start[leaf + 1] - first

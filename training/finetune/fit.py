@@ -261,15 +261,7 @@ def _train(
     device = group.device or best_device()
     torch.manual_seed(work.seed)  # LoRA and the tower begin at random
     set_trainable(work.encoder, config)
-    states = ItemStates(
-        work.encoder.to(device),
-        work.tokens,
-        work.pad,
-        frozen_layers(work.encoder, config),
-        device,
-        scratch_folder(checkpoint_dir or Path(tempfile.gettempdir())),
-        config.precision != "float32" and device.type == "cuda" and torch.cuda.is_bf16_supported(),
-    )
+    states = _states(work, device, checkpoint_dir)
     runs: list[_Run] = []
     try:
         allowed = None
@@ -309,6 +301,20 @@ def _train(
         raise
     work.encoder = best.encoder
     return _Race(runs, best), split, tower
+
+
+def _states(work: _Work, device: torch.device, checkpoint_dir: Path | None) -> ItemStates:
+    """The items' states on the device, in half precision where the config and a GPU allow it."""
+    half = work.config.precision != "float32" and device.type == "cuda"
+    return ItemStates(
+        work.encoder.to(device),
+        work.tokens,
+        work.pad,
+        frozen_layers(work.encoder, work.config),
+        device,
+        scratch_folder(checkpoint_dir or Path(tempfile.gettempdir())),
+        half and torch.cuda.is_bf16_supported(),
+    )
 
 
 def _allowed_tokens(

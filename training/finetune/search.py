@@ -51,51 +51,10 @@ def search(
             of earlier ones; in memory when None.
         on_trial: called with (trial, nDCG, settings), for tracking.
     """
-    import optuna
-
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = optuna.create_study(
-        study_name=f"{STUDY}-{_comparable(config, fit_until, len(texts))}",
-        direction="maximize",
-        storage=None if storage is None else sqlite_address(storage),
-        load_if_exists=True,
-        sampler=optuna.samplers.TPESampler(seed=seed),
-        pruner=optuna.pruners.MedianPruner(n_startup_trials=LEAST_TRIALS),
-    )
-    if not study.trials:
-        study.enqueue_trial(
-            {
-                name: getattr(config, name)
-                for name in ("learning_rate", "head_learning_rate", "logq")
-            }
-        )
+    study = _study(config, fit_until, len(texts), seed, storage)
     deadline = time.monotonic() + seconds
 
-    def objective(trial: Any) -> float:
-        settings = {
-            name: trial.suggest_float(
-                name, min(low, getattr(config, name)), max(high, getattr(config, name)), log=True
-            )
-            for name, (low, high) in RATES.items()
-        } | {
-            "logq": trial.suggest_float("logq", 0.0, 1.0),
-        }
-        value = _value(trial, config.model_copy(update=settings))
-        if on_trial is not None:
-            on_trial(trial.number, value, settings)
-        return value
-
-    def _value(trial: Any, candidate: EncoderConfig) -> float:
-        reported: set[int] = set()
-
-        def report(values: dict[str, float], step: int) -> None:
-            # Step 0 is validated twice (frozen, and with the head's start), before anything is tuned.
-            if "encoder_valid_ndcg" in values and step > 0 and step not in reported:
-                reported.add(step)
-                trial.report(values["encoder_valid_ndcg"], step)
-                if trial.should_prune():
-                    raise optuna.TrialPruned
-
+    def value_of(trial: Any, candidate: EncoderConfig) -> float:
         folder = Path(tempfile.mkdtemp(prefix="search-"))
         try:
             manifest = fit_encoder(
@@ -106,11 +65,66 @@ def search(
                 out_dir=folder / "encoder",
                 seed=seed,
                 budget_seconds=min(seconds / LEAST_TRIALS, max(1.0, deadline - time.monotonic())),
-                on_metrics=report,
+                on_metrics=_pruning(trial),
             )
             return float(manifest["learned"]["best_ndcg"])
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
+    def objective(trial: Any) -> float:
+        settings = _drawn(trial, config)
+        value = value_of(trial, config.model_copy(update=settings))
+        if on_trial is not None:
+            on_trial(trial.number, value, settings)
+        return value
+
     study.optimize(objective, timeout=seconds)
     return config.model_copy(update=study.best_params), float(study.best_value)
+
+
+def _study(
+    config: EncoderConfig, fit_until: int, n_items: int, seed: int, storage: Path | None
+) -> Any:
+    """The trials so far, with the config as it is to be tried first."""
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study(
+        study_name=f"{STUDY}-{_comparable(config, fit_until, n_items)}",
+        direction="maximize",
+        storage=None if storage is None else sqlite_address(storage),
+        load_if_exists=True,
+        sampler=optuna.samplers.TPESampler(seed=seed),
+        pruner=optuna.pruners.MedianPruner(n_startup_trials=LEAST_TRIALS),
+    )
+    if not study.trials:
+        study.enqueue_trial({name: getattr(config, name) for name in (*RATES, "logq")})
+    return study
+
+
+def _drawn(trial: Any, config: EncoderConfig) -> dict[str, float]:
+    """The settings of a trial; the config's own lie within the bounds."""
+    drawn = {
+        name: trial.suggest_float(
+            name, min(low, getattr(config, name)), max(high, getattr(config, name)), log=True
+        )
+        for name, (low, high) in RATES.items()
+    }
+    return drawn | {"logq": trial.suggest_float("logq", 0.0, 1.0)}
+
+
+def _pruning(trial: Any) -> Callable[[dict[str, float], int], None]:
+    """What ends a trial that falls behind the others' validations."""
+    import optuna
+
+    reported: set[int] = set()
+
+    def report(values: dict[str, float], step: int) -> None:
+        # Step 0 is validated twice (frozen, and with the head's start), before anything is tuned.
+        if "encoder_valid_ndcg" in values and step > 0 and step not in reported:
+            reported.add(step)
+            trial.report(values["encoder_valid_ndcg"], step)
+            if trial.should_prune():
+                raise optuna.TrialPruned
+
+    return report
