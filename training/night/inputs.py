@@ -35,9 +35,12 @@ BASIS = tuple(
 """Code that events and items are read with: it decides every output that is computed."""
 SHOWN = tuple(
     f"recsys.evaluation.{name}"
-    for name in ("off_policy", "position_bias", "query_sets", "shown_lists", "uncertainty")
+    for name in (
+        *("metrics", "off_policy", "popularity_at"),
+        *("position_bias", "query_sets", "shown_lists", "uncertainty"),
+    )
 )
-"""Code that shown lists are read with."""
+"""Code that shown lists are read and held against what followed with."""
 Column = npt.NDArray[Any]
 
 
