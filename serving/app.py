@@ -75,7 +75,7 @@ _PAGES = {
 }
 
 
-class Call(NamedTuple):
+class BoundCall(NamedTuple):
     """An operation bound to its handler, with its counters ready; or a page."""
 
     handler: Handler
@@ -93,12 +93,14 @@ class Resource:
     """What one path answers to each method, as the router calls it."""
 
     def __init__(
-        self, calls: Mapping[str, Call], answer: Callable[[Call, Request], Awaitable[Response]]
+        self,
+        calls: Mapping[str, BoundCall],
+        answer: Callable[[BoundCall, Request], Awaitable[Response]],
     ) -> None:
         self._calls, self._answer = calls, answer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        call: Call | None = None
+        call: BoundCall | None = None
         try:
             call = scope["recsys.call"] = self._called(scope["method"])
             response = await self._answer(call, Request(scope, receive, scope["recsys.arrived"]))
@@ -111,7 +113,7 @@ class Resource:
             response = problem_response(Problem(500, "The service failed; it has been logged."))
         await response(scope, receive, send)
 
-    def _called(self, method: str) -> Call:
+    def _called(self, method: str) -> BoundCall:
         """The call of a method.
 
         Raises:
@@ -247,9 +249,9 @@ class App:
 
     def _bound(self) -> ASGIApp:
         """The paths, behind the hosts and origins that are allowed."""
-        settings, paths = self.settings, dict[str, dict[str, Call]]()
+        settings, paths = self.settings, dict[str, dict[str, BoundCall]]()
         for operation in OPERATIONS:
-            paths.setdefault(operation.path, {})[operation.method] = Call(
+            paths.setdefault(operation.path, {})[operation.method] = BoundCall(
                 getattr(self._handlers, operation.name),
                 operation.path,
                 operation.scope,
@@ -263,7 +265,7 @@ class App:
         for path, (name, media_type) in _PAGES.items():
             headers = _WITH_PICTURES if path == "/" else _PAGE_HEADERS
             page = Response((folder / name).read_bytes(), 200, headers, media_type)
-            paths[path] = {"GET": Call(partial(_always, page))}
+            paths[path] = {"GET": BoundCall(partial(_always, page))}
         routes = [
             PathRoute(path.replace("_id}", "_id:part}"), Resource(calls, self._answer))
             for path, calls in paths.items()
@@ -310,7 +312,7 @@ class App:
 
         await self._app(scope, receive, counted)
 
-    async def _answer(self, call: Call, request: Request) -> Response:
+    async def _answer(self, call: BoundCall, request: Request) -> Response:
         self._authorise(call, request)
         if not call.is_api:
             return await call.handler(request)
@@ -334,7 +336,7 @@ class App:
 
     # who asks
 
-    def _authorise(self, call: Call, request: Request) -> None:
+    def _authorise(self, call: BoundCall, request: Request) -> None:
         """Set what the caller may do.
 
         Raises:
@@ -359,7 +361,7 @@ class App:
             raise Problem(403, f"This needs a key with the scope `{call.scope}`.")
         request.scopes = scopes
 
-    def _count(self, call: Call | None, status: int, arrived: float) -> None:
+    def _count(self, call: BoundCall | None, status: int, arrived: float) -> None:
         seconds = time.monotonic() - arrived
         path = call.path if call else "other"
         metrics.REQUESTS.labels(route=path, status=status).inc()
