@@ -85,7 +85,7 @@ class Handlers:
         self._versions, self._ranking, self._log = versions, ranking, event_log
         self._impressions, self._clock, self._provider = impressions, clock, provider
         self._settings, self._keys = settings, keys
-        self._document: tuple[dict[str, str], Response] | None = None
+        self._document: tuple[tuple[dict[str, str], int], Response] | None = None
         self._types = EventTypes()
         self._draining = draining
         self._rules: tuple[str, list[api.Rule]] | None = None
@@ -479,17 +479,19 @@ class Handlers:
         return Response(body, media_type="text/plain; version=0.0.4; charset=utf-8")
 
     async def openapi(self, _: Request) -> Response:
-        attributes = self._attributes()
-        if self._document is None or self._document[0] != attributes:
-            made = openapi.document(self._settings, self._keys is not None, attributes)
-            self._document = attributes, MsgspecResponse(made)
+        items = self._items_are()
+        if self._document is None or self._document[0] != items:
+            made = openapi.document(self._settings, self._keys is not None, *items)
+            self._document = items, MsgspecResponse(made)
         return self._document[1]
 
-    def _attributes(self) -> dict[str, str]:
-        """Name → kind of the items' attributes; none before a model is loaded."""
+    def _items_are(self) -> tuple[dict[str, str], int]:
+        """Name → kind of the items' attributes, and the length of their vectors; none before a model is
+        loaded."""
         if not self._versions.ready:
-            return {}
-        return dict(self._versions.champion().attribute_kinds)
+            return {}, 0
+        champion = self._versions.champion()
+        return dict(champion.attribute_kinds), champion.vector_length
 
     async def _json(
         self,

@@ -21,7 +21,10 @@ _REF = "#/components/schemas/{name}"
 
 
 def document(
-    settings: ServiceSettings, secured: bool, attributes: Mapping[str, str] | None = None
+    settings: ServiceSettings,
+    secured: bool,
+    attributes: Mapping[str, str] | None = None,
+    vector_length: int = 0,
 ) -> dict[str, Any]:
     """The document for a service with these limits.
 
@@ -29,6 +32,7 @@ def document(
         settings: limits.
         secured: whether keys are needed.
         attributes: name → kind of the items' attributes, which filters, caps and fields may name.
+        vector_length: numbers of an item's own vector; 0 where items bring none, and any will do.
     """
     types = [t for op in OPERATIONS for t in (op.body, op.answer) if t is not None]
     types += [p.type for op in OPERATIONS for p in op.parameters]
@@ -43,6 +47,9 @@ def document(
     for name in ("RankRequest", "RecommendRequest"):
         components[name]["properties"]["explain"]["anyOf"][1]["type"] = "integer"
     _name_columns(components, attributes or {})
+    for name in ("NewItem", "ItemBody", "ItemChange") if vector_length else ():
+        vector = components[name]["properties"]["vector"]["anyOf"][0]
+        vector["minItems"] = vector["maxItems"] = vector_length
     for name in ("EventIn", "ImpressionIn"):
         # By a user, or by a visit.
         components[name]["anyOf"] = [{"required": ["user_id"]}, {"required": ["session_id"]}]

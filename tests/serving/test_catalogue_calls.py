@@ -196,6 +196,10 @@ def test_every_field_of_a_request_is_described_and_none_is_wrongly_required(serv
 def test_a_vector_is_kept_and_one_of_another_length_refused(serve):
     async def scenario():
         async with serve() as (client, _):
+            schemas = (await client.get("/openapi.json")).json()["components"]["schemas"]
+            for name in ("NewItem", "ItemBody", "ItemChange"):
+                said = schemas[name]["properties"]["vector"]["anyOf"][0]
+                assert (said["minItems"], said["maxItems"]) == (2, 2)
             good = {"title": "Seen", "vector": [0.5, -1]}
             assert (await client.put("/v1/items/seen", json=good)).status_code == 200
             for vector, says in (
