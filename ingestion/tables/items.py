@@ -16,7 +16,6 @@ from recsys.ingestion.tables.attribute_columns import (
 )
 from recsys.ingestion.tables.cells import blank
 from recsys.ingestion.tables.duck import name, quote
-from recsys.ingestion.tables.item_vectors import check_vectors, drop_other_vectors
 from recsys.ingestion.tables.readers import FILE, ROW
 from recsys.ingestion.tables.table_ingest import (
     BROKEN,
@@ -25,6 +24,7 @@ from recsys.ingestion.tables.table_ingest import (
     TableIngest,
     id_faults,
 )
+from recsys.ingestion.tables.vector_column import check_vectors, drop_other_vectors
 
 _COLUMNS = (c.TITLE, c.DESCRIPTION, c.TAGS, c.CATEGORY, c.CREATED_AT, c.AVAILABLE, c.VECTOR)
 CONTROL = r"[\x00-\x08\x0B\x0C\x0E-\x1F\x7F]"

@@ -254,7 +254,8 @@ def gather_at(
     for c in range(len(items)):  # an item that is given again
         j = items[c]
         if 0 <= j < len(known) and place[j] > 0 and place[j] != c + 1:
-            out[c] = out[place[j] - 1]
+            for column in range(3):  # a slice takes 2 s of the first call to compile (measured)
+                out[c, column] = out[place[j] - 1, column]
     for c in range(len(items)):
         if 0 <= items[c] < len(known):
             mark[items[c]], place[items[c]] = 0, 0
