@@ -82,10 +82,6 @@ def asked(behaviour, texts, settings, tmp_path, monkeypatch):
 
     monkeypatch.setattr("recsys.training.finetune.probe.probe", probed)
     monkeypatch.setattr("recsys.training.finetune.search.search", searched)
-    monkeypatch.setattr(
-        "recsys.storage.registry.Registry",
-        lambda config: SimpleNamespace(log_curves=lambda *a: seen["curves"].append(a)),
-    )
     night = SimpleNamespace(
         config=SimpleNamespace(encoder=settings(), seed=1),
         budget=lambda part: 100.0,
@@ -93,31 +89,32 @@ def asked(behaviour, texts, settings, tmp_path, monkeypatch):
         workspace=SimpleNamespace(encoder_search=tmp_path / "search.db"),
     )
     until = int(behaviour.time.max())
-    data = SimpleNamespace(
+    night.data = SimpleNamespace(
         windows=SimpleNamespace(encoder_until=until), interactions=behaviour, texts=texts
     )
-    return night, data, seen
+    night.registry = SimpleNamespace(log_curves=lambda *curve: seen["curves"].append(curve))
+    return night, seen
 
 
 def test_the_command_compares_the_named_models_and_strategies(asked, capsys):
-    night, data, seen = asked
+    night, seen = asked
     args = argparse.Namespace(models="default, ./mine", strategies="head,lora")
-    assert night_commands._probe(night, data, args) == 0
+    assert night_commands._probe(night, args) == 0
     assert seen["models"] == ("default", "./mine")
     assert seen["strategies"] == ("head", "lora")
     assert "recommended" in capsys.readouterr().out
-    assert night_commands._probe(night, data, argparse.Namespace(models=None, strategies=None)) == 0
+    assert night_commands._probe(night, argparse.Namespace(models=None, strategies=None)) == 0
     assert seen["models"] == ()
     with pytest.raises(UsageError, match=r"no such freeze strategy(.|\n)*thaw"):
-        night_commands._probe(night, data, argparse.Namespace(models=None, strategies="head,thaw"))
+        night_commands._probe(night, argparse.Namespace(models=None, strategies="head,thaw"))
 
 
 def test_the_command_searches_so_many_minutes_and_tracks_it(asked, capsys, tmp_path):
-    night, data, seen = asked
-    assert night_commands._search(night, data, 2.0) == 0
+    night, seen = asked
+    assert night_commands._search(night, 2.0) == 0
     assert seen["seconds"] == 120
     assert seen["storage"].parent == tmp_path
     assert seen["curves"] == [("encoder-search", {"search_valid_ndcg": [(0, 0.25)]})]
     assert "learning_rate: 0.0001" in capsys.readouterr().out
     with pytest.raises(UsageError, match="needs time"):
-        night_commands._search(night, data, 0.0)
+        night_commands._search(night, 0.0)
