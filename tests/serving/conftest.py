@@ -141,7 +141,8 @@ class FakeEngine:
         met = parse(filters, columns_of(self.attribute_kinds))
         if window.endswith("m"):
             raise UsageError("too short", where="window", found=window, expected="a multiple of 1h")
-        counts = Counter(e["item_id"] for events in self.events.values() for e in events)
+        known = (e for events in self.events.values() for e in events if e["item_id"] in self.items)
+        counts = Counter(e["item_id"] for e in known)
         return [(i, float(n)) for i, n in counts.most_common() if met.holds(self.items[i])][:k]
 
     def user(self, user_id):
