@@ -59,7 +59,12 @@ class AdaptedModel(OwnSource):
     def learn(
         self, interactions: Interactions, inputs: SourceInputs
     ) -> Mapping[str, npt.NDArray[Any]]:
-        """The model's lists as rows: `offsets` int64[N+1], `near` int32[M], `score` float32[M]."""
+        """The model's lists as rows: `offsets` int64[N+1], `near` int32[M], `score` float32[M].
+
+        Args:
+            interactions: events to fit on.
+            inputs: not read; such a model knows events alone.
+        """
         del inputs
         scale = weight_scale(interactions)
         liked = liked_pairs(interactions, scale)
