@@ -137,7 +137,7 @@ class RecToolsSource(AdaptedModel):
     """
 
     def near_items(self, liked: "pd.DataFrame") -> NearItems:
-        """What `recommend_to_items` says of every item."""
+        """What `recommend_to_items` says of every item, fitted on `liked`."""
         try:
             from rectools import Columns
             from rectools.dataset import Dataset
@@ -175,7 +175,7 @@ class LensKitSource(AdaptedModel):
     """
 
     def near_items(self, liked: "pd.DataFrame") -> NearItems:
-        """What the scorer's top-n pipeline recommends to a history of each item alone."""
+        """What the scorer's top-n pipeline, fitted on `liked`, gives a history of each item alone."""
         try:
             from lenskit import recommend
             from lenskit.data import ItemList, RecQuery, from_interactions_df
