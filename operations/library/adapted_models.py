@@ -88,7 +88,8 @@ class AdaptedModel(OwnSource):
         }
 
     def scores(self, history: History, now: int) -> Floats:
-        """Sum over the latest liked items of their neighbours' scores, each step back less."""
+        """Sum over the latest liked items of `history` of their neighbours' scores, each step back less,
+        whatever the moment `now`."""
         del now
         arrays = self.arrays
         scale = float(arrays["scale"][0])
