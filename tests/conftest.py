@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+from hypothesis import HealthCheck, settings
 
 from recsys.data_schemas.columns import (
     AVAILABLE,
@@ -35,6 +36,12 @@ from recsys.features.protocols import Recalled
 from recsys.retrieval.fitted_source import SourceInputs
 from recsys.retrieval.source_kinds import shipped
 from recsys.training.sources.fit_source import fit_one
+
+# How long a draw takes is the machine's affair: a busy one is no fault of a strategy.
+settings.register_profile(
+    "any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("any machine")
 
 N_ITEMS = 40
 SMALL = {"sequence": {"width": 16, "negatives": 32, "learning_rate": 0.01}}
