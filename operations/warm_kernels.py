@@ -16,13 +16,14 @@ PEOPLE, ITEMS, EACH = 24, 30, 8
 
 def warm_models(reporter: Reporter) -> None:
     """Fit each single model on a made-up shop and ask it once."""
-    from recsys.operations.library import single_models
     from recsys.operations.library.dataset import Dataset
+    from recsys.operations.library.single_models import SingleModel
 
     data = Dataset(*_shop())
+    models = {model.label: model for model in SingleModel.__subclasses__()}
     with reporter.task("kernels", len(MODELS)) as task:
         for name in MODELS:
-            getattr(single_models, name)().fit(data).recommend(k=3)
+            models[name]().fit(data).recommend(k=3)
             task.advance(note=name)
 
 
