@@ -16,7 +16,7 @@ from recsys.evaluation.metrics import METRICS as SHIPPED
 from recsys.evaluation.metrics import Measured, Metric, match
 from recsys.evaluation.popularity_at import PopularityAt
 from recsys.features.draws import Doubles
-from recsys.storage.plug_ins import METRICS, line_of, load_named, place_of
+from recsys.storage.plug_ins import METRICS, load_named, place_of, theirs_to_read
 
 SETTING: Final = "evaluation.metrics.own"
 
@@ -91,17 +91,13 @@ def values_of(metric: Metric, measured: Measured, k: int | None) -> Doubles | No
     """
     assert metric.of_lists is not None
     part = getattr(metric.of_lists, "__wrapped__", metric.of_lists)
-    try:
+    with theirs_to_read(
+        "a metric of your own failed",
+        f"{SETTING}: {metric.name}",
+        expected="a number for each list",
+    ):
         given = metric.of_lists(measured, k)
         values = None if given is None else np.asarray(given, np.float64)
-    except Exception as error:
-        # A function of the user's own may raise anything; it is theirs to read.
-        raise UsageError(
-            "a metric of your own failed",
-            where=f"{SETTING}: {metric.name}, {line_of(error)}",
-            found=f"{type(error).__name__}: {error}",
-            expected="a number for each list",
-        ) from None
     if values is not None and values.shape != (measured.truth.n_groups,):
         raise UsageError(
             "a metric of your own does not give a value for each list",

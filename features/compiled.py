@@ -8,13 +8,14 @@ change those; a folder that is named (`NUMBA_CACHE_DIR`) must be this user's alo
 import atexit
 import os
 import shutil
-import stat
 import tempfile
 import warnings
 from collections.abc import Callable
 from typing import Any, Final, TypeVar, cast
 
 import numba
+
+from recsys.storage.files import fault_of_own_folder
 
 CACHE_DIR: Final = "NUMBA_CACHE_DIR"
 F = TypeVar("F", bound=Callable[..., Any])
@@ -23,15 +24,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 def own_folder(wanted: str) -> str:
     """The folder, made where it is missing, if only this user can write there; else a new one for this
     process."""
-    try:
-        os.makedirs(wanted, mode=0o700, exist_ok=True)
-        found = os.lstat(wanted)
-        others = found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
-        if stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and not others:
-            return wanted
-        fault = "others can write there"
-    except OSError as error:
-        fault = str(error.strerror)
+    fault = fault_of_own_folder(wanted)
+    if fault is None:
+        return wanted
     folder = tempfile.mkdtemp(prefix="recsys-kernels-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     warnings.warn(

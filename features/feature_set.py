@@ -48,7 +48,7 @@ from recsys.features.time_buckets import (
     window_us,
 )
 from recsys.features.user_table import UserTable
-from recsys.storage.plug_ins import FEATURES, address_of, line_of, load_named
+from recsys.storage.plug_ins import FEATURES, address_of, load_named, theirs_to_read
 
 FORMAT: Final = 1
 MAX_CATEGORIES: Final = 254
@@ -346,16 +346,12 @@ def own_feature(name: str) -> Feature:
         UsageError: it cannot be imported or made, or is not a feature.
     """
     kind = load_named(name, "features.own", FEATURES)
-    try:
+    with theirs_to_read(
+        "a feature of your own cannot be made",
+        f"features.own: {name}",
+        expected="a class that is made without arguments",
+    ):
         made = kind()
-    except Exception as error:
-        # Whatever the user's class raises is theirs to read.
-        raise UsageError(
-            "a feature of your own cannot be made",
-            where=f"features.own: {name}, {line_of(error)}",
-            found=f"{type(error).__name__}: {error}",
-            expected="a class that is made without arguments",
-        ) from None
     if not isinstance(made, Feature):
         raise UsageError(
             "a feature of your own is not a Feature",

@@ -11,6 +11,7 @@ import os
 import re
 import secrets
 import shutil
+import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PurePath
@@ -238,6 +239,20 @@ def sync_folder(folder: Path) -> None:
         for name in names:
             sync_path(Path(place, name))
         sync_path(Path(place))
+
+
+def fault_of_own_folder(folder: Path | str) -> str | None:
+    """Why a folder must not hold what is run or trusted without a look; None where only this user can
+    write there. It is made where it is missing."""
+    try:
+        os.makedirs(folder, mode=0o700, exist_ok=True)
+        found = os.lstat(folder)
+    except OSError as error:
+        return str(error.strerror)
+    others = found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    if stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and not others:
+        return None
+    return "others can write there"
 
 
 def link_or_copy(source: Path, target: Path) -> None:

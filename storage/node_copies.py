@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from recsys.data_schemas.errors import RecsysError
-from recsys.storage.files import atomic_folder, files_below
+from recsys.storage.files import atomic_folder, fault_of_own_folder, files_below
 from recsys.storage.scratch import ScratchFolder
 
 WHOLE: Final = "whole.json"
@@ -87,6 +87,8 @@ class PublishedFolder:
 def forget_copies() -> int:
     """Remove this machine's copies; returns how many. Those of other machines go when they have not
     been asked for for `UNUSED_SECONDS`."""
+    if not _place().is_dir():
+        return 0
     copies = [p for p in _corner().iterdir() if p.is_dir()]
     for copy in copies:
         shutil.rmtree(copy, ignore_errors=True)
@@ -103,16 +105,21 @@ def _remove_unused() -> None:
 
 def _corner() -> Path:
     """This user's folder of copies, which nobody else writes."""
-    named = os.environ.get(VARIABLE)
-    folder = Path(named) if named else Path(tempfile.gettempdir(), f"recsys-{os.getuid()}")
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if folder.stat().st_uid != os.getuid():
+    folder = _place()
+    fault = fault_of_own_folder(folder)
+    if fault is not None:
         raise RecsysError(
-            "the folder for copies belongs to somebody else",
+            "the folder for copies must be this user's alone",
             where=str(folder),
+            found=fault,
             fix=f"name another in {VARIABLE}",
         )
     return folder
+
+
+def _place() -> Path:
+    named = os.environ.get(VARIABLE)
+    return Path(named) if named else Path(tempfile.gettempdir(), f"recsys-{os.getuid()}")
 
 
 def _is_whole(folder: Path, sizes: dict[str, int]) -> bool:

@@ -7,6 +7,8 @@ import hashlib
 import importlib
 import inspect
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
@@ -34,20 +36,37 @@ def load_named(name: str, where: str, group: str) -> Any:
     if ":" not in name:
         return _entry_point(name, where, group)
     module, _, attribute = name.partition(":")
-    try:
+    with theirs_to_read(
+        "a part of your own cannot be loaded",
+        f"{where}: {name}",
+        expected="package.module:Name of something that can be imported",
+        fix="install its package, or put its folder on PYTHONPATH",
+    ):
         found: Any = importlib.import_module(module)
         for part in attribute.split("."):
             found = getattr(found, part)
-    except Exception as error:
-        # Whatever the user's module raises is theirs to read.
-        raise UsageError(
-            "a part of your own cannot be loaded",
-            where=f"{where}: {name}, {line_of(error)}",
-            found=f"{type(error).__name__}: {error}",
-            expected="package.module:Name of something that can be imported",
-            fix="install its package, or put its folder on PYTHONPATH",
-        ) from None
     return found
+
+
+@contextmanager
+def theirs_to_read(
+    what: str, where: str, *, expected: str | None = None, fix: str | None = None
+) -> Iterator[None]:
+    """Code of the user's own may raise anything inside: it becomes a message with its file and line.
+
+    Raises:
+        UsageError: `what`, with what was raised and where.
+    """
+    try:
+        yield
+    except Exception as error:
+        raise UsageError(
+            what,
+            where=f"{where}, {line_of(error)}",
+            found=f"{type(error).__name__}: {error}",
+            expected=expected,
+            fix=fix,
+        ) from None
 
 
 def _entry_point(name: str, where: str, group: str) -> Any:
@@ -60,15 +79,12 @@ def _entry_point(name: str, where: str, group: str) -> Any:
             expected="package.module:Name, or one of "
             + (", ".join(sorted(known)) or f"none: no installed package has the group {group}"),
         )
-    try:
+    with theirs_to_read(
+        "a part of your own cannot be loaded",
+        f"{where}: {name} ({known[name].value})",
+        fix="correct it, or take it out",
+    ):
         return known[name].load()
-    except Exception as error:
-        raise UsageError(
-            "a part of your own cannot be loaded",
-            where=f"{where}: {name} ({known[name].value}), {line_of(error)}",
-            found=f"{type(error).__name__}: {error}",
-            fix="correct it, or take it out",
-        ) from None
 
 
 def address_of(kind: Any) -> str:

@@ -71,23 +71,25 @@ class ScratchFolder:
 
     def names(self) -> set[str]:
         """Relative names of all whole files below."""
-        system, root = _place(self.address)
-        found = system.get_file_info(fs.FileSelector(root, allow_not_found=True, recursive=True))
-        names = (info.path[len(root) :].lstrip("/") for info in found if info.is_file)
-        return {name for name in names if not name.endswith(PART)}
+        return {name for name, _ in self._files() if not name.endswith(PART)}
 
     def folders(self) -> Iterator["tuple[str, float]"]:
         """(name, seconds since the epoch of its youngest file) of each folder directly below."""
-        system, root = _place(self.address)
         youngest: dict[str, float] = {}
-        for info in system.get_file_info(
-            fs.FileSelector(root, allow_not_found=True, recursive=True)
-        ):
-            name, _, rest = info.path[len(root) :].lstrip("/").partition("/")
-            if rest and info.is_file:
-                changed = info.mtime.timestamp() if info.mtime else 0.0
+        for file, changed in self._files():
+            name, _, rest = file.partition("/")
+            if rest:
                 youngest[name] = max(youngest.get(name, 0.0), changed)
         yield from sorted(youngest.items())
+
+    def _files(self) -> Iterator[tuple[str, float]]:
+        """(relative name, seconds since the epoch of the last change) of every file below."""
+        system, root = _place(self.address)
+        found = system.get_file_info(fs.FileSelector(root, allow_not_found=True, recursive=True))
+        for info in found:
+            if info.is_file:
+                changed = info.mtime.timestamp() if info.mtime else 0.0
+                yield info.path[len(root) :].lstrip("/"), changed
 
     def take_in(self, folder: Path) -> None:
         """Copy a local folder's files here."""

@@ -75,8 +75,8 @@ class InvertedLists:
         """The lists to scan for a query, best first: enough for `PROBED_MEMBERS`."""
         every = np.ones(len(self.centroids), np.uint8)
         similar = np.empty(len(self.centroids), np.float32)
-        kernels.dots_at(
-            self.centroids, query, every, np.arange(len(every), dtype=np.int32), similar
+        kernels.largest_dots_at(
+            self.centroids, query[None, :], every, np.arange(len(every), dtype=np.int32), similar
         )
         best = np.argsort(-similar, kind="stable").astype(np.int32)
         members = np.cumsum((self.offsets[1:] - self.offsets[:-1])[best])

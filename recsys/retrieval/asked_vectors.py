@@ -47,5 +47,5 @@ class AskedVectors:
             out[:] = np.nan
         else:
             wanted = np.ascontiguousarray(items, np.int32)
-            kernels.dots_at(self.vectors, self.query, self.known, wanted, out[0])
+            kernels.largest_dots_at(self.vectors, self.query[None, :], self.known, wanted, out[0])
         return out.T

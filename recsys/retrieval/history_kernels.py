@@ -342,25 +342,6 @@ def dot(row: Floats, query: Floats) -> float:
 
 
 @compiled
-def dots_at(rows: Floats, query: Floats, known: Marks, items: Ints, out: Floats) -> None:
-    """Inner products of given items: out is float32[n]; NaN for unknown ones.
-
-    Args:
-        rows: float32[N, f].
-        query: float32[f].
-        known: uint8[N], 1 for items that the source knows.
-        items: int32[n], candidates.
-        out: float32[n], filled in place.
-    """
-    for c in range(len(items)):
-        j = items[c]
-        if j < 0 or j >= len(known) or known[j] == 0:
-            out[c] = np.nan
-        else:
-            out[c] = dot(rows[j], query)
-
-
-@compiled
 def largest_dots_at(rows: Floats, queries: Floats, known: Marks, items: Ints, out: Floats) -> None:
     """The largest inner product with one of several queries: out is float32[n]; NaN for unknown items.
 

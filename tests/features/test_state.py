@@ -27,8 +27,8 @@ def event(position, user="user-0", item="item-0", kind="click", time=START, **mo
     return LogRecord(position, "event", payload, time)
 
 
-@pytest.fixture
-def empty(trial) -> OnlineState:
+def nobody_in(trial) -> OnlineState:
+    """A state of the trial's items and types without any event."""
     return OnlineState.build(
         trial.interactions.where(np.zeros(len(trial.interactions), bool)),
         Catalogue.from_table(item_table(14)),
@@ -36,6 +36,11 @@ def empty(trial) -> OnlineState:
         windows_us=[DAY],
         log_position=-1,
     )
+
+
+@pytest.fixture
+def empty(trial) -> OnlineState:
+    return nobody_in(trial)
 
 
 def clicks(state, now, *items, entity="item", window=0, types=("click",)):
@@ -214,16 +219,7 @@ def test_lists_shown_are_counted_by_item(empty):
 def test_lists_of_a_visit_are_counted_once_when_they_become_a_users(trial, tmp_path):
     """By a state that read them before, as by one that reads the log from its start."""
 
-    def state():
-        return OnlineState.build(
-            trial.interactions.where(np.zeros(len(trial.interactions), bool)),
-            Catalogue.from_table(item_table(14)),
-            bucket_us=HOUR,
-            windows_us=[DAY],
-            log_position=-1,
-        )
-
-    followed, count = state(), Count("shown", (), 0)
+    followed, count = nobody_in(trial), Count("shown", (), 0)
     items = np.arange(4, dtype=np.int32)
     shown = {"user_id": "s", "timestamp": START, "item_ids": ["item-1", "item-2"]}
     with open_log(tmp_path / "log.sqlite") as log:
@@ -231,7 +227,7 @@ def test_lists_of_a_visit_are_counted_once_when_they_become_a_users(trial, tmp_p
         followed.apply(log.read(followed.log_position))
         log.submit_move("s", "u", START + 1).result()
         followed.apply(log.read(followed.log_position))
-        replayed = state()
+        replayed = nobody_in(trial)
         replayed.apply(log.read(0))
     for one in (followed, replayed):
         found = OnlineCounts(CountPlan([count]), one, items, START + DAY).of(count)

@@ -116,3 +116,16 @@ def test_a_copy_that_nobody_asks_for_goes(scratch, folder):
     new = PublishedFolder.publish(folder, where, "bundle-2").local()
     assert not old.exists()
     assert new.exists()
+
+
+def test_copies_do_not_lie_where_others_can_write(scratch, folder, tmp_path):
+    published = PublishedFolder.publish(folder, scratch.below("releases"), "bundle-1")
+    (tmp_path / "node").mkdir()
+    (tmp_path / "node").chmod(0o770)
+    with pytest.raises(RecsysError, match="must be this user's alone"):
+        published.local()
+
+
+def test_forgetting_makes_no_folder_where_there_was_none(folder, tmp_path):
+    assert forget_copies() == 0
+    assert not (tmp_path / "node").exists()
