@@ -23,7 +23,7 @@ from recsys.data_schemas.config import RecsysConfig
 from recsys.query import RankingQuery
 from recsys.storage.bundle import MANIFEST
 from recsys.storage.engines import Engine, LocalEngine, open_engine
-from recsys.storage.files import hash_file, hash_json
+from recsys.storage.files import file_stamp, hash_file, hash_json
 from recsys.storage.node_copies import PublishedFolder, forget_copies
 from recsys.storage.scratch import ScratchFolder
 from recsys.storage.workspace import STATE_MARKER, Workspace
@@ -236,13 +236,20 @@ def _key(release: ReleaseFiles, ask: RankingQuery, users: Sequence[str], parts: 
     digest = hashlib.sha256()
     for user in users:
         digest.update(user.encode("utf-8", "surrogatepass") + b"\0")
-    marks = {str(file): hash_file(file) for file in _marks(release) if file.exists()}
-    decides = [__version__, sorted(marks.values()), repr(ask), digest.hexdigest(), parts]
+    decides = [__version__, *_names(release), repr(ask), digest.hexdigest(), parts]
     return hash_json(decides)[:32]
 
 
-def _marks(release: ReleaseFiles) -> tuple[Path, Path]:
-    return release.bundle / MANIFEST, release.state / STATE_MARKER
+def _names(release: ReleaseFiles) -> tuple[str, str]:
+    """What a bundle and a state are known by.
+
+    A manifest has a digest of every file. A snapshot's marker tells nothing of its events: its folder
+    is named by what it was made from, and forgetting a person writes it anew in place.
+    """
+    manifest = release.bundle / MANIFEST
+    bundle = hash_file(manifest) if manifest.exists() else ""
+    state = hash_json([release.state.name, file_stamp(release.state / STATE_MARKER)])
+    return f"bundle-{bundle[:32]}", f"state-{state[:32]}"
 
 
 def _within_reach(
@@ -251,11 +258,11 @@ def _within_reach(
     """The release where the engine's processes find it."""
     if place.engine.shares_disk or not todo:
         return release
+    there = place.scratch.below(RELEASES)
+    folders = (release.bundle, release.state)
     bundle, state = (
-        PublishedFolder.publish(
-            mark.parent, place.scratch.below(RELEASES), f"{kind}-{hash_file(mark)[:32]}"
-        )
-        for kind, mark in zip(("bundle", "state"), _marks(release), strict=True)
+        PublishedFolder.publish(folder, there, name)
+        for folder, name in zip(folders, _names(release), strict=True)
     )
     return PublishedRelease(bundle, state, release.version)
 

@@ -1,5 +1,6 @@
 """Lists of many users are the same bytes, whatever engine makes them in however many parts."""
 
+import json
 import os
 import shutil
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from recsys.operations.library.lists_out import require_k
 from recsys.operations.open_release import find_release
 from recsys.query import RankingQuery
 from recsys.storage.engines import LocalEngine
+from recsys.storage.files import atomic_write
 from recsys.storage.scratch import ScratchFolder
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -56,6 +58,23 @@ def test_parts_and_processes_change_nothing(
     assert [row["user_id"] for row in in_one_part] == users
     assert rows_of(place, release, question, users) == in_one_part
     assert ScratchFolder(str(tmp_path)).names() == set()
+
+
+def test_a_state_that_was_written_anew_takes_nothing_of_the_one_before(
+    release, question, users, in_one_part, tmp_path
+):
+    """Its marker says the same: of a snapshot without a log it tells no events."""
+    state = tmp_path / "state" / release.state.name
+    shutil.copytree(release.state, state)
+    release = release._replace(state=state)
+    scratch = ScratchFolder(str(tmp_path / "scratch"))
+    with pytest.raises(KeyboardInterrupt):
+        rows_of(ListPlace(DiesAt(3), scratch, 5), release, question, users)
+    marker = state / "state.json"
+    atomic_write(marker, marker.read_bytes())
+    engine = Counts()
+    assert rows_of(ListPlace(engine, scratch, 5), release, question, users) == in_one_part
+    assert engine.given == [0, 1, 2, 3, 4]
 
 
 @dataclass(frozen=True)
@@ -169,10 +188,13 @@ def test_spark_writes_the_bytes_of_one_machine(released, tmp_path, parts):
 @pytest.mark.slow
 @pytest.mark.spark
 @pytest.mark.usefixtures("session_ends")
-def test_executors_that_share_no_disk_copy_the_release(released, tmp_path, monkeypatch):
-    monkeypatch.setenv("RECSYS_NODE_CACHE", str(tmp_path / "node"))
+def test_executors_that_share_no_disk_copy_the_release(released, tmp_path):
     here = recommend(released, tmp_path / "here.parquet")
-    memory = ("SPARK__CONF", '{"spark.executor.memory": "900m"}')
+    conf = {
+        "spark.executor.memory": "900m",
+        "spark.executorEnv.RECSYS_NODE_CACHE": str(tmp_path / "node"),
+    }
+    memory = ("SPARK__CONF", json.dumps(conf))
     spark = (*SPARK, ("SPARK__MASTER", "local-cluster[2,1,900]"), ("PARTS", "7"), memory)
     assert recommend(released, tmp_path / "there.parquet", *spark) == here
     copies = {p.name.split("-")[0] for p in (tmp_path / "node").iterdir() if p.is_dir()}
