@@ -4,6 +4,7 @@ import dataclasses
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -162,78 +163,127 @@ def evaluate_lists(
         ks: cut-offs; nDCG at the smallest is the main metric.
         segments: segmentations by name; one named `day` replaces the days of `truth.time`.
         catalogue_size: N, items that could be listed.
-        item_popularity: past events of each item as of each list, or [N] the same for all lists;
-            what novelty and popularity bias refer to. Items beyond its end are new and have none.
+        item_popularity: past events of each item as of each list, or [N] the same for all lists, for
+            novelty and popularity bias. Items beyond its end are new and have none.
         item_vectors: L2-normalised [N, d], for diversity; left out of the report when None.
         item_category: codes [N], negative unknown; left out when None.
         past_items: histories of the groups, for popularity bias; left out when None.
         sampled_candidates: set it when lists were made among a sample instead of all items.
         variants: systems that are the main one without something, by the system they are held
             against. They are no competitors: no verdict on them, no segments of them.
-        own: further metrics by name; their intervals and differences are made as those of all others.
-        seed: of the bootstrap.
-        resamples: bootstrap resamples of users for each interval.
+        own: further metrics by name, with intervals and differences as all others have.
+        seed, resamples: of the bootstrap of users by which each interval is made.
 
     Raises:
-        UsageError: no systems, two of one name, or `main` is not among them; a variant or its base
-            is not; arrays that do not fit together.
+        UsageError: no systems, two of one name, `main` or a variant is not among them, or arrays
+            do not fit together.
     """
-    names = [s.name for s in systems]
     bases = dict(variants or {})
-    _check(names, main, ks, bases)
-    others = [s for s in systems if s.name not in bases]
-    popularity = _by_list(item_popularity, truth, catalogue_size)
-    matched = {s.name: metrics.match(truth, s) for s in systems}
-    main_metric = f"ndcg@{min(ks)}"
-    cutoffs = sorted(set(ks))
+    _check([s.name for s in systems], main, ks, bases)
     further = [declared(metric, name) for name, metric in (own or {}).items()]
+    popularity = _by_list(item_popularity, truth, catalogue_size)
+    about_items = item_category, item_vectors, past_items
     measured = {
-        s.name: Measured(
-            matched[s.name], s, truth, popularity, item_category, item_vectors, past_items
-        )
+        s.name: Measured(metrics.match(truth, s), s, truth, popularity, *about_items)
         for s in systems
     }
-    columns = {name: _group_metrics(found, cutoffs, further) for name, found in measured.items()}
-    curve_ks = tuple(k for k in CURVE_KS if k <= max(s.length for s in systems))
     parts = _with_days(segments or {}, truth)
-    book = _Book(truth.user, resamples, seed)
-    _add_means(book, columns, main, bases)
-    _add_curves(book, measured, curve_ks)
-    _add_segments(book, truth, others, matched, parts, main, min(ks))
-    resampled = book.bootstrap()
-    of_groups = {name: _read_system(resampled, name, columns[name]) for name in names}
-    of_catalogue = {
-        s.name: _catalogue_metrics(s, truth, cutoffs, catalogue_size, further) for s in systems
-    }
-    bins, as_chance, error = _score_reliability(matched[main])
-    shown = _read_segments(resampled, parts, [s.name for s in others], main)
-    return Evaluation(
-        main=main,
-        main_metric=main_metric,
-        ks=tuple(cutoffs),
-        level=LEVEL,
-        resamples=resamples,
-        seed=seed,
-        groups=truth.n_groups,
-        users=truth.n_users,
-        groups_without_truth=int((matched[main].relevant == 0).sum()),
-        catalogue_size=catalogue_size,
-        sampled_candidates=sampled_candidates,
-        systems={s.name: of_groups[s.name] | of_catalogue[s.name] for s in systems},
-        meanings=_meanings(further),
-        differences=_read_differences(resampled, columns, names, main),
-        variants=bases,
-        days=shown.pop(_DAY),
-        segments=shown,
-        curve_ks=curve_ks,
-        curves=_read_curves(resampled, names, curve_ks),
-        score_bins=bins,
-        scores_are_probabilities=as_chance,
-        calibration_error=error,
-        exposure=_exposure(systems, min(ks), catalogue_size, popularity, past_items),
-        warnings=_warnings(truth, systems, matched, main, sampled_candidates, max(ks)),
-        per_group=_per_group(truth, columns),
-    )
+    compared = _Compared(measured, main, sorted(set(ks)), parts, bases, further)
+    resampled = compared.resampled(resamples, seed)
+    return compared.evaluation(resampled, catalogue_size, sampled_candidates)
+
+
+@dataclass(frozen=True)
+class _Compared:
+    """Systems measured on the same groups, and what they are to be held against each other by."""
+
+    measured: dict[str, Measured]
+    main: str
+    ks: list[int]
+    """Cut-offs, ascending."""
+    parts: dict[str, SegmentLabels]
+    bases: dict[str, str]
+    """Variant → the system it is held against."""
+    further: list[Metric]
+
+    @property
+    def truth(self) -> Truth:
+        return self.measured[self.main].truth
+
+    @property
+    def systems(self) -> list[RankedLists]:
+        return [found.lists for found in self.measured.values()]
+
+    @property
+    def competitors(self) -> list[RankedLists]:
+        """All but the variants."""
+        return [s for s in self.systems if s.name not in self.bases]
+
+    @property
+    def matched(self) -> dict[str, MatchedLists]:
+        return {name: found.matched for name, found in self.measured.items()}
+
+    @cached_property
+    def columns(self) -> dict[str, dict[str, Doubles]]:
+        """System → metric → float[G]."""
+        return {
+            name: _group_metrics(found, self.ks, self.further)
+            for name, found in self.measured.items()
+        }
+
+    @property
+    def curve_ks(self) -> tuple[int, ...]:
+        return tuple(k for k in CURVE_KS if k <= max(s.length for s in self.systems))
+
+    def resampled(self, resamples: int, seed: int) -> "_Resampled":
+        """Every mean and difference with its resamples, all from the same draws."""
+        book = _Book(self.truth.user, resamples, seed)
+        _add_means(book, self.columns, self.main, self.bases)
+        _add_curves(book, self.measured, self.curve_ks)
+        others = self.competitors
+        _add_segments(book, self.truth, others, self.matched, self.parts, self.main, self.ks[0])
+        return book.bootstrap()
+
+    def evaluation(
+        self, resampled: "_Resampled", catalogue_size: int, sampled: int | None
+    ) -> Evaluation:
+        """What is reported of it all."""
+        truth, main, matched, ks = self.truth, self.main, self.matched, self.ks
+        names = list(self.measured)
+        bins, as_chance, error = _score_reliability(matched[main])
+        shown = _read_segments(resampled, self.parts, [s.name for s in self.competitors], main)
+        own = self.measured[main]
+        return Evaluation(
+            main=main,
+            main_metric=f"ndcg@{ks[0]}",
+            ks=tuple(ks),
+            level=LEVEL,
+            resamples=resampled.resamples,
+            seed=resampled.seed,
+            groups=truth.n_groups,
+            users=truth.n_users,
+            groups_without_truth=int((matched[main].relevant == 0).sum()),
+            catalogue_size=catalogue_size,
+            sampled_candidates=sampled,
+            systems={
+                s.name: _read_system(resampled, s.name, self.columns[s.name])
+                | _catalogue_metrics(s, truth, ks, catalogue_size, self.further)
+                for s in self.systems
+            },
+            meanings=_meanings(self.further),
+            differences=_read_differences(resampled, self.columns, names, main),
+            variants=self.bases,
+            days=shown.pop(_DAY),
+            segments=shown,
+            curve_ks=self.curve_ks,
+            curves=_read_curves(resampled, names, self.curve_ks),
+            score_bins=bins,
+            scores_are_probabilities=as_chance,
+            calibration_error=error,
+            exposure=_exposure(self.systems, ks[0], catalogue_size, own.popularity, own.past),
+            warnings=_warnings(truth, self.systems, matched, main, sampled, ks[-1]),
+            per_group=_per_group(truth, self.columns),
+        )
 
 
 def _by_list(
@@ -304,7 +354,8 @@ class _Book:
         pairs = np.array(list(self.pairs.values()), np.int64).reshape(-1, 2)
         place = dict(self.place)
         place |= {key: len(self.place) + number for number, key in enumerate(self.pairs)}
-        return _Resampled(joined([columns, columns.differences(pairs)]), place)
+        found = joined([columns, columns.differences(pairs)])
+        return _Resampled(found, place, self.resamples, self.seed)
 
     def _flush(self) -> None:
         table = np.column_stack(self.waiting) if self.waiting else np.empty((len(self.user), 0))
@@ -318,6 +369,8 @@ class _Resampled:
 
     result: Bootstrapped
     place: dict[tuple[str, ...], int]
+    resamples: int
+    seed: int
 
     def interval(self, *key: str) -> Interval:
         return self.result.interval(self.place[key])

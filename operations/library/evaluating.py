@@ -64,10 +64,8 @@ def evaluate(
         `NDCG(10)`, `"recall@20"`, or functions of your own; see `recsys.per_list`.
     train
         What was known before, where the test part is not from a split.
-    resamples
-        Resamples of users for each interval.
-    seed
-        Of the resamples.
+    resamples, seed
+        Resamples of users for each interval, and the seed of their draws.
 
     Returns
     -------
@@ -94,23 +92,29 @@ def evaluate(
     if not named:
         raise UsageError("there is nothing to evaluate", where="evaluate", found="no system")
     names, ks, own = sorted_out(metrics)
-    cutoffs = sorted(ks) or [LEAST_LENGTH]
     known = train if train is not None else test.history
     asked = _Queries.of(test, known)
-    length = max(LEAST_LENGTH, *cutoffs)
+    config = EvaluationConfig(k=tuple(sorted(ks) or [LEAST_LENGTH]), bootstrap=resamples)
+    evaluation = _measured(named, asked, known, config, seed, own)
+    return EvaluationReport(evaluation, tuple(names), asked.notes)
+
+
+def _measured(
+    named: Mapping[str, Any],
+    asked: "_Queries",
+    known: Dataset | None,
+    config: EvaluationConfig,
+    seed: int,
+    own: Mapping[str, Any],
+) -> Evaluation:
+    """Every system's lists at the same moments, the first system against the others."""
+    length = max(LEAST_LENGTH, *config.k)
     lists = [
         asked.lists(name, _answers(name, s, asked, known, length), length)
         for name, s in named.items()
     ]
-    evaluation = evaluate_moments(
-        asked.moments(known is not None),
-        lists,
-        main=lists[0].name,
-        config=EvaluationConfig(k=tuple(cutoffs), bootstrap=resamples),
-        seed=seed,
-        own=own,
-    )
-    return EvaluationReport(evaluation, tuple(names), asked.notes)
+    moments = asked.moments(known is not None)
+    return evaluate_moments(moments, lists, main=lists[0].name, config=config, seed=seed, own=own)
 
 
 def _name_of(system: Any) -> str:

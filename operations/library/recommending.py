@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import pandas as pd
 
+    from recsys.query import RankingQuery
     from recsys.recommender import LoadedRelease
 
 SAVED: Final = "recommender.json"
@@ -220,7 +221,6 @@ class Recommender(Params):
         UsageError
             A filter names a column that items do not have.
         """
-        from recsys.operations.batch_lists import ReleaseFiles, lists_here, ranked
         from recsys.query import RankingQuery
 
         asked = self._ready
@@ -235,6 +235,13 @@ class Recommender(Params):
             keep_seen=not filter_viewed,
             context=dict(context or {}),
         )
+        return self._lists(names, ask, processes)
+
+    def _lists(self, names: list[str], ask: "RankingQuery", processes: int) -> "pd.DataFrame":
+        """The same question for each user, as a frame."""
+        from recsys.operations.batch_lists import ReleaseFiles, lists_here, ranked
+
+        asked = self._ready
         state = asked.state if asked.state is not None else Path()
         files = ReleaseFiles(asked.bundle, state, asked.release.version)
         with lists_here(processes if asked.state is not None else 1) as place:

@@ -168,6 +168,25 @@ def _turn(
 
 
 @reassociating
+def _meet(
+    turned: Words,
+    involved: Words,
+    right: Words,
+    first: int,
+    size: int,
+    met: Doubles,
+    total: Doubles,
+) -> None:
+    """Which of a leaf's features each row satisfies (1.0 or 0.0), with nothing added for them yet."""
+    lanes = len(turned)
+    for j in range(size):
+        asked, wanted = involved[first + j], right[first + j]
+        for r in range(lanes):
+            met[j, r] = 1.0 if (turned[r] & asked) == wanted else 0.0
+            total[j, r] = 0.0
+
+
+@reassociating
 def add_shares(
     columns: Floats,
     node_feature: Ints,
@@ -187,12 +206,8 @@ def add_shares(
 ) -> None:
     """Add each feature's share of the trees' score, for LANES rows, to out float64[F, LANES].
 
-    Args:
-        columns: float32[F, LANES], features; NaN is missing.
-        node_feature, threshold, missing_left, node_start: arrays of the nodes, as in `FastTrees`.
-        value, leaf_start, entry_start, feature, involved, right, share: as in `TreeShares`.
-        points, weights: `POINTS`, `WEIGHTS`.
-        out: float64[F, LANES], added to in place.
+    `columns` are the features, float32[F, LANES], NaN where missing. The arrays of the nodes are those of
+    `FastTrees`, those of leaves and entries those of `TreeShares`, then `POINTS` and `WEIGHTS`.
     """
     # A number that the compiler does not know: loops of a known length are unrolled, not put in vectors.
     lanes = columns.shape[1]
@@ -208,11 +223,7 @@ def add_shares(
             first = entry_start[leaf]
             size = entry_start[leaf + 1] - first
             count = (size + 1) // 2
-            for j in range(size):
-                asked, wanted = involved[first + j], right[first + j]
-                for r in range(lanes):
-                    met[j, r] = 1.0 if (turned[r] & asked) == wanted else 0.0
-                    total[j, r] = 0.0
+            _meet(turned, involved, right, first, size, met, total)
             for q in range(count):
                 x = points[count, q]
                 weight = weights[count, q] * value[leaf]

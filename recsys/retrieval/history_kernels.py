@@ -217,18 +217,15 @@ def gather_at(
     are added in the order of `sum_rows`, so the sums are the same to the last bit.
 
     Args:
-        offsets: int64[N+1], bounds of the rows.
-        neighbour: int32[nnz], neighbours of each item.
-        value: float32[nnz], their weights.
-        item: int32[h], items of the history.
-        weight: float32[h], their weights.
-        count: rows of them that are used.
+        offsets, neighbour, value: neighbours of each item: int64[N+1], int32[nnz], float32[nnz].
+        item, weight: int32[h] and float32[h], the history.
+        count: rows of it that are used.
         known: uint8[N], 1 for items that the source knows.
-        mark: uint8[N], scratch, all zero before and after: small enough to stay near.
-        place: int32[N], scratch, all zero before and after.
+        mark, place: uint8[N] and int32[N], scratch, all zero before and after.
         items: int32[n], candidates.
         out: float32[n, 3], filled in place.
     """
+    # Marks beside the places: small enough to stay near.
     met = np.zeros(len(items), np.uint8)
     for c in range(len(items)):
         j = items[c]
@@ -521,19 +518,13 @@ def co_occurrence(
 
     Args:
         first, until: range of the row items.
-        occurrence_offsets: int64[N+1], bounds of each item in `occurrence`.
-        occurrence: int64[E], events of each item.
+        occurrence_offsets, occurrence: int64[N+1] and int64[E], events of each item.
         low, high: int64[E], bounds of the event's user among the events.
-        item: int32[E], item of each event.
-        weight: float32[E], weight of each event.
-        before: places earlier that pair with an event.
-        after: places later that do.
+        item, weight: int32[E] and float32[E], of each event.
+        before, after: places earlier and later that pair with an event.
         decay: factor for each further place between the two.
-        row_scale: float32[N], factor of the row item.
-        column_scale: float32[N], factor of the column item.
-        out_items: int32[rows, K], filled with companions, best first.
-        out_values: float32[rows, K], filled with their values.
-        out_count: int64[rows], filled with how many there are.
+        row_scale, column_scale: float32[N], factors of the row's and the column's item.
+        out_items, out_values, out_count: int32 and float32[rows, K], int64[rows]; best first.
     """
     n_items = len(column_scale)
     total = np.zeros(n_items, np.float32)

@@ -204,14 +204,7 @@ def make_examples(
         DataRefused: an event lies after fit_until (a leak).
         TooLittle: fewer than 50 examples remain.
     """
-    if len(interactions) and int(interactions.time.max()) > fit_until:
-        raise DataRefused(
-            "events after the end of the encoder's window were given to its fit",
-            where="encoder fit",
-            found=f"{int((interactions.time > fit_until).sum())} events after {fit_until} µs",
-            expected="events up to fit_until only",
-            fix="cut the interactions before fitting",
-        )
+    _check_window(interactions, fit_until)
     histories = interactions.histories()
     events, offsets = histories.events, histories.offsets
     owner = histories.owner
@@ -243,6 +236,18 @@ def make_examples(
         None if shown is None else match_shown(interactions, shown),
     )
     return _split(every, owner[keep], interactions.user_ids, seed)
+
+
+def _check_window(interactions: Interactions, fit_until: int) -> None:
+    late = int((interactions.time > fit_until).sum())
+    if late:
+        raise DataRefused(
+            "events after the end of the encoder's window were given to its fit",
+            where="encoder fit",
+            found=f"{late} events after {fit_until} µs",
+            expected="events up to fit_until only",
+            fix="cut the interactions before fitting",
+        )
 
 
 def fewer_users(interactions: Interactions, items: int, seed: int) -> Interactions:

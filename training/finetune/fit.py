@@ -15,7 +15,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -115,13 +115,11 @@ def fit_encoder(
         seed: of all draws.
         budget_seconds: time it may take; no limit when None.
         shown: lists that users saw, for negatives; later ones than fit_until are not looked at.
-        previous: an encoder folder of an earlier fit: its weights are the warm start, its events
-            are replayed beside the new ones, and the base model is tuned besides for comparison.
+        previous: an encoder folder of an earlier fit: the warm start, with its events replayed
+            beside the new ones; the base model is tuned besides for comparison.
         checkpoint_dir: where a killed run finds its last state; removed at the end.
-        vector_cache: the cache folder later given to `encode_items`; what the fit has computed of
-            the items' vectors is put there, so that they are not encoded again.
-        on_metrics: called with (named values, step).
-        progress: called with (phase, done, all).
+        vector_cache: the cache folder later given to `encode_items`; vectors that are known are put there.
+        on_metrics, progress: called with (named values, step), and with (phase, done, all).
 
     Returns:
         the manifest as a dict.
@@ -134,20 +132,25 @@ def fit_encoder(
     began = time.monotonic()
     deadline = None if budget_seconds is None else began + budget_seconds
     group = Group()
-    base = resolve_model(config.model)
-    tokenizer = TextTokenizer.open(base, config.max_tokens)
-    tokens, cut = tokenizer.all_of(texts)
-    encoder = ItemEncoder.open(base)
-    work = _Work(config, fit_until, seed, encoder, tokens, tokenizer.pad, base, previous)
-    work.kinds = interactions.kinds
-    work.unknown = tokenizer.unknown_texts(tokens)
-    if work.unknown:
-        log.warning(UNKNOWN_TEXTS, work.unknown, len(tokens))
+    work = _Work.open(config, texts, interactions.kinds, fit_until, seed, previous)
     if not config.fine_tune:
-        kinds = len(interactions.kinds)
-        tower = Tower.plain(encoder.dimension, config.history_length, kinds)
-        manifest = _write(work, out_dir, tower, {"fine_tuned": False}, cut, UNFITTED)
-        return asdict(manifest)
+        return asdict(_write_untuned(work, out_dir))
+    _check_texts(texts, interactions)
+    examples = partial(
+        make_examples, fit_until=fit_until, places=config.history_length, seed=seed, shown=shown
+    )
+    race, split, tower = _train(
+        work, interactions, examples, group, deadline, checkpoint_dir, on_metrics, progress
+    )
+    learned = _learned(race, split, interactions, time.monotonic() - began)
+    if group.first:
+        manifest = _write(work, out_dir, tower, learned, fit_until)
+        _fill_cache(manifest, race.best.trainer.states, texts, vector_cache)
+    _close(race, group, checkpoint_dir)
+    return asdict(manifest) if group.first else learned
+
+
+def _check_texts(texts: Sequence[str], interactions: Interactions) -> None:
     if len(texts) != interactions.n_items:
         raise DataRefused(
             "texts and items do not match",
@@ -155,33 +158,31 @@ def fit_encoder(
             found=f"{len(texts)} texts",
             expected=f"{interactions.n_items}, one per item of the vocabulary",
         )
-    examples = partial(
-        make_examples, fit_until=fit_until, places=config.history_length, seed=seed, shown=shown
-    )
-    race, split, tower = _train(
-        work, interactions, examples, group, deadline, checkpoint_dir, on_metrics, progress
-    )
-    learned = _learned(race, split, time.monotonic() - began)
-    learned["users"] = len(np.unique(interactions.user))
-    learned["users_learned_from"] = split.users
-    if group.first:
-        manifest = _write(work, out_dir, tower, learned, cut, fit_until)
-        if vector_cache is not None:
-            _fill_cache(manifest, race.best.trainer.states, texts, vector_cache)
+
+
+def _write_untuned(work: "_Work", out_dir: Path) -> EncoderManifest:
+    """The base model as it is, with a tower that has learned nothing."""
+    tower = Tower.plain(work.encoder.dimension, work.config.history_length, len(work.kinds))
+    return _write(work, out_dir, tower, {"fine_tuned": False}, UNFITTED)
+
+
+def _close(race: "_Race", group: Group, checkpoint_dir: Path | None) -> None:
+    """Let go of the activations, and once all processes are done, of what a killed run would need."""
     race.best.trainer.states.close()
     group.wait()
     for run in race.runs:
         run.trainer.checkpoints.clear()
     if checkpoint_dir is not None:
         (checkpoint_dir / TOKENS_ALLOWED).unlink(missing_ok=True)
-    return asdict(manifest) if group.first else learned
 
 
 def _fill_cache(
-    manifest: EncoderManifest, states: ItemStates, texts: Sequence[str], cache_dir: Path
+    manifest: EncoderManifest, states: ItemStates, texts: Sequence[str], cache_dir: Path | None
 ) -> None:
     """Store the vectors of the items whose frozen activations are at hand: a third of the work."""
-    if not (states.whole and states.was_cached) or manifest.inference is None:
+    if cache_dir is None or manifest.inference is None:
+        return
+    if not (states.whole and states.was_cached):
         return
     if manifest.precision != "float32":
         return  # the vectors of one release have one precision
@@ -193,25 +194,46 @@ def _fill_cache(
             cache.append(keys[new], vectors[new])
 
 
+@dataclass
 class _Work:
     """What the parts of a fit share."""
 
-    def __init__(
-        self,
+    config: EncoderConfig
+    fit_until: int
+    seed: int
+    base: Path
+    previous: Path | None
+    encoder: ItemEncoder
+    """The base model; at the end of a race the best start's."""
+    tokens: Tokens
+    pad: int
+    cut: int
+    """Texts that are longer than the model reads."""
+    unknown: int
+    """Texts that the tokenizer hardly knows."""
+    kinds: tuple[str, ...]
+
+    @classmethod
+    def open(
+        cls,
         config: EncoderConfig,
+        texts: Sequence[str],
+        kinds: tuple[str, ...],
         fit_until: int,
         seed: int,
-        encoder: ItemEncoder,
-        tokens: Tokens,
-        pad: int,
-        base: Path,
         previous: Path | None,
-    ) -> None:
-        self.config, self.fit_until, self.seed = config, fit_until, seed
-        self.encoder, self.tokens, self.pad, self.base = encoder, tokens, pad, base
-        self.previous = previous
-        self.kinds: tuple[str, ...] = ()
-        self.unknown = 0
+    ) -> "_Work":
+        """The base model, and the texts as its tokens."""
+        base = resolve_model(config.model)
+        tokenizer = TextTokenizer.open(base, config.max_tokens)
+        tokens, cut = tokenizer.all_of(texts)
+        encoder = ItemEncoder.open(base)
+        unknown = tokenizer.unknown_texts(tokens)
+        if unknown:
+            log.warning(UNKNOWN_TEXTS, unknown, len(tokens))
+        return cls(
+            config, fit_until, seed, base, previous, encoder, tokens, tokenizer.pad, cut, unknown, kinds
+        )  # fmt: skip
 
     @property
     def starts(self) -> list[tuple[str, Path]]:
@@ -441,7 +463,9 @@ def _run_phases(
     )
 
 
-def _learned(race: _Race, split: Split, seconds: float) -> dict[str, Any]:
+def _learned(
+    race: _Race, split: Split, interactions: Interactions, seconds: float
+) -> dict[str, Any]:
     trainer = race.best.trainer
     p = trainer.progress
     start = p.validations[0]
@@ -469,6 +493,8 @@ def _learned(race: _Race, split: Split, seconds: float) -> dict[str, Any]:
         "losses": [round(x, 5) for x in p.losses],
         "validations": p.validations,
         "activations_cached": trainer.states.was_cached,
+        "users": len(np.unique(interactions.user)),
+        "users_learned_from": split.users,
     }
 
 
@@ -498,7 +524,6 @@ def _write(
     out_dir: Path,
     tower: Tower,
     learned: dict[str, Any],
-    truncated: int,
     fit_until: int,
 ) -> EncoderManifest:
     """Write the encoder folder aside and rename it into place."""
@@ -525,7 +550,7 @@ def _write(
         precision=served.precision,
         inference=served.file,
         agreement=served.agreement,
-        truncated=truncated,
+        truncated=work.cut,
         unknown=work.unknown,
         texts=len(work.tokens),
         learned=learned,
