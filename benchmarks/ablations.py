@@ -93,7 +93,7 @@ def main():
         night.drained = read_data.drain(night)
         night.tables = read_data.validate(night)
         night.tables = data_leaks.leave_out_leaks(night)
-        night.data = read_data.split(night)
+        night.data = read_data.split(night, read_data.load(night.tables.product, night.config))
         night.encoded = refresh_encoder.refresh(night)
         night.recipe = recipe = fit_sources.tune(night)
 

@@ -110,7 +110,7 @@ def short_night(config_file: Path) -> None:
         night = Night(config, workspace, StageRunner(workspace, quiet), quiet)
         night.drained = read_data.drain(night)
         night.tables = read_data.validate(night)
-        night.data = read_data.split(night)
+        night.data = read_data.split(night, read_data.load(night.tables.product, night.config))
         night.state = release.snapshot(night)
         release.publish_state(night)
 

@@ -139,7 +139,8 @@ def _learn(night: Night) -> None:
     read_data.require_sound_features(night)
     night.served_parity = served_parity.check(night)
     night.live = live_lists.check(night)
-    night.data = read_data.split(night)
+    tables = read_data.load(night.tables.product, night.config)
+    night.data = read_data.split(night, tables)
     night.encoded = refresh_encoder.refresh(night)
     night.recipe = fit_sources.tune(night)
     while True:

@@ -188,7 +188,7 @@ def run_train(args: argparse.Namespace) -> int:
         night.drained = read_data.drain(night)
         night.tables = read_data.validate(night)
         night.tables = data_leaks.leave_out_leaks(night)
-        night.data = read_data.split(night)
+        night.data = read_data.split(night, read_data.load(night.tables.product, night.config))
         if args.step == "encoder" and args.probe:
             return _probe(night, args)
         if args.step == "encoder" and args.search is not None:

@@ -100,7 +100,9 @@ class JudgedNight:
             self.config, workspace, StageRunner(workspace, reporter), reporter
         )
         night.tables = read_data.validate(night)
-        night.data = self.data = read_data.split(night)
+        night.data = self.data = read_data.split(
+            night, read_data.load(night.tables.product, night.config)
+        )
         night.encoded = refresh_encoder.refresh(night)
         night.recipe = fit_sources.tune(night)
         night.learned = ranking_data.build_ranking_data(night, "ranker")

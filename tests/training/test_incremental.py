@@ -52,7 +52,7 @@ def night_over(tmp_path):
         runner = StageRunner(workspace, Reporter(quiet=True))
         night = Night(config, workspace, runner, Reporter(quiet=True))
         night.tables = read_data.validate(night)
-        return read_data.split(night)
+        return read_data.split(night, read_data.load(night.tables.product, night.config))
 
     return over
 

@@ -73,7 +73,9 @@ class Job:
         self.night = Night(config, workspace, StageRunner(workspace, reporter), reporter)
         self.night.workers = 1
         self.night.tables = read_data.validate(self.night)
-        self.data = read_data.split(self.night)
+        self.data = read_data.split(
+            self.night, read_data.load(self.night.tables.product, self.night.config)
+        )
         if not impressions:
             tables = replace(self.data.tables, impressions=None)
             self.data = replace(self.data, tables=tables)

@@ -53,7 +53,7 @@ def night_until(config, date):
 def read(night):
     """The night with its tables read and its windows planned."""
     night.tables = read_data.validate(night)
-    night.data = read_data.split(night)
+    night.data = read_data.split(night, read_data.load(night.tables.product, night.config))
     return night
 
 

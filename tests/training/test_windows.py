@@ -78,20 +78,18 @@ def test_cuts_stay_while_little_has_come_since():
 def test_a_kept_plan_without_a_window_for_the_ranker_gives_way(interactions_of, tmp_path):
     """It would be kept for a week although there is something to learn from by now."""
     pointer = tmp_path / "windows.json"
-    night = SimpleNamespace(
-        config=SimpleNamespace(windows=WindowsConfig(), features=FeaturesConfig()),
-        section=lambda name: {},
-        workspace=SimpleNamespace(window_plan=pointer),
-    )
+    config = SimpleNamespace(windows=WindowsConfig(), features=FeaturesConfig())
+    wishes = WindowsConfig().model_dump(mode="json")
     seconds = Resolution("seconds", None, "")
     events = at_days(interactions_of([0, 1, 2] * 40, list(range(120))), np.arange(120) // 6)
-    first = windows_of(night, events, seconds).windows
+    first = windows_of(events, seconds, config, pointer).windows
     assert first.ranker
     without = replace(first, cuts=first.test, first_test=0)
-    pointer.write_text(json.dumps({"wishes": {}, "windows": without.facts()}))
-    assert windows_of(night, events, seconds).windows == first
-    pointer.write_text(json.dumps({"wishes": {}, "windows": first.facts()}))
-    assert windows_of(night, events, seconds).record == {"wishes": {}, "windows": first.facts()}
+    pointer.write_text(json.dumps({"wishes": wishes, "windows": without.facts()}))
+    assert windows_of(events, seconds, config, pointer).windows == first
+    pointer.write_text(json.dumps({"wishes": wishes, "windows": first.facts()}))
+    record = {"wishes": wishes, "windows": first.facts()}
+    assert windows_of(events, seconds, config, pointer).record == record
 
 
 def test_windows_are_read_as_they_were_written():
@@ -112,6 +110,7 @@ def test_windows_take_tonights_items_where_their_vectors_are_others(
     inputs = SimpleNamespace(
         windows=SimpleNamespace(test=[events.time.max()]),
         interactions=events,
+        config=SimpleNamespace(features=FeaturesConfig()),
         tables=SimpleNamespace(
             catalogue=Catalogue.from_table(items(vectors)),
             users=None,
@@ -121,5 +120,4 @@ def test_windows_take_tonights_items_where_their_vectors_are_others(
             meaning=None,
         ),
     )
-    night = SimpleNamespace(config=SimpleNamespace(features=FeaturesConfig()))
-    assert (_over(night, inputs, tmp_path) is not None) == kept
+    assert (_over(inputs, tmp_path) is not None) == kept

@@ -167,12 +167,21 @@ def _root_of(place: Path) -> Path:
     return place
 
 
-def split(night: Night) -> Inputs:
-    """Load the tables and plan the windows."""
-    tables = load_tables(night.tables.product, night.config)
-    _check_segments(tables, night.config)
+def load(folder: Path, config: RecsysConfig) -> Tables:
+    """The validated tables, once they hold what the config names.
+
+    Raises:
+        UsageError: there is no such column to report by, or items cannot be counted by one to cap.
+    """
+    tables = load_tables(folder, config)
+    _check_segments(tables, config)
     # A cap on a column that items cannot be counted by is refused before hours of work, too.
-    Caps(tables.catalogue, night.config.serving.caps, np.empty(0, np.int32))
+    Caps(tables.catalogue, config.serving.caps, np.empty(0, np.int32))
+    return tables
+
+
+def split(night: Night, tables: Tables) -> Inputs:
+    """Plan the windows over the tables' events."""
     interactions, meaning = graded(tables.interactions, tables.meaning)
     if interactions is not tables.interactions:
         night.alarm(
@@ -183,7 +192,9 @@ def split(night: Night) -> Inputs:
     known = interactions
     if night.until is not None:
         interactions = interactions.before(night.until)
-    plan = window_plan.windows_of(night, interactions, tables.resolution)
+    plan = window_plan.windows_of(
+        interactions, tables.resolution, night.config, night.workspace.window_plan
+    )
     night.reporter.say(f"split: {plan.windows.why}")
     inputs = Inputs(night.tables, tables, interactions, known, meaning, plan.windows, night.config)
     return replace(inputs, earlier=window_plan.attributes_of_plan(night, inputs, plan))

@@ -14,6 +14,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from recsys.data_schemas.config import FeaturesConfig, RecsysConfig
 from recsys.features.catalogue import Catalogue
 from recsys.features.feature_set import FeatureSet
 from recsys.features.interactions import Interactions
@@ -45,14 +46,16 @@ class Plan:
     """What a later night goes on from."""
 
 
-def windows_of(night: Night, events: Interactions, resolution: Resolution) -> Plan:
-    """The windows of an earlier night while they hold, otherwise new ones."""
-    wishes, pointer = night.section("windows"), night.workspace.window_plan
+def windows_of(
+    events: Interactions, resolution: Resolution, config: RecsysConfig, pointer: Path
+) -> Plan:
+    """The windows of an earlier night, kept in the file `pointer`, while they hold, otherwise new ones."""
+    wishes = config.windows.model_dump(mode="json")
     windows = plan_windows(
         events,
-        night.config.windows,
+        config.windows,
         ordinal_until=resolution.ordinal_until,
-        bucket=BUCKETS[night.config.features.bucket],
+        bucket=BUCKETS[config.features.bucket],
         step=resolution.step,
         ordinal_step=resolution.ordinal_step,
     )
@@ -76,7 +79,7 @@ def attributes_of_plan(night: Night, inputs: Inputs, plan: Plan) -> Inputs | Non
     kept = plan.record.get("attributes", tonight)
     if kept != tonight:
         stage = night.runner.find(_attributes(inputs, kept))
-        earlier = None if stage is None else _over(night, inputs, stage.product)
+        earlier = None if stage is None else _over(inputs, stage.product)
         if stage is not None and earlier is not None:
             count = earlier["tables"].catalogue.n_items
             night.reporter.say(
@@ -103,7 +106,7 @@ def _attributes(inputs: Inputs, files: Mapping[str, str]) -> Stage[Path]:
     return Stage(STAGE, files, keep, tables_folder, personal=USERS_FILE in files)
 
 
-def _over(night: Night, inputs: Inputs, folder: Path) -> dict[str, Any] | None:
+def _over(inputs: Inputs, folder: Path) -> dict[str, Any] | None:
     """Tables and events of the ranker's windows over earlier attributes; None where these cannot
     stand for tonight's: another feature, other vectors, an item they lack among what was known then."""
     first = inputs.windows.test[0]
@@ -112,9 +115,10 @@ def _over(night: Night, inputs: Inputs, folder: Path) -> dict[str, Any] | None:
     events = replace(inputs.interactions.before(first), n_items=count)
     shown = None if shown is None else shown.before(first)
     now = inputs.tables
+    config = inputs.config.features
     if (
-        _columns(night, events, catalogue, users)
-        != _columns(night, events, now.catalogue, now.users)
+        _columns(config, events, catalogue, users)
+        != _columns(config, events, now.catalogue, now.users)
         or now.catalogue.vector_length != catalogue.vector_length
         or not now.catalogue.item_ids.slice(0, count).equals(catalogue.item_ids)
         or int(events.item.max(initial=-1)) >= count
@@ -126,9 +130,8 @@ def _over(night: Night, inputs: Inputs, folder: Path) -> dict[str, Any] | None:
 
 
 def _columns(
-    night: Night, events: Interactions, catalogue: Catalogue, users: pa.Table | None
+    config: FeaturesConfig, events: Interactions, catalogue: Catalogue, users: pa.Table | None
 ) -> tuple[str, ...]:
     """The features that such tables give, apart from what no attribute decides."""
     table = None if users is None else UserTable.from_table(users)
-    config = night.config.features
     return FeatureSet.default(catalogue, events.kinds, (), config, users=table).columns

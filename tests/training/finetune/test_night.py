@@ -90,7 +90,7 @@ class World:
         reporter.warn = self.said.append
         night = Night(config, workspace, StageRunner(workspace, reporter), reporter)
         night.tables = read_data.validate(night)
-        night.data = read_data.split(night)
+        night.data = read_data.split(night, read_data.load(night.tables.product, night.config))
         return night
 
     def refresh(self):

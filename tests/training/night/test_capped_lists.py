@@ -59,5 +59,5 @@ def test_a_cap_that_cannot_be_counted_is_refused_before_the_work(night, monkeypa
     monkeypatch.setattr(read_data, "load_tables", lambda *_: tables)
     asked = night(colour=1)
     with pytest.raises(UsageError, match="cannot be counted by") as refused:
-        read_data.split(asked)
+        read_data.split(asked, read_data.load(asked.tables.product, asked.config))
     assert refused.value.where == "caps.colour"

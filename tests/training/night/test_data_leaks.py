@@ -70,7 +70,7 @@ def test_the_column_is_left_out_of_tables_and_features(leaking):
     assert cleaned.key != tables.key
     found = {check.name: check.outcome for check in night.data_checks if not check.passed}
     assert set(found.values()) == {DROP}
-    data = read_data.split(night)
+    data = read_data.split(night, read_data.load(night.tables.product, night.config))
     assert data.stage.key == cleaned.key
     catalogue = data.tables.catalogue
     assert catalogue.numeric_names == ("weight",)
