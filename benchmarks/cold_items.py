@@ -5,10 +5,12 @@ event on a removed item; it is ranked among all removed items by what the user d
 items: each test user's last event on another item, removed from the fits too, ranked among all
 items that were not removed. Intervals are bootstrapped over users.
 
-    python benchmarks/cold_items.py DATA [--budget 300] [--users 1500] [--seed 0] [--out cold.json]
+    python benchmarks/cold_items.py DATA [--budget 300] [--users 1500] [--seeds 0] [--out cold.json]
 
 `--items N` keeps the N items with the most events, and `--budget 0 --encoder '{"max_steps": 10}'` counts
-steps instead of seconds: what a busy machine can still compare.
+steps instead of seconds: what a busy machine can still compare. `--head-only` fits head and tower over frozen
+vectors that are encoded once for all seeds (`--seeds 0 1 2`), at a twentieth of the processor time. Several
+seeds, each with a draw of items and users of its own, are put together by user.
 
 DATA holds items.parquet and events.parquet in the project's own shape. A removed item has no events
 to count; its "popularity" is the mean popularity of its words.
@@ -25,15 +27,31 @@ from pathlib import Path
 
 import duckdb
 import numpy as np
+import torch
+from scipy import sparse
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from recsys.data_schemas.config import EncoderConfig, EventsConfig
 from recsys.encoder.encode import encode_items
+from recsys.encoder.pretrained import resolve_model
 from recsys.encoder.text import item_text
+from recsys.encoder.torch_model import ItemEncoder
 from recsys.encoder.tower import InterestSource, Tower
 from recsys.features.interactions import History, Interactions
+from recsys.retrieval.content.bm25 import weighted_terms
+from recsys.training.deterministic import deterministic
+from recsys.training.finetune.checkpoint import Checkpoints
+from recsys.training.finetune.distributed import Group
+from recsys.training.finetune.examples import make_examples
 from recsys.training.finetune.fit import fit_encoder
+from recsys.training.finetune.learner import Learner
+from recsys.training.finetune.loop import Trainer
+from recsys.training.finetune.tower_model import UserTower
+from recsys.training.finetune.verdict import judge
+
+USER = "user"
+"""Place of the users among a system's values."""
 
 
 def load(folder, template):
@@ -116,19 +134,21 @@ def protocol(events, users, seed):
 
 
 class BM25:
-    """BM25 (k1 1.2, b 0.75) of an item's words against the words of the history's last items."""
+    """BM25 (k1 1.2, b 0.75) of an item's words against the words of the history's last items, with the
+    terms and weights of the product's own source."""
 
     def __init__(self, texts):
-        import bm25s
-
-        self.words = bm25s.tokenize(texts, return_ids=False, show_progress=False)
-        self.index = bm25s.BM25(k1=1.2, b=0.75)
-        self.index.index(self.words, show_progress=False)
+        rows = weighted_terms(texts, k1=1.2, b=0.75)
+        terms = 1 + max(int(column.max(initial=0)) for _, column, _ in rows)
+        self.documents, self.queries = (
+            sparse.csr_matrix((value, column, offsets), shape=(len(texts), terms))
+            for offsets, column, value in rows
+        )
 
     def __call__(self, history: History, items, now):
         liked = history.item[history.grade >= 0][-10:]
-        asked = [word for item in liked for word in set(self.words[item])]
-        return self.index.get_scores(asked)[items] if asked else np.zeros(len(items))
+        asked = self.queries[liked].sum(axis=0)
+        return np.asarray(self.documents[items] @ asked.T).ravel()
 
 
 def popularity(fit, texts, removed):
@@ -169,10 +189,17 @@ def metrics(rank):
     }
 
 
-def interval(values, seed=0, draws=1000):
-    """Mean with the 95 % percentile interval of a bootstrap over users."""
+def interval(values, users=None, seed=0, draws=1000):
+    """Mean with the 95 % percentile interval of a bootstrap over users, whose values go together; each value
+    is another user's where no users are given."""
     rng = np.random.default_rng(seed)
-    means = [values[rng.integers(0, len(values), len(values))].mean() for _ in range(draws)]
+    users = np.arange(len(values)) if users is None else users
+    _, owner = np.unique(users, return_inverse=True)
+    total, count = np.bincount(owner, values), np.bincount(owner)
+    means = []
+    for _ in range(draws):
+        drawn = rng.integers(0, len(total), len(total))
+        means.append(total[drawn].sum() / count[drawn].sum())
     return float(values.mean()), *map(float, np.quantile(means, (0.025, 0.975)))
 
 
@@ -181,7 +208,84 @@ def interest(source):
     return lambda history, items, now: source.score(history, items, now)[:, 0]
 
 
-def encoders(texts, fit, arguments, folder):
+class FixedStates:
+    """Stands where the items' states do: their frozen vectors."""
+
+    chunk_tokens = 0
+    device = torch.device("cpu")
+
+    def __init__(self, vectors):
+        self.bank = torch.from_numpy(np.array(vectors))
+        self.lengths = np.ones(len(vectors), np.int64)
+
+
+@deterministic()
+def head_only(frozen, fit, arguments, seed):
+    """As `encoders`, with head and tower alone over frozen vectors [n, d]."""
+    until, config = int(fit.time.max()), EncoderConfig(**arguments.encoder)
+    places, kinds = config.history_length, len(fit.kinds)
+    plain = Tower.plain(frozen.shape[1], places, kinds)
+    encoder = ItemEncoder.open(resolve_model(config.model))
+    split = make_examples(fit, fit_until=until, places=places, seed=seed)
+    torch.manual_seed(seed)
+    trainer = Trainer(
+        Learner(encoder, UserTower(plain)),
+        FixedStates(frozen),
+        split,
+        config,
+        seed=seed,
+        checkpoints=Checkpoints(None, ""),
+        group=Group(),
+        on_metrics=None,
+    )
+
+    @torch.no_grad()
+    def source(tower):
+        vectors = encoder.finish(trainer.states.bank).numpy()
+        return interest(InterestSource.of(tower, vectors, until))
+
+    made = {"frozen": interest(InterestSource.of(plain, frozen, until))}
+    trainer.check("head")
+    trainer.start_head()
+    made["closed form"] = source(plain)
+    trainer.run("head", 0, config.head_steps, encode=False, deadline=None)
+    trainer.checkpoints.restore_best(trainer.learner)
+    made["fine-tuned"] = source(trainer.learner.tower.freeze_to((1.0, 0.0)))
+    made["fine-tuned, plain tower"] = source(plain)
+    progress = trainer.progress
+    verdict = judge(progress.first, progress.gains, split.asker)
+    print(f"closed form: {progress.head}; best at step {progress.best_step}; {verdict.sentence()}")
+    return made, {
+        "closed_form": progress.head,
+        "steps": progress.step,
+        "verdict": verdict.sentence(),
+    }
+
+
+def encode_frozen(texts, events, arguments, folder):
+    """Unit vectors [n, d] of the model as it came, from a file where that is given and there."""
+    if arguments.frozen and arguments.frozen.exists():
+        return np.load(arguments.frozen)
+    config = EncoderConfig(
+        fine_tune=False, **({"max_tokens": arguments.max_tokens} | arguments.encoder)
+    )
+    until = int(events.time.max())
+    fit_encoder(
+        events,
+        texts,
+        config,
+        fit_until=until,
+        out_dir=folder / "as it came",
+        seed=0,
+        budget_seconds=None,
+    )
+    vectors, _ = encode_items(folder / "as it came", texts, folder / "cache")
+    if arguments.frozen:
+        np.save(arguments.frozen, vectors)
+    return vectors
+
+
+def encoders(texts, fit, arguments, folder, seed):
     """Score functions of the frozen and of the fine-tuned encoder, and how the fit went."""
     until = int(fit.time.max())
     made, learned = {}, {}
@@ -196,7 +300,7 @@ def encoders(texts, fit, arguments, folder):
             config,
             fit_until=until,
             out_dir=folder / name,
-            seed=arguments.seed,
+            seed=seed,
             budget_seconds=(arguments.budget or None) if tune else None,
             vector_cache=folder / "cache",
         )
@@ -217,6 +321,11 @@ def encoders(texts, fit, arguments, folder):
     return made, learned
 
 
+def compared(values, other, users):
+    """Ratio of the means, and the mean difference with its 95 % interval over users."""
+    return values.mean() / max(other.mean(), 1e-9), interval(values - other, users)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path)
@@ -225,32 +334,76 @@ def main():
     parser.add_argument("--max-tokens", type=int, default=96)
     parser.add_argument("--items", type=int, help="keep only so many items")
     parser.add_argument("--encoder", type=json.loads, default={}, help="settings, as JSON")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--head-only", action="store_true", help="over frozen vectors")
+    parser.add_argument("--frozen", type=Path, help="file of the frozen vectors, made where absent")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     texts, events = load(arguments.data, EncoderConfig().template)
     if arguments.items:
         texts, events = most_acted_on(texts, events, arguments.items)
-    removed, fit, cold, warm = protocol(events, arguments.users, arguments.seed)
-    print(f"{removed.sum()} items removed; {len(cold)} cold and {len(warm)} warm test users")
+    found, learned = {}, {}
     with tempfile.TemporaryDirectory() as scratch:
-        scores, learned = encoders(texts, fit, arguments, Path(scratch))
-    scores |= {"bm25": BM25(texts), "popularity": popularity(fit, texts, removed)}
-    every = np.arange(len(texts), dtype=np.int32)
-    table = {}
-    for part, tests, items in (("cold", cold, every[removed]), ("warm", warm, every[~removed])):
-        print(f"\n{part} items ({len(items)}): mean [95 % interval]")
-        for name, score in scores.items():
-            found = metrics(ranks(score, tests, items))
-            table[f"{part} {name}"] = {k: interval(v) for k, v in found.items()}
-            cells = "  ".join(
-                f"{k} {m:.4f} [{low:.4f}, {high:.4f}]"
-                for k, (m, low, high) in table[f"{part} {name}"].items()
+        if arguments.head_only:
+            vectors = encode_frozen(texts, events, arguments, Path(scratch))
+        for seed in arguments.seeds:
+            removed, fit, cold, warm = protocol(events, arguments.users, seed)
+            print(
+                f"seed {seed}: {removed.sum()} items removed; {len(cold)} cold and {len(warm)} warm "
+                "test users"
             )
-            print(f"  {name:<24}{cells}", flush=True)
+            if arguments.head_only:
+                scores, learned[seed] = head_only(vectors, fit, arguments, seed)
+            else:
+                scores, learned[seed] = encoders(
+                    texts, fit, arguments, Path(scratch) / str(seed), seed
+                )
+            scores |= {"bm25": BM25(texts), "popularity": popularity(fit, texts, removed)}
+            every = np.arange(len(texts), dtype=np.int32)
+            for part, tests, items in (
+                ("cold", cold, every[removed]),
+                ("warm", warm, every[~removed]),
+            ):
+                for name, score in scores.items():
+                    values = metrics(ranks(score, tests, items))
+                    asked = np.array([test[3] for test in tests])
+                    found.setdefault((part, name), []).append(values | {USER: asked})
+                    print(f"  {part} {name:<24}nDCG@10 {values['ndcg@10'].mean():.4f}", flush=True)
+    table = summary(found)
     if arguments.out:
         content = {"table": table, "learned": learned, "settings": vars(arguments)}
         arguments.out.write_text(json.dumps(content, indent=1, default=str) + "\n")
+
+
+def summary(found):
+    """Prints each system over all seeds, beside frozen text and BM25; the same as plain values."""
+    table = {}
+    joined = {
+        key: {k: np.concatenate([v[k] for v in seeds]) for k in seeds[0]}
+        for key, seeds in found.items()
+    }
+    for part in ("cold", "warm"):
+        print(
+            f"\n{part} items, all seeds: mean [95 % interval]; nDCG@10 against frozen and BM25, paired"
+        )
+        for (of, name), values in joined.items():
+            if of != part:
+                continue
+            users = values[USER]
+            row = {k: interval(v, users) for k, v in values.items() if k != USER}
+            cells = "  ".join(
+                f"{k} {mean:.4f} [{low:.4f}, {high:.4f}]" for k, (mean, low, high) in row.items()
+            )
+            row["seeds"] = [float(v["ndcg@10"].mean()) for v in found[of, name]]
+            for other in ("frozen", "bm25"):
+                ratio, (change, low, high) = compared(
+                    values["ndcg@10"], joined[part, other]["ndcg@10"], users
+                )
+                row[f"less {other}"] = ratio, change, low, high
+                cells += f"  x{ratio:.2f} {other} {change:+.4f} [{low:+.4f}, {high:+.4f}]"
+            table[f"{part} {name}"] = row
+            print(f"  {name:<24}{cells}", flush=True)
+    return table
 
 
 if __name__ == "__main__":

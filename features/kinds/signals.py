@@ -65,7 +65,8 @@ class InterestScore(_Signal):
 
 @dataclass(frozen=True)
 class TextSimilarity(_Signal):
-    """Cosine of the candidate's text and the last, best or mean history item's. NaN without."""
+    """Cosine of the candidate's text and history items' (liked ones): the last, the best, their mean, the
+    mean of those that speak for this candidate, or that of the latest three. NaN without."""
 
     family = "text"
     unit = "cosine"
@@ -124,7 +125,7 @@ def signal_feature(name: str) -> SignalFeature:
     if score == "share":
         return Share(source, score)
     if source == "text":
-        kind = TextSimilarity if score in ("last", "best", "mean") else InterestScore
+        kind = InterestScore if score in ("score", "probability") else TextSimilarity
         return kind(source, score)
     if source in _PAIRS:
         return CoOccurrence(source, score)

@@ -221,7 +221,15 @@ class InterestSource:
     codes: _Codes | None = None
     neighbours: Neighbours | None = None
     name: str = "text"
-    columns: tuple[str, ...] = ("score", "probability", "last", "best", "mean")
+    columns: tuple[str, ...] = (
+        "score",
+        "probability",
+        "last",
+        "best",
+        "mean",
+        "attended",
+        "short",
+    )
     content: ClassVar[bool] = True
     """It speaks for items without events."""
     tells: ClassVar[tuple[str, ...]] = ("near",)
@@ -321,8 +329,9 @@ class InterestSource:
         return age_place(now, past.time).tobytes()
 
     def score(self, history: History, items: Ints, now: int) -> Floats:
-        """float32 [n, 5]: cosine with the user vector, its calibrated probability, and the cosine
-        with the last, the nearest and the mean history item that was not disliked.
+        """float32 [n, 7]: cosine with the user vector, its calibrated probability, and the cosine
+        with history items that were not disliked: the last, the nearest, their mean, their mean where
+        each speaks the louder the nearer it is to the candidate, and the mean of the latest three.
 
         The probability answers: shown this item and one drawn at random by popularity, is this
         the one the user acts on? NaN for an unknown item or a history without a known liked item.
@@ -419,11 +428,11 @@ class AskedInterest(NamedTuple):
 
     def score(self, items: Ints) -> Floats:
         """As `InterestSource.score`."""
-        out = np.full((len(items), 5), np.nan, np.float32)
+        out = np.full((len(items), len(self.source.columns)), np.nan, np.float32)
         if self.user is None:
             return out
         source, user = self.source, self.user
-        raw = np.empty((len(items), 4), np.float32)
+        raw = np.empty((len(items), 6), np.float32)
         liked = source.rows(user.liked)
         wanted = np.ascontiguousarray(items, np.int32)
         score_items(user.vector, liked, source.vectors, source.extra, wanted, raw)

@@ -1,7 +1,7 @@
 """A score a person can read: Platt's sigmoid over the tower's cosines.
 
 J. Platt, *Probabilistic Outputs for Support Vector Machines*, 1999; fitted by Newton's method on
-validation users, whose examples the fit has not seen.
+validation examples, whose items the fit has not seen.
 """
 
 from typing import TYPE_CHECKING

@@ -41,17 +41,23 @@ class Checkpoints:
         self.folder = folder if write else None
         self.fingerprint = fingerprint
         self.best: dict[str, Tensor] = {}
+        self.first: dict[str, Tensor] = {}
+
+    def keep_first(self, learner: Learner) -> None:
+        """Remember the weights that the fit began with."""
+        self.first = _copied(learner)
+
+    def restore_first(self, learner: Learner) -> None:
+        """Put the weights back that the fit began with."""
+        _put_back(self.first, learner)
 
     def keep_best(self, learner: Learner) -> None:
         """Remember the trained weights as the best so far."""
-        self.best = {n: p.detach().cpu().clone() for n, p in learner.trainable().items()}
+        self.best = _copied(learner)
 
     def restore_best(self, learner: Learner) -> None:
         """Put the best weights back."""
-        with torch.no_grad():
-            for name, parameter in learner.named_parameters():
-                if name in self.best:
-                    parameter.copy_(self.best[name])
+        _put_back(self.best, learner)
 
     def save(self, trainer: Resumable, phase: str) -> None:
         """Write the whole state aside, then rename it over the last one."""
@@ -59,6 +65,7 @@ class Checkpoints:
             return
         tensors = {f"weights/{n}": p.detach() for n, p in trainer.learner.trainable().items()}
         tensors |= {f"best/{n}": t for n, t in self.best.items()}
+        tensors |= {f"first/{n}": t for n, t in self.first.items()}
         tensors["bank"] = trainer.states.bank
         names = {id(p): n for n, p in trainer.learner.trainable().items()}
         for parameter, state in trainer.optimizer.state.items():
@@ -97,6 +104,7 @@ class Checkpoints:
         for name in type(trainer.progress).__dataclass_fields__:
             setattr(trainer.progress, name, content[name])
         self.best = {n[5:]: t for n, t in tensors.items() if n.startswith("best/")}
+        self.first = {n[6:]: t for n, t in tensors.items() if n.startswith("first/")}
         trainer.states.bank.copy_(tensors["bank"])
         with torch.no_grad():
             for name, parameter in trainer.learner.trainable().items():
@@ -115,3 +123,14 @@ class Checkpoints:
         """Remove the checkpoint of a finished fit."""
         if self.folder is not None:
             shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _copied(learner: Learner) -> dict[str, Tensor]:
+    return {n: p.detach().cpu().clone() for n, p in learner.trainable().items()}
+
+
+def _put_back(kept: dict[str, Tensor], learner: Learner) -> None:
+    with torch.no_grad():
+        for name, parameter in learner.named_parameters():
+            if name in kept:
+                parameter.copy_(kept[name])

@@ -4,7 +4,7 @@ Shapes: E events, Q examples (queries), B examples of a step, N history places, 
 example's own.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -18,21 +18,31 @@ from recsys.features.interactions import (
     SECOND,
     Floats,
     Histories,
+    History,
     Interactions,
     Longs,
 )
-from recsys.features.ragged import Ragged, chosen_groups, first_of_runs, offsets_of_owners
+from recsys.features.ragged import (
+    Ragged,
+    chosen_groups,
+    first_of_runs,
+    offsets_of,
+    offsets_of_owners,
+)
 
 USER_CAP = 100
 """Examples of one user at most, the latest (assumed): the busiest few must not dominate."""
-VALIDATION_SHARE = 0.1
-"""Users whose examples are kept for validation."""
-VALIDATION_USERS = 400
-"""Validation users at most: each costs encoding its history at every validation."""
-VALIDATION_EXAMPLES = 600
-"""Examples of the validation users wanted; with few users, several of the last of each count."""
+HELD_SHARE, HELD_MOST, HELD_LEAST = 0.1, 400, 20
+"""Items held out of a fit for validation: a share of those acted on, at most and at least so many (assumed; a
+few hundred tell one fit from another, and more would be missed in large catalogues)."""
+HELD_LARGEST_SHARE = 0.25
+"""Share that is held out at most, however few items there are."""
+VALIDATION_EXAMPLES = 800
+"""Validation examples wanted: each costs encoding its history at every validation."""
 EXAMPLES_OF_ONE = 20
 """Validation examples of one user at most."""
+FEWEST_VALIDATIONS = 20
+"""Fewer validation examples decide nothing, so nothing is tuned."""
 WEAK_SHARE = 1 / 3
 """Share of the draws that behaviour without a grade (a view) may have (assumed): it is by far the most
 numerous, and says the least."""
@@ -163,15 +173,26 @@ def _ages(now: Longs, time: Longs) -> npt.NDArray[np.int64]:
 
 
 class Split(NamedTuple):
-    """Examples to learn from, and the last examples of the validation users."""
+    """Examples to learn from, and what people did on items that were held out of them."""
 
     train: Examples
     valid: Examples
+    """Their targets are held-out items; their histories hold none."""
+    held: npt.NDArray[np.int64]
+    """Items without any part in training, ascending: among these a validation example's target is looked
+    for."""
+    asker: npt.NDArray[np.int64]
+    """[V]: user of each validation example."""
+
+    @property
+    def known(self) -> npt.NDArray[np.int64]:
+        """All items that training names, ascending."""
+        return np.unique(self.train.histories.events.item).astype(np.int64)
 
     @property
     def items(self) -> npt.NDArray[np.int64]:
         """All items that an example names, ascending."""
-        return np.unique(self.train.histories.events.item).astype(np.int64)
+        return np.union1d(self.known, self.held)
 
     @property
     def users(self) -> int:
@@ -187,7 +208,7 @@ def make_examples(
     seed: int,
     shown: Impressions | None = None,
 ) -> Split:
-    """Examples of events up to `fit_until`; validation users are kept apart wholly.
+    """Examples of events up to `fit_until`; some items are held out wholly, and validate.
 
     An example is an event by a user who did something before, with a positive grade or, weakly, of
     a type without one (a view); its history is strictly before it. Neutral ratings and dislikes
@@ -197,14 +218,36 @@ def make_examples(
         interactions: events, none later than `fit_until`.
         fit_until: end of what may be seen, µs UTC.
         places: history items of an example at most.
-        seed: of the choice of validation users.
+        seed: of the choice of held-out items.
         shown: lists that users saw; None without.
 
     Raises:
         DataRefused: an event lies after fit_until (a leak).
-        TooLittle: fewer than 50 examples remain.
+        TooLittle: fewer than 50 examples remain, or next to nobody acted on a held-out item.
     """
     _check_window(interactions, fit_until)
+    held = _held(interactions, seed)
+    taught = interactions.where(~held[interactions.item])
+    train = _to_learn_from(taught, places, None if shown is None else _without(shown, held))
+    valid, asker = _asked_for(interactions, train, held, seed)
+    if len(valid) < FEWEST_VALIDATIONS:
+        raise TooLittle(
+            "there is too little behaviour to see whether tuning the encoder helps",
+            where="events up to fit_until",
+            found=f"{len(valid)} positive events on the {int(held.sum())} items held out for that, of "
+            "users with an earlier event",
+            expected=f"at least {FEWEST_VALIDATIONS}",
+            fix="give more events, or set encoder.fine_tune: false",
+        )
+    return Split(train, valid, np.flatnonzero(held), asker)
+
+
+def _to_learn_from(interactions: Interactions, places: int, shown: Impressions | None) -> Examples:
+    """Examples of all events that are positive, or weakly so, and have a past.
+
+    Raises:
+        TooLittle: fewer than 50 of them are positive.
+    """
     histories = interactions.histories()
     events, offsets = histories.events, histories.offsets
     owner = histories.owner
@@ -225,7 +268,7 @@ def make_examples(
             fix="give more events, or set encoder.fine_tune: false",
         )
     keep = graded | (usable & _weak(interactions))
-    every = Examples(
+    return Examples(
         histories,
         row[keep],
         start[keep],
@@ -235,7 +278,63 @@ def make_examples(
         interactions.n_items,
         None if shown is None else match_shown(interactions, shown),
     )
-    return _split(every, owner[keep], interactions.user_ids, seed)
+
+
+def _held(interactions: Interactions, seed: int) -> npt.NDArray[np.bool_]:
+    """bool[n_items]: items acted on whose events validate and teach nothing.
+
+    An item's number and the seed decide, and the share only falls as items come in: an item that an earlier
+    fit learned from is never held out of a later one, which starts from its weights.
+    """
+    acted = np.bincount(interactions.item, minlength=interactions.n_items) > 0
+    count = max(1, int(acted.sum()))
+    share = max(min(HELD_SHARE, HELD_MOST / count), min(HELD_LEAST / count, HELD_LARGEST_SHARE))
+    lot = chance(np.arange(interactions.n_items), "encoder validation items", seed)
+    return np.asarray(acted & (lot < share))
+
+
+def _without(shown: Impressions, held: npt.NDArray[np.bool_]) -> Impressions:
+    """The lists with unknown items in place of those held out."""
+    out = np.append(held, False)[shown.items]
+    return replace(shown, items=np.where(out, -1, shown.items).astype(np.int32))
+
+
+def _asked_for(
+    interactions: Interactions, train: Examples, held: npt.NDArray[np.bool_], seed: int
+) -> tuple[Examples, npt.NDArray[np.int64]]:
+    """What people did on held-out items, by what they had done on others before; and who did.
+
+    The last of each user, several where users are few. Each example is a history of its own in the table of
+    these examples, its target last.
+    """
+    events, offsets = train.histories.events, train.histories.offsets
+    acted = np.flatnonzero(held[interactions.item] & (interactions.grade > 0))
+    user, time = interactions.user[acted], interactions.time[acted]
+    turn = np.lexsort((-time, _lot(interactions.user_ids, seed)[user]))
+    each = min(EXAMPLES_OF_ONE, -(-VALIDATION_EXAMPLES // max(1, len(np.unique(user)))))
+    places, rows, asker = [], [], []
+    given: dict[int, int] = {}
+    for i in turn:
+        if len(rows) == VALIDATION_EXAMPLES:
+            break
+        low, high = offsets[user[i]], offsets[user[i] + 1]
+        end = low + int(np.searchsorted(events.time[low:high], time[i], "left"))
+        past = np.arange(max(low, end - train.places), end)
+        if given.get(int(user[i]), 0) < each and (events.grade[past] >= 0).any():
+            given[int(user[i])] = given.get(int(user[i]), 0) + 1
+            places.append(np.append(past, len(events.item) + len(rows)))
+            rows.append(acted[i])
+            asker.append(int(user[i]))
+    picked = np.array(rows, np.int64)
+    order = np.concatenate([np.empty(0, np.int64), *places]).astype(np.int64)
+    columns = (
+        np.concatenate([column, getattr(interactions, name)[picked]])[order]
+        for name, column in events._asdict().items()
+    )
+    table = Histories(offsets_of([len(p) for p in places]), History(*columns))
+    start, last = table.offsets[:-1], table.offsets[1:] - 1
+    valid = replace(train, histories=table, row=last, start=start, end=last, unclicked=None)
+    return valid, np.array(asker, np.int64)
 
 
 def _check_window(interactions: Interactions, fit_until: int) -> None:
@@ -253,7 +352,7 @@ def _check_window(interactions: Interactions, fit_until: int) -> None:
 def fewer_users(interactions: Interactions, items: int, seed: int) -> Interactions:
     """The events of as many users as name at most so many items together; all where they do.
 
-    Whole users, by the lot that also draws the validation users: those come first.
+    Whole users, by the lot that also draws whose actions validate: those come first.
     """
     if len(np.unique(interactions.item)) <= items:
         return interactions
@@ -313,27 +412,3 @@ def _lists_before(pair: Longs, time: Longs, n: np.int64, shown: Impressions) -> 
     row, chosen = row[near], owner[source[near]]
     by_event = np.argsort(row, kind="stable")
     return row[by_event], chosen[by_event]
-
-
-def _split(
-    every: Examples, owner: npt.NDArray[np.int64], user_ids: npt.NDArray[np.object_], seed: int
-) -> Split:
-    """Put some users aside; their last graded examples validate, and none of theirs is trained on.
-
-    A hash of seed and user id decides, so that the next refresh, which starts from these weights,
-    keeps the same users aside: otherwise it would be validated on users it has learned from.
-    """
-    graded = every.histories.events.grade[every.row] > 0
-    users = np.unique(owner[graded])
-    count = min(VALIDATION_USERS, max(20, int(VALIDATION_SHARE * len(users))), len(users) // 2)
-    lot = _lot(user_ids[users], seed)
-    drawn = users[np.argsort(lot, kind="stable")[: max(1, count)]]
-    held = np.isin(owner, drawn)
-    places = np.flatnonzero(held & graded)
-    each = min(EXAMPLES_OF_ONE, -(-VALIDATION_EXAMPLES // max(1, count)))
-    # Place of an example among its user's, counted from the last.
-    ends = np.searchsorted(owner[places], owner[places], "right")
-    last = places[ends - np.arange(len(places)) <= each]
-    if held.all():
-        return Split(every, every.take(last))
-    return Split(every.take(np.flatnonzero(~held)), every.take(last))

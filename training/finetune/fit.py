@@ -1,11 +1,11 @@
 """Fit the encoder and the user tower on behaviour, and write an encoder folder.
 
 The steps, in order: open the base model, make examples, run the frozen layers once, warm up head
-and tower, tune the top layers with them, calibrate, export, write aside and rename.
+and tower, tune the top layers with them, see whether that helped, calibrate, export, write aside and rename.
 
 With an encoder of an earlier fit at hand there are two starts, that one's weights (warm) and the base
 model (cold). Both are tuned on the same examples, over the same frozen activations, and compared on
-the same validation users; the better one is kept.
+the same held-out items; the better one is kept, unless the model as it came does as well.
 """
 
 import hashlib
@@ -59,6 +59,7 @@ from recsys.training.finetune.learner import Learner
 from recsys.training.finetune.loop import Metrics, Trainer
 from recsys.training.finetune.states import SHORTEST_CUT, ItemStates, scratch_folder
 from recsys.training.finetune.tower_model import UserTower
+from recsys.training.finetune.verdict import FROZEN, TUNED, Verdict, judge
 
 log = logging.getLogger(__name__)
 
@@ -262,10 +263,11 @@ class _Run(NamedTuple):
 
 
 class _Race(NamedTuple):
-    """All starts, and the one whose validation is best."""
+    """All starts, and the one that serves."""
 
     runs: list[_Run]
     best: _Run
+    verdict: Verdict
 
 
 def _train(
@@ -312,7 +314,12 @@ def _train(
                 _tune(work, split, states, start, folder, checkpoints, group, left, on_metrics)
             )
         best = max(runs, key=lambda run: run.trainer.progress.best)
-        best.trainer.checkpoints.restore_best(best.trainer.learner)
+        verdict = judge(runs[-1].trainer.progress.first, best.trainer.progress.gains, split.asker)
+        if verdict.helps:
+            best.trainer.checkpoints.restore_best(best.trainer.learner)
+        else:  # the cold start comes last; it began with the model as it came
+            best = runs[-1]
+            best.trainer.checkpoints.restore_first(best.trainer.learner)
         if states.encoder is not best.encoder:
             states.take(best.encoder)
             states.prepare(split.items)
@@ -322,7 +329,7 @@ def _train(
         states.close()
         raise
     work.encoder = best.encoder
-    return _Race(runs, best), split, tower
+    return _Race(runs, best, verdict), split, tower
 
 
 def _states(work: _Work, device: torch.device, checkpoint_dir: Path | None) -> ItemStates:
@@ -482,11 +489,15 @@ def _learned(
         "start_ndcg": start["ndcg"],
         "start_ndcg10": start["ndcg10"],
         "start": race.best.start,
+        "serves": TUNED if race.verdict.helps else FROZEN,
+        "verdict": race.verdict.sentence(),
+        "held_out_items": len(split.held),
+        "closed_form": p.head,
         "compared": _compared(race),
         "layers": {
             "steps": p.step - p.layers_from if p.layers_from >= 0 else 0,
             "ndcg_before": p.head_best if p.layers_from >= 0 else p.best,
-            "tuned": 0 <= p.layers_from < p.best_step,
+            "tuned": race.verdict.helps and 0 <= p.layers_from < p.best_step,
         },
         "stopped": p.stopped or "all steps done",
         "seconds": round(seconds, 1),

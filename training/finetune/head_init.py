@@ -1,13 +1,22 @@
-"""Where the head starts: the linear map under which items acted on together lie together.
+"""Where the head starts: linear maps under which items acted on together lie together.
 
-Take the frozen vectors x, y of two items that the same user acted on shortly one after the other. If
-such pairs were Gaussian, their pointwise mutual information would be bilinear in x and y, with a
-matrix that the covariances give in closed form (the canonical correlations of H. Hotelling,
-*Relations Between Two Sets of Variates*, 1936). Its square root is the head: seconds of work for
-what takes gradient descent hundreds of steps.
+Take the frozen vectors x, y of two items that the same user acted on shortly one after the other, in
+either order. Two targets in the space of behaviour, each regressed on text in closed form:
+
+- **pairs**: if such pairs were Gaussian, their pointwise mutual information would be bilinear in x and y,
+  with a matrix that the covariances give in closed form (the canonical correlations of H. Hotelling,
+  *Relations Between Two Sets of Variates*, 1936);
+- **information**: the positive pointwise mutual information of each pair as counted, which is what
+  factors of co-action approximate (O. Levy, Y. Goldberg, *Neural Word Embedding as Implicit Matrix
+  Factorization*, NIPS 2014), by a ridge regression on x and y, every item alike.
+
+A root of the map is the head, and of the sum of both maps a third one: seconds of work for what takes
+gradient descent hundreds of steps. Which of them serves is decided on validation.
 
 Shapes: n items, m of them with an event, H units.
 """
+
+from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +35,8 @@ RIDGE = 0.02
 POWER = 0.4
 """Exponent of the correlations: a half would be the model's own; less is better (measured)."""
 
+LEAST_STRENGTH = 1e-6
+"""Strength of a direction in which the target says nothing, as a share of the strongest."""
 CHUNK = 65_536
 """Items whose covariances are added up together."""
 
@@ -46,26 +57,69 @@ def co_actions(histories: Histories, n_items: int) -> sparse.csr_matrix:
     return total + total.T
 
 
-def linear_start(vectors: Floats, items: Longs, histories: Histories) -> Floats | None:
-    """Head weight float32 [H, H] for frozen unit vectors [m, H] of `items` [m], ascending, among which
-    all items of the histories are; None without any pair."""
+def linear_starts(
+    vectors: Floats, items: Longs, histories: Histories
+) -> Iterator[tuple[str, Floats]]:
+    """(name of the target, head weight float32 [H, H]) for frozen unit vectors [m, H] of `items` [m],
+    ascending, among which all items of the histories are; nothing without any pair."""
     pairs = co_actions(histories, int(items[-1]) + 1)[items][:, items]
+    if not pairs.nnz:
+        return
+    by_pairs = _head(vectors, *_damped(pairs))
+    yield "pairs", by_pairs
+    told = _information(pairs)
+    if not told.nnz:
+        return
+    paired = np.diff(pairs.indptr) > 0
+    by_information = _head(vectors, paired / paired.sum(), told)
+    yield "information", by_information
+    yield "both", _root(by_pairs.T @ by_pairs + by_information.T @ by_information)
+
+
+def _root(similarity: Floats) -> Floats:
+    """float32 [H, H]: a head under which inner products are those of `similarity` [H, H], symmetric, at the
+    length that heads have here."""
+    values, basis = np.linalg.eigh(similarity.astype(np.float64))
+    head = (basis * np.sqrt(np.maximum(values, 0.0))) @ basis.T
+    return _at_length(head)
+
+
+def _at_length(head: Matrix) -> Floats:
+    """The scale is free, since vectors are normalised behind the head; keep lengths near one."""
+    scaled: Floats = (head / np.sqrt((head**2).sum() / len(head))).astype(np.float32)
+    return scaled
+
+
+def _damped(pairs: sparse.csr_matrix) -> tuple[Matrix, sparse.csr_matrix]:
+    """The share [m] of each item in all pairs, and the shares [m, m] of these, frequent items held down."""
     degree = np.asarray(pairs.sum(axis=1)).ravel()
-    if not degree.any():
-        return None
     damp = np.where(degree > 0, np.maximum(degree, 1e-12) ** -POPULARITY, 0.0)
     pairs = sparse.diags(damp) @ pairs @ sparse.diags(damp)
     pairs = pairs / pairs.sum()
-    share = np.asarray(pairs.sum(axis=1)).ravel()
-    own, cross = _covariances(vectors, share, pairs.astype(np.float32))
+    return np.asarray(pairs.sum(axis=1)).ravel(), pairs.tocsr()
+
+
+def _information(pairs: sparse.csr_matrix) -> sparse.csr_matrix:
+    """Positive pointwise mutual information [m, m] of pairs."""
+    degree = np.asarray(pairs.sum(axis=1)).ravel()
+    told = pairs.tocoo()
+    value = np.log(told.data * degree.sum() / (degree[told.row] * degree[told.col]))
+    more = value > 0
+    cells = (told.row[more], told.col[more])
+    return sparse.coo_matrix((value[more], cells), shape=pairs.shape).tocsr()
+
+
+def _head(vectors: Floats, share: Matrix, target: sparse.csr_matrix) -> Floats:
+    """float32 [H, H]: the root of the bilinear map from x and y to a target [m, m], items weighing by
+    share [m]."""
+    own, cross = _covariances(vectors, share, target.astype(np.float32))
     width = len(own)
     values, basis = np.linalg.eigh(own + RIDGE * np.trace(own) / width * np.eye(width))
     whiten = (basis / np.sqrt(np.maximum(values, 1e-12))) @ basis.T
     strength, turn = np.linalg.eigh(whiten @ ((cross + cross.T) / 2) @ whiten)
-    head = (turn * np.maximum(strength, 1e-6) ** POWER) @ turn.T @ whiten
-    # The scale is free, since vectors are normalised behind the head; keep lengths near one.
-    scaled: Floats = (head / np.sqrt((head**2).sum() / width)).astype(np.float32)
-    return scaled
+    # As a share of the largest: the target's own scale must not decide what counts as nothing.
+    strength = np.maximum(strength / max(float(strength[-1]), 1e-30), LEAST_STRENGTH)
+    return _at_length((turn * strength**POWER) @ turn.T @ whiten)
 
 
 def _covariances(vectors: Floats, share: Matrix, pairs: sparse.csr_matrix) -> tuple[Matrix, Matrix]:

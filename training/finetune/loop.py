@@ -30,7 +30,7 @@ from recsys.training.finetune.examples import (
     Examples,
     Split,
 )
-from recsys.training.finetune.head_init import linear_start
+from recsys.training.finetune.head_init import linear_starts
 from recsys.training.finetune.learner import Learner
 from recsys.training.finetune.objective import (
     binary,
@@ -66,6 +66,8 @@ MINED_RANKS = (5, 50)
 """Ranks of the items mined: above, too many are what the user wants and has not met yet (assumed;
 the range is that of Xiong et al., *Approximate Nearest Neighbor Negative Contrastive Learning*,
 ICLR 2021, scaled to catalogues of thousands)."""
+LOOKED_AT = 8
+"""Latest items of a history that validation looks at: further back the plain tower's weights are small."""
 OWN_WEIGHT = 0.5
 """Weight of the loss over an example's own negatives beside that over the step's candidates
 (assumed)."""
@@ -255,9 +257,18 @@ class Progress:
     """Best validation before the layers joined."""
     kept: list[list[float]] = field(default_factory=list)
     """Gains and losses of the validation examples under the weights that are kept, [2][V]."""
+    first: list[float] = field(default_factory=list)
+    """Gains of the validation examples under the weights it began with, [V]."""
+    head: str = ""
+    """Target of the closed-form start that the head goes on from; empty for none."""
     failed: bool = False
     """Whether the loss was lost."""
     stopped: str = ""
+
+    @property
+    def gains(self) -> list[float]:
+        """Gains of the validation examples under the weights that are kept, [V]."""
+        return self.kept[0] if self.kept else []
 
     def check_kept(self) -> dict[str, float]:
         """The validation of the weights that are kept."""
@@ -308,7 +319,7 @@ class Trainer:
             states.lengths,
             since,
         )
-        self._known = split.items
+        self._known = split.known
         self.log_q = torch.from_numpy(np.log(self.sampler.item_q)).float().to(self.device)
         self.optimizer = torch.optim.AdamW(_parameter_groups(learner, config), eps=ADAM_EPS)
         self._rates = [g["lr"] for g in self.optimizer.param_groups]
@@ -460,17 +471,10 @@ class Trainer:
     # -- validation -----------------------------------------------------------------------------
 
     def _validation_items(self) -> npt.NDArray[np.int64]:
-        """Items validation needs: targets, histories, and others drawn like targets, within a budget
-        of tokens, since they are encoded anew at every validation."""
-        batch = self.split.valid.batch(np.arange(len(self.split.valid)))
-        rng = np.random.default_rng([self.seed, 3])
-        others = rng.choice(
-            self.split.train.n_items,
-            size=min(1000, self.split.train.n_items),
-            p=self.sampler.item_q / self.sampler.item_q.sum(),
-        )
-        recent = batch.item[:, -8:]
-        return np.unique(np.concatenate([batch.target, others, recent[recent >= 0]]))
+        """Items validation needs: those held out, and the latest of the histories (all of these are encoded
+        anew at every validation)."""
+        recent = self.split.valid.batch(np.arange(len(self.split.valid))).item[:, -LOOKED_AT:]
+        return np.union1d(self.split.held, recent[recent >= 0])
 
     def _validation_batch(self) -> Batch:
         """The validation examples, their histories cut to the validation items."""
@@ -480,7 +484,8 @@ class Trainer:
 
     @torch.no_grad()
     def validate(self, *, encode: bool) -> dict[str, float]:
-        """nDCG, nDCG@10 and loss of the validation users' last actions among the validation items.
+        """nDCG, nDCG@10 and loss of what people did on held-out items, among all of these: no step has
+        seen their texts, as none has seen those of an item that comes tomorrow.
 
         The nDCG without a cut decides: with few users, one cut at 10 is mostly chance.
         """
@@ -496,9 +501,8 @@ class Trainer:
             # Comparisons with NaN are false: every target would stand first.
             self._last = []
             return {"ndcg": 0.0, "ndcg10": 0.0, "loss": math.nan}
-        scores = users @ vectors.T
-        everything = torch.arange(len(items), device=self.device)
-        scores = _mask_seen(scores, tensors.item, everything, tensors.target)
+        new = torch.from_numpy(np.isin(items, self.split.held)).to(self.device)
+        scores = (users @ vectors.T).masked_fill(~new, -torch.inf)
         # These items are given, not drawn for the step: there is nothing to correct.
         losses = nn.functional.cross_entropy(
             scores * self.learner.scale.exp(), tensors.target, reduction="none"
@@ -518,8 +522,8 @@ class Trainer:
     def score_validation(
         self, negatives: int
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-        """Cosines of the validation users with their last item [V], and with items drawn by
-        popularity [V, negatives]."""
+        """Cosines of the validation users with the item they acted on [V], and with items that others did
+        [V, negatives]: drawn by popularity, and as new to the weights as theirs."""
         self.learner.eval()
         items = self._valid_items
         batch = self._validation_batch()
@@ -528,10 +532,9 @@ class Trainer:
         )
         users, tensors = self._users(batch, items, vectors)
         scores = (users @ vectors.T).float().cpu().numpy()
-        q = self.sampler.item_q[items]
-        rng = np.random.default_rng([self.seed, 4])
-        drawn = rng.choice(len(items), (len(scores), negatives), p=q / q.sum())
         target = tensors.target.cpu().numpy()
+        rng = np.random.default_rng([self.seed, 4])
+        drawn = target[rng.integers(0, len(target), (len(target), negatives))]
         return scores[np.arange(len(scores)), target], np.take_along_axis(scores, drawn, 1)
 
     def refresh_valid(self) -> None:
@@ -596,19 +599,19 @@ class Trainer:
                 return
 
     def start_head(self) -> None:
-        """Set the head to its closed-form start, and validate it; the better of the two is kept."""
+        """Set the head to the best of its closed-form starts, where validation finds it better than none."""
         items = self._known
         bank = self.states.bank[torch.from_numpy(items).to(self.device)]
         frozen = nn.functional.normalize(bank, dim=-1).cpu().numpy()
-        weight = linear_start(frozen, items, self.split.train.histories)
-        if weight is not None:
+        for name, weight in linear_starts(frozen, items, self.split.train.histories):
             with torch.no_grad():
                 self.learner.encoder.head.weight.copy_(torch.from_numpy(weight))
             self.fit_scale()
             self.check("head")
-            if self.progress.waited:
-                self.checkpoints.restore_best(self.learner)
-                self.progress.waited = 0
+            if not self.progress.waited:
+                self.progress.head = name
+        self.checkpoints.restore_best(self.learner)
+        self.progress.waited = 0
 
     @torch.no_grad()
     def fit_scale(self) -> None:
@@ -641,6 +644,9 @@ class Trainer:
         self._checked = time.monotonic()
         p = self.progress
         p.validations.append({"step": float(p.step)} | result)
+        if len(p.validations) == 1:
+            p.first = self._last[0] if self._last else []
+            self.checkpoints.keep_first(self.learner)
         if self.on_metrics:
             self.on_metrics({f"encoder_valid_{k}": v for k, v in result.items()}, p.step)
         log.info(

@@ -24,7 +24,7 @@ SPEED_TEXTS = 64
 
 @dataclass(frozen=True)
 class ProbeRow:
-    """One candidate; nDCG is that of validation users among the validation items."""
+    """One candidate; nDCG is that of actions on held-out items, among these."""
 
     model: str
     freeze: str
@@ -69,7 +69,7 @@ class Probe:
         best = self.rows[self.recommended]
         return (
             f"{text}\nrecommended: encoder.model: {best.model}, encoder.freeze: {best.freeze}\n"
-            "(nDCG of held-out users' next items among the validation items; a faster candidate is "
+            "(nDCG of what people did on items held out of the fits, among these; a faster candidate is "
             f"taken unless a slower one gains {WORTH - 1:.0%})"
         )
 
@@ -88,7 +88,7 @@ def probe(
 ) -> Probe:
     """Fit each model with each freeze strategy for `seconds_each` and compare them.
 
-    All see the same examples, validation users and validation items. A candidate that cannot be
+    All see the same examples and hold the same items out. A candidate that cannot be
     opened is a row with its problem, not an error.
 
     Args:

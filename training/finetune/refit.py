@@ -1,8 +1,8 @@
 """The user tower alone, fitted again over item vectors that stay as they are.
 
 Between two refreshes of the encoder people go on acting. What they want next can be learned from the
-vectors at hand in seconds, without running the language model; the result is kept only if users
-whose events it has not seen say that it is better.
+vectors at hand in seconds, without running the language model; the result is kept only if it finds
+better what people did on items that it has not seen.
 
 Shapes: n items, d dimensions.
 """
@@ -45,7 +45,7 @@ class Refit(NamedTuple):
     """The new tower, or the one before where it is not better."""
     kept: bool
     before: float
-    """nDCG of the validation users with the tower as it was."""
+    """nDCG of the validation with the tower as it was."""
     after: float
     steps: int
 

@@ -120,10 +120,31 @@ def ranker_facts(night: Night, ranker: Ranker) -> RankerFacts:
         mean = np.abs(ranker.contributions(sample)).mean(axis=0)
         for name, value in zip(rows.features.columns, mean, strict=True):
             shap[families[name]] = shap.get(families[name], 0.0) + float(value)
+        effects = dict(zip(rows.features.columns, map(float, mean), strict=True))
+        facts["what of the text it uses"] = text_columns(families, rankers.facts["gain"], effects)
     facts["learned from"] = rankers.facts["learned from"]
     facts["position of the labels"] = rankers.facts["position"]["why"]
     flat = {k: v if not isinstance(v, dict | list) else str(v) for k, v in facts.items()}
     return RankerFacts(flat, parts, importance, shap)
+
+
+def text_columns(
+    families: Mapping[str, str], gain: Mapping[str, float], effect: Mapping[str, float]
+) -> str:
+    """The text columns by their share of the trees' gain and of the mean effect (|SHAP|, linear part and
+    trees), the largest gain first; those that do nothing are counted only."""
+    trees, whole = sum(gain.values()) or 1.0, sum(effect.values()) or 1.0
+    text = sorted(
+        (n for n in effect if families.get(n) == "text"),
+        key=lambda n: (-gain.get(n, 0.0), -effect[n]),
+    )
+    used = [n for n in text if gain.get(n, 0.0) > 0 or effect[n] > 0]
+    said = [
+        f"{n}: {gain.get(n, 0.0) / trees:.1%} of the gain, {effect[n] / whole:.1%} of the effect"
+        for n in used
+    ]
+    idle = len(text) - len(used)
+    return "; ".join([*said, *([f"{idle} more do nothing"] if idle else [])]) or "nothing"
 
 
 def source_facts(recipe: Recipe) -> list[SourceFact]:
@@ -235,6 +256,8 @@ def encoder_facts(night: Night) -> dict[str, object]:
             **encoded.vectors_stage.facts
         ),
     }
+    if "verdict" in learned:
+        facts["does tuning help"] = learned["verdict"]
     for row in learned.get("compared", []):
         facts[f"validation nDCG, {row['name']}"] = f"{row['ndcg']:.4f} in {row['seconds']:.0f} s"
     if layers := learned.get("layers"):

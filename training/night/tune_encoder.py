@@ -19,6 +19,7 @@ from recsys.features.interactions import Interactions
 from recsys.storage.files import hash_json
 from recsys.storage.stages import Stage, StageResult, code_version
 from recsys.training.finetune.examples import TooLittle
+from recsys.training.finetune.verdict import FROZEN
 from recsys.training.night.hidden_items import hidden, untaught_share
 from recsys.training.night.inputs import BASIS, Inputs
 from recsys.training.night.night_context import Night
@@ -123,6 +124,8 @@ def _champions(night: Night, until: int) -> Path | None:
         return None
     if not manifest.learned.get("fine_tuned") or manifest.fit_until > until:
         return None
+    if manifest.learned.get("serves") == FROZEN:
+        return None  # its weights are the base model's, where the other start begins anyway
     return folder
 
 
@@ -198,8 +201,16 @@ def _say_what_it_learned(night: Night, stage: StageResult[Path]) -> None:
         return
     for row in learned["compared"]:
         night.reporter.say(f"encoder: {row['name']}: validation nDCG {row['ndcg']:.4f}")
+    if learned["serves"] == FROZEN:
+        night.reporter.warn(f"encoder: {learned['verdict']}")
+    else:
+        night.reporter.say(f"encoder: {learned['verdict']}")
     layers = learned["layers"]
-    if night.config.encoder.freeze != "head" and not layers["tuned"]:
+    if (
+        learned["serves"] != FROZEN
+        and night.config.encoder.freeze != "head"
+        and not layers["tuned"]
+    ):
         night.reporter.warn(
             f"encoder: the language model's own layers are as they were: {layers['steps']} steps of "
             f"tuning them raised neither the validation nDCG of {layers['ndcg_before']:.4f} nor, at an "

@@ -97,7 +97,19 @@ def test_scores_agree_with_plain_numpy(source):
     liked = past[[0, 2, 3]]
     np.testing.assert_allclose(found[:, 2], v @ liked[-1], atol=2e-6)
     np.testing.assert_allclose(found[:, 3], (v @ liked.T).max(1), atol=2e-6)
-    np.testing.assert_allclose(found[:, 4], (v @ liked.T).mean(1), atol=2e-6)
+    near = v @ liked.T
+    np.testing.assert_allclose(found[:, 4], near.mean(1), atol=2e-6)
+    speaks = np.exp(8.0 * near)
+    np.testing.assert_allclose(found[:, 5], (speaks * near).sum(1) / speaks.sum(1), atol=2e-6)
+
+
+def test_the_short_term_is_the_latest_three_that_were_liked(source):
+    history, v = a_history([4, 9, 2, 30, 7, 11], [3, 3, 3, -1, 3, 3]), source.vectors
+    found = source.score(history, np.arange(N, dtype=np.int32), 9 * DAY)
+    np.testing.assert_allclose(found[:, 6], (v @ v[[2, 7, 11]].T).mean(1), atol=2e-6)
+    one = source.score(a_history([4]), np.arange(N, dtype=np.int32), 9 * DAY)
+    for column in (2, 3, 4, 5, 6):  # one item is the last, the nearest, the mean and all there is
+        np.testing.assert_allclose(one[:, column], v @ v[4], atol=2e-6)
 
 
 def test_a_score_does_not_depend_on_its_list(source):

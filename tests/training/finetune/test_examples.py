@@ -51,13 +51,57 @@ def test_a_batch_holds_the_last_items_on_the_right(behaviour):
     assert (batch.age[batch.item >= 0] >= 9).all()  # a day is 2**10.5 minutes
 
 
-def test_validation_users_have_no_part_in_training(behaviour):
-    split = make_examples(behaviour, fit_until=int(behaviour.time.max()), places=5, seed=1)
-    offsets = split.train.histories.offsets
-    train, valid = (set(np.searchsorted(offsets, part.row, "right").tolist()) for part in split)
-    assert len(valid) == 20
-    assert len(split.valid) == 20 * 5  # every example of theirs, since they have few
-    assert not train & valid
+def test_items_held_out_have_no_part_in_training(behaviour):
+    shown = lists(*((u, 0, [i % 64 for i in range(u, u + 30)]) for u in range(120)))
+    split = make_examples(
+        behaviour, fit_until=int(behaviour.time.max()), places=5, seed=1, shown=shown
+    )
+    held = set(split.held.tolist())
+    assert 16 <= len(held) + 8 <= 32  # a quarter of the 64 at most, by lot
+    train = split.train
+    assert not held & set(train.histories.events.item.tolist())
+    assert not held & set(train.target.tolist())
+    assert not held & set(train.unclicked.items.tolist())
+    assert not held & set(split.known.tolist())
+    assert set(split.items.tolist()) == held | set(split.known.tolist())
+
+
+def test_validation_asks_for_held_out_items_by_what_was_known_before(behaviour):
+    split = make_examples(behaviour, fit_until=int(behaviour.time.max()), places=3, seed=1)
+    valid, events = split.valid, split.valid.histories.events
+    assert len(valid) == len(split.asker) >= 20
+    assert np.isin(valid.target, split.held).all()
+    whole = behaviour.histories()
+    for row, start, end, user in zip(
+        valid.row, valid.start, valid.end, split.asker.tolist(), strict=True
+    ):
+        assert end == row  # the target is the last of its history's rows
+        past, now = events.item[start:end], int(events.time[row])
+        before = whole.of(user).before(now)
+        wanted = before.item[~np.isin(before.item, split.held)][-3:]
+        assert past.tolist() == wanted.tolist()
+        assert len(past) > 0
+        assert not np.isin(past, split.held).any()
+
+
+def test_an_item_that_was_learned_from_is_not_held_out_later(behaviour):
+    """A later fit starts from an earlier one's weights: the share falls as the catalogue grows."""
+    few = replace(behaviour, n_items=64)
+    more = replace(behaviour, item=(behaviour.item + 64 * (behaviour.user % 9)).astype(np.int32))
+    grown = replace(
+        more, item=np.where(behaviour.user % 9 == 0, behaviour.item, more.item), n_items=64 * 9
+    )
+    until = int(behaviour.time.max())
+    before = make_examples(few, fit_until=until, places=5, seed=1)
+    after = make_examples(grown, fit_until=until, places=5, seed=1)
+    assert not np.isin(after.held, before.known).any()
+
+
+def test_too_little_to_validate_on_is_refused(behaviour):
+    """Plenty of events, hardly any of them on more than a few items."""
+    one = replace(behaviour, item=(behaviour.item % 2).astype(np.int32))
+    with pytest.raises(DataRefused, match="too little behaviour"):
+        make_examples(one, fit_until=int(one.time.max()), places=5, seed=1)
 
 
 def test_dislikes_are_no_positives(behaviour):
@@ -111,9 +155,11 @@ def test_unclicked_items_are_those_of_the_last_list_before(interactions_of):
 
 
 def test_own_negatives_are_drawn_from_the_examples_list(behaviour):
-    first = int(np.flatnonzero(behaviour.user == 7)[-1])
+    held = make_examples(behaviour, fit_until=int(behaviour.time.max()), places=5, seed=1).held
+    learned = ~np.isin(behaviour.item, held)
+    first = int(np.flatnonzero((behaviour.user == 7) & learned)[-1])
     item, time = int(behaviour.item[first]), int(behaviour.time[first])
-    others = [i for i in range(60) if i % 8 != 7]
+    others = [i for i in range(60) if i % 8 != 7 and i not in held]
     shown = Impressions.of(
         np.array([0, 4]),
         np.array([others[0], item, others[1], others[2]], np.int32),
@@ -123,12 +169,12 @@ def test_own_negatives_are_drawn_from_the_examples_list(behaviour):
     split = make_examples(
         behaviour, fit_until=int(behaviour.time.max()), places=5, seed=1, shown=shown
     )
-    both = [(part, i) for part in split for i in range(len(part)) if part.row[i] >= 0]
     rng, seen = np.random.default_rng(0), []
-    for part, i in both:
-        own = part.own(np.array([i]), rng)[0]
+    for i in range(len(split.train)):
+        own = split.train.own(np.array([i]), rng)[0]
         if (own >= 0).any():
-            seen.append((int(part.target[i]), set(own.tolist())))
+            seen.append((int(split.train.target[i]), set(own.tolist())))
+    assert split.valid.with_own() == 0
     assert len(seen) == 1
     assert seen[0][0] == item
     assert seen[0][1] <= set(others[:3])
@@ -145,7 +191,7 @@ def test_views_teach_weakly_and_never_validate(behaviour):
     grade = split.train.histories.events.grade
     weak = grade[split.train.row] == 0
     assert weak.sum() > 2 * (~weak).sum()
-    assert (grade[split.valid.row] > 0).all()
+    assert (split.valid.histories.events.grade[split.valid.row] > 0).all()
     sampler = Sampler(split.train, 0, 8, 8, 64, np.full(64, 5))
     assert sampler.probability[weak].sum() == pytest.approx(WEAK_SHARE)
     neutral = replace(events, value=np.where(viewed, np.float32(3), np.float32(np.nan)))
@@ -205,20 +251,6 @@ def test_what_is_new_to_a_warm_start_is_drawn_more_often(behaviour):
             assert raised[new].sum() == pytest.approx(wanted)
         ratio = (raised[new] / plain[new]).mean() / (raised[~new] / plain[~new]).mean()
         assert ratio <= MOST_REPEATS * (1 + 1e-9)
-
-
-def test_the_same_users_validate_at_the_next_refresh(behaviour):
-    """Users of the first fit who were trained on are not validation users of the second."""
-
-    def users(events):
-        split = make_examples(events, fit_until=int(events.time.max()), places=5, seed=1)
-        offsets = split.train.histories.offsets
-        return [set(np.searchsorted(offsets, p.row, "right").tolist()) for p in split]
-
-    known = users(behaviour.where(behaviour.user < 100))
-    later = users(behaviour)
-    assert not later[1] & known[0] or len(later[1] & known[0]) <= len(later[1]) - len(known[1])
-    assert len(later[1] & known[1]) >= 0.7 * len(known[1])
 
 
 def test_fewer_users_name_at_most_so_many_items_and_more_only_add_to_them(behaviour):

@@ -75,6 +75,8 @@ def last_is_best(monkeypatch):
     """Validations that rise with every step, so that the last weights are kept."""
 
     def rising(self, *, encode):
+        examples = len(self.split.valid)
+        self._last = [[float(self.progress.step)] * examples, [0.0] * examples]
         return {"ndcg": float(self.progress.step), "ndcg10": 0.0, "loss": 0.0}
 
     monkeypatch.setattr(Trainer, "validate", rising)

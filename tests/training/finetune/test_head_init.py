@@ -3,9 +3,10 @@
 from dataclasses import replace
 
 import numpy as np
+import pytest
 
 from recsys.training.finetune import head_init
-from recsys.training.finetune.head_init import co_actions, linear_start
+from recsys.training.finetune.head_init import co_actions, linear_starts
 
 
 def test_pairs_are_weighted_by_distance(interactions_of):
@@ -36,14 +37,36 @@ def test_items_acted_on_together_lie_together(behaviour):
         same = (kind[:, None] == kind) & ~np.eye(64, dtype=bool)
         return near[same].mean() - near[kind[:, None] != kind].mean()
 
-    head = linear_start(vectors, np.arange(64), behaviour.histories())
-    assert head.dtype == np.float32
-    assert margin(vectors @ head.T) > 1.5 * margin(vectors)
+    heads = dict(linear_starts(vectors, np.arange(64), behaviour.histories()))
+    assert list(heads) == ["pairs", "information", "both"]
+    for head in heads.values():
+        assert head.dtype == np.float32
+        assert margin(vectors @ head.T) > 1.5 * margin(vectors)
+
+
+def test_information_is_what_pairs_tell_beyond_their_frequency(interactions_of):
+    # 0 and 1 come together thrice, 0 and 2 once: 2 never comes with anything else.
+    events = interactions_of([0, 0, 1, 1, 2, 2, 3, 3, 4, 4], [0, 1, 0, 1, 0, 1, 0, 2, 3, 1])
+    told = head_init._information(co_actions(events.histories(), 4)).toarray()
+    degree = np.array([4, 4, 1, 1])  # of 10 in all
+    assert told[0, 1] == pytest.approx(np.log(3 * 10 / (degree[0] * degree[1])))
+    assert told[0, 2] == pytest.approx(np.log(1 * 10 / (degree[0] * degree[2])))
+    assert told[1, 2] == 0.0
+    np.testing.assert_allclose(told, told.T)
+
+
+def test_both_targets_together_are_the_sum_of_their_similarities(behaviour):
+    vectors = np.random.default_rng(0).normal(size=(64, 12)).astype(np.float32)
+    heads = dict(linear_starts(vectors, np.arange(64), behaviour.histories()))
+    summed = sum(heads[n].T @ heads[n] for n in ("pairs", "information"))
+    both = heads["both"].T @ heads["both"]
+    np.testing.assert_allclose(both / np.trace(both), summed / np.trace(summed), atol=1e-5)
 
 
 def test_without_pairs_there_is_no_start(interactions_of):
     events = interactions_of([0, 1], [5, 2])
-    assert linear_start(np.eye(10, dtype=np.float32), np.arange(10), events.histories()) is None
+    eye = np.eye(10, dtype=np.float32)
+    assert list(linear_starts(eye, np.arange(10), events.histories())) == []
 
 
 def test_items_without_an_event_make_no_difference(behaviour, monkeypatch):
@@ -52,8 +75,7 @@ def test_items_without_an_event_make_no_difference(behaviour, monkeypatch):
     items = np.unique(histories.events.item).astype(np.int64)
     wide = np.random.default_rng(0).normal(size=(len(items) + 50, 12)).astype(np.float32)
     wide /= np.linalg.norm(wide, axis=1, keepdims=True)
-    whole = linear_start(wide, np.arange(len(wide)), histories)
+    whole = dict(linear_starts(wide, np.arange(len(wide)), histories))
     monkeypatch.setattr(head_init, "CHUNK", 7)
-    np.testing.assert_allclose(
-        linear_start(wide[items], items, histories), whole, rtol=1e-4, atol=1e-5
-    )
+    for name, head in linear_starts(wide[items], items, histories):
+        np.testing.assert_allclose(head, whole[name], rtol=1e-4, atol=1e-5)
