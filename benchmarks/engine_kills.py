@@ -1,8 +1,8 @@
 """SIGKILL to parts of Spark while it makes lists: are they the bytes of one machine, at last?
 
-    python benchmarks/engine_kills.py WORKSPACE/recsys.yaml [--rounds 2]
+    python benchmarks/engine_kills.py WORKSPACE/recsys.yaml [--rounds 2] [--evaluate EVENTS.parquet]
 
-`recsys recommend` runs once in processes of this machine, then on a Spark of two executors that share no
+`recsys recommend`, or `recsys evaluate` on later events, runs once in processes of this machine, then on a Spark of two executors that share no
 folder but scratch (`local-cluster[2,1,1200]`): once undisturbed, and in each round with a Python worker,
 an executor's JVM, an executor with its machine's copy of the release, and the driver killed in turn. A
 command that fails is given once more. The exit code is 1 where a file differs or a part was made again
@@ -10,6 +10,7 @@ that had been finished.
 """
 
 import argparse
+import json
 import os
 import shutil
 import signal
@@ -25,7 +26,7 @@ PARTS = 12
 PATIENCE = 600
 
 
-def recommend(config, out, folder, spark):
+def start(config, out, folder, spark, events):
     settings = {}
     if spark:
         settings = {
@@ -42,9 +43,19 @@ def recommend(config, out, folder, spark):
             "RECSYS__ENGINE__PARTS": str(PARTS),
         }
     )
-    command = [sys.executable, "-m", "recsys", "recommend", "-c", str(config), "--out", str(out)]
+    what = ["evaluate", "--events", str(events)] if events else ["recommend"]
+    command = [sys.executable, "-m", "recsys", *what, "-c", str(config), "--out", str(out)]
     log = out.with_suffix(".log").open("ab")
     return subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+
+
+def bytes_of(out, events):
+    """What the command wrote, but for when an evaluation was made."""
+    if not events:
+        return out.read_bytes()
+    tree = json.loads((out / "report.json").read_text())
+    del tree["context"]["created_at"]
+    return (out / "report.parquet").read_bytes() + json.dumps(tree).encode()
 
 
 def below(process, words):
@@ -90,28 +101,29 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("config", type=Path)
     parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--evaluate", type=Path, help="later events")
     args = parser.parse_args()
-    failed = 0
+    failed, events = 0, args.evaluate
     with tempfile.TemporaryDirectory(prefix="recsys-engine-") as place:
         folder = Path(place)
-        assert recommend(args.config, folder / "here.parquet", folder, False).wait() == 0
-        wanted = (folder / "here.parquet").read_bytes()
+        assert start(args.config, folder / "here.parquet", folder, False, events).wait() == 0
+        wanted = bytes_of(folder / "here.parquet", events)
         turns = [
             "nothing",
             *["Python worker", "executor", "executor and copy", "driver"] * args.rounds,
         ]
         for turn, what in enumerate(turns):
             out, began = folder / f"{turn}.parquet", time.monotonic()
-            process = recommend(args.config, out, folder, True)
+            process = start(args.config, out, folder, True, events)
             hit = what == "nothing" or kill(process, folder, what)
             tries, before = 1, {}
             if process.wait() != 0:
                 # Executors end by themselves when their driver is gone.
                 time.sleep(2)
                 before, tries = made(folder), 2
-                if recommend(args.config, out, folder, True).wait() != 0:
+                if start(args.config, out, folder, True, events).wait() != 0:
                     raise SystemExit(f"{what}: {out.with_suffix('.log').read_text()[-2000:]}")
-            same = out.read_bytes() == wanted
+            same = bytes_of(out, events) == wanted
             failed += not (same and hit)
             left = [p for p in (folder / "scratch" / "lists").rglob("*") if p.is_file()]
             failed += bool(left)

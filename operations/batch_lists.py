@@ -22,7 +22,7 @@ from recsys.data_schemas import columns as c
 from recsys.data_schemas.config import RecsysConfig
 from recsys.query import RankingQuery
 from recsys.storage.bundle import MANIFEST
-from recsys.storage.engines import Engine, LocalEngine, open_engine
+from recsys.storage.engines import Engine, LocalEngine, PartWork, open_engine
 from recsys.storage.files import file_stamp, hash_file, hash_json
 from recsys.storage.node_copies import PublishedFolder, forget_copies
 from recsys.storage.scratch import ScratchFolder
@@ -142,36 +142,90 @@ def ranked(
     Raises:
         RecsysError: a part's own, or what became of the engine; finished parts are kept.
     """
-    stretches = _stretches(users, place.parts)
+    stretches = [users[low:high] for low, high in stretches_of(len(users), place.parts)]
+
+    def asked(part: int) -> pa.Table:
+        return pa.table({c.USER_ID: pa.array(stretches[part], pa.string())})
+
+    def work_in(scratch: ScratchFolder) -> PartWork:
+        there = within_reach(place, release)
+        # Parts that run in this process use what is open here.
+        _opened[there] = loaded
+        return PartOfLists(scratch, there, ask)
+
+    key = _key(release, ask, users, len(stretches))
+    try:
+        for table in in_parts(place, key, [len(s) for s in stretches], asked, work_in, on_part):
+            yield table.cast(SCHEMA)
+    finally:
+        _opened.clear()
+
+
+def in_parts(
+    place: ListPlace,
+    key: str,
+    sizes: Sequence[int],
+    asked: Callable[[int], pa.Table],
+    work_in: Callable[[ScratchFolder], PartWork],
+    on_part: Callable[[int], object] = lambda rows: None,
+) -> Iterator[pa.Table]:
+    """What each part made, in their order, when all are done; parts that an earlier run of the same
+    finished are not done again.
+
+    Args:
+        place: where the parts are made.
+        key: names what is asked, with all that decides the answer and how it lies.
+        sizes: rows of each part.
+        asked: part → what it is asked, a row each.
+        work_in: scratch folder → the work; called only if something is to be done.
+        on_part: told of the rows of each part that is done.
+
+    Raises:
+        RecsysError: a part's own, or what became of the engine; finished parts are kept.
+    """
     _remove_stale(place.scratch)
-    asked = place.scratch.below(f"{LISTS}/{_key(release, ask, users, len(stretches))}")
-    done = asked.names()
-    for part, stretch in enumerate(stretches):
+    scratch = place.scratch.below(f"{LISTS}/{key}")
+    done = scratch.names()
+    parts = range(len(sizes))
+    for part in parts:
         if _asked(part) not in done:
-            asked.write_table(_asked(part), pa.table({c.USER_ID: pa.array(stretch, pa.string())}))
-    todo = [part for part in range(len(stretches)) if _made(part) not in done]
-    on_part(sum(len(stretches[part]) for part in set(range(len(stretches))) - set(todo)))
-    work = PartOfLists(_within_reach(place, release, todo), ask, asked)
-    with _opened_here(work.release, loaded):
-        for facts in place.engine.each_part(work, todo):
-            on_part(int(facts["users"]))
-    for part in range(len(stretches)):
-        yield asked.table(_made(part)).cast(SCHEMA)
-    asked.remove()
+            scratch.write_table(_asked(part), asked(part))
+    todo = [part for part in parts if _made(part) not in done]
+    on_part(sum(sizes[part] for part in set(parts) - set(todo)))
+    if todo:
+        for facts in place.engine.each_part(work_in(scratch), todo):
+            on_part(int(facts["rows"]))
+    for part in parts:
+        yield scratch.table(_made(part))
+    scratch.remove()
 
 
 @dataclass(frozen=True)
-class PartOfLists:
-    """The lists of one part, from its users in scratch into a file beside them."""
+class PartInScratch:
+    """Work whose question and answer lie in scratch, a file each for every part."""
 
-    release: ReleaseFiles | PublishedRelease
-    ask: RankingQuery
     scratch: ScratchFolder
 
     def __call__(self, part: int) -> dict[str, int]:
-        users = self.scratch.table(_asked(part))[c.USER_ID].to_pylist()
-        self.scratch.write_table(_made(part), lists_of_users(self._loaded(), self.ask, users))
-        return {"users": len(users)}
+        asked = self.scratch.table(_asked(part))
+        self.scratch.write_table(_made(part), self.made(asked))
+        return {"rows": asked.num_rows}
+
+    def made(self, asked: pa.Table) -> pa.Table:
+        """The answer to a part's question."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class PartOfLists(PartInScratch):
+    """The lists of one part's users."""
+
+    release: ReleaseFiles | PublishedRelease
+    ask: RankingQuery
+
+    def made(self, asked: pa.Table) -> pa.Table:
+        """Their lists, in their order."""
+        return lists_of_users(self._loaded(), self.ask, asked[c.USER_ID].to_pylist())
 
     def _loaded(self) -> "LoadedRelease":
         if self.release not in _opened:
@@ -183,18 +237,6 @@ class PartOfLists:
 
 _opened: dict[ReleaseFiles | PublishedRelease, "LoadedRelease"] = {}
 """The release as this process has opened it."""
-
-
-@contextmanager
-def _opened_here(
-    release: ReleaseFiles | PublishedRelease, loaded: "LoadedRelease"
-) -> Iterator[None]:
-    """Parts that run in this process use what is open here."""
-    _opened[release] = loaded
-    try:
-        yield
-    finally:
-        _opened.pop(release, None)
 
 
 def lists_of_users(loaded: "LoadedRelease", ask: RankingQuery, users: Sequence[str]) -> pa.Table:
@@ -223,12 +265,12 @@ def forget_scratch(config: RecsysConfig) -> int:
     return removed + forget_copies()
 
 
-def _stretches(users: Sequence[str], parts: int | None) -> list[Sequence[str]]:
-    """The users in parts of about equal length, in their order; one part may be empty."""
+def stretches_of(count: int, parts: int | None) -> list[tuple[int, int]]:
+    """Rows 0..count in parts of about equal length, as (first, end); some may be empty."""
     if parts is None:
-        parts = min(-(-len(users) // USERS_OF_A_PART), MOST_PARTS)
-    edges = [len(users) * part // max(parts, 1) for part in range(max(parts, 1) + 1)]
-    return [users[start:end] for start, end in pairwise(edges)]
+        parts = min(-(-count // USERS_OF_A_PART), MOST_PARTS)
+    edges = [count * part // max(parts, 1) for part in range(max(parts, 1) + 1)]
+    return list(pairwise(edges))
 
 
 def _key(release: ReleaseFiles, ask: RankingQuery, users: Sequence[str], parts: int) -> str:
@@ -236,11 +278,11 @@ def _key(release: ReleaseFiles, ask: RankingQuery, users: Sequence[str], parts: 
     digest = hashlib.sha256()
     for user in users:
         digest.update(user.encode("utf-8", "surrogatepass") + b"\0")
-    decides = [__version__, *_names(release), repr(ask), digest.hexdigest(), parts]
+    decides = [__version__, *names_of(release), repr(ask), digest.hexdigest(), parts]
     return hash_json(decides)[:32]
 
 
-def _names(release: ReleaseFiles) -> tuple[str, str]:
+def names_of(release: ReleaseFiles) -> tuple[str, str]:
     """What a bundle and a state are known by.
 
     A manifest has a digest of every file. A snapshot's marker tells nothing of its events: its folder
@@ -252,17 +294,15 @@ def _names(release: ReleaseFiles) -> tuple[str, str]:
     return f"bundle-{bundle[:32]}", f"state-{state[:32]}"
 
 
-def _within_reach(
-    place: ListPlace, release: ReleaseFiles, todo: Sequence[int]
-) -> ReleaseFiles | PublishedRelease:
+def within_reach(place: ListPlace, release: ReleaseFiles) -> ReleaseFiles | PublishedRelease:
     """The release where the engine's processes find it."""
-    if place.engine.shares_disk or not todo:
+    if place.engine.shares_disk:
         return release
     there = place.scratch.below(RELEASES)
     folders = (release.bundle, release.state)
     bundle, state = (
         PublishedFolder.publish(folder, there, name)
-        for folder, name in zip(folders, _names(release), strict=True)
+        for folder, name in zip(folders, names_of(release), strict=True)
     )
     return PublishedRelease(bundle, state, release.version)
 

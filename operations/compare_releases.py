@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from recsys.data_schemas.config import RecsysConfig
 from recsys.data_schemas.errors import ExitCode
-from recsys.operations.open_release import load_release
+from recsys.operations.open_release import find_release
 
 if TYPE_CHECKING:
     from recsys.evaluation.comparison import Comparison
@@ -41,27 +41,26 @@ def name_of(version: int) -> str:
 
 def on_events(config: RecsysConfig, first: int, second: int, place: str) -> SameRows:
     """Both releases asked about events that came after the data of both."""
+    from recsys.operations.batch_lists import place_of
     from recsys.operations.evaluate_release import leak_checks
+    from recsys.operations.evaluated_parts import lists_in_parts
     from recsys.operations.evaluation_events import read_events
     from recsys.operations.release_queries import (
         WINDOW,
         data_end,
-        lists_of,
         queries_of,
     )
-    from recsys.recommender import ENCODE_AT_ONCE
 
-    releases = [load_release(config, f"models:/{config.name}/{v}") for v in (first, second)]
-    for loaded in releases:
-        while loaded.encode_new(ENCODE_AT_ONCE):
-            pass
+    engine = place_of(config)
+    files = [find_release(config, f"models:/{config.name}/{v}") for v in (first, second)]
+    releases = [each.open_whole() for each in files]
     newest = max(releases, key=data_end)
     held = read_events(place, newest)
     leaks = [c for r in releases for c in leak_checks(r, held, None) if not c.passed]
     queries = queries_of(WINDOW, newest, held, None, config.evaluation.max_users, config.seed)
     lists = [
-        lists_of(loaded, queries, name_of(version), config.serving.caps)
-        for loaded, version in zip(releases, (first, second), strict=True)
+        lists_in_parts(engine, each, loaded, queries, name_of(version), config.serving.caps)
+        for each, loaded, version in zip(files, releases, (first, second), strict=True)
     ]
     how = f"the {held.events.n_users:,} users of {place}"
     return SameRows(queries, lists[0], lists[1], how, tuple(f"{c.name}: {c.detail}" for c in leaks))

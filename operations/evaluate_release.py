@@ -17,7 +17,7 @@ from recsys.data_schemas.errors import (
     UsageError,
 )
 from recsys.data_schemas.tables import RULES
-from recsys.operations.open_release import load_release, resolve
+from recsys.operations.open_release import find_release, resolve, sentences_of
 
 if TYPE_CHECKING:
     from recsys.evaluation.evaluation import Evaluation
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         Example,
         PositionBias,
     )
+    from recsys.operations.batch_lists import ListPlace, ReleaseFiles
     from recsys.operations.evaluation_events import EvaluationEvents, ShownEvents
     from recsys.operations.release_queries import Queries
     from recsys.recommender import LoadedRelease
@@ -110,16 +111,17 @@ def _on_events(
     fitted, or a model that answered nobody, is 1; data that cannot be used is 3.
     """
     from recsys.evaluation.page import alarms, verdict, write_report
+    from recsys.operations.batch_lists import place_of
     from recsys.operations.evaluation_events import read_events, read_shown
-    from recsys.recommender import ENCODE_AT_ONCE
 
-    loaded = load_release(config, model)
-    while loaded.encode_new(ENCODE_AT_ONCE):
-        pass
+    engine = place_of(config)
+    files = find_release(config, model)
+    loaded = files.open_whole()
+    loaded.explainer.sentences = sentences_of(config)
     try:
         held = read_events(place, loaded)
         shown = read_shown(lists, loaded) if lists else None
-        evaluated = evaluate_events(config, loaded, held, shown, protocol)
+        evaluated = evaluate_events(config, engine, files, loaded, held, shown, protocol)
     except DataRefused as error:
         _write_nothing(loaded, config, place, str(error), out)
         raise
@@ -162,6 +164,8 @@ class EvaluatedRelease:
 
 def evaluate_events(
     config: RecsysConfig,
+    place: "ListPlace",
+    files: "ReleaseFiles",
     loaded: "LoadedRelease",
     held: "EvaluationEvents",
     shown: "ShownEvents | None",
@@ -171,23 +175,25 @@ def evaluate_events(
 
     Args:
         config: of the workspace.
-        loaded: the release.
+        place: where lists are made.
+        files: what further processes open for themselves.
+        loaded: the release, opened here.
         held: events that came after its data.
         shown: lists that were shown, for the protocol `impressions`; None without.
         protocol: `window`, `leave-last-out` or `impressions`.
     """
     from recsys.evaluation.asked_moments import evaluate_moments
     from recsys.operations import release_queries
+    from recsys.operations.evaluated_parts import evaluated_in_parts
 
     limit, seed = config.evaluation.max_users, config.seed
     checks = leak_checks(loaded, held, shown)
     queries = release_queries.queries_of(protocol, loaded, held, shown, limit, seed)
-    frozen = release_queries.frozen_source(
+    frozen = release_queries.frozen_folder(
         config.workspace_path / "stages" / FROZEN_STAGE, loaded.state.catalogue.n_items
     )
     caps = _caps(config, loaded)
-    baselines = release_queries.compared_with(loaded, queries, frozen, caps)
-    own = release_queries.lists_of(loaded, queries, MAIN, caps.limits)
+    own, baselines = evaluated_in_parts(place, files, loaded, queries, frozen, caps, MAIN)
     asked = release_queries.asked_moments(loaded, queries, config.evaluation.segments)
     evaluation = evaluate_moments(
         asked, [own, *baselines.lists], main=MAIN, config=config.evaluation, seed=seed

@@ -11,7 +11,7 @@ The moments and lists are collected here; what they measure is `evaluation.asked
 Shapes: G groups (queries), N items, K places.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from recsys.data_schemas import columns as c
 from recsys.data_schemas.errors import DataRefused
+from recsys.data_schemas.log_record import LogRecord
 from recsys.evaluation import baselines, segments
 from recsys.evaluation.asked_moments import AskedMoments
 from recsys.evaluation.lists import PastItems, RankedLists, Truth
@@ -41,7 +42,6 @@ from recsys.features.interactions import (
     Longs,
 )
 from recsys.operations.evaluation_events import EvaluationEvents, ShownEvents
-from recsys.rules import ListCaps
 from recsys.storage.processors import processors
 
 if TYPE_CHECKING:
@@ -69,6 +69,8 @@ class Queries:
     """Relevant items by the type of the event, where there are several."""
     notes: list[str] = field(default_factory=list)
     """What bends the numbers, for the page."""
+    told: Sequence[LogRecord] = ()
+    """What the release was told before it was asked."""
 
     def __len__(self) -> int:
         return len(self.users)
@@ -101,11 +103,11 @@ def queries_of(
     """
     if protocol == WINDOW:
         return _window(loaded, held, limit, seed)
-    fold(loaded, held)
+    told = fold(loaded, held)
     if protocol == LAST:
-        return _last(loaded, held, limit, seed)
+        return replace(_last(loaded, held, limit, seed), told=told)
     assert shown is not None
-    return _impressions(loaded, held, shown, limit, seed)
+    return replace(_impressions(loaded, held, shown, limit, seed), told=told)
 
 
 def data_end(loaded: "LoadedRelease") -> int:
@@ -182,10 +184,9 @@ def _impressions(
     return Queries(IMPRESSIONS, users, lists.time, truth, past, lists, notes=notes)
 
 
-def fold(loaded: "LoadedRelease", held: EvaluationEvents) -> None:
-    """Let the release's state know the events, each at its own time; those it knows stay single."""
-    from recsys.data_schemas.log_record import LogRecord
-
+def fold(loaded: "LoadedRelease", held: EvaluationEvents) -> list[LogRecord]:
+    """Let the release's state know the events, each at its own time, and say which were news to it;
+    those it knows stay single."""
     events, state = held.events, loaded.state
     known = events.item < state.catalogue.n_items
     for user, rows in _by_user(events):
@@ -207,6 +208,7 @@ def fold(loaded: "LoadedRelease", held: EvaluationEvents) -> None:
         for place, row in enumerate(np.flatnonzero(known))
     ]
     loaded.apply(records)
+    return records
 
 
 def seen_events(loaded: "LoadedRelease", held: EvaluationEvents) -> int:
@@ -278,36 +280,18 @@ def _joined(loaded: "LoadedRelease", users: Sequence[str], until: int = FOREVER)
 # -- answers --------------------------------------------------------------------------------------
 
 
-def lists_of(
-    loaded: "LoadedRelease", queries: Queries, name: str, caps: Mapping[str, int]
-) -> RankedLists:
-    """A release's own lists, asked as a service with these caps would ask."""
-    from recsys.storage.progress import Reporter
-    from recsys.training.released_lists import lists_of_release
+def request_of(
+    loaded: "LoadedRelease", queries: Queries, group: int
+) -> tuple[list[str] | None, dict[str, str | float]]:
+    """(items to rank, or None for the whole catalogue; what the request said) of a query.
 
-    def items_of(group: int) -> list[str] | None:
-        """What was shown, to be ranked again; None for the whole catalogue."""
-        if (lists := queries.shown) is None:
-            return None
-        shown = lists.items[lists.rows_of(group)]
-        return [loaded.state.catalogue.id_of(int(i)) for i in dict.fromkeys(shown.tolist())]
-
-    def context_of(group: int) -> dict[str, str | float]:
-        """What the request said when the list was shown."""
-        return {} if queries.shown is None else queries.shown.contexts(np.array([group]))[0]
-
-    with Reporter().task(name, len(queries)) as task:
-        return lists_of_release(
-            loaded,
-            queries.users,
-            queries.now,
-            length_of(queries),
-            name=name,
-            caps=caps,
-            items_of=items_of,
-            context_of=context_of,
-            on_answer=task.advance,
-        )
+    Of a list that was shown: its items, and the request when it was shown.
+    """
+    if (lists := queries.shown) is None:
+        return None, {}
+    shown = lists.items[lists.rows_of(group)]
+    items = [loaded.state.catalogue.id_of(int(i)) for i in dict.fromkeys(shown.tolist())]
+    return items, lists.contexts(np.array([group]))[0]
 
 
 def length_of(queries: Queries) -> int:
@@ -330,7 +314,7 @@ def asked_moments(loaded: "LoadedRelease", queries: Queries, own: Sequence[str])
     return AskedMoments.of(
         queries.truth,
         queries.past,
-        _joined(loaded, state.user_ids(), int(queries.now.max(initial=0))),
+        known_before(loaded, int(queries.now.max(initial=0))),
         state.catalogue,
         vectors=loaded.bundle.vectors(),
         own=own,
@@ -340,35 +324,7 @@ def asked_moments(loaded: "LoadedRelease", queries: Queries, own: Sequence[str])
     )
 
 
-def compared_with(
-    loaded: "LoadedRelease", queries: Queries, frozen: "RecallSource | None", caps: ListCaps
-) -> "Compared":
-    """What the release is held against, as of the first query; capped as its lists are."""
-    from recsys.training.compared_lists import FROZEN, Compared, KnownAtMoments
-
-    found = Compared()
-    known = _joined(loaded, loaded.state.user_ids(), int(queries.now.min()))
-    if queries.shown is not None:
-        found.lists += _of_shown(known, queries)
-        return found
-    sources = dict(loaded.recall.proposing)
-    _add_references(found, loaded, known)
-    if frozen is None:
-        found.absent[FROZEN] = (
-            "the workspace holds no vectors of the untuned encoder for these items"
-        )
-    else:
-        found.sources[FROZEN] = frozen
-    histories = _histories(loaded, queries.users, queries.now)
-    ordinal = loaded.bundle.facts["windows"]["scheme"] == "ordinal"
-    moments = KnownAtMoments(
-        known, queries.past, queries.now, histories.__getitem__, loaded.state.catalogue, ordinal
-    )
-    found.add_lists(moments, sources | found.sources, caps, processors())
-    return found
-
-
-def _of_shown(known: Interactions, queries: Queries) -> list[RankedLists]:
+def of_shown(known: Interactions, queries: Queries) -> list[RankedLists]:
     """Among what was shown: as it was shown, and by popularity."""
     lists = queries.shown
     assert lists is not None
@@ -380,7 +336,12 @@ def _of_shown(known: Interactions, queries: Queries) -> list[RankedLists]:
     ]
 
 
-def _add_references(found: "Compared", loaded: "LoadedRelease", known: Interactions) -> None:
+def known_before(loaded: "LoadedRelease", now: int) -> Interactions:
+    """All that the state knows strictly before a moment (µs)."""
+    return _joined(loaded, loaded.state.user_ids(), now)
+
+
+def add_references(found: "Compared", loaded: "LoadedRelease", known: Interactions) -> None:
     """References that the release does without, fitted on what was known."""
     from recsys.encoder.text import item_texts
     from recsys.retrieval.fitted_source import SourceInputs
@@ -396,13 +357,18 @@ def _add_references(found: "Compared", loaded: "LoadedRelease", known: Interacti
     found.add_references(known, extra, fit, loaded.recall.proposing)
 
 
-def frozen_source(folder: Path, n_items: int) -> "RecallSource | None":
-    """The untuned encoder that a night of this workspace left, if its vectors are of these items."""
+def frozen_folder(folder: Path, n_items: int) -> Path | None:
+    """Where the untuned encoder lies that a night of this workspace left, if its vectors are of these
+    items."""
+    for place in sorted(folder.glob("*/vectors.npy"), key=lambda p: -p.stat().st_mtime):
+        if len(np.load(place, mmap_mode="r")) == n_items:
+            return place.parent
+    return None
+
+
+def open_frozen(folder: Path) -> "RecallSource":
+    """The source over such a folder."""
     from recsys.encoder.tower import UNFITTED, InterestSource
 
-    for place in sorted(folder.glob("*/vectors.npy"), key=lambda p: -p.stat().st_mtime):
-        vectors = np.load(place, mmap_mode="r")
-        if len(vectors) == n_items:
-            source = InterestSource.open(place.parent / "encoder", vectors, UNFITTED)
-            return cast("RecallSource", source)
-    return None
+    vectors = np.load(folder / "vectors.npy", mmap_mode="r")
+    return cast("RecallSource", InterestSource.open(folder / "encoder", vectors, UNFITTED))

@@ -23,6 +23,8 @@ from recsys.storage.scratch import ScratchFolder
 
 WHOLE: Final = "whole.json"
 """File → bytes, beside the folder and written last: what a whole copy holds."""
+FILES: Final = "files"
+"""Folder of what was put there, beside `WHOLE`."""
 VARIABLE: Final = "RECSYS_NODE_CACHE"
 """Names the folder of copies on a machine; the temporary folder's own corner when absent."""
 
@@ -54,9 +56,26 @@ class PublishedFolder:
         except FileNotFoundError:
             there = False
         if not there:
-            note.below("files").take_in(folder)
+            note.below(FILES).take_in(folder)
             note.write(WHOLE, json.dumps(sizes).encode())
         return published
+
+    def is_there(self) -> bool:
+        """Whether scratch holds it whole."""
+        try:
+            self.scratch.below(self.name).read(WHOLE)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def in_scratch(self) -> Path | None:
+        """Where its files lie in scratch; None in object storage."""
+        here = self.scratch.below(f"{self.name}/{FILES}")
+        return Path(here.address) if here.is_local else None
+
+    def remove(self) -> None:
+        """Take it out of scratch."""
+        self.scratch.below(self.name).remove()
 
     def local(self) -> Path:
         """This machine's copy, made if it is not there whole.
@@ -78,7 +97,7 @@ class PublishedFolder:
         with _alone(target):
             if not _is_whole(target, sizes):
                 with atomic_folder(target) as aside:
-                    there.below("files").give_out(aside)
+                    there.below(FILES).give_out(aside)
             os.utime(target)
         _remove_unused()
         return target

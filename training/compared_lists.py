@@ -16,7 +16,7 @@ import numpy as np
 from recsys.evaluation import baselines
 from recsys.evaluation.lists import PastItems, RankedLists
 from recsys.features.catalogue import Catalogue
-from recsys.features.interactions import Interactions, Longs
+from recsys.features.interactions import Interactions, Ints, Longs
 from recsys.features.protocols import RecallSource
 from recsys.retrieval.fitted_source import SourceInputs
 from recsys.rules import ListCaps
@@ -101,34 +101,58 @@ class Compared:
             caps: of every list.
             workers: threads.
         """
-        depth = caps.depth(LIST_LENGTH)
-        simple, absent = baselines.simple_baselines(
-            known.events,
-            known.past,
-            depth,
-            now=int(known.now.min()),
-            catalogue=known.catalogue,
-            ordinal=known.ordinal,
-        )
-        self.absent |= absent
-        popular = simple[0].items
-        for made in simple:
-            self.lists.append(
-                RankedLists(made.name, *caps.cut(made.items, made.scores, LIST_LENGTH))
-            )
+        popular = self.add_simple(known, caps)
         unavailable = known.catalogue.blocked.copy()
+        depth = caps.depth(LIST_LENGTH)
 
         def alone(label: str, source: RecallSource) -> RankedLists:
             items, scores = source_lists(
                 source, known.now, known.history_of, unavailable, k=depth, workers=workers
             )
-            listed = caps.cut(baselines.filled_up(items, popular), scores, LIST_LENGTH)
-            return RankedLists(label, *listed)
+            return RankedLists(label, items, scores)
 
         for name, source in sources.items():
-            label = TEXT_ONLY if name == TEXT else name
-            if (own := self.attempt(label, partial(alone, label, source))) is not None:
-                self.lists.append(own)
+            label = label_of(name)
+            if (made := self.attempt(label, partial(alone, label, source))) is not None:
+                self.add_alone(label, made, popular, caps)
+
+    def add_simple(self, known: "KnownAtMoments", caps: ListCaps) -> Ints:
+        """Lists of the simplest baselines; int32[G, depth] of popular items to fill others up with.
+
+        Args:
+            known: the moments and what may be known at them.
+            caps: of every list.
+        """
+        simple, absent = baselines.simple_baselines(
+            known.events,
+            known.past,
+            caps.depth(LIST_LENGTH),
+            now=int(known.now.min()),
+            catalogue=known.catalogue,
+            ordinal=known.ordinal,
+        )
+        self.absent |= absent
+        for made in simple:
+            listed = caps.cut(made.items, made.scores, LIST_LENGTH)
+            self.lists.append(RankedLists(made.name, *listed))
+        return simple[0].items
+
+    def add_alone(self, label: str, made: RankedLists, popular: Ints, caps: ListCaps) -> None:
+        """What a source alone listed, filled up with popular items and cut as it would be served.
+
+        Args:
+            label: as the page names it.
+            made: its lists, as long as the caps need.
+            popular: int32[G, depth] of `add_simple`.
+            caps: of every list.
+        """
+        filled = baselines.filled_up(made.items, popular)
+        self.lists.append(RankedLists(label, *caps.cut(filled, made.scores, LIST_LENGTH)))
+
+
+def label_of(source: str) -> str:
+    """What the page calls the lists of a source alone."""
+    return TEXT_ONLY if source == TEXT else source
 
 
 @dataclass(frozen=True)

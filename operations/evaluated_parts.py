@@ -1,0 +1,395 @@
+"""The lists that an evaluation measures, part by part on an engine: processes of this machine or Spark.
+
+A part is a stretch of the queries. What the release and each single source list depends on the release,
+the state, what it was told before and the query alone, so it is the same bits whatever engine makes it
+and in however many parts. References that the release does without are fitted here, on all that was known, and
+put in scratch for the parts. What is cheap, or needs all queries at once, is done here as well:
+popularity, filling up, caps, metrics.
+
+Shapes: G queries, K places of a list, D places of a single source's list.
+"""
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
+
+import numpy as np
+import pyarrow as pa
+
+from recsys import __version__
+from recsys.data_schemas import columns as c
+from recsys.data_schemas.log_record import LogRecord
+from recsys.evaluation.lists import RankedLists
+from recsys.features.interactions import Floats, History, Interactions, Ints, Longs
+from recsys.operations import release_queries
+from recsys.operations.batch_lists import (
+    RELEASES,
+    ListPlace,
+    PartInScratch,
+    PublishedRelease,
+    ReleaseFiles,
+    in_parts,
+    names_of,
+    stretches_of,
+    within_reach,
+)
+from recsys.retrieval.source_kinds import source_class
+from recsys.rules import ListCaps
+from recsys.storage.engines import PartWork
+from recsys.storage.engines.local import PARTS_FOR_MANY
+from recsys.storage.files import hash_json, write_json
+from recsys.storage.node_copies import PublishedFolder
+from recsys.storage.processors import processors
+from recsys.storage.progress import Reporter
+from recsys.storage.scratch import ScratchFolder
+from recsys.training.compared_lists import (
+    FROZEN,
+    LIST_LENGTH,
+    Compared,
+    KnownAtMoments,
+    label_of,
+)
+from recsys.training.groups import source_lists
+from recsys.training.released_lists import lists_of_release
+
+if TYPE_CHECKING:
+    from recsys.features.protocols import RecallSource
+    from recsys.operations.release_queries import Queries
+    from recsys.recommender import LoadedRelease
+    from recsys.retrieval.fitted_source import FittableSource
+
+FACTS: Final = "facts.json"
+"""Beside the references: what the release was told before it was asked, and what could not be had."""
+OWN, ALONE, ITEMS, SCORES = "own", "alone ", " items", " scores"
+"""Columns of what a part made: the release's lists, and by label each source's."""
+FAILED: Final = b"failed"
+"""In the schema of what a part made: label → why a source could not answer."""
+
+
+class MadeLists(NamedTuple):
+    """What parts made, joined."""
+
+    own: RankedLists
+    """[G, K] of the release."""
+    alone: dict[str, RankedLists]
+    """[G, D] of each source, by its label."""
+    failed: dict[str, str]
+    """Label → why a source alone could not answer."""
+
+
+class Asked(NamedTuple):
+    """What every part is asked, apart from its queries."""
+
+    length: int
+    """K"""
+    caps: tuple[tuple[str, int], ...]
+    """Column → items of one value in the release's lists at most."""
+    depth: int
+    """D; 0 where no source is asked alone."""
+
+
+def lists_in_parts(
+    place: ListPlace,
+    release: ReleaseFiles,
+    loaded: "LoadedRelease",
+    queries: "Queries",
+    name: str,
+    caps: Mapping[str, int],
+) -> RankedLists:
+    """A release's own lists, asked as a service with these caps would ask.
+
+    Args:
+        place: where the parts are made.
+        release: what further processes open; `loaded` is it, told what the queries say.
+        loaded: the release, opened here.
+        queries: G queries.
+        name: of the system.
+        caps: column → items of one value in a list at most.
+    """
+    asked = Asked(release_queries.length_of(queries), tuple(caps.items()), 0)
+    with _references(place, release, loaded, queries, None) as references:
+        return _made(place, release, loaded, queries, asked, references, None, name).own
+
+
+def evaluated_in_parts(
+    place: ListPlace,
+    release: ReleaseFiles,
+    loaded: "LoadedRelease",
+    queries: "Queries",
+    frozen: Path | None,
+    caps: ListCaps,
+    name: str,
+) -> tuple[RankedLists, "Compared"]:
+    """(the release's own lists, what it is held against as of the first query, capped alike).
+
+    Args:
+        place: where the parts are made.
+        release: what further processes open; `loaded` is it, told what the queries say.
+        loaded: the release, opened here.
+        queries: G queries.
+        frozen: folder of the untuned encoder; None without.
+        caps: of every list.
+        name: of the release as a system.
+    """
+    found = Compared()
+    known = release_queries.known_before(loaded, int(queries.now.min()))
+    if queries.shown is not None:
+        found.lists += release_queries.of_shown(known, queries)
+        return lists_in_parts(place, release, loaded, queries, name, caps.limits), found
+    if frozen is None:
+        found.absent[FROZEN] = (
+            "the workspace holds no vectors of the untuned encoder for these items"
+        )
+    asked = Asked(
+        release_queries.length_of(queries), tuple(caps.limits.items()), caps.depth(LIST_LENGTH)
+    )
+    with _references(place, release, loaded, queries, known) as references:
+        made = _made(place, release, loaded, queries, asked, references, frozen, name)
+        facts = _facts(references.in_scratch() or references.local())
+    moments = KnownAtMoments(
+        known,
+        queries.past,
+        queries.now,
+        lambda group: loaded.state.history(queries.users[group], int(queries.now[group])),
+        loaded.state.catalogue,
+        loaded.bundle.facts["windows"]["scheme"] == "ordinal",
+    )
+    popular = found.add_simple(moments, caps)
+    found.absent |= facts["absent"]
+    found.failed |= facts["failed"] | made.failed
+    for label, lists in made.alone.items():
+        found.add_alone(label, lists, popular, caps)
+    return made.own, found
+
+
+@contextmanager
+def _references(
+    place: ListPlace,
+    release: ReleaseFiles,
+    loaded: "LoadedRelease",
+    queries: "Queries",
+    known: Interactions | None,
+) -> Iterator[PublishedFolder]:
+    """What parts need beyond the release, in scratch for as long as it takes: what it was told, and the
+    references that it does without, fitted on what was `known`. What an earlier run of the same left
+    there is used again."""
+    from recsys.training.compared_lists import Compared
+
+    told = [list(record) for record in queries.told]
+    decides = [__version__, *names_of(release), told, int(queries.now.min()), known is None]
+    there = place.scratch.below(RELEASES)
+    published = PublishedFolder(there, f"references-{hash_json(decides)[:32]}")
+    if not published.is_there():
+        found = Compared()
+        with tempfile.TemporaryDirectory(prefix="references-") as aside:
+            folder = Path(aside)
+            if known is not None:
+                release_queries.add_references(found, loaded, known)
+            for name, source in found.sources.items():
+                (folder / name).mkdir()
+                cast("FittableSource", source).save(folder / name)
+            facts = {"told": told, "absent": found.absent, "failed": found.failed}
+            write_json(folder / FACTS, {**facts, "sources": list(found.sources)})
+            PublishedFolder.publish(folder, there, published.name)
+    yield published
+    published.remove()
+
+
+def _made(
+    place: ListPlace,
+    release: ReleaseFiles,
+    loaded: "LoadedRelease",
+    queries: "Queries",
+    asked: Asked,
+    references: PublishedFolder,
+    frozen: Path | None,
+    name: str,
+) -> MadeLists:
+    """All parts' lists, joined."""
+    stretches = stretches_of(len(queries), place.parts)
+    tables = [_asked(loaded, queries, *stretch) for stretch in stretches]
+    digest = hashlib.sha256()
+    for row in (row for table in tables for row in table.to_pylist()):
+        digest.update(json.dumps(list(row.values())).encode() + b"\n")
+    decides = [__version__, *names_of(release), references.name, list(asked), str(frozen)]
+    key = hash_json(["evaluation", *decides, digest.hexdigest(), len(stretches)])[:32]
+
+    def work_in(scratch: ScratchFolder) -> PartWork:
+        there = within_reach(place, release)
+        beside = references.in_scratch() if place.engine.shares_disk else None
+        untuned: Path | PublishedFolder | None = frozen
+        if frozen is not None and not place.engine.shares_disk:
+            published = place.scratch.below(RELEASES)
+            untuned = PublishedFolder.publish(frozen, published, f"frozen-{frozen.name}")
+        few = len(stretches) < PARTS_FOR_MANY
+        work = PartOfEvaluation(
+            scratch, there, beside or references, untuned, asked, processors() if few else 1
+        )
+        # Parts that run in this process use what is open here.
+        _opened[work.world] = Opened(loaded, work.opened_sources(loaded))
+        return work
+
+    try:
+        with Reporter().task(name, len(queries)) as task:
+            sizes = [table.num_rows for table in tables]
+            made = list(in_parts(place, key, sizes, tables.__getitem__, work_in, task.advance))
+    finally:
+        _opened.clear()
+    failed: dict[str, str] = {}
+    for table in made:
+        for label, why in json.loads(table.schema.metadata[FAILED]).items():
+            failed.setdefault(label, why)
+    # One that failed in some part only would be evaluated on other queries than the rest.
+    whole = [label for label in _labels(made[0]) if label not in failed]
+    alone = {label: RankedLists(label, *_read(made, ALONE + label, asked.depth)) for label in whole}
+    return MadeLists(RankedLists(name, *_read(made, OWN, asked.length)), alone, failed)
+
+
+def _asked(loaded: "LoadedRelease", queries: "Queries", low: int, high: int) -> pa.Table:
+    """Some of the queries, a row each."""
+    groups = range(low, high)
+    requests = [release_queries.request_of(loaded, queries, group) for group in groups]
+    return pa.table(
+        {
+            c.USER_ID: pa.array(queries.users[low:high], pa.string()),
+            c.TIMESTAMP: pa.array(queries.now[low:high], pa.int64()),
+            c.ITEM_IDS: pa.array([items for items, _ in requests], pa.list_(pa.string())),
+            c.CONTEXT: pa.array([json.dumps(said) for _, said in requests], pa.string()),
+        }
+    )
+
+
+class Opened(NamedTuple):
+    """What a process has opened for its parts."""
+
+    loaded: "LoadedRelease"
+    """Told what the queries say."""
+    sources: dict[str, "RecallSource"]
+    """By label: the release's, the references and the untuned encoder."""
+
+
+World = tuple[
+    ReleaseFiles | PublishedRelease, Path | PublishedFolder, Path | PublishedFolder | None
+]
+_opened: dict[World, Opened] = {}
+"""What this process has opened, one at a time."""
+
+
+@dataclass(frozen=True)
+class PartOfEvaluation(PartInScratch):
+    """The release's lists and each source's alone, for the queries of one part."""
+
+    release: ReleaseFiles | PublishedRelease
+    references: Path | PublishedFolder
+    frozen: Path | PublishedFolder | None
+    asked_for: Asked
+    workers: int
+    """Threads; more than one where no other process works."""
+
+    @property
+    def world(self) -> World:
+        """What its parts have in common."""
+        return self.release, self.references, self.frozen
+
+    def made(self, asked: pa.Table) -> pa.Table:
+        """A row for each query: items and scores of the release and of each source."""
+        opened = self._world_opened()
+        users, now = asked[c.USER_ID].to_pylist(), asked[c.TIMESTAMP].to_numpy()
+        items = asked[c.ITEM_IDS].to_pylist()
+        contexts = [json.loads(said) for said in asked[c.CONTEXT].to_pylist()]
+        own = lists_of_release(
+            opened.loaded,
+            users,
+            now,
+            self.asked_for.length,
+            name=OWN,
+            caps=dict(self.asked_for.caps),
+            items_of=items.__getitem__,
+            context_of=contexts.__getitem__,
+        )
+        columns = _written(OWN, own.items, own.scores)
+        found = Compared()
+        for label, source in opened.sources.items():
+            make = partial(self._alone, opened.loaded, source, users, now)
+            if (lists := found.attempt(label, make)) is not None:
+                columns |= _written(ALONE + label, *lists)
+        table = pa.table(columns)
+        return table.replace_schema_metadata({FAILED: json.dumps(found.failed)})
+
+    def _alone(
+        self, loaded: "LoadedRelease", source: "RecallSource", users: Sequence[str], now: Longs
+    ) -> tuple[Ints, Floats]:
+        def history_of(group: int) -> History:
+            return loaded.state.history(users[group], int(now[group]))
+
+        unavailable = loaded.state.catalogue.blocked.copy()
+        return source_lists(
+            source, now, history_of, unavailable, k=self.asked_for.depth, workers=self.workers
+        )
+
+    def _world_opened(self) -> Opened:
+        if self.world not in _opened:
+            _opened.clear()
+            loaded = self.release.open_whole()
+            facts = _facts(_local(self.references))
+            loaded.apply([LogRecord(*record) for record in facts["told"]])
+            _opened[self.world] = Opened(loaded, self.opened_sources(loaded))
+        return _opened[self.world]
+
+    def opened_sources(self, loaded: "LoadedRelease") -> dict[str, "RecallSource"]:
+        """By label the sources that are asked alone."""
+        if not self.asked_for.depth:
+            return {}
+        folder = _local(self.references)
+        found = {label_of(name): source for name, source in loaded.recall.proposing.items()}
+        for name in _facts(folder)["sources"]:
+            found[label_of(name)] = source_class(name).load(folder / name)
+        if self.frozen is not None:
+            found[FROZEN] = release_queries.open_frozen(_local(self.frozen))
+        return found
+
+
+def _facts(references: Path) -> dict[str, Any]:
+    """What lies beside references."""
+    found: dict[str, Any] = json.loads((references / FACTS).read_text(encoding="utf-8"))
+    return found
+
+
+def _local(folder: Path | PublishedFolder) -> Path:
+    """Where a folder lies on this machine."""
+    return folder if isinstance(folder, Path) else folder.local()
+
+
+def _written(name: str, items: Ints, scores: Floats) -> dict[str, pa.Array]:
+    """Lists int32[G, K] and float32[G, K] as two columns."""
+    width = items.shape[1]
+    return {
+        f"{name}{kind}": pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), width)
+        for kind, values in ((ITEMS, items), (SCORES, scores))
+    }
+
+
+def _read(tables: Sequence[pa.Table], name: str, width: int) -> tuple[Ints, Floats]:
+    """The same of all parts."""
+    items, scores = (
+        np.concatenate(
+            [table[f"{name}{kind}"].combine_chunks().flatten().to_numpy() for table in tables]
+        ).reshape(-1, width)
+        for kind in (ITEMS, SCORES)
+    )
+    return items, scores
+
+
+def _labels(table: pa.Table) -> list[str]:
+    """Sources that answered, in the order they were asked."""
+    return [
+        name[len(ALONE) : -len(ITEMS)]
+        for name in table.column_names
+        if name.startswith(ALONE) and name.endswith(ITEMS)
+    ]
