@@ -1,6 +1,8 @@
 """Commands that train, evaluate and recommend: nightly, train, evaluate, recommend, demo."""
 
 import argparse
+import importlib
+from collections.abc import Callable
 from typing import Any
 
 
@@ -10,7 +12,7 @@ def add_parsers(subparsers: Any) -> None:
     _add_lists(subparsers)
     demo = subparsers.add_parser("demo", help="everything, on bundled real data")
     demo.add_argument("dir", nargs="?", default="demo", metavar="DIR")
-    demo.set_defaults(run=_demo)
+    demo.set_defaults(run=_later("cli.demo", "run_demo"))
 
 
 def _add_nights(subparsers: Any) -> None:
@@ -33,7 +35,7 @@ def _add_nights(subparsers: Any) -> None:
         default="text",
         help="lines of progress as text (default), or a JSON document a line",
     )
-    nightly.set_defaults(run=_nightly)
+    nightly.set_defaults(run=_later("cli.night_commands", "run_nightly"))
 
     train = subparsers.add_parser("train", help="a single step of the night")
     train.add_argument("step", choices=("encoder", "collaborative", "ranker"))
@@ -49,11 +51,11 @@ def _add_nights(subparsers: Any) -> None:
     train.add_argument(
         "--search", type=float, metavar="MINUTES", help="encoder: search its rates for so long"
     )
-    train.set_defaults(run=_train)
+    train.set_defaults(run=_later("cli.night_commands", "run_train"))
 
     backtest = subparsers.add_parser("backtest", help="the last N nights, simulated on history")
     backtest.add_argument("--nights", type=int, required=True, metavar="N")
-    backtest.set_defaults(run=_backtest)
+    backtest.set_defaults(run=_later("backtest", "run_backtest"))
 
 
 def _add_lists(subparsers: Any) -> None:
@@ -69,7 +71,7 @@ def _add_lists(subparsers: Any) -> None:
         "user's last event at its own time, or each shown list ranked again",
     )
     evaluate.add_argument("--out", required=True, metavar="DIR", help="folder of the report")
-    evaluate.set_defaults(run=_evaluate)
+    evaluate.set_defaults(run=_later("evaluate_release", "run_evaluate"))
 
     recommend = subparsers.add_parser("recommend", help="top-k lists as of the end of the data")
     who = recommend.add_mutually_exclusive_group()
@@ -95,40 +97,14 @@ def _add_lists(subparsers: Any) -> None:
         help="the other way about: the k users for whom each of these items stands highest",
     )
     recommend.add_argument("--out", required=True, metavar="FILE", help="Parquet file to write")
-    recommend.set_defaults(run=_recommend)
+    recommend.set_defaults(run=_later("cli.recommend", "run_recommend"))
 
 
-def _nightly(args: argparse.Namespace) -> int:
-    from recsys.operations.cli.night_commands import run_nightly
+def _later(module: str, name: str) -> Callable[[argparse.Namespace], int]:
+    """A command of a module of operations that is imported when it is run: that may take seconds."""
 
-    return run_nightly(args)
+    def run(args: argparse.Namespace) -> int:
+        command = getattr(importlib.import_module(f"recsys.operations.{module}"), name)
+        return int(command(args))
 
-
-def _train(args: argparse.Namespace) -> int:
-    from recsys.operations.cli.night_commands import run_train
-
-    return run_train(args)
-
-
-def _evaluate(args: argparse.Namespace) -> int:
-    from recsys.operations.evaluate_release import run_evaluate
-
-    return run_evaluate(args)
-
-
-def _recommend(args: argparse.Namespace) -> int:
-    from recsys.operations.cli.recommend import run_recommend
-
-    return run_recommend(args)
-
-
-def _backtest(args: argparse.Namespace) -> int:
-    from recsys.operations.backtest import run_backtest
-
-    return run_backtest(args)
-
-
-def _demo(args: argparse.Namespace) -> int:
-    from recsys.operations.cli.demo import run_demo
-
-    return run_demo(args)
+    return run

@@ -33,7 +33,6 @@ ROOMS = (
     "serve_commands",
     "log_commands",
     "experiment_commands",
-    "forget",
     "privacy_commands",
     "doctor",
     "completion",

@@ -1,23 +1,51 @@
-"""`recsys export-user` and `recsys opt-out`: what a person may ask for besides being forgotten."""
+"""What a person may ask for: `recsys forget-user`, `recsys export-user` and `recsys opt-out`."""
 
 import argparse
+import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
+
+_USER_ID: Final[dict[str, Any]] = {
+    "metavar": "USER_ID",
+    "help": "the id as your tables write it",
+}
 
 
 def add_parsers(subparsers: Any) -> None:
-    """Register the two."""
+    """Register the three."""
+    forget = subparsers.add_parser(
+        "forget-user", help="remove a person from the workspace and the log"
+    )
+    forget.add_argument("user_id", **_USER_ID)
+    forget.add_argument("--json", action="store_true", help="the receipt on standard output")
+    forget.set_defaults(run=_forget)
     export = subparsers.add_parser("export-user", help="all that is kept of a person, as JSON")
-    export.add_argument("user_id", metavar="USER_ID", help="the id as your tables write it")
+    export.add_argument("user_id", **_USER_ID)
     export.add_argument("--out", metavar="FILE", help="write it here (default: standard output)")
     export.set_defaults(run=_export)
     opt = subparsers.add_parser(
         "opt-out", help="serve a person as somebody new, and learn nothing from them"
     )
-    opt.add_argument("user_id", metavar="USER_ID", help="the id as your tables write it")
+    opt.add_argument("user_id", **_USER_ID)
     opt.add_argument("--undo", action="store_true", help="take the wish back")
     opt.set_defaults(run=_opt_out)
+
+
+def _forget(args: argparse.Namespace) -> int:
+    from recsys.data_schemas.config import load_config
+    from recsys.operations.forget_user import forget_user
+
+    receipt = forget_user(load_config(args.config), args.user_id)
+    if args.json:
+        print(json.dumps(receipt.as_json(), indent=2, ensure_ascii=False))
+        return 0
+    print(f"user {receipt.user_id} was forgotten at {receipt.at}")
+    for place in receipt.places:
+        print(f"\n{place.where}\n  removed:  {place.removed}\n  remains:  {place.remains}")
+    if receipt.retrain:
+        print("\nRun `recsys nightly` to retrain without this person.")
+    return 0
 
 
 def _export(args: argparse.Namespace) -> int:
