@@ -113,12 +113,9 @@ def score_items(
     nearness: which of them speak for a candidate is another question for each candidate.
 
     Args:
-        user: float32[d], what `attend` gave.
-        past: float32[h, d], vectors of the history, oldest first.
-        base: float32[m, d], vectors of the release's items.
-        extra: float32[e, d], vectors of newer items: item i is row i - m.
-        items: int32[n], candidates.
-        out: float32[n, 6], filled in place.
+        user, past: float32[d], what `attend` gave, and float32[h, d], the history, oldest first.
+        base, extra: vectors of items, float32[m, d] of the release's, then float32[e, d] of newer ones.
+        items, out: int32[n], candidates, and float32[n, 6], filled in place.
     """
     # Number by number: slices take 3 s of the first call to compile (measured).
     m, h, d = base.shape[0], past.shape[0], past.shape[1]
