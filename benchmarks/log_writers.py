@@ -11,6 +11,7 @@ filled and should be an empty one of its own.
 import argparse
 import multiprocessing
 import statistics
+import sys
 import time
 
 LOT = 500
@@ -43,6 +44,9 @@ def write(uri, way, name, seconds, start, told):
 
     if way == "one by one":
         PostgresLog._insert_all = EventLog._insert_all
+    from recsys.serving.server import SWITCH_SECONDS
+
+    sys.setswitchinterval(SWITCH_SECONDS)
     with open_log(uri) as log:
         start.wait()
         until, number, waiting = time.monotonic() + seconds, 0, []

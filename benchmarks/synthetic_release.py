@@ -61,6 +61,9 @@ class SyntheticRelease:
     def poll(self) -> str:
         return "1"
 
+    def snapshot(self) -> str:
+        return self.state.name
+
     def load(self, version: str | None) -> LoadedRelease:
         return LoadedRelease.open(self.bundle, self.state, version="1")
 

@@ -558,6 +558,8 @@ class UserView(Output):
     events: list[StoredEvent] = []
     attributes: dict[str, Any] = {}
     opted_out: bool = False
+    degraded: list[str] = []
+    """`wrong_shard`: another worker keeps the user; what stands here says nothing."""
 
 
 class Forgotten(Output):

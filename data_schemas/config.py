@@ -350,6 +350,15 @@ class ServingConfig(Section):
     """Share of lists whose feature rows are logged; the night recomputes them in batch."""
     log: Address | None = None
     """PostgreSQL URI of the durable log; SQLite in the workspace when absent."""
+    log_days: Positive | None = None
+    """Whole days that the log keeps after a night has drained them; then they lie in the workspace alone
+    (`log/adopted`), and an `event_id` of theirs that is sent again is taken for a new one. All are kept
+    when absent."""
+    store: str | None = None
+    """Folder or URL (`s3://shop/recsys/serving`) where nights and `recsys snapshot` publish state
+    snapshots, and workers fetch them that share no disk with the workspace; none when absent."""
+    shards: int = Field(default=1, ge=1, le=1024)
+    """In how many shards published histories lie; `recsys serve --shards 3/16` keeps one of them."""
     keys_file: str | None = None
     """File of hashed, scoped API keys."""
     cors_origins: tuple[str, ...] = ()

@@ -37,6 +37,7 @@ from recsys.data_schemas.errors import RecsysError
 from recsys.data_schemas.limits import EVENT_TYPES
 from recsys.data_schemas.log_record import LogMark, LogRecord
 from recsys.data_schemas.meaning import DEFAULT_RATINGS, DEFAULT_TYPES, EventMeaning
+from recsys.data_schemas.shards import Shards
 from recsys.features.catalogue import Catalogue
 from recsys.features.counters import CounterTable, Kinds
 from recsys.features.ids import IdIndex
@@ -57,7 +58,7 @@ from recsys.features.store import (
     write_json,
 )
 from recsys.features.time_buckets import MISSING_TIME, microseconds, window_buckets
-from recsys.features.user_table import UserTable
+from recsys.features.user_table import UserTable, with_told
 from recsys.storage.files import atomic_folder
 
 FORMAT: Final = 1
@@ -128,6 +129,9 @@ class OnlineState:
         self.log_mark = log_mark or LogMark("", log_position)
         """Of which log the snapshot holds how much; stays as it is while records are folded."""
         self.users = users
+        self.shards: Shards | None = None
+        """Whose histories are kept of what is folded; everybody's when None. All events count in the
+        counters."""
         self.skipped = {"unknown_item": 0, "malformed": 0, "too_many_types": 0}
         """Records that could not be used, by reason."""
         self._kind_code = {name: code for code, name in enumerate(self.kinds)}
@@ -331,9 +335,21 @@ class OnlineState:
         users, _, _, times, stars, positions = zip(*events, strict=True)
         time = np.array(times, np.int64)
         weight, grade = self.meaning.of(self.kinds, kinds, np.array(stars))
-        self._overlay.extend(users, History(found, kinds, time, weight, grade), positions)
+        self._remember(users, History(found, kinds, time, weight, grade), positions)
         self._count(found, kinds, time // self.bucket_us, 1)
         return len(events)
+
+    def _remember(self, users: Sequence[str], events: History, positions: Sequence[int]) -> None:
+        """Add events to the histories that are kept here."""
+        if self.shards is not None:
+            mine = [place for place, user in enumerate(users) if self.shards.holds(user)]
+            users, positions = [users[i] for i in mine], [positions[i] for i in mine]
+            events = events.each(lambda column: column[mine])
+        self._overlay.extend(users, events, positions)
+
+    def keeps(self, user_id: str) -> bool:
+        """Whether a user's history and attributes are kept here."""
+        return self.shards is None or self.shards.holds(user_id)
 
     def _take_kind(self, name: str) -> int:
         """Code of an event type; -1 for one behind as many as there may be, which the night sets
@@ -361,6 +377,14 @@ class OnlineState:
         self._tables["category"].add(category[known], kinds[known], buckets[known], amounts[known])
         rows, tags = tag_rows(self.catalogue, items)
         self._tables["tag"].add(tags, kinds[rows], buckets[rows], amounts[rows])
+
+    def take_attributes(self, told: Mapping[str, Mapping[str, Any]]) -> None:
+        """Take in what was told of persons since the snapshot, attribute by attribute; of a person who
+        was forgotten before, from then on."""
+        if not told:
+            return
+        self._overlay.forgotten -= told.keys()
+        self.users = with_told(self.users, told)
 
     # -- making, saving, opening --------------------------------------------------------------
 

@@ -102,3 +102,41 @@ class UserTable:
                 for i, (n, values) in enumerate(meta["categorical"])
             },
         )
+
+
+def with_told(users: UserTable | None, told: Mapping[str, Mapping[str, Any]]) -> UserTable:
+    """The table with what was told of some persons, who may be new, in columns that may be new.
+
+    A word where the column holds numbers, or the other way round, is left out.
+
+    Args:
+        users: the table so far; None without.
+        told: user → column → float or string.
+    """
+    if users is None:
+        users = UserTable(IdIndex.build([]), {}, {})
+    known = len(users.ids)
+    new = [user for user in told if users.ids.index_of(user) < 0]
+    ids = IdIndex.build([*users.ids.all().to_pylist(), *new]) if new else users.ids
+    size = known + len(new)
+    numeric = {name: _longer(values, size, np.nan) for name, values in users.numeric.items()}
+    codes = {n: _longer(column.values, size, -1) for n, column in users.categorical.items()}
+    names = {n: list(column.names) for n, column in users.categorical.items()}
+    for user, attributes in told.items():
+        place = ids.index_of(user)
+        for name, value in attributes.items():
+            if isinstance(value, str) and name not in numeric:
+                if name not in codes:
+                    names[name], codes[name] = [], np.full(size, -1, np.int32)
+                if value not in names[name]:
+                    names[name].append(value)
+                codes[name][place] = names[name].index(value)
+            elif not isinstance(value, str) and name not in codes:
+                column = numeric.setdefault(name, np.full(size, np.nan, np.float32))
+                column[place] = value
+    return UserTable(ids, numeric, {n: Codes(names[n], codes[n]) for n in codes})
+
+
+def _longer(column: Array, size: int, fill: float) -> Array:
+    """A copy of a column with `fill` behind it."""
+    return np.concatenate([column, np.full(size - len(column), fill, column.dtype)])

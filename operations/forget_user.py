@@ -89,6 +89,7 @@ def forget_user(config: RecsysConfig, user_id: str) -> Receipt:
             )
         _from_log(config, receipt)
         _from_workspace(workspace, receipt)
+        _from_store(config, workspace, receipt)
         _from_scratch(config, receipt)
         if simulated.path.is_dir():
             _from_simulation(workspace, simulated, receipt)
@@ -140,6 +141,21 @@ def _from_scratch(config: RecsysConfig, receipt: Receipt) -> None:
             f"scratch ({redacted(scratch_of(config).address)})",
             f"{folders} folders of unfinished lists and published releases, whole",
             "copies on an engine's other machines, for three days after their last use",
+        )
+
+
+def _from_store(config: RecsysConfig, workspace: Workspace, receipt: Receipt) -> None:
+    """Publish the current snapshot anew, without the person, and remove the others."""
+    from recsys.features.published_state import store_of
+
+    store, current = store_of(config), workspace.current_snapshot()
+    if store is None or current is None:
+        return
+    if removed := store.forget(current, config.serving.shards):
+        receipt.add(
+            f"published snapshots ({redacted(store.address)})",
+            f"{removed} pieces that may hold the person; the current snapshot was published anew",
+            "copies on workers' disks, until an hour after they have fetched the new one",
         )
 
 

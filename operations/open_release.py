@@ -48,19 +48,24 @@ def resolve(registry: Registry, model: str | None) -> int:
     return champion
 
 
-def find_release(config: RecsysConfig, model: str | None = None) -> ReleaseFiles:
-    """A version (the champion for None) and the newest state."""
+def find_release(
+    config: RecsysConfig, model: str | None = None, state: Path | None = None
+) -> ReleaseFiles:
+    """A version (the champion for None) and a state, the workspace's newest when None."""
     registry = Registry(config)
     version = resolve(registry, model)
-    return ReleaseFiles(registry.local_path(version), state_folder(config), str(version))
+    state = state_folder(config) if state is None else state
+    return ReleaseFiles(registry.local_path(version), state, str(version))
 
 
-def load_release(config: RecsysConfig, model: str | None = None) -> "LoadedRelease":
-    """A version (the champion for None) over the newest state.
+def load_release(
+    config: RecsysConfig, model: str | None = None, state: Path | None = None
+) -> "LoadedRelease":
+    """A version (the champion for None) over a state, the workspace's newest when None.
 
     A few items newer than the version are encoded here; `encode_new` does the others.
     """
-    loaded = find_release(config, model).open()
+    loaded = find_release(config, model, state).open()
     loaded.explainer.sentences = sentences_of(config)
     return loaded
 

@@ -1,6 +1,6 @@
 """Attributes of persons that the log has told since the state's snapshot."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from recsys.data_schemas import columns as c
@@ -13,8 +13,9 @@ class ToldAttributes:
     A number is a float and a flag 1 or 0, as the tables of a night will have them.
     """
 
-    def __init__(self, position: int) -> None:
-        self._position = position
+    def __init__(self, position: int, keeps: Callable[[str], bool] = lambda user_id: True) -> None:
+        """Begin behind a position; `keeps` says whose attributes are kept."""
+        self._position, self._keeps = position, keeps
         self._users: dict[str, dict[str, Any]] = {}
 
     def take(self, records: Sequence[LogRecord]) -> None:
@@ -25,10 +26,14 @@ class ToldAttributes:
             self._position = record.position
             if record.kind == FORGET:
                 self._users.pop(record.payload.get(c.USER_ID, ""), None)
-            elif record.kind == USER:
+            elif record.kind == USER and self._keeps(record.payload[c.USER_ID]):
                 known = self._users.setdefault(record.payload[c.USER_ID], {})
                 for name, value in record.payload[c.ATTRIBUTES].items():
                     known[name] = value if isinstance(value, str) else float(value)
+
+    def all(self) -> Mapping[str, Mapping[str, Any]]:
+        """What was told, person by person."""
+        return self._users
 
     def of(self, user_id: str) -> dict[str, Any]:
         """What was told of a person; empty where nothing was."""

@@ -101,6 +101,7 @@ class Follower:
         if not self._met_opt_outs:
             self._opt_outs.take(self._log.opt_outs())
             self._met_opt_outs = True
+        self._log.require_kept(after)
         return self._log.read(after, BATCH)
 
     async def expect(self, engine: ReleasedModel) -> None:

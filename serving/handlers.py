@@ -13,6 +13,7 @@ from starlette.responses import Response
 from recsys.data_schemas import api
 from recsys.data_schemas import columns as c
 from recsys.data_schemas.errors import RecsysError, UsageError
+from recsys.data_schemas.shards import WRONG_SHARD
 from recsys.filters import columns_of, parse
 from recsys.query import RankingQuery
 from recsys.serving import openapi
@@ -382,6 +383,10 @@ class Handlers:
         engine = self._versions.champion()
         stored = engine.user(user_id)
         out = user_id in self._settings.opted_out
+        if not self._settings.keeps(user_id):
+            metrics.DEGRADED.labels(reason=WRONG_SHARD).inc()
+            view = api.UserView(user_id=user_id, opted_out=out, degraded=[WRONG_SHARD])
+            return MsgspecResponse(view)
         if stored is None and not out:
             raise Problem(404, "Nothing is stored about this user.")
         stored = stored or {}

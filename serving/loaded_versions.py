@@ -141,10 +141,13 @@ class Versions:
     # changing
 
     async def watch(self) -> None:
-        """Keep the registry's champion in service, and the experiments' versions; until cancelled."""
+        """Keep the registry's champion in service, and the experiments' versions, over the newest
+        snapshot; until cancelled."""
         while True:
             try:
-                await self._follow_champion()
+                newest = await asyncio.to_thread(self._provider.snapshot)
+                await self._follow_champion(newest)
+                await self._renew_pinned(newest)
                 for version in self._kept - set(self._pinned):
                     if self.ready and self.open_version(version) is None:
                         await self.get(version)
@@ -153,21 +156,42 @@ class Versions:
                 log("error", "champion_not_loaded", reason=detail)
             await asyncio.sleep(self._settings.champion_poll if self.ready else 1.0)
 
-    async def _follow_champion(self) -> None:
-        """Look at the registry once; swap when the champion is another version."""
+    async def _follow_champion(self, newest: str | None) -> None:
+        """Look at the registry once; swap when the champion is another version, or there is a newer
+        snapshot: what was folded since the former one is let go with it.
+
+        Args:
+            newest: the newest snapshot; None where it cannot be told.
+        """
         version = await asyncio.to_thread(self._provider.poll)
-        serving = self._champion.engine.version if self._champion else None
-        if serving is not None and (version is None or version == serving):
-            return
-        if version is not None and time.monotonic() < self._failed.get(version, 0.0):
+        if self._champion is not None:
+            serving = self._champion.engine
+            version = version or serving.version
+            if version == serving.version and newest in (None, serving.snapshot):
+                return
+        wanted = f"{version} {newest}"
+        if version is not None and time.monotonic() < self._failed.get(wanted, 0.0):
             return
         try:
-            live = self._pinned.get(version or "") or await self._open(version)
+            live = self._pinned.get(version or "")
+            if live is None or newest not in (None, live.engine.snapshot):
+                live = await self._open(version)
         except Exception:
             if version is not None:
-                self._failed[version] = time.monotonic() + RETRY_SECONDS
+                self._failed = {wanted: time.monotonic() + RETRY_SECONDS}
             raise
         self._swap(live)
+
+    async def _renew_pinned(self, newest: str | None) -> None:
+        """Let versions beside the champion go that lie over a former snapshot; those that must stay
+        open are opened anew."""
+        for version, live in list(self._pinned.items()):
+            if newest in (None, live.engine.snapshot):
+                continue
+            if version in self._kept:
+                self._pinned[version] = await self._open(version)
+            elif self._pinned.get(version) is live:
+                del self._pinned[version]
 
     def _swap(self, live: Live) -> None:
         """Between two requests: nothing here waits."""
@@ -175,7 +199,7 @@ class Versions:
         new_version = live.engine.version
         self._pinned.pop(new_version, None)
         if old is not None:
-            if old.engine.version in self._kept:
+            if old.engine.version in self._kept and old.engine.version != new_version:
                 self._pinned[old.engine.version] = old
             metrics.MODEL.labels(version=old.engine.version).set(0)
         metrics.MODEL.labels(version=new_version).set(1)
@@ -183,7 +207,13 @@ class Versions:
             self._clock.observe(live.engine.moment - 1)
         metrics.SWAPS.inc()
         metrics.VERSIONS_OPEN.set(sum(1 for _ in self.live()))
-        log("info", "champion", version=new_version, log_position=live.position)
+        log(
+            "info",
+            "champion",
+            version=new_version,
+            log_position=live.position,
+            snapshot=live.engine.snapshot,
+        )
 
     def _start_loading(self, version: str) -> "asyncio.Task[Live]":
         task = asyncio.create_task(self._pin(version))

@@ -20,6 +20,7 @@ from recsys.data_schemas.api import (
 )
 from recsys.data_schemas.errors import UsageError
 from recsys.data_schemas.log_record import KNOWN_POSITION
+from recsys.data_schemas.shards import SESSION_ELSEWHERE, WRONG_SHARD
 from recsys.query import RankingQuery, RankingResult
 from recsys.serving import telemetry as metrics
 from recsys.serving import tracing
@@ -124,9 +125,18 @@ class Ranking:
             raise refused(error) from None
 
     def _answered(self, engine: ReleasedModel, ask: RankingQuery, replay: bool) -> RankingResult:
+        elsewhere = self._elsewhere(ask)
         if replay:
+            if elsewhere:
+                raise unavailable(
+                    "This worker does not keep the person; a replay is exact or fails."
+                )
             return engine.answer(ask)
-        ask = self._as_asked_for(ask)
+        answer = self._in_time(engine, self._as_asked_for(ask))
+        answer.degraded = [*elsewhere, *answer.degraded]
+        return answer
+
+    def _in_time(self, engine: ReleasedModel, ask: RankingQuery) -> RankingResult:
         if ask.deadline is not None and time.monotonic() > ask.deadline:
             return cold_answer(engine, self._versions.cold_list(engine), ask, "ranking_late")
         try:
@@ -138,9 +148,18 @@ class Ranking:
             return cold_answer(engine, self._versions.cold_list(engine), ask, "ranking_failed")
 
     def _as_asked_for(self, ask: RankingQuery) -> RankingQuery:
-        """Who opted out is answered as somebody new: nothing that is kept of them is read."""
-        out = self._settings.opted_out
-        return replace(ask, user_id="") if ask.user_id in out else ask
+        """Who opted out is answered as somebody new, and so is whose history another worker keeps:
+        nothing that is kept of them is read."""
+        unread = ask.user_id in self._settings.opted_out or not self._settings.keeps(ask.user_id)
+        session = ask.session if self._settings.keeps(ask.session) else ""
+        if not unread and session == ask.session:
+            return ask
+        return replace(ask, user_id="" if unread else ask.user_id, session=session)
+
+    def _elsewhere(self, ask: RankingQuery) -> list[str]:
+        """What an answer is made without because other workers keep it."""
+        found = [] if self._settings.keeps(ask.user_id) else [WRONG_SHARD]
+        return found if self._settings.keeps(ask.session) else [*found, SESSION_ELSEWHERE]
 
     def _shadow(self, ask: RankingQuery, shown: list[str]) -> None:
         """Ask the shadow the same after the answer went out; only the agreement is kept."""

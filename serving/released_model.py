@@ -20,6 +20,11 @@ class ReleasedModel(Protocol):
         ...
 
     @property
+    def snapshot(self) -> str:
+        """Name of the state snapshot that it was opened over."""
+        ...
+
+    @property
     def log_position(self) -> int:
         """Position of the last record folded in; 0 for none."""
         ...
@@ -119,6 +124,10 @@ class ModelProvider(Protocol):
 
     def poll(self) -> str | None:
         """The champion's version now; None when there is none or the registry does not answer."""
+        ...
+
+    def snapshot(self) -> str | None:
+        """Name of the newest state snapshot; None where it cannot be told."""
         ...
 
     def resolve(self, name: str) -> str:

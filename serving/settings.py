@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from recsys.data_schemas.api import Rule
+from recsys.data_schemas.shards import Shards
 from recsys.serving.experiments import Experiments, OfTheCommandLine
 
 
@@ -53,6 +54,8 @@ class ServiceSettings:
     """Experiments that were started in the workspace; `ab` and `interleave` come before them."""
     access_log: bool = False
     """Whether each request gets a log line; errors and slow ones always do."""
+    shards: Shards | None = None
+    """Whose histories this worker keeps; everybody's when None."""
     opted_out: Container[str] = frozenset()
     """Users who are answered as somebody new."""
     body_timeout: float = 10.0
@@ -69,6 +72,10 @@ class ServiceSettings:
     """For an answer to be taken by its caller."""
     drain_seconds: int = 20
     """For requests in flight when the process is asked to stop."""
+
+    def keeps(self, user_id: str) -> bool:
+        """Whether a user's history is kept here."""
+        return self.shards is None or self.shards.holds(user_id)
 
     @property
     def trials(self) -> Experiments:

@@ -11,7 +11,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,8 +77,11 @@ class PublishedFolder:
         """Take it out of scratch."""
         self.scratch.below(self.name).remove()
 
-    def local(self) -> Path:
+    def local(self, checked: Callable[[Path], None] | None = None) -> Path:
         """This machine's copy, made if it is not there whole.
+
+        Args:
+            checked: raises where what was fetched is not what it should be.
 
         Raises:
             RecsysError: scratch does not hold the folder.
@@ -98,9 +101,32 @@ class PublishedFolder:
             if not _is_whole(target, sizes):
                 with atomic_folder(target) as aside:
                     there.below(FILES).give_out(aside)
+                    if checked is not None:
+                        checked(aside)
             os.utime(target)
         _remove_unused()
         return target
+
+
+def remove_copies(begins: Sequence[str], kept: Collection[str], seconds: float) -> None:
+    """Remove this machine's copies whose names begin so, but those kept, when nobody has asked for them
+    for some seconds: who opens one just now is not disturbed."""
+    for copy in _corner().iterdir():
+        with contextlib.suppress(OSError):
+            named = copy.is_dir() and copy.name.startswith(tuple(begins))
+            if named and copy.name not in kept and time.time() - copy.stat().st_mtime > seconds:
+                shutil.rmtree(copy, ignore_errors=True)
+
+
+def derived(name: str, make: Callable[[Path], None]) -> Path:
+    """A folder beside this machine's copies that is made of them, once."""
+    target = _corner() / name
+    with _alone(target):
+        if not target.is_dir():
+            with atomic_folder(target) as aside:
+                make(aside)
+        os.utime(target)
+    return target
 
 
 def forget_copies() -> int:

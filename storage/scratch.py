@@ -27,6 +27,8 @@ class ScratchFolder:
     """Files below an address: a local path, or a URL that Arrow reads (`s3://bucket/folder`)."""
 
     address: str
+    setting: str = WHERE
+    """What of the config names it."""
 
     @property
     def is_local(self) -> bool:
@@ -34,14 +36,14 @@ class ScratchFolder:
 
     def below(self, name: str) -> "ScratchFolder":
         """A folder of it."""
-        return ScratchFolder(f"{self.address.rstrip('/')}/{name}")
+        return ScratchFolder(f"{self.address.rstrip('/')}/{name}", self.setting)
 
     def write(self, name: str, content: bytes) -> None:
         """A whole file."""
         if self.is_local:
             atomic_write(Path(self.address, name), content)
             return
-        system, root = _place(self.address)
+        system, root = _place(self.address, self.setting)
         with system.open_output_stream(f"{root}/{name}") as stream:
             stream.write(content)
 
@@ -57,7 +59,7 @@ class ScratchFolder:
         Raises:
             FileNotFoundError: there is none.
         """
-        system, root = _place(self.address)
+        system, root = _place(self.address, self.setting)
         with system.open_input_stream(f"{root}/{name}", compression=None) as stream:
             return bytes(stream.read())
 
@@ -84,7 +86,7 @@ class ScratchFolder:
 
     def _files(self) -> Iterator[tuple[str, float]]:
         """(relative name, seconds since the epoch of the last change) of every file below."""
-        system, root = _place(self.address)
+        system, root = _place(self.address, self.setting)
         found = system.get_file_info(fs.FileSelector(root, allow_not_found=True, recursive=True))
         for info in found:
             if info.is_file:
@@ -93,13 +95,13 @@ class ScratchFolder:
 
     def take_in(self, folder: Path) -> None:
         """Copy a local folder's files here."""
-        system, root = _place(self.address)
+        system, root = _place(self.address, self.setting)
         system.create_dir(root, recursive=True)
         fs.copy_files(str(folder), root, fs.LocalFileSystem(), system)
 
     def give_out(self, folder: Path) -> None:
         """Copy all files into an existing local folder."""
-        system, root = _place(self.address)
+        system, root = _place(self.address, self.setting)
         fs.copy_files(root, str(folder), system, fs.LocalFileSystem())
 
     def remove(self) -> None:
@@ -107,13 +109,13 @@ class ScratchFolder:
         if self.is_local:
             shutil.rmtree(self.address, ignore_errors=True)
             return
-        system, root = _place(self.address)
+        system, root = _place(self.address, self.setting)
         if system.get_file_info(root).type != fs.FileType.NotFound:
             system.delete_dir(root)
 
 
 @lru_cache(maxsize=64)
-def _place(address: str) -> tuple[Any, str]:
+def _place(address: str, setting: str) -> tuple[Any, str]:
     """(file system, path in it).
 
     Raises:
@@ -125,8 +127,10 @@ def _place(address: str) -> tuple[Any, str]:
         system, path = fs.FileSystem.from_uri(address)
     except (pa.ArrowException, OSError) as error:
         raise UsageError(
-            "the scratch folder cannot be reached",
-            where=WHERE,
+            "the scratch folder cannot be reached"
+            if setting == WHERE
+            else "the store cannot be reached",
+            where=setting,
             found=f"{redacted(address)}: {error}",
             expected="a folder, or s3://, gs://, abfs:// or hdfs:// with its credentials in the environment",
         ) from None

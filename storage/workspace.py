@@ -428,6 +428,10 @@ class Workspace:
             file.unlink(missing_ok=True)
         return freed + sum(remove(p) for p in self._orphans())
 
+    def remove_old_snapshots(self) -> int:
+        """Remove the snapshots that nothing needs; call it holding the lock. Returns the bytes freed."""
+        return sum(remove(old) for old in self._old_snapshots())
+
     def _old_snapshots(self) -> list[Path]:
         """State snapshots but the current one and the latest other, which a service may be on."""
         current = self.current_snapshot()

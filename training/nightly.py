@@ -115,6 +115,7 @@ def _run(night: Night) -> NightResult:
     night.champion = champion.lists_of_champion(night)
     if (known := publish.registered_already(night)) is not None:
         release.publish_state(night)
+        read_data.drop(night)
         return known
     _judge(night)
     _publish(night)
@@ -181,4 +182,5 @@ def _publish(night: Night) -> None:
     night.version = publish.register(night)
     release.publish_state(night)
     publish.promote(night)
+    read_data.drop(night)
     publish.collect(night)

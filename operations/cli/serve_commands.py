@@ -2,10 +2,13 @@
 
 import argparse
 import json
+import shutil
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from recsys.data_schemas.errors import ExitCode, UsageError
+from recsys.data_schemas.shards import Shards
 
 if TYPE_CHECKING:
     import socket
@@ -16,12 +19,23 @@ if TYPE_CHECKING:
     from recsys.serving.settings import ServiceSettings
 
 
+STORE_SECONDS = 10.0
+"""Between two looks at the store for a newer snapshot."""
+OLD_SECONDS = 3600.0
+"""Age from which a copy of a release that nobody needs goes: another worker may just have fetched it."""
+
+
 def add_parsers(subparsers: Any) -> None:
     """Declare the commands."""
     serve = subparsers.add_parser("serve", help="answer ranking requests over HTTP")
     serve.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1)")
     serve.add_argument("--port", type=int, default=8080, help="port; 0 for any free one (8080)")
     serve.add_argument("--workers", type=int, help="processes (serving.workers of the config)")
+    serve.add_argument(
+        "--shards",
+        metavar="N/OF",
+        help="keep the histories of these shards alone: 3/16, or 3,7/16 (all)",
+    )
     serve.add_argument("--model", metavar="VERSION", help="serve this version, not the champion")
     serve.add_argument("--shadow", metavar="VERSION", help="let this version rank along, unseen")
     serve.add_argument("--ab", metavar="VERSION:SHARE", help="answer a share of users with it")
@@ -30,6 +44,11 @@ def add_parsers(subparsers: Any) -> None:
     serve.add_argument("--tls-key", type=Path, metavar="FILE", help="its private key (PEM)")
     serve.add_argument("--access-log", action="store_true", help="one log line per request")
     serve.set_defaults(run=run_serve)
+
+    snapshot = subparsers.add_parser(
+        "snapshot", help="a newer state snapshot from the log, between two nights"
+    )
+    snapshot.set_defaults(run=run_snapshot)
 
     keys = subparsers.add_parser("keys", help="make, list and remove API keys")
     actions = keys.add_subparsers(dest="action", required=True)
@@ -68,7 +87,7 @@ def run_serve(args: argparse.Namespace) -> int:
     workers = args.workers if args.workers is not None else config.serving.workers
     if workers < 1:
         raise UsageError("there must be a worker", where="--workers", found=workers)
-    provider = Releases(config, args.model)
+    provider = Releases(config, args.model, settings.shards)
     if provider.poll() is None:
         raise UsageError(
             "there is no model to serve",
@@ -100,7 +119,9 @@ def _worker(
     from recsys.storage.eventlog import log_address, open_log
 
     config = load_config(config_path)
-    app = App(Releases(config, version), lambda: open_log(log_address(config)), settings)
+    app = App(
+        Releases(config, version, settings.shards), lambda: open_log(log_address(config)), settings
+    )
     run_worker(app, sock, endpoint)
 
 
@@ -110,12 +131,18 @@ class Releases:
     Args:
         config: the workspace.
         fixed: version to serve whatever the champion is; None follows the champion.
+        shards: whose histories to keep; everybody's when None.
     """
 
-    def __init__(self, config: "RecsysConfig", fixed: str | None) -> None:
+    def __init__(
+        self, config: "RecsysConfig", fixed: str | None, shards: Shards | None = None
+    ) -> None:
+        from recsys.features.published_state import store_of
         from recsys.storage.registry import Registry
 
         self._config, self._registry = config, Registry(config)
+        self._store, self._shards = store_of(config), shards
+        self._asked: tuple[float, str | None] = (0.0, None)
         self._fixed = None if fixed is None else str(self._registry.resolve(fixed))
 
     def poll(self) -> str | None:
@@ -126,14 +153,52 @@ class Releases:
         return None if champion is None else str(champion)
 
     def load(self, version: str | None) -> "ReleasedModel":
-        """A release over the newest state snapshot.
+        """A release over the newest state snapshot: of the store, where one is configured.
 
         Raises:
             RecsysError: there is no such version, or a part of it is damaged.
         """
         from recsys.operations.open_release import load_release
 
-        return load_release(self._config, version or self.poll())
+        published = None if self._store is None else self._store.current()
+        if self._store is None or published is None:
+            loaded = load_release(self._config, version or self.poll())
+        else:
+            folder = self._store.fetch(published, self._shards)
+            loaded = load_release(self._config, version or self.poll(), folder)
+            loaded.snapshot = published.name
+            self._remove_old_bundles()
+        loaded.state.shards = self._shards
+        return loaded
+
+    def snapshot(self) -> str | None:
+        """Name of the newest snapshot, as the store or the workspace says; a store is asked every few
+        seconds."""
+        from recsys.storage.workspace import Workspace
+
+        current = Workspace(self._config.workspace_path).current_snapshot()
+        here = None if current is None else current.name
+        if self._store is None:
+            return here
+        until, name = self._asked
+        if time.monotonic() >= until:
+            published = self._store.current()
+            name = here if published is None else published.name
+            self._asked = time.monotonic() + STORE_SECONDS, name
+        return name
+
+    def _remove_old_bundles(self) -> None:
+        """On a disk that no night tidies: copies of releases that no alias names any more."""
+        kept = self._registry.digests_in_use()
+        for bundle in self._registry.workspace.bundles.iterdir():
+            old = time.time() - bundle.stat().st_mtime > OLD_SECONDS
+            if (
+                bundle.is_dir()
+                and not bundle.name.startswith(".")
+                and old
+                and bundle.name not in kept
+            ):
+                shutil.rmtree(bundle, ignore_errors=True)
 
     def resolve(self, name: str) -> str:
         """The version that a name leads to: `3`, `03`, an alias, `models:/NAME/3`.
@@ -199,6 +264,7 @@ def make_settings(config: "RecsysConfig", args: argparse.Namespace) -> "ServiceS
         ab=_experiment(args.ab) if args.ab else None,
         interleave=args.interleave,
         access_log=args.access_log,
+        shards=Shards.parse(args.shards) if args.shards else None,
         opted_out=OptOutList(workspace),
         experiments=ExperimentList(workspace),
     )
@@ -217,6 +283,22 @@ def _experiment(text: str) -> tuple[str, float]:
         found=text,
         expected="VERSION:SHARE, 7:0.1",
     )
+
+
+def run_snapshot(args: argparse.Namespace) -> int:
+    """Make a newer snapshot of the state, and publish it where a store is configured."""
+    from recsys.data_schemas.config import load_config
+    from recsys.operations.make_snapshot import make_snapshot
+
+    made = make_snapshot(load_config(args.config))
+    print(
+        f"{made.folder.name}: up to position {made.position}, {made.records:,} records more"
+        if made.records
+        else f"{made.folder.name}: the log holds nothing new"
+    )
+    if made.published is not None:
+        print(f"published in {len(made.published.shards)} shards as {made.published.name}")
+    return ExitCode.DONE
 
 
 def run_keys(args: argparse.Namespace) -> int:

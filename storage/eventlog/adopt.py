@@ -1,7 +1,8 @@
-"""Taking another log in the place of the one that was read so far, on purpose and without loss.
+"""Taking another log in the place of the one that was read so far, on purpose and without loss; and
+letting days go that were drained.
 
 What was drained of the former log is kept beside the new one, and the new one's records are numbered
-behind it: for every reader it is one log that goes on.
+behind it: for every reader it is one log that goes on. Dropped days are kept in the same place.
 """
 
 import json
@@ -18,7 +19,7 @@ from recsys.data_schemas import columns as c
 from recsys.data_schemas.config import RecsysConfig
 from recsys.data_schemas.errors import UsageError
 from recsys.data_schemas.log_record import EVENT, IMPRESSION, LogMark
-from recsys.storage.eventlog.drain import export
+from recsys.storage.eventlog.drain import export, keep_until
 from recsys.storage.eventlog.known import (
     ADOPTED_FILE,
     Export,
@@ -175,6 +176,33 @@ def _drained_keys(folder: Path) -> tuple[Any, Any]:
         parts.append(found.rename_columns([c.POSITION, c.EVENT_ID]))
     whole = pa.concat_tables(parts).sort_by(c.POSITION)
     return whole[c.POSITION].to_numpy(), whole[c.EVENT_ID].combine_chunks()
+
+
+def drop_drained(
+    workspace: Workspace, log: EventLog, drained: Path, mark: LogMark, before: int
+) -> int:
+    """Let days of the log go that were drained, once what they held lies outside of it.
+
+    Args:
+        workspace: keeps what they held.
+        log: the log.
+        drained: the tables of an export.
+        mark: up to where it goes.
+        before: days that ended before this moment (µs) go.
+
+    Returns:
+        The last position that went; 0 where none did.
+    """
+    log.expect(mark)
+    until = log.droppable(before, mark.position)
+    adopted = read_adopted(workspace)
+    if until <= (adopted.until if adopted else 0):
+        return 0
+    with atomic_folder(workspace.adopted, "days that leave the log") as folder:
+        keep_until(drained, until, folder)
+        write_json(folder / ADOPTED_FILE, {"until": until})
+    log.drop(until)
+    return until
 
 
 def _keep(workspace: Workspace, kept: Path | None, until: int) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from recsys.data_schemas import columns as c
@@ -93,7 +94,8 @@ def export(
 ) -> dict[str, int]:
     """Write the records with after < position ≤ until as Parquet tables.
 
-    With `earlier`, what former logs left comes first, and of this one what lies behind it.
+    With `earlier`, what was drained before (of this log, or of former ones) comes first, and of the log
+    what lies behind it.
     Gives the number of rows by table: events, items, impressions, users (one for each person), forgets,
     opt_outs.
 
@@ -102,7 +104,7 @@ def export(
         after: position before the first record.
         until: position of the last record.
         out_dir: folder of the tables; made where it is missing.
-        earlier: what former logs left; None without.
+        earlier: what was drained before; None without.
     """
     after = max(after, earlier.until) if earlier else after
     out_dir.mkdir(parents=True, exist_ok=True)
@@ -119,13 +121,13 @@ def export(
             kind: files.enter_context(_sink(out_dir / f"{name}.parquet", schema))
             for name, (kind, schema) in tables.items()
         }
-        for kind, rows in _left(earlier, {kind: name for name, (kind, _) in tables.items()}):
-            if kind == ITEM:
-                items += rows
-            elif kind == USER:
-                users |= {row[c.USER_ID]: row for row in rows}
-            else:
-                sinks[kind].write(rows)
+        for name, (kind, _) in tables.items():
+            for batch in _batches(earlier, name):
+                sinks[kind].take(batch)
+        items += [row for batch in _batches(earlier, "items") for row in _rows(batch)]
+        users |= {
+            row[c.USER_ID]: row for batch in _batches(earlier, "users") for row in _rows(batch)
+        }
         for chunk in _without_late_lists(_chunks(log, after, until)):
             for kind, sink in sinks.items():
                 sink.write([_row(record) for record in chunk if record.kind == kind])
@@ -148,21 +150,34 @@ def export(
     }
 
 
-def _left(
-    earlier: Adopted | None, names: Mapping[str, str]
-) -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    """(kind, rows) of what former logs left; times stay times, which the sinks take as they are."""
-    if earlier is None:
-        return
-    for kind, name in {**names, ITEM: "items", USER: "users"}.items():
-        file = earlier.folder / f"{name}.parquet"
-        if file.exists():
-            for batch in pq.ParquetFile(file).iter_batches(CHUNK):
-                yield kind, [_present(row) for row in batch.to_pylist()]
+def _batches(earlier: Adopted | None, name: str) -> Iterator[pa.RecordBatch]:
+    """What was drained earlier of a table."""
+    file = earlier.folder / f"{name}.parquet" if earlier is not None else None
+    if file is not None and file.exists():
+        with pq.ParquetFile(file) as opened:
+            yield from opened.iter_batches(CHUNK)
 
 
-def _present(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in row.items() if value is not None}
+def _rows(batch: pa.RecordBatch) -> list[dict[str, Any]]:
+    """Rows with the values that are there; times stay times, which the sinks take as they are."""
+    return [
+        {name: value for name, value in row.items() if value is not None}
+        for row in batch.to_pylist()
+    ]
+
+
+def keep_until(drained: Path, until: int, out_dir: Path) -> None:
+    """Of drained tables, the rows up to a position into an existing folder; of persons, the latest word
+    on each, which what follows in the log is added to."""
+    for file in sorted(drained.glob("*.parquet")):
+        with pq.ParquetFile(file) as opened, atomic_file(out_dir / file.name) as aside:
+            schema = opened.schema_arrow
+            with pq.ParquetWriter(aside, schema) as writer:
+                for batch in opened.iter_batches(CHUNK):
+                    table = pa.Table.from_batches([batch], schema)
+                    if file.stem != "users":
+                        table = table.filter(pc.less_equal(table[c.POSITION], until))
+                    writer.write_table(table)
 
 
 def _take_users(users: dict[str, dict[str, Any]], chunk: list[LogRecord]) -> None:
@@ -209,6 +224,18 @@ def _row(record: LogRecord) -> dict[str, Any]:
 
 class _Sink:
     """One Parquet file being written."""
+
+    def take(self, batch: pa.RecordBatch) -> None:
+        """Add rows of such a file that was written earlier, maybe with fewer columns."""
+        there = set(batch.schema.names)
+        columns = [
+            batch[field.name].cast(field.type)
+            if field.name in there
+            else pa.nulls(batch.num_rows, field.type)
+            for field in self.schema
+        ]
+        self._writer.write_table(pa.Table.from_arrays(columns, schema=self.schema))
+        self.rows += batch.num_rows
 
     def __init__(self, writer: pq.ParquetWriter, schema: pa.Schema) -> None:
         self.schema, self.rows, self._writer = schema, 0, writer

@@ -22,15 +22,18 @@ from recsys.storage.workspace import STATE_MARKER, Workspace
 ADOPTED_FILE: Final = "adopted.json"
 DRAIN: Final = "drain"
 """Stage that exports the log."""
+ROWS: Final = 1
+"""Of what a row of the drained tables holds; another number makes nights read the whole log again."""
 _MARKER: Final = "stage.json"
 
 
 class Adopted(NamedTuple):
-    """The drained tables of former logs."""
+    """Drained tables that stand for the beginning of the log: what former logs left, and days that were
+    dropped."""
 
     folder: Path
     until: int
-    """The last position of the former log; the records of the one in use lie behind it."""
+    """Their last position; of the log in use what lies behind it counts."""
 
 
 class Export(NamedTuple):
@@ -38,6 +41,8 @@ class Export(NamedTuple):
 
     folder: Path
     mark: LogMark
+    made_of: tuple[int, ...] = ()
+    """What its rows hold, and the log's revision when it was made; nothing where it was not kept."""
 
 
 def marks(workspace: Workspace) -> list[LogMark]:
@@ -59,18 +64,28 @@ def exports(workspace: Workspace) -> list[Export]:
             facts = json.loads(marker.read_text(encoding="utf-8"))["facts"]
             log = facts.get("log") or {"identity": "", "witness": None}
             mark = LogMark(log["identity"], int(facts["until"]), log["witness"])
-            found.append(Export(marker.parent, mark))
+            found.append(Export(marker.parent, mark, tuple(facts.get("made_of", ()))))
     return sorted(found, key=lambda export: (export.mark.position, str(export.folder)))
 
 
 def read_adopted(workspace: Workspace) -> Adopted | None:
-    """What former logs left; None where the log was never replaced."""
+    """What lies outside the log; None where the log was never replaced and no day was dropped."""
     folder = workspace.adopted
     try:
         until = json.loads((folder / ADOPTED_FILE).read_text(encoding="utf-8"))["until"]
     except FileNotFoundError:
         return None
     return Adopted(folder, int(until))
+
+
+def drained_before(workspace: Workspace, log: EventLog, adopted: Adopted | None) -> Adopted | None:
+    """What need not be read from the log again: the longest export that is kept, where no record that it
+    holds was changed since, else what lies outside the log."""
+    made_of, identity = (ROWS, log.revision()), log.identity
+    for export in reversed(exports(workspace)):
+        if export.made_of == made_of and export.mark.identity == identity:
+            return Adopted(export.folder, export.mark.position)
+    return adopted
 
 
 def purge_adopted(log: EventLog, adopted: Adopted | None) -> int:

@@ -37,6 +37,7 @@ from recsys.data_schemas.log_record import (
 from recsys.storage.eventlog.retention import FEATURES, Retention
 from recsys.storage.eventlog.standing import (
     CONTINUES,
+    DROPPED,
     ERASED_KEY,
     IDENTITY,
     LAST_POSITION,
@@ -53,9 +54,9 @@ from recsys.storage.eventlog.standing import (
 )
 
 MAX_GROUP = 4096
+"""Records of one transaction at most (assumed; bounds the time a commit takes)."""
 EXPIRE_CHUNK = 20_000
 """Records looked at a time for what is too old."""
-"""Records of one transaction at most (assumed; bounds the time a commit takes)."""
 ATTEMPT_SECONDS = 2.0
 """How long a write is retried against an unreachable store before its caller is told."""
 LEFT_BEHIND: Final = frozenset({FEATURES, c.EXPERIMENT, c.ARM, c.UNIT})
@@ -111,6 +112,7 @@ class EventLog(ABC):
         self._unmet: LogMark | None = None
         self._seeing = threading.Lock()
         self._identity = self._salt = ""
+        self._dropped = 0
         self.trouble: LogUnavailable | None = None
         """Why nothing is accepted now: the log was replaced, or is damaged."""
         self._writer = threading.Thread(target=self._write_loop, name="log-writer", daemon=True)
@@ -252,6 +254,46 @@ class EventLog(ABC):
             self._transaction(run)
         return len(emptied) + len(thinned)
 
+    # days that were drained
+
+    @abstractmethod
+    def droppable(self, before: int, until: int) -> int:
+        """Up to which position records can go: those of whole days (UTC) that ended before a moment
+        (µs), none behind a position; 0 for none."""
+
+    def drop(self, until: int) -> None:
+        """Let the records up to a position (`droppable`) go; what they held lies elsewhere.
+
+        Wishes to be forgotten and not to be learned from stay, as does the count of positions, so that
+        the log is still known as the one that was read.
+        """
+
+        def run() -> None:
+            self._require_continued(writing=True)
+            self._drop(until)
+            self._set_about(DROPPED, str(until))
+
+        self._transaction(run)
+
+    def require_kept(self, position: int) -> None:
+        """Nothing, where all records behind a position are still there.
+
+        Raises:
+            LogReplaced: some were dropped since; a newer snapshot holds them.
+        """
+        if position < self._dropped:
+            raise LogReplaced(
+                "records that were not read yet were dropped from the log",
+                where="serving.log",
+                found=f"records up to position {self._dropped} are gone",
+                expected=f"all behind position {position}",
+                fix="use the newest state snapshot; it holds them",
+            )
+
+    @abstractmethod
+    def _drop(self, until: int) -> None:
+        """Remove records up to a position but tombstones and wishes, within a transaction."""
+
     # the same log as before
 
     @property
@@ -306,6 +348,7 @@ class EventLog(ABC):
         except (LogReplaced, LogDamaged) as error:
             self.trouble = error
             raise
+        self._dropped = standing.dropped
         with self._seeing:
             self._unmet = None if self._unmet == unmet else self._unmet
             if unmet is not None and unmet.position > self._seen.position:
@@ -340,7 +383,7 @@ class EventLog(ABC):
         def run() -> int:
             standing = self._standing(0, writing=True)
             moved = self._renumber(shared, until - shared) if until > shared else 0
-            last = max(until, standing.end + (until - shared if moved else 0))
+            last = max(until, standing.last_position + (until - shared if moved else 0))
             self._count_from(last)
             continued = {**standing.continues, **former}
             self._set_about(CONTINUES, json.dumps(sorted(continued.items())))
@@ -395,6 +438,11 @@ class EventLog(ABC):
     def _set_about(self, name: str, value: str) -> None:
         """Change an entry of the log's table about itself, within a transaction."""
 
+    def _tell(self, said: Mapping[str, str]) -> None:
+        """Change some entries of it."""
+        for name, value in said.items():
+            self._set_about(name, value)
+
     @abstractmethod
     def _transaction(self, run: Callable[[], T]) -> T:
         """Run in one durable transaction, or raise and write nothing.
@@ -432,6 +480,10 @@ class EventLog(ABC):
         """The latest time of receipt of all records, within a transaction; reads them all."""
 
     @abstractmethod
+    def _latest_position(self) -> int:
+        """The greatest position of all records, within a transaction; 0 for none."""
+
+    @abstractmethod
     def _renumber(self, after: int, by: int) -> int:
         """Add to the positions of all records behind one, within a transaction; how many there were.
         The next record comes behind them all."""
@@ -452,6 +504,9 @@ class EventLog(ABC):
     def _release(self) -> None:
         """Close connections."""
 
+    def _ahead(self, writes: Sequence[Write]) -> None:  # noqa: B027
+        """Prepare what can be prepared before the transaction that writes records."""
+
     @abstractmethod
     def _insert(self, write: Write) -> Entry:
         """Write one record within a transaction, or find the one of its key."""
@@ -465,6 +520,8 @@ class EventLog(ABC):
 
     def _commit(self, writes: Sequence[Write]) -> list[Entry]:
         """Write in one durable transaction, or raise and write nothing."""
+
+        self._ahead(writes)
 
         def run() -> list[Entry]:
             standing = self._require_continued(writing=True)
@@ -539,16 +596,21 @@ class EventLog(ABC):
                 expected=f"a position after {standing.last_position}",
                 fix="run `recsys log adopt -c …`",
             )
-        self._set_about(LAST_POSITION, str(max(given)))
+        said = {LAST_POSITION: str(max(given))}
         latest = max(w.received_at for w, e in zip(writes, entries, strict=True) if e.fresh)
         if latest > standing.last_stamp:
-            self._set_about(LAST_STAMP, str(latest))
+            said[LAST_STAMP] = str(latest)
+        self._tell(said)
 
     def _introduce(self, about: Mapping[str, str]) -> None:
         """Within the transaction that opens the log: give it an identity where it has none."""
         made = {IDENTITY: uuid4().hex, SALT: uuid4().hex, REVISION: "0", CONTINUES: json.dumps([])}
         if LAST_STAMP not in about:
-            made[LAST_STAMP] = str(self._latest_stamp())
+            latest = self._latest_stamp()
+            # Of a log from before this was counted nobody knows whether records were changed.
+            made |= {LAST_STAMP: str(latest), REVISION: "1" if latest else "0"}
+        if LAST_POSITION not in about:
+            made[LAST_POSITION] = str(self._latest_position())
         for name, value in made.items():
             if name not in about:
                 self._set_about(name, value)

@@ -2,11 +2,15 @@
 
 A sequence alone would let a later position become visible before an earlier one. Writers therefore
 take one advisory lock for the length of their (grouped, short) transaction, so the order of
-positions is the order of commits, as a follower needs it.
+positions is the order of commits, as a follower needs it. Under that lock nobody else writes, so a
+group asks once which of its keys are there, and the rest goes in by COPY.
+
+The table lies in partitions, one for each day (`postgres_days`).
 """
 
 import threading
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import numpy as np
@@ -21,8 +25,18 @@ from recsys.data_schemas.log_record import (
     Write,
 )
 from recsys.storage.eventlog.log import EventLog, Longs, encode
+from recsys.storage.eventlog.postgres_days import (
+    begin_day,
+    cover,
+    drop_days,
+    last_of_days,
+    require_tables,
+    tell,
+)
 from recsys.storage.eventlog.standing import (
     ERASED_KEY,
+    REVISION,
+    SALT,
     LogDamaged,
     LogUnavailable,
     Standing,
@@ -36,45 +50,32 @@ SILENT_SECONDS = 10
 """After which a connection whose server's machine or network is gone counts as broken; without it a
 write would wait for the kernel's quarter of an hour."""
 
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS recsys_log (
-    position BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-    kind TEXT NOT NULL,
-    key TEXT UNIQUE,
-    user_id TEXT,
-    received_at BIGINT NOT NULL,
-    payload TEXT NOT NULL
-);
-CREATE TABLE IF NOT EXISTS recsys_log_about (name TEXT PRIMARY KEY, value TEXT NOT NULL);
-CREATE INDEX IF NOT EXISTS recsys_log_by_user ON recsys_log(user_id) WHERE user_id IS NOT NULL;
-CREATE INDEX IF NOT EXISTS recsys_log_forgotten ON recsys_log(user_id, position)
-    WHERE kind = 'forget';
-"""
-_INSERT = (
-    "INSERT INTO recsys_log(kind, key, user_id, received_at, payload) "
-    "SELECT %s, %s, %s, %s, %s WHERE NOT EXISTS (SELECT 1 FROM recsys_log WHERE key = %s) "
-    "ON CONFLICT (key) DO NOTHING RETURNING position"
+_COPY = "COPY recsys_log (position, kind, key, user_id, received_at, payload) FROM STDIN"
+_THERE = (
+    "SELECT l.key, l.position FROM unnest(%s::text[]) AS asked(key) "
+    "JOIN recsys_log AS l ON l.key = asked.key"
 )
-_INSERT_ALL = """
-INSERT INTO recsys_log(kind, key, user_id, received_at, payload)
-SELECT kind, key, user_id, received_at, payload
-FROM unnest(%s::text[], %s::text[], %s::text[], %s::bigint[], %s::text[], %s::text[])
-    WITH ORDINALITY AS w(kind, key, user_id, received_at, payload, erased, place)
-WHERE NOT EXISTS (SELECT 1 FROM recsys_log WHERE recsys_log.key = w.erased)
-ORDER BY place
-ON CONFLICT (key) DO NOTHING RETURNING position, key
-"""
-"""Positions are given in the order of the places; of two records of one key the first is written."""
 _TOMBSTONES = (
     "SELECT user_id, max(position), (array_agg(received_at ORDER BY position DESC))[1] "
     "FROM recsys_log WHERE user_id = ANY(%s) AND kind = 'forget' GROUP BY user_id"
 )
 _STANDING = (
     "SELECT (SELECT json_object_agg(name, value) FROM recsys_log_about), "
-    "(SELECT max(position) FROM recsys_log), (SELECT key FROM recsys_log WHERE position = %s), "
+    "(SELECT key FROM recsys_log WHERE position = %s), "
     "extract(epoch FROM clock_timestamp()) * 1000000"
 )
 _FORMER_KEY = f"kind = '{ERASED}' AND key IS NOT NULL AND key NOT LIKE '{ERASED_KEY}%%'"
+_PLANS = (
+    # With the values at hand the planner leaves out the partitions that do not matter.
+    "plan_cache_mode = force_custom_plan",
+    # Some thousand keys are looked up one by one: an index whose statistics are old, or code made for
+    # one query, takes ten times as long (measured).
+    "enable_hashjoin = off",
+    "enable_mergejoin = off",
+    "enable_seqscan = off",
+    "jit = off",
+)
+_CONTROLS = str.maketrans({"\t": "\\t", "\n": "\\n", "\r": "\\r"})
 T = TypeVar("T")
 
 
@@ -87,11 +88,23 @@ class PostgresLog(EventLog):
         self._write: Any = None
         self._read: Any = None
         self._reading = threading.Lock()
+        self._changed = True
+        """Whether records of the log were ever changed, so that keys of some are known by digests."""
+        self._next = 1
+        """Position of the next record, within a transaction."""
+        self._asking: list[str] = []
+        self._lines: dict[int, str] = {}
+        """Keys of the records that are to be written, and how COPY takes the records."""
+        self._told: tuple[int, list[Any]] | None = None
+        self._found: dict[str, int] | None = None
+        """What a transaction was told when it began: the log's standing, and where keys lie."""
+        self._later: dict[str, str] = {}
+        """What it tells of the log at its end."""
         try:
             connection = self._connect()
             with connection.transaction():
                 connection.execute("SELECT pg_advisory_xact_lock(%s)", (LOCK,))
-                connection.execute(_SCHEMA)
+                require_tables(connection)
                 self._write = connection
                 found = connection.execute("SELECT name, value FROM recsys_log_about")
                 self._introduce(dict(found.fetchall()))
@@ -100,7 +113,7 @@ class PostgresLog(EventLog):
                 "the PostgreSQL log cannot be opened",
                 where="serving.log",
                 found=str(error).strip(),
-                fix="check the URI, the server and this role's right to create a table",
+                fix="check the URI, the server and this role's right to create tables",
             ) from None
         self._writer.start()
 
@@ -117,6 +130,8 @@ class PostgresLog(EventLog):
         )
         connection.execute("SET synchronous_commit = on")
         connection.execute("SET statement_timeout = '10s'")
+        for setting in _PLANS:
+            connection.execute(f"SET {setting}")
         return connection
 
     def verify(self) -> None:
@@ -140,77 +155,105 @@ class PostgresLog(EventLog):
         return table[:, 0], table[:, 1]
 
     def _standing(self, position: int, *, writing: bool = False) -> Standing:
-        if writing:
-            rows = self._write.execute(_STANDING, (position,)).fetchall()
-        else:
-            rows = self._fetch(_STANDING, (position,))
-        about, end, key, clock = rows[0]
-        return Standing(about or {}, int(end or 0), key, int(clock))
+        if not writing:
+            return _standing_of(self._fetch(_STANDING, (position,)))
+        told, self._told = self._told, None
+        if told is None or told[0] != position:
+            told = position, self._write.execute(_STANDING, (position,)).fetchall()
+        standing = _standing_of(told[1])
+        changed = standing.about.get(REVISION) != "0"
+        if standing.about.get(SALT) != self._salt or changed != self._changed:
+            # Keys that are known by other digests were not asked for.
+            self._found = None
+        self._changed = changed
+        self._next = begin_day(self._write, standing)
+        return standing
 
     def _fetch(self, query: str, values: tuple[object, ...]) -> list[Any]:
+        return self._asked(lambda connection: list(connection.execute(query, values).fetchall()))
+
+    def _asked(self, ask: Callable[[Any], T]) -> T:
+        """What the reading connection answers."""
         with self._reading:
             try:
                 if self._read is None or self._read.closed:
                     self._read = self._connect()
-                return list(self._read.execute(query, values).fetchall())
+                return ask(self._read)
             except psycopg.errors.DataCorrupted as error:
                 raise self._damaged(error) from error
             except psycopg.Error as error:
-                self._drop("_read")
+                self._disconnect("_read")
                 raise _unavailable(error) from error
 
     # writing
 
+    def _ahead(self, writes: Sequence[Write]) -> None:
+        """Keep ahead of a transaction what it will ask and say, so that others wait for it less."""
+        self._lines = {id(write): _line(write) for write in writes}
+        keys = [write.key for write in writes]
+        self._asking = [k for k in (*keys, *self._erased_keys(keys)) if k is not None]
+
     def _insert(self, write: Write) -> Entry:
-        erased = None if write.key is None else ERASED_KEY + digest(write.key, self._salt)
-        payload = encode(write.payload)
-        row = self._write.execute(
-            _INSERT, (write.kind, write.key, write.user_id, write.received_at, payload, erased)
-        ).fetchone()
-        if row is not None:
-            return Entry(int(row[0]), True)
-        found = self._write.execute(
-            "SELECT position FROM recsys_log WHERE key IN (%s, %s)", (write.key, erased)
-        ).fetchone()
-        return Entry(int(found[0]), False)
+        return self._insert_all([write])[0]
 
     def _insert_all(self, writes: Sequence[Write]) -> list[Entry]:
-        if len(writes) < 2 or any(write.key is None for write in writes):
-            return super()._insert_all(writes)
-        keys = [str(write.key) for write in writes]
-        erased = [ERASED_KEY + digest(key, self._salt) for key in keys]
-        kinds, users, times = zip(
-            *((w.kind, w.user_id, w.received_at) for w in writes), strict=True
-        )
-        payloads = [encode(write.payload) for write in writes]
-        columns = ([*kinds], keys, [*users], [*times], payloads, erased)
-        fresh = {str(k): int(p) for p, k in self._write.execute(_INSERT_ALL, columns).fetchall()}
-        there = self._positions({*keys, *erased} - fresh.keys()) if len(fresh) < len(keys) else {}
+        keys = [write.key for write in writes]
+        erased = self._erased_keys(keys)
+        there = dict(self._positions([key for key in (*keys, *erased) if key is not None]))
+        if not there and None not in keys and len(set(keys)) == len(keys):
+            first, self._next = self._next, self._next + len(writes)
+            self._append(writes, first)
+            return [Entry(position, True) for position in range(first, self._next)]
+        fresh: list[Write] = []
         entries = []
-        for key, gone in zip(keys, erased, strict=True):
-            # Of two records of one key in a group the second finds the first.
-            if (position := fresh.pop(key, None)) is not None:
-                there[key] = position
-                entries.append(Entry(position, True))
-            else:
-                entries.append(Entry(there[gone] if gone in there else there[key], False))
+        for key, gone, write in zip(keys, erased, writes, strict=True):
+            if key is not None and (key in there or gone in there):
+                # Of two records of one key in a group the second finds the first.
+                entries.append(Entry(there[key if key in there else str(gone)], False))
+                continue
+            entries.append(Entry(self._next, True))
+            if key is not None:
+                there[key] = self._next
+            self._next += 1
+            fresh.append(write)
+        self._append(fresh, self._next - len(fresh))
         return entries
+
+    def _erased_keys(self, keys: Sequence[str | None]) -> list[str | None]:
+        """By what records of these keys are known whose person was forgotten; none where nothing ever
+        was."""
+        if not self._changed:
+            return [None] * len(keys)
+        return [None if key is None else ERASED_KEY + digest(key, self._salt) for key in keys]
+
+    def _append(self, writes: Sequence[Write], position: int) -> None:
+        """Write records whose keys are not there, from a position on."""
+        if not writes:
+            return
+        lines = [self._lines.get(id(write)) or _line(write) for write in writes]
+        with self._write.cursor().copy(_COPY) as copy:
+            copy.write("".join([f"{n}\t{line}" for n, line in enumerate(lines, position)]))
 
     def _positions(self, keys: Collection[str]) -> dict[str, int]:
         """Where records of these keys lie."""
-        query = "SELECT key, position FROM recsys_log WHERE key = ANY(%s)"
-        return {str(k): int(p) for k, p in self._write.execute(query, (list(keys),)).fetchall()}
+        if not keys:
+            return {}
+        if self._found is not None and len(keys) <= len(self._asking):
+            return self._found
+        return _places(self._write.execute(_THERE, (list(keys),)))
 
     def _tombstones(self, user_ids: Collection[str]) -> dict[str, Tombstone]:
         rows = self._write.execute(_TOMBSTONES, (list(user_ids),)).fetchall()
         return {str(user): Tombstone(int(p), int(at)) for user, p, at in rows}
 
     def _empty(self, user_id: str | None) -> list[tuple[int, str | None]]:
-        self._write.execute(
-            "UPDATE recsys_log SET kind = %s, payload = '{}', user_id = NULL "
-            "WHERE user_id = %s AND kind <> %s",
-            (ERASED, user_id, FORGET),
-        )
+        if user_id is not None:
+            emptied = self._write.execute(
+                "UPDATE recsys_log SET kind = %s, payload = '{}', user_id = NULL "
+                "WHERE user_id = %s AND kind <> %s RETURNING position, key",
+                (ERASED, user_id, FORGET),
+            )
+            return list(emptied.fetchall())
         query = f"SELECT position, key FROM recsys_log WHERE {_FORMER_KEY}"
         return list(self._write.execute(query, ()).fetchall())
 
@@ -249,50 +292,86 @@ class PostgresLog(EventLog):
         found = self._write.execute("SELECT max(received_at) FROM recsys_log").fetchone()
         return int(found[0] or 0)
 
+    def _latest_position(self) -> int:
+        found = self._write.execute("SELECT max(position) FROM recsys_log").fetchone()
+        return int(found[0] or 0)
+
     def _renumber(self, after: int, by: int) -> int:
         self._write.execute("SET LOCAL statement_timeout = 0")
-        column = "ALTER TABLE recsys_log ALTER COLUMN position SET GENERATED"
-        self._write.execute(f"{column} BY DEFAULT")
         # Through negative numbers, so that no position is met twice on the way.
         self._write.execute(
             "UPDATE recsys_log SET position = -(position + %s) WHERE position > %s", (by, after)
         )
+        cover(self._write, -self._least())
         moved = self._write.execute(
             "UPDATE recsys_log SET position = -position WHERE position < 0"
         ).rowcount
-        self._write.execute(f"{column} ALWAYS")
         return int(moved)
 
+    def _least(self) -> int:
+        return int(self._write.execute("SELECT min(position) FROM recsys_log").fetchone()[0] or 0)
+
     def _count_from(self, position: int) -> None:
-        self._write.execute(
-            "SELECT setval(pg_get_serial_sequence('recsys_log', 'position'), %s)", (position,)
-        )
+        # Writers count from the last position that the log tells of.
+        cover(self._write, position)
 
     def _set_about(self, name: str, value: str) -> None:
-        self._write.execute(
-            "INSERT INTO recsys_log_about VALUES (%s, %s) "
-            "ON CONFLICT (name) DO UPDATE SET value = excluded.value",
-            (name, value),
-        )
+        tell(self._write, {name: value})
+
+    def _tell(self, said: Mapping[str, str]) -> None:
+        self._later |= said
+
+    def droppable(self, before: int, until: int) -> int:
+        return self._asked(lambda connection: last_of_days(connection, before, until))
+
+    def _drop(self, until: int) -> None:
+        self._write.execute("SET LOCAL statement_timeout = 0")
+        drop_days(self._write, until)
 
     def _transaction(self, run: Callable[[], T]) -> T:
         if self._write is None or self._write.closed:
             self._write = self._connect()
         try:
-            with self._write.transaction():
-                self._write.execute("SELECT pg_advisory_xact_lock(%s)", (LOCK,))
-                return run()
+            self._begin()
+            done = run()
+            self._end()
         except psycopg.errors.DataCorrupted as error:
+            self._disconnect("_write")
             raise self._damaged(error) from error
         except psycopg.errors.ReadOnlySqlTransaction:
             # The name may lead to another server by now, and what this one tells readers is old.
-            self._drop("_write")
+            self._disconnect("_write")
             with self._reading:
-                self._drop("_read")
+                self._disconnect("_read")
             raise
         except psycopg.Error:
-            self._drop("_write")
+            self._disconnect("_write")
             raise
+        except BaseException:
+            with suppress(psycopg.Error):
+                self._write.execute("ROLLBACK")
+            raise
+        finally:
+            self._told, self._found, self._asking, self._lines, self._later = None, None, [], {}, {}
+        return done
+
+    def _begin(self) -> None:
+        """Begin with what every transaction asks, on one way to the server and back."""
+        with self._seeing:
+            position = self._seen.position
+        with self._write.pipeline():
+            self._write.execute("BEGIN")
+            self._write.execute("SELECT pg_advisory_xact_lock(%s)", (LOCK,))
+            standing = self._write.execute(_STANDING, (position,))
+            there = self._write.execute(_THERE, (self._asking,)) if self._asking else None
+        self._told = position, standing.fetchall()
+        self._found = None if there is None else _places(there)
+
+    def _end(self) -> None:
+        with self._write.pipeline():
+            if self._later:
+                tell(self._write, self._later)
+            self._write.execute("COMMIT")
 
     def _damaged(self, error: Exception) -> LogDamaged:
         self.trouble = LogDamaged(
@@ -303,7 +382,7 @@ class PostgresLog(EventLog):
         )
         return self.trouble
 
-    def _drop(self, name: str) -> None:
+    def _disconnect(self, name: str) -> None:
         """Forget a broken connection; the next use makes a new one."""
         connection = getattr(self, name)
         if connection is not None:
@@ -317,9 +396,37 @@ class PostgresLog(EventLog):
         return isinstance(error, psycopg.Error) and not isinstance(error, ours)
 
     def _release(self) -> None:
-        self._drop("_write")
+        self._disconnect("_write")
         with self._reading:
-            self._drop("_read")
+            self._disconnect("_read")
+
+
+def _standing_of(rows: list[Any]) -> Standing:
+    about, key, clock = rows[0]
+    # Every writer leaves the last position there, so the records need not be asked for it.
+    return Standing(about or {}, 0, key, int(clock))
+
+
+def _places(cursor: Any) -> dict[str, int]:
+    return {str(key): int(position) for key, position in cursor.fetchall()}
+
+
+def _line(write: Write) -> str:
+    """A record without its position as COPY takes it."""
+    key = r"\N" if write.key is None else _escaped(write.key)
+    user = r"\N" if write.user_id is None else _escaped(write.user_id)
+    return f"{write.kind}\t{key}\t{user}\t{write.received_at}\t{_escaped(encode(write.payload))}\n"
+
+
+def _escaped(text: str) -> str:
+    r"""A value of COPY's text format.
+
+    >>> _escaped("a\\b\tc")
+    'a\\\\b\\tc'
+    """
+    if "\\" in text:
+        text = text.replace("\\", "\\\\")
+    return text if text.isprintable() else text.translate(_CONTROLS)
 
 
 def _unavailable(error: Exception) -> RecsysError:

@@ -18,6 +18,7 @@ from recsys.data_schemas.errors import UsageError
 from recsys.data_schemas.log_record import (
     ERASED,
     FORGET,
+    OPT_OUT,
     Entry,
     Tombstone,
     Write,
@@ -301,6 +302,20 @@ class SqliteLog(EventLog):
 
     def _latest_stamp(self) -> int:
         return int(self._write.execute("SELECT max(received_at) FROM log").fetchone()[0] or 0)
+
+    def _latest_position(self) -> int:
+        return int(self._write.execute("SELECT max(position) FROM log").fetchone()[0] or 0)
+
+    def droppable(self, before: int, until: int) -> int:
+        first = self._fetch("SELECT min(position) FROM log WHERE received_at >= ?", (before,))
+        end = until if first[0][0] is None else min(until, int(first[0][0]) - 1)
+        return int(
+            self._fetch("SELECT max(position) FROM log WHERE position <= ?", (end,))[0][0] or 0
+        )
+
+    def _drop(self, until: int) -> None:
+        query = "DELETE FROM log WHERE position <= ? AND kind NOT IN (?, ?)"
+        self._write.execute(query, (until, FORGET, OPT_OUT))
 
     def _renumber(self, after: int, by: int) -> int:
         # Through negative numbers, so that no position is met twice on the way.

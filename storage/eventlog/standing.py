@@ -20,6 +20,7 @@ LAST_POSITION: Final = "last_position"
 REVISION: Final = "revision"
 LAST_STAMP: Final = "last_stamp"
 CONTINUES: Final = "continues"
+DROPPED: Final = "dropped"
 """Names in the log's table about itself."""
 ERASED_KEY: Final = "erased:"
 """Begins the key of a record whose person was forgotten: only a digest of the former key is left."""
@@ -43,7 +44,7 @@ class Standing(NamedTuple):
     about: Mapping[str, str]
     """Its table about itself."""
     end: int
-    """The greatest position among the records that are kept; 0 for none."""
+    """The greatest position among the records that are kept; 0 for none, or where it was not asked for."""
     key: str | None
     """Key of the record at the position that was asked for; None where there is none."""
     clock: int | None = None
@@ -57,6 +58,11 @@ class Standing(NamedTuple):
     def last_position(self) -> int:
         """The greatest position given so far, also where the records are no longer kept."""
         return max(self.end, int(self.about.get(LAST_POSITION, 0)))
+
+    @property
+    def dropped(self) -> int:
+        """Records up to it were drained and dropped; 0 for none."""
+        return int(self.about.get(DROPPED, 0))
 
     @property
     def last_stamp(self) -> int:

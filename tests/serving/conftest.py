@@ -40,7 +40,7 @@ class FakeEngine:
     """Scores by a hash of version and item; items a user acted on gain one point per event."""
 
     def __init__(self, version):
-        self.version = version
+        self.version, self.snapshot = version, ""
         self.log_position = 0
         self.moment = DATA_END + 1
         self.log_mark = LogMark("", 0)
@@ -165,6 +165,7 @@ class FakeProvider:
     def __init__(self, champion="1", file=None):
         self._champion, self._file = champion, file
         self.loads, self.polls = [], 0
+        self.newest = ""
 
     @property
     def champion(self):
@@ -183,7 +184,12 @@ class FakeProvider:
         self.loads.append(version)
         if version not in {"1", "2", "3"}:
             raise RecsysError("there is no such model version", found=version)
-        return FakeEngine(version)
+        engine = FakeEngine(version)
+        engine.snapshot = self.newest
+        return engine
+
+    def snapshot(self):
+        return self.newest
 
     def versions(self):
         return ["3", "2", "1"]

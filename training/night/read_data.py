@@ -14,14 +14,22 @@ from recsys.data_schemas.log_record import LogMark
 from recsys.data_schemas.meaning import EventMeaning
 from recsys.data_schemas.tables import TABLES as TABLE_SPECS
 from recsys.features.features_check import ITEMS_TRIED, require_sound
-from recsys.features.interactions import Interactions
+from recsys.features.interactions import DAY, Interactions
 from recsys.ingestion.tables.ingest import ingest
 from recsys.ingestion.tables.load import Tables, load_tables, read_summary
 from recsys.ingestion.tables.readers import find_files
 from recsys.ingestion.tables.validation_report import findings
 from recsys.rules import Caps
 from recsys.storage.eventlog import EventLog, export, log_address, never_written, open_log
-from recsys.storage.eventlog.known import marks, purge_adopted, read_adopted, require_log
+from recsys.storage.eventlog.adopt import drop_drained
+from recsys.storage.eventlog.known import (
+    ROWS,
+    drained_before,
+    marks,
+    purge_adopted,
+    read_adopted,
+    require_log,
+)
 from recsys.storage.eventlog.retention import Retention
 from recsys.storage.files import atomic_file, hash_file, hash_json
 from recsys.storage.opt_outs import keep_wishes
@@ -44,7 +52,8 @@ def drain(night: Night) -> StageResult[Path] | None:
     """Export the service's log up to now; None where the service has never written one.
 
     The export always holds the whole log up to a position and is kept under that position, so
-    nothing is drained twice or lost whenever the night is killed.
+    nothing is drained twice or lost whenever the night is killed. What an earlier night's export holds
+    is taken from there, and only what is new is read from the log.
 
     Raises:
         LogReplaced: the log does not continue what earlier nights drained.
@@ -62,14 +71,16 @@ def drain(night: Night) -> StageResult[Path] | None:
         if not night.runner.dry_run:
             purge_adopted(log, adopted)
             _expire(night, log)
-        last = log.mark()
+        last, revision = log.mark(), log.revision()
+        before = drained_before(night.workspace, log, adopted)
         return night.runner.run(
             Stage(
                 "drain",
-                {"log": last.identity, "until": last.position, "revision": log.revision()},
+                {"log": last.identity, "until": last.position, "revision": revision},
                 lambda out: {
-                    **export(log, 0, last.position, out, adopted),
+                    **export(log, 0, last.position, out, before),
                     "until": last.position,
+                    "made_of": [ROWS, revision],
                     "log": {"identity": last.identity, "witness": last.witness},
                 },
                 folder,
@@ -92,6 +103,18 @@ def _expire(night: Night, log: EventLog) -> None:
     count += limits.purge(sorted(night.workspace.adopted.glob("*.parquet")))
     if count:
         night.reporter.say(f"drain: {count:,} records older than `privacy:` allows were emptied")
+
+
+def drop(night: Night) -> None:
+    """Let the log's drained days go that are older than `serving.log_days`; the last step of a night,
+    when the snapshot in use holds them."""
+    days, drained = night.config.serving.log_days, night.drained
+    if days is None or drained is None or night.until is not None:
+        return
+    with open_log(log_address(night.config)) as log:
+        before = (time.time_ns() // 1000 // DAY - days) * DAY
+        if until := drop_drained(night.workspace, log, drained.product, mark_of(drained), before):
+            night.reporter.say(f"drain: days up to position {until} were dropped from the log")
 
 
 def mark_of(drained: StageResult[Path] | None) -> LogMark:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from recsys.features import published_state
 from recsys.features.state import OnlineState
 from recsys.features.time_buckets import BUCKETS, window_us
 from recsys.ranker import Ranker
@@ -163,3 +164,5 @@ def publish_state(night: Night) -> None:
         with atomic_folder(target, "the state snapshot") as aside:
             link_tree(state.product, aside)
     atomic_write(night.workspace.current_state, json.dumps({"snapshot": state.key}))
+    if (made := published_state.publish_state(night.config, target)) is not None:
+        night.reporter.say(f"state: published in {len(made.shards)} shards for workers elsewhere")

@@ -264,7 +264,11 @@ class _Base:
 
     @classmethod
     def open(cls, workspace: Workspace, config: RecsysConfig, snapshot: str) -> "_Base | None":
-        """The tables of a snapshot, read with the settings of its night; None when gone."""
+        """The tables of a snapshot, read with the settings of its night; None when gone.
+
+        A snapshot made since by folding the log, or a published one, is named after that of its night.
+        """
+        snapshot = snapshot.partition("-")[0].partition(".")[0]
         try:
             marker = json.loads(
                 (workspace.stages / "state" / snapshot / MARKER).read_text(encoding="utf-8")
