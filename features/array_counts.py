@@ -9,7 +9,7 @@ Shapes: E events, N entities, K sets of types, W windows, C counts, A asked (ent
 R rows they belong to.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, NamedTuple
 
@@ -17,30 +17,15 @@ import numpy as np
 import numpy.typing as npt
 
 from recsys.features.compiled import compiled
+from recsys.features.counted_events import Counted
 from recsys.features.counter_query import CountColumn
 from recsys.features.counters import Kinds
 from recsys.features.interactions import Ints, Longs
+from recsys.storage.processors import processors
 
 Flags = npt.NDArray[np.bool_]
-THREADS: Final = 2
-"""Halves of the rows counted at once (assumed: what the smallest machine has)."""
 _APART: Final = 100_000
 """Pairs below which another thread is not worth its start (assumed)."""
-
-
-class Counted(NamedTuple):
-    """E events to be counted for one sort of entity."""
-
-    entity: Ints
-    """Negative for none."""
-    kind: Kinds
-    bucket: Longs
-    known_at: Longs
-    """Log position."""
-
-    def where(self, which: Any) -> "Counted":
-        """The events of a mask, or at given places."""
-        return Counted(*(column[which] for column in self))
 
 
 class Asked(NamedTuple):
@@ -235,13 +220,22 @@ def _take_back(
 
 
 def count_windows(
-    events: Counted, asked: Asked, columns: Sequence[CountColumn], n_rows: int
+    events: Iterable[Counted], asked: Asked, columns: Sequence[CountColumn], n_rows: int
 ) -> npt.NDArray[np.int32]:
-    """int32[C, R]: each column's count, added up over a row's pairs."""
+    """int32[C, R]: each column's count, added up over a row's pairs and over stretches of the events."""
     out = np.zeros((len(columns), n_rows), np.int32)
+    for stretch in events:
+        _add_windows(stretch, asked, columns, out)
+    return out
+
+
+def _add_windows(
+    events: Counted, asked: Asked, columns: Sequence[CountColumn], out: npt.NDArray[np.int32]
+) -> None:
+    """Add the counts of a stretch of the events to `out` (int32[C, R])."""
     events = _in_order(events)
     if not len(events.entity) or not len(asked.row):
-        return out
+        return
     member, plan = _plan(columns, int(events.kind.max()) + 1)
     start, first = _starts(events.entity), int(events.bucket[0])
     laid = np.empty(len(events.entity), np.int32)
@@ -252,12 +246,11 @@ def count_windows(
         row, entity, now, _ = asked.where(slice(low, high))
         _count(start, laid, running, *plan, row, entity, now, first, out)
 
-    with ThreadPoolExecutor(THREADS) as pool:
+    with ThreadPoolExecutor(processors()) as pool:
         # Each thread has rows of its own, so that none adds to another's.
         list(pool.map(count, *zip(*_cuts(asked.row), strict=True)))
     if asked.bound is not None:
         _leave_out_unknown(events, asked, asked.bound, member, plan, out)
-    return out
 
 
 def _in_order(events: Counted) -> Counted:
@@ -298,8 +291,9 @@ def _cuts(row: Longs) -> list[tuple[int, int]]:
     """Ranges of pairs of about equal size that share no row."""
     if len(row) < _APART:
         return [(0, len(row))]
-    middle = len(row) // THREADS
-    places = [int(np.searchsorted(row, row[middle * part])) for part in range(1, THREADS)]
+    threads = processors()
+    middle = len(row) // threads
+    places = [int(np.searchsorted(row, row[middle * part])) for part in range(1, threads)]
     return list(zip([0, *places], [*places, len(row)], strict=True))
 
 

@@ -13,8 +13,16 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from recsys.features.array_counts import Asked, Counted, count_windows
+from recsys.features.array_counts import Asked, count_windows
 from recsys.features.backends import ARRAYS, Backend, open_backend
+from recsys.features.counted_events import (
+    ENTITY_SHOWN,
+    ENTITY_TAG,
+    Counted,
+    counted,
+    entity_codes,
+    tag_rows,
+)
 from recsys.features.counter_query import (
     BOUNDED,
     BUCKET,
@@ -31,17 +39,16 @@ from recsys.features.counter_query import (
 )
 from recsys.features.interactions import Floats, Ints, Longs
 from recsys.features.ranking_context import (
-    ENTITY_SHOWN,
-    ENTITY_TAG,
     Count,
     Counts,
-    entity_codes,
     known_entities,
 )
 from recsys.features.rows import ANY_POSITION, BatchInputs, Rows
-from recsys.features.state import tag_rows
 from recsys.features.time_buckets import window_buckets
 
+NOTHING = Counted(
+    np.zeros(0, np.int32), np.zeros(0, np.int16), np.zeros(0, np.int64), np.zeros(0, np.int64)
+)
 _PAIR_OVERHEAD = 6
 """Bytes of working memory per byte of a part's result (measured on DuckDB 1.4 to 2.0)."""
 LEAST_PART = 1000
@@ -148,12 +155,15 @@ def _read_entity(
     if not wanted:
         return result
     items, bucket, bound, place = _distinct_rows(entity, rows, inputs)
-    events, asked = _events(entity, inputs), _asked(entity, items, bucket, bound, inputs)
+    asked = _asked(entity, items, bucket, bound, inputs)
+    tables = (inputs.interactions, inputs.impressions, inputs.catalogue)
+    events = counted(entity, *tables, inputs.bucket_us)
     if backend is None:
-        counted = count_windows(events, asked, wanted, len(items))
+        found = count_windows(events, asked, wanted, len(items))
     else:
-        counted = _by_sql(entity, events, asked, wanted, len(items), backend, inputs.memory_mb)
-    for i, values in zip(usable, counted, strict=True):
+        all_events = Counted(*map(np.concatenate, zip(*[NOTHING, *events], strict=True)))
+        found = _by_sql(entity, all_events, asked, wanted, len(items), backend, inputs.memory_mb)
+    for i, values in zip(usable, found, strict=True):
         result[counts[i]] = values if place is None else values[place]
     return result
 
@@ -216,25 +226,6 @@ def _column(count: Count, inputs: BatchInputs) -> CountColumn | None:
     kinds = inputs.interactions.kinds
     codes = tuple(kinds.index(name) for name in count.types if name in kinds)
     return CountColumn(codes, width) if codes else None
-
-
-def _events(entity: str, inputs: BatchInputs) -> Counted:
-    """Everything counted for one sort of entity."""
-    events, catalogue = inputs.interactions, inputs.catalogue
-    if entity == ENTITY_SHOWN:
-        if inputs.impressions is None:
-            none = np.zeros(0, np.int64)
-            return Counted(none.astype(np.int32), none.astype(np.int16), none, none)
-        items, time, position = inputs.impressions.shown()
-        return Counted(items, np.zeros(len(items), np.int16), time // inputs.bucket_us, position)
-    bucket = events.time // inputs.bucket_us
-    if entity == ENTITY_TAG:
-        row, tags = tag_rows(catalogue, events.item)
-        return Counted(tags, events.kind[row], bucket[row], events.position[row])
-    codes = entity_codes(catalogue, entity, events.item)
-    every = Counted(codes, events.kind, bucket, events.position)
-    known = codes >= 0
-    return every if known.all() else every.where(known)
 
 
 def _asked(

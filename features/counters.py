@@ -8,6 +8,7 @@ back reads what it would have read then, and neither depends on how many buckets
 Shapes: N entities, K kinds, C cells of the base, W windows, n entities asked.
 """
 
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,7 +17,8 @@ import numpy.typing as npt
 
 from recsys.features.compiled import compiled
 from recsys.features.interactions import Ints, Longs
-from recsys.features.ragged import first_of_runs, offsets_of_owners, owners_of
+from recsys.features.on_disk import empty
+from recsys.features.ragged import first_of_runs, offsets_of, offsets_of_owners, owners_of
 from recsys.features.store import grown, open_arrays, write_arrays
 
 Kinds = npt.NDArray[np.int16]
@@ -41,6 +43,50 @@ def _until(bucket: Longs, running: Longs, low: int, high: int, limit: int) -> in
         else:
             stop = middle
     return running[start - 1] if start > low else 0
+
+
+@compiled
+def _tally(entity: Ints, kind: Kinds, n_kinds: int, sizes: Longs) -> None:
+    """Add events to the sizes of their (entity, kind)."""
+    for i in range(len(entity)):
+        sizes[entity[i] * n_kinds + kind[i]] += 1
+
+
+@compiled
+def _lay(
+    entity: Ints, kind: Kinds, bucket: Longs, n_kinds: int, following: Longs, laid: Longs
+) -> None:
+    """Put each event's bucket to the others of its (entity, kind)."""
+    for i in range(len(entity)):
+        key = entity[i] * n_kinds + kind[i]
+        laid[following[key]] = bucket[i]
+        following[key] += 1
+
+
+@compiled
+def _sort_and_count_cells(offsets: Longs, laid: Longs, cells: Longs) -> None:
+    """Sort the buckets of each (entity, kind), which mostly are, and count the different ones."""
+    for key in range(len(cells)):
+        own = laid[offsets[key] : offsets[key + 1]]
+        for i in range(1, len(own)):
+            if own[i] < own[i - 1]:
+                own.sort()
+                break
+        for i in range(len(own)):
+            if i == 0 or own[i] != own[i - 1]:
+                cells[key] += 1
+
+
+@compiled
+def _fill_cells(offsets: Longs, laid: Longs, edges: Longs, bucket: Longs, running: Longs) -> None:
+    """Different buckets of each (entity, kind), with the events up to and with each."""
+    for key in range(len(offsets) - 1):
+        at = edges[key] - 1
+        for i in range(offsets[key], offsets[key + 1]):
+            if i == offsets[key] or laid[i] != laid[i - 1]:
+                at += 1
+                bucket[at] = laid[i]
+            running[at] = i - offsets[key] + 1
 
 
 @compiled
@@ -351,8 +397,37 @@ class CounterTable:
             n_kinds: number of event types.
         """
         known = entities >= 0
-        key = entities[known].astype(np.int64) * n_kinds + kinds[known]
-        return cls._from_cells(key, buckets[known], None, n_entities, n_kinds)
+        cells = (entities[known], kinds[known], buckets[known])
+        return cls.of_stretches(lambda: [cells], n_entities, n_kinds)
+
+    @classmethod
+    def of_stretches(
+        cls,
+        stretches: Callable[[], Iterable[tuple[Ints, Kinds, Longs]]],
+        n_entities: int,
+        n_kinds: int,
+    ) -> "CounterTable":
+        """Count events of known entities that come some at a time.
+
+        Args:
+            stretches: gives (entity int32[r], kind int[r], bucket int64[r]) of every event, as often as
+                it is called.
+            n_entities: number of entities.
+            n_kinds: number of event types.
+        """
+        sizes = np.zeros(n_entities * n_kinds, np.int64)
+        for entity, kind, _ in stretches():
+            _tally(entity, kind, n_kinds, sizes)
+        offsets = offsets_of(sizes)
+        following, laid = offsets[:-1].copy(), empty(int(offsets[-1]), np.int64)
+        for entity, kind, bucket in stretches():
+            _lay(entity, kind, bucket, n_kinds, following, laid)
+        cells = np.zeros(len(sizes), np.int64)
+        _sort_and_count_cells(offsets, laid, cells)
+        edges = offsets_of(cells)
+        found = empty(int(edges[-1]), np.int64), empty(int(edges[-1]), np.int64)
+        _fill_cells(offsets, laid, edges, *found)
+        return cls(n_kinds, edges, *found)
 
     @classmethod
     def _from_cells(
@@ -443,6 +518,9 @@ class CounterTable:
 
     def compacted(self, n_entities: int, n_kinds: int) -> "CounterTable":
         """The same counts as a base without overlay, with room for `n_entities` × `n_kinds`."""
+        fits = self._base_kinds == n_kinds and len(self._offsets) == n_entities * n_kinds + 1
+        if fits and not self._late.size:
+            return self
         base_key = owners_of(self._offsets)
         count = np.diff(self._running, prepend=0)
         first = np.unique(self._offsets[:-1][np.diff(self._offsets) > 0])

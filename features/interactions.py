@@ -4,13 +4,16 @@ Shapes: E events, U users, h events of one history, N items of the vocabulary.
 All times are int64 microseconds since 1970-01-01 UTC.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from functools import cached_property
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from recsys.features.compiled import compiled
+from recsys.features.on_disk import CHUNK, empty, taken
 from recsys.features.ragged import Ragged, offsets_of_owners
 
 Ints = npt.NDArray[np.int32]
@@ -82,6 +85,8 @@ class Interactions:
     user_ids: npt.NDArray[np.object_]
     kinds: tuple[str, ...]
     n_items: int
+    ordered: bool = False
+    """Whether they are known to stand in the order of time, so that an early part is a view."""
 
     def __len__(self) -> int:
         return len(self.item)
@@ -90,24 +95,63 @@ class Interactions:
     def n_users(self) -> int:
         return len(self.user_ids)
 
-    def where(self, mask: Bools) -> "Interactions":
-        """The events of a mask (bool[E]); vocabularies are kept."""
-        columns = ("user", "item", "kind", "time", "value", "weight", "grade", "position")
-        return replace(self, **{name: getattr(self, name)[mask] for name in columns})
+    def where(self, mask: npt.NDArray[Any]) -> "Interactions":
+        """The events of a mask (bool[E]), or at given places; vocabularies are kept."""
+        columns: dict[str, Any] = {
+            name: taken(getattr(self, name), mask) for name in _EVENT_COLUMNS
+        }
+        return replace(self, **columns, ordered=self.ordered and mask.dtype == np.bool_)
 
     def before(self, now: int) -> "Interactions":
         """Events strictly before `now`."""
-        return self.where(self.time < now)
+        if not self.ordered:
+            return self.where(self.time < now)
+        end = int(np.searchsorted(self.time, now))
+        return replace(self, **{name: getattr(self, name)[:end] for name in _EVENT_COLUMNS})
+
+    def by_user(self) -> Longs:
+        """int64[E]: places of the events by user, each user's in the order they stand in."""
+        return places_by_owner(self.user, offsets_of_owners(self.user, self.n_users))
 
     def histories(self) -> "Histories":
-        """All users' histories as one CSR table."""
-        order = np.argsort(self.user, kind="stable")
+        """All users' histories as one CSR table, made once."""
+        return self._histories
+
+    @cached_property
+    def _histories(self) -> "Histories":
+        offsets = offsets_of_owners(self.user, self.n_users)
+        order = places_by_owner(self.user, offsets)
         return Histories(
-            offsets_of_owners(self.user, self.n_users),
+            offsets,
             History(self.item, self.kind, self.time, self.weight, self.grade).each(
-                lambda column: column[order]
+                lambda column: taken(column, order)
             ),
         )
+
+
+_EVENT_COLUMNS = ("user", "item", "kind", "time", "value", "weight", "grade", "position")
+
+
+def places_by_owner(owner: npt.NDArray[np.integer], offsets: Longs) -> Longs:
+    """int64[n]: places of n rows by their owner, each owner's in the order they stand in.
+
+    Args:
+        owner: int[n], from 0.
+        offsets: int64[owners+1], `offsets_of_owners` of them.
+
+    >>> places_by_owner(np.array([1, 0, 1]), np.array([0, 1, 3])).tolist()
+    [1, 0, 2]
+    """
+    places = empty(len(owner), np.int64)
+    _place_by_owner(np.asarray(owner), offsets[:-1].copy(), places)
+    return places
+
+
+@compiled
+def _place_by_owner(owner: Any, following: Longs, places: Longs) -> None:
+    for row in range(len(owner)):
+        places[following[owner[row]]] = row
+        following[owner[row]] += 1
 
 
 @dataclass(frozen=True)
@@ -116,6 +160,17 @@ class Histories(Ragged):
 
     offsets: Longs
     events: History
+
+    row_columns: ClassVar = ("events",)
+
+    def stretches(self, rows: int = CHUNK) -> Iterator[slice]:
+        """Users, as many at a time as have some `rows` events together, or one who has more."""
+        first = 0
+        while first < len(self):
+            most = np.searchsorted(self.offsets, self.offsets[first] + rows, "right") - 1
+            until = min(max(int(most), first + 1), len(self))
+            yield slice(first, until)
+            first = until
 
     def of(self, user: int) -> History:
         """One user's whole history; a negative user is unknown and has none."""

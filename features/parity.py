@@ -127,9 +127,10 @@ def with_log(
     }
     both = {name: np.concatenate([getattr(base, name), later[name]]) for name in later}
     order = np.lexsort((both["position"], both["time"]))
+    columns: dict[str, Any] = {name: column[order] for name, column in both.items()}
     return replace(
         base,
-        **{name: column[order] for name, column in both.items()},
+        **columns,
         user_ids=np.array(list(user_code), object),
         kinds=tuple(kind_code),
         n_items=base.n_items + len(places.born),

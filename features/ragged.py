@@ -16,6 +16,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 Whole = npt.NDArray[np.int64]
+_CHUNK = 1 << 22
+"""Rows that are counted at once: numpy makes int64 of them first."""
 
 
 def offsets_of(sizes: npt.ArrayLike) -> Whole:
@@ -36,7 +38,10 @@ def offsets_of_owners(owner: npt.NDArray[np.integer], groups: int) -> Whole:
     >>> offsets_of_owners(np.array([0, 0, 2, 2, 2]), 3)
     array([0, 2, 2, 5])
     """
-    return offsets_of(np.bincount(owner, minlength=groups))
+    sizes = np.bincount(owner[:_CHUNK], minlength=groups)
+    for low in range(_CHUNK, len(owner), _CHUNK):
+        sizes += np.bincount(owner[low : low + _CHUNK], minlength=groups)
+    return offsets_of(sizes)
 
 
 def owners_of(offsets: npt.NDArray[np.integer]) -> Whole:
@@ -187,6 +192,8 @@ def _chosen(column: Any, which: Any) -> Any:
         if isinstance(which, slice):
             return column.part(*which.indices(len(column))[:2])
         return column.take(which)
+    if isinstance(column, tuple):
+        return type(column)(*(_chosen(values, which) for values in column))
     return column[which]
 
 
@@ -194,6 +201,8 @@ def _joined(columns: Iterable[Any]) -> Any:
     found = list(columns)
     if any(column is None for column in found):
         return None
+    if isinstance(found[0], tuple):
+        return type(found[0])(*map(_joined, zip(*found, strict=True)))
     if isinstance(found[0], Mapping):
         return {name: _joined(one[name] for one in found) for name in found[0]}
     if isinstance(found[0], Ragged):

@@ -5,12 +5,18 @@ Shapes: n candidates, h events of the history.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from recsys.features.catalogue import Catalogue
 from recsys.features.compiled import compiled
+from recsys.features.counted_events import (
+    ENTITY_CATEGORY,
+    ENTITY_SHOWN,
+    ENTITY_TAG,
+    entity_codes,
+)
 from recsys.features.counters import Kinds
 from recsys.features.interactions import (
     Floats,
@@ -19,10 +25,6 @@ from recsys.features.interactions import (
     Longs,
 )
 from recsys.features.state import CounterView, OnlineState
-
-ENTITY_CATEGORY: Final = "category"
-ENTITY_TAG: Final = "tag"
-ENTITY_SHOWN: Final = "shown"
 
 
 class Count(NamedTuple):
@@ -207,11 +209,6 @@ def add_tags(
             for kind in range(out.shape[1]):
                 for window in range(out.shape[2]):
                     out[i, kind, window] += counts[tag, kind, window]
-
-
-def entity_codes(catalogue: Catalogue, entity: str, items: Ints) -> Ints:
-    """int32[n]: the code under which an item's events are counted, -1 for none."""
-    return catalogue.category_codes[items] if entity == ENTITY_CATEGORY else items
 
 
 def known_entities(catalogue: Catalogue, entity: str, items: Ints) -> Longs:

@@ -15,7 +15,8 @@ Memory: the snapshot is mapped and shared by workers; a process keeps only what 
 Shapes: U users, E events of the snapshot, N items, K event types, W windows.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import compress, count
 from pathlib import Path
 from typing import Any, Final
@@ -39,6 +40,14 @@ from recsys.data_schemas.log_record import LogMark, LogRecord
 from recsys.data_schemas.meaning import DEFAULT_RATINGS, DEFAULT_TYPES, EventMeaning
 from recsys.data_schemas.shards import Shards
 from recsys.features.catalogue import Catalogue
+from recsys.features.counted_events import (
+    ENTITY_CATEGORY,
+    ENTITY_ITEM,
+    ENTITY_SHOWN,
+    ENTITY_TAG,
+    counted,
+    tag_rows,
+)
 from recsys.features.counters import CounterTable, Kinds
 from recsys.features.ids import IdIndex
 from recsys.features.impressions import Impressions
@@ -49,7 +58,8 @@ from recsys.features.interactions import (
     Ints,
     Longs,
 )
-from recsys.features.ragged import offsets_of_owners, owners_of, ranges_of
+from recsys.features.on_disk import taken
+from recsys.features.ragged import chosen_groups, offsets_of_owners, owners_of
 from recsys.features.store import (
     grown,
     open_arrays,
@@ -642,24 +652,34 @@ class _Overlay:
         return History(*self._columns)
 
 
-def tag_rows(catalogue: Catalogue, items: Ints) -> tuple[npt.NDArray[np.int64], Ints]:
-    """(row int64[r], tag int32[r]): one row per tag of each of n items."""
-    start, stop, pool = catalogue.tag_ranges
-    lengths = (stop - start)[items]
-    return np.repeat(np.arange(len(items)), lengths), pool[ranges_of(start[items], lengths)]
-
-
 def _histories_by_hash(interactions: Interactions) -> tuple[IdIndex, Longs, History]:
-    order = np.lexsort((interactions.position, interactions.time))
-    columns = [getattr(interactions, name)[order] for name in _HISTORY]
-    kept = np.bincount(interactions.user, minlength=interactions.n_users) > 0
-    return _sorted_by_hash(
-        list(interactions.user_ids),
-        kept,
-        interactions.user[order].astype(np.int64),
-        History(*columns),
-        interactions.position[order],
-    )
+    """Users in the order of their identifiers, events by (user, time, position)."""
+    if not interactions.ordered:
+        return _sorted_by_hash(
+            list(interactions.user_ids),
+            np.bincount(interactions.user, minlength=interactions.n_users) > 0,
+            interactions.user.astype(np.int64),
+            History(*(getattr(interactions, name) for name in _HISTORY)),
+            interactions.position,
+        )
+    histories = interactions.histories()
+    index, users = _by_name(interactions.user_ids, histories.lengths > 0)
+    offsets, rows = chosen_groups(histories.offsets, users)
+    return index, offsets, histories.events.each(lambda column: taken(column, rows))
+
+
+def _by_name(ids: Any, kept: npt.NDArray[np.bool_]) -> tuple[IdIndex, Longs]:
+    """(index of the kept users, sorted by identifier; code of each).
+
+    Sorting by identifier makes the bytes independent of who was seen first.
+
+    Args:
+        ids: [U] user ids by code.
+        kept: bool[U], users that are kept.
+    """
+    names = np.array(ids, dtype=object)[kept]
+    by_name = pc.sort_indices(pa.array(names, pa.large_string())).to_numpy()
+    return IdIndex.build(names[by_name]), np.flatnonzero(kept)[by_name]
 
 
 def _sorted_by_hash(
@@ -671,8 +691,6 @@ def _sorted_by_hash(
 ) -> tuple[IdIndex, Longs, History]:
     """Users in the order of their identifiers, events by (user, time, position).
 
-    Sorting by identifier makes the bytes independent of who was seen first.
-
     Args:
         ids: [U] user ids by code.
         kept: bool[U], users that are kept.
@@ -680,15 +698,14 @@ def _sorted_by_hash(
         events: E events.
         position: int64[E], log positions.
     """
-    names = np.array(ids, dtype=object)[kept]
-    by_name = pc.sort_indices(pa.array(names, pa.large_string())).to_numpy()
+    index, users = _by_name(ids, kept)
     rank = np.full(len(ids), -1, np.int64)
-    rank[np.flatnonzero(kept)[by_name]] = np.arange(len(names))
+    rank[users] = np.arange(len(users))
     owner = rank[user]
     order = np.lexsort((position, events.time, owner))
     return (
-        IdIndex.build(names[by_name]),
-        offsets_of_owners(owner, len(names)),
+        index,
+        offsets_of_owners(owner, len(users)),
         events.each(lambda column: column[order]),
     )
 
@@ -699,20 +716,18 @@ def _count_all(
     catalogue: Catalogue,
     bucket_us: int,
 ) -> dict[str, CounterTable]:
-    items, kinds = interactions.item, interactions.kind
-    bucket, n_kinds = interactions.time // bucket_us, len(interactions.kinds)
-    rows, tags = tag_rows(catalogue, items)
-    if impressions is None:
-        shown, shown_bucket = np.zeros(0, np.int32), np.zeros(0, np.int64)
-    else:
-        shown, times, _ = impressions.shown()
-        shown_bucket = times // bucket_us
-    build = CounterTable.build
+    sizes = {
+        ENTITY_ITEM: (catalogue.n_items, len(interactions.kinds)),
+        ENTITY_CATEGORY: (len(catalogue.category_names), len(interactions.kinds)),
+        ENTITY_TAG: (len(catalogue.tag_names), len(interactions.kinds)),
+        ENTITY_SHOWN: (catalogue.n_items, 1),
+    }
+
+    def stretches_of(entity: str) -> Iterator[tuple[Ints, Kinds, Longs]]:
+        for found in counted(entity, interactions, impressions, catalogue, bucket_us):
+            yield found.entity, found.kind, found.bucket
+
     return {
-        "item": build(items, kinds, bucket, catalogue.n_items, n_kinds),
-        "category": build(
-            catalogue.category_codes[items], kinds, bucket, len(catalogue.category_names), n_kinds
-        ),
-        "tag": build(tags, kinds[rows], bucket[rows], len(catalogue.tag_names), n_kinds),
-        "shown": build(shown, np.zeros(len(shown), np.int16), shown_bucket, catalogue.n_items, 1),
+        entity: CounterTable.of_stretches(partial(stretches_of, entity), *size)
+        for entity, size in sizes.items()
     }

@@ -83,7 +83,7 @@ class MadeLists(NamedTuple):
     """Label → why a source alone could not answer."""
 
 
-class Asked(NamedTuple):
+class AskedLists(NamedTuple):
     """What every part is asked, apart from its queries."""
 
     length: int
@@ -112,7 +112,7 @@ def lists_in_parts(
         name: of the system.
         caps: column → items of one value in a list at most.
     """
-    asked = Asked(release_queries.length_of(queries), tuple(caps.items()), 0)
+    asked = AskedLists(release_queries.length_of(queries), tuple(caps.items()), 0)
     with _references(place, release, loaded, queries, None) as references:
         return _made(place, release, loaded, queries, asked, references, None, name).own
 
@@ -146,7 +146,7 @@ def evaluated_in_parts(
         found.absent[FROZEN] = (
             "the workspace holds no vectors of the untuned encoder for these items"
         )
-    asked = Asked(
+    asked = AskedLists(
         release_queries.length_of(queries), tuple(caps.limits.items()), caps.depth(LIST_LENGTH)
     )
     with _references(place, release, loaded, queries, known) as references:
@@ -206,7 +206,7 @@ def _made(
     release: ReleaseFiles,
     loaded: "LoadedRelease",
     queries: "Queries",
-    asked: Asked,
+    asked: AskedLists,
     references: PublishedFolder,
     frozen: Path | None,
     name: str,
@@ -288,7 +288,7 @@ class PartOfEvaluation(PartInScratch):
     release: ReleaseFiles | PublishedRelease
     references: Path | PublishedFolder
     frozen: Path | PublishedFolder | None
-    asked_for: Asked
+    asked_for: AskedLists
     workers: int
     """Threads; more than one where no other process works."""
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from recsys.data_schemas.config import RecsysConfig
 from recsys.encoder.pretrained import require_local
+from recsys.features.on_disk import arrays_in
 from recsys.storage.progress import Reporter
 from recsys.storage.stages import StageRunner, WouldRun
 from recsys.storage.workspace import Workspace
@@ -98,7 +99,8 @@ def _begun(
         own_parts.require_sound(config)
         listener = own_parts.stage_listener(config, reporter)
         runner = StageRunner(workspace, reporter, dry_run, on_end=listener)
-        yield Night(config, workspace, runner, reporter, until)
+        with arrays_in(workspace.path):
+            yield Night(config, workspace, runner, reporter, until)
 
 
 def _foreseen(night: Night) -> NightResult:

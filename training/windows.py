@@ -14,6 +14,7 @@ Shapes: E events, M moments. Times are int64 microseconds.
 
 Example:
     >>> import numpy as np
+import numpy.typing as npt
     >>> Windows("time", "", (10, 20, 30), 40, 2).label_end(20)
     30
     >>> Windows("time", "", (10, 20, 30), 40, 2).test
@@ -25,18 +26,23 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from recsys.data_schemas.config import WindowsConfig
 from recsys.data_schemas.errors import DataRefused
 from recsys.evaluation.lists import Truth
 from recsys.features.interactions import (
     DAY,
+    EMPTY_HISTORY,
     HOUR,
     SECOND,
+    Histories,
     Interactions,
     Ints,
     Longs,
 )
+from recsys.features.on_disk import empty, stretches
+from recsys.features.ragged import offsets_of
 from recsys.features.time_buckets import MomentGrid
 
 MINUTE = 60 * SECOND
@@ -141,13 +147,23 @@ class FirstPositives:
     @classmethod
     def of(cls, interactions: Interactions) -> "FirstPositives":
         """Of all events, which come in the order of time."""
-        pair = interactions.user.astype(np.int64) * interactions.n_items + interactions.item
-        pairs, first = np.unique(pair, return_index=True)
-        positive = np.flatnonzero(interactions.grade > 0)
-        of_pair, best = np.unique(pair[positive], return_index=True)
-        first_event = interactions.time[first[np.searchsorted(pairs, of_pair)]]
-        user = (of_pair // interactions.n_items).astype(np.int32)
-        return cls(user, first_event, interactions.time[positive[best]])
+        histories, found = interactions.histories(), 0
+        most = int(np.count_nonzero(histories.events.grade > 0))
+        user, first_event, first_positive = (
+            empty(most, kind) for kind in (np.int32, np.int64, np.int64)
+        )
+        for users in histories.stretches():
+            some = histories.part(users.start, users.stop)
+            pair = some.owner * interactions.n_items + some.events.item
+            pairs, first = np.unique(pair, return_index=True)
+            positive = np.flatnonzero(some.events.grade > 0)
+            of_pair, best = np.unique(pair[positive], return_index=True)
+            part = slice(found, found + len(of_pair))
+            user[part] = users.start + of_pair // interactions.n_items
+            first_event[part] = some.events.time[first[np.searchsorted(pairs, of_pair)]]
+            first_positive[part] = some.events.time[positive[best]]
+            found = part.stop
+        return cls(user[:found], first_event[:found], first_positive[:found])
 
     def before(self, time: int) -> "FirstPositives":
         """Those whose positive event lies before a time."""
@@ -290,7 +306,7 @@ def _rolling_windows(
     ordinal_until: int | None,
 ) -> Windows:
     """Cuts at equal shares of the events in the latest region that holds enough moments."""
-    times = np.sort(interactions.time)
+    times = interactions.time if interactions.ordered else np.sort(interactions.time)
     floor = int(times[0]) if ordinal_until is None else ordinal_until
     end = grid.after(int(times[-1]))
     counts = CUT_COUNTS if config.cuts is None else (3 * config.cuts,)
@@ -386,12 +402,32 @@ def count_returning(interactions: Interactions, cuts: tuple[int, ...], end: int)
     """Truth of users with a history and a positive in the window, over all cuts."""
     first = np.full(interactions.n_users, np.iinfo(np.int64).max)
     np.minimum.at(first, interactions.user, interactions.time)
-    edges = np.array([*cuts, end])
-    window = np.searchsorted(edges, interactions.time, "right") - 1
-    usable = (window >= 0) & (interactions.grade > 0)
-    usable &= first[interactions.user] < edges[np.maximum(window, 0)]
-    pairs = interactions.user[usable].astype(np.int64) * len(edges) + window[usable]
-    return len(np.unique(pairs))
+    edges, counted = np.array([*cuts, end]), []
+    for part in stretches(len(interactions)):
+        user, grade = interactions.user[part], interactions.grade[part]
+        window = np.searchsorted(edges, interactions.time[part], "right") - 1
+        usable = (window >= 0) & (grade > 0)
+        usable &= first[user] < edges[np.maximum(window, 0)]
+        counted.append(np.unique(user[usable].astype(np.int64) * len(edges) + window[usable]))
+    return len(np.unique(np.concatenate([np.empty(0, np.int64), *counted])))
+
+
+def _acted_on(
+    interactions: Interactions, user: Ints, item: Ints, cut: int
+) -> npt.NDArray[np.bool_]:
+    """bool[n]: pairs of a user and an item, int32[n] both, with an event before a time (µs)."""
+    histories, n = interactions.histories(), np.int64(interactions.n_items)
+    known = np.zeros(len(user), bool)
+    order = np.argsort(user, kind="stable")
+    whose, first = np.unique(user[order], return_index=True)
+    edges = np.append(first, len(user))
+    for some in Histories(offsets_of(histories.lengths[whose]), EMPTY_HISTORY).stretches():
+        past = histories.take(whose[some])
+        early = past.events.time < cut
+        seen = whose[some][past.owner[early]] * n + past.events.item[early]
+        rows = order[edges[some.start] : edges[some.stop]]
+        known[rows] = np.isin(user[rows] * n + item[rows], seen)
+    return known
 
 
 def _described(
@@ -415,11 +451,6 @@ def moments_at(interactions: Interactions, cut: int, label_end: int) -> Truth:
     inside = (interactions.time >= cut) & (interactions.time < label_end) & (interactions.grade > 0)
     user, item = interactions.user[inside], interactions.item[inside]
     grade = interactions.grade[inside]
-    theirs = np.zeros(interactions.n_users, bool)
-    theirs[user] = True
-    before = (interactions.time < cut) & theirs[interactions.user]
-    n = np.int64(interactions.n_items)
-    seen = interactions.user[before] * n + interactions.item[before]
-    fresh = ~np.isin(user * n + item, seen)
+    fresh = ~_acted_on(interactions, user, item, cut)
     users, group = np.unique(user[fresh], return_inverse=True)
     return Truth.of(group, item[fresh], grade[fresh], users, np.full(len(users), cut, np.int64))

@@ -5,9 +5,10 @@ from functools import cached_property
 
 import numpy as np
 
+from recsys.features.counted_events import ENTITY_TAG
 from recsys.features.interactions import Floats
 from recsys.features.kinds.kind import CounterFeature
-from recsys.features.ranking_context import ENTITY_TAG, Count, Counts
+from recsys.features.ranking_context import Count, Counts
 from recsys.features.time_buckets import type_word, window_name
 
 

@@ -26,6 +26,7 @@ from recsys.data_schemas.tables import (
 from recsys.features.catalogue import Catalogue
 from recsys.features.impressions import Impressions, propensities
 from recsys.features.interactions import Floats, Interactions
+from recsys.features.on_disk import empty
 from recsys.features.ragged import list_column
 from recsys.ingestion.tables.ingest import (
     EVENTS_FILE,
@@ -123,9 +124,9 @@ def _interactions(folder: Path, meaning: EventMeaning, n_items: int) -> Interact
     """Events row group by row group into arrays of their final size."""
     with pq.ParquetFile(folder / EVENTS_FILE, read_dictionary=[c.EVENT_TYPE]) as parquet:
         size = parquet.metadata.num_rows
-        user, item = np.empty(size, np.int32), np.empty(size, np.int32)
-        kind, time = np.empty(size, np.int16), np.empty(size, np.int64)
-        value, position = np.empty(size, np.float32), np.empty(size, np.int64)
+        user, item = empty(size, np.int32), empty(size, np.int32)
+        kind, time = empty(size, np.int16), empty(size, np.int64)
+        value, position = empty(size, np.float32), empty(size, np.int64)
         codes: dict[str, int] = {}
         columns = [USER_INDEX, c.ITEM_INDEX, c.EVENT_TYPE, c.TIMESTAMP, c.VALUE, c.POSITION]
         low = 0
@@ -154,10 +155,11 @@ def _interactions(folder: Path, meaning: EventMeaning, n_items: int) -> Interact
         user_ids=ids.to_numpy(),
         kinds=kinds,
         n_items=n_items,
+        ordered=True,
     )
 
 
-CHUNK = 4_000_000
+CHUNK = 1_000_000
 """Events whose meaning is computed at a time; bounds its temporaries."""
 
 
@@ -165,7 +167,7 @@ def _meaning(
     meaning: EventMeaning, kinds: tuple[str, ...], kind: npt.NDArray[np.int16], value: Floats
 ) -> tuple[Floats, npt.NDArray[np.int8]]:
     """Weights and grades of all events."""
-    weight, grade = np.empty(len(kind), np.float32), np.empty(len(kind), np.int8)
+    weight, grade = empty(len(kind), np.float32), empty(len(kind), np.int8)
     for low in range(0, len(kind), CHUNK):
         part = slice(low, low + CHUNK)
         weight[part], grade[part] = meaning.of(kinds, kind[part], value[part])
@@ -197,18 +199,40 @@ def _codes(column: pa.ChunkedArray, codes: dict[str, int]) -> npt.NDArray[np.int
 
 
 def _impressions(file: Path) -> Impressions:
-    columns = [c.IMPRESSION_ID, USER_INDEX, c.TIMESTAMP, c.POSITION, ITEM_INDICES, c.PROPENSITIES]
-    columns += [c.CONTEXT, RULED]
-    table = pq.read_table(file, columns=columns).combine_chunks()
-    offsets, items = list_column(table[ITEM_INDICES])
+    """Lists row group by row group into arrays of their final size; ids are not among them."""
+    columns = [USER_INDEX, c.TIMESTAMP, c.POSITION, ITEM_INDICES, c.PROPENSITIES, c.CONTEXT, RULED]
+    with pq.ParquetFile(file) as parquet:
+        groups = range(parquet.num_row_groups)
+        lists, shown = parquet.metadata.num_rows, 0
+        for number in groups:
+            items = parquet.read_row_group(number, columns=[ITEM_INDICES])[ITEM_INDICES]
+            shown += int(list_column(items)[0][-1])
+        offsets, user = np.zeros(lists + 1, np.int64), empty(lists, np.int32)
+        time, position = empty(lists, np.int64), empty(lists, np.int64)
+        context, ruled = np.empty(lists, object), np.zeros(lists, bool)
+        items, propensity = empty(shown, np.int32), empty(shown, np.float32)
+        said: dict[str | None, str | None] = {}
+        low, first = 0, 0
+        for number in groups:
+            rows = parquet.read_row_group(number, columns=columns)
+            part = slice(low, low + rows.num_rows)
+            bounds, values = list_column(rows[ITEM_INDICES])
+            inside = slice(first, first + int(bounds[-1]))
+            low, first = part.stop, inside.stop
+            offsets[part.start + 1 : part.stop + 1] = inside.start + bounds[1:]
+            items[inside] = values.cast(pa.int32()).to_numpy()
+            propensity[inside] = propensities(rows[c.PROPENSITIES], bounds)
+            user[part] = rows[USER_INDEX].to_numpy()
+            time[part] = rows[c.TIMESTAMP].cast(pa.int64()).to_numpy()
+            position[part] = rows[c.POSITION].to_numpy()
+            # Many requests say the same: one text for all of them.
+            context[part] = [said.setdefault(text, text) for text in rows[c.CONTEXT].to_pylist()]
+            ruled[part] = rows[RULED].to_numpy()
     return Impressions(
-        offsets,
-        items.cast(pa.int32()).to_numpy(),
-        table[c.TIMESTAMP].cast(pa.int64()).to_numpy(),
-        table[USER_INDEX].to_numpy().astype(np.int32),
-        table[c.POSITION].to_numpy(),
-        propensities(table[c.PROPENSITIES], offsets),
-        ids=table[c.IMPRESSION_ID].to_numpy(),
-        context=table[c.CONTEXT].to_numpy(),
-        ruled=table[RULED].to_numpy(),
+        offsets, items, time, user, position, propensity, context=context, ruled=ruled
     )
+
+
+def impression_ids(folder: Path) -> pa.ChunkedArray:
+    """Ids of the lists that were shown, in their order."""
+    return pq.read_table(folder / IMPRESSIONS_FILE, columns=[c.IMPRESSION_ID]).column(0)

@@ -29,6 +29,7 @@ from recsys.features.interactions import (
     Ints,
 )
 from recsys.features.kinds.kind import Family
+from recsys.features.on_disk import filled, stretches, taken
 from recsys.features.protocols import Mask, Recalled, RecallSource
 from recsys.retrieval.history_kernels import Marks, weigh
 from recsys.retrieval.source_params import SourceParams, resolved, undeclared
@@ -286,12 +287,13 @@ def require_declared(kind: type[FittableSource]) -> None:
 
 def no_pairs(interactions: Interactions) -> str | None:
     """Why nothing can be learned from what goes together; None where it can."""
-    liked = interactions.weight > 0
-    users = interactions.user[liked]
-    counts = np.bincount(users) if len(users) else np.zeros(1, np.int64)
+    counts = np.zeros(interactions.n_users, np.int64)
+    for part in stretches(len(interactions), 1 << 22):
+        users = interactions.user[part][interactions.weight[part] > 0]
+        counts += np.bincount(users, minlength=len(counts))
     if counts.max(initial=0) < 2:
         return "no user has two positive events: nothing goes together"
-    if np.count_nonzero(np.bincount(interactions.item[liked])) < 2:
+    if np.count_nonzero(support(interactions)) < 2:
         return "all positive events are of one item"
     return None
 
@@ -313,14 +315,22 @@ def last_time(interactions: Interactions) -> int:
 
 def positive(interactions: Interactions) -> Interactions:
     """The events with a positive weight, users contiguous, each user's in order of time."""
-    order = np.argsort(interactions.user, kind="stable")
-    return interactions.where(order[interactions.weight[order] > 0])  # type: ignore[arg-type]
+    order = interactions.by_user()
+    liked = filled(len(order), np.bool_, lambda part: interactions.weight[order[part]] > 0)
+    return interactions.where(taken(order, liked))
 
 
 def weight_scale(interactions: Interactions) -> float:
     """Mean weight of the positive events, by which weights are made comparable."""
-    weights = interactions.weight[interactions.weight > 0]
+    weights = taken(interactions.weight, interactions.weight > 0)
     return float(weights.mean()) if len(weights) else 1.0
+
+
+def strengths(events: Interactions, scale: float) -> Floats:
+    """float32[E]: square roots of the events' weights over `scale`, so that a pair of average ones counts 1."""
+    return filled(
+        len(events), np.float32, lambda part: np.sqrt(events.weight[part] / scale, dtype=np.float32)
+    )
 
 
 def met(interactions: Interactions) -> Marks:
@@ -330,8 +340,11 @@ def met(interactions: Interactions) -> Marks:
 
 def support(interactions: Interactions) -> Ints:
     """Positive events of each item, int32[N]."""
-    items = interactions.item[interactions.weight > 0]
-    return np.bincount(items, minlength=interactions.n_items).astype(np.int32)
+    counts = np.zeros(interactions.n_items, np.int64)
+    for part in stretches(len(interactions)):
+        items = interactions.item[part][interactions.weight[part] > 0]
+        counts += np.bincount(items, minlength=interactions.n_items)
+    return counts.astype(np.int32)
 
 
 def few_events(counts: npt.NDArray[np.integer]) -> Marks:

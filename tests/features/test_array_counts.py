@@ -7,10 +7,10 @@ from hypothesis import strategies as st
 
 from recsys.features.array_counts import (
     Asked,
-    Counted,
     _seek,
     count_windows,
 )
+from recsys.features.counted_events import Counted
 from recsys.features.counter_query import CountColumn
 from recsys.features.rows import ANY_POSITION
 
@@ -54,7 +54,7 @@ def test_counts_are_those_of_a_loop(events, pairs, in_order):
     row, entity, now, bound = arrays(pairs, (np.int64, np.int32, np.int64, np.int64))
     bound = bound if (bound != ANY_POSITION).any() else None
     found = count_windows(
-        Counted(*arrays(events, TYPES)), Asked(row, entity, now, bound), COLUMNS, 5
+        [Counted(*arrays(events, TYPES))], Asked(row, entity, now, bound), COLUMNS, 5
     )
     assert found.tolist() == [by_hand(events, pairs, column) for column in COLUMNS]
 
@@ -72,8 +72,10 @@ def test_threads_share_no_row(monkeypatch, threads_from):
     )
     row = np.sort(draw.integers(0, 40, 200))
     asked = Asked(row, draw.integers(0, 7, 200).astype(np.int32), draw.integers(0, 320, 200), None)
-    found = count_windows(events, asked, COLUMNS[:2], 40)
-    one = [count_windows(events, asked.where(slice(i, i + 1)), COLUMNS[:2], 40) for i in range(200)]
+    found = count_windows([events], asked, COLUMNS[:2], 40)
+    one = [
+        count_windows([events], asked.where(slice(i, i + 1)), COLUMNS[:2], 40) for i in range(200)
+    ]
     np.testing.assert_array_equal(found, np.sum(one, axis=0))
     assert found.any()
 

@@ -20,7 +20,7 @@ from recsys.evaluation.report_context import Check
 from recsys.features.impressions import Impressions
 from recsys.features.interactions import Longs
 from recsys.ingestion.tables.ingest import EVENTS_FILE, ITEMS_FILE, USERS_FILE
-from recsys.ingestion.tables.load import Tables, load_tables
+from recsys.ingestion.tables.load import Tables, impression_ids, load_tables
 from recsys.storage.files import link_tree
 from recsys.storage.stages import Stage, StageResult, facts
 from recsys.storage.stages.identity import MARKER
@@ -91,7 +91,7 @@ def logged_data(
     shown = tables.impressions
     names = pq.read_table(folder / EVENTS_FILE, columns=[c.EVENT_ID, c.IMPRESSION_ID])
     ids = names[c.EVENT_ID].to_numpy() if names[c.EVENT_ID].null_count < len(names) else None
-    listed = None if shown is None else _listed_at(names, shown)
+    listed = None if shown is None else _listed_at(names, shown, impression_ids(folder))
     if until is not None:
         before = slice(int(np.searchsorted(events.time, until)))
         events = events.before(until)
@@ -103,9 +103,9 @@ def logged_data(
     )
 
 
-def _listed_at(names: pa.Table, shown: Impressions) -> Longs:
+def _listed_at(names: pa.Table, shown: Impressions, ids: pa.ChunkedArray) -> Longs:
     """int64[E] µs: when the list that each event names was shown; `NEVER` without one."""
-    lists = pa.array(shown.ids, pa.large_string())
+    lists = ids.cast(pa.large_string()).combine_chunks()
     found = pa.compute.index_in(names[c.IMPRESSION_ID].cast(pa.large_string()), lists)
     place = found.fill_null(-1).to_numpy()
     return (

@@ -15,7 +15,9 @@ from recsys.data_schemas.meaning import EventMeaning
 from recsys.encoder.text import item_texts
 from recsys.evaluation.lists import Truth
 from recsys.features.draws import at_moments, chance, hash_ids
+from recsys.features.ids import pack
 from recsys.features.interactions import Interactions
+from recsys.features.on_disk import stretches
 from recsys.features.user_table import UserTable
 from recsys.ingestion.tables.ingest import ITEMS_FILE, USERS_FILE
 from recsys.ingestion.tables.load import Tables
@@ -29,7 +31,7 @@ BASIS = tuple(
     f"recsys.features.{name}"
     for name in (
         *("catalogue", "compiled", "draws", "ids", "impressions"),
-        *("interactions", "ragged", "store", "time_buckets"),
+        *("interactions", "on_disk", "ragged", "store", "time_buckets"),
     )
 )
 """Code that events and items are read with: it decides every output that is computed."""
@@ -107,15 +109,22 @@ class Inputs:
         users' attributes. Later events do not change it, so what was made of it stays good."""
         if now not in self._keys:
             digest = hashlib.blake2b(digest_size=16)
-            names, columns = _events_before(self.interactions, now)
+            users, columns = _events_before(self.interactions, now)
             contexts, shown = self._shown_before(now)
-            digest.update(json.dumps([self._attributes_key, names, contexts]).encode())
+            recorded = None if contexts is None else len(contexts)
+            known = [self._attributes_key, self.interactions.kinds, users, recorded]
+            digest.update(json.dumps(known).encode())
+            for part in stretches(users):
+                for names in pack(self.interactions.user_ids[:users][part]):
+                    digest.update(names.data)
+            for part in stretches(recorded or 0):
+                digest.update(json.dumps(contexts[part].tolist()).encode())
             for column in (*columns, *shown):
                 digest.update(column.data)
             self._keys[now] = digest.hexdigest()
         return self._keys[now]
 
-    def _shown_before(self, now: int) -> tuple[list[str | None] | None, list[Column]]:
+    def _shown_before(self, now: int) -> tuple[Any, list[Column]]:
         """What requests said and the other columns of the lists shown before a time; (None, none)
         where lists are not recorded at all, which is not the same as that none was shown yet."""
         shown = self.tables.impressions
@@ -125,7 +134,7 @@ class Inputs:
         assert early.context is not None
         columns: list[Column] = [early.user, early.time, early.offsets, early.items]
         ruled = [] if early.ruled is None or not early.ruled.any() else [early.ruled]
-        return early.context.tolist(), [*columns, early.propensity, *ruled]
+        return early.context, [*columns, early.propensity, *ruled]
 
     @cached_property
     def attributes(self) -> dict[str, str]:
@@ -157,8 +166,8 @@ class Inputs:
         return hashlib.blake2b(np.ascontiguousarray(vectors).data, digest_size=16).hexdigest()
 
 
-def _events_before(events: Interactions, now: int) -> tuple[list[str], list[Column]]:
-    """The names of users and types, and the columns, of all events strictly before a time."""
+def _events_before(events: Interactions, now: int) -> tuple[int, list[Column]]:
+    """How many users they name, and the columns, of all events strictly before a time."""
     count = int(np.searchsorted(events.time, now))
     columns = [
         column[:count]
@@ -172,8 +181,7 @@ def _events_before(events: Interactions, now: int) -> tuple[list[str], list[Colu
             events.grade,
         )
     ]
-    users = events.user_ids[: int(columns[0].max(initial=-1)) + 1]
-    return [*users, *events.kinds], columns
+    return int(columns[0].max(initial=-1)) + 1, columns
 
 
 def user_table(tables: Tables) -> UserTable | None:

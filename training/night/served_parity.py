@@ -33,6 +33,7 @@ from recsys.data_schemas.log_record import ITEM, KNOWN_POSITION, LogRecord
 from recsys.data_schemas.meaning import EventMeaning
 from recsys.evaluation.report_context import Check
 from recsys.features.catalogue import Catalogue
+from recsys.features.counted_events import ENTITY_SHOWN
 from recsys.features.feature_set import FeatureSet
 from recsys.features.impressions import Impressions
 from recsys.features.interactions import Floats, Longs
@@ -46,7 +47,6 @@ from recsys.features.parity import (
     served_rows,
     with_log,
 )
-from recsys.features.ranking_context import ENTITY_SHOWN
 from recsys.features.rows import BatchInputs
 from recsys.features.state import OnlineState
 from recsys.ingestion.tables.load import load_tables

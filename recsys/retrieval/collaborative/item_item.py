@@ -11,13 +11,16 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from recsys.features.compiled import compiled
 from recsys.features.interactions import (
     Floats,
     Interactions,
     Ints,
     Longs,
+    places_by_owner,
 )
-from recsys.features.ragged import first_of_runs, offsets_of_owners
+from recsys.features.on_disk import empty, stretches
+from recsys.features.ragged import offsets_of_owners
 from recsys.retrieval import history_kernels as kernels
 from recsys.retrieval.collaborative.neighbours import NeighbourRows, NeighbourSource
 from recsys.retrieval.fitted_source import (
@@ -29,6 +32,7 @@ from recsys.retrieval.fitted_source import (
     met,
     no_pairs,
     positive,
+    strengths,
     weight_scale,
 )
 from recsys.retrieval.source_params import SourceParams, param
@@ -140,11 +144,14 @@ def count_pairs(
     """
     events = positive(interactions)
     n_items = interactions.n_items
-    strength = np.sqrt(events.weight / weight_scale(interactions)).astype(np.float32)
+    strength = strengths(events, weight_scale(interactions))
     low, high = user_bounds(events.user)
-    occurrence = np.argsort(events.item, kind="stable").astype(np.int64)
     offsets = offsets_of_owners(events.item, n_items)
-    mass = np.bincount(events.item, strength, minlength=n_items) + shrink
+    occurrence = places_by_owner(events.item, offsets)
+    mass = np.zeros(n_items)
+    for part in stretches(len(events)):
+        np.add.at(mass, events.item[part], strength[part])
+    mass += shrink
     mass = np.maximum(mass, 1e-9)
     row_scale = (mass**-left).astype(np.float32)
     column_scale = (mass**-right).astype(np.float32)
@@ -164,6 +171,16 @@ def count_pairs(
 
 def user_bounds(user: Ints) -> tuple[Longs, Longs]:
     """For events in user order: first and last-plus-one row of each event's user, int64[E]."""
-    starts = np.flatnonzero(first_of_runs(user))
-    lengths = np.diff(np.append(starts, len(user)))
-    return np.repeat(starts, lengths), np.repeat(starts + lengths, lengths)
+    low, high = empty(len(user), np.int64), empty(len(user), np.int64)
+    _user_bounds(user, low, high)
+    return low, high
+
+
+@compiled
+def _user_bounds(user: Ints, low: Longs, high: Longs) -> None:
+    first = 0
+    for row in range(1, len(user) + 1):
+        if row == len(user) or user[row] != user[first]:
+            low[first:row] = first
+            high[first:row] = row
+            first = row

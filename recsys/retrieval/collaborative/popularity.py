@@ -16,6 +16,7 @@ from recsys.features.interactions import (
     Longs,
 )
 from recsys.features.kinds.kind import Family
+from recsys.features.on_disk import stretches
 from recsys.features.protocols import Mask, Recalled
 from recsys.retrieval import history_kernels as kernels
 from recsys.retrieval.fitted_source import (
@@ -183,11 +184,13 @@ def fading(age: Longs, half_life: float) -> Doubles:
 
 def decayed_counts(interactions: Interactions, until: int, half_life: float) -> Doubles:
     """float64[N]: positive events in units of the mean weight, decayed up to `until`."""
-    keep = interactions.weight > 0
-    age = until - interactions.time[keep]
-    mass = interactions.weight[keep] / weight_scale(interactions) * fading(age, half_life)
-    counts = np.bincount(interactions.item[keep], mass, minlength=interactions.n_items)
-    return counts.astype(np.float64)
+    counts, scale = np.zeros(interactions.n_items), weight_scale(interactions)
+    for part in stretches(len(interactions)):
+        keep = interactions.weight[part] > 0
+        faded = fading(until - interactions.time[part][keep], half_life)
+        mass = interactions.weight[part][keep] / scale * faded
+        np.add.at(counts, interactions.item[part][keep], mass)
+    return counts
 
 
 def created_times(inputs: SourceInputs, n_items: int) -> Longs:
