@@ -49,7 +49,27 @@ def _add_nights(subparsers: Any) -> None:
     train.add_argument(
         "--search", type=float, metavar="MINUTES", help="encoder: search its rates for so long"
     )
+    train.add_argument(
+        "--inputs-only",
+        metavar="DIR",
+        help="encoder: write what the fit reads, for `recsys fit-encoder` on another machine",
+    )
+    train.add_argument(
+        "--fitted", metavar="DIR", help="encoder: take what `recsys fit-encoder` left into use"
+    )
     train.set_defaults(run=_train)
+
+    fit = subparsers.add_parser(
+        "fit-encoder", help="fit the encoder from a folder, without a workspace; under torchrun too"
+    )
+    fit.add_argument(
+        "--inputs",
+        required=True,
+        metavar="DIR",
+        help="written by `train encoder --inputs-only`; it says what people did",
+    )
+    fit.add_argument("--out", required=True, metavar="DIR", help="for `train encoder --fitted`")
+    fit.set_defaults(run=_fit_encoder, many_processes=True)
 
     backtest = subparsers.add_parser("backtest", help="the last N nights, simulated on history")
     backtest.add_argument("--nights", type=int, required=True, metavar="N")
@@ -108,6 +128,12 @@ def _train(args: argparse.Namespace) -> int:
     from recsys.operations.cli.night_commands import run_train
 
     return run_train(args)
+
+
+def _fit_encoder(args: argparse.Namespace) -> int:
+    from recsys.operations.cli.fit_encoder import run_fit_encoder
+
+    return run_fit_encoder(args)
 
 
 def _evaluate(args: argparse.Namespace) -> int:
