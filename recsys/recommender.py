@@ -722,7 +722,7 @@ def open_sources(bundle: Bundle) -> dict[str, ScoreSource]:
     vectors = bundle.vectors()
     if bundle.encoder is not None and vectors is not None:
         until = bundle.fit_until.get("encoder", 0)
-        index = open_index(bundle.items, bundle.n_items)
+        index = open_index(bundle.items, vectors)
         source = InterestSource.open(bundle.encoder, vectors, until, neighbours=index)
         sources[TEXT] = cast(ScoreSource, source)
     return sources
