@@ -25,8 +25,8 @@ from recsys.storage.bundle import MANIFEST
 from recsys.storage.engines import Engine, LocalEngine, PartWork, open_engine
 from recsys.storage.files import file_stamp, hash_file, hash_json
 from recsys.storage.node_copies import PublishedFolder, forget_copies
-from recsys.storage.scratch import ScratchFolder
-from recsys.storage.workspace import STATE_MARKER, Workspace
+from recsys.storage.scratch import ScratchFolder, scratch_of
+from recsys.storage.workspace import STATE_MARKER
 
 if TYPE_CHECKING:
     from recsys.recommender import LoadedRelease
@@ -111,14 +111,6 @@ def place_of(config: RecsysConfig) -> ListPlace:
     settings = config.engine
     parts = None if settings.parts == "auto" else settings.parts
     return ListPlace(open_engine(settings), scratch_of(config), parts)
-
-
-def scratch_of(config: RecsysConfig) -> ScratchFolder:
-    """The scratch folder: that of the config, or the workspace's own."""
-    named = config.engine.scratch
-    if named is None:
-        return ScratchFolder(str(Workspace(config.workspace_path).folder("scratch")))
-    return ScratchFolder(named if "://" in named else str(config.path(named)))
 
 
 def ranked(

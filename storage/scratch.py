@@ -5,9 +5,9 @@ upload is seen when it is complete. Writing the same file twice leaves the same 
 """
 
 import shutil
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,10 @@ import pyarrow as pa
 import pyarrow.fs as fs
 import pyarrow.parquet as pq
 
-from recsys.data_schemas.addresses import redacted
-from recsys.data_schemas.errors import UsageError
-from recsys.storage.files import PART, atomic_write
+from recsys.data_schemas.config import RecsysConfig
+from recsys.storage.file_systems import file_system_of, is_remote
+from recsys.storage.files import PART, atomic_file, atomic_write
+from recsys.storage.workspace import Workspace
 
 WHERE = "engine.scratch"
 
@@ -30,7 +31,7 @@ class ScratchFolder:
 
     @property
     def is_local(self) -> bool:
-        return "://" not in self.address
+        return not is_remote(self.address)
 
     def below(self, name: str) -> "ScratchFolder":
         """A folder of it."""
@@ -50,6 +51,15 @@ class ScratchFolder:
         sink = pa.BufferOutputStream()
         pq.write_table(table, sink)
         self.write(name, sink.getvalue())
+
+    def take_file(self, name: str, file: Path) -> None:
+        """A copy of a whole local file."""
+        if self.is_local:
+            with atomic_file(Path(self.address, name)) as aside:
+                shutil.copyfile(file, aside)
+            return
+        system, root = _place(self.address)
+        fs.copy_files(str(file), f"{root}/{name}", fs.LocalFileSystem(), system)
 
     def read(self, name: str) -> bytes:
         """A file's bytes.
@@ -82,6 +92,12 @@ class ScratchFolder:
                 youngest[name] = max(youngest.get(name, 0.0), changed)
         yield from sorted(youngest.items())
 
+    def remove_older(self, seconds: float) -> None:
+        """Folders directly below of which no file is younger."""
+        for name, changed in self.folders():
+            if time.time() - changed > seconds:
+                self.below(name).remove()
+
     def _files(self) -> Iterator[tuple[str, float]]:
         """(relative name, seconds since the epoch of the last change) of every file below."""
         system, root = _place(self.address)
@@ -112,22 +128,13 @@ class ScratchFolder:
             system.delete_dir(root)
 
 
-@lru_cache(maxsize=64)
 def _place(address: str) -> tuple[Any, str]:
-    """(file system, path in it).
+    return file_system_of(address, WHERE)
 
-    Raises:
-        UsageError: no file system reads such an address.
-    """
-    if "://" not in address:
-        return fs.LocalFileSystem(), address
-    try:
-        system, path = fs.FileSystem.from_uri(address)
-    except (pa.ArrowException, OSError) as error:
-        raise UsageError(
-            "the scratch folder cannot be reached",
-            where=WHERE,
-            found=f"{redacted(address)}: {error}",
-            expected="a folder, or s3://, gs://, abfs:// or hdfs:// with its credentials in the environment",
-        ) from None
-    return system, path.rstrip("/")
+
+def scratch_of(config: RecsysConfig) -> ScratchFolder:
+    """The scratch folder that a config names, or the workspace's own."""
+    named = config.engine.scratch
+    if named is None:
+        return ScratchFolder(str(Workspace(config.workspace_path).folder("scratch")))
+    return ScratchFolder(named if is_remote(named) else str(config.path(named)))

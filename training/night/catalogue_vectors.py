@@ -7,11 +7,14 @@ from typing import Any
 import numpy as np
 
 from recsys.data_schemas.errors import RecsysError
-from recsys.encoder.encode import encode_items
+from recsys.encoder.encode import Elsewhere, encode_items
+from recsys.encoder.encode_parts import EncodeElsewhere
 from recsys.encoder.index import write_index
 from recsys.encoder.manifest import EncoderManifest
 from recsys.encoder.tower import TOWER, TOWER_JSON, Tower
+from recsys.storage.engines import open_engine
 from recsys.storage.files import link_tree
+from recsys.storage.scratch import scratch_of
 from recsys.storage.stages import Stage, StageResult, folder
 from recsys.training.night.inputs import Inputs
 from recsys.training.night.night_context import Night
@@ -57,6 +60,7 @@ def _encode(
             night.workspace.vectors,
             progress=task.reach,
             out=out / VECTORS,
+            elsewhere=_elsewhere(night, encoder),
         )
     if not np.isfinite(vectors.sum(dtype=np.float64)):
         raise RecsysError(
@@ -78,6 +82,18 @@ def _encode(
     if follows:
         facts["tower"] = _follow(night, inputs, encoder, out, until)
     return facts
+
+
+def _elsewhere(night: Night, encoder: Path) -> Elsewhere | None:
+    """Encodes on the cluster of the config, which is asked for when there is work; None where this process
+    encodes."""
+    settings = night.config.engine
+    if settings.kind == "local":
+        return None
+    limit = EncoderManifest.read(encoder).max_tokens
+    return lambda parts: EncodeElsewhere(
+        open_engine(settings), scratch_of(night.config), encoder, limit
+    )(parts)
 
 
 def _tower_identity(
