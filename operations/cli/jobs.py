@@ -7,6 +7,7 @@ from typing import Any
 def add_parsers(subparsers: Any) -> None:
     """Register the commands of this room."""
     _add_nights(subparsers)
+    _add_steps(subparsers)
     _add_lists(subparsers)
     demo = subparsers.add_parser("demo", help="everything, on bundled real data")
     demo.add_argument("dir", nargs="?", default="demo", metavar="DIR")
@@ -14,7 +15,7 @@ def add_parsers(subparsers: Any) -> None:
 
 
 def _add_nights(subparsers: Any) -> None:
-    """Whole nights, and single steps of one."""
+    """Whole nights."""
     nightly = subparsers.add_parser("nightly", help="the night's retraining, gated and reversible")
     nightly.add_argument(
         "--until",
@@ -35,6 +36,13 @@ def _add_nights(subparsers: Any) -> None:
     )
     nightly.set_defaults(run=_nightly)
 
+    backtest = subparsers.add_parser("backtest", help="the last N nights, simulated on history")
+    backtest.add_argument("--nights", type=int, required=True, metavar="N")
+    backtest.set_defaults(run=_backtest)
+
+
+def _add_steps(subparsers: Any) -> None:
+    """Single steps of a night."""
     train = subparsers.add_parser("train", help="a single step of the night")
     train.add_argument("step", choices=("encoder", "collaborative", "ranker"))
     train.add_argument(
@@ -70,10 +78,6 @@ def _add_nights(subparsers: Any) -> None:
     )
     fit.add_argument("--out", required=True, metavar="DIR", help="for `train encoder --fitted`")
     fit.set_defaults(run=_fit_encoder, many_processes=True)
-
-    backtest = subparsers.add_parser("backtest", help="the last N nights, simulated on history")
-    backtest.add_argument("--nights", type=int, required=True, metavar="N")
-    backtest.set_defaults(run=_backtest)
 
 
 def _add_lists(subparsers: Any) -> None:
