@@ -259,6 +259,9 @@ class SourcesConfig(Section):
     the first night whose data reaches into that weekday (UTC), or never."""
     depth: Positive = 300
     """Items each source may propose."""
+    recall_days: float | None = Field(default=None, ge=0)
+    """What lists are made of: items that somebody has acted on, and those created within so many days; the
+    others are scored where they are asked for, by id or text. All items when absent."""
     candidates: int = Field(default=200, ge=1, le=10_000)
     """Items kept after fusing the sources' ranks; LightGBM takes 10,000 of a group."""
 

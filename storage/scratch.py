@@ -21,6 +21,10 @@ from recsys.storage.files import PART, atomic_file, atomic_write
 from recsys.storage.workspace import Workspace
 
 WHERE = "engine.scratch"
+QUERY_ROWS = "tables"
+"""Folder of scratch: rows of queries on their way to the night's machine."""
+STALE_SECONDS = 3 * 86_400
+"""Age at which what nobody finished is removed."""
 
 
 @dataclass(frozen=True)
@@ -92,10 +96,10 @@ class ScratchFolder:
                 youngest[name] = max(youngest.get(name, 0.0), changed)
         yield from sorted(youngest.items())
 
-    def remove_older(self, seconds: float) -> None:
-        """Folders directly below of which no file is younger."""
+    def remove_stale(self) -> None:
+        """Folders directly below that nobody has written to for `STALE_SECONDS`."""
         for name, changed in self.folders():
-            if time.time() - changed > seconds:
+            if time.time() - changed > STALE_SECONDS:
                 self.below(name).remove()
 
     def _files(self) -> Iterator[tuple[str, float]]:

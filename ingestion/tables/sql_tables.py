@@ -19,7 +19,7 @@ from recsys.ingestion.tables.readers import (
     open_source,
 )
 from recsys.storage.engines import open_engine
-from recsys.storage.scratch import ScratchFolder, scratch_of
+from recsys.storage.scratch import QUERY_ROWS, ScratchFolder, scratch_of
 
 
 def open_query(config: RecsysConfig, query: SqlTable, table: Table, scratch: Path) -> Source:
@@ -36,7 +36,9 @@ def open_query(config: RecsysConfig, query: SqlTable, table: Table, scratch: Pat
     here = ScratchFolder(str(folder))
     there = here
     if not made.shares_disk:
-        there = scratch_of(config).below(f"tables/{scratch.name.lstrip('.')}-{table.name}")
+        rows = scratch_of(config).below(QUERY_ROWS)
+        rows.remove_stale()
+        there = rows.below(f"{scratch.name.lstrip('.')}-{table.name}")
 
     def check(schema: pa.Schema) -> None:
         check_schema(schema, table, label)

@@ -26,8 +26,6 @@ from recsys.storage.scratch import ScratchFolder
 
 FOLDER: Final = "encoding"
 """Of scratch: unfinished encodings by what they encode."""
-STALE_SECONDS: Final = 3 * 86_400
-"""Age at which what nobody finished is removed."""
 TEXT: Final = "text"
 
 
@@ -48,7 +46,7 @@ class EncodeElsewhere:
         """
         manifest = EncoderManifest.read(self.encoder_dir)
         unfinished = self.scratch.below(FOLDER)
-        unfinished.remove_older(STALE_SECONDS)
+        unfinished.remove_stale()
         digest = hashlib.sha256(f"{manifest.cache_name} {self.max_tokens}".encode())
         for part in parts:
             digest.update(text_keys(part).tobytes() + b"|")

@@ -19,13 +19,14 @@ FOLDER: Final = "lists"
 SEED: Final = 1
 
 
-def write_index(folder: Path, vectors: Floats) -> None:
-    """Build the index over vectors float32[n, d] into `folder`/lists; nothing where they are few."""
+def write_index(folder: Path, vectors: Floats, only: Ints | None = None) -> None:
+    """Build the index over vectors float32[n, d] into `folder`/lists; nothing where they are few. Items
+    beside `only` (int32[k], ascending) are not in it, where that is given."""
     if len(vectors) < LISTS_FROM:
         return
     place = folder / FOLDER
     place.mkdir()
-    for name, array in InvertedLists.build(np.asarray(vectors), SEED).arrays().items():
+    for name, array in InvertedLists.build(np.asarray(vectors), SEED, only).arrays().items():
         np.save(place / f"{name}.npy", array)
 
 

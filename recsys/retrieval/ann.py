@@ -50,12 +50,14 @@ class InvertedLists:
         self.codes, self.scale, self.error = codes, scale, error
 
     @classmethod
-    def build(cls, vectors: Floats, seed: int) -> "InvertedLists":
-        """k-means on a sample, then one assignment of all items."""
-        n_items = len(vectors)
+    def build(cls, vectors: Floats, seed: int, only: Ints | None = None) -> "InvertedLists":
+        """k-means on a sample, then one assignment of all items; of `only` (int32[n], ascending), where it
+        is given."""
+        every = np.arange(len(vectors), dtype=np.int32) if only is None else only
+        n_items = len(every)
         n_lists = max(1, n_items // MEMBERS_PER_LIST)
         draw = np.random.default_rng(seed)
-        sample = vectors[draw.permutation(n_items)[: n_lists * SAMPLE_PER_LIST]]
+        sample = vectors[every[draw.permutation(n_items)[: n_lists * SAMPLE_PER_LIST]]]
         centroids = sample[:n_lists].copy()
         for _ in range(ROUNDS):
             nearest = nearest_of(sample, centroids)
@@ -64,8 +66,10 @@ class InvertedLists:
             count = np.bincount(nearest, minlength=n_lists)
             filled = count > 0
             centroids[filled] = sums[filled] / count[filled, None]
-        nearest = nearest_of(vectors, centroids)
-        member = np.argsort(nearest, kind="stable").astype(np.int32)
+        parts = range(0, n_items, CODED_AT_ONCE)
+        assigned = [nearest_of(vectors[every[p : p + CODED_AT_ONCE]], centroids) for p in parts]
+        nearest = np.concatenate([np.empty(0, np.int32), *assigned])
+        member = every[np.argsort(nearest, kind="stable")]
         offsets = offsets_of_owners(nearest, n_lists)
         return cls(centroids, offsets, member, *in_8_bits(vectors, member))
 

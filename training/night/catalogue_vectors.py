@@ -19,6 +19,7 @@ from recsys.storage.stages import Stage, StageResult, folder
 from recsys.training.night.inputs import Inputs
 from recsys.training.night.night_context import Night
 from recsys.training.night.products import FOLDER, VECTORS
+from recsys.training.night.searched_items import searched_ever, searched_key
 from recsys.training.night.tune_encoder import CODE, shown_before, to_learn_from
 
 TOWER_SHARE = 0.15
@@ -36,10 +37,15 @@ def encode(
         Stage(
             "vectors",
             {"encoder": encoder.key, "texts": inputs.texts_key}
-            | ({} if tower is None else {"tower": tower}),
+            | ({} if tower is None else {"tower": tower})
+            | ({} if (searched := searched_key(inputs)) is None else {"searched": searched}),
             lambda out: _encode(night, inputs, encoder.product, until, tower is not None, out),
             folder,
-            code=(*CODE, "recsys.training.night.tune_encoder"),
+            code=(
+                *CODE,
+                "recsys.training.night.searched_items",
+                "recsys.training.night.tune_encoder",
+            ),
             personal=False,
         )
     )
@@ -73,7 +79,9 @@ def _encode(
         f"vectors: {counts.encoded:,} texts encoded, {counts.from_cache:,} from the cache, "
         f"{counts.truncated:,} of the encoded cut to {night.config.encoder.max_tokens} tokens"
     )
-    write_index(out, vectors)
+    searched = searched_ever(inputs)
+    only = None if searched is None else np.flatnonzero(searched).astype(np.int32)
+    write_index(out, vectors, only)
     facts: dict[str, Any] = {
         "encoded": counts.encoded,
         "from_cache": counts.from_cache,

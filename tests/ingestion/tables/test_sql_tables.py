@@ -8,6 +8,7 @@ import pytest
 from recsys.data_schemas.config import parse_config
 from recsys.data_schemas.errors import DataRefused, UsageError
 from recsys.ingestion.tables.ingest import ingest
+from recsys.storage.scratch import ScratchFolder
 
 UTC_TIME = pa.timestamp("us", tz="UTC")
 NOON = 1_700_000_000_000_000
@@ -114,6 +115,27 @@ def test_spark_and_duckdb_set_the_same_dirty_rows_aside(dirty, capsys):
     none = {"sql": f"SELECT * FROM ({events}) WHERE false"}
     with pytest.raises(DataRefused, match="the events table is empty"):
         run(dirty, SPARK, **asked(dirty, "spark") | {"events": none})
+
+
+@pytest.mark.spark
+@pytest.mark.usefixtures("session_ends")
+@pytest.mark.filterwarnings("ignore")
+def test_workers_that_share_no_disk_leave_rows_in_object_storage(dirty, s3, monkeypatch):
+    from recsys.storage.engines.spark import SparkEngine
+
+    run(dirty, SPARK, **asked(dirty, "spark"))
+    kept = tables(dirty)
+    opened = SparkEngine.open
+
+    def elsewhere(settings):
+        engine = opened(settings)
+        engine.shares_disk = False
+        return engine
+
+    monkeypatch.setattr(SparkEngine, "open", elsewhere)
+    run(dirty, SPARK | {"scratch": f"{s3}/recsys"}, **asked(dirty, "spark"))
+    assert [name for name, table in tables(dirty).items() if not table.equals(kept[name])] == []
+    assert ScratchFolder(f"{s3}/recsys").names() == set()
 
 
 def test_a_query_s_rows_have_one_order(desk):
