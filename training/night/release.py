@@ -110,7 +110,12 @@ def bundle(night: Night) -> StageResult[Path]:
             },
             lambda out: _pack(night, out / BUNDLE),
             lambda stage: stage.folder / BUNDLE,
-            code=(*BASIS, "recsys.ranker", "recsys.storage.bundle"),
+            code=(
+                *BASIS,
+                "recsys.ranker",
+                "recsys.storage.bundle",
+                "recsys.training.night.searched_items",
+            ),
             personal=False,
         )
     )
