@@ -26,7 +26,7 @@ from recsys.features.state import OnlineState
 from recsys.features.time_buckets import MomentGrid
 from recsys.ranker import Ranker
 from recsys.recommender import LoadedRelease
-from recsys.retrieval.ann import LISTS_FROM, InvertedLists
+from recsys.retrieval.ann import LISTS_FROM, InvertedLists, in_8_bits
 from recsys.retrieval.candidates import CandidateGenerator
 from recsys.retrieval.collaborative.als import Als
 from recsys.retrieval.collaborative.item_item import ItemItem, Transitions
@@ -149,8 +149,9 @@ def clustered_with_index(
     if items < LISTS_FROM:
         return vectors, None
     offsets = np.concatenate([[0], np.cumsum(np.bincount(own, minlength=len(centres)))])
+    member = np.arange(items, dtype=np.int32)
     return vectors, InvertedLists(
-        centres, offsets.astype(np.int64), np.arange(items, dtype=np.int32), vectors
+        centres, offsets.astype(np.int64), member, *in_8_bits(vectors, member)
     )
 
 

@@ -17,7 +17,9 @@ from pydantic import (
     AfterValidator,
     BaseModel,
     ConfigDict,
+    Discriminator,
     Field,
+    Tag,
     ValidationError,
     field_validator,
     model_validator,
@@ -57,17 +59,52 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
+class SqlTable(Section):
+    """A table as the rows of a query."""
+
+    sql: str = Field(min_length=1)
+    """One SELECT, run by `data.connection` where there is one, else by the engine (`engine.kind`: DuckDB,
+    whose paths are relative to the YAML, or Spark SQL)."""
+
+    @property
+    def query(self) -> str:
+        """The query, to stand within another."""
+        return self.sql.strip().rstrip(";").rstrip()
+
+    @property
+    def label(self) -> str:
+        """The query as messages name it."""
+        text = " ".join(self.sql.split())
+        return f"`{text[:QUERY_SHOWN]}{'…' if len(text) > QUERY_SHOWN else ''}`"
+
+
+QUERY_SHOWN: Final = 80
+"""Characters of a query that a message shows."""
+
+
+def _form_of(given: object) -> str:
+    return SqlTable.__name__ if isinstance(given, Mapping | SqlTable) else str.__name__
+
+
+TableSource = Annotated[
+    Annotated[str, Tag(str.__name__)] | Annotated[SqlTable, Tag(SqlTable.__name__)],
+    Discriminator(_form_of),
+]
+"""A place, or a query; a wrong one is told of its own form alone."""
+
+
 class DataConfig(Section):
-    items: str
-    """Parquet file, folder or glob of items; or `connection` table name."""
-    events: str
-    """Parquet file, folder (may be partitioned by day) or glob of events."""
-    impressions: str | None = None
+    items: TableSource
+    """Parquet file, folder, glob or address (`s3://shop/items`) of items; `connection` table name; or
+    `{sql: SELECT …}`."""
+    events: TableSource
+    """The same of events; a folder may be partitioned by day."""
+    impressions: TableSource | None = None
     """What was shown, where it was recorded."""
-    users: str | None = None
+    users: TableSource | None = None
     """Attributes of users."""
     connection: Address | None = None
-    """Ibis connection URL; then the four names above are its tables."""
+    """Ibis connection URL; then the four names above are its tables or queries."""
     quarantine_limit: Share = 0.05
     """Share of a table's rows that may break a rule before the run stops."""
 
@@ -222,6 +259,9 @@ class SourcesConfig(Section):
     the first night whose data reaches into that weekday (UTC), or never."""
     depth: Positive = 300
     """Items each source may propose."""
+    recall_days: float | None = Field(default=None, ge=0)
+    """What lists are made of: items that somebody has acted on, and those created within so many days; the
+    others are scored where they are asked for, by id or text. All items when absent."""
     candidates: int = Field(default=200, ge=1, le=10_000)
     """Items kept after fusing the sources' ranks; LightGBM takes 10,000 of a group."""
 
@@ -483,7 +523,7 @@ class SparkConfig(Section):
 
 
 class EngineConfig(Section):
-    """Where lists of many users are made."""
+    """Where lists of many users are made, texts encoded and queries run (`data: {events: {sql: …}}`)."""
 
     kind: Literal["local", "spark"] = "local"
     """`local`: processes of this machine. `spark`: tasks of a Spark cluster."""
@@ -666,7 +706,7 @@ def _explain(error: ValidationError, name: str) -> UsageError:
     knows comes first: what is missing is often what it was meant to be."""
     problems = sorted(error.errors(), key=lambda p: p["type"] != "extra_forbidden")
     first = problems[0]
-    field = ".".join(str(part) for part in first["loc"]) or "(whole file)"
+    field = ".".join(str(part) for part in first["loc"] if part not in ONE_OF) or "(whole file)"
     others = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
     if first["type"] == "extra_forbidden":
         key, known = str(first["loc"][-1]), _known_keys(first["loc"][:-1])
@@ -694,6 +734,10 @@ def _explain(error: ValidationError, name: str) -> UsageError:
     )
 
 
+ONE_OF: Final = (str.__name__, SqlTable.__name__)
+"""What pydantic calls the forms of a setting that has several."""
+
+
 def _known_keys(location: tuple[int | str, ...]) -> list[str]:
     """Names that a section of the config accepts."""
     model: type[BaseModel] = RecsysConfig
@@ -702,6 +746,8 @@ def _known_keys(location: tuple[int | str, ...]) -> list[str]:
         annotation = field.annotation if field else None
         if isinstance(annotation, type) and issubclass(annotation, BaseModel):
             model = annotation
+        elif part == SqlTable.__name__:
+            model = SqlTable
         elif field is None and "types" in map(str, location):
             model = EventTypeConfig
     return sorted(model.model_fields)

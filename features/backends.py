@@ -79,10 +79,10 @@ class DuckDB:
 class PySpark:
     """Spark, asked with the SQL that Ibis writes for it; needs the [spark] extra and a JDK 17."""
 
-    def __init__(self) -> None:
-        # Two cores and few shuffles: what is counted here has been cut to a part that fits memory.
-        conf = {"spark.sql.shuffle.partitions": "4"}
-        self._session = open_session(SparkConfig(master="local[2]", conf=conf))
+    def __init__(self, settings: SparkConfig) -> None:
+        # Few shuffles: what is counted here has been cut to a part that fits memory.
+        conf = {"spark.sql.shuffle.partitions": "4", **settings.conf}
+        self._session = open_session(settings.model_copy(update={"conf": conf}))
 
     def put(self, name: str, columns: Columns) -> None:
         self._session.createDataFrame(pa.table(dict(columns))).createOrReplaceTempView(name)
@@ -101,8 +101,13 @@ class PySpark:
         self._session.stop()
 
 
-def open_backend(name: str, memory_mb: int) -> Backend:
+def open_backend(name: str, memory_mb: int, spark: SparkConfig | None = None) -> Backend:
     """A backend by name.
+
+    Args:
+        name: `duckdb` or `pyspark`.
+        memory_mb: what DuckDB may take.
+        spark: how Spark is reached (`engine.spark` of the config); when None as its own settings say.
 
     Raises:
         UsageError: there is none of this name, or its package is not installed.
@@ -110,7 +115,7 @@ def open_backend(name: str, memory_mb: int) -> Backend:
     if name == "duckdb":
         return DuckDB(memory_mb)
     if name == "pyspark":
-        return PySpark()
+        return PySpark(spark or SparkConfig())
     raise UsageError(
         "unknown features backend",
         found=name,

@@ -85,7 +85,9 @@ def read_counters(
         inputs: the tables, and the backend that counts.
         out: float32[R, F], filled in place.
     """
-    backend = None if inputs.backend == ARRAYS else open_backend(inputs.backend, inputs.memory_mb)
+    backend = None
+    if inputs.backend != ARRAYS:
+        backend = open_backend(inputs.backend, inputs.memory_mb, inputs.spark)
     try:
         for together in _apart([{need.entity for need in f.needs} for f in features]):
             some = [(features[i], places[i]) for i in together]

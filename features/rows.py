@@ -10,6 +10,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from recsys.data_schemas.config import SparkConfig
 from recsys.features.catalogue import Catalogue
 from recsys.features.impressions import Impressions
 from recsys.features.interactions import (
@@ -86,6 +87,9 @@ class BatchInputs:
     extra, by SQL."""
     memory_mb: int = 1500
     """What the SQL's counters may take at once; more work is cut into parts."""
+
+    spark: SparkConfig | None = None
+    """How Spark is reached, `engine.spark` of a config; as Spark's own settings say when None."""
 
     @property
     def bucket_us(self) -> int:

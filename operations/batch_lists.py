@@ -7,7 +7,6 @@ are. What a part made lies in scratch until all are there: a run that was killed
 
 import hashlib
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -25,8 +24,8 @@ from recsys.storage.bundle import MANIFEST
 from recsys.storage.engines import Engine, LocalEngine, PartWork, open_engine
 from recsys.storage.files import file_stamp, hash_file, hash_json
 from recsys.storage.node_copies import PublishedFolder, forget_copies
-from recsys.storage.scratch import ScratchFolder
-from recsys.storage.workspace import STATE_MARKER, Workspace
+from recsys.storage.scratch import QUERY_ROWS, ScratchFolder, scratch_of
+from recsys.storage.workspace import STATE_MARKER
 
 if TYPE_CHECKING:
     from recsys.recommender import LoadedRelease
@@ -37,8 +36,6 @@ MOST_PARTS: Final = 20_000
 """Above it parts grow instead (assumed: files that an object store lists in seconds)."""
 LISTS, RELEASES = "lists", "releases"
 """Folders of scratch: unfinished lists by what was asked, published releases and states."""
-STALE_SECONDS: Final = 3 * 86_400
-"""Age at which what nobody finished, or nobody asks for any more, is removed."""
 SCHEMA: Final = pa.schema(
     [
         (c.USER_ID, pa.string()),
@@ -111,14 +108,6 @@ def place_of(config: RecsysConfig) -> ListPlace:
     settings = config.engine
     parts = None if settings.parts == "auto" else settings.parts
     return ListPlace(open_engine(settings), scratch_of(config), parts)
-
-
-def scratch_of(config: RecsysConfig) -> ScratchFolder:
-    """The scratch folder: that of the config, or the workspace's own."""
-    named = config.engine.scratch
-    if named is None:
-        return ScratchFolder(str(Workspace(config.workspace_path).folder("scratch")))
-    return ScratchFolder(named if "://" in named else str(config.path(named)))
 
 
 def ranked(
@@ -254,11 +243,11 @@ def lists_of_users(loaded: "LoadedRelease", ask: RankingQuery, users: Sequence[s
 
 
 def forget_scratch(config: RecsysConfig) -> int:
-    """Remove unfinished lists and published states, which hold persons, here and in scratch;
-    returns how many folders."""
+    """Remove unfinished lists, published states and rows of queries, which hold persons, here and in
+    scratch; returns how many folders."""
     scratch = scratch_of(config)
     removed = 0
-    for kind in (LISTS, RELEASES):
+    for kind in (LISTS, RELEASES, QUERY_ROWS):
         for name, _ in scratch.below(kind).folders():
             scratch.below(f"{kind}/{name}").remove()
             removed += 1
@@ -310,9 +299,7 @@ def within_reach(place: ListPlace, release: ReleaseFiles) -> ReleaseFiles | Publ
 def _remove_stale(scratch: ScratchFolder) -> None:
     """What was asked for days ago and never finished, and releases published as long ago."""
     for kind in (LISTS, RELEASES):
-        for name, changed in scratch.below(kind).folders():
-            if time.time() - changed > STALE_SECONDS:
-                scratch.below(f"{kind}/{name}").remove()
+        scratch.below(kind).remove_stale()
 
 
 def _asked(part: int) -> str:

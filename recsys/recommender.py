@@ -96,6 +96,9 @@ class LoadedRelease:
         self._kept = KeptRecalls()
         """What recall stages said of histories."""
         self._mask = np.zeros(0, np.uint8)
+        searched = bundle.searched()
+        self._unsearched = None if searched is None else 1 - np.asarray(searched)
+        """uint8[n_items]: 1 for items that no list is made of; they are scored where asked for."""
         self._meet_new_items([])
         self.encode_new(ENCODE_AT_ONCE)
 
@@ -335,6 +338,8 @@ class LoadedRelease:
         """The mask of items that must not be recommended, uint8[N]; it is the same array each time."""
         catalogue = self.state.catalogue
         mask = self._mask_like(catalogue.blocked)
+        if self._unsearched is not None:
+            mask[: self.bundle.n_items] |= self._unsearched
         if ask.items is None:
             if not ask.keep_seen:
                 mask[history.item] = 1
@@ -722,7 +727,7 @@ def open_sources(bundle: Bundle) -> dict[str, ScoreSource]:
     vectors = bundle.vectors()
     if bundle.encoder is not None and vectors is not None:
         until = bundle.fit_until.get("encoder", 0)
-        index = open_index(bundle.items, bundle.n_items)
+        index = open_index(bundle.items, vectors)
         source = InterestSource.open(bundle.encoder, vectors, until, neighbours=index)
         sources[TEXT] = cast(ScoreSource, source)
     return sources

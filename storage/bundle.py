@@ -3,7 +3,7 @@
     manifest.json                format version, parts with SHA-256 per file, fit_until per part, …
     encoder/                     Hugging Face layout, tower.safetensors, the exported CPU model
     items/                       ids, vectors.npy, lists/ (their index, for many items), catalogue/
-                                 (texts and attributes)
+                                 (texts and attributes), searched.npy where lists are made of some only
     sources/<name>/              arrays of each score source
     ranker/                      trees as text, the linear start
     features.json                the feature set's declaration
@@ -46,6 +46,7 @@ READABLE_FROM: Final = 1
 MANIFEST: Final = "manifest.json"
 FEATURES: Final = "features.json"
 ENCODER, ITEMS, SOURCES, RANKER = "encoder", "items", "sources", "ranker"
+SEARCHED: Final = "searched.npy"
 NEVER_FITTED: Final = -(2**62)
 
 Vectors = npt.NDArray[np.float32]
@@ -121,6 +122,11 @@ class Bundle:
         """Item ids in vocabulary order."""
         folder = self.path / ITEMS
         return _read_strings(folder, "ids")
+
+    def searched(self) -> npt.NDArray[np.uint8] | None:
+        """uint8[N]: 1 for items that lists are made of, memory-mapped; None where they are made of all."""
+        file = self.path / ITEMS / SEARCHED
+        return np.load(file, mmap_mode="r") if file.exists() else None
 
     def vectors(self) -> Vectors | None:
         """float32[n_items, d], memory-mapped; None without an encoder."""
@@ -298,6 +304,8 @@ def _write_items(folder: Path, items: Mapping[str, Any]) -> None:
         if len(vectors) != len(ids):
             raise ValueError(f"items: {len(vectors)} vectors for {len(ids)} ids")
         np.save(folder / "vectors.npy", np.ascontiguousarray(vectors, dtype=np.float32))
+    if items.get("searched") is not None:
+        np.save(folder / SEARCHED, np.ascontiguousarray(items["searched"], dtype=np.uint8))
     if items.get("index") is not None:
         shutil.copytree(items["index"], folder / Path(items["index"]).name)
     if items.get("texts") is not None:

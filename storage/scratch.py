@@ -5,6 +5,7 @@ upload is seen when it is complete. Writing the same file twice leaves the same 
 """
 
 import shutil
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -15,11 +16,16 @@ import pyarrow as pa
 import pyarrow.fs as fs
 import pyarrow.parquet as pq
 
-from recsys.data_schemas.addresses import redacted
-from recsys.data_schemas.errors import UsageError
-from recsys.storage.files import PART, atomic_write
+from recsys.data_schemas.config import RecsysConfig
+from recsys.storage.file_systems import file_system_of, is_remote
+from recsys.storage.files import PART, atomic_file, atomic_write
+from recsys.storage.workspace import Workspace
 
 WHERE = "engine.scratch"
+QUERY_ROWS = "tables"
+"""Folder of scratch: rows of queries on their way to the night's machine."""
+STALE_SECONDS = 3 * 86_400
+"""Age at which what nobody finished is removed."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +38,7 @@ class ScratchFolder:
 
     @property
     def is_local(self) -> bool:
-        return "://" not in self.address
+        return not is_remote(self.address)
 
     def below(self, name: str) -> "ScratchFolder":
         """A folder of it."""
@@ -52,6 +58,15 @@ class ScratchFolder:
         sink = pa.BufferOutputStream()
         pq.write_table(table, sink)
         self.write(name, sink.getvalue())
+
+    def take_file(self, name: str, file: Path) -> None:
+        """A copy of a whole local file."""
+        if self.is_local:
+            with atomic_file(Path(self.address, name)) as aside:
+                shutil.copyfile(file, aside)
+            return
+        system, root = _place(self.address)
+        fs.copy_files(str(file), f"{root}/{name}", fs.LocalFileSystem(), system)
 
     def read(self, name: str) -> bytes:
         """A file's bytes.
@@ -83,6 +98,12 @@ class ScratchFolder:
             if rest:
                 youngest[name] = max(youngest.get(name, 0.0), changed)
         yield from sorted(youngest.items())
+
+    def remove_stale(self) -> None:
+        """Folders directly below that nobody has written to for `STALE_SECONDS`."""
+        for name, changed in self.folders():
+            if time.time() - changed > STALE_SECONDS:
+                self.below(name).remove()
 
     def _files(self) -> Iterator[tuple[str, float]]:
         """(relative name, seconds since the epoch of the last change) of every file below."""
@@ -116,22 +137,12 @@ class ScratchFolder:
 
 @lru_cache(maxsize=64)
 def _place(address: str, setting: str) -> tuple[Any, str]:
-    """(file system, path in it).
+    return file_system_of(address, setting)
 
-    Raises:
-        UsageError: no file system reads such an address.
-    """
-    if "://" not in address:
-        return fs.LocalFileSystem(), address
-    try:
-        system, path = fs.FileSystem.from_uri(address)
-    except (pa.ArrowException, OSError) as error:
-        raise UsageError(
-            "the scratch folder cannot be reached"
-            if setting == WHERE
-            else "the store cannot be reached",
-            where=setting,
-            found=f"{redacted(address)}: {error}",
-            expected="a folder, or s3://, gs://, abfs:// or hdfs:// with its credentials in the environment",
-        ) from None
-    return system, path.rstrip("/")
+
+def scratch_of(config: RecsysConfig) -> ScratchFolder:
+    """The scratch folder that a config names, or the workspace's own."""
+    named = config.engine.scratch
+    if named is None:
+        return ScratchFolder(str(Workspace(config.workspace_path).folder("scratch")))
+    return ScratchFolder(named if is_remote(named) else str(config.path(named)))

@@ -383,3 +383,47 @@ def registry(config):
     from recsys.storage.registry import Registry
 
     return Registry(config)
+
+
+@pytest.fixture
+def s3(monkeypatch):
+    """Address of a bucket of its own on a local S3 service, with what programs need to reach it."""
+    server = pytest.importorskip("moto.server").ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    url = f"http://{host}:{port}"
+    for name, value in {
+        "AWS_ACCESS_KEY_ID": "k",
+        "AWS_SECRET_ACCESS_KEY": "s",
+        "AWS_ENDPOINT_URL": url,
+        "MLFLOW_S3_ENDPOINT_URL": url,
+        "AWS_REGION": "us-east-1",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    from recsys.storage.file_systems import file_system_of
+
+    file_system_of.cache_clear()
+    import boto3
+
+    bucket = f"shop-{uuid.uuid4().hex}"
+    boto3.client("s3", endpoint_url=url, region_name="us-east-1").create_bucket(Bucket=bucket)
+    yield f"s3://{bucket}"
+    file_system_of.cache_clear()
+    server.stop()
+
+
+@pytest.fixture
+def java():
+    pytest.importorskip("pyspark", reason="the [spark] extra is not installed")
+    if shutil.which("java") is None and not os.environ.get("JAVA_HOME"):
+        pytest.skip("there is no JDK on this machine")
+
+
+@pytest.fixture
+def session_ends(java):
+    yield
+    from pyspark.sql import SparkSession
+
+    if (session := SparkSession.getActiveSession()) is not None:
+        session.stop()

@@ -17,6 +17,7 @@ from pathlib import Path
 from recsys.data_schemas.config import RecsysConfig
 from recsys.encoder.pretrained import require_local
 from recsys.features.on_disk import arrays_in
+from recsys.storage.engines import open_engine
 from recsys.storage.progress import Reporter
 from recsys.storage.stages import StageRunner, WouldRun
 from recsys.storage.workspace import Workspace
@@ -97,6 +98,8 @@ def _begun(
         if note:
             reporter.warn(note)
         own_parts.require_sound(config)
+        if not dry_run:
+            open_engine(config.engine)  # one that cannot be had is said before any work
         listener = own_parts.stage_listener(config, reporter)
         runner = StageRunner(workspace, reporter, dry_run, on_end=listener)
         with arrays_in(workspace.path):

@@ -27,7 +27,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from recsys.data_schemas import columns as c
-from recsys.data_schemas.config import RecsysConfig
+from recsys.data_schemas.config import RecsysConfig, SqlTable
 from recsys.data_schemas.errors import DataRefused, UsageError
 from recsys.data_schemas.tables import (
     EVENTS,
@@ -56,15 +56,19 @@ from recsys.ingestion.tables.impression_rows import (
 from recsys.ingestion.tables.items import stage_items, write_items
 from recsys.ingestion.tables.readers import (
     Source,
+    connection_label,
     drained_files,
     find_files,
     from_connection,
     log_table,
     open_source,
 )
+from recsys.ingestion.tables.remote_files import open_remote
 from recsys.ingestion.tables.resolution import Resolution, detect_resolution
+from recsys.ingestion.tables.sql_tables import in_order, open_query
 from recsys.ingestion.tables.table_ingest import TableIngest
 from recsys.storage.eventlog.retention import NO_LIMITS, Retention
+from recsys.storage.file_systems import is_remote
 from recsys.storage.files import atomic_folder, write_json
 
 ITEMS_FILE = "items.parquet"
@@ -161,9 +165,16 @@ def _open(config: RecsysConfig, drained: Path | None, scratch: Path) -> TablePla
     return TablePlaces(files, log)
 
 
-def _open_files(config: RecsysConfig, place: str, table: Table, scratch: Path) -> Source:
-    if config.data.connection is not None:
-        return from_connection(config.data.connection, place, table, scratch)
+def _open_files(config: RecsysConfig, place: str | SqlTable, table: Table, scratch: Path) -> Source:
+    url = config.data.connection
+    if url is not None:
+        copy = from_connection(url, place, table, scratch)
+        ordered = in_order([copy], scratch, table) if isinstance(place, SqlTable) else [copy]
+        return open_source(ordered, table, [connection_label(url, place)])
+    if isinstance(place, SqlTable):
+        return open_query(config, place, table, scratch)
+    if is_remote(place):
+        return open_remote(place, table, scratch)
     return open_source(find_files(place, config.path("."), table), table)
 
 

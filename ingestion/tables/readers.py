@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from glob import glob, has_magic
-from pathlib import Path
+from pathlib import Path, PurePath
+from typing import NamedTuple
 
 import duckdb
 import pyarrow as pa
@@ -16,11 +17,13 @@ import pyarrow.parquet as pq
 
 from recsys.data_schemas.addresses import redacted
 from recsys.data_schemas.columns import EVENT_TYPE, POSITION, RECEIVED_AT
+from recsys.data_schemas.config import SqlTable
 from recsys.data_schemas.errors import DataRefused, UsageError
 from recsys.data_schemas.limits import COLUMNS
 from recsys.data_schemas.tables import Column, Kind, Table
 from recsys.ingestion.tables.duck import DuckEngine, name, quote
 from recsys.ingestion.tables.types import check, group, wider
+from recsys.storage.engines.engine import wrong_query
 
 FILE = "__file"
 """Number of a row's file within its source, from 0, in the order of names."""
@@ -69,6 +72,17 @@ class Source:
         return f"{self.labels[0]}{more}"
 
 
+class NoParquet(NamedTuple):
+    """What is said of a folder without files that could be read."""
+
+    what: str = "the folder holds no Parquet file"
+    expected: str = "files named *.parquet, in it or in folders such as day=2024-05-01"
+    fix: str = "export the table there, or correct the path"
+
+
+NO_PARQUET = NoParquet()
+
+
 def find_files(place: str, folder: Path, table: Table, setting: str | None = None) -> list[Path]:
     """Parquet files of a path, folder or glob, in the order of their names; `setting` is where the
     path was given, a key of the config unless said otherwise.
@@ -81,15 +95,20 @@ def find_files(place: str, folder: Path, table: Table, setting: str | None = Non
     if anchored.is_file():
         return [anchored]
     if anchored.is_dir():
-        _refuse_versioned(anchored, field)
-        found = [f for f in anchored.rglob("*.parquet") if f.is_file() and not _hidden(f, anchored)]
+        marks = [*anchored.glob("_delta_log/*"), *anchored.glob("metadata/*.metadata.json")]
+        refuse_versioned([str(f.relative_to(anchored)) for f in marks], f"{anchored} ({field})")
+        found = [
+            f
+            for f in anchored.rglob("*.parquet")
+            if f.is_file() and not hidden(str(f.relative_to(anchored)))
+        ]
         if not found:
             raise DataRefused(
-                "the folder holds no Parquet file",
+                NO_PARQUET.what,
                 where=f"{anchored} ({field})",
                 found=_listing(anchored),
-                expected="files named *.parquet, in it or in folders such as day=2024-05-01",
-                fix="export the table there, or correct the path",
+                expected=NO_PARQUET.expected,
+                fix=NO_PARQUET.fix,
             )
         return sorted(found)
     if has_magic(str(anchored)):
@@ -110,26 +129,34 @@ def find_files(place: str, folder: Path, table: Table, setting: str | None = Non
     )
 
 
-def _refuse_versioned(folder: Path, field: str) -> None:
-    """Of a versioned table's files only its log says which still count; read without it, rows that
-    were changed or deleted would come back."""
-    kind = "Delta" if (folder / "_delta_log").is_dir() else None
-    if any((folder / "metadata").glob("*.metadata.json")):
-        kind = "Iceberg"
+def refuse_versioned(names: Iterable[str], where: str) -> None:
+    """Refuse a folder, told by relative names of its files, that is a versioned table: only its log says
+    which files still count; read without it, rows that were changed or deleted would come back.
+
+    Raises:
+        DataRefused: it is one of Delta or Iceberg.
+    """
+    kind = None
+    for name_ in names:
+        if name_.startswith("_delta_log/"):
+            kind = "Delta"
+        elif name_.startswith("metadata/") and name_.endswith(".metadata.json"):
+            kind = "Iceberg"
     if kind is not None:
         raise DataRefused(
             f"the folder is {'an' if kind == 'Iceberg' else 'a'} {kind} table",
-            where=f"{folder} ({field})",
+            where=where,
             found="files that may hold rows long changed or deleted",
-            expected="plain Parquet files",
-            fix=f"export the current rows; in DuckDB COPY (FROM {kind.lower()}_scan('…'))"
-            " TO 'x.parquet'",
+            expected="plain Parquet files, or a query: `{sql: select … from lake.events}` with "
+            "`engine.kind: spark`",
+            fix=f"name the query, or export the current rows; in DuckDB COPY (FROM"
+            f" {kind.lower()}_scan('…')) TO 'x.parquet'",
         )
 
 
-def _hidden(file: Path, root: Path) -> bool:
-    """Whether a part of the path below `root` marks a temporary file (`_` or `.` in front)."""
-    return any(part.startswith((".", "_")) for part in file.relative_to(root).parts)
+def hidden(relative: str) -> bool:
+    """Whether a part of a relative path marks a temporary file (`_` or `.` in front)."""
+    return any(part.startswith((".", "_")) for part in PurePath(relative).parts)
 
 
 def _listing(folder: Path) -> str:
@@ -452,22 +479,32 @@ def _decode_id(value: bytes | None) -> tuple[str | None, bool]:
         return MARK + value.hex(), False
 
 
-def from_connection(url: str, wanted: str, table: Table, scratch: Path) -> Source:
-    """A table of an Ibis connection, streamed into a Parquet file of our own and checked.
+def from_connection(url: str, wanted: str | SqlTable, table: Table, scratch: Path) -> Path:
+    """A table of an Ibis connection, or what a query of it gives, streamed into a Parquet file of our
+    own.
 
     Raises:
         UsageError: the connection cannot be opened or has no such table.
     """
-    label = f"table `{wanted}` of {redacted(url)}"
+    label = connection_label(url, wanted)
     target = scratch / f"{table.name}.parquet"
     if url.startswith("duckdb://"):
         _copy_from_duckdb(url, wanted, label, table, target)
     else:
         _copy_through_ibis(url, wanted, label, table, target)
-    return open_source([target], table, [label])
+    return target
 
 
-def _copy_from_duckdb(url: str, wanted: str, label: str, table: Table, target: Path) -> None:
+def connection_label(url: str, wanted: str | SqlTable) -> str:
+    """A table or query of a connection as messages name it."""
+    if isinstance(wanted, SqlTable):
+        return f"{wanted.label} on {redacted(url)}"
+    return f"table `{wanted}` of {redacted(url)}"
+
+
+def _copy_from_duckdb(
+    url: str, wanted: str | SqlTable, label: str, table: Table, target: Path
+) -> None:
     """DuckDB writes the file itself, opened for reading only."""
     place = url.removeprefix("duckdb://").split("?", 1)[0]
     try:
@@ -475,17 +512,28 @@ def _copy_from_duckdb(url: str, wanted: str, label: str, table: Table, target: P
     except duckdb.Error as error:
         raise _no_connection(url, error) from None
     try:
-        existing = [str(row[0]) for row in database.execute("SHOW TABLES").fetchall()]
-        if wanted not in existing:
-            raise _no_table(label, table, existing)
         database.execute("SET TimeZone = 'UTC'")
-        _refuse_wide(table, len(database.execute(f"DESCRIBE {name(wanted)}").fetchall()), label)
-        database.execute(f"COPY (FROM {name(wanted)}) TO {quote(str(target))} (FORMAT parquet)")
+        if isinstance(wanted, SqlTable):
+            rows = f"({wanted.query})"
+            try:
+                columns = len(database.execute(f"DESCRIBE {wanted.query}").fetchall())
+            except duckdb.Error as error:
+                raise _wrong(wanted, label, table, error) from None
+        else:
+            existing = [str(row[0]) for row in database.execute("SHOW TABLES").fetchall()]
+            if wanted not in existing:
+                raise _no_table(label, table, existing)
+            rows = f"(FROM {name(wanted)})"
+            columns = len(database.execute(f"DESCRIBE {name(wanted)}").fetchall())
+        _refuse_wide(table, columns, label)
+        database.execute(f"COPY {rows} TO {quote(str(target))} (FORMAT parquet)")
     finally:
         database.close()
 
 
-def _copy_through_ibis(url: str, wanted: str, label: str, table: Table, target: Path) -> None:
+def _copy_through_ibis(
+    url: str, wanted: str | SqlTable, label: str, table: Table, target: Path
+) -> None:
     """Any other backend, batch by batch."""
     import ibis
 
@@ -494,11 +542,18 @@ def _copy_through_ibis(url: str, wanted: str, label: str, table: Table, target: 
     except Exception as error:  # every backend raises kinds of its own
         raise _no_connection(url, error) from None
     try:
-        existing = connection.list_tables()
-        if wanted not in existing:
-            raise _no_table(label, table, existing)
-        with connection.table(wanted).to_pyarrow_batches(chunk_size=65_536) as reader:
-            _check_schema_first(reader.schema, table, label)
+        if isinstance(wanted, SqlTable):
+            try:
+                rows = connection.sql(wanted.query)
+            except Exception as error:  # every backend raises kinds of its own
+                raise _wrong(wanted, label, table, error) from None
+        else:
+            existing = connection.list_tables()
+            if wanted not in existing:
+                raise _no_table(label, table, existing)
+            rows = connection.table(wanted)
+        with rows.to_pyarrow_batches(chunk_size=65_536) as reader:
+            check_schema(reader.schema, table, label)
             with pq.ParquetWriter(target, reader.schema) as writer:
                 for batch in reader:
                     writer.write_batch(batch)
@@ -506,8 +561,12 @@ def _copy_through_ibis(url: str, wanted: str, label: str, table: Table, target: 
         connection.disconnect()
 
 
-def _check_schema_first(schema: pa.Schema, table: Table, label: str) -> None:
-    """Refuse a wrong table before its rows are read."""
+def check_schema(schema: pa.Schema, table: Table, label: str) -> None:
+    """Refuse a wrong table before its rows are read.
+
+    Raises:
+        DataRefused: a column is missing or has a wrong type.
+    """
     _refuse_wide(table, len(schema), label)
     for field in schema:
         check(table, field, label)
@@ -521,6 +580,11 @@ def _no_table(label: str, table: Table, existing: Sequence[str]) -> UsageError:
         found="existing tables: " + (", ".join(sorted(existing)[:20]) or "none"),
         fix="correct the name in the config",
     )
+
+
+def _wrong(wanted: SqlTable, label: str, table: Table, error: Exception) -> UsageError:
+    where = f"{label} (data.{table.name})"
+    return wrong_query(wanted.query, where, _first_line(error), "the connection's own dialect")
 
 
 def _no_connection(url: str, error: Exception) -> UsageError:

@@ -142,6 +142,7 @@ def _vector_unit() -> str:
 
 def _workspace(config: "RecsysConfig") -> tuple[dict[str, Any], list[str]]:
     """The workspace's state, and what to do about it."""
+    from recsys.storage.file_systems import is_remote
     from recsys.storage.files import free_bytes, human_bytes
     from recsys.storage.registry import Registry
     from recsys.storage.workspace import Workspace
@@ -174,6 +175,8 @@ def _workspace(config: "RecsysConfig") -> tuple[dict[str, Any], list[str]]:
         name
         for name in (config.data.items, config.data.events)
         if config.data.connection is None
+        and isinstance(name, str)
+        and not is_remote(name)
         and not any(ch in name for ch in "*?[")
         and not config.path(name).exists()
     ]

@@ -9,6 +9,7 @@ from typing import Any
 def add_parsers(subparsers: Any) -> None:
     """Register the commands of this room."""
     _add_nights(subparsers)
+    _add_steps(subparsers)
     _add_lists(subparsers)
     demo = subparsers.add_parser("demo", help="everything, on bundled real data")
     demo.add_argument("dir", nargs="?", default="demo", metavar="DIR")
@@ -16,7 +17,7 @@ def add_parsers(subparsers: Any) -> None:
 
 
 def _add_nights(subparsers: Any) -> None:
-    """Whole nights, and single steps of one."""
+    """Whole nights."""
     nightly = subparsers.add_parser("nightly", help="the night's retraining, gated and reversible")
     nightly.add_argument(
         "--until",
@@ -37,6 +38,13 @@ def _add_nights(subparsers: Any) -> None:
     )
     nightly.set_defaults(run=_later("cli.night_commands", "run_nightly"))
 
+    backtest = subparsers.add_parser("backtest", help="the last N nights, simulated on history")
+    backtest.add_argument("--nights", type=int, required=True, metavar="N")
+    backtest.set_defaults(run=_later("backtest", "run_backtest"))
+
+
+def _add_steps(subparsers: Any) -> None:
+    """Single steps of a night."""
     train = subparsers.add_parser("train", help="a single step of the night")
     train.add_argument("step", choices=("encoder", "collaborative", "ranker"))
     train.add_argument(
@@ -51,11 +59,27 @@ def _add_nights(subparsers: Any) -> None:
     train.add_argument(
         "--search", type=float, metavar="MINUTES", help="encoder: search its rates for so long"
     )
+    train.add_argument(
+        "--inputs-only",
+        metavar="DIR",
+        help="encoder: write what the fit reads, for `recsys fit-encoder` on another machine",
+    )
+    train.add_argument(
+        "--fitted", metavar="DIR", help="encoder: take what `recsys fit-encoder` left into use"
+    )
     train.set_defaults(run=_later("cli.night_commands", "run_train"))
 
-    backtest = subparsers.add_parser("backtest", help="the last N nights, simulated on history")
-    backtest.add_argument("--nights", type=int, required=True, metavar="N")
-    backtest.set_defaults(run=_later("backtest", "run_backtest"))
+    fit = subparsers.add_parser(
+        "fit-encoder", help="fit the encoder from a folder, without a workspace; under torchrun too"
+    )
+    fit.add_argument(
+        "--inputs",
+        required=True,
+        metavar="DIR",
+        help="written by `train encoder --inputs-only`; it says what people did",
+    )
+    fit.add_argument("--out", required=True, metavar="DIR", help="for `train encoder --fitted`")
+    fit.set_defaults(run=_later("cli.fit_encoder", "run_fit_encoder"), many_processes=True)
 
 
 def _add_lists(subparsers: Any) -> None:

@@ -24,6 +24,7 @@ from typing import Any, Final, NoReturn, TextIO, cast
 from recsys import __version__
 from recsys.data_schemas.addresses import redacted
 from recsys.data_schemas.errors import ExitCode, RecsysError
+from recsys.operations.cli.fit_encoder import refuse_many_processes
 
 ROOMS = (
     "jobs",
@@ -166,6 +167,7 @@ def _main(argv: Sequence[str] | None) -> int:
 
 def _guarded(run: Callable[[argparse.Namespace], int], args: argparse.Namespace) -> int:
     try:
+        refuse_many_processes(args)
         code = run(args)
         sys.stdout.flush()
         return int(code or 0)

@@ -3,6 +3,7 @@
 import argparse
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recsys.data_schemas.addresses import redacted
@@ -13,6 +14,7 @@ from recsys.operations.ahead_lines import differences
 if TYPE_CHECKING:
     from recsys.operations.notify import Outcome
     from recsys.storage.progress import Reporter
+    from recsys.training.finetune.fit_inputs import FittedEncoder
     from recsys.training.night.night_result import NightResult
     from recsys.training.night.usage import Usage
 
@@ -182,9 +184,12 @@ def run_train(args: argparse.Namespace) -> int:
 
     config = load_config(args.config)
     workspace = Workspace(config.workspace_path)
+    fitted = _fitted(args)
     with workspace.lock():
         reporter = Reporter()
         night = Night(config, workspace, StageRunner(workspace, reporter), reporter)
+        if fitted is not None:
+            return _done(refresh_encoder.adopt(night, fitted).product, fitted.manifest)
         night.drained = read_data.drain(night)
         night.tables = read_data.validate(night)
         night.tables = data_leaks.leave_out_leaks(night)
@@ -193,6 +198,8 @@ def run_train(args: argparse.Namespace) -> int:
             return _probe(night, args)
         if args.step == "encoder" and args.search is not None:
             return _search(night, args.search)
+        if args.inputs_only is not None:
+            return _write_inputs(night, Path(args.inputs_only))
         night.encoded = refresh_encoder.refresh(night)
         if args.step == "encoder":
             return _done(night.encoded.folder, night.encoded.stage.facts)
@@ -204,6 +211,41 @@ def run_train(args: argparse.Namespace) -> int:
         night.learned = ranking_data.build_ranking_data(night, "ranker")
         rankers = fit_ranker.fit(night)
         return _done(rankers.product / FULL, rankers.facts["ranker"])
+
+
+def _fitted(args: argparse.Namespace) -> "FittedEncoder | None":
+    """What `--fitted` names, read before anything is held or written.
+
+    Raises:
+        UsageError: an option of the encoder stands beside another step, or no fit has ended there.
+    """
+    for option in ("inputs_only", "fitted"):
+        if getattr(args, option) is not None and args.step != "encoder":
+            raise UsageError(
+                "this option is the encoder's",
+                where="--" + option.replace("_", "-"),
+                found=f"recsys train {args.step}",
+                expected="recsys train encoder",
+            )
+    if args.fitted is None:
+        return None
+    from recsys.training.finetune.fit_inputs import FittedEncoder
+
+    return FittedEncoder.read(Path(args.fitted))
+
+
+def _write_inputs(night: Any, folder: Path) -> int:
+    """What tonight's fit would read, and how it is run."""
+    from recsys.training.night import refresh_encoder, tune_encoder
+
+    tune_encoder.fit_inputs(night, refresh_encoder.new_identity(night)).write(folder)
+    print(
+        f"{folder}: what the fit reads; it says what people did\n"
+        f"  next: recsys fit-encoder --inputs {folder} --out OUT\n"
+        f"  or:   torchrun --nproc-per-node=N -m recsys fit-encoder --inputs {folder} --out OUT\n"
+        "  then: recsys train encoder --fitted OUT"
+    )
+    return ExitCode.DONE
 
 
 def _done(path: Any, facts: Mapping[str, Any]) -> int:

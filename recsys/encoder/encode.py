@@ -27,6 +27,9 @@ from recsys.features.interactions import Floats
 Progress = Callable[[int, int], None]
 """Called with (texts done, texts to do)."""
 
+Elsewhere = Callable[[Sequence[Sequence[str]]], Iterator[tuple[Floats, int]]]
+"""Texts of each part → (vectors float32 [n, d], how many were cut) of each, in their order."""
+
 Places = npt.NDArray[np.int64]
 
 TEXTS_AT_ONCE = 2048
@@ -53,6 +56,7 @@ def encode_items(
     progress: Progress | None = None,
     max_tokens: int | None = None,
     out: Path | None = None,
+    elsewhere: Elsewhere | None = None,
 ) -> tuple[Floats, EncodeCounts]:
     """Unit vectors float32 [n, d] of n texts, in their order.
 
@@ -68,6 +72,8 @@ def encode_items(
         max_tokens: tokens of a text at most, within the encoder's own limit; that limit when None.
         out: a .npy file that the vectors are written to; they come back memory-mapped from it. In
             memory when None.
+        elsewhere: encodes the parts where there is more than one, such as `EncodeElsewhere`; this
+            process when None.
 
     Raises:
         RecsysError: the encoder's folder is incomplete or damaged.
@@ -85,7 +91,7 @@ def encode_items(
     with cache.locked():
         rows = cache.find(keys)
         missing = _first_of_each(keys, rows)
-        truncated = _fill(encoder_dir, manifest, cache, texts, missing, progress)
+        truncated = _fill(encoder_dir, manifest, cache, texts, missing, progress, elsewhere)
         cache.collect(keys)
         rows = cache.find(keys)
         vectors = cache.read(rows) if out is None else cache.write(rows, out)
@@ -107,29 +113,41 @@ def _fill(
     texts: Sequence[str],
     missing: Places,
     progress: Progress | None,
+    elsewhere: Elsewhere | None,
 ) -> int:
     """Encode the texts at the places `missing` into the cache; returns how many were cut."""
     if not len(missing):
         return 0
-    encoder = TextEncoder.open(encoder_dir, max_tokens=manifest.max_tokens)
+    parts = _stretches(texts, missing)
+    done: Iterator[tuple[Places, Floats, int]]
+    if elsewhere is not None and len(parts) > 1:
+        made = elsewhere([[texts[i] for i in part] for part in parts])
+        done = ((part, *found) for part, found in zip(parts, made, strict=True))
+    else:
+        encoder = TextEncoder.open(encoder_dir, max_tokens=manifest.max_tokens)
+        done = _parts(encoder, texts, parts, progress)
     truncated = 0
-    for places, vectors, cut in _parts(encoder, texts, missing, progress):
+    for places, vectors, cut in done:
         cache.append(text_keys([texts[i] for i in places]), vectors)
         truncated += cut
     return truncated
 
 
-def _parts(
-    encoder: TextEncoder, texts: Sequence[str], places: Places, progress: Progress | None
-) -> Iterator[tuple[Places, Floats, int]]:
-    """(places, their vectors, how many were cut) of one part of the texts after the other.
+def _stretches(texts: Sequence[str], places: Places) -> list[Places]:
+    """Places of the texts that are encoded together.
 
     Texts of like length come together, so that a part pads little; the longest first, so that what
     does not fit into memory is known at once.
     """
     order = places[np.argsort([-len(texts[i]) for i in places], kind="stable")]
-    parts = [order[i : i + TEXTS_AT_ONCE] for i in range(0, len(order), TEXTS_AT_ONCE)]
-    done = 0
+    return [order[i : i + TEXTS_AT_ONCE] for i in range(0, len(order), TEXTS_AT_ONCE)]
+
+
+def _parts(
+    encoder: TextEncoder, texts: Sequence[str], parts: Sequence[Places], progress: Progress | None
+) -> Iterator[tuple[Places, Floats, int]]:
+    """(places, their vectors, how many were cut) of one part of the texts after the other."""
+    done, whole = 0, sum(len(part) for part in parts)
     with ThreadPoolExecutor(1, thread_name_prefix="tokenise") as ahead:
         waiting = [ahead.submit(encoder.tokenizer, [texts[i] for i in part]) for part in parts[:1]]
         for number, part in enumerate(parts):
@@ -141,7 +159,7 @@ def _parts(
             yield part, encoder.model(tokens), sum(cut)
             done += len(part)
             if progress:
-                progress(done, len(order))
+                progress(done, whole)
 
 
 def _encode_uncached(
@@ -155,7 +173,8 @@ def _encode_uncached(
     place = {text: i for i, text in enumerate(distinct)}
     vectors = np.empty((len(distinct), encoder.dimension), np.float32)
     truncated = 0
-    for rows, found, cut in _parts(encoder, distinct, np.arange(len(distinct)), progress):
+    parts = _stretches(distinct, np.arange(len(distinct)))
+    for rows, found, cut in _parts(encoder, distinct, parts, progress):
         vectors[rows] = found
         truncated += cut
     counts = EncodeCounts(len(distinct), len(texts) - len(distinct), truncated)

@@ -19,26 +19,28 @@ FOLDER: Final = "lists"
 SEED: Final = 1
 
 
-def write_index(folder: Path, vectors: Floats) -> None:
-    """Build the index over vectors float32[n, d] into `folder`/lists; nothing where they are few."""
+def write_index(folder: Path, vectors: Floats, only: Ints | None = None) -> None:
+    """Build the index over vectors float32[n, d] into `folder`/lists; nothing where they are few. Items
+    beside `only` (int32[k], ascending) are not in it, where that is given."""
     if len(vectors) < LISTS_FROM:
         return
     place = folder / FOLDER
     place.mkdir()
-    for name, array in InvertedLists.build(np.asarray(vectors), SEED).arrays().items():
+    for name, array in InvertedLists.build(np.asarray(vectors), SEED, only).arrays().items():
         np.save(place / f"{name}.npy", array)
 
 
-def open_index(folder: Path, n_items: int) -> Neighbours | None:
-    """The index that `write_index` left in `folder`, memory-mapped; None where it left none."""
+def open_index(folder: Path, vectors: Floats) -> Neighbours | None:
+    """The index over vectors float32[n, d] that `write_index` left in `folder`, memory-mapped; None where
+    it left none."""
     # Plain views: numpy's memmap class costs a Python call on every slice.
     arrays = {f.stem: np.asarray(np.load(f, "r")) for f in (folder / FOLDER).glob("*.npy")}
     lists = InvertedLists.of(arrays)
     if lists is None:
         return None
-    known = np.ones(n_items, np.uint8)
+    rows, known = np.asarray(vectors), np.ones(len(vectors), np.uint8)
 
     def find(vector: Floats, limit: int, blocked: Mask) -> Ints:
-        return scan(lists.rows, vector, known, blocked, limit, lists).items
+        return scan(rows, vector, known, blocked, limit, lists).items
 
     return find

@@ -395,6 +395,15 @@ def dots_top(
     return size
 
 
+@reassociating
+def dot_of_codes(row: npt.NDArray[np.int8], query: Floats) -> float:
+    """Inner product of a row in 8 bits, before its scale."""
+    total = np.float32(0.0)
+    for f in range(len(query)):
+        total += np.float32(row[f]) * query[f]
+    return float(total)
+
+
 @compiled
 def dots_top_of_lists(
     rows: Floats,
@@ -403,31 +412,57 @@ def dots_top_of_lists(
     blocked: Marks,
     offsets: Longs,
     member: Ints,
+    codes: npt.NDArray[np.int8],
+    scale: Floats,
+    error: Floats,
     probe: Ints,
     out_items: Ints,
     out_scores: Floats,
 ) -> int:
-    """As `dots_top`, over the members of the probed inverted lists only; `rows` in their order.
+    """As `dots_top`, over the members of the probed inverted lists only.
+
+    Members are looked at in 8 bits; those that may be among the best, by the stated error, exactly.
 
     Args:
-        rows: float32[m, f], vectors of `member`, in its order.
+        rows: float32[N, f].
         query: float32[f].
         known: uint8[N], 1 for items that the source knows.
         blocked: uint8[N], 1 for items that may not be listed.
         offsets: int64[lists+1], bounds of the inverted lists.
         member: int32[m], items of the lists.
+        codes: int8[m, f], vectors of `member`, in its order.
+        scale: float32[m], what a code counts.
+        error: float32[m], by how much the product with a query of length 1 may be off.
         probe: int32[p], lists to search.
         out_items: int32[K], filled with items, best first.
         out_scores: float32[K], filled with their scores.
     """
-    size = 0
+    length = np.float32(np.sqrt(dot(query, query)))
+    members = 0
+    for q in range(len(probe)):
+        members += offsets[probe[q] + 1] - offsets[probe[q]]
+    few, highest = np.empty(members, np.int32), np.empty(members, np.float32)
+    size, count = 0, 0
+    # The K best lower bounds so far: whose upper bound lies below the least of them is out.
     for q in range(len(probe)):
         for p in range(offsets[probe[q]], offsets[probe[q] + 1]):
             j = member[p]
             if known[j] == 1 and blocked[j] == 0:
-                score = dot(rows[p], query)
-                if size < len(out_items) or score >= out_scores[0]:
-                    size = push(out_scores, out_items, size, score, j)
+                near = np.float32(dot_of_codes(codes[p], query)) * scale[p]
+                slack = error[p] * length
+                if size == len(out_items) and near + slack < out_scores[0]:
+                    continue
+                few[count], highest[count] = j, near + slack
+                count += 1
+                if size < len(out_items) or near - slack >= out_scores[0]:
+                    size = push(out_scores, out_items, size, near - slack, j)
+    edge = out_scores[0] if size == len(out_items) else np.float32(-np.inf)
+    size = 0
+    for place in range(count):
+        if highest[place] >= edge:
+            score = dot(rows[few[place]], query)
+            if size < len(out_items) or score >= out_scores[0]:
+                size = push(out_scores, out_items, size, score, few[place])
     unheap(out_scores, out_items, size)
     return size
 

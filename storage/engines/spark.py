@@ -13,16 +13,30 @@ import re
 import shutil
 import socket
 import sys
+import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from recsys import __version__
 from recsys.data_schemas.config import SparkConfig
 from recsys.data_schemas.distribution import install_extra
 from recsys.data_schemas.errors import RecsysError, UsageError
-from recsys.storage.engines.engine import Facts, PartWork, answered, facts_of
+from recsys.storage.engines.engine import (
+    GPUS,
+    Check,
+    Facts,
+    PartWork,
+    answered,
+    facts_of,
+    wrong_query,
+)
+from recsys.storage.scratch import ScratchFolder
 
 WHERE: Final = "engine.spark"
 REACHABLE_SECONDS: Final = 5.0
@@ -72,12 +86,52 @@ class SparkEngine:
         for part in parts:
             yield facts_of(answers[part])
 
+    def sql(self, query: str, into: ScratchFolder, folder: Path, where: str, check: Check) -> None:
+        """Write the rows of a query of Spark SQL, a Parquet file for each of its partitions; see
+        `Engine.sql`. The workers write them through pyarrow: the driver holds no row."""
+        try:
+            rows = self._session.sql(query)
+            schema = rows.limit(0).toArrow().schema
+        except Exception as error:
+            line = (str(error).splitlines() or [type(error).__name__])[0][:400]
+            raise wrong_query(query, where, line, "Spark SQL") from None
+        check(schema)
+        # A query without rows has no partition that would write a file.
+        into.write_table("rows-none.parquet", schema.empty_table())
+
+        def write(batches: Any) -> Any:
+            from pyspark import TaskContext
+
+            partition = TaskContext.get().partitionId()
+            with tempfile.TemporaryDirectory(prefix="rows-") as aside:
+                file = Path(aside, "rows.parquet")
+                count = 0
+                with pq.ParquetWriter(file, schema) as writer:
+                    for batch in batches:
+                        writer.write_batch(batch.cast(schema))
+                        count += batch.num_rows
+                if count:
+                    into.take_file(f"rows-{partition:06d}.parquet", file)
+            yield pa.RecordBatch.from_pydict({"rows": pa.array([count], pa.int64())})
+
+        try:
+            rows.mapInArrow(write, "rows long").collect()
+        except Exception as error:
+            raise RecsysError(
+                "Spark gave up on the query",
+                where=where,
+                found=_cause(error),
+                fix="see the executors' logs, then run the same command again",
+            ) from error
+
     def _answers(self, work: PartWork, parts: Sequence[int]) -> dict[int, dict[str, Any]]:
         numbers = list(parts)
 
         def answer_each(batches: Any) -> Any:
-            import pyarrow as pa
+            from pyspark import TaskContext
 
+            if gpus := TaskContext.get().resources().get("gpu"):
+                os.environ[GPUS] = ",".join(gpus.addresses)
             for batch in batches:
                 asked = [numbers[place] for place in batch.column(0).to_pylist()]
                 told = [json.dumps(answered(work, part)) for part in asked]

@@ -157,22 +157,6 @@ def test_the_command_writes_the_same_bytes_in_any_number_of_parts(released, tmp_
     assert pq.read_table(tmp_path / "1.parquet").num_rows == 40
 
 
-@pytest.fixture
-def java():
-    pytest.importorskip("pyspark", reason="the [spark] extra is not installed")
-    if shutil.which("java") is None and not os.environ.get("JAVA_HOME"):
-        pytest.skip("there is no JDK on this machine")
-
-
-@pytest.fixture
-def session_ends(java):
-    yield
-    from pyspark.sql import SparkSession
-
-    if (session := SparkSession.getActiveSession()) is not None:
-        session.stop()
-
-
 SPARK = (("KIND", "spark"), ("SCRATCH", "scratch"))
 
 

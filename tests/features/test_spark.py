@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from recsys.data_schemas.config import load_config
+from recsys.data_schemas.config import SparkConfig, load_config
 from recsys.features.feature_set import FeatureSet
 from recsys.features.interactions import DAY
 from recsys.features.kinds.smoothed_rate import SmoothedRate
@@ -37,7 +37,7 @@ def spark():
         warnings.simplefilter("ignore")
         from recsys.features.backends import PySpark
 
-        engine = PySpark()
+        engine = PySpark(SparkConfig(master="local[2]"))
         yield engine
         engine.stop()
 

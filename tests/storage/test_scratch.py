@@ -1,14 +1,12 @@
 """Files in scratch are whole, on a disk and in object storage alike."""
 
 import os
-import uuid
 
 import pyarrow as pa
 import pytest
 
 from recsys.data_schemas.errors import RecsysError, UsageError
 from recsys.storage import node_copies
-from recsys.storage import scratch as scratch_module
 from recsys.storage.node_copies import PublishedFolder, forget_copies
 from recsys.storage.scratch import ScratchFolder
 
@@ -17,27 +15,7 @@ from recsys.storage.scratch import ScratchFolder
 def scratch(request, tmp_path):
     if request.param == "disk":
         return ScratchFolder(str(tmp_path / "scratch"))
-    return request.getfixturevalue("s3_scratch")
-
-
-@pytest.fixture
-def s3_scratch(monkeypatch):
-    bucket = f"shop-{uuid.uuid4().hex}"
-    server = pytest.importorskip("moto.server").ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    scratch_module._place.cache_clear()
-    host, port = server.get_host_and_port()
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "k")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "s")
-    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-    monkeypatch.setenv("AWS_REGION", "us-east-1")
-    import boto3
-
-    boto3.client("s3", endpoint_url=f"http://{host}:{port}", region_name="us-east-1").create_bucket(
-        Bucket=bucket
-    )
-    yield ScratchFolder(f"s3://{bucket}/recsys")
-    server.stop()
+    return ScratchFolder(f"{request.getfixturevalue('s3')}/recsys")
 
 
 def test_what_is_written_is_read(scratch):
@@ -69,7 +47,7 @@ def test_removing_leaves_the_neighbours(scratch):
 
 
 def test_an_address_that_nothing_reads_is_named():
-    with pytest.raises(UsageError, match="cannot be reached"):
+    with pytest.raises(UsageError, match="this address cannot be read"):
         ScratchFolder("nonsense://a/b").names()
 
 

@@ -38,7 +38,9 @@ class Checkpoints:
     """Keeps the best weights of a fit in memory and its last state on disk."""
 
     def __init__(self, folder: Path | None, fingerprint: str, *, write: bool = True) -> None:
-        self.folder = folder if write else None
+        self.folder = folder
+        self.writes = write and folder is not None
+        """Of several processes one writes; all go on from what it has written."""
         self.fingerprint = fingerprint
         self.best: dict[str, Tensor] = {}
         self.first: dict[str, Tensor] = {}
@@ -61,8 +63,9 @@ class Checkpoints:
 
     def save(self, trainer: Resumable, phase: str) -> None:
         """Write the whole state aside, then rename it over the last one."""
-        if self.folder is None:
+        if not self.writes:
             return
+        assert self.folder is not None
         tensors = {f"weights/{n}": p.detach() for n, p in trainer.learner.trainable().items()}
         tensors |= {f"best/{n}": t for n, t in self.best.items()}
         tensors |= {f"first/{n}": t for n, t in self.first.items()}
@@ -121,7 +124,7 @@ class Checkpoints:
 
     def clear(self) -> None:
         """Remove the checkpoint of a finished fit."""
-        if self.folder is not None:
+        if self.writes and self.folder is not None:
             shutil.rmtree(self.folder, ignore_errors=True)
 
 

@@ -87,6 +87,11 @@ class Group:
         dist.all_reduce(answer, dist.ReduceOp.MIN)
         return float(answer)
 
+    def leave(self) -> None:
+        """Part from the other processes; nothing is shared after it."""
+        if self.size > 1 and dist.is_initialized():
+            dist.destroy_process_group()
+
     def wait(self) -> None:
         """Wait until every process is here."""
         if self.size > 1:

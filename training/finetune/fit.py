@@ -78,6 +78,8 @@ UNKNOWN_TEXTS = (
 )
 CHECKPOINTS = {COLD: "last", WARM: "last-warm"}
 TOKENS_ALLOWED = "tokens-allowed.json"
+UNTUNED: dict[str, Any] = {"fine_tuned": False}
+"""What a manifest says of an encoder that is used as it came."""
 LEAST_TEXTS = 5000
 """Texts that a fit reads however short its budget (assumed: fewer teach a language model nothing)."""
 HEAD_SHARE = 0.25
@@ -135,7 +137,7 @@ def fit_encoder(
     group = Group()
     work = _Work.open(config, texts, interactions.kinds, fit_until, seed, previous)
     if not config.fine_tune:
-        return asdict(_write_untuned(work, out_dir))
+        return asdict(_write_untuned(work, out_dir)) if group.first else UNTUNED
     _check_texts(texts, interactions)
     examples = partial(
         make_examples, fit_until=fit_until, places=config.history_length, seed=seed, shown=shown
@@ -164,7 +166,7 @@ def _check_texts(texts: Sequence[str], interactions: Interactions) -> None:
 def _write_untuned(work: "_Work", out_dir: Path) -> EncoderManifest:
     """The base model as it is, with a tower that has learned nothing."""
     tower = Tower.plain(work.encoder.dimension, work.config.history_length, len(work.kinds))
-    return _write(work, out_dir, tower, {"fine_tuned": False}, UNFITTED)
+    return _write(work, out_dir, tower, UNTUNED, UNFITTED)
 
 
 def _close(race: "_Race", group: Group, checkpoint_dir: Path | None) -> None:
@@ -550,7 +552,7 @@ def _write(
     tower.save(aside)
     served = write_inference(encoder, aside, work.tokens, work.pad, work.config.inference)
     manifest = EncoderManifest(
-        version=_version(aside),
+        version=encoder_version(aside),
         fit_until=fit_until,
         base_model=work.config.model,
         base_sha256=hash_file(work.base / WEIGHTS),
@@ -572,7 +574,7 @@ def _write(
     return manifest
 
 
-def _version(folder: Path) -> str:
+def encoder_version(folder: Path) -> str:
     """Hash of the weights that make vectors, and of the tokenizer."""
     digest = hashlib.sha256()
     for name in (WEIGHTS, f"{HEAD_FOLDER}/{WEIGHTS}", TOKENIZER):

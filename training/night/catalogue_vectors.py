@@ -7,15 +7,19 @@ from typing import Any
 import numpy as np
 
 from recsys.data_schemas.errors import RecsysError
-from recsys.encoder.encode import encode_items
+from recsys.encoder.encode import Elsewhere, encode_items
+from recsys.encoder.encode_parts import EncodeElsewhere
 from recsys.encoder.index import write_index
 from recsys.encoder.manifest import EncoderManifest
 from recsys.encoder.tower import TOWER, TOWER_JSON, Tower
+from recsys.storage.engines import open_engine
 from recsys.storage.files import link_tree
+from recsys.storage.scratch import scratch_of
 from recsys.storage.stages import Stage, StageResult, folder
 from recsys.training.night.inputs import Inputs
 from recsys.training.night.night_context import Night
 from recsys.training.night.products import FOLDER, VECTORS
+from recsys.training.night.searched_items import searched_ever, searched_key
 from recsys.training.night.tune_encoder import CODE, shown_before, to_learn_from
 
 TOWER_SHARE = 0.15
@@ -33,10 +37,15 @@ def encode(
         Stage(
             "vectors",
             {"encoder": encoder.key, "texts": inputs.texts_key}
-            | ({} if tower is None else {"tower": tower}),
+            | ({} if tower is None else {"tower": tower})
+            | ({} if (searched := searched_key(inputs)) is None else {"searched": searched}),
             lambda out: _encode(night, inputs, encoder.product, until, tower is not None, out),
             folder,
-            code=(*CODE, "recsys.training.night.tune_encoder"),
+            code=(
+                *CODE,
+                "recsys.training.night.searched_items",
+                "recsys.training.night.tune_encoder",
+            ),
             personal=False,
         )
     )
@@ -57,6 +66,7 @@ def _encode(
             night.workspace.vectors,
             progress=task.reach,
             out=out / VECTORS,
+            elsewhere=_elsewhere(night, encoder),
         )
     if not np.isfinite(vectors.sum(dtype=np.float64)):
         raise RecsysError(
@@ -69,7 +79,9 @@ def _encode(
         f"vectors: {counts.encoded:,} texts encoded, {counts.from_cache:,} from the cache, "
         f"{counts.truncated:,} of the encoded cut to {night.config.encoder.max_tokens} tokens"
     )
-    write_index(out, vectors)
+    searched = searched_ever(inputs)
+    only = None if searched is None else np.flatnonzero(searched).astype(np.int32)
+    write_index(out, vectors, only)
     facts: dict[str, Any] = {
         "encoded": counts.encoded,
         "from_cache": counts.from_cache,
@@ -78,6 +90,18 @@ def _encode(
     if follows:
         facts["tower"] = _follow(night, inputs, encoder, out, until)
     return facts
+
+
+def _elsewhere(night: Night, encoder: Path) -> Elsewhere | None:
+    """Encodes on the cluster of the config, which is asked for when there is work; None where this process
+    encodes."""
+    settings = night.config.engine
+    if settings.kind == "local":
+        return None
+    limit = EncoderManifest.read(encoder).max_tokens
+    return lambda parts: EncodeElsewhere(
+        open_engine(settings), scratch_of(night.config), encoder, limit
+    )(parts)
 
 
 def _tower_identity(

@@ -5,7 +5,7 @@ import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -44,6 +44,8 @@ SHOWN = tuple(
 )
 """Code that shown lists are read and held against what followed with."""
 Column = npt.NDArray[Any]
+NOT_YET: Final = np.iinfo(np.int64).max
+"""Time of the first event of an item that has none."""
 
 
 def tables_folder(stage: StageResult[Any]) -> Path:
@@ -95,6 +97,14 @@ class Inputs:
     def chances(self, moments: Truth, purpose: str) -> npt.NDArray[np.float64]:
         """float64[M] in [0, 1) of moments, by the users' ids and the times."""
         return chance(self.names_of(moments), purpose, self.config.seed)
+
+    @cached_property
+    def first_acted_on(self) -> npt.NDArray[np.int64]:
+        """int64[N]: time of each item's first event, µs; `NOT_YET` for an item without any."""
+        first = np.full(self.n_items, NOT_YET, np.int64)
+        # Of several writes to one place the last stands, which is the earliest event.
+        first[self.interactions.item[::-1]] = self.interactions.time[::-1]
+        return first
 
     @property
     def n_items(self) -> int:

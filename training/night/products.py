@@ -69,7 +69,7 @@ class Encoded:
     def source(self) -> InterestSource:
         """The fine-tuned encoder with its user tower, as a source."""
         vectors = self.vectors()
-        index = open_index(self.vectors_stage.product, len(vectors))
+        index = open_index(self.vectors_stage.product, vectors)
         # a source names the last event it may have seen, which lies before `fit_until`
         return InterestSource.open(self.folder, vectors, self.fit_until - 1, neighbours=index)
 

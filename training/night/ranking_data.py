@@ -38,11 +38,13 @@ from recsys.training.night import fit_sources
 from recsys.training.night.fit_sources import fit_as_of, recall_stage
 from recsys.training.night.hidden_items import hidden, practised_share, surplus
 from recsys.training.night.inputs import (
+    NOT_YET,
     Inputs,
     user_table,
 )
 from recsys.training.night.night_context import Night
 from recsys.training.night.products import Fitted, RankingData
+from recsys.training.night.searched_items import unavailable_at
 from recsys.training.windows import moments_at
 
 CODE = (
@@ -50,6 +52,7 @@ CODE = (
     "recsys.features",
     "recsys.training.night.fit_sources",
     "recsys.training.night.hidden_items",
+    "recsys.training.night.searched_items",
 )
 NEW_USERS_AT_MOST = 0.15
 """Largest share of moments whose user is masked as new (assumed)."""
@@ -283,7 +286,7 @@ def _collect_shown(
         lists,
         history_reader(view.histories(), lists.moments, lengths),
         recall_stage(night, sources),
-        night.data.tables.catalogue.blocked.copy(),
+        unavailable_at(night.data, int(lists.moments.time.min(initial=NOT_YET))),
         workers=night.workers,
     )
     shown = night.data.tables.ranked_lists
@@ -311,7 +314,7 @@ def collect_cut(
     """
     if lengths is None:
         lengths = np.full(len(moments), -1, np.int64)
-    unavailable = night.data.tables.catalogue.blocked.copy()
+    unavailable = unavailable_at(night.data, int(moments.time.min(initial=NOT_YET)))
     if without is not None:
         unavailable[without] = 1
     table = collect(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from recsys.data_schemas.config import RecsysConfig
+from recsys.data_schemas.config import RecsysConfig, SqlTable
 from recsys.data_schemas.errors import UsageError
 from recsys.data_schemas.log_record import LogMark
 from recsys.data_schemas.meaning import EventMeaning
@@ -18,6 +18,7 @@ from recsys.features.interactions import DAY, Interactions
 from recsys.ingestion.tables.ingest import ingest
 from recsys.ingestion.tables.load import Tables, load_tables, read_summary
 from recsys.ingestion.tables.readers import find_files
+from recsys.ingestion.tables.remote_files import list_remote
 from recsys.ingestion.tables.validation_report import findings
 from recsys.rules import Caps
 from recsys.storage.eventlog import EventLog, export, log_address, never_written, open_log
@@ -31,6 +32,7 @@ from recsys.storage.eventlog.known import (
     require_log,
 )
 from recsys.storage.eventlog.retention import Retention
+from recsys.storage.file_systems import is_remote
 from recsys.storage.files import atomic_file, hash_file, hash_json
 from recsys.storage.opt_outs import keep_wishes
 from recsys.storage.stages import Stage, StageResult, folder
@@ -168,19 +170,26 @@ def validate(night: Night) -> StageResult[Path]:
 
 
 def fingerprints(config: RecsysConfig) -> dict[str, str]:
-    """SHA-256 of every file the tables are read from, by its place within what the config names; of a
-    database connection, the moment.
+    """What the tables are read from, by its place within what the config names: SHA-256 of local files,
+    size and time of those in object storage; of a database connection or a query, the moment.
 
     A database cannot be fingerprinted without reading it, so its tables are read every night.
     """
     if config.data.connection is not None:
         return {config.data.connection: str(time.time_ns())}
-    return {
-        f"{name}: {file.relative_to(_root_of(config.path(place)))}": hash_file(file)
-        for name, table in TABLE_SPECS.items()
-        if (place := getattr(config.data, name)) is not None
-        for file in find_files(place, config.path("."), table)
-    }
+    found: dict[str, str] = {}
+    for name, table in TABLE_SPECS.items():
+        place = getattr(config.data, name)
+        if isinstance(place, SqlTable):
+            found[f"{name}: {place.query}"] = str(time.time_ns())
+        elif place is not None and is_remote(place):
+            for remote in list_remote(place, table):
+                found[f"{name}: {remote.name}"] = f"{remote.size} bytes of {remote.changed} ns"
+        elif place is not None:
+            root = _root_of(config.path(place))
+            for file in find_files(place, config.path("."), table):
+                found[f"{name}: {file.relative_to(root)}"] = hash_file(file)
+    return found
 
 
 def _root_of(place: Path) -> Path:

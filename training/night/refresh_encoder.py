@@ -6,14 +6,20 @@ them each night, and kept where it is better.
 
 import json
 from functools import partial
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from recsys.data_schemas.errors import UsageError
 from recsys.features.interactions import DAY
 from recsys.storage.files import atomic_write, hash_json
+from recsys.storage.stages import StageResult
 from recsys.training.night import catalogue_vectors, encoder_age, tune_encoder
 from recsys.training.night.hidden_items import untaught_share
 from recsys.training.night.night_context import Night
 from recsys.training.night.products import Encoded
+
+if TYPE_CHECKING:
+    from recsys.training.finetune.fit_inputs import FittedEncoder
 
 MORE_EVENTS = 0.1
 """Growth of the events after which an encoder is due where timestamps carry order only, so that days
@@ -27,7 +33,7 @@ def refresh(night: Night) -> Encoded:
     it was fitted, it has seen events that the ranker's rows must not know, or what it says has
     become clearly worse (see `recsys.training.night.encoder_age`). It starts from the champion's weights.
     """
-    new = _new_identity(night)
+    new = new_identity(night)
     kept, why = _kept_identity(night, new)
     night.reporter.say(f"encoder: {why}")
     if kept is None:
@@ -59,7 +65,34 @@ def _encoded(night: Night, identity: dict[str, Any]) -> Encoded:
     return Encoded(stage, encode(night.data), until, encode)
 
 
-def _new_identity(night: Night) -> dict[str, Any]:
+def adopt(night: Night, fitted: "FittedEncoder") -> StageResult[Path]:
+    """A fit apart from the workspace becomes the encoder at hand; the next night says when it is due.
+
+    Raises:
+        UsageError: it was fitted with other settings than the config's.
+    """
+    named = fitted.identity["encoder"]
+    if hash_json(named) != hash_json(night.section("encoder")):
+        raise UsageError(
+            "the encoder was fitted with other settings than the config's",
+            where=str(fitted.folder),
+            found=_differing(named, night.section("encoder")),
+            fix="restore these settings of `encoder:`, or write the inputs and fit again",
+        )
+    stage = tune_encoder.adopted(night, fitted)
+    atomic_write(night.workspace.encoder, json.dumps(fitted.identity))
+    return stage
+
+
+def _differing(one: dict[str, Any], other: dict[str, Any]) -> str:
+    return ", ".join(
+        f"{key} {one.get(key)!r} (now {other.get(key)!r})"
+        for key in sorted(one.keys() | other.keys())
+        if one.get(key) != other.get(key)
+    )
+
+
+def new_identity(night: Night) -> dict[str, Any]:
     """What decides an encoder fitted tonight."""
     inputs = night.data
     until = inputs.windows.encoder_until

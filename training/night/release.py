@@ -23,6 +23,7 @@ from recsys.training.night.inputs import BASIS, user_table
 from recsys.training.night.night_context import Night
 from recsys.training.night.products import FULL, TEXT, Fitted
 from recsys.training.night.read_data import mark_of
+from recsys.training.night.searched_items import searched_at
 
 BUNDLE, STATE = "bundle", "state"
 """Folders in the outputs of these stages."""
@@ -106,10 +107,16 @@ def bundle(night: Night) -> StageResult[Path]:
                 "encoder": night.encoded.vectors_stage.key,
                 "state": night.state.key,
                 "recipe": night.recipe.identity(),
+                **({} if (days := night.config.sources.recall_days) is None else {"days": days}),
             },
             lambda out: _pack(night, out / BUNDLE),
             lambda stage: stage.folder / BUNDLE,
-            code=(*BASIS, "recsys.ranker", "recsys.storage.bundle"),
+            code=(
+                *BASIS,
+                "recsys.ranker",
+                "recsys.storage.bundle",
+                "recsys.training.night.searched_items",
+            ),
             personal=False,
         )
     )
@@ -126,6 +133,7 @@ def _pack(night: Night, out: Path) -> None:
             "ids": catalogue.item_ids.to_pylist(),
             "vectors": np.asarray(encoded.vectors()),
             "index": encoded.index,
+            "searched": searched_at(night.data, int(night.data.interactions.time.max()) + 1),
             "catalogue": night.state.product / "catalogue",
         },
         sources=sources,

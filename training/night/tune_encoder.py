@@ -4,9 +4,8 @@ import contextlib
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,12 +17,15 @@ from recsys.features.impressions import Impressions
 from recsys.features.interactions import Interactions
 from recsys.storage.files import hash_json
 from recsys.storage.stages import Stage, StageResult, code_version
-from recsys.training.finetune.examples import TooLittle
+from recsys.storage.stages.stage import Make
 from recsys.training.finetune.verdict import FROZEN
 from recsys.training.night.hidden_items import hidden, untaught_share
 from recsys.training.night.inputs import BASIS, Inputs
 from recsys.training.night.night_context import Night
 from recsys.training.night.products import FOLDER
+
+if TYPE_CHECKING:
+    from recsys.training.finetune.fit_inputs import FitInputs, FittedEncoder
 
 CODE = (
     *BASIS,
@@ -41,11 +43,15 @@ each."""
 
 def tuned(night: Night, identity: dict[str, Any]) -> StageResult[Path]:
     """The encoder of an identity; its folder."""
+    return _tuned(night, identity, lambda out: _fit(night, identity, out))
+
+
+def _tuned(night: Night, identity: dict[str, Any], makes: Make) -> StageResult[Path]:
     stage = night.runner.run(
         Stage(
             "encoder",
             identity,
-            lambda out: _fit(night, identity, out),
+            makes,
             encoder_folder,
             code=CODE,
             personal=False,
@@ -62,38 +68,48 @@ def encoder_folder(stage: StageResult[Any]) -> Path:
 
 
 def _fit(night: Night, identity: dict[str, Any], out: Path) -> dict[str, Any]:
-    from recsys.training.finetune.fit import fit_encoder
-
-    inputs, until = night.data, int(identity["until"])
-    previous = _champions(night, until)
-    if previous is not None:
+    inputs = fit_inputs(night, identity)
+    if inputs.previous is not None:
         night.reporter.say("encoder: starts from the champion's weights, and beside it afresh")
-    config = night.config.encoder
     with _watched(night) as (on_metrics, progress):
-        fit = partial(
-            fit_encoder,
-            to_learn_from(inputs, until),
-            inputs.texts,
-            fit_until=until,
-            out_dir=out / FOLDER,
-            seed=night.config.seed,
-            budget_seconds=night.budget("encoder"),
-            shown=shown_before(inputs, until),
-            previous=previous,
+        manifest = inputs.fit(
+            out / FOLDER,
+            on_untuned=night.alarm,
             checkpoint_dir=_checkpoints(night, identity),
             vector_cache=night.workspace.vectors,
             on_metrics=on_metrics,
             progress=progress,
         )
-        try:
-            manifest = fit(config=config)
-        except TooLittle as problem:
-            night.alarm(
-                f"the encoder is used as it came: {problem.found}, {problem.expected} are needed to "
-                "tune it"
-            )
-            manifest = fit(config=config.model_copy(update={"fine_tune": False}))
     return {"manifest": manifest}
+
+
+def fit_inputs(night: Night, identity: dict[str, Any]) -> "FitInputs":
+    """Everything that a fit of this identity reads, here or apart from the workspace."""
+    from recsys.training.finetune.fit_inputs import FitInputs
+
+    inputs, until = night.data, int(identity["until"])
+    return FitInputs(
+        to_learn_from(inputs, until),
+        tuple(inputs.texts),
+        night.config.encoder,
+        until,
+        night.config.seed,
+        night.budget("encoder"),
+        shown_before(inputs, until),
+        _champions(night, until),
+        identity,
+    )
+
+
+def adopted(night: Night, fitted: "FittedEncoder") -> StageResult[Path]:
+    """The encoder of a fit apart from the workspace, under the identity that its inputs had: as though
+    the night that wrote them had fitted it."""
+
+    def take(out: Path) -> dict[str, Any]:
+        shutil.copytree(fitted.folder, out / FOLDER)
+        return {"manifest": fitted.manifest}
+
+    return _tuned(night, fitted.identity, take)
 
 
 def to_learn_from(inputs: Inputs, until: int) -> Interactions:

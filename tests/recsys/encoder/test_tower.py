@@ -230,10 +230,10 @@ def test_a_large_catalogues_index_is_written_once_and_filters_inside_the_search(
     source, tmp_path, monkeypatch
 ):
     write_index(tmp_path, source.vectors)
-    assert open_index(tmp_path, N) is None
+    assert open_index(tmp_path, source.vectors) is None
     monkeypatch.setattr("recsys.encoder.index.LISTS_FROM", N)
     write_index(tmp_path, source.vectors)
-    search = open_index(tmp_path, N)
+    search = open_index(tmp_path, source.vectors)
     blocked = np.zeros(N, np.uint8)
     blocked[::2] = 1
     near = source.vectors @ source.vectors[7]

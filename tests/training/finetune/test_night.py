@@ -14,10 +14,12 @@ from recsys.data_schemas.errors import UsageError
 from recsys.encoder.manifest import EncoderManifest
 from recsys.encoder.tower import Tower
 from recsys.features.interactions import DAY
+from recsys.operations.cli.main import main
 from recsys.storage.progress import Reporter
 from recsys.storage.registry import Registry
 from recsys.storage.stages import StageRunner
 from recsys.storage.workspace import Workspace
+from recsys.training.finetune.fit_inputs import FittedEncoder
 from recsys.training.night import (
     encoder_age,
     read_data,
@@ -183,6 +185,28 @@ def test_a_champion_that_has_seen_too_much_or_is_another_model_is_no_start(world
     file.write_text("{")
     assert tune_encoder._champions(night, until) is None
     assert world.heard("the champion's cannot be read")
+
+
+def test_an_encoder_fitted_apart_is_the_one_at_hand(world, tmp_path, capsys):
+    world.night()
+    config, inputs, out = str(world.config_file), str(tmp_path / "inputs"), tmp_path / "out"
+    assert main(["train", "encoder", "-c", config, "--inputs-only", inputs]) == 0
+    assert f"torchrun --nproc-per-node=N -m recsys fit-encoder --inputs {inputs}" in (
+        capsys.readouterr().out
+    )
+    assert main(["fit-encoder", "--inputs", inputs, "--out", str(out)]) == 0
+    assert main(["train", "encoder", "-c", config, "--fitted", str(out)]) == 0
+    world.day(7)
+    encoded = world.refresh()
+    assert world.heard("not due")
+    fitted = FittedEncoder.read(out)
+    assert EncoderManifest.read(encoded.stage.product).version == fitted.manifest["version"]
+    assert fitted.manifest["learned"]["fine_tuned"]
+    assert fitted.manifest["learned"]["examples_with_shown_negatives"] > 0
+    settings = world.config_file.read_text()
+    world.config_file.write_text(settings.replace("head_steps: 6", "head_steps: 5"))
+    assert main(["train", "encoder", "-c", config, "--fitted", str(out)]) == 2
+    assert "head_steps 6 (now 5)" in capsys.readouterr().err
 
 
 def test_a_drop_of_quality_makes_it_due(world, monkeypatch):

@@ -138,6 +138,38 @@ def test_inverted_lists_find_what_a_scan_finds():
     assert sorted(lists.member.tolist()) == list(range(6000))
 
 
+def test_inverted_lists_in_8_bits_find_to_the_bit_what_the_vectors_give():
+    draw = np.random.default_rng(5)
+    centres = draw.normal(size=(40, 24))
+    vectors = centres[draw.integers(0, 40, 9000)] + 0.3 * draw.normal(size=(9000, 24))
+    # Lengths as different as those of factors; many equal rows, so that ties are decided too.
+    vectors = (vectors * draw.exponential(size=(9000, 1))).astype("f4")
+    vectors[1000:1200], vectors[77] = vectors[999], 0.0
+    lists = InvertedLists.build(vectors, 1)
+    known = (draw.random(9000) < 0.9).astype(np.uint8)
+    for turn in range(40):
+        query = vectors[draw.integers(0, 9000)] * np.float32(draw.exponential() + 0.01)
+        blocked = (draw.random(9000) < 0.3).astype(np.uint8)
+        probed = np.ones(9000, np.uint8)
+        for one in lists.probe(query):
+            probed[lists.member[lists.offsets[one] : lists.offsets[one + 1]]] = 0
+        limit = (1, 7, 200, 8999)[turn % 4]
+        wanted = scan(vectors, query, known, blocked | probed, limit, None)
+        found = scan(vectors, query, known, blocked, limit, lists)
+        np.testing.assert_array_equal(found.items, wanted.items)
+        np.testing.assert_array_equal(found.scores, wanted.scores)
+
+
+def test_inverted_lists_of_an_earlier_release_are_read():
+    draw = np.random.default_rng(6)
+    vectors = draw.normal(size=(900, 8)).astype("f4")
+    lists = InvertedLists.build(vectors, 1)
+    kept = {name: lists.arrays()[name] for name in ("centroids", "list_offsets", "list_member")}
+    opened = InvertedLists.of(kept | {"list_rows": vectors[lists.member]})
+    for name, array in lists.arrays().items():
+        np.testing.assert_array_equal(opened.arrays()[name], array)
+
+
 @pytest.mark.parametrize("name", ["als", "sequence"])
 def test_inverted_lists_are_saved_with_their_source(name, fitted, history, tmp_path, monkeypatch):
     plain = fitted[name]
