@@ -39,11 +39,14 @@ def write(uri, way, name, seconds, start, told):
     if way == "copy":
         return copy(uri, name, seconds, start, told)
     from recsys.storage.eventlog import open_log
-    from recsys.storage.eventlog.log import EventLog, event_write
+    from recsys.storage.eventlog.log import event_write
     from recsys.storage.eventlog.postgres import PostgresLog
 
     if way == "one by one":
-        PostgresLog._insert_all = EventLog._insert_all
+        whole = PostgresLog._insert_all
+        PostgresLog._insert_all = lambda log, writes: [
+            entry for write in writes for entry in whole(log, [write])
+        ]
     from recsys.serving.server import SWITCH_SECONDS
 
     sys.setswitchinterval(SWITCH_SECONDS)

@@ -14,6 +14,8 @@ from recsys.data_schemas.errors import UsageError
 
 MOST: Final = 1024
 """Shards at most (assumed; the hash has 32,768 values)."""
+SHARD_HEADER: Final = "x-recsys-shard"
+"""By which a caller tells a router the shard."""
 WRONG_SHARD: Final = "wrong_shard"
 """In `degraded`: the worker that answered does not keep the person's history."""
 SESSION_ELSEWHERE: Final = "session_elsewhere"

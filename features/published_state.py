@@ -64,6 +64,8 @@ class StateStore:
     def __init__(self, address: str) -> None:
         self.address = address
         self._folder = ScratchFolder(address, SETTING)
+        self._in_use: set[str] = set()
+        """Names of this machine's copies that were fetched last."""
 
     def publish(self, snapshot: Path, shards: int) -> PublishedState:
         """Put a snapshot there in pieces, and let workers know; what is there already stays as it is."""
@@ -97,8 +99,14 @@ class StateStore:
         pieces = [self._local(name) for name in (state.world, *(state.shards[n] for n in wanted))]
         name = f"state-{hash_json([piece.name for piece in pieces])[:32]}"
         made = derived(name, lambda out: join_state(pieces[0], pieces[1:], out))
-        remove_copies(PIECES, {name, *(piece.name for piece in pieces)}, KEPT_SECONDS)
+        self._in_use = {name, *(piece.name for piece in pieces)}
+        self.tidy()
         return made
+
+    def tidy(self) -> None:
+        """Remove this machine's copies that no worker on it uses any more; call it now and then."""
+        if self._in_use:
+            remove_copies(PIECES, self._in_use, KEPT_SECONDS)
 
     def forget(self, snapshot: Path, shards: int) -> int:
         """Publish a snapshot that somebody was taken out of, and remove all others; how many pieces went.

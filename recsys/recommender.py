@@ -79,7 +79,7 @@ class LoadedRelease:
         """Name of the folder that the state was opened from."""
         self.bundle = bundle
         self.state = state
-        self._told = ToldAttributes(state.log_position, lambda user_id: self.state.keeps(user_id))
+        self._told = ToldAttributes(state.log_position, state.keeps)
         # before the features: a source says of which family its signals are
         self.sources: dict[str, ScoreSource] = open_sources(bundle)
         self.features = FeatureSet.from_json(bundle.features)

@@ -109,12 +109,17 @@ class PublishedFolder:
 
 
 def remove_copies(begins: Sequence[str], kept: Collection[str], seconds: float) -> None:
-    """Remove this machine's copies whose names begin so, but those kept, when nobody has asked for them
-    for some seconds: who opens one just now is not disturbed."""
+    """Remove this machine's copies whose names begin so and which no process has kept for some seconds.
+
+    Whoever uses some calls this again and again, which shows others that they are in use.
+    """
     for copy in _corner().iterdir():
         with contextlib.suppress(OSError):
-            named = copy.is_dir() and copy.name.startswith(tuple(begins))
-            if named and copy.name not in kept and time.time() - copy.stat().st_mtime > seconds:
+            if not copy.is_dir() or not copy.name.startswith(tuple(begins)):
+                continue
+            if copy.name in kept:
+                os.utime(copy)
+            elif time.time() - copy.stat().st_mtime > seconds:
                 shutil.rmtree(copy, ignore_errors=True)
 
 

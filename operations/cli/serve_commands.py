@@ -183,6 +183,7 @@ class Releases:
         until, name = self._asked
         if time.monotonic() >= until:
             published = self._store.current()
+            self._store.tidy()
             name = here if published is None else published.name
             self._asked = time.monotonic() + STORE_SECONDS, name
         return name

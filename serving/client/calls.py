@@ -9,6 +9,7 @@ from uuid import uuid4
 import msgspec
 
 from recsys.data_schemas import api
+from recsys.data_schemas.shards import SHARD_HEADER, shard_of
 
 T = TypeVar("T")
 _encode = msgspec.json.Encoder().encode
@@ -23,14 +24,25 @@ class Call(Generic[T]):
     answer: type[T]
     body: bytes | None = None
     query: Mapping[str, str] | None = None
+    user: str | None = None
+    """Whose history the answer needs."""
 
 
 def rank(request: api.RankRequest) -> Call[api.RankedList]:
-    return Call("POST", "/v1/rank", api.RankedList, _encode(request))
+    body = _encode(request)
+    return Call("POST", "/v1/rank", api.RankedList, body, user=_asked_about(request))
 
 
 def recommend(request: api.RecommendRequest) -> Call[api.RankedList]:
-    return Call("POST", "/v1/recommend", api.RankedList, _encode(request))
+    body = _encode(request)
+    return Call("POST", "/v1/recommend", api.RankedList, body, user=_asked_about(request))
+
+
+def _asked_about(request: api.RankRequest | api.RecommendRequest) -> str | None:
+    """The user, or the visit that stands for one."""
+    if request.user_id is not None or request.session_id is None:
+        return request.user_id
+    return f"{api.SESSION}{request.session_id}"
 
 
 def event(
@@ -106,7 +118,7 @@ def put_user(user_id: str, user: api.UserBody) -> Call[api.UserAnswer]:
 
 
 def get_user(user_id: str) -> Call[api.UserView]:
-    return Call("GET", f"/v1/users/{_part(user_id)}", api.UserView)
+    return Call("GET", f"/v1/users/{_part(user_id)}", api.UserView, user=user_id)
 
 
 def forget_user(user_id: str) -> Call[api.Forgotten]:
@@ -129,9 +141,11 @@ def ready() -> Call[api.Health]:
     return Call("GET", "/readyz", api.Health)
 
 
-def arguments(call: Call[Any]) -> dict[str, Any]:
-    """A call as httpx takes it."""
+def arguments(call: Call[Any], shards: int | None = None) -> dict[str, Any]:
+    """A call as httpx takes it; where histories lie in shards, with the one that a router sends it to."""
     headers = {"content-type": "application/json"} if call.body is not None else {}
+    if shards is not None and call.user:
+        headers[SHARD_HEADER] = str(shard_of(call.user, shards))
     return {"content": call.body, "headers": headers, "params": call.query}
 
 

@@ -43,6 +43,7 @@ class Client:
         timeout: seconds for one attempt.
         retries: repetitions of one call at most; every call may be repeated safely.
         budget: repetitions over all calls; shared between clients if given.
+        shards: in how many shards the workers keep histories; the header tells a router which.
         transport: httpx's way to the service; the network when None.
 
     Every method raises `ApiError` when the service refuses or cannot be reached.
@@ -56,6 +57,7 @@ class Client:
         timeout: float = 5.0,
         retries: int = 2,
         budget: RetryBudget | None = None,
+        shards: int | None = None,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
         self._http = httpx.Client(
@@ -67,6 +69,7 @@ class Client:
             trust_env=not is_here(url),
         )
         self._retries, self._budget = retries, budget or RetryBudget()
+        self._shards = shards
 
     def rank(self, user_id: str | None, items: Items, **more: Any) -> api.RankedList:
         """Put items in order; `more` are fields of `RankRequest`."""
@@ -179,7 +182,7 @@ class Client:
         attempt = 0
         while True:
             try:
-                answer = self._http.request(call.method, call.path, **arguments(call))
+                answer = self._http.request(call.method, call.path, **arguments(call, self._shards))
                 if answer.is_success:
                     return msgspec.json.decode(answer.content, type=call.answer)
                 failure, again = error_of(answer), answer.status_code in RETRIED
@@ -201,6 +204,7 @@ class AsyncClient:
         timeout: seconds for one attempt.
         retries: repetitions of one call at most.
         budget: repetitions over all calls; shared between clients if given.
+        shards: in how many shards the workers keep histories; the header tells a router which.
         transport: httpx's way to the service; the network when None.
     """
 
@@ -212,6 +216,7 @@ class AsyncClient:
         timeout: float = 5.0,
         retries: int = 2,
         budget: RetryBudget | None = None,
+        shards: int | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         self._http = httpx.AsyncClient(
@@ -223,6 +228,7 @@ class AsyncClient:
             trust_env=not is_here(url),
         )
         self._retries, self._budget = retries, budget or RetryBudget()
+        self._shards = shards
 
     async def rank(self, user_id: str | None, items: Items, **more: Any) -> api.RankedList:
         """See `Client.rank`."""
@@ -340,7 +346,9 @@ class AsyncClient:
         attempt = 0
         while True:
             try:
-                answer = await self._http.request(call.method, call.path, **arguments(call))
+                answer = await self._http.request(
+                    call.method, call.path, **arguments(call, self._shards)
+                )
                 if answer.is_success:
                     return msgspec.json.decode(answer.content, type=call.answer)
                 failure, again = error_of(answer), answer.status_code in RETRIED

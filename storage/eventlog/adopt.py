@@ -192,15 +192,20 @@ def drop_drained(
 
     Returns:
         The last position that went; 0 where none did.
+
+    Raises:
+        LogUnavailable: somebody else holds them just now; nothing went.
     """
     log.expect(mark)
     until = log.droppable(before, mark.position)
-    adopted = read_adopted(workspace)
-    if until <= (adopted.until if adopted else 0):
+    if until <= log.dropped:
         return 0
-    with atomic_folder(workspace.adopted, "days that leave the log") as folder:
-        keep_until(drained, until, folder)
-        write_json(folder / ADOPTED_FILE, {"until": until})
+    adopted = read_adopted(workspace)
+    # Where a night was killed in between they lie there already.
+    if adopted is None or adopted.until < until:
+        with atomic_folder(workspace.adopted, "days that leave the log") as folder:
+            keep_until(drained, until, folder)
+            write_json(folder / ADOPTED_FILE, {"until": until})
     log.drop(until)
     return until
 

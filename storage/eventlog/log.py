@@ -275,6 +275,11 @@ class EventLog(ABC):
 
         self._transaction(run)
 
+    @property
+    def dropped(self) -> int:
+        """The last position that was dropped, as it was when the log was looked at last; 0 for none."""
+        return self._dropped
+
     def require_kept(self, position: int) -> None:
         """Nothing, where all records behind a position are still there.
 
@@ -282,13 +287,14 @@ class EventLog(ABC):
             LogReplaced: some were dropped since; a newer snapshot holds them.
         """
         if position < self._dropped:
-            raise LogReplaced(
+            self.trouble = LogReplaced(
                 "records that were not read yet were dropped from the log",
                 where="serving.log",
                 found=f"records up to position {self._dropped} are gone",
                 expected=f"all behind position {position}",
                 fix="use the newest state snapshot; it holds them",
             )
+            raise self.trouble
 
     @abstractmethod
     def _drop(self, until: int) -> None:

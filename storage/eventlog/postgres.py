@@ -324,8 +324,21 @@ class PostgresLog(EventLog):
     def droppable(self, before: int, until: int) -> int:
         return self._asked(lambda connection: last_of_days(connection, before, until))
 
+    def drop(self, until: int) -> None:
+        try:
+            super().drop(until)
+        except psycopg.errors.LockNotAvailable:
+            raise LogUnavailable(
+                "drained days cannot be dropped from the log now",
+                where="serving.log",
+                found="somebody reads its tables in a long transaction, as a backup does",
+                fix="the next night tries again",
+            ) from None
+
     def _drop(self, until: int) -> None:
         self._write.execute("SET LOCAL statement_timeout = 0")
+        # Writers wait meanwhile.
+        self._write.execute("SET LOCAL lock_timeout = '2s'")
         drop_days(self._write, until)
 
     def _transaction(self, run: Callable[[], T]) -> T:

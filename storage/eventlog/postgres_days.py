@@ -185,10 +185,12 @@ def _make_day(connection: Any, start: int | None, end: int, day: str) -> None:
     """A partition from a position (the least when None) to before another."""
     table = f"recsys_log_{day}_{(start or 0) // BLOCK}"
     low = "MINVALUE" if start is None else str(start)
-    connection.execute(
-        f"CREATE TABLE {table} PARTITION OF recsys_log FOR VALUES FROM ({low}) TO ({end})"
-    )
+    # Made apart and attached: that does not wait for who reads the log, a backup for example.
+    connection.execute(f"CREATE TABLE {table} (LIKE recsys_log)")
     connection.execute(f"CREATE UNIQUE INDEX ON {table}(key)")
+    connection.execute(
+        f"ALTER TABLE recsys_log ATTACH PARTITION {table} FOR VALUES FROM ({low}) TO ({end})"
+    )
     _note(connection, start or 0, day, table, end)
 
 

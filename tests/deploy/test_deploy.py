@@ -4,6 +4,7 @@ import ast
 import configparser
 import copy
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 import yaml
 
 from recsys.data_schemas.config import RecsysConfig
+from recsys.data_schemas.shards import SHARD_HEADER
 from recsys.operations.cli.main import build_parser
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
@@ -64,17 +66,32 @@ def test_the_units_call_commands_that_exist(name):
     assert callable(build_parser().parse_args(command_after(line)).run)
 
 
-def test_the_cron_line_is_five_fields_a_user_and_a_command():
-    lines = (DEPLOY / "cron" / "recsys").read_text().splitlines()
+@pytest.mark.parametrize("name", ["recsys", "recsys-snapshot"])
+def test_the_cron_line_is_five_fields_a_user_and_a_command(name):
+    lines = (DEPLOY / "cron" / name).read_text().splitlines()
     entry = next(line for line in lines if line[:1].isdigit())
     minute, hour, *rest, user, command = entry.split(maxsplit=6)
     assert 0 <= int(minute) < 60
-    assert 0 <= int(hour) < 24
+    assert hour == "*" or 0 <= int(hour) < 24
     assert rest == ["*", "*", "*"]
     assert user == "recsys"
     assert "%" not in command, "cron reads % as a line break"
     subprocess.run(["bash", "-n", "-c", command], check=True)
     assert callable(build_parser().parse_args(command_after(command)).run)
+
+
+def test_the_router_knows_every_shard_by_the_header_of_the_callers():
+    text = (DEPLOY / "nginx" / "shards.conf").read_text()
+    variable = "$http_" + SHARD_HEADER.replace("-", "_")
+    block = re.search(rf"map {re.escape(variable)} \$recsys_shard {{(.*?)}}", text, re.DOTALL)
+    assert block is not None
+    to = dict(re.findall(r'"(\d+)"\s+(\w+);', block[1]))
+    assert list(to) == [str(n) for n in range(len(to))]
+    first = [re.search(rf"upstream {name} {{ server ([\d.:]+);", text)[1] for name in to.values()]
+    every = re.search(r"upstream recsys_any {(.*?)}", text, re.DOTALL)[1]
+    assert re.findall(r"server ([\d.:]+);", every) == first
+    assert len(set(first)) == len(to)
+    assert f"mod {len(to)}" in text
 
 
 def test_the_kubernetes_job():

@@ -1,6 +1,7 @@
 """Pieces of a snapshot are the snapshot again, person by person; a store keeps them whole and checked."""
 
 import json
+import os
 import shutil
 
 import numpy as np
@@ -149,6 +150,35 @@ def test_newer_snapshots_take_the_place_of_older_ones(snapshot, tmp_path):
     assert len(json.loads((tmp_path / "store" / CURRENT).read_text())["states"]) == 2
     assert store.current() == made
     store.fetch(made, None)
+
+
+def test_copies_that_no_worker_uses_go(snapshot, tmp_path):
+    one, other = (StateStore(str(tmp_path / "store")) for _ in range(2))
+    one.tidy()
+    first = one.publish(snapshot, 2)
+    mine = one.fetch(first, Shards.parse("0/2"))
+    theirs = other.fetch(first, Shards.parse("1/2"))
+    long_ago = tmp_path / "disk-a" / "shard-9-gone"
+    long_ago.mkdir()
+
+    def an_hour_later():
+        for copy in (tmp_path / "disk-a").iterdir():
+            os.utime(copy, (1, 1))
+
+    an_hour_later()
+    other.tidy()
+    assert not long_ago.exists()
+    assert (mine.exists(), theirs.exists()) == (False, True), "nobody has said that it is in use"
+    mine = one.fetch(first, Shards.parse("0/2"))
+    an_hour_later()
+    with pytest.MonkeyPatch.context() as patch:
+        # Both say so, in any order, before either removes.
+        patch.setattr(node_copies.time, "time", lambda: 2)
+        one.tidy()
+        other.tidy()
+    other.tidy()
+    assert mine.exists()
+    assert theirs.exists()
 
 
 def test_forgetting_publishes_anew_and_leaves_nothing_else(snapshot, tmp_path, machine):

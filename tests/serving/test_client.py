@@ -127,3 +127,28 @@ def test_a_service_that_is_away_is_explained():
         pytest.raises(ApiError, match="could not be reached"),
     ):
         client.recommend("u")
+
+
+def test_a_router_is_told_the_shard():
+    from recsys.data_schemas.shards import shard_of
+
+    told = []
+
+    def answer(request):
+        told.append(request.headers.get("x-recsys-shard"))
+        if request.url.path.startswith("/v1/users"):
+            return httpx.Response(200, json={"user_id": "u"})
+        return httpx.Response(200, json={"model_version": "1", "impression_id": "i", "items": []})
+
+    with Client("http://localhost", shards=16, transport=httpx.MockTransport(answer)) as client:
+        client.rank("ann", ["1"])
+        client.recommend(None, session_id="v")
+        client.recommend("ann", session_id="v")
+        client.get_user("bob")
+        client.recommend(None)
+    shards = [shard_of(user, 16) for user in ("ann", "session:v", "ann", "bob")]
+    assert told == [*map(str, shards), None]
+    told.clear()
+    with Client("http://localhost", transport=httpx.MockTransport(answer)) as client:
+        client.rank("ann", ["1"])
+    assert told == [None]

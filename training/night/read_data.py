@@ -21,7 +21,14 @@ from recsys.ingestion.tables.readers import find_files
 from recsys.ingestion.tables.remote_files import list_remote
 from recsys.ingestion.tables.validation_report import findings
 from recsys.rules import Caps
-from recsys.storage.eventlog import EventLog, export, log_address, never_written, open_log
+from recsys.storage.eventlog import (
+    EventLog,
+    LogUnavailable,
+    export,
+    log_address,
+    never_written,
+    open_log,
+)
 from recsys.storage.eventlog.adopt import drop_drained
 from recsys.storage.eventlog.known import (
     ROWS,
@@ -115,7 +122,12 @@ def drop(night: Night) -> None:
         return
     with open_log(log_address(night.config)) as log:
         before = (time.time_ns() // 1000 // DAY - days) * DAY
-        if until := drop_drained(night.workspace, log, drained.product, mark_of(drained), before):
+        try:
+            until = drop_drained(night.workspace, log, drained.product, mark_of(drained), before)
+        except LogUnavailable as error:
+            night.reporter.warn(str(error))
+            return
+        if until:
             night.reporter.say(f"drain: days up to position {until} were dropped from the log")
 
 

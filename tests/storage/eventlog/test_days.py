@@ -189,6 +189,7 @@ def test_what_a_night_exports_does_not_depend_on_the_days_that_went(uri, at, tmp
         assert 0 < until < mark.position
         assert [n for n in ids(log) if n in ("e0", "e9")] == []
         assert drop_drained(workspace, log, out, mark, at(2)) == 0
+        assert log.dropped == until
         for known in marks(workspace):
             log.expect(known)
         # The export of this night, and one that starts from what lies outside the log alone.
@@ -253,3 +254,26 @@ def test_a_block_that_is_nearly_full_is_followed_by_another(postgres):
             )
         assert log.append_events([event(2), event(1)]) == [BLOCK, 1]
         assert ids(log) == ["e1", "e2"]
+
+
+@pytest.mark.postgres
+def test_a_backup_under_way_stops_no_writer_and_no_night(postgres, monkeypatch):
+    psycopg = pytest.importorskip("psycopg")
+    from recsys.storage.eventlog import LogUnavailable, postgres_days
+
+    day = ["20260101"]
+    monkeypatch.setattr(postgres_days, "day_of", lambda moment: day[0])
+    uri = postgres.empty()
+    with open_log(uri) as log, psycopg.connect(uri) as backup:
+        log.append_events([event(1)])
+        backup.execute("LOCK TABLE recsys_log IN ACCESS SHARE MODE")
+        day[0] = "20260102"
+        position = log.append_events([event(2)])[0]
+        with pytest.raises(LogUnavailable, match="cannot be dropped"):
+            log.drop(1)
+        assert ids(log) == ["e1", "e2"]
+        backup.rollback()
+        log.append_events([event(3)])
+        log.drop(1)
+        assert ids(log) == ["e2", "e3"]
+        assert log.read(0)[0].position == position
