@@ -160,12 +160,13 @@ def _events(config: RecsysConfig) -> tuple[Interactions, MomentGrid]:
 
 def elsewhere(config: RecsysConfig) -> RecsysConfig:
     """The same config with a workspace and an embedded registry of its own: what is promoted in a
-    simulation must never serve."""
+    simulation must never serve, and what it drains stays in the log."""
     changed = config.model_copy(
         update={
             "workspace": str(Workspace(Path(config.workspace)).simulation),
             "tracking": TrackingConfig(),
             "notify": NotifyConfig(),
+            "serving": config.serving.model_copy(update={"store": None, "log_days": None}),
         }
     )
     object.__setattr__(changed, "_folder", config._folder)

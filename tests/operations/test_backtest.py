@@ -30,6 +30,7 @@ def config(tmp_path):
         "data": {"items": "i", "events": "e"},
         "tracking": {"uri": "postgresql://user@db/mlflow", "artifacts": "s3://bucket/live"},
         "notify": {"webhook": "https://example.org/secret"},
+        "serving": {"store": "store", "log_days": 3, "explain_items": 4},
     }
     return parse_config(raw, tmp_path)
 
@@ -44,6 +45,8 @@ def test_nothing_is_promoted_where_it_would_serve(config):
     assert registry.embedded
     assert config.workspace_path in registry._store.path.parents
     assert simulated.notify.webhook is None
+    told = simulated.serving
+    assert (told.store, told.log_days, told.explain_items) == (None, None, 4)
     assert simulated.workspace_path == config.workspace_path / "backtest"
 
 

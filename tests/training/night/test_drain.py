@@ -1,5 +1,7 @@
 """Draining the service's log: the whole of it, once, and never another one unnoticed."""
 
+import time
+
 import pyarrow.parquet as pq
 import pytest
 
@@ -7,6 +9,7 @@ from recsys.data_schemas.config import parse_config
 from recsys.data_schemas.log_record import LogMark
 from recsys.storage.eventlog import LogReplaced, log_address, open_log
 from recsys.storage.eventlog.adopt import adopt_log
+from recsys.storage.eventlog.retention import DAY
 from recsys.storage.progress import Reporter
 from recsys.storage.stages import StageRunner
 from recsys.storage.workspace import Workspace
@@ -79,3 +82,28 @@ def test_who_is_forgotten_leaves_what_a_former_log_left_too(config):
     assert ids(drain(config)) == ["b"]
     kept = pq.read_table(Workspace(config.workspace_path).adopted / "events.parquet")
     assert kept["user_id"].to_pylist() == ["u"]
+
+
+def test_drained_days_leave_the_log_after_the_setting_and_no_night(tmp_path):
+    files = {"data": {"items": "items", "events": "events"}}
+    config = parse_config({**files, "serving": {"log_days": 1}}, tmp_path)
+    now = time.time_ns() // 1000
+    event = {"user_id": "u", "item_id": "i", "event_type": "x", "timestamp": 1}
+    with open_log(log_address(config)) as log:
+        old = [event | {"event_id": f"old-{n}", "received_at": now - 3 * DAY} for n in range(3)]
+        log.append_events([*old, event | {"event_id": "new", "received_at": now}])
+    keeps_all = parse_config(files, tmp_path)
+    for settings, kept in ((keeps_all, 4), (config, 1)):
+        workspace, reporter = Workspace(settings.workspace_path), Reporter()
+        night = Night(settings, workspace, StageRunner(workspace, reporter), reporter)
+        night.drained = read_data.drain(night)
+        assert len(ids(night.drained)) == 4
+        read_data.drop(night)
+        with open_log(log_address(settings)) as log:
+            assert len(log.read(0)) == kept
+    post(config, "later")
+    whole = ["old-0", "old-1", "old-2", "new", "later"]
+    assert ids(drain(config)) == whole
+    with open_log(log_address(config)) as log:
+        log.forget_user("nobody")
+    assert ids(drain(config)) == whole
