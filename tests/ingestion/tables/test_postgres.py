@@ -43,6 +43,25 @@ def test_tables_are_read_whole(desk, shop):
     assert "secret" not in str(summary)
 
 
+def test_a_query_runs_in_the_database(desk, shop):
+    late = {
+        "sql": "SELECT user_id, item_id, event_type, timestamp FROM clicks"
+        " WHERE timestamp > '2024-01-01 00:10:00+00' ORDER BY random();"
+    }
+    outputs = []
+    for _ in range(2):
+        summary = desk.ingest(connection=shop, items="goods", events=late)
+        outputs.append((desk.out / "events.parquet").read_bytes())
+    assert (summary["items"], summary["users"], summary["events"]) == (2, 7, 400)
+    assert outputs[0] == outputs[1]
+    assert summary["tables"]["events"]["source"].startswith("`SELECT user_id, item_id, event_type")
+    assert "secret" not in str(summary)
+    with pytest.raises(UsageError, match="the query cannot be run") as caught:
+        desk.ingest(connection=shop, items="goods", events={"sql": "SELECT * FROM nothing"})
+    assert "nothing" in caught.value.render()
+    assert "secret" not in caught.value.render()
+
+
 def test_times_without_zone_are_refused(desk, shop):
     with pytest.raises(DataRefused, match="timestamps without a time zone") as caught:
         desk.ingest(connection=shop, items="goods", events="naive")

@@ -8,6 +8,7 @@ import pytest
 from recsys.data_schemas.config import parse_config
 from recsys.data_schemas.errors import DataRefused, UsageError
 from recsys.ingestion.tables.ingest import ingest
+from recsys.operations.cli.main import main
 from recsys.storage.scratch import ScratchFolder
 
 UTC_TIME = pa.timestamp("us", tz="UTC")
@@ -187,6 +188,22 @@ def test_wrong_queries_are_one_message_each(desk):
     with pytest.raises(DataRefused, match="`user_id` is not found"):
         run(desk, {}, items="items.parquet", events=short)
     assert desk.left_behind() == []
+
+
+def test_a_night_without_its_engine_is_refused_before_any_work(desk, monkeypatch, capsys):
+    pytest.importorskip("pyspark", reason="the [spark] extra is not installed")
+    desk.items()
+    desk.events()
+    config = desk.root / "recsys.yaml"
+    config.write_text(
+        "data: {items: items.parquet, events: {sql: SELECT * FROM lake.events}}\n"
+        "engine: {kind: spark, spark: {master: 'local[2]'}}\n"
+    )
+    monkeypatch.setenv("PATH", str(desk.root))
+    monkeypatch.delenv("JAVA_HOME", raising=False)
+    assert main(["nightly", "-c", str(config)]) == 2
+    assert "there is no JDK on this machine" in capsys.readouterr().err
+    assert not list((desk.root / "work").glob("stages/*/*"))
 
 
 def test_what_the_config_may_say_of_a_table(desk):
