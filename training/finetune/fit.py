@@ -126,8 +126,7 @@ def fit_encoder(
         interactions: events, none later than fit_until (µs UTC).
         texts: text of each item of the vocabulary, [n_items].
         config, seed: settings of the encoder; of all draws.
-        fit_until: end of what may be seen, µs UTC.
-        out_dir: folder that is written; one that is there is replaced.
+        fit_until, out_dir: end of what may be seen, µs UTC; folder that is written, or replaced.
         budget_seconds: time it may take; no limit when None.
         shown: lists that users saw, for negatives; later ones than fit_until are not looked at.
         previous: an encoder folder of an earlier fit: the warm start; the base model is tuned besides.
