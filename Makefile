@@ -1,8 +1,9 @@
 # Two commands do everything on a fresh machine with Python 3.11 or newer:
 #   make demo    install, then a night's retraining on bundled real data, then one ranking call
 #   make test    install, then lint, types, import contracts and tests
-# and two more do what takes longer:
+# and three more do what takes longer:
 #   make test-all      every test there is, those marked slow or gpu among them
+#   make test-gpu      those that need a GPU, with tokens a second and the share of its peak
 #   make test-lowest   the quick tests on the lowest versions that pyproject.toml allows
 # Tests that need what a machine does not have (a JDK for Spark, a PostgreSQL server, Chromium) are
 # skipped, and pytest says which and why.
@@ -17,7 +18,7 @@ PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check --con
 ROOMS  := $(filter-out recsys,$(patsubst %/__init__.py,%,$(wildcard */__init__.py)))
 LINKS  := build/links
 
-.PHONY: install demo test test-all test-lowest lint links docs pictures clean
+.PHONY: install demo test test-all test-gpu test-lowest lint links docs pictures clean
 
 install: $(VENV)/.installed
 
@@ -63,6 +64,10 @@ test: lint
 
 test-all: lint
 	$(PYTEST) -m ''
+
+# The same bodies as in the quick tests, on `device: cuda`; under ten minutes. One process: one GPU.
+test-gpu: install links
+	$(BIN)/python -m pytest -m gpu
 
 # In an environment of its own; PyTorch stays at the tested version, Spark and OpenVINO are left out
 # for their size. Old libraries warn of each other: warnings are no errors here. The reviewed SQL is

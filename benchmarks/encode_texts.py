@@ -23,6 +23,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from recsys.data_schemas.config import EncoderConfig
+from recsys.encoder.device import best_device
 from recsys.encoder.onnx_export import quantize
 from recsys.encoder.pretrained import resolve_model
 from recsys.encoder.runtime import (
@@ -31,7 +32,7 @@ from recsys.encoder.runtime import (
     openvino_model,
     threads,
 )
-from recsys.encoder.torch_model import ItemEncoder, best_device, encode_with_torch
+from recsys.encoder.torch_model import ItemEncoder, encode_with_torch
 from recsys.features.interactions import EMPTY_HISTORY, Interactions
 from recsys.training.finetune.fit import fit_encoder
 

@@ -183,7 +183,12 @@ class FeaturesConfig(Section):
 
 class EncoderConfig(Section):
     model: str = "default"
-    """`default` (bundled MiniLM-L6), a Hugging Face name, or a local directory (relative to the YAML)."""
+    """`default` (bundled MiniLM-L6), a Hugging Face name, or a local directory (relative to the YAML); `auto`:
+    MiniLM, which on a GPU learns from a teacher too."""
+    teacher: str | None = None
+    """A larger model, a name or a directory like `model`, that is tuned with LoRA and from which `model` learns
+    before its own tuning; it never serves. With `model: auto` on a GPU only, and one of a few known models
+    that was downloaded before where none is named."""
     template: str = "{title}. {tags}. {category}. {description}"
     """Text of an item; a part that is empty drops out with its punctuation."""
     max_tokens: int = Field(default=96, ge=8, le=8192)
@@ -553,6 +558,9 @@ class RecsysConfig(Section):
     clock: Literal["wall", "end_of_data"] = "wall"
     """The service's clock; `end_of_data` freezes it at the data's end, for demonstrations."""
     seed: int = 7
+    device: str = Field(default="auto", pattern=r"^(auto|cpu|mps|cuda(:[0-9]+)?)$")
+    """Where models are trained and texts encoded: `auto` (CUDA, Apple's MPS or the CPU, the first there is),
+    `cpu`, `cuda`, `cuda:1`, `mps`. On a GPU the same minutes buy larger models."""
     budget_minutes: float = Field(default=30.0, gt=0)
     """Time of a night, divided between encoder, sources, tuning and ranker."""
     events: EventsConfig = EventsConfig()
@@ -685,13 +693,23 @@ def parse_config(raw: dict[str, Any], folder: Path, name: str = "config") -> Rec
         config = RecsysConfig.model_validate(raw)
     except ValidationError as error:
         raise _explain(error, name) from None
-    beside = folder / config.encoder.model
-    if config.encoder.model != "default" and beside.is_dir():
-        encoder = config.encoder.model_copy(update={"model": str(beside.resolve())})
+    beside = _beside(folder, config.encoder)
+    if beside:
+        encoder = config.encoder.model_copy(update=beside)
         config = config.model_copy(update={"encoder": encoder})
     object.__setattr__(config, "_folder", folder)
     object.__setattr__(config, "_notes", tuple(_notes_on_retired(raw, name)))
     return config
+
+
+def _beside(folder: Path, encoder: EncoderConfig) -> dict[str, str]:
+    """The models that are directories beside the YAML, by their whole paths."""
+    named = {"model": encoder.model, "teacher": encoder.teacher}
+    return {
+        key: str((folder / name).resolve())
+        for key, name in named.items()
+        if name is not None and name not in ("default", "auto") and (folder / name).is_dir()
+    }
 
 
 def _notes_on_retired(raw: Mapping[str, Any], name: str) -> Iterator[str]:

@@ -265,6 +265,10 @@ class ReportContext:
     """Rows of the drift summary, e.g. from `drift.summary`: what, measure, value, level."""
     alarms: Sequence[str] = ()
     """Shown first, in red."""
+    cut_short: Sequence[str] = ()
+    """On the first screen: what time ended, a sentence each."""
+    device: Facts | None = None
+    """What the device affords each part."""
     warnings: Sequence[str] = ()
     failed_systems: Mapping[str, str] = field(default_factory=dict)
     """System that should have been compared with → why it could not be."""

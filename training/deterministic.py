@@ -11,12 +11,14 @@ from contextlib import contextmanager
 
 @contextmanager
 def deterministic() -> Iterator[None]:
-    """Operations in a fixed order while it lasts, where there is no GPU."""
+    """Operations in a fixed order while it lasts, unless a GPU computes."""
     import torch
+
+    from recsys.encoder.device import best_device
 
     before = torch.are_deterministic_algorithms_enabled()
     only_warn = torch.is_deterministic_algorithms_warn_only_enabled()
-    if not torch.cuda.is_available():
+    if best_device().type != "cuda":
         torch.use_deterministic_algorithms(True, warn_only=True)
     try:
         yield

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from recsys.data_schemas.config import RecsysConfig
+from recsys.encoder.device import on_device
 from recsys.encoder.pretrained import require_local
 from recsys.features.on_disk import arrays_in
 from recsys.storage.engines import open_engine
@@ -41,6 +42,7 @@ from recsys.training.night import (
     served_parity,
     test_lists,
 )
+from recsys.training.night.less_done import less_done
 from recsys.training.night.night_context import Night
 from recsys.training.night.night_result import NightResult
 from recsys.training.night.usage import used
@@ -68,7 +70,9 @@ def run_night(
         RecsysError: what went wrong and what to do; finished stages are kept.
     """
     with _begun(config, until, dry_run, reporter) as night:
-        return _foreseen(night) if dry_run else replace(_run(night), usage=used(night))
+        if dry_run:
+            return _foreseen(night)
+        return replace(_run(night), usage=used(night), cut_short=less_done(night))
 
 
 def make_release(config: RecsysConfig, *, reporter: Reporter | None = None) -> MadeRelease:
@@ -94,7 +98,7 @@ def _begun(
     reporter = reporter or Reporter()
     for told in config.notes:
         reporter.warn(told)
-    with workspace.lock() as note:
+    with on_device(config.device), workspace.lock() as note:
         if note:
             reporter.warn(note)
         own_parts.require_sound(config)
@@ -139,6 +143,8 @@ def _make(night: Night) -> None:
 def _learn(night: Night) -> None:
     """Everything up to the ranker."""
     require_local(night.config.encoder.model)
+    if night.config.encoder.teacher is not None:
+        require_local(night.config.encoder.teacher)
     night.drained = read_data.drain(night)
     night.tables = read_data.validate(night)
     night.tables = data_leaks.leave_out_leaks(night)

@@ -28,7 +28,7 @@ PACKAGES = (
     "ibis-framework",
     "pyarrow",
 )
-EXTRAS = {"pyspark": "spark", "psycopg": "postgres", "peft": "lora"}
+EXTRAS = {"pyspark": "spark", "psycopg": "postgres"}
 LITTLE_MEMORY = 4e9
 LITTLE_DISK = 5e9
 """Bytes below which a night is in danger (assumed: two bundles, MLflow and stage outputs)."""

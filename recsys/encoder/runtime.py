@@ -22,6 +22,7 @@ from typing import Any, Final
 import numpy as np
 
 from recsys.data_schemas.errors import RecsysError
+from recsys.encoder.device import best_device
 from recsys.encoder.manifest import EncoderManifest
 from recsys.encoder.tokens import TOKENS_AT_ONCE, TextTokenizer, batches_by_length, pad_tokens
 from recsys.features.interactions import Floats
@@ -82,8 +83,7 @@ def _on_gpu() -> bool:
     """Whether a GPU is there to encode on; asked for only where PyTorch is loaded already."""
     import sys
 
-    torch = sys.modules.get("torch")
-    return bool(torch is not None and torch.cuda.is_available())
+    return "torch" in sys.modules and best_device().type == "cuda"
 
 
 def threads() -> int:
@@ -208,7 +208,7 @@ def _batched(call: Callable[[Any, Any], Any], pad: int, dimension: int) -> Model
 
 def _torch_model(folder: Path, pad: int) -> Model:
     """The tuned weights in PyTorch: on a GPU, or where the exported model does not agree."""
-    from recsys.encoder.torch_model import ItemEncoder, best_device, encode_with_torch
+    from recsys.encoder.torch_model import ItemEncoder, encode_with_torch
 
     encoder, device = ItemEncoder.open(folder), best_device()
     return lambda tokens: encode_with_torch(encoder, tokens, pad, device)

@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from recsys.data_schemas.errors import RecsysError
+from recsys.encoder.device import computes_in_half
 from recsys.encoder.pretrained import (
     CONFIG,
     WEIGHTS,
@@ -28,15 +29,6 @@ from recsys.features.interactions import Floats
 
 HEAD_FOLDER = "2_Dense"
 _HEAD_KEY = "linear.weight"
-
-
-def best_device() -> torch.device:
-    """CUDA, Apple's MPS or the CPU, whichever is there first."""
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    if torch.backends.mps.is_available():
-        return torch.device("mps")
-    return torch.device("cpu")
 
 
 def pool(hidden: Tensor, mask: Tensor, pooling: str) -> Tensor:
@@ -189,7 +181,7 @@ def encode_with_torch(
     lengths = np.array([len(t) for t in tokens])
     vectors = torch.empty(len(tokens), encoder.dimension, device=device)
     encoder.to(device).eval()
-    autocast = device.type == "cuda" and torch.cuda.is_bf16_supported()
+    autocast = computes_in_half(device)
     for rows in batches_by_length(lengths, budget * (128 if device.type == "cuda" else 1)):
         ids, mask = (_to(array, device) for array in pad_tokens([tokens[r] for r in rows], pad))
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=autocast):

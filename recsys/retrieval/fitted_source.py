@@ -11,7 +11,7 @@ import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 from operator import itemgetter
 from pathlib import Path
@@ -108,6 +108,17 @@ class SourceFit:
     """Threads."""
     previous: Any = None
     """The same source as of an earlier cut, to go on from; None to start from scratch."""
+    cut_short: list[str] = field(default_factory=list)
+    """What the fit could not finish for lack of time, a sentence each: it writes them here."""
+
+
+class Afforded(NamedTuple):
+    """What the device at hand affords a source beyond its params."""
+
+    settings: Sequence[Mapping[str, float]] = ()
+    """Params to try, each over what was chosen before; what is not better is not kept."""
+    note: str = ""
+    """The plan in one sentence; empty for a source that no device makes larger."""
 
 
 class FittableSource(RecallSource):
@@ -139,6 +150,8 @@ class FittableSource(RecallSource):
     params: dict[str, float]
     fusion_weight: float = 1.0
     """Weight of this source's list in the fusion of ranks; 0 leaves it out."""
+    cut_short: tuple[str, ...] = ()
+    """What its fit could not finish for lack of time; of a source that was just fitted."""
 
     def __init__(self, *, params: dict[str, float], fit_until: int, **learned: Any) -> None:
         assert not learned, learned
@@ -185,6 +198,16 @@ class FittableSource(RecallSource):
         return {}
 
     @classmethod
+    def afforded(cls, fit: SourceFit, seconds: float) -> Afforded:
+        """What the device affords, measured on it where it is a GPU.
+
+        Args:
+            fit: what it would be fitted from.
+            seconds: of all fits of all sources.
+        """
+        return Afforded()
+
+    @classmethod
     def learned(cls, fit: SourceFit) -> dict[str, Any]:
         """What a fit learns, by the names of the constructor's arguments."""
         raise NotImplementedError
@@ -215,8 +238,10 @@ class FittableSource(RecallSource):
         """
         chosen = resolved(cls.name, cls.Params, params)
         start = previous if cls.warm and isinstance(previous, cls) else None
-        found = cls.learned(SourceFit(interactions, inputs, chosen, seed, workers, start))
-        return cls(**found, params=chosen, fit_until=last_time(interactions))
+        fit = SourceFit(interactions, inputs, chosen, seed, workers, start)
+        source = cls(**cls.learned(fit), params=chosen, fit_until=last_time(interactions))
+        source.cut_short = tuple(fit.cut_short)
+        return source
 
     def saved(self) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:
         """Facts and arrays of its own that `opened` reads."""

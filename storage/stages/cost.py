@@ -5,7 +5,7 @@ import os
 import threading
 import time
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
 
 import psutil
 
@@ -67,6 +67,28 @@ class Meter:
 def processor_seconds() -> float:
     """Seconds of processor time that this process and its children, those that ended, have used."""
     return sum(os.times()[:4])
+
+
+class MachineTime(NamedTuple):
+    """Seconds of all processors of the machine since it started."""
+
+    busy: float
+    whole: float
+
+
+def machine_time() -> MachineTime:
+    """What the machine's processors have done until now, for whomever."""
+    times = psutil.cpu_times()
+    # guests' time is counted within the user's
+    whole = sum(times) - getattr(times, "guest", 0.0) - getattr(times, "guest_nice", 0.0)
+    return MachineTime(whole - times.idle - getattr(times, "iowait", 0.0), whole)
+
+
+def others_share(since: MachineTime, own: float) -> float:
+    """Share of the machine's processors that others have used since then, beside `own` seconds."""
+    now = machine_time()
+    whole = now.whole - since.whole
+    return min(1.0, max(0.0, (now.busy - since.busy - own) / whole)) if whole > 0 else 0.0
 
 
 def _own_bytes(process: psutil.Process) -> int:

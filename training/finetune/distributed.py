@@ -7,6 +7,7 @@ work, is shared out. Vectors are gathered, so that every process computes the wh
 
 import os
 from collections.abc import Iterable
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch import distributed as dist
 
+from recsys.encoder.device import best_device
+
+T = TypeVar("T")
 Rows = npt.NDArray[np.int64]
 
 
@@ -24,7 +28,11 @@ class Group:
         self.size = int(os.environ.get("WORLD_SIZE", "1"))
         self.rank = int(os.environ.get("RANK", "0"))
         if self.size > 1 and not dist.is_initialized():
-            dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+            dist.init_process_group("nccl" if self._on_gpus else "gloo")
+
+    @property
+    def _on_gpus(self) -> bool:
+        return bool(best_device().type == "cuda")
 
     @property
     def first(self) -> bool:
@@ -34,7 +42,7 @@ class Group:
     @property
     def device(self) -> torch.device | None:
         """The GPU of this process, when there are several."""
-        if self.size > 1 and torch.cuda.is_available():
+        if self.size > 1 and self._on_gpus:
             return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
         return None
 
@@ -67,13 +75,19 @@ class Group:
                         parameter.grad = torch.zeros_like(parameter)
                     dist.all_reduce(parameter.grad)
 
+    def firsts(self, value: T) -> T:
+        """What the first process holds."""
+        if self.size == 1:
+            return value
+        held = [value]
+        dist.broadcast_object_list(held, src=0, device=self.device)
+        return held[0]
+
     def any(self, flag: bool) -> bool:
         """Whether any process says so; all processes get the same answer."""
         if self.size == 1:
             return flag
-        answer = torch.tensor([int(flag)])
-        if dist.get_backend() == "nccl":
-            answer = answer.cuda()
+        answer = torch.tensor([int(flag)], device=self.device)
         dist.all_reduce(answer, dist.ReduceOp.MAX)
         return bool(int(answer))
 
@@ -81,9 +95,7 @@ class Group:
         """The smallest of all processes' values."""
         if self.size == 1:
             return value
-        answer = torch.tensor([value], dtype=torch.float64)
-        if dist.get_backend() == "nccl":
-            answer = answer.cuda()
+        answer = torch.tensor([value], dtype=torch.float64, device=self.device)
         dist.all_reduce(answer, dist.ReduceOp.MIN)
         return float(answer)
 

@@ -26,8 +26,9 @@ import torch
 from recsys.data_schemas.config import EncoderConfig
 from recsys.data_schemas.errors import DataRefused
 from recsys.encoder.cache import VectorCache, text_keys
+from recsys.encoder.device import best_device, computes_in_half
 from recsys.encoder.manifest import EncoderManifest
-from recsys.encoder.onnx_export import write_inference
+from recsys.encoder.onnx_export import Inference, write_inference
 from recsys.encoder.pretrained import (
     CONFIG,
     TOKENIZER,
@@ -35,15 +36,18 @@ from recsys.encoder.pretrained import (
     resolve_model,
 )
 from recsys.encoder.tokens import TextTokenizer, Tokens
-from recsys.encoder.torch_model import HEAD_FOLDER, ItemEncoder, best_device
+from recsys.encoder.torch_model import HEAD_FOLDER, ItemEncoder
 from recsys.encoder.tower import UNFITTED, Tower
 from recsys.features.impressions import Impressions
 from recsys.features.interactions import Interactions
 from recsys.storage.files import atomic_write, hash_file, replace_folder
+from recsys.training.cut_short import CUT_SHORT
 from recsys.training.deterministic import deterministic
+from recsys.training.device_plan import EncoderPlan
 from recsys.training.finetune.calibrate import calibrate
 from recsys.training.finetune.checkpoint import Checkpoints
 from recsys.training.finetune.distributed import Group
+from recsys.training.finetune.encoder_plan import PLAN, planned
 from recsys.training.finetune.examples import (
     Split,
     fewer_users,
@@ -52,12 +56,13 @@ from recsys.training.finetune.examples import (
 from recsys.training.finetune.freeze import (
     compile_layers,
     frozen_layers,
-    merge_lora,
     set_trainable,
 )
 from recsys.training.finetune.learner import Learner
 from recsys.training.finetune.loop import Metrics, Trainer
+from recsys.training.finetune.low_rank import merge_low_rank
 from recsys.training.finetune.states import SHORTEST_CUT, ItemStates, scratch_folder
+from recsys.training.finetune.teacher import Lesson, lesson_of
 from recsys.training.finetune.tower_model import UserTower
 from recsys.training.finetune.verdict import FROZEN, TUNED, Verdict, judge
 
@@ -68,15 +73,22 @@ Progress = Callable[[str, int, int], None]
 
 HEAD, LAYERS, DONE = "head", "layers", "done"
 """The two phases of a fit, and what follows."""
-COLD, WARM = "cold", "warm"
-WARM_SHARE = 0.6
-"""Share of the tuning time for the warm start (assumed); the cold start has the rest. Without the
-latter nobody would notice that the weights handed on from week to week had gone astray."""
+COLD, WARM, DISTILLED = "cold", "warm", "distilled"
+START_SHARES = {WARM: 0.6, DISTILLED: 0.6}
+"""Share of the tuning time that is left for a warm start and for one from a distilled model (assumed); the cold
+start has the rest. Without the latter nobody would notice that the weights handed on from week to week had
+gone astray."""
+UNTOUCHED = {
+    COLD: "no tuning",
+    WARM: "last encoder, not tuned again",
+    DISTILLED: "learned from the teacher, not tuned",
+}
+"""What a start is called as it was."""
 UNKNOWN_TEXTS = (
     "%d of %d texts are in a language or script this encoder hardly knows; a multilingual "
     "encoder.model would read them"
 )
-CHECKPOINTS = {COLD: "last", WARM: "last-warm"}
+CHECKPOINTS = {COLD: "last", WARM: "last-warm", DISTILLED: "last-distilled"}
 TOKENS_ALLOWED = "tokens-allowed.json"
 UNTUNED: dict[str, Any] = {"fine_tuned": False}
 """What a manifest says of an encoder that is used as it came."""
@@ -106,26 +118,22 @@ def fit_encoder(
     vector_cache: Path | None = None,
     on_metrics: Metrics | None = None,
     progress: Progress | None = None,
+    serves: bool = True,
 ) -> dict[str, Any]:
-    """Fit on events up to `fit_until` and write the encoder folder `out_dir`.
+    """Fit on events up to `fit_until`, write the encoder folder `out_dir`, and return its manifest.
 
     Args:
         interactions: events, none later than fit_until (µs UTC).
         texts: text of each item of the vocabulary, [n_items].
-        config: settings of the encoder.
-        fit_until: end of what may be seen, µs UTC.
-        out_dir: folder that is written; one that is there is replaced.
-        seed: of all draws.
+        config, seed: settings of the encoder; of all draws.
+        fit_until, out_dir: end of what may be seen, µs UTC; folder that is written, or replaced.
         budget_seconds: time it may take; no limit when None.
         shown: lists that users saw, for negatives; later ones than fit_until are not looked at.
-        previous: an encoder folder of an earlier fit: the warm start, with its events replayed
-            beside the new ones; the base model is tuned besides for comparison.
+        previous: an encoder folder of an earlier fit: the warm start; the base model is tuned besides.
         checkpoint_dir: where a killed run finds its last state; removed at the end.
         vector_cache: the cache folder later given to `encode_items`; vectors that are known are put there.
         on_metrics, progress: called with (named values, step), and with (phase, done, all).
-
-    Returns:
-        the manifest as a dict.
+        serves: whether it is also exported for a CPU; a teacher is not.
 
     Raises:
         DataRefused: an event is later than fit_until, or there are too few to learn from.
@@ -135,21 +143,25 @@ def fit_encoder(
     began = time.monotonic()
     deadline = None if budget_seconds is None else began + budget_seconds
     group = Group()
+    config, plan = planned(config, texts, group, seconds=budget_seconds, folder=checkpoint_dir)
     work = _Work.open(config, texts, interactions.kinds, fit_until, seed, previous)
+    work.plan, work.serves = plan, serves
     if not config.fine_tune:
         return asdict(_write_untuned(work, out_dir)) if group.first else UNTUNED
     _check_texts(texts, interactions)
+    again = partial(fit_encoder, interactions, texts, fit_until=fit_until, shown=shown, seed=seed)
+    work.learn_from_teacher(texts, group, again, out_dir, checkpoint_dir, budget_seconds)
     examples = partial(
         make_examples, fit_until=fit_until, places=config.history_length, seed=seed, shown=shown
     )
     race, split, tower = _train(
         work, interactions, examples, group, deadline, checkpoint_dir, on_metrics, progress
     )
-    learned = _learned(race, split, interactions, time.monotonic() - began)
+    learned = _learned(work, race, split, interactions, time.monotonic() - began)
     if group.first:
         manifest = _write(work, out_dir, tower, learned, fit_until)
         _fill_cache(manifest, race.best.trainer.states, texts, vector_cache)
-    _close(race, group, checkpoint_dir)
+    _close(race, group, out_dir, checkpoint_dir)
     return asdict(manifest) if group.first else learned
 
 
@@ -169,14 +181,22 @@ def _write_untuned(work: "_Work", out_dir: Path) -> EncoderManifest:
     return _write(work, out_dir, tower, UNTUNED, UNFITTED)
 
 
-def _close(race: "_Race", group: Group, checkpoint_dir: Path | None) -> None:
+def _lessons(out_dir: Path, checkpoint_dir: Path | None) -> Path:
+    """Where a teacher and what was learned from it lie while a fit lasts."""
+    return (checkpoint_dir or out_dir.with_name(out_dir.name + ".fit")) / "lessons"
+
+
+def _close(race: "_Race", group: Group, out_dir: Path, checkpoint_dir: Path | None) -> None:
     """Let go of the activations, and once all processes are done, of what a killed run would need."""
     race.best.trainer.states.close()
     group.wait()
     for run in race.runs:
         run.trainer.checkpoints.clear()
+    lessons = _lessons(out_dir, checkpoint_dir)
+    shutil.rmtree(lessons if checkpoint_dir is not None else lessons.parent, ignore_errors=True)
     if checkpoint_dir is not None:
-        (checkpoint_dir / TOKENS_ALLOWED).unlink(missing_ok=True)
+        for name in (TOKENS_ALLOWED, PLAN):
+            (checkpoint_dir / name).unlink(missing_ok=True)
 
 
 def _fill_cache(
@@ -215,6 +235,12 @@ class _Work:
     unknown: int
     """Texts that the tokenizer hardly knows."""
     kinds: tuple[str, ...]
+    plan: EncoderPlan | None = None
+    lesson: Lesson | None = None
+    """What a copy of the base model has learned from a teacher; None without one."""
+    serves: bool = True
+    people_left_out: int = 0
+    """For lack of time."""
 
     @classmethod
     def open(
@@ -241,8 +267,38 @@ class _Work:
     @property
     def starts(self) -> list[tuple[str, Path]]:
         """(name, folder of the weights) of each start."""
-        cold = [(COLD, self.base)]
-        return cold if self.previous is None else [(WARM, self.previous), *cold]
+        distilled = None if self.lesson is None else self.lesson.folder
+        named = [(WARM, self.previous), (DISTILLED, distilled), (COLD, self.base)]
+        return [(name, folder) for name, folder in named if folder is not None]
+
+    def fewer(self, interactions: Interactions, items: int) -> Interactions:
+        """The events of as many people as name at most so many items; those left out are counted."""
+        fewer = fewer_users(interactions, items, self.seed)
+        self.people_left_out = len(np.unique(interactions.user)) - len(np.unique(fewer.user))
+        return fewer
+
+    def learn_from_teacher(
+        self,
+        texts: Sequence[str],
+        group: Group,
+        fit: Callable[..., dict[str, Any]],
+        out_dir: Path,
+        checkpoint_dir: Path | None,
+        seconds: float | None,
+    ) -> None:
+        """Where there is a teacher, tune it and let a copy of the base model learn from it."""
+        self.lesson = lesson_of(
+            self.config,
+            self.base,
+            self.tokens,
+            self.pad,
+            texts,
+            group,
+            fit=fit,
+            place=_lessons(out_dir, checkpoint_dir),
+            seconds=seconds,
+            seed=self.seed,
+        )
 
     def fingerprint(self, split: Split) -> str:
         """Changes with anything that would make a checkpoint continue another fit."""
@@ -295,7 +351,7 @@ def _train(
             seconds = (deadline - time.monotonic()) * PREPARE_SHARE
             allowed = _allowed_tokens(states, interactions, seconds, group, checkpoint_dir)
             most = max(LEAST_TEXTS, allowed // SHORTEST_CUT)
-            interactions = fewer_users(interactions, most, work.seed)
+            interactions = work.fewer(interactions, most)
         split = examples(interactions)
         fingerprint = work.fingerprint(split)
         if allowed is not None:
@@ -310,8 +366,8 @@ def _train(
                 write=group.first,
             )
             left = None if deadline is None else deadline - time.monotonic() - CLOSING_SECONDS
-            if left is not None and start == WARM:
-                left *= WARM_SHARE
+            if left is not None:
+                left *= START_SHARES.get(start, 1.0)
             runs.append(
                 _tune(work, split, states, start, folder, checkpoints, group, left, on_metrics)
             )
@@ -336,7 +392,6 @@ def _train(
 
 def _states(work: _Work, device: torch.device, checkpoint_dir: Path | None) -> ItemStates:
     """The items' states on the device, in half precision where the config and a GPU allow it."""
-    half = work.config.precision != "float32" and device.type == "cuda"
     return ItemStates(
         work.encoder.to(device),
         work.tokens,
@@ -344,7 +399,7 @@ def _states(work: _Work, device: torch.device, checkpoint_dir: Path | None) -> I
         frozen_layers(work.encoder, work.config),
         device,
         scratch_folder(checkpoint_dir or Path(tempfile.gettempdir())),
-        half and torch.cuda.is_bf16_supported(),
+        work.config.precision != "float32" and computes_in_half(device),
     )
 
 
@@ -387,8 +442,8 @@ def _tune(
         work: what all starts share.
         split: training and validation examples.
         states: the items' states below the tuned layers.
-        start: `warm` or `cold`.
-        folder: encoder folder of a warm start.
+        start: `warm`, `distilled` or `cold`.
+        folder: of the weights of a warm or a distilled start.
         checkpoints: of this start.
         group: processes that share a step.
         seconds: time it may take; no limit when None.
@@ -403,6 +458,7 @@ def _tune(
         kept = EncoderManifest.read(folder)
         tower = Tower.load(folder).aligned(kept.kinds, work.kinds, config.history_length)
         since = kept.fit_until
+    if start != COLD:
         encoder = ItemEncoder.open(folder)
         set_trainable(encoder, config)
     if states.encoder is not encoder:
@@ -473,7 +529,7 @@ def _run_phases(
 
 
 def _learned(
-    race: _Race, split: Split, interactions: Interactions, seconds: float
+    work: _Work, race: _Race, split: Split, interactions: Interactions, seconds: float
 ) -> dict[str, Any]:
     trainer = race.best.trainer
     p = trainer.progress
@@ -508,7 +564,27 @@ def _learned(
         "activations_cached": trainer.states.was_cached,
         "users": len(np.unique(interactions.user)),
         "users_learned_from": split.users,
+        "plan": None if work.plan is None else work.plan.facts(),
+        "teacher": None if work.lesson is None else work.lesson.facts,
+        CUT_SHORT: _cut_short(race, work),
     }
+
+
+def _cut_short(race: _Race, work: _Work) -> list[str]:
+    """What time ended, a sentence each."""
+    said = [
+        f"the encoder's {run.start} start did {part}"
+        for run in race.runs
+        for part in run.trainer.progress.short
+    ]
+    states = race.best.trainer.states
+    if not states.whole:
+        said.append(
+            f"the encoder read the first {states.lengths.max()} tokens of a text while it was tuned"
+        )
+    if work.people_left_out:
+        said.append(f"the encoder left out what {work.people_left_out:,} people did")
+    return said
 
 
 def _compared(race: _Race) -> list[dict[str, Any]]:
@@ -516,9 +592,8 @@ def _compared(race: _Race) -> list[dict[str, Any]]:
     rows = []
     for run in race.runs:
         progress = run.trainer.progress
-        untouched = "no tuning" if run.start == COLD else "last encoder, not tuned again"
         for name, check, seconds in (
-            (untouched, progress.validations[0], 0.0),
+            (UNTOUCHED[run.start], progress.validations[0], 0.0),
             (f"{run.start} start, tuned", progress.check_kept(), run.seconds),
         ):
             rows.append(
@@ -546,11 +621,13 @@ def _write(
     encoder = work.encoder.cpu().eval()
     compile_layers(encoder, on=False)
     if work.config.freeze == "lora" and work.config.fine_tune:
-        merge_lora(encoder)
+        merge_low_rank(encoder)
     encoder.save(aside)
     _copy_settings(work, aside)
     tower.save(aside)
-    served = write_inference(encoder, aside, work.tokens, work.pad, work.config.inference)
+    served = Inference(None, "float32", {})
+    if work.serves:
+        served = write_inference(encoder, aside, work.tokens, work.pad, work.config.inference)
     manifest = EncoderManifest(
         version=encoder_version(aside),
         fit_until=fit_until,

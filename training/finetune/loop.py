@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from recsys.data_schemas.config import EncoderConfig
+from recsys.training.cut_short import TIME_IS_USED
 from recsys.training.finetune.checkpoint import Checkpoints
 from recsys.training.finetune.distributed import Group
 from recsys.training.finetune.examples import (
@@ -264,6 +265,8 @@ class Progress:
     failed: bool = False
     """Whether the loss was lost."""
     stopped: str = ""
+    short: list[str] = field(default_factory=list)
+    """Steps that time ended, of each phase."""
 
     @property
     def gains(self) -> list[float]:
@@ -595,7 +598,8 @@ class Trainer:
                     self._stop(f"no better validation for {self.config.patience} checks")
                     return
             if late:
-                self._stop("the time budget is used")
+                self._stop(TIME_IS_USED)
+                self.progress.short.append(f"{last_good - start} of {steps} steps of the {phase}")
                 return
 
     def start_head(self) -> None:

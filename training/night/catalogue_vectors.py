@@ -77,7 +77,7 @@ def _encode(
         )
     night.reporter.say(
         f"vectors: {counts.encoded:,} texts encoded, {counts.from_cache:,} from the cache, "
-        f"{counts.truncated:,} of the encoded cut to {night.config.encoder.max_tokens} tokens"
+        f"{counts.truncated:,} of the encoded cut to {EncoderManifest.read(encoder).max_tokens} tokens"
     )
     searched = searched_ever(inputs)
     only = None if searched is None else np.flatnonzero(searched).astype(np.int32)

@@ -17,7 +17,7 @@ from recsys.evaluation.lists import Truth
 from recsys.features.interactions import DAY, Interactions
 from recsys.features.protocols import RecallSource
 from recsys.retrieval.candidates import CandidateGenerator
-from recsys.retrieval.fitted_source import SourceInputs
+from recsys.retrieval.fitted_source import Afforded, SourceFit, SourceInputs
 from recsys.retrieval.source_kinds import (
     declare,
     is_warm,
@@ -25,8 +25,10 @@ from recsys.retrieval.source_kinds import (
     own_code,
     source_class,
 )
+from recsys.retrieval.source_params import resolved
 from recsys.storage.files import atomic_write, hash_file, hash_json
 from recsys.storage.stages import Stage, StageResult
+from recsys.training.cut_short import CUT_SHORT
 from recsys.training.groups import history_reader
 from recsys.training.night import warm_starts
 from recsys.training.night.inputs import BASIS, SHOWN, Inputs
@@ -38,7 +40,7 @@ from recsys.training.sources.fit_source import (
     failing_as,
     fit_sources,
 )
-from recsys.training.sources.tune import Label, tune_sources
+from recsys.training.sources.tune import Label, Outcome, tune_sources
 from recsys.training.windows import Windows, moments_at
 
 CODE = (
@@ -47,7 +49,10 @@ CODE = (
     "recsys.evaluation.metrics",
     "recsys.evaluation.popularity_at",
     "recsys.retrieval",
+    "recsys.training.cut_short",
     "recsys.training.deterministic",
+    "recsys.training.device_plan",
+    "recsys.training.device_speed",
     "recsys.training.groups",
     "recsys.training.impression_groups",
     "recsys.training.night.warm_starts",
@@ -156,6 +161,7 @@ def _choose(night: Night) -> Recipe:
         if s.kept
     }
     affordable = {name: params for name, params in budgeted.items() if params is not None}
+    larger = _afforded(night, events, extra, affordable)
     plan = tune_sources(
         events,
         _labels(night.data, cuts),
@@ -163,6 +169,7 @@ def _choose(night: Night) -> Recipe:
         list(affordable),
         fixed={TEXT: cast(RecallSource, night.encoded.source())},
         params=affordable | dict(config.dials),
+        larger={name: found.settings for name, found in larger.items()},
         depth=config.depth,
         limit=config.candidates,
         budget_seconds=night.budget("tuning") if config.tune else 0.0,
@@ -179,7 +186,62 @@ def _choose(night: Night) -> Recipe:
             outcome |= {"kept": False, "reason": dropped[outcome["name"]]}
     params = {name: params for name, params in plan.params.items() if name in fits}
     failed = {o.name: o.failed for o in plan.outcomes if o.failed}
-    return Recipe(params, plan.weights, facts | {"fits": fits, "failed": failed})
+    facts |= {
+        "fits": fits,
+        "failed": failed,
+        "device": {name: found.note for name, found in larger.items() if found.note},
+        CUT_SHORT: _less_than_planned(
+            plan.outcomes if config.tune else [], budgeted, dropped, fits, len(windows.cuts) + 1
+        ),
+    }
+    return Recipe(params, plan.weights, facts)
+
+
+def _afforded(
+    night: Night,
+    events: Interactions,
+    extra: SourceInputs,
+    affordable: Mapping[str, Mapping[str, float]],
+) -> dict[str, Afforded]:
+    """What the device affords each source, less what the config fixes."""
+    found: dict[str, Afforded] = {}
+    for name, params in affordable.items():
+        kind, fixed = source_class(name), night.config.sources.dials.get(name, {})
+        fit = SourceFit(
+            events,
+            extra,
+            resolved(name, kind.Params, {**params, **fixed}),
+            night.config.seed,
+            night.workers,
+        )
+        with failing_as(name):
+            more = kind.afforded(fit, night.budget("sources"))
+        changes = [{p: v for p, v in change.items() if p not in fixed} for change in more.settings]
+        found[name] = Afforded([change for change in changes if change], more.note)
+        if more.note:
+            night.reporter.say(f"source {name}: {more.note}")
+    return found
+
+
+def _less_than_planned(
+    outcomes: Sequence[Outcome],
+    budgeted: Mapping[str, object],
+    dropped: Mapping[str, str],
+    fits: Mapping[str, int],
+    full: int,
+) -> list[str]:
+    """What the minutes did not reach for, a sentence each; `full` fits of a source are one as of each cut and
+    the release's."""
+    without = [name for name, params in budgeted.items() if params is None]
+    said = [f"the source {name} was left out: the sources' minutes are too few" for name in without]
+    said += [f"the source {name} was {why}" for name, why in dropped.items()]
+    said += [f"fewer trials of the source {o.name}: {o.note}" for o in outcomes if o.note]
+    fewer = [f"{name} {count}" for name, count in fits.items() if count < full]
+    if fewer:
+        said.append(
+            f"fits in place of {full}, one as of each cut, for their time: {', '.join(fewer)}"
+        )
+    return said
 
 
 def _labels(inputs: Inputs, cuts: Sequence[int]) -> list[Label]:
@@ -291,7 +353,9 @@ def _fit_one(
             )
             (out / name).mkdir()
             fitted[name].save(out / name)
-        return {"cut": cut, "warm": earlier is not None}
+        # A source of a user's own need not be ours.
+        short = list(getattr(fitted[name], "cut_short", ()))
+        return {"cut": cut, "warm": earlier is not None, CUT_SHORT: short}
 
     stage = night.runner.run(
         Stage(

@@ -24,7 +24,7 @@ from recsys.storage.processors import processors
 from recsys.storage.progress import Reporter
 from recsys.storage.registry import Registry
 from recsys.storage.stages import StageResult, StageRunner
-from recsys.storage.stages.cost import processor_seconds
+from recsys.storage.stages.cost import MachineTime, machine_time, processor_seconds
 from recsys.storage.workspace import Workspace
 from recsys.training.night.gate import Decision
 from recsys.training.night.inputs import Inputs
@@ -51,6 +51,7 @@ class Night:
     """Only events strictly before this count (µs); None means all."""
     began: float = field(default_factory=time.monotonic)
     processor_began: float = field(default_factory=processor_seconds)
+    machine_began: MachineTime = field(default_factory=machine_time)
     alarms: list[str] = field(default_factory=list)
 
     drained: StageResult[Path] | None = None
@@ -123,8 +124,12 @@ class Night:
         section: dict[str, Any] = getattr(self.config, name).model_dump(mode="json")
         if name == "data" and self.config.data.connection is None:
             section = {key: value for key, value in section.items() if key not in TABLE_SPECS}
-        if name == "encoder" and (model := Path(section["model"]).expanduser()).is_dir():
-            section["model"] = _content_of(model)
+        if name == "encoder":
+            if section["teacher"] is None:
+                del section["teacher"]  # so that an encoder made before there was the setting stays
+            for key in section.keys() & {"model", "teacher"}:
+                if (model := Path(section[key]).expanduser()).is_dir():
+                    section[key] = _content_of(model)
         return section
 
     def alarm(self, text: str) -> None:

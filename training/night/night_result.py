@@ -25,6 +25,8 @@ class NightResult:
     lines: list[str]
     usage: Usage | None = None
     """What it took."""
+    cut_short: tuple[str, ...] = ()
+    """What time ended, a sentence each; see `training.night.less_done`."""
 
     @classmethod
     def foreseen(cls, results: Sequence[StageResult[Any]], *further: str) -> "NightResult":

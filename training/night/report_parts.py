@@ -25,6 +25,7 @@ from recsys.training.night import encoder_age
 from recsys.training.night.fit_sources import warm_start_facts
 from recsys.training.night.gate import Decision
 from recsys.training.night.inputs import Inputs
+from recsys.training.night.less_done import less_done
 from recsys.training.night.masked_items import masked_facts
 from recsys.training.night.night_context import SHARES, Night
 from recsys.training.night.position_weights import bias_of
@@ -199,12 +200,25 @@ def context(night: Night) -> ReportContext:
         parity=[*night.trial.parity, *night.served_parity],
         live=night.live,
         alarms=night.alarms,
+        cut_short=less_done(night),
+        device=device_facts(night),
         failed_systems={**made["absent"], **made["failed"]},
         warnings=[w for w in night.reporter.warnings if w not in night.alarms],
         examples=examples(night, ranker),
         position_bias=bias_of(learned["position"]),
         caveats=CAVEATS,
     )
+
+
+def device_facts(night: Night) -> dict[str, object]:
+    """The plan: what was measured of the device, and what it affords each part."""
+    learned = night.encoded.stage.facts["manifest"].get("learned", {})
+    facts: dict[str, object] = {}
+    if plan := learned.get("plan"):
+        facts["encoder"] = plan["note"]
+    if teacher := learned.get("teacher"):
+        facts["encoder's teacher"] = teacher["note"]
+    return facts | dict(night.recipe.facts.get("device", {}))
 
 
 def release_facts(night: Night) -> dict[str, object]:

@@ -32,7 +32,10 @@ CODE = (
     "recsys.encoder",
     "recsys.retrieval.ann",
     "recsys.retrieval.history_kernels",
+    "recsys.training.cut_short",
     "recsys.training.deterministic",
+    "recsys.training.device_plan",
+    "recsys.training.device_speed",
     "recsys.training.finetune",
     "recsys.training.night.hidden_items",
 )

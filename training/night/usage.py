@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from typing import Final
 
 from recsys.data_schemas.config import PricesConfig
+from recsys.encoder.device import best_device
 from recsys.storage.files import human_bytes
-from recsys.storage.stages.cost import processor_seconds
+from recsys.storage.stages.cost import others_share, processor_seconds
 from recsys.training.night.night_context import Night
 
-ON_A_GPU: Final = ("encoder", "vectors")
+ON_A_GPU: Final = ("encoder", "vectors", "recipe", "source-sequence")
 """Stages that use a GPU where there is one."""
 HOUR: Final = 3600.0
 MB, GB = 1e6, 1e9
@@ -29,24 +30,26 @@ class Usage:
     """By the stages that ran."""
     workspace_bytes: int
     """Of the whole workspace as it stands."""
+    others_share: float = 0.0
+    """Of the machine's processors that other programs used meanwhile."""
 
 
 def used(night: Night) -> Usage:
     """What a night took from its beginning until now."""
     ran = [result for result in night.runner.outputs if not result.skipped]
     held = sum(result.seconds for result in ran if result.name in ON_A_GPU)
+    own = processor_seconds() - night.processor_began
     return Usage(
         seconds=time.monotonic() - night.began,
-        processor_seconds=processor_seconds() - night.processor_began,
+        processor_seconds=own,
         gpu_seconds=held if held and _has_gpu() else 0.0,
         written_bytes=sum(result.bytes for result in ran),
         workspace_bytes=night.workspace.usage()["total"],
+        others_share=others_share(night.machine_began, own),
     )
 
 
 def _has_gpu() -> bool:
-    from recsys.encoder.torch_model import best_device
-
     return bool(best_device().type == "cuda")
 
 
@@ -70,6 +73,7 @@ def usage_facts(usage: Usage, prices: PricesConfig) -> dict[str, object]:
     facts: dict[str, object] = {
         "processor hours": f"{usage.processor_seconds / HOUR:.2f}",
         "GPU hours": f"{usage.gpu_seconds / HOUR:.2f}",
+        "processors used by other programs": f"{usage.others_share:.0%}",
         "written tonight": human_bytes(usage.written_bytes),
         "workspace": human_bytes(usage.workspace_bytes),
     }

@@ -11,10 +11,10 @@ held out.
 """
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice, pairwise
 from time import perf_counter
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -28,9 +28,12 @@ from recsys.features.interactions import (
 )
 from recsys.features.ragged import first_of_runs
 from recsys.retrieval.ann import LISTS_FROM, InvertedLists
-from recsys.retrieval.fitted_source import SourceFit, positive, support, weight_scale
+from recsys.retrieval.fitted_source import Afforded, SourceFit, positive, support, weight_scale
 from recsys.retrieval.sequence.source import batch_size
 from recsys.training.deterministic import deterministic
+
+if TYPE_CHECKING:
+    from recsys.training.device_plan import SequenceSize
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +56,8 @@ LEAST_EVENTS: Final = 3
 """Events of a user whose last one may be held out."""
 HELD_OUT_SHARE, LEAST_HELD_OUT, MOST_HELD_OUT = 0.05, 50, 1000
 """Share of those users, and their number at least and at most (assumed)."""
+SEED_STEP: Final = 7919
+"""Between the seeds of two members."""
 LOOKS: Final = 20
 """Looks at what was held out, at most."""
 PATIENCE: Final = 4
@@ -69,7 +74,6 @@ def learned(fit: SourceFit) -> dict[str, Any]:
     torch.set_num_threads(idle_threads(fit.workers))
     try:
         with torch.random.fork_rng(), deterministic():
-            torch.manual_seed(fit.seed)
             return _learned(fit)
     finally:
         torch.set_num_threads(threads)
@@ -87,36 +91,146 @@ def idle_threads(workers: int) -> int:
 
 
 def _learned(fit: SourceFit) -> dict[str, Any]:
-    from recsys.encoder.torch_model import best_device
-    from recsys.training.sources.sequence_model import SequenceModel
-
-    interactions, params, previous = fit.interactions, fit.params, fit.previous
-    counts = support(interactions)
-    draw = np.random.default_rng(fit.seed)
-    kept, held = hold_out(positive(interactions), int(params["length"]), draw)
-    sequences = Sequences.of(kept, int(params["length"]), weight_scale(interactions))
-    model = SequenceModel(counts, fit.inputs.vectors, params, MOST_IDS)
-    continued = previous is not None and model.continue_from(previous.training)
-    model.to(best_device())
-    epochs = params["epochs"] * (WARM_EPOCH_SHARE if continued else 1.0)
-    negatives = Negatives(counts, int(params["negatives"]), draw)
-    train(model, sequences, negatives, epochs, params, draw, held)
-    arrays = model.exported()
-    targets, known = arrays.pop("targets"), model.known()
+    members = [_member(fit, number) for number in range(int(fit.params["members"]))]
+    arrays = side_by_side([member.exported() for member in members])
+    targets, known = arrays.pop("targets"), members[0].known()
     return {
         "items": arrays.pop("items"),
         "targets": targets,
         "known": known,
         "weights": arrays,
-        "training": model.state(),
+        "training": {
+            f"{_prefix(number)}{name}": array
+            for number, member in enumerate(members)
+            for name, array in member.state().items()
+        },
         "lists": InvertedLists.build(targets, fit.seed) if len(known) >= LISTS_FROM else None,
     }
+
+
+def _prefix(member: int) -> str:
+    """Of the names of a member's weights; the first has none."""
+    return f"member{member}." if member else ""
+
+
+def _member(fit: SourceFit, number: int) -> Any:
+    """One trained model; each has a seed of its own."""
+    import torch
+
+    from recsys.encoder.device import best_device, computes_in_half
+    from recsys.training.sources.sequence_model import SequenceModel
+
+    params, seed = fit.params, fit.seed + SEED_STEP * number
+    counts, draw = support(fit.interactions), np.random.default_rng(seed)
+    torch.manual_seed(seed)
+    kept, held = hold_out(positive(fit.interactions), int(params["length"]), draw)
+    sequences = Sequences.of(kept, int(params["length"]), weight_scale(fit.interactions))
+    model = SequenceModel(counts, fit.inputs.vectors, params, MOST_IDS)
+    earlier = {} if fit.previous is None else _under(_prefix(number), fit.previous.training)
+    continued = model.continue_from(earlier)
+    model.to(best_device())
+    model.half = computes_in_half(model.device)
+    epochs = params["epochs"] * (WARM_EPOCH_SHARE if continued else 1.0)
+    negatives = Negatives(counts, int(params["negatives"]), draw)
+    done, steps = train(model, sequences, negatives, epochs, params, draw, held)
+    if done < steps:
+        fit.cut_short.append(
+            f"the sequence model stopped after {done:,} of {steps:,} steps: {MOST_SECONDS:.0f} s were over"
+        )
+    return model
+
+
+def _under(prefix: str, arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
+    """The arrays of one member by their own names."""
+    own = {name.removeprefix(prefix): a for name, a in arrays.items() if name.startswith(prefix)}
+    return own if prefix else {n: a for n, a in own.items() if not n.startswith("member")}
+
+
+def side_by_side(members: Sequence[dict[str, npt.NDArray[Any]]]) -> dict[str, npt.NDArray[Any]]:
+    """The arrays of `SequenceSource` of members that are averaged: inner products of what stands side by side
+    add up."""
+    if len(members) == 1:
+        return members[0]
+    count = len(members)
+    own = [member["targets"] for member in members]
+    out = {
+        "items": np.concatenate([member["items"] for member in members], axis=1),
+        "targets": np.concatenate(
+            [*(t[:, :-1] / count for t in own), sum(t[:, -1:] for t in own) / count], axis=1
+        ).astype(np.float32),
+        "norm": np.concatenate([member["norm"] for member in members], axis=1),
+        "distance": np.concatenate([member["distance"] for member in members]),
+    }
+    for number, member in enumerate(members):
+        for name in member.keys() - out.keys():
+            part, _, block = name.rpartition(".")
+            out[f"{part}.{number * len(member['distance']) + int(block)}"] = member[name]
+    return out
+
+
+def afforded(fit: SourceFit, seconds: float) -> Afforded:
+    """What the device affords in some seconds for all fits of a night; on a GPU twenty steps of each size that
+    may fit are timed."""
+    from recsys.encoder.device import best_device
+    from recsys.training.device_plan import SequenceData, SequenceSize, plan_sequence
+    from recsys.training.device_speed import device_facts
+
+    device = device_facts(best_device())
+    size, vectors = int((fit.interactions.weight > 0).sum()), fit.inputs.vectors
+    batch, _ = batch_size(max(1, size))
+    data = SequenceData(
+        fit.interactions.n_items,
+        size,
+        batch,
+        0 if vectors is None else vectors.shape[1],
+        int(fit.params["length"]),
+    )
+
+    def seconds_of(size: SequenceSize) -> float | None:
+        return _seconds_of_step(fit, size)
+
+    plan = plan_sequence(device, data, seconds, seconds_of, most_seconds=MOST_SECONDS)
+    return Afforded(plan.settings(), plan.note)
+
+
+def _seconds_of_step(fit: SourceFit, size: "SequenceSize") -> float | None:
+    """Of a step of a size, on the device that is chosen."""
+    import torch
+
+    from recsys.encoder.device import best_device, computes_in_half
+    from recsys.training.device_speed import TIMED, WARM_UP, seconds_of_step
+    from recsys.training.sources.sequence_model import SequenceModel
+
+    changed = {"width": size.width, "blocks": size.blocks, "negatives": size.negatives}
+    params = {**fit.params, **{name: float(value) for name, value in changed.items()}}
+    counts, draw = support(fit.interactions), np.random.default_rng(fit.seed)
+    with torch.random.fork_rng():
+        length = int(params["length"])
+        events = positive(fit.interactions)
+        sequences = Sequences.of(events, length, weight_scale(fit.interactions))
+        batches = list(islice(sequences.forever(draw), WARM_UP + TIMED))
+        negatives = Negatives(counts, size.negatives, draw)
+        try:
+            model = SequenceModel(counts, fit.inputs.vectors, params, MOST_IDS).to(best_device())
+        except torch.OutOfMemoryError:
+            return None
+        model.half = computes_in_half(model.device)
+        optimiser = _optimiser(model, params)
+        model.train()
+        waiting = iter(batches)
+        return seconds_of_step(
+            lambda: _step(model, optimiser, *next(waiting), negatives),
+            model.device,
+            warm_up=WARM_UP,
+            timed=TIMED,
+        )
 
 
 class Negatives:
     """Shared negatives of a batch, with the logarithm of how often each is expected."""
 
     def __init__(self, counts: Ints, number: int, draw: np.random.Generator) -> None:
+        """`number` of them; 0 stands for all items, each once and as it is."""
         mass = (counts + 1.0) ** SAMPLING_POWER
         self.share = mass / mass.sum()
         self.edges = np.cumsum(self.share)
@@ -219,7 +333,7 @@ def train(
     params: Mapping[str, float],
     draw: np.random.Generator,
     held: HeldOut | None = None,
-) -> None:
+) -> tuple[int, int]:
     """AdamW with a warm-up and a cosine decay over the given number of epochs; the weights that find
     what was held out best are the model's at the end.
 
@@ -231,20 +345,25 @@ def train(
         params: of the source.
         draw: random generator of the batches.
         held: what some users did last; None to keep the weights of the last step.
+
+    Returns:
+        steps done, and steps for which there should have been time; as many where it ended early by what
+        was held out.
     """
     if not len(sequences.start):
-        return
+        return 0, 0
     per_epoch = sequences.positions / sequences.per_batch
     steps = max(LEAST_STEPS, round(epochs * per_epoch))
     optimiser = _optimiser(model, params)
     best = Best(model, held)
     look = max(1, round(max(per_epoch, steps / LOOKS)))
-    started = perf_counter()
+    started, ended = perf_counter(), steps
     model.train()
     for done, (items, weights) in enumerate(islice(sequences.forever(draw), steps)):
         progress = max(done / steps, (perf_counter() - started) / MOST_SECONDS)
         if progress >= 1.0:
             log.warning("sequence training stopped after %d of %d steps: no time", done, steps)
+            ended = done
             break
         optimiser.param_groups[0]["lr"] = params["learning_rate"] * schedule(progress)
         _step(model, optimiser, items, weights, negatives)
@@ -254,6 +373,7 @@ def train(
                 break
     best.restore()
     model.eval()
+    return ended, steps
 
 
 def _optimiser(model: Any, params: Mapping[str, float]) -> Any:

@@ -94,6 +94,8 @@ class SequenceModel(nn.Module):  # type: ignore[misc]
         )
         self.norm = nn.LayerNorm(self.width, NORM_EPSILON)
         self.dropout = nn.Dropout(params["dropout"])
+        self.half = False
+        """Whether the blocks compute in bfloat16 while they are trained."""
 
     @property
     def device(self) -> torch.device:
@@ -112,13 +114,16 @@ class SequenceModel(nn.Module):  # type: ignore[misc]
 
     def states(self, embedded_SLD: Tensor) -> Tensor:
         """State after each position, float[S, L, d]; padding is at the end, where nothing looks."""
-        state = self.dropout(embedded_SLD)
-        for block in self.blocks:
-            state = block(state)
-        return self.norm(state)
+        half = self.half and self.training
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=half):
+            state = self.dropout(embedded_SLD)
+            for block in self.blocks:
+                state = block(state)
+            return self.norm(state).to(embedded_SLD.dtype)
 
     def loss(self, item_SL: Tensor, weight_SL: Tensor, negatives: Any) -> Tensor:
-        """Weighted mean sampled-softmax loss over all positions that have a next item.
+        """Weighted mean softmax loss over all positions that have a next item, against sampled negatives or,
+        where `negatives` says so, all items.
 
         Each distinct item of the batch is embedded once. Rows are read with F.embedding, not by
         indexing: its gradient adds in a fixed order.
@@ -126,6 +131,9 @@ class SequenceModel(nn.Module):  # type: ignore[misc]
         item_SL, weight_SL = item_SL.to(self.device).long(), weight_SL.to(self.device)
         real = item_SL[:, 1:] >= 0
         target_T, weight_T = item_SL[:, 1:][real], weight_SL[:, 1:][real]
+        if negatives.number == 0:
+            loss_T = self._among_all(item_SL[:, :-1].clamp(min=0), real, target_T)
+            return (loss_T * weight_T).sum() / weight_T.sum()
         drawn, expected = negatives.sample()
         drawn_M = torch.from_numpy(drawn).to(self.device)
         read = item_SL[:, :-1].clamp(min=0)
@@ -143,6 +151,12 @@ class SequenceModel(nn.Module):  # type: ignore[misc]
         logits_TM = logits_TM.masked_fill(at_drawn[None, :] == at_target[:, None], float("-inf"))
         loss_T = torch.logaddexp(logits_TM.logsumexp(1), positive_T) - positive_T
         return (loss_T * weight_T).sum() / weight_T.sum()
+
+    def _among_all(self, read_SL: Tensor, real_SL: Tensor, target_T: Tensor) -> Tensor:
+        """Softmax loss of each target among all items, float[T]."""
+        table, bias = self.items(torch.arange(len(self.place), device=self.device))
+        query_TD = self.states(F.embedding(read_SL, table))[real_SL]
+        return F.cross_entropy(torch.addmm(bias, query_TD, table.T), target_T, reduction="none")
 
     @torch.no_grad()  # type: ignore[untyped-decorator]
     def found(self, item_VL: npt.NDArray[Any], target_V: npt.NDArray[Any]) -> float:

@@ -114,6 +114,7 @@ def tune_sources(
     workers: int = 1,
     fixed: Mapping[str, RecallSource] | None = None,
     params: Mapping[str, Mapping[str, float]] | None = None,
+    larger: Mapping[str, Sequence[Mapping[str, float]]] | None = None,
     remembered: Mapping[str, Mapping[str, float]] | None = None,
     depth: int = 300,
     limit: int = 200,
@@ -132,6 +133,8 @@ def tune_sources(
         fixed: sources that are there already, such as the encoder's `text`; fused and evaluated,
             never fitted.
         params: the caller's own; they are not tuned.
+        larger: what the device affords besides, tried in this order and kept where it is better; its time
+            was measured before, so the budget does not bound it.
         remembered: params of an earlier night, tried first in place of the defaults.
         depth: items that each source proposes, as served.
         limit: items kept after fusion, as served.
@@ -143,7 +146,8 @@ def tune_sources(
         allowance = clock.left / max(1, len(names) - place)
         own = dict((params or {}).get(name, {}))
         start = {**_known(name, (remembered or {}).get(name, {})), **own}
-        outcomes.append(_tune_or_leave_out(bench, name, start, frozenset(own), allowance))
+        more = (larger or {}).get(name, ())
+        outcomes.append(_tune_or_leave_out(bench, name, start, frozenset(own), allowance, more))
         log.info("%s", outcomes[-1])
     for name, source in (fixed or {}).items():
         quality = bench.measure(source)
@@ -241,12 +245,17 @@ def _rank(found: Ints, item: int) -> float:
 
 
 def _tune_or_leave_out(
-    bench: Bench, name: str, start: Mapping[str, float], pinned: frozenset[str], allowance: float
+    bench: Bench,
+    name: str,
+    start: Mapping[str, float],
+    pinned: frozenset[str],
+    allowance: float,
+    larger: Sequence[Mapping[str, float]] = (),
 ) -> Outcome:
     """A source that cannot be fitted is no reason to go without the others, unless it is always there."""
     try:
         with failing_as(name):
-            return _tune_one(bench, name, start, pinned, allowance)
+            return _tune_one(bench, name, start, pinned, allowance, larger)
     except SourceFailed as problem:
         if source_class(name).always:
             raise
@@ -256,9 +265,15 @@ def _tune_or_leave_out(
 
 
 def _tune_one(
-    bench: Bench, name: str, start: Mapping[str, float], pinned: frozenset[str], allowance: float
+    bench: Bench,
+    name: str,
+    start: Mapping[str, float],
+    pinned: frozenset[str],
+    allowance: float,
+    larger: Sequence[Mapping[str, float]],
 ) -> Outcome:
-    """Coordinate search over a source's params, those that need no fit first."""
+    """What the device affords, then a coordinate search over a source's params, those that need no fit
+    first."""
     clock = TuningClock(allowance)
     known = declared(source_class(name).Params)
     source, fit_seconds = bench.fit(name, start)
@@ -266,6 +281,14 @@ def _tune_one(
     quality = bench.measure(source)
     bench.keep(name)
     tried, skipped = 1, []
+    for change in larger:
+        candidate, took = bench.fit(name, {**chosen, **change})
+        outcome = bench.measure(candidate)
+        tried += 1
+        if better(outcome.objective, quality.objective):
+            source, quality, fit_seconds = candidate, outcome, took
+            chosen = dict(candidate.params)  # type: ignore[attr-defined]
+            bench.keep(name)
     for param in sorted(known, key=lambda param: not known[param].free):
         free = known[param].free
         for value in _choices(known[param].tries, chosen[param], param in pinned):

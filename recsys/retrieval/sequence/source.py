@@ -5,8 +5,11 @@ are scored by their text. One or more pre-norm blocks with a learned bias per he
 read the history; the last state, dotted with every item, is the score. Training is torch's and
 lives elsewhere; here are compiled loops, for one user at a time.
 
-Shapes: N items, d model width, H heads, h events of a history, B blocks, m width of a block's
-inner layer.
+Several members (fits from different seeds) are one source: their items stand side by side, so that one
+inner product gives the mean of their scores.
+
+Shapes: N items, M members, d width of a member, H heads, h events of a history, B blocks of all members, m
+width of a block's inner layer.
 """
 
 from collections.abc import Callable, Mapping
@@ -21,6 +24,7 @@ from recsys.features.protocols import Mask, Recalled
 from recsys.retrieval.ann import InvertedLists
 from recsys.retrieval.asked_vectors import AskedVectors
 from recsys.retrieval.fitted_source import (
+    Afforded,
     Cost,
     FittableSource,
     Room,
@@ -59,13 +63,14 @@ class SequenceSource(FittableSource):
     """A trained transformer's next-item scores.
 
     Args:
-        items: float32[N, d], id embedding plus projected text; what the blocks read.
-        targets: float32[N, d + 1], the same and a bias; what the last state is dotted with.
+        items: float32[N, M·d], id embedding plus projected text of each member; what its blocks read.
+        targets: float32[N, M·d + 1], the same over M and the mean bias; what the last states are dotted
+            with.
         known: uint8[N], items with an id embedding or a text.
         weights: the blocks' arrays by name: `distance` float32[B, H, length], and per block b
             `norm1.b`, `norm2.b` float32[2, d], `attend.b` float32[d, 3d], `mix.b` float32[d, d],
             `widen.b` float32[d, m], `widen_bias.b`, `narrow.b`, `narrow_bias.b`; `norm` float32[2,
-            d].
+            M·d]. The first member's blocks come first.
         params: as fitted.
         fit_until: time of the fit's last event (µs).
         training: arrays that a later fit continues from, saved but never served.
@@ -99,8 +104,10 @@ class SequenceSource(FittableSource):
         """Numbers of a state left out in training."""
         id_dropout: float = param(0.1, 0.1, unit="share", most=1)
         """Items known by their text alone in training."""
-        negatives: float = param(1024, 1024, unit="items", least=1)
-        """Drawn for each batch."""
+        negatives: float = param(1024, 1024, unit="items")
+        """Drawn for each batch; 0: all items, each once."""
+        members: float = param(1, 1, unit="fits", least=1, most=8)
+        """From different seeds, whose scores are averaged."""
         learning_rate: float = param(0.002, 0.002, unit="1")
         """Of AdamW, at its height."""
         weight_decay: float = param(0, 0, unit="1")
@@ -127,6 +134,12 @@ class SequenceSource(FittableSource):
         return None if allowed < LEAST_EPOCHS else {"epochs": int(min(allowed, MOST_EPOCHS))}
 
     @classmethod
+    def afforded(cls, fit: SourceFit, seconds: float) -> Afforded:
+        """A larger model, as training's half of this source measures it."""
+        measure: Callable[[SourceFit, float], Afforded] = import_module(TRAINING).afforded
+        return measure(fit, SHARE * seconds)
+
+    @classmethod
     def learned(cls, fit: SourceFit) -> dict[str, Any]:
         """As training's half of this source learns it; the ranking path never imports that."""
         learn: Callable[[SourceFit], dict[str, Any]] = import_module(TRAINING).learned
@@ -148,24 +161,35 @@ class SequenceSource(FittableSource):
         super().__init__(params=params, fit_until=fit_until)
         self.weights, self.training, self.lists = dict(weights), dict(training or {}), lists
         self.n_items = len(known)
-        self.blocks = self.weights["distance"].shape[0]
+        self.members = int(params.get("members", 1))
+        self.blocks = self.weights["distance"].shape[0] // self.members
         self.length = self.weights["distance"].shape[2]
 
     def query(self, history: History) -> Floats | None:
-        """The last state and a 1 for the bias, float32[d + 1]; None for an empty history."""
+        """The members' last states and a 1 for the bias, float32[M·d + 1]; None for an empty history."""
         item, _ = weighed(history, self.known, 1.0, 1.0, self.length)
         if not len(item):
             return None
-        state = self.items[item[::-1]]
-        for b in range(self.blocks):
+        rows = self.items[item[::-1]]
+        states = [self._last_state(member, rows) for member in range(self.members)]
+        return np.concatenate([*states, np.ones(1, np.float32)])
+
+    def _last_state(self, member: int, rows: Floats) -> Floats:
+        """What a member's blocks make of the items float32[h, M·d] of a history, float32[d]."""
+        width = rows.shape[1] // self.members
+        own = slice(member * width, (member + 1) * width)
+        state = np.ascontiguousarray(rows[:, own])
+        first = member * self.blocks
+        for b in range(first, first + self.blocks):
             # only the last row is read of what the last block gives
-            asked = 1 if b == self.blocks - 1 else len(state)
+            asked = 1 if b == first + self.blocks - 1 else len(state)
             state = kernels.block(
                 state, asked, self.weights["distance"][b],
                 *(self.weights[f"{name}.{b}"] for name in BLOCK),
             )  # fmt: skip
-        last = kernels.normalise(state[-1:], self.weights["norm"])[0]
-        return np.append(last, np.float32(1.0))
+        norm = np.ascontiguousarray(self.weights["norm"][:, own])
+        last: Floats = kernels.normalise(state[-1:], norm)[0]
+        return last
 
     def asked(self, history: History, now: int) -> "AskedSequence":
         """A history read by the blocks, to be asked more than once."""

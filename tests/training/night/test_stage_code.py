@@ -25,7 +25,7 @@ DECIDES_NOTHING = {
     "recsys.evaluation.evaluation": "measures lists that are made",
     "recsys.evaluation.saved_lists": "what the main system is called",
     "recsys.evaluation.segments": "measures lists that are made",
-    "recsys.encoder.torch_model": "a source asks it for the device alone",
+    "recsys.encoder.device": "where it is computed",
     "recsys.ingestion.bundled": "data for demonstrations",
     "recsys.evaluation.report_context": "what a page shows",
     "recsys.training.night.night_context": "settings and tools; what is used of them is read",

@@ -58,6 +58,24 @@ def test_the_callers_params_are_not_touched(world, labels):
     assert plan.params["item_item"]["decay"] == 0.33
 
 
+def test_what_the_device_affords_is_tried_without_a_budget_and_kept_where_it_is_better(
+    world, labels, monkeypatch
+):
+    worse, better = (
+        {"item_item": [{"decay": 0.01}]},
+        {"item_item": [{"decay": 0.9}, {"decay": 0.5}]},
+    )
+    kept = {"decay": 0.8}
+    monkeypatch.setattr(tune, "better", lambda new, old: False)
+    plan = plan_for(world, labels, budget_seconds=0.0, larger=worse)
+    assert plan.params["item_item"].items() >= kept.items()
+    assert [o.tried for o in plan.outcomes] == [1, 2, 1, 1]
+    monkeypatch.setattr(tune, "better", lambda new, old: True)
+    plan = plan_for(world, labels, budget_seconds=0.0, larger=better)
+    assert plan.params["item_item"]["decay"] == 0.5
+    assert plan.outcomes[1].tried == 3
+
+
 def test_remembered_params_are_the_start(world, labels):
     remembered = {"item_item": {"decay": 0.6, "gone": 1.0}}
     plan = plan_for(world, labels, budget_seconds=0.0, remembered=remembered)
