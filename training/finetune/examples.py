@@ -312,7 +312,9 @@ def _asked_for(
     user, time = interactions.user[acted], interactions.time[acted]
     turn = np.lexsort((-time, _lot(interactions.user_ids, seed)[user]))
     each = min(EXAMPLES_OF_ONE, -(-VALIDATION_EXAMPLES // max(1, len(np.unique(user)))))
-    places, rows, asker = [], [], []
+    places: list[Longs] = []
+    rows: list[int] = []
+    asker: list[int] = []
     given: dict[int, int] = {}
     for i in turn:
         if len(rows) == VALIDATION_EXAMPLES:
@@ -323,7 +325,7 @@ def _asked_for(
         if given.get(int(user[i]), 0) < each and (events.grade[past] >= 0).any():
             given[int(user[i])] = given.get(int(user[i]), 0) + 1
             places.append(np.append(past, len(events.item) + len(rows)))
-            rows.append(acted[i])
+            rows.append(int(acted[i]))
             asker.append(int(user[i]))
     picked = np.array(rows, np.int64)
     order = np.concatenate([np.empty(0, np.int64), *places]).astype(np.int64)
