@@ -103,6 +103,34 @@ def attend(
 
 
 @finite
+def spoken_for(near: Floats, r: int, out: Floats, row: int) -> None:
+    """Fill out[row, 1:] with what the cosines near[:, r] of a candidate with h history items, oldest first,
+    come to: the last, the best, the mean, the attended mean, the mean of the latest."""
+    h = near.shape[0]
+    if h == 0:
+        for column in range(1, 6):
+            out[row, column] = np.nan
+        return
+    best, total, late = near[0, r], np.float32(0.0), np.float32(0.0)
+    short = min(SHORT, h)
+    for j in range(h):
+        best = max(best, near[j, r])
+        total += near[j, r]
+    for j in range(h - short, h):
+        late += near[j, r]
+    weight, spoken = np.float32(0.0), np.float32(0.0)
+    for j in range(h):
+        share = np.exp(np.float32(SHARPNESS) * (near[j, r] - best))
+        weight += share
+        spoken += share * near[j, r]
+    out[row, 1] = near[h - 1, r]
+    out[row, 2] = best
+    out[row, 3] = total / h
+    out[row, 4] = spoken / weight
+    out[row, 5] = late / short
+
+
+@finite
 def score_items(
     user: Floats, past: Floats, base: Floats, extra: Floats, items: Ints, out: Floats
 ) -> None:
@@ -120,8 +148,6 @@ def score_items(
     # Number by number: slices take 3 s of the first call to compile (measured).
     m, h, d = base.shape[0], past.shape[0], past.shape[1]
     known = m + extra.shape[0]
-    short = min(SHORT, h)
-    sharp = np.float32(SHARPNESS)
     four, pair = np.zeros((4, d), np.float32), np.zeros((2, 4), np.float32)
     near = np.zeros((h, 4), np.float32)
     for start in range(0, items.shape[0], 4):
@@ -146,23 +172,8 @@ def score_items(
                 for column in range(6):
                     out[start + r, column] = np.nan
                 continue
-            best, total, late = np.float32(-np.inf), np.float32(0.0), np.float32(0.0)
-            for j in range(h):
-                best = max(best, near[j, r])
-                total += near[j, r]
-            for j in range(h - short, h):
-                late += near[j, r]
-            weight, spoken = np.float32(0.0), np.float32(0.0)
-            for j in range(h):
-                share = np.exp(sharp * (near[j, r] - best))
-                weight += share
-                spoken += share * near[j, r]
             out[start + r, 0] = dot(user, four[r])
-            out[start + r, 1] = near[h - 1, r] if h else np.nan
-            out[start + r, 2] = best if h else np.nan
-            out[start + r, 3] = total / h if h else np.nan
-            out[start + r, 4] = spoken / weight if h else np.nan
-            out[start + r, 5] = late / short if h else np.nan
+            spoken_for(near, r, out, start + r)
 
 
 @finite

@@ -312,7 +312,7 @@ def _asked_for(
     user, time = interactions.user[acted], interactions.time[acted]
     turn = np.lexsort((-time, _lot(interactions.user_ids, seed)[user]))
     each = min(EXAMPLES_OF_ONE, -(-VALIDATION_EXAMPLES // max(1, len(np.unique(user)))))
-    places: list[npt.NDArray[np.int64]] = []
+    places: list[Longs] = []
     rows: list[int] = []
     asker: list[int] = []
     given: dict[int, int] = {}

@@ -518,3 +518,54 @@ def test_foreign_text_is_counted(fit, settings, behaviour, tmp_path, caplog):
         budget_seconds=None,
     )
     assert "64 of 64 texts are in a language" in caplog.text
+
+
+@pytest.fixture
+def no_better(monkeypatch):
+    """Validations that no weights change, however far they go."""
+
+    def flat(self, *, encode):
+        examples = len(self.split.valid)
+        self._last = [[0.3] * examples, [float(-len(self.progress.losses))] * examples]
+        return {"ndcg": 0.3, "ndcg10": 0.1, "loss": 0.0}
+
+    monkeypatch.setattr(Trainer, "validate", flat)
+
+
+@pytest.mark.parametrize("freeze", ["last_n", "lora"])
+def test_where_tuning_does_not_help_the_frozen_text_serves(
+    fit, settings, texts, tmp_path, no_better, freeze
+):
+    learned = fit(settings(freeze=freeze), "tuned", vector_cache=tmp_path / "v")["learned"]
+    assert learned["serves"] == "frozen"
+    assert learned["verdict"].endswith("no more than chance: the frozen text serves")
+    assert not learned["layers"]["tuned"]
+    fit(settings(fine_tune=False), "frozen")
+    tuned, frozen = (encode_items(tmp_path / n, texts, None)[0] for n in ("tuned", "frozen"))
+    np.testing.assert_allclose(tuned, frozen, atol=1e-5)
+    # What the fit has put aside is the frozen text too, through activations in half precision.
+    kept, _ = encode_items(tmp_path / "tuned", texts, tmp_path / "v")
+    np.testing.assert_allclose(kept, frozen, atol=1e-3)
+    one, two = (Tower.load(tmp_path / n) for n in ("tuned", "frozen"))
+    for name in ("project", "position_bias", "age_bias", "kind_bias"):
+        np.testing.assert_array_equal(getattr(one, name), getattr(two, name))
+
+
+def test_a_killed_fit_that_does_not_help_still_gives_the_frozen_text(
+    fit, settings, texts, tmp_path, no_better, monkeypatch
+):
+    step = Trainer.step
+
+    def dying(self, number, done, *, encode):
+        if number == 8:
+            raise KeyboardInterrupt
+        return step(self, number, done, encode=encode)
+
+    monkeypatch.setattr(Trainer, "step", dying)
+    with pytest.raises(KeyboardInterrupt):
+        fit(settings(), checkpoint_dir=tmp_path / "checkpoints")
+    monkeypatch.setattr(Trainer, "step", step)
+    fit(settings(), checkpoint_dir=tmp_path / "checkpoints")
+    fit(settings(fine_tune=False), "frozen")
+    tuned, frozen = (encode_items(tmp_path / n, texts, None)[0] for n in ("out", "frozen"))
+    np.testing.assert_allclose(tuned, frozen, atol=1e-5)

@@ -251,9 +251,37 @@ def test_the_report_says_what_tuning_gave_and_how_it_ages(world):
     assert facts["texts longer than it reads"] == "0 of 64"
     assert facts["vectors tonight"].startswith("2 texts encoded, 64 from")
     assert " in " in facts["validation nDCG, cold start, tuned"]
+    assert facts["does tuning help"].endswith(("tuned text serves", "frozen text serves"))
     assert "steps of the language model's layers" in facts
     assert "user tower, fitted again tonight" in facts
     assert len([name for name in facts if name.startswith("nDCG on new behaviour")]) >= 1
+
+
+def test_a_night_says_that_the_frozen_text_serves_and_starts_afresh_next_time(
+    world, champion, monkeypatch
+):
+    from recsys.training.finetune import fit
+    from recsys.training.finetune.verdict import Verdict
+
+    monkeypatch.setattr(fit, "judge", lambda *_: Verdict(0.3, 0.301, 0.01, 90))
+    night = world.night()
+    encoded = refresh_encoder.refresh(night)
+    assert EncoderManifest.read(encoded.folder).learned["serves"] == "frozen"
+    said = [line for line in night.reporter.warnings if "the frozen text serves" in line]
+    assert len(said) == 1
+    champion(encoded.folder)
+    assert tune_encoder._champions(world.night(), night.data.windows.encoder_until) is None
+
+
+def test_the_report_names_the_text_columns_that_the_ranker_uses():
+    families = {"text.score": "text", "text.short": "text", "bm25.score": "text", "als.score": "x"}
+    gain = {"text.score": 2.0, "bm25.score": 6.0, "als.score": 12.0}
+    effect = {"text.score": 0.3, "text.short": 0.0, "bm25.score": 0.1, "als.score": 0.6}
+    assert report_parts.text_columns(families, gain, effect) == (
+        "bm25.score: 30.0% of the gain, 10.0% of the effect; "
+        "text.score: 10.0% of the gain, 30.0% of the effect; 1 more do nothing"
+    )
+    assert report_parts.text_columns(families, {}, {"als.score": 1.0}) == "nothing"
 
 
 def test_foreign_text_is_in_the_reports_warnings(world):
