@@ -10,7 +10,7 @@ Shapes: E events, or whatever an array is as long as.
 import mmap
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -75,6 +75,24 @@ def filled(size: int, dtype: npt.DTypeLike, values: Callable[[slice], Any]) -> A
     out = empty(size, dtype)
     for part in stretches(size):
         out[part] = values(part)
+    return out
+
+
+def kept(array: Array) -> Array:
+    """The same values, in a file where they are many."""
+    return filled(len(array), array.dtype, lambda part: array[part])
+
+
+def joined(arrays: Sequence[Array], dtype: npt.DTypeLike) -> Array:
+    """Arrays one after the other.
+
+    >>> joined([np.array([1, 2]), np.array([3])], np.int32).tolist()
+    [1, 2, 3]
+    """
+    out, low = empty(sum(map(len, arrays)), dtype), 0
+    for array in arrays:
+        out[low : low + len(array)] = array
+        low += len(array)
     return out
 
 

@@ -23,14 +23,17 @@ import numpy.typing as npt
 from recsys.data_schemas.errors import DataRefused
 from recsys.features.catalogue import Catalogue
 from recsys.features.interactions import (
+    EMPTY_HISTORY,
     Floats,
+    Histories,
     History,
     Interactions,
     Ints,
 )
 from recsys.features.kinds.kind import Family
-from recsys.features.on_disk import filled, stretches, taken
+from recsys.features.on_disk import filled, joined, kept, stretches, taken
 from recsys.features.protocols import Mask, Recalled, RecallSource
+from recsys.features.ragged import offsets_of_owners
 from recsys.retrieval.history_kernels import Marks, weigh
 from recsys.retrieval.source_params import SourceParams, resolved, undeclared
 from recsys.storage.plug_ins import address_of
@@ -349,6 +352,34 @@ def weight_scale(interactions: Interactions) -> float:
     """Mean weight of the positive events, by which weights are made comparable."""
     weights = taken(interactions.weight, interactions.weight > 0)
     return float(weights.mean()) if len(weights) else 1.0
+
+
+def user_rows(
+    events: Interactions, width: int, cells: Callable[[slice], tuple[Ints, Floats]]
+) -> Any:
+    """A SciPy CSR matrix float32[U, width] of events that stand by user; cells of the same place add up.
+
+    Args:
+        events: E events, users contiguous.
+        width: columns.
+        cells: rows → (column of each, -1 for none; value of each).
+    """
+    from scipy.sparse import csr_matrix
+
+    offsets = offsets_of_owners(events.user, events.n_users)
+    bounds, columns, values = np.zeros(len(offsets), np.int64), [], []
+    for users in Histories(offsets, EMPTY_HISTORY).stretches():
+        rows = slice(int(offsets[users.start]), int(offsets[users.stop]))
+        column, value = cells(rows)
+        inside = column >= 0
+        owner = events.user[rows][inside] - users.start
+        shape = (users.stop - users.start, width)
+        some = csr_matrix((value[inside], (owner, column[inside])), shape=shape)
+        bounds[users.start + 1 : users.stop + 1] = bounds[users.start] + some.indptr[1:]
+        columns.append(kept(some.indices))
+        values.append(kept(some.data))
+    found = joined(values, np.float32), joined(columns, np.int32)
+    return csr_matrix((*found, bounds), shape=(events.n_users, width))
 
 
 def strengths(events: Interactions, scale: float) -> Floats:

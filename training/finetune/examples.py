@@ -21,7 +21,9 @@ from recsys.features.interactions import (
     History,
     Interactions,
     Longs,
+    places_by_owner,
 )
+from recsys.features.on_disk import empty, filled, joined, kept
 from recsys.features.ragged import (
     Ragged,
     chosen_groups,
@@ -50,6 +52,8 @@ OWN_NEGATIVES = 8
 """Items of a shown list that an example is held against at most."""
 
 
+MATCHED = 1 << 17
+"""Events of whole users whose shown lists are looked at together (assumed: some 100 MB)."""
 SOON = 30 * 60 * SECOND
 """Longest time from a list to what followed it (the usual end of a session)."""
 
@@ -249,30 +253,38 @@ def _to_learn_from(interactions: Interactions, places: int, shown: Impressions |
         TooLittle: fewer than 50 of them are positive.
     """
     histories = interactions.histories()
-    events, offsets = histories.events, histories.offsets
-    owner = histories.owner
-    row = np.arange(len(events.item), dtype=np.int64)
-    start = offsets[owner]
-    # The first row of the same user and time: ties are not part of the history.
-    fresh = first_of_runs(owner, events.time)
-    end = np.maximum.accumulate(np.where(fresh, row, 0))
-    latest = offsets[owner + 1] - row <= USER_CAP
-    usable = (end > start) & latest
-    graded = usable & (events.grade > 0)
-    if graded.sum() < 50:
+    weak = _weak(interactions)
+    row, start, end = (empty(len(interactions), np.int64) for _ in range(3))
+    found = graded_ones = 0
+    for users in histories.stretches():
+        some = histories.part(users.start, users.stop)
+        first, owner = int(histories.offsets[users.start]), some.owner
+        own = np.arange(len(owner), dtype=np.int64)
+        begun = some.offsets[owner]
+        # The first row of the same user and time: ties are not part of the history.
+        fresh = first_of_runs(owner, some.events.time)
+        until = np.maximum.accumulate(np.where(fresh, own, 0))
+        usable = (until > begun) & (some.offsets[owner + 1] - own <= USER_CAP)
+        graded = usable & (some.events.grade > 0)
+        graded_ones += int(graded.sum())
+        keep = graded | (usable & weak[first : first + len(own)])
+        part = slice(found, found + int(keep.sum()))
+        for column, values in ((row, own), (start, begun), (end, until)):
+            column[part] = first + values[keep]
+        found = part.stop
+    if graded_ones < 50:
         raise TooLittle(
             "there is too little behaviour to tune the encoder on",
             where="events up to fit_until",
-            found=f"{int(graded.sum())} positive events of users with an earlier event",
+            found=f"{graded_ones} positive events of users with an earlier event",
             expected="at least 50",
             fix="give more events, or set encoder.fine_tune: false",
         )
-    keep = graded | (usable & _weak(interactions))
     return Examples(
         histories,
-        row[keep],
-        start[keep],
-        end[keep],
+        row[:found],
+        start[:found],
+        end[:found],
         places,
         len(interactions.kinds),
         interactions.n_items,
@@ -329,10 +341,13 @@ def _asked_for(
             asker.append(int(user[i]))
     picked = np.array(rows, np.int64)
     order = np.concatenate([np.empty(0, np.int64), *places]).astype(np.int64)
-    columns = (
-        np.concatenate([column, getattr(interactions, name)[picked]])[order]
-        for name, column in events._asdict().items()
-    )
+    target = order >= len(events.item)
+    columns = []
+    for name, column in events._asdict().items():
+        values = np.empty(len(order), column.dtype)
+        values[~target] = column[order[~target]]
+        values[target] = getattr(interactions, name)[picked[order[target] - len(events.item)]]
+        columns.append(values)
     table = Histories(offsets_of([len(p) for p in places]), History(*columns))
     start, last = table.offsets[:-1], table.offsets[1:] - 1
     valid = replace(train, histories=table, row=last, start=start, end=last, unclicked=None)
@@ -373,24 +388,48 @@ def _lot(user_ids: npt.NDArray[np.object_], seed: int) -> Doubles:
 
 def _weak(interactions: Interactions) -> npt.NDArray[np.bool_]:
     """[E], in the order of the histories table: behaviour without a grade that is no star rating."""
-    order = np.argsort(interactions.user, kind="stable")
-    plain = np.isnan(interactions.value) & (interactions.grade == 0) & (interactions.weight > 0)
-    weak: npt.NDArray[np.bool_] = plain[order]
-    return weak
+    order = interactions.by_user()
+
+    def plain(part: slice) -> npt.NDArray[np.bool_]:
+        rows = order[part]
+        unrated = np.isnan(interactions.value[rows]) & (interactions.grade[rows] == 0)
+        return np.asarray(unrated & (interactions.weight[rows] > 0))
+
+    return filled(len(order), np.bool_, plain)
 
 
 def match_shown(interactions: Interactions, shown: Impressions) -> Unclicked:
     """What stood beside each event's item in the latest list its user saw before it, at most `SOON`
     earlier; items the user acted on at any time of the fit are no negatives."""
     n = np.int64(interactions.n_items)
-    order = np.argsort(interactions.user, kind="stable")
-    user, time = interactions.user[order].astype(np.int64), interactions.time[order]
-    pair = user * n + interactions.item[order]
-    row, owner = _lists_before(pair, time, n, shown)
-    offsets, places = chosen_groups(shown.offsets, owner)
-    row, listed = np.repeat(row, np.diff(offsets)), shown.items[places]
-    beside = ~np.isin(user[row] * n + listed, np.unique(pair))
-    return Unclicked(offsets_of_owners(row[beside], len(pair)), listed[beside])
+    histories = interactions.histories()
+    theirs = np.flatnonzero(shown.user >= 0)
+    edges = offsets_of_owners(shown.user[theirs], interactions.n_users)
+    lists = theirs[places_by_owner(shown.user[theirs], edges)]
+    offsets, beside, listed = empty(len(interactions) + 1, np.int64), 0, []
+    offsets[0] = 0
+    for users in histories.stretches(MATCHED):
+        some = histories.part(users.start, users.stop)
+        few = _chosen(shown, np.sort(lists[edges[users.start] : edges[users.stop]]))
+        user = some.owner + users.start
+        pair = user * n + some.events.item
+        row, owner = _lists_before(pair, some.events.time, n, few)
+        bounds, places = chosen_groups(few.offsets, owner)
+        row, items = np.repeat(row, np.diff(bounds)), few.items[places]
+        # What was shown and is unknown is nobody's: it stays, as an empty place.
+        left = (items < 0) | ~np.isin(user[row] * n + items, np.unique(pair))
+        first = int(histories.offsets[users.start])
+        counts = np.cumsum(np.bincount(row[left], minlength=len(pair)))
+        offsets[first + 1 : first + 1 + len(pair)] = beside + counts
+        beside += int(left.sum())
+        listed.append(kept(items[left]))
+    return Unclicked(offsets, joined(listed, np.int32))
+
+
+def _chosen(shown: Impressions, lists: Longs) -> Impressions:
+    """Some of the lists, without what only their requests said."""
+    offsets, rows = chosen_groups(shown.offsets, lists)
+    return Impressions.of(offsets, shown.items[rows], shown.time[lists], user=shown.user[lists])
 
 
 def _lists_before(pair: Longs, time: Longs, n: np.int64, shown: Impressions) -> tuple[Longs, Longs]:

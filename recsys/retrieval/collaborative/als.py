@@ -18,6 +18,7 @@ from recsys.features.interactions import (
     Interactions,
     Ints,
 )
+from recsys.features.on_disk import filled
 from recsys.features.protocols import Mask, Recalled
 from recsys.retrieval import history_kernels as kernels
 from recsys.retrieval.ann import LISTS_FROM, InvertedLists
@@ -32,6 +33,7 @@ from recsys.retrieval.fitted_source import (
     no_pairs,
     positive,
     support,
+    user_rows,
     weighed,
     weight_scale,
 )
@@ -165,24 +167,28 @@ def fit_factors(
         white: float32[M, f], whitened factors of an earlier fit, M ≤ N; None to start afresh.
     """
     from implicit.cpu.als import AlternatingLeastSquares
-    from scipy.sparse import csr_matrix
+    from implicit.utils import check_random_state
     from threadpoolctl import threadpool_limits
 
     events = positive(interactions)
-    shape = (interactions.n_users, interactions.n_items)
     known = int(np.count_nonzero(support(interactions)))
     width = max(1, min(int(params["factors"]), max(LEAST_FACTORS, known // ITEMS_PER_FACTOR)))
     if not len(events):
         return np.zeros((interactions.n_items, width), np.float32)
     start = None if white is None or white.shape[1] != width else white
-    confidence = (events.weight / scale).astype(np.float32)
-    matrix = csr_matrix((confidence, (events.user, events.item)), shape=shape)
+    matrix = user_rows(
+        events,
+        interactions.n_items,
+        lambda rows: (events.item[rows], (events.weight[rows] / scale).astype(np.float32)),
+    )
+    matrix.data *= np.float32(params["alpha"])
+    rng = check_random_state(seed)
     # implicit threads over rows itself; a threaded BLAS under it is ten times slower
     with threadpool_limits(1, "blas"):
         model = AlternatingLeastSquares(
             factors=width,
             regularization=params["regularization"],
-            alpha=params["alpha"],
+            alpha=1.0,  # it is in the matrix, which `fit` would copy
             dtype=np.float32,
             use_native=True,
             use_cg=True,
@@ -191,12 +197,27 @@ def fit_factors(
             num_threads=workers,
             random_state=seed,
         )
-        if start is not None:
+        # As `fit` draws them, but not in the process's own memory.
+        model.user_factors = _drawn(rng, interactions.n_users, width)
+        if start is None:
+            model.item_factors = _drawn(rng, interactions.n_items, width)
+        else:
             model.item_factors = _unwhitened(start, interactions.n_items, seed)
         model.fit(matrix, show_progress=False)
     factors = np.asarray(model.item_factors, np.float32)
     assert factors.shape == (interactions.n_items, width), factors.shape
     return factors
+
+
+def _drawn(rng: np.random.Generator, rows: int, width: int) -> Floats:
+    """First factors float32[rows, width]."""
+
+    def some(part: slice) -> Floats:
+        drawn = rng.random(part.stop - part.start, dtype=np.float32) * np.float32(0.01)
+        return np.asarray(drawn, np.float32)
+
+    drawn: Floats = filled(rows * width, np.float32, some).reshape(rows, width)
+    return drawn
 
 
 def _unwhitened(white: Floats, n_items: int, seed: int) -> Floats:

@@ -24,7 +24,9 @@ from recsys.retrieval.fitted_source import (
     SourceInputs,
     no_pairs,
     positive,
+    strengths,
     support,
+    user_rows,
     weight_scale,
 )
 from recsys.retrieval.source_params import SourceParams, param
@@ -103,20 +105,15 @@ def most_supported(counts: Ints, limit: int) -> Ints:
 def ridge_weights(interactions: Interactions, items: Ints, ridge: float, workers: int) -> Floats:
     """float32[M, M]: row i holds what having i adds to the score of each j; zero diagonal."""
     from scipy.linalg import lapack
-    from scipy.sparse import csr_matrix
     from threadpoolctl import threadpool_limits
 
     place = np.full(interactions.n_items, -1, np.int32)
     place[items] = np.arange(len(items), dtype=np.int32)
     events = positive(interactions)
-    inside = place[events.item] >= 0
-    strength = np.sqrt(events.weight[inside] / weight_scale(interactions)).astype(np.float32)
-    matrix = csr_matrix(
-        (strength, (events.user[inside], place[events.item[inside]])),
-        shape=(interactions.n_users, len(items)),
-    )
     if not len(items):
         return np.zeros((0, 0), np.float32)
+    strength = strengths(events, weight_scale(interactions))
+    matrix = user_rows(events, len(items), lambda rows: (place[events.item[rows]], strength[rows]))
     gram: Any = (matrix.T @ matrix).toarray(order="F")
     gram[np.diag_indices(len(items))] += ridge
     with threadpool_limits(max(1, workers), "blas"):
