@@ -45,6 +45,7 @@ from recsys.training.finetune.checkpoint import Checkpoints
 from recsys.training.finetune.distributed import Group
 from recsys.training.finetune.examples import make_examples
 from recsys.training.finetune.fit import fit_encoder
+from recsys.training.finetune.keep_company import best_company
 from recsys.training.finetune.learner import Learner
 from recsys.training.finetune.loop import Trainer
 from recsys.training.finetune.tower_model import UserTower
@@ -240,9 +241,9 @@ def head_only(frozen, fit, arguments, seed):
     )
 
     @torch.no_grad()
-    def source(tower):
+    def source(tower, company=None):
         vectors = encoder.finish(trainer.states.bank).numpy()
-        return interest(InterestSource.of(tower, vectors, until))
+        return interest(replace(InterestSource.of(tower, vectors, until), company=company))
 
     made = {"frozen": interest(InterestSource.of(plain, frozen, until))}
     trainer.check("head")
@@ -250,8 +251,13 @@ def head_only(frozen, fit, arguments, seed):
     made["closed form"] = source(plain)
     trainer.run("head", 0, config.head_steps, encode=False, deadline=None)
     trainer.checkpoints.restore_best(trainer.learner)
-    made["fine-tuned"] = source(trainer.learner.tower.freeze_to((1.0, 0.0)))
-    made["fine-tuned, plain tower"] = source(plain)
+    tower = trainer.learner.tower.freeze_to((1.0, 0.0))
+    company, beside = best_company(trainer, split, fit.histories())
+    share = None if company is None else company.share
+    print(f"in company: {beside.frozen:.4f} → {beside.tuned:.4f}, share {share}")
+    made["fine-tuned"] = source(tower, company)
+    made["fine-tuned, asking alone"] = source(tower)
+    made["fine-tuned, plain tower"] = source(plain, company)
     progress = trainer.progress
     verdict = judge(progress.first, progress.gains, split.asker)
     print(f"closed form: {progress.head}; best at step {progress.best_step}; {verdict.sentence()}")

@@ -11,7 +11,7 @@ from recsys.storage.bundle import open_bundle
 from recsys.storage.files import atomic_folder
 
 CARD: Final = "README.md"
-OURS: Final = ("tower.safetensors", "tower.json", "check.npz", "manifest.json")
+OURS: Final = ("tower.safetensors", "tower.json", "company.npz", "check.npz", "manifest.json")
 """Files of the encoder's folder that only this package reads."""
 
 

@@ -1,7 +1,8 @@
 """An encoder folder's manifest: which weights, how to use them, and until when they have learned.
 
 Folder layout: Hugging Face and sentence-transformers files (config.json, model.safetensors,
-tokenizer.json, modules.json, 1_Pooling/, 2_Dense/), tower.safetensors and tower.json, the
+tokenizer.json, modules.json, 1_Pooling/, 2_Dense/), tower.safetensors and tower.json, company.npz
+where a history's items ask with what was acted on beside them, the
 inference model (inference.onnx), and manifest.json.
 """
 

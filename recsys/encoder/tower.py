@@ -3,7 +3,8 @@
 The user vector is a weighted mean of the last N history items' vectors, projected and normalised;
 the weights come from an attention in which the last item asks and the event's type, grade, weight,
 place and age enter as biases. A candidate's score is the cosine of user and item vector.
-Nothing of a user is stored: the vector is made from the history at the moment of asking.
+Nothing of a user is stored: the vector is made from the history at the moment of asking. Where it was found to
+help, a history's items ask in the company of what was acted on beside them (`recsys.encoder.company`).
 """
 
 import json
@@ -16,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from recsys.data_schemas.errors import RecsysError
+from recsys.encoder.company import Company
 from recsys.encoder.pretrained import read_json
 from recsys.encoder.tower_kernels import (
     attend,
@@ -220,6 +222,8 @@ class InterestSource:
     """Unit vectors of the items appended behind the catalogue."""
     codes: _Codes | None = None
     neighbours: Neighbours | None = None
+    company: Company | None = None
+    """What was acted on beside the items of a history, with which these ask."""
     name: str = "text"
     columns: tuple[str, ...] = (
         "score",
@@ -252,7 +256,8 @@ class InterestSource:
         Raises:
             RecsysError: the tower is damaged, or the vectors are another encoder's.
         """
-        return cls.of(Tower.load(encoder_dir), vectors, fit_until, neighbours)
+        source = cls.of(Tower.load(encoder_dir), vectors, fit_until, neighbours)
+        return replace(source, company=Company.load(encoder_dir))
 
     @classmethod
     def of(
@@ -313,6 +318,8 @@ class InterestSource:
         if not liked.any():
             return None
         rows = self.rows(past.item)
+        if self.company is not None:
+            rows = self.company.asking(rows, past.item, self.vectors)
         bias, gate = self.tower.bias_and_gate(past, now)
         vector, attention = attend(
             rows, self.tower.query, self.tower.key, bias, gate, self.tower.project
@@ -408,6 +415,8 @@ class InterestSource:
     def save(self, folder: Path) -> None:
         """Write tower, vectors and source.json into an existing empty folder."""
         self.tower.save(folder)
+        if self.company is not None:
+            self.company.save(folder)
         np.save(folder / "vectors.npy", self.vectors)
         content = {"name": self.name, "fit_until": self.fit_until}
         (folder / "source.json").write_text(json.dumps(content) + "\n", encoding="utf-8")

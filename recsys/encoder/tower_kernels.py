@@ -103,6 +103,51 @@ def attend(
 
 
 @finite
+def add_company(
+    rows: Floats,
+    items: Ints,
+    base: Floats,
+    offsets: np.ndarray,
+    beside: Ints,
+    weights: Floats,
+    share: np.float32,
+) -> None:
+    """Turn vectors towards the mean direction of the items beside theirs, in place; unit again behind.
+
+    Args:
+        rows: float32[h, d], vectors of the items.
+        items: int32[h].
+        base: float32[m, d], vectors of the release's items.
+        offsets: int64[n + 1], bounds of each item's own in `beside` and `weights`.
+        beside: int32[p], items.
+        weights: float32[p].
+        share: of the mean direction.
+    """
+    m, d = base.shape
+    mean = np.zeros(d, np.float32)
+    for j in range(items.shape[0]):
+        item = items[j]
+        if not 0 <= item < offsets.shape[0] - 1:
+            continue
+        for i in range(d):
+            mean[i] = np.float32(0.0)
+        for at in range(offsets[item], offsets[item + 1]):
+            other, weight = beside[at], weights[at]
+            if other < m:
+                for i in range(d):
+                    mean[i] += weight * base[other, i]
+        length = np.sqrt(dot(mean, mean))
+        if length <= np.float32(1e-12):
+            continue
+        for i in range(d):
+            rows[j, i] += share * mean[i] / length
+        length = np.sqrt(dot(rows[j], rows[j]))
+        if length > np.float32(1e-12):
+            for i in range(d):
+                rows[j, i] /= length
+
+
+@finite
 def spoken_for(near: Floats, r: int, out: Floats, row: int) -> None:
     """Fill out[row, 1:] with what the cosines near[:, r] of a candidate with h history items, oldest first,
     come to: the last, the best, the mean, the attended mean, the mean of the latest."""

@@ -26,7 +26,11 @@ import torch
 from recsys.data_schemas.config import EncoderConfig
 from recsys.data_schemas.errors import DataRefused
 from recsys.encoder.cache import VectorCache, text_keys
+<<<<<<< HEAD
 from recsys.encoder.device import best_device, computes_in_half
+=======
+from recsys.encoder.company import Company
+>>>>>>> 48b6e93 (A history's items ask in the company of what was acted on beside them, where held-out items are found better so)
 from recsys.encoder.manifest import EncoderManifest
 from recsys.encoder.onnx_export import Inference, write_inference
 from recsys.encoder.pretrained import (
@@ -58,13 +62,14 @@ from recsys.training.finetune.freeze import (
     frozen_layers,
     set_trainable,
 )
+from recsys.training.finetune.keep_company import best_company
 from recsys.training.finetune.learner import Learner
 from recsys.training.finetune.loop import Metrics, Trainer
 from recsys.training.finetune.low_rank import merge_low_rank
 from recsys.training.finetune.states import SHORTEST_CUT, ItemStates, scratch_folder
 from recsys.training.finetune.teacher import Lesson, lesson_of
 from recsys.training.finetune.tower_model import UserTower
-from recsys.training.finetune.verdict import FROZEN, TUNED, Verdict, judge
+from recsys.training.finetune.verdict import FROZEN, TUNED, HeldOutGain, judge
 
 log = logging.getLogger(__name__)
 
@@ -235,12 +240,17 @@ class _Work:
     unknown: int
     """Texts that the tokenizer hardly knows."""
     kinds: tuple[str, ...]
+<<<<<<< HEAD
     plan: EncoderPlan | None = None
     lesson: Lesson | None = None
     """What a copy of the base model has learned from a teacher; None without one."""
     serves: bool = True
     people_left_out: int = 0
     """For lack of time."""
+=======
+    company: Company | None = None
+    """With what the items of a history ask; None for themselves alone."""
+>>>>>>> 48b6e93 (A history's items ask in the company of what was acted on beside them, where held-out items are found better so)
 
     @classmethod
     def open(
@@ -325,7 +335,9 @@ class _Race(NamedTuple):
 
     runs: list[_Run]
     best: _Run
-    verdict: Verdict
+    verdict: HeldOutGain
+    beside: HeldOutGain
+    """Whether a history's items ask better in the company of those beside them."""
 
 
 def _train(
@@ -339,7 +351,7 @@ def _train(
     progress: Progress | None,
 ) -> tuple[_Race, Split, Tower]:
     """Tune each start; the best one's weights are in place at the end, its tower calibrated."""
-    config = work.config
+    config, whole = work.config, interactions
     device = group.device or best_device()
     torch.manual_seed(work.seed)  # LoRA and the tower begin at random
     set_trainable(work.encoder, config)
@@ -371,23 +383,30 @@ def _train(
             runs.append(
                 _tune(work, split, states, start, folder, checkpoints, group, left, on_metrics)
             )
-        best = max(runs, key=lambda run: run.trainer.progress.best)
-        verdict = judge(runs[-1].trainer.progress.first, best.trainer.progress.gains, split.asker)
-        if verdict.helps:
-            best.trainer.checkpoints.restore_best(best.trainer.learner)
-        else:  # the cold start comes last; it began with the model as it came
-            best = runs[-1]
-            best.trainer.checkpoints.restore_first(best.trainer.learner)
+        best, verdict = _serving(runs, split)
         if states.encoder is not best.encoder:
             states.take(best.encoder)
             states.prepare(split.items)
-        best.trainer.refresh_valid()
+        best.trainer.refresh()
+        work.company, beside = best_company(best.trainer, split, whole.histories())
         tower = best.trainer.learner.tower.freeze_to(calibrate(best.trainer))
     except BaseException:
         states.close()
         raise
     work.encoder = best.encoder
-    return _Race(runs, best, verdict), split, tower
+    return _Race(runs, best, verdict, beside), split, tower
+
+
+def _serving(runs: list[_Run], split: Split) -> tuple[_Run, HeldOutGain]:
+    """The best start with its best weights in place, or the cold one with those it began with."""
+    best = max(runs, key=lambda run: run.trainer.progress.best)
+    cold = runs[-1]  # the cold start comes last; it began with the model as it came
+    verdict = judge(cold.trainer.progress.first, best.trainer.progress.gains, split.asker)
+    if verdict.helps:
+        best.trainer.checkpoints.restore_best(best.trainer.learner)
+        return best, verdict
+    cold.trainer.checkpoints.restore_first(cold.trainer.learner)
+    return cold, verdict
 
 
 def _states(work: _Work, device: torch.device, checkpoint_dir: Path | None) -> ItemStates:
@@ -549,6 +568,9 @@ def _learned(
         "start": race.best.start,
         "serves": TUNED if race.verdict.helps else FROZEN,
         "verdict": race.verdict.sentence(),
+        "in_company": race.beside.helps,
+        "alone_ndcg": race.beside.frozen,
+        "in_company_ndcg": race.beside.tuned,
         "held_out_items": len(split.held),
         "closed_form": p.head,
         "compared": _compared(race),
@@ -625,9 +647,15 @@ def _write(
     encoder.save(aside)
     _copy_settings(work, aside)
     tower.save(aside)
+<<<<<<< HEAD
     served = Inference(None, "float32", {})
     if work.serves:
         served = write_inference(encoder, aside, work.tokens, work.pad, work.config.inference)
+=======
+    if work.company is not None:
+        work.company.save(aside)
+    served = write_inference(encoder, aside, work.tokens, work.pad, work.config.inference)
+>>>>>>> 48b6e93 (A history's items ask in the company of what was acted on beside them, where held-out items are found better so)
     manifest = EncoderManifest(
         version=encoder_version(aside),
         fit_until=fit_until,

@@ -22,7 +22,11 @@ import torch
 from torch import Tensor, nn
 
 from recsys.data_schemas.config import EncoderConfig
+<<<<<<< HEAD
 from recsys.training.cut_short import TIME_IS_USED
+=======
+from recsys.encoder.company import Company
+>>>>>>> 48b6e93 (A history's items ask in the company of what was acted on beside them, where held-out items are found better so)
 from recsys.training.finetune.checkpoint import Checkpoints
 from recsys.training.finetune.distributed import Group
 from recsys.training.finetune.examples import (
@@ -328,6 +332,7 @@ class Trainer:
         self._rates = [g["lr"] for g in self.optimizer.param_groups]
         self._valid_items = self._validation_items()
         self._check_seconds = self._checked = 0.0
+        self._asks: Company | None = None
         self._last: list[list[float]] = []
         """Gains and losses of the validation examples at the last validation, [2][V]."""
 
@@ -485,6 +490,24 @@ class Trainer:
         missing = (batch.item >= 0) & ~np.isin(batch.item, self._valid_items)
         return batch._replace(item=np.where(missing, -1, batch.item))
 
+    def gains_asking(self, company: Company | None) -> list[float]:
+        """Gains [V] of the validation examples when the items of histories ask in a company."""
+        self._asks = company
+        self.validate(encode=False)
+        self._asks = None
+        return self._last[0] if self._last else []
+
+    def _asking(self, items: npt.NDArray[np.int64], vectors: Tensor) -> Tensor:
+        """[n, d]: what `items` ask with, given their vectors [n, d]."""
+        if self._asks is None:
+            return vectors
+        known = self.split.items
+        bank = self.states.bank[torch.from_numpy(known).to(self.device)]
+        every = np.zeros((len(self.states.bank), vectors.shape[1]), np.float32)
+        every[known] = self.learner.encoder.finish(bank).float().cpu().numpy()
+        asking = self._asks.asking(vectors.float().cpu().numpy(), items.astype(np.int32), every)
+        return torch.from_numpy(asking).to(self.device)
+
     @torch.no_grad()
     def validate(self, *, encode: bool) -> dict[str, float]:
         """nDCG, nDCG@10 and loss of what people did on held-out items, among all of these: no step has
@@ -499,7 +522,7 @@ class Trainer:
         batch = self._validation_batch()
         rows = torch.from_numpy(items).to(self.device)
         vectors = self.learner.encoder.finish(self.states.bank[rows])
-        users, tensors = self._users(batch, items, vectors)
+        users, tensors = self._users(batch, items, self._asking(items, vectors))
         if not (torch.isfinite(users).all() and torch.isfinite(vectors).all()):
             # Comparisons with NaN are false: every target would stand first.
             self._last = []
@@ -540,10 +563,10 @@ class Trainer:
         drawn = target[rng.integers(0, len(target), (len(target), negatives))]
         return scores[np.arange(len(scores)), target], np.take_along_axis(scores, drawn, 1)
 
-    def refresh_valid(self) -> None:
-        """Bring the bank up to date for the validation's items."""
+    def refresh(self) -> None:
+        """Bring the bank up to date for all items of the split."""
         if self.progress.layers_from >= 0:
-            self.states.refresh(self._valid_items)
+            self.states.refresh(self.split.items)
 
     # -- the run --------------------------------------------------------------------------------
 

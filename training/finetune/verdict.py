@@ -22,7 +22,7 @@ for better where it is not."""
 
 
 @dataclass(frozen=True)
-class Verdict:
+class HeldOutGain:
     """What tuning gave on held-out items; nDCG without a cut."""
 
     frozen: float
@@ -45,7 +45,9 @@ class Verdict:
         return f"tuning moved {asked} {change}, no more than chance: the frozen text serves"
 
 
-def judge(frozen: Sequence[float], tuned: Sequence[float], asker: npt.NDArray[np.int64]) -> Verdict:
+def judge(
+    frozen: Sequence[float], tuned: Sequence[float], asker: npt.NDArray[np.int64]
+) -> HeldOutGain:
     """Compare the gains [V] of the same examples under two weights; asker [V] is the user of each.
 
     Empty gains, of weights that gave no numbers, count as nought.
@@ -59,4 +61,4 @@ def judge(frozen: Sequence[float], tuned: Sequence[float], asker: npt.NDArray[np
     # A user's examples are no independent witnesses: the error is over users.
     beside = np.bincount(owner, change - change.mean(), len(users))
     error = math.sqrt(float((beside**2).sum()) * len(users) / max(1, len(users) - 1)) / len(asker)
-    return Verdict(float(before.mean()), float(after.mean()), error, len(users))
+    return HeldOutGain(float(before.mean()), float(after.mean()), error, len(users))

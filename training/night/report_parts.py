@@ -272,6 +272,11 @@ def encoder_facts(night: Night) -> dict[str, object]:
     }
     if "verdict" in learned:
         facts["does tuning help"] = learned["verdict"]
+    if "in_company" in learned:
+        kept = "kept" if learned["in_company"] else "no more than chance, not kept"
+        facts["a history's items ask in the company of what was acted on beside them"] = (
+            f"validation nDCG {learned['alone_ndcg']:.4f} → {learned['in_company_ndcg']:.4f}, {kept}"
+        )
     for row in learned.get("compared", []):
         facts[f"validation nDCG, {row['name']}"] = f"{row['ndcg']:.4f} in {row['seconds']:.0f} s"
     if layers := learned.get("layers"):

@@ -224,6 +224,11 @@ def _say_what_it_learned(night: Night, stage: StageResult[Path]) -> None:
         night.reporter.warn(f"encoder: {learned['verdict']}")
     else:
         night.reporter.say(f"encoder: {learned['verdict']}")
+    beside = "and" if learned["in_company"] else "without"
+    night.reporter.say(
+        f"encoder: a history's items ask {beside} what was acted on beside them: validation nDCG "
+        f"{learned['alone_ndcg']:.4f} alone, {learned['in_company_ndcg']:.4f} in company"
+    )
     layers = learned["layers"]
     if (
         learned["serves"] != FROZEN

@@ -261,9 +261,9 @@ def test_a_night_says_that_the_frozen_text_serves_and_starts_afresh_next_time(
     world, champion, monkeypatch
 ):
     from recsys.training.finetune import fit
-    from recsys.training.finetune.verdict import Verdict
+    from recsys.training.finetune.verdict import HeldOutGain
 
-    monkeypatch.setattr(fit, "judge", lambda *_: Verdict(0.3, 0.301, 0.01, 90))
+    monkeypatch.setattr(fit, "judge", lambda *_: HeldOutGain(0.3, 0.301, 0.01, 90))
     night = world.night()
     encoded = refresh_encoder.refresh(night)
     assert EncoderManifest.read(encoded.folder).learned["serves"] == "frozen"
