@@ -26,11 +26,8 @@ import torch
 from recsys.data_schemas.config import EncoderConfig
 from recsys.data_schemas.errors import DataRefused
 from recsys.encoder.cache import VectorCache, text_keys
-<<<<<<< HEAD
-from recsys.encoder.device import best_device, computes_in_half
-=======
 from recsys.encoder.company import Company
->>>>>>> 48b6e93 (A history's items ask in the company of what was acted on beside them, where held-out items are found better so)
+from recsys.encoder.device import best_device, computes_in_half
 from recsys.encoder.manifest import EncoderManifest
 from recsys.encoder.onnx_export import Inference, write_inference
 from recsys.encoder.pretrained import (
@@ -240,17 +237,14 @@ class _Work:
     unknown: int
     """Texts that the tokenizer hardly knows."""
     kinds: tuple[str, ...]
-<<<<<<< HEAD
     plan: EncoderPlan | None = None
     lesson: Lesson | None = None
     """What a copy of the base model has learned from a teacher; None without one."""
     serves: bool = True
     people_left_out: int = 0
     """For lack of time."""
-=======
     company: Company | None = None
     """With what the items of a history ask; None for themselves alone."""
->>>>>>> 48b6e93 (A history's items ask in the company of what was acted on beside them, where held-out items are found better so)
 
     @classmethod
     def open(
@@ -647,15 +641,11 @@ def _write(
     encoder.save(aside)
     _copy_settings(work, aside)
     tower.save(aside)
-<<<<<<< HEAD
     served = Inference(None, "float32", {})
     if work.serves:
         served = write_inference(encoder, aside, work.tokens, work.pad, work.config.inference)
-=======
     if work.company is not None:
         work.company.save(aside)
-    served = write_inference(encoder, aside, work.tokens, work.pad, work.config.inference)
->>>>>>> 48b6e93 (A history's items ask in the company of what was acted on beside them, where held-out items are found better so)
     manifest = EncoderManifest(
         version=encoder_version(aside),
         fit_until=fit_until,

@@ -22,11 +22,8 @@ import torch
 from torch import Tensor, nn
 
 from recsys.data_schemas.config import EncoderConfig
-<<<<<<< HEAD
-from recsys.training.cut_short import TIME_IS_USED
-=======
 from recsys.encoder.company import Company
->>>>>>> 48b6e93 (A history's items ask in the company of what was acted on beside them, where held-out items are found better so)
+from recsys.training.cut_short import TIME_IS_USED
 from recsys.training.finetune.checkpoint import Checkpoints
 from recsys.training.finetune.distributed import Group
 from recsys.training.finetune.examples import (
