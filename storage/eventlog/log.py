@@ -286,7 +286,7 @@ class EventLog(ABC):
         Raises:
             LogReplaced: some were dropped since; a newer snapshot holds them.
         """
-        if position < self._dropped:
+        if max(position, 0) < self._dropped:
             self.trouble = LogReplaced(
                 "records that were not read yet were dropped from the log",
                 where="serving.log",

@@ -45,6 +45,11 @@ CREATE INDEX recsys_log_by_person ON recsys_log(user_id) WHERE user_id IS NOT NU
 CREATE INDEX recsys_log_tombstones ON recsys_log(user_id, position) WHERE kind = 'forget';
 CREATE TABLE recsys_log_days (first BIGINT PRIMARY KEY, day TEXT NOT NULL, held_by TEXT NOT NULL);
 """
+_COVERED = (
+    "SELECT max(substring(pg_get_expr(c.relpartbound, c.oid) FROM 'TO \\(''(\\d+)''\\)')::bigint) "
+    "FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid "
+    "WHERE i.inhparent = 'recsys_log'::regclass"
+)
 _TELL = (
     "INSERT INTO recsys_log_about SELECT * FROM unnest(%s::text[], %s::text[]) "
     "ON CONFLICT (name) DO UPDATE SET value = excluded.value"
@@ -64,6 +69,7 @@ def require_tables(connection: Any, now: int | None = None) -> None:
     connection.execute(_ABOUT)
     kind = _one(connection, "SELECT relkind FROM pg_class WHERE oid = to_regclass('recsys_log')")
     if kind == "p":
+        _require_told(connection)
         return
     clock = _one(connection, "SELECT extract(epoch FROM clock_timestamp()) * 1000000")
     today = day_of(clock if now is None else now)
@@ -88,6 +94,13 @@ def require_tables(connection: Any, now: int | None = None) -> None:
         f"ALTER TABLE recsys_log ATTACH PARTITION {former} FOR VALUES FROM (MINVALUE) TO ({end})"
     )
     _note(connection, 0, today, former, end)
+
+
+def _require_told(connection: Any) -> None:
+    """Say again which day is written and what is covered, where the table about the log was lost."""
+    if _one(connection, f"SELECT value FROM recsys_log_about WHERE name = '{COVERED}'") is None:
+        day = _one(connection, "SELECT max(day) FROM recsys_log_days")
+        tell(connection, {DAY: day, COVERED: str(_one(connection, _COVERED))})
 
 
 def begin_day(connection: Any, standing: Standing) -> int:

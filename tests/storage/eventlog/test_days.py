@@ -87,6 +87,8 @@ def test_days_follow_each_other_and_know_what_was_there(uri, at):
 def test_drained_days_go_and_it_is_the_same_log(uri, at):
     at(0)
     with open_log(uri) as log:
+        # A state that has seen nothing of the log stands before its first record.
+        log.require_kept(-1)
         append(log, at, 0, range(5))
         log.forget_user("gone", at(0))
         log.submit([opt_out_write("shy", True, at(0))]).result()
