@@ -66,7 +66,7 @@ def test_every_extra_named_is_there():
                 and getattr(call.func, "id", "") == "install_extra"
                 and isinstance(call.args[0], ast.Constant)
             }
-    assert {"spark", "openvino", "otel", "lora", "tensorboard", "postgres"} <= named
+    assert {"spark", "openvino", "otel", "tensorboard", "postgres"} <= named
     assert named | set(EXTRAS.values()) <= set(OPTIONAL)
 
 

@@ -71,8 +71,8 @@ def test_the_student_learns_and_serves(lesson, texts, settings, tiny_model):
     assert "learned from the teacher, not tuned" in names
     assert "distilled start, tuned" in names
     assert "cold start, tuned" in names
-    best = max(learned["compared"], key=lambda row: row["ndcg"])
-    assert learned["best_ndcg"] >= best["ndcg"] - 1e-9
+    best = max(row["ndcg"] for row in learned["compared"])
+    assert learned["serves"] == "frozen" or learned["best_ndcg"] >= best - 1e-9
     assert manifest["dimension"] == 16  # the student's
     assert manifest["inference"] == "inference.onnx"
     vectors = TextEncoder.open(folder).encode(["red game number 3", "blue pen"])

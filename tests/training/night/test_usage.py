@@ -11,6 +11,7 @@ def test_hours_and_bytes_without_prices():
     assert usage_facts(TOOK, PricesConfig()) == {
         "processor hours": "2.00",
         "GPU hours": "0.50",
+        "processors used by other programs": "0%",
         "written tonight": "5.0 MB",
         "workspace": "60.0 GB",
     }
