@@ -267,8 +267,7 @@ def test_a_night_says_that_the_frozen_text_serves_and_starts_afresh_next_time(
     night = world.night()
     encoded = refresh_encoder.refresh(night)
     assert EncoderManifest.read(encoded.folder).learned["serves"] == "frozen"
-    said = [line for line in night.reporter.warnings if "the frozen text serves" in line]
-    assert len(said) == 1
+    assert world.heard("no more than chance: the frozen text serves")
     champion(encoded.folder)
     assert tune_encoder._champions(world.night(), night.data.windows.encoder_until) is None
 
