@@ -171,8 +171,7 @@ def fit_factors(
     from threadpoolctl import threadpool_limits
 
     events = positive(interactions)
-    known = int(np.count_nonzero(support(interactions)))
-    width = max(1, min(int(params["factors"]), max(LEAST_FACTORS, known // ITEMS_PER_FACTOR)))
+    width = _width(interactions, int(params["factors"]))
     if not len(events):
         return np.zeros((interactions.n_items, width), np.float32)
     start = None if white is None or white.shape[1] != width else white
@@ -207,6 +206,12 @@ def fit_factors(
     factors = np.asarray(model.item_factors, np.float32)
     assert factors.shape == (interactions.n_items, width), factors.shape
     return factors
+
+
+def _width(interactions: Interactions, wanted: int) -> int:
+    """Numbers of a factor: those wanted, or what the items that were met can explain."""
+    known = int(np.count_nonzero(support(interactions)))
+    return max(1, min(wanted, max(LEAST_FACTORS, known // ITEMS_PER_FACTOR)))
 
 
 def _drawn(rng: np.random.Generator, rows: int, width: int) -> Floats:
