@@ -175,12 +175,7 @@ def fit_factors(
     if not len(events):
         return np.zeros((interactions.n_items, width), np.float32)
     start = None if white is None or white.shape[1] != width else white
-    matrix = user_rows(
-        events,
-        interactions.n_items,
-        lambda rows: (events.item[rows], (events.weight[rows] / scale).astype(np.float32)),
-    )
-    matrix.data *= np.float32(params["alpha"])
+    matrix = _confidence(events, scale, params["alpha"])
     rng = check_random_state(seed)
     # implicit threads over rows itself; a threaded BLAS under it is ten times slower
     with threadpool_limits(1, "blas"):
@@ -206,6 +201,17 @@ def fit_factors(
     factors = np.asarray(model.item_factors, np.float32)
     assert factors.shape == (interactions.n_items, width), factors.shape
     return factors
+
+
+def _confidence(events: Interactions, scale: float, alpha: float) -> Any:
+    """Sparse float32[U, N]: alpha for each event of a mean weight."""
+    matrix = user_rows(
+        events,
+        events.n_items,
+        lambda rows: (events.item[rows], (events.weight[rows] / scale).astype(np.float32)),
+    )
+    matrix.data *= np.float32(alpha)
+    return matrix
 
 
 def _width(interactions: Interactions, wanted: int) -> int:
