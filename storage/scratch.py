@@ -65,7 +65,7 @@ class ScratchFolder:
             with atomic_file(Path(self.address, name)) as aside:
                 shutil.copyfile(file, aside)
             return
-        system, root = _place(self.address)
+        system, root = _place(self.address, self.setting)
         fs.copy_files(str(file), f"{root}/{name}", fs.LocalFileSystem(), system)
 
     def read(self, name: str) -> bytes:

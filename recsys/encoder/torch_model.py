@@ -140,7 +140,7 @@ class ItemEncoder(nn.Module):
 
     def finish(self, pooled: Tensor) -> Tensor:
         """Head and L2 norm. [B, H] → [B, d]."""
-        return nn.functional.normalize(self.head(pooled), dim=-1)
+        return nn.functional.normalize(self.head(pooled).float(), dim=-1)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """ids, mask int64 [B, L] → unit vectors [B, d]."""

@@ -13,8 +13,6 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-import duckdb
-
 from recsys.data_schemas.errors import RecsysError
 from recsys.storage.engines.engine import (
     Check,
@@ -50,6 +48,8 @@ class LocalEngine:
 
     def sql(self, query: str, into: ScratchFolder, folder: Path, where: str, check: Check) -> None:
         """Write the rows of a query of DuckDB as one Parquet file; see `Engine.sql`."""
+        import duckdb  # what serves and answers has no need of it
+
         with tempfile.TemporaryDirectory(prefix="query-") as spill, duckdb.connect() as database:
             database.execute("SET TimeZone = 'UTC'")
             database.execute(f"SET memory_limit = '{QUERY_MEMORY}'")

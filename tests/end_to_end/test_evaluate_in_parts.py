@@ -44,14 +44,18 @@ def later(released, tmp_path_factory):
     return file
 
 
-def evaluated(released, later, out, *engine, protocol="window"):
-    """What `recsys evaluate` says, but for when: its tables' bytes and its tree."""
+def exit_code(released, later, out, *engine, protocol="window"):
+    """How `recsys evaluate` ends."""
     words = ["-c", str(released / "recsys.yaml"), "--events", str(later), "--out", str(out)]
     with pytest.MonkeyPatch.context() as patch:
         for name, value in engine:
             patch.setenv(f"RECSYS__ENGINE__{name}", value)
-        code = main(["evaluate", *words, "--protocol", protocol])
-    assert code == 0
+        return main(["evaluate", *words, "--protocol", protocol])
+
+
+def evaluated(released, later, out, *engine, protocol="window"):
+    """What `recsys evaluate` says, but for when: its tables' bytes and its tree."""
+    assert exit_code(released, later, out, *engine, protocol=protocol) == 0
     tree = json.loads((out / "report.json").read_text())
     del tree["context"]["created_at"]
     return (out / "report.parquet").read_bytes(), json.dumps(tree)
@@ -120,8 +124,7 @@ def test_what_was_finished_before_a_kill_is_not_done_again(
 
     engine = DiesAt(4)
     monkeypatch.setattr(batch_lists, "open_engine", lambda _: engine)
-    with pytest.raises(KeyboardInterrupt):
-        evaluated(released, later, tmp_path, ("PARTS", "6"))
+    assert exit_code(released, later, tmp_path, ("PARTS", "6")) == 130
     monkeypatch.setattr(ItemItem, "learned", classmethod(counted))
     engine.part = None
     found = evaluated(released, later, tmp_path, ("PARTS", "6"))

@@ -12,7 +12,7 @@ import pytest
 from recsys.data_schemas.api import to_microseconds
 from recsys.data_schemas.config import load_config
 from recsys.data_schemas.errors import ExitCode
-from recsys.operations import release_queries
+from recsys.operations import evaluated_parts
 from recsys.operations.cli.demo import service
 from recsys.operations.cli.main import main
 from recsys.serving.client import Client
@@ -192,18 +192,17 @@ def test_replayed_over_http_the_moments_get_the_scores_of_the_evaluation(workspa
     folder, _ = workspace
     table = later_events(folder).sort_by("timestamp")
     asked = {}
-    answer = release_queries.lists_of
+    answer = evaluated_parts.lists_of_release
 
-    def remembered(loaded, queries, name, caps):
-        lists = answer(loaded, queries, name, caps)
+    def remembered(loaded, users, now, *rest, **more):
+        lists = answer(loaded, users, now, *rest, **more)
         ids = [[loaded.state.catalogue.id_of(int(i)) for i in row if i >= 0] for row in lists.items]
-        for user, now, row, scores in zip(
-            queries.users, queries.now, ids, lists.scores, strict=True
-        ):
-            asked[int(now), user] = dict(zip(row, scores.tolist(), strict=False))
+        for user, at, row, scores in zip(users, now, ids, lists.scores, strict=True):
+            asked[int(at), user] = dict(zip(row, scores.tolist(), strict=False))
         return lists
 
-    monkeypatch.setattr(release_queries, "lists_of", remembered)
+    monkeypatch.setattr(evaluated_parts, "lists_of_release", remembered)
+    monkeypatch.setenv("RECSYS__ENGINE__PARTS", "1")
     evaluated(folder, table, "--protocol", "leave-last-out")
     assert len(asked) == ASKED
     moments = sorted(asked)

@@ -33,6 +33,7 @@ from recsys.features.kinds.user_attribute import UserAttribute
 from recsys.features.kinds.window_count import WindowCount
 from recsys.features.random_world import START, RandomWorld, item_table
 from recsys.features.ranking_context import RankingContext
+from recsys.retrieval.source_kinds import shipped
 
 NAN = float("nan")
 NOW = START + 10 * DAY
@@ -144,6 +145,7 @@ def test_a_source_that_is_missing_is_unknown():
     ],
 )
 def test_a_signals_name_decides_its_kind_and_family(name, kind, family):
+    shipped()  # sources say their families
     feature = signal_feature(name)
     assert type(feature) is kind
     assert feature.group == family

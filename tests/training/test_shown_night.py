@@ -205,8 +205,9 @@ def test_lists_that_a_rule_of_the_shop_moved_teach_nothing(job, monkeypatch):
         monkeypatch.setattr(job.night, "data", data)
         biases.append(list(position_weights.place_weights(job.night).bias.examination))
     assert biases[0] == biases[1] != biases[2]
-    ids = [tune_encoder.shown_before(data, data.windows.test[0]).ids for data in (marked, without)]
-    assert ids[0].tolist() == ids[1].tolist()
+    lists = [tune_encoder.shown_before(data, data.windows.test[0]) for data in (marked, without)]
+    for name in ("time", "user", "items"):
+        assert getattr(lists[0], name).tolist() == getattr(lists[1], name).tolist()
     assert len(marked.tables.impressions) == len(shown), "what is counted by item"
     now = job.data.windows.test[0]
     assert marked.key_before(now) != job.data.key_before(now)

@@ -161,8 +161,9 @@ def side_by_side(members: Sequence[dict[str, npt.NDArray[Any]]]) -> dict[str, np
         "norm": np.concatenate([member["norm"] for member in members], axis=1),
         "distance": np.concatenate([member["distance"] for member in members]),
     }
+    of_blocks = members[0].keys() - out.keys()
     for number, member in enumerate(members):
-        for name in member.keys() - out.keys():
+        for name in of_blocks:
             part, _, block = name.rpartition(".")
             out[f"{part}.{number * len(member['distance']) + int(block)}"] = member[name]
     return out

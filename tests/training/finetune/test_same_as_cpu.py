@@ -75,6 +75,7 @@ def test_bfloat16_has_nearly_the_same_vectors(model, device, monkeypatch):
     assert (wanted * found).sum(1).min() > COSINE
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
 def test_compiled_layers_agree(model, device):
     tokenizer = TextTokenizer.open(model, 64)
     tokens, _ = tokenizer(TEXTS[:8])

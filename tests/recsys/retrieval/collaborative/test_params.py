@@ -26,6 +26,7 @@ from recsys.training.sources.fit_source import fit_one
 BASE = {"sequence": {"width": 16.0, "negatives": 32.0, "learning_rate": 0.01}}
 """Params that make a fit quick."""
 OTHER = {
+    "members": 2.0,
     "factors": 4.0,
     "iterations": 1.0,
     "items": 5.0,
@@ -100,11 +101,11 @@ def test_another_value_gives_other_scores(name, param, scores):
 def test_implicit_is_told_everything_and_keeps_it(rich, monkeypatch):
     from implicit.cpu import als
 
-    made = []
+    made, began = [], []
 
     class Watched(als.AlternatingLeastSquares):
         def fit(self, *args, **settings):
-            assert self.item_factors is None  # it would go on from earlier factors in silence
+            began.append(self.item_factors.copy())
             super().fit(*args, **settings)
             made.append(self)
 
@@ -112,8 +113,11 @@ def test_implicit_is_told_everything_and_keeps_it(rich, monkeypatch):
     told = {"factors": 6.0, "alpha": 3.0, "regularization": 0.5, "iterations": 2.0}
     Als.fit(*rich, told, seed=5, workers=2)
     (model,) = made
-    assert (model.factors, model.alpha, model.regularization) == (6, 3.0, 0.5)
+    # alpha is in the matrix; the factors are drawn, not those of an earlier fit
+    assert (model.factors, model.alpha, model.regularization) == (6, 1.0, 0.5)
     assert (model.iterations, model.num_threads, model.random_state) == (2, 2, 5)
     assert model.use_native
     assert model.use_cg
     assert model.item_factors.shape == (rich[0].n_items, 6)
+    Als.fit(*rich, told, seed=5, workers=2)
+    np.testing.assert_array_equal(began[0], began[1])
