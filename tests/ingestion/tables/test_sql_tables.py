@@ -1,5 +1,7 @@
 """Tables by SQL: the same rows, rules and refusals whatever engine reads them."""
 
+import os
+
 import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -124,7 +126,10 @@ def test_spark_and_duckdb_set_the_same_dirty_rows_aside(dirty, capsys):
 def test_workers_that_share_no_disk_leave_rows_in_object_storage(dirty, s3, monkeypatch):
     from recsys.storage.engines.spark import SparkEngine
 
-    run(dirty, SPARK, **asked(dirty, "spark"))
+    # a JVM that an earlier test began has that test's environment
+    there = {f"spark.executorEnv.{k}": v for k, v in os.environ.items() if k.startswith("AWS_")}
+    spark = SPARK | {"spark": SPARK.get("spark", {}) | {"conf": there}}
+    run(dirty, spark, **asked(dirty, "spark"))
     kept = tables(dirty)
     opened = SparkEngine.open
 
@@ -134,7 +139,7 @@ def test_workers_that_share_no_disk_leave_rows_in_object_storage(dirty, s3, monk
         return engine
 
     monkeypatch.setattr(SparkEngine, "open", elsewhere)
-    run(dirty, SPARK | {"scratch": f"{s3}/recsys"}, **asked(dirty, "spark"))
+    run(dirty, spark | {"scratch": f"{s3}/recsys"}, **asked(dirty, "spark"))
     assert [name for name, table in tables(dirty).items() if not table.equals(kept[name])] == []
     assert ScratchFolder(f"{s3}/recsys").names() == set()
 
