@@ -297,7 +297,9 @@ class Server:
     def start(self):
         options = f"-p {self.port} -k {self.folder} -c listen_addresses=127.0.0.1"
         log = str(self.folder / "server.log")
-        self._run("pg_ctl", "-D", str(self.data), "-o", options, "-l", log, "-w", "start")
+        self._run(
+            "pg_ctl", "-D", str(self.data), "-o", options, "-l", log, "-w", "-t", "180", "start"
+        )
 
     def stop(self):
         self._run("pg_ctl", "-D", str(self.data), "-m", "immediate", "-w", "stop")
