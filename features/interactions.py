@@ -7,7 +7,7 @@ All times are int64 microseconds since 1970-01-01 UTC.
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -97,9 +97,7 @@ class Interactions:
 
     def where(self, mask: npt.NDArray[Any]) -> "Interactions":
         """The events of a mask (bool[E]), or at given places; vocabularies are kept."""
-        columns: dict[str, Any] = {
-            name: taken(getattr(self, name), mask) for name in _EVENT_COLUMNS
-        }
+        columns: dict[str, Any] = {name: taken(getattr(self, name), mask) for name in EVENT_COLUMNS}
         return replace(self, **columns, ordered=self.ordered and mask.dtype == np.bool_)
 
     def before(self, now: int) -> "Interactions":
@@ -107,7 +105,7 @@ class Interactions:
         if not self.ordered:
             return self.where(self.time < now)
         end = int(np.searchsorted(self.time, now))
-        return replace(self, **{name: getattr(self, name)[:end] for name in _EVENT_COLUMNS})
+        return replace(self, **{name: getattr(self, name)[:end] for name in EVENT_COLUMNS})
 
     def by_user(self) -> Longs:
         """int64[E]: places of the events by user, each user's in the order they stand in."""
@@ -129,7 +127,8 @@ class Interactions:
         )
 
 
-_EVENT_COLUMNS = ("user", "item", "kind", "time", "value", "weight", "grade", "position")
+EVENT_COLUMNS: Final = ("user", "item", "kind", "time", "value", "weight", "grade", "position")
+"""Arrays of `Interactions`, a value for each event."""
 
 
 def places_by_owner(owner: npt.NDArray[np.integer], offsets: Longs) -> Longs:

@@ -20,6 +20,7 @@ from recsys.data_schemas.config import RecsysConfig
 from recsys.data_schemas.errors import RecsysError
 from recsys.data_schemas.shards import Shards
 from recsys.features.state_shards import join_state, split_state
+from recsys.storage.file_systems import placed
 from recsys.storage.files import files_below, hash_file, hash_json
 from recsys.storage.node_copies import PublishedFolder, derived, remove_copies
 from recsys.storage.scratch import ScratchFolder
@@ -154,7 +155,7 @@ def store_of(config: RecsysConfig) -> StateStore | None:
     named = config.serving.store
     if named is None:
         return None
-    return StateStore(named if "://" in named else str(config.path(named)))
+    return StateStore(placed(config, named))
 
 
 def publish_state(config: RecsysConfig, snapshot: Path) -> PublishedState | None:

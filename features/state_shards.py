@@ -16,7 +16,7 @@ import pyarrow as pa
 from recsys.data_schemas.shards import shard_of
 from recsys.features.catalogue import Codes
 from recsys.features.ids import IdIndex
-from recsys.features.ragged import chosen_groups
+from recsys.features.ragged import chosen_groups, offsets_of
 from recsys.features.store import open_arrays, write_arrays
 from recsys.features.user_table import UserTable
 from recsys.storage.files import files_below, link_or_copy
@@ -78,7 +78,7 @@ def join_state(world: Path, shards: Sequence[Path], out: Path) -> None:
     ids = pa.concat_arrays([index.all() for index, _, _ in parts])
     sizes = np.concatenate([np.diff(offsets) for _, offsets, _ in parts])
     IdIndex.build(ids).save(out, USERS)
-    write_arrays(out, {OFFSETS: np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)})
+    write_arrays(out, {OFFSETS: offsets_of(sizes)})
     for name in COLUMNS:
         write_arrays(out, {name: np.concatenate([columns[name] for _, _, columns in parts])})
     tables = [table for shard in shards if (table := UserTable.open(shard)) is not None]

@@ -179,8 +179,6 @@ def _references(
     """What parts need beyond the release, in scratch for as long as it takes: what it was told, and the
     references that it does without, fitted on what was `known`. What an earlier run of the same left
     there is used again."""
-    from recsys.training.compared_lists import Compared
-
     told = [list(record) for record in queries.told]
     decides = [__version__, *names_of(release), told, int(queries.now.min()), known is None]
     there = place.scratch.below(RELEASES)

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.fs as fs
 
 from recsys.data_schemas.addresses import redacted
+from recsys.data_schemas.config import RecsysConfig
 from recsys.data_schemas.errors import UsageError
 
 EXPECTED = "a path, or s3://, gs://, abfs:// or hdfs:// with its credentials in the environment"
@@ -17,6 +18,11 @@ EXPECTED = "a path, or s3://, gs://, abfs:// or hdfs:// with its credentials in 
 def is_remote(address: str) -> bool:
     """Whether an address names another file system than the disk."""
     return "://" in address
+
+
+def placed(config: RecsysConfig, named: str) -> str:
+    """An address as a config means it: a path is relative to the YAML."""
+    return named if is_remote(named) else str(config.path(named))
 
 
 @lru_cache(maxsize=64)

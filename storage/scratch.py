@@ -8,16 +8,14 @@ import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.fs as fs
 import pyarrow.parquet as pq
 
 from recsys.data_schemas.config import RecsysConfig
-from recsys.storage.file_systems import file_system_of, is_remote
+from recsys.storage.file_systems import file_system_of, is_remote, placed
 from recsys.storage.files import PART, atomic_file, atomic_write
 from recsys.storage.workspace import Workspace
 
@@ -49,7 +47,7 @@ class ScratchFolder:
         if self.is_local:
             atomic_write(Path(self.address, name), content)
             return
-        system, root = _place(self.address, self.setting)
+        system, root = file_system_of(self.address, self.setting)
         with system.open_output_stream(f"{root}/{name}") as stream:
             stream.write(content)
 
@@ -65,7 +63,7 @@ class ScratchFolder:
             with atomic_file(Path(self.address, name)) as aside:
                 shutil.copyfile(file, aside)
             return
-        system, root = _place(self.address, self.setting)
+        system, root = file_system_of(self.address, self.setting)
         fs.copy_files(str(file), f"{root}/{name}", fs.LocalFileSystem(), system)
 
     def read(self, name: str) -> bytes:
@@ -74,7 +72,7 @@ class ScratchFolder:
         Raises:
             FileNotFoundError: there is none.
         """
-        system, root = _place(self.address, self.setting)
+        system, root = file_system_of(self.address, self.setting)
         with system.open_input_stream(f"{root}/{name}", compression=None) as stream:
             return bytes(stream.read())
 
@@ -107,7 +105,7 @@ class ScratchFolder:
 
     def _files(self) -> Iterator[tuple[str, float]]:
         """(relative name, seconds since the epoch of the last change) of every file below."""
-        system, root = _place(self.address, self.setting)
+        system, root = file_system_of(self.address, self.setting)
         found = system.get_file_info(fs.FileSelector(root, allow_not_found=True, recursive=True))
         for info in found:
             if info.is_file:
@@ -116,13 +114,13 @@ class ScratchFolder:
 
     def take_in(self, folder: Path) -> None:
         """Copy a local folder's files here."""
-        system, root = _place(self.address, self.setting)
+        system, root = file_system_of(self.address, self.setting)
         system.create_dir(root, recursive=True)
         fs.copy_files(str(folder), root, fs.LocalFileSystem(), system)
 
     def give_out(self, folder: Path) -> None:
         """Copy all files into an existing local folder."""
-        system, root = _place(self.address, self.setting)
+        system, root = file_system_of(self.address, self.setting)
         fs.copy_files(root, str(folder), system, fs.LocalFileSystem())
 
     def remove(self) -> None:
@@ -130,14 +128,9 @@ class ScratchFolder:
         if self.is_local:
             shutil.rmtree(self.address, ignore_errors=True)
             return
-        system, root = _place(self.address, self.setting)
+        system, root = file_system_of(self.address, self.setting)
         if system.get_file_info(root).type != fs.FileType.NotFound:
             system.delete_dir(root)
-
-
-@lru_cache(maxsize=64)
-def _place(address: str, setting: str) -> tuple[Any, str]:
-    return file_system_of(address, setting)
 
 
 def scratch_of(config: RecsysConfig) -> ScratchFolder:
@@ -145,4 +138,4 @@ def scratch_of(config: RecsysConfig) -> ScratchFolder:
     named = config.engine.scratch
     if named is None:
         return ScratchFolder(str(Workspace(config.workspace_path).folder("scratch")))
-    return ScratchFolder(named if is_remote(named) else str(config.path(named)))
+    return ScratchFolder(placed(config, named))

@@ -13,8 +13,6 @@ trains the ranker; that is the same rule on the same axis.
 Shapes: E events, M moments. Times are int64 microseconds.
 
 Example:
-    >>> import numpy as np
-import numpy.typing as npt
     >>> Windows("time", "", (10, 20, 30), 40, 2).label_end(20)
     30
     >>> Windows("time", "", (10, 20, 30), 40, 2).test

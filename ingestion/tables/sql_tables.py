@@ -9,6 +9,7 @@ from pathlib import Path
 
 import duckdb
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from recsys.data_schemas.config import RecsysConfig, SqlTable
 from recsys.data_schemas.tables import Table
@@ -70,8 +71,6 @@ def in_order(files: list[Path], scratch: Path, table: Table) -> list[Path]:
 
 
 def _joined(files: list[Path], target: Path) -> list[Path]:
-    import pyarrow.parquet as pq
-
     target.unlink(missing_ok=True)
     with pq.ParquetWriter(target, pq.read_schema(files[0])) as writer:
         for file in files:

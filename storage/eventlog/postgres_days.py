@@ -16,7 +16,7 @@ from itertools import pairwise
 from typing import Any, Final
 
 from recsys.data_schemas.log_record import FORGET, OPT_OUT
-from recsys.storage.eventlog.standing import Standing
+from recsys.storage.eventlog.standing import LAST_POSITION, Standing
 
 BLOCK: Final = 1 << 32
 """Positions of a day: 50,000 records a second for 24 hours; a day with more takes another block."""
@@ -87,7 +87,7 @@ def require_tables(connection: Any, now: int | None = None) -> None:
         _make_day(connection, None, BLOCK, today)
         return
     last = int(_one(connection, f"SELECT max(position) FROM {former}") or 0)
-    told = _one(connection, "SELECT value FROM recsys_log_about WHERE name = 'last_position'")
+    told = _told(connection, LAST_POSITION)
     last = max(last, int(told or 0))
     end = (last // BLOCK + 1) * BLOCK
     connection.execute(
@@ -98,7 +98,7 @@ def require_tables(connection: Any, now: int | None = None) -> None:
 
 def _require_told(connection: Any) -> None:
     """Say again which day is written and what is covered, where the table about the log was lost."""
-    if _one(connection, f"SELECT value FROM recsys_log_about WHERE name = '{COVERED}'") is None:
+    if _told(connection, COVERED) is None:
         day = _one(connection, "SELECT max(day) FROM recsys_log_days")
         tell(connection, {DAY: day, COVERED: str(_one(connection, _COVERED))})
 
@@ -121,9 +121,9 @@ def begin_day(connection: Any, standing: Standing) -> int:
 
 def cover(connection: Any, position: int) -> None:
     """See that a partition takes a position, within such a transaction."""
-    covered = int(_one(connection, f"SELECT value FROM recsys_log_about WHERE name = '{COVERED}'"))
+    covered = int(_told(connection, COVERED))
     if position + MARGIN >= covered:
-        today = _one(connection, f"SELECT value FROM recsys_log_about WHERE name = '{DAY}'")
+        today = _told(connection, DAY)
         _make_day(connection, covered, (position // BLOCK + 2) * BLOCK, today)
 
 
@@ -135,8 +135,7 @@ def last_of_days(connection: Any, before: int, until: int) -> int:
     for (_, day), (after, _) in pairwise(days):
         if day >= day_of(before):
             break
-        query = "SELECT max(position) FROM recsys_log WHERE position < %s"
-        last = int(connection.execute(query, (after,)).fetchone()[0] or 0)
+        last = _last_before(connection, after)
         if last > until:
             break
         found = last
@@ -157,8 +156,7 @@ def drop_days(connection: Any, until: int) -> None:
     if not gone:
         return
     if _one(connection, f"SELECT to_regclass('{KEPT}')") is None:
-        connection.execute(f"CREATE TABLE {KEPT} (LIKE recsys_log)")
-        connection.execute(f"CREATE UNIQUE INDEX ON {KEPT}(key)")
+        _make_table(connection, KEPT)
     else:
         connection.execute(f"ALTER TABLE recsys_log DETACH PARTITION {KEPT}")
     for first, table, _ in gone:
@@ -199,17 +197,27 @@ def _make_day(connection: Any, start: int | None, end: int, day: str) -> None:
     table = f"recsys_log_{day}_{(start or 0) // BLOCK}"
     low = "MINVALUE" if start is None else str(start)
     # Made apart and attached: that does not wait for who reads the log, a backup for example.
-    connection.execute(f"CREATE TABLE {table} (LIKE recsys_log)")
-    connection.execute(f"CREATE UNIQUE INDEX ON {table}(key)")
+    _make_table(connection, table)
     connection.execute(
         f"ALTER TABLE recsys_log ATTACH PARTITION {table} FOR VALUES FROM ({low}) TO ({end})"
     )
     _note(connection, start or 0, day, table, end)
 
 
+def _make_table(connection: Any, table: str) -> None:
+    """A table to be attached as a partition; keys are unique within it."""
+    connection.execute(f"CREATE TABLE {table} (LIKE recsys_log)")
+    connection.execute(f"CREATE UNIQUE INDEX ON {table}(key)")
+
+
 def _note(connection: Any, first: int, day: str, table: str, end: int) -> None:
     connection.execute("INSERT INTO recsys_log_days VALUES (%s, %s, %s)", (first, day, table))
     tell(connection, {DAY: day, COVERED: str(end)})
+
+
+def _told(connection: Any, name: str) -> Any:
+    """An entry of the log's table about itself; None without."""
+    return _one(connection, f"SELECT value FROM recsys_log_about WHERE name = '{name}'")
 
 
 def _one(connection: Any, query: str) -> Any:

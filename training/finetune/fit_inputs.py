@@ -27,7 +27,7 @@ from recsys.data_schemas.config import EncoderConfig
 from recsys.data_schemas.errors import RecsysError, UsageError
 from recsys.encoder.manifest import EncoderManifest
 from recsys.features.impressions import Impressions
-from recsys.features.interactions import Interactions
+from recsys.features.interactions import EVENT_COLUMNS, Interactions
 from recsys.features.ragged import list_column
 from recsys.storage.files import atomic_folder, hash_json, link_tree, write_json
 from recsys.training.finetune.distributed import Group
@@ -39,7 +39,6 @@ log = logging.getLogger(__name__)
 INPUTS, FIT, ENCODER, CHECKPOINTS = "inputs.json", "fit.json", "encoder", "checkpoints"
 PREVIOUS, SHOWN, TEXT = "previous", "shown.parquet", "text"
 VERSION: Final = 1
-EVENT_COLUMNS: Final = ("user", "item", "kind", "time", "value", "weight", "grade", "position")
 UNTUNED: Final = "the encoder is used as it came: {}, {} are needed to tune it"
 
 
@@ -69,12 +68,7 @@ class FitInputs:
             UsageError: something else lies there.
         """
         if folder.exists() and not (folder / INPUTS).is_file() and any(folder.iterdir()):
-            raise UsageError(
-                "this folder holds something else",
-                where=str(folder),
-                expected="a new or empty folder, or inputs of an earlier call",
-                fix="name another folder",
-            )
+            raise _taken(folder, "inputs of an earlier call")
         events = self.interactions
         with atomic_folder(folder) as aside:
             columns = {name: pa.array(getattr(events, name)) for name in EVENT_COLUMNS}
@@ -208,12 +202,7 @@ class FitInputs:
         """
         out.mkdir(parents=True, exist_ok=True)
         if {f.name for f in out.iterdir()} - {FIT, ENCODER, f"{ENCODER}.new", CHECKPOINTS}:
-            raise UsageError(
-                "this folder holds something else",
-                where=str(out),
-                expected="a new or empty folder, or what an earlier fit left",
-                fix="name another folder",
-            )
+            raise _taken(out, "what an earlier fit left")
         (out / FIT).unlink(missing_ok=True)
         checkpoints = out / CHECKPOINTS / hash_json([self.identity, self.fit_until])[:16]
         manifest = self.fit(out / ENCODER, checkpoint_dir=checkpoints, **watched)
@@ -263,6 +252,16 @@ class FittedEncoder:
                 fix="copy the folder again, or fit it again",
             )
         return cls(folder, told["manifest"], told["identity"])
+
+
+def _taken(folder: Path, ours: str) -> UsageError:
+    """The message for a folder in which something else lies."""
+    return UsageError(
+        "this folder holds something else",
+        where=str(folder),
+        expected=f"a new or empty folder, or {ours}",
+        fix="name another folder",
+    )
 
 
 def _table_of(shown: Impressions) -> pa.Table:

@@ -4,7 +4,7 @@ from typing import Final
 
 from recsys.training.cut_short import said_by
 from recsys.training.night.night_context import Night
-from recsys.training.night.usage import used
+from recsys.training.night.usage import others
 
 BUSY: Final = 0.25
 """Share of the machine's processors that others took from which it is worth a sentence (assumed)."""
@@ -15,10 +15,9 @@ def less_done(night: Night) -> tuple[str, ...]:
     that were used again too. Empty where nothing was."""
     outputs = night.runner.outputs
     said = list(dict.fromkeys(text for stage in outputs for text in said_by(stage.facts)))
-    others = used(night).others_share
-    if said and others >= BUSY:
+    if said and (share := others(night)) >= BUSY:
         said.append(
-            f"other programs took {others:.0%} of this machine's processors during the night: with them idle "
+            f"other programs took {share:.0%} of this machine's processors during the night: with them idle "
             "less would have been cut short"
         )
     return tuple(said)

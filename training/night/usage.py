@@ -38,15 +38,19 @@ def used(night: Night) -> Usage:
     """What a night took from its beginning until now."""
     ran = [result for result in night.runner.outputs if not result.skipped]
     held = sum(result.seconds for result in ran if result.name in ON_A_GPU)
-    own = processor_seconds() - night.processor_began
     return Usage(
         seconds=time.monotonic() - night.began,
-        processor_seconds=own,
+        processor_seconds=processor_seconds() - night.processor_began,
         gpu_seconds=held if held and _has_gpu() else 0.0,
         written_bytes=sum(result.bytes for result in ran),
         workspace_bytes=night.workspace.usage()["total"],
-        others_share=others_share(night.machine_began, own),
+        others_share=others(night),
     )
+
+
+def others(night: Night) -> float:
+    """Share of the machine's processors that other programs used since a night began."""
+    return others_share(night.machine_began, processor_seconds() - night.processor_began)
 
 
 def _has_gpu() -> bool:
