@@ -28,7 +28,7 @@ $(VENV)/.installed: pyproject.toml setup.py constraints.txt
 	$(PIP) torch
 	$(PIP) --editable ".[dev,postgres]"
 	@# Spark's package is 400 MB and of no use without a JDK; without either, its tests are skipped.
-	@if java -version >/dev/null 2>&1; then $(PIP) --editable ".[spark]" || echo "going on without Spark"; fi
+	@if java -version >/dev/null 2>&1; then $(PIP) --editable ".[connect]" || $(PIP) --editable ".[spark]" || echo "going on without Spark"; fi
 	touch $@
 
 demo: install

@@ -2,7 +2,7 @@
 
 What Spark does is to start the work, retry it and spread it; handing rows over would cost more code
 and no less time. Works in a process of its own (`local[4]`), on a cluster (`yarn`, `k8s://…`,
-`spark://…`) and, where pyspark's Connect client is installed, over `sc://…`.
+`spark://…`) and over Spark Connect (`sc://…`).
 """
 
 import json
@@ -41,6 +41,8 @@ from recsys.storage.scratch import ScratchFolder
 WHERE: Final = "engine.spark"
 REACHABLE_SECONDS: Final = 5.0
 """How long a master may take to accept a connection; Spark itself would try for minutes."""
+NOT_INSTALLED: Final = "PACKAGE_NOT_INSTALLED"
+"""How PySpark names a package that its Connect client lacks."""
 QUIET: Final = {"spark.ui.enabled": "false", "spark.ui.showConsoleProgress": "false"}
 
 
@@ -209,6 +211,14 @@ def open_session(settings: SparkConfig) -> Any:
             warnings.simplefilter("ignore")
             return builder.getOrCreate()
     except Exception as error:
+        if settings.remote is not None and NOT_INSTALLED in str(error):
+            raise UsageError(
+                "the client of Spark Connect is not installed whole",
+                where=WHERE,
+                found=_cause(error),
+                expected="the [connect] extra",
+                fix=install_extra("connect"),
+            ) from None
         raise UsageError(
             "there is no Spark session to be had",
             where=WHERE,
