@@ -1,8 +1,6 @@
 """The sequence model follows its device: nothing is left on the processor's side.
 
-A GPU is not needed to see it. Tensors that come from numpy are marked here, and an operation on one that
-was not moved first fails, as it would with the weights elsewhere; tensors that are made without
-naming a device land on `meta`, where mixing them with others fails too.
+A GPU is not needed to see it (`elsewhere`).
 """
 
 import numpy as np
@@ -20,22 +18,6 @@ PARAMS = {
 }  # fmt: skip
 
 
-class Unmoved(torch.Tensor):
-    """A tensor that came from numpy and was not moved to the model's device."""
-
-    MOVES = ("to", "__get__", "dtype", "shape", "numpy", "tolist", "__len__", "split", "dim")
-
-    @classmethod
-    def __torch_function__(cls, func, types, args=(), kwargs=None):
-        name = getattr(func, "__name__", "")
-        with torch._C.DisableTorchFunctionSubclass():
-            if name == "to":
-                return args[0].as_subclass(torch.Tensor)
-            if name in cls.MOVES:
-                return func(*args, **(kwargs or {}))
-        raise AssertionError(f"{name} of a tensor that is not on the model's device")
-
-
 @pytest.fixture
 def parts(interactions_of):
     users = np.repeat(np.arange(300), 4)
@@ -49,23 +31,31 @@ def parts(interactions_of):
     return model, Sequences.of(events, LENGTH, 1.0), Negatives(counts, 20, draw), draw, held
 
 
-def test_every_tensor_of_the_training_follows_the_models_device(parts, monkeypatch):
+def test_every_tensor_of_the_training_follows_the_models_device(parts, elsewhere):
     model, sequences, negatives, draw, held = parts
     before = model.id.weight.detach().clone()
-    given = torch.from_numpy
-    monkeypatch.setattr(torch, "from_numpy", lambda array: given(array).as_subclass(Unmoved))
-    with torch.device("meta"):
+    with elsewhere():
         sequence.train(model, sequences, negatives, 1.0, PARAMS, draw, held)
         exported = model.exported()
     assert not torch.equal(before, model.id.weight)
     assert np.isfinite(exported["targets"]).all()
 
 
-def test_an_operation_on_what_was_not_moved_is_seen():
-    marked = torch.from_numpy(np.ones(3, np.float32)).as_subclass(Unmoved)
-    with pytest.raises(AssertionError, match="not on the model's device"):
-        marked * 2
-    assert (marked.to("cpu") * 2).sum() == 6
+def test_an_operation_on_what_was_not_moved_is_seen(elsewhere):
+    weights = torch.ones(3)
+    with elsewhere():
+        there = torch.from_numpy(np.ones(3, np.float32))
+        with pytest.raises(AssertionError, match="not on the model's device"):
+            there * weights
+        with pytest.raises(AssertionError, match="not on the model's device"):
+            there.float() + weights
+        with pytest.raises(AssertionError, match="not on the model's device"):
+            there.to(torch.float32) + weights
+        with pytest.raises(RuntimeError, match="meta"):
+            weights + torch.zeros(3)
+        assert ((there + there).to("cpu") * weights).sum() == 6
+        with pytest.raises(AssertionError, match="not on the model's device"):
+            weights + weights.cpu()
 
 
 @pytest.mark.gpu
