@@ -16,6 +16,7 @@ from recsys.data_schemas.config import SparkConfig
 from recsys.data_schemas.errors import UsageError
 from recsys.features.counter_query import CountColumn
 from recsys.storage.engines.spark import open_session
+from recsys.storage.processors import processors
 
 ARRAYS: Final = "arrays"
 """No engine at all: counts from sorted arrays of this process (`recsys.features.array_counts`)."""
@@ -51,7 +52,7 @@ class Backend(Protocol):
 class DuckDB:
     """The embedded engine. Ibis writes the SQL, DuckDB itself is asked."""
 
-    def __init__(self, memory_mb: int = 1500) -> None:
+    def __init__(self, memory_mb: int) -> None:
         import duckdb
 
         self._connection = duckdb.connect()
@@ -59,6 +60,7 @@ class DuckDB:
         self._spill = tempfile.TemporaryDirectory(prefix="features-")
         self._connection.execute(f"SET temp_directory = '{self._spill.name}'")
         self._connection.execute(f"SET memory_limit = '{max(memory_mb, LEAST_MEMORY_MB)}MB'")
+        self._connection.execute(f"SET threads = {processors()}")
         self._connection.execute("SET preserve_insertion_order = false")
 
     def put(self, name: str, columns: Columns) -> None:

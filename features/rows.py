@@ -24,6 +24,7 @@ from recsys.features.interactions import (
 from recsys.features.ragged import Ragged
 from recsys.features.time_buckets import BUCKETS
 from recsys.features.user_table import UserTable
+from recsys.storage.processors import engine_mb
 
 ANY_POSITION: Final = int(np.iinfo(np.int64).max)
 """Position bound of a row that was not served: its time alone decides what it sees."""
@@ -85,7 +86,7 @@ class BatchInputs:
     backend: str = "arrays"
     """Where counters are counted: `arrays` in this process; `duckdb`, or `pyspark` with the [spark]
     extra, by SQL."""
-    memory_mb: int = 1500
+    memory_mb: int = field(default_factory=engine_mb)
     """What the SQL's counters may take at once; more work is cut into parts."""
 
     spark: SparkConfig | None = None

@@ -8,8 +8,8 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-MEMORY_LIMIT = "1500MB"
-"""DuckDB's own bound; measured with 20 million events: the process stays below 2.5 GB."""
+from recsys.storage.processors import bound_engine
+
 ROW_GROUP = 500_000
 """Rows of a Parquet row group we write: bounds the memory of a streaming reader."""
 
@@ -22,7 +22,7 @@ def engine(scratch: Path) -> Iterator["DuckEngine"]:
     connection = duckdb.connect(place)
     try:
         connection.execute("SET TimeZone = 'UTC'")
-        connection.execute(f"SET memory_limit = '{MEMORY_LIMIT}'")
+        bound_engine(connection)
         connection.execute(f"SET temp_directory = {quote(str(scratch / 'spill'))}")
         connection.execute("SET enable_progress_bar = false")
         yield DuckEngine(connection)

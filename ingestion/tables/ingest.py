@@ -64,7 +64,7 @@ from recsys.ingestion.tables.readers import (
     open_source,
 )
 from recsys.ingestion.tables.remote_files import open_remote
-from recsys.ingestion.tables.resolution import Resolution, detect_resolution
+from recsys.ingestion.tables.resolution import Resolution, detect_resolution, sampled_users
 from recsys.ingestion.tables.sql_tables import in_order, open_query
 from recsys.ingestion.tables.table_ingest import TableIngest
 from recsys.storage.eventlog.retention import NO_LIMITS, Retention
@@ -287,10 +287,10 @@ def _require_events(events: TableIngest, accepted: int) -> None:
 def _describe(duck: DuckEngine, config: RecsysConfig, events: Path) -> dict[str, Any]:
     """Time range, resolution and event types of the events written."""
     source = f"read_parquet({quote(str(events))})"
-    first, last = duck.rows(
-        f"SELECT epoch_us(min({c.TIMESTAMP})), epoch_us(max({c.TIMESTAMP})) FROM {source}"
+    first, last, total = duck.rows(
+        f"SELECT epoch_us(min({c.TIMESTAMP})), epoch_us(max({c.TIMESTAMP})), count(*) FROM {source}"
     )[0]
-    resolution = _resolution(events)
+    resolution = _resolution(duck, source, total)
     return {
         "time": {"first": _iso(first), "last": _iso(last), "first_us": first, "last_us": last},
         "resolution": resolution._asdict(),
@@ -298,11 +298,16 @@ def _describe(duck: DuckEngine, config: RecsysConfig, events: Path) -> dict[str,
     }
 
 
-def _resolution(events: Path) -> Resolution:
-    table = pq.read_table(events, columns=[USER_INDEX, c.TIMESTAMP])
+def _resolution(duck: DuckEngine, source: str, events: int) -> Resolution:
+    """Of the users that `detect_resolution` looks at; the others are not read into memory."""
+    every = sampled_users(events)
+    where = f" WHERE {USER_INDEX} % {every} = 0" if every > 1 else ""
+    query = f"SELECT {USER_INDEX}, epoch_us({c.TIMESTAMP}) AS time FROM {source}"
+    table = duck.arrow(query + where)
+    if not len(table):
+        table = duck.arrow(query)
     user = table[USER_INDEX].to_numpy().astype(np.int32)
-    time = table[c.TIMESTAMP].cast("int64").to_numpy()
-    return detect_resolution(user, time)
+    return detect_resolution(user, table["time"].to_numpy(), every)
 
 
 def _iso(microseconds: int) -> str:

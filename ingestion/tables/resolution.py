@@ -57,11 +57,17 @@ class Resolution(NamedTuple):
 UNITS: dict[Kind, int] = {"seconds": 0, "hours": HOUR, "days": DAY}
 
 
-def detect_resolution(user: Ints, time: Longs) -> Resolution:
-    """Time resolution of E events: `user` int32[E] codes, `time` int64[E] µs; any order."""
+def detect_resolution(user: Ints, time: Longs, every: int | None = None) -> Resolution:
+    """Time resolution of E events: `user` int32[E] codes, `time` int64[E] µs; any order.
+
+    Of more than `SAMPLE_EVENTS` those of every m-th user are looked at; `every` is m where they are
+    all that is given.
+    """
     if len(time) == 0:
         return Resolution("seconds", None, "there are no events")
-    user, time = _sample(np.asarray(user), np.asarray(time, np.int64))
+    user, time = np.asarray(user), np.asarray(time, np.int64)
+    if every is None:
+        user, time = _sample(user, time)
     order = np.lexsort((time, user))
     user, time = user[order], time[order]
     spread = _spread_until(user, time)
@@ -86,11 +92,20 @@ class Spread(NamedTuple):
     why: str
 
 
+def sampled_users(events: int) -> int:
+    """Every how-manyth user is looked at among so many events.
+
+    >>> sampled_users(400_000), sampled_users(1_200_000)
+    (1, 3)
+    """
+    return max(1, -(-events // SAMPLE_EVENTS))
+
+
 def _sample(user: Ints, time: Longs) -> tuple[Ints, Longs]:
     """All events of every m-th user, at most about `SAMPLE_EVENTS`."""
-    if len(user) <= SAMPLE_EVENTS:
+    every = sampled_users(len(user))
+    if every == 1:
         return user, time
-    every = -(-len(user) // SAMPLE_EVENTS)
     kept = user % every == 0
     return (user[kept], time[kept]) if kept.any() else (user, time)
 

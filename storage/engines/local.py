@@ -23,15 +23,11 @@ from recsys.storage.engines.engine import (
     wrong_query,
 )
 from recsys.storage.files import is_disk_full
-from recsys.storage.processors import processors
+from recsys.storage.processors import bound_engine, processors
 from recsys.storage.scratch import ScratchFolder
 
 PARTS_FOR_MANY: Final = 4
 """Parts from which further processes pay for their start (measured: 3 s, as 500 lists)."""
-
-
-QUERY_MEMORY: Final = "1500MB"
-"""DuckDB's own bound for a query; what does not fit is spilled."""
 
 
 class LocalEngine:
@@ -52,7 +48,7 @@ class LocalEngine:
 
         with tempfile.TemporaryDirectory(prefix="query-") as spill, duckdb.connect() as database:
             database.execute("SET TimeZone = 'UTC'")
-            database.execute(f"SET memory_limit = '{QUERY_MEMORY}'")
+            bound_engine(database)
             database.execute(f"SET temp_directory = {_quoted(spill)}")
             database.execute(f"SET file_search_path = {_quoted(str(folder))}")
             # Nothing is fetched from a network that nobody asked for.
