@@ -1,8 +1,9 @@
 """The shipped commands on one more step, held back: warm and cold items, beside the night's own figure.
 
     python benchmarks/held_out_step.py DATA TO [--date 2018-06-10] [--users 0.3] [--minutes 12] [--asked 8000]
+                                               [--cold 0.1] [--lists NAME=FILE ...]
 
-A tenth of the items loses all events (their texts stay). What is held back is each user's last event
+A share of the items (`--cold`, a tenth) loses all events (their texts stay). What is held back is each user's last event
 (ordinal data), or all first-time events from `--date` on. `recsys nightly` and `recsys recommend
 --k 100` run on the rest in TO, with a config of data paths and `budget_minutes`; the lists are
 scored on what was held back, apart for items with and without events, nDCG@10 and recall@100 in
@@ -20,18 +21,17 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.quality import COLUMNS, OURS, indexed, interval_cell, measured, truth_of
 from benchmarks.second_night import nightly
 from recsys.data_schemas import columns as c
 from recsys.data_schemas.config import load_config
-from recsys.evaluation.lists import RankedLists, Truth
-from recsys.evaluation.metrics import match, ndcg, recall
-from recsys.evaluation.uncertainty import bootstrap
 from recsys.operations.open_release import load_release
 
-COLD = 0.1
 CONTENT = ("text", "bm25", "attributes")
 
 
@@ -59,7 +59,7 @@ def closed_up(events, end):
 def lay_out(data, to, given):
     items, events = (pd.read_parquet(data / f"{name}.parquet") for name in ("items", "events"))
     events = events[events[c.USER_ID].map(lambda user: drawn(user, "u") < given.users)]
-    cold = {item for item in items[c.ITEM_ID] if drawn(item, "cold") < COLD}
+    cold = {item for item in items[c.ITEM_ID] if drawn(item, "cold") < given.cold}
     known, asked = held_back(events, given.date)
     known = known[~known[c.ITEM_ID].isin(cold)]
     if given.date is None:
@@ -91,29 +91,31 @@ def recommended(to):
     )
 
 
-def measured(lists, truth, title, index_of):
-    """nDCG@10 and recall@100 of lists of ids (user → ids), by the product's own metrics."""
-    people = np.arange(len(truth))
-    group = np.repeat(people, [len(items) for items in truth.values()])
-    wanted = np.array([index_of(item) for items in truth.values() for item in sorted(items)])
-    done = Truth.of(group, wanted, np.ones(len(wanted), np.int8), people, np.zeros_like(people))
-    rows = [(list(map(index_of, lists[user])), range(len(lists[user]), 0, -1)) for user in truth]
-    matched = match(done, RankedLists.of(title, rows, 100))
-    values = np.stack([ndcg(matched, 10), recall(matched, 100)], axis=1)
-    drawn_means = bootstrap(values, people, resamples=1000, seed=0)
-    found = {}
-    for column, name in enumerate(("ndcg@10", "recall@100")):
-        of = drawn_means.interval(column)
-        found[name] = [round(float(x), 4) for x in (of.value, of.low, of.high)]
+def scored(lists, asked, events):
+    """Print each system's metrics and ours less its; {system: {metric: [value, low, high], …}}."""
+    truth = pa.Table.from_pandas(asked[[c.USER_ID, c.ITEM_ID]], preserve_index=False)
+    systems = indexed(lists, truth, events)
+    found, result = measured(systems, truth_of(truth, systems.codes)), {}
     print(
-        f"  {title:22s}"
-        + "".join(f"{n} {v[0]:.4f} [{v[1]:.4f}, {v[2]:.4f}]  " for n, v in found.items())
+        "| system | nDCG@10 | recall@10 | recall@100 | recsys less this, nDCG@10 | recall@100 |\n"
+        "|---|---|---|---|---|---|"
     )
-    return found
+    for place, title in enumerate(lists):
+        of = range(place * len(COLUMNS), (place + 1) * len(COLUMNS))
+        less = found.differences(np.array([[column % len(COLUMNS), column] for column in of]))
+        cells = [interval_cell(found, column) for column in of]
+        cells += [interval_cell(less, column) for column in (0, 2)] if place else ["", ""]
+        print(f"| {title} | " + " | ".join(cells) + " |", flush=True)
+        result[title] = {name: found.interval(n)[:3] for name, n in zip(COLUMNS, of, strict=True)}
+        if place:
+            result[title] |= {
+                f"recsys less this, {name}": less.interval(n)[:3] for n, name in enumerate(COLUMNS)
+            }
+    return result
 
 
 def content_lists(loaded, users):
-    """source → user → its own list of a hundred."""
+    """Title of a source → its own lists of a hundred, as a table."""
     catalogue, now, found = loaded.state.catalogue, loaded.moment, {}
     for user in users:
         history = loaded.state.history(user, now)
@@ -123,8 +125,21 @@ def content_lists(loaded, users):
             source = loaded.recall.proposing.get(name)
             if source is not None:
                 rows = source.recall(history, 100, now, mask).items
-                found.setdefault(name, {})[user] = [catalogue.id_of(int(i)) for i in rows]
-    return found
+                found.setdefault(name, []).append([catalogue.id_of(int(i)) for i in rows])
+    return {
+        f"{name} alone": pa.table({c.USER_ID: users, c.ITEM_IDS: lists})
+        for name, lists in found.items()
+    }
+
+
+def named_file(text):
+    """NAME=FILE as (name, path)."""
+    name, given, path = text.partition("=")
+    if not (name and given and Path(path).is_file()):
+        raise argparse.ArgumentTypeError(
+            f"found {text!r}, expected NAME=FILE of a file that is there"
+        )
+    return name, Path(path)
 
 
 def main() -> None:
@@ -135,6 +150,11 @@ def main() -> None:
     parser.add_argument("--users", type=float, default=1.0)
     parser.add_argument("--minutes", type=float, default=30)
     parser.add_argument("--asked", type=int, default=8000)
+    parser.add_argument("--cold", type=float, default=0.1, help="share of items without events")
+    parser.add_argument(
+        "--lists", type=named_file, nargs="*", default=[], metavar="NAME=FILE",
+        help="further lists of the same users, scored beside ours",
+    )  # fmt: skip
     given = parser.parse_args()
     to = given.to.resolve()
     if not to.exists():
@@ -144,13 +164,14 @@ def main() -> None:
     users = pd.read_parquet(to / "users.parquet")[c.USER_ID].tolist()
     asked = pd.read_parquet(to / "asked.parquet")
     asked = asked[asked[c.USER_ID].isin(users)]
-    table = pd.read_parquet(to / "lists.parquet")
-    own = {
-        user: list(items) for user, items in zip(table[c.USER_ID], table[c.ITEM_IDS], strict=True)
-    }
+    events = pq.read_table(to / "events.parquet", columns=[c.USER_ID, c.ITEM_ID])
     config = load_config(to / "recsys.yaml")
     loaded = load_release(config)
-    index_of = loaded.state.catalogue.index_of
+    lists = {
+        OURS: pq.read_table(to / "lists.parquet"),
+        **content_lists(loaded, users),
+        **{name: pq.read_table(path) for name, path in given.lists},
+    }
     report = max((config.workspace_path / "reports").glob("*/report.json"))
     said = json.loads(report.read_text())["evaluation"]["systems"]["recsys"]
     print(
@@ -162,11 +183,9 @@ def main() -> None:
         ("items with events", asked[~asked.cold]),
         ("items without events", asked[asked.cold]),
     ):
-        truth = rows.groupby(c.USER_ID)[c.ITEM_ID].agg(set).to_dict()
-        print(f"{name}: {len(rows):,} events of {len(truth):,} users")
-        result[name] = {"recsys recommend": measured(own, truth, "recsys recommend", index_of)}
-        for source, lists in content_lists(loaded, truth).items():
-            result[name][source] = measured(lists, truth, f"{source} alone", index_of)
+        if len(rows):
+            print(f"{name}: {len(rows):,} events of {rows[c.USER_ID].nunique():,} users")
+            result[name] = scored(lists, rows, events)
     (to / "scores.json").write_text(json.dumps(result, indent=1))
 
 

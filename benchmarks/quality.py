@@ -1,4 +1,4 @@
-"""Our lists beside RecTools' SASRec and EASE, implicit's ALS and LensKit's item-item.
+"""Our lists beside RecTools' SASRec and EASE, implicit's ALS, LensKit's item-item and a blend of them.
 
 All on one split: each user's last event held out, the full catalogue competing, items a user has
 had left out of every list. Two steps, with a night of any length between them:
@@ -14,9 +14,10 @@ The peers cannot share our environment (they want numpy 1 and pandas 2); theirs 
     PEERS/bin/pip install -r benchmarks/quality_peers.txt
 
 which brings a PyTorch of its own; to lend it ours, write the path of our site-packages folder into
-PEERS/lib/python3.11/site-packages/lent.pth before installing. implicit runs in our environment.
-Lists pass through Parquet files, so `compare` evaluates any recommend output on any such folder;
-SASRec's training is cut off after --minutes of processor time.
+PEERS/lib/python3.11/site-packages/lent.pth before installing. implicit, the peers with decayed
+histories and the blend run in our environment; `quality_peers.py` says how they choose their
+settings. Lists pass through Parquet files, so `compare` evaluates any recommend output on any such
+folder; SASRec's training is cut off after --minutes of processor time.
 """
 
 import argparse
@@ -43,17 +44,22 @@ from recsys.evaluation.uncertainty import Bootstrapped, bootstrap
 from recsys.features.interactions import Longs
 
 OURS = "recsys"
-OWN_ENVIRONMENT = ("als",)
+OWN_ENVIRONMENT = ("als", "als_decayed", "ease_decayed", "blend")
 """Peers that share our environment."""
 PEERS = {
     "item_item": "LensKit item-item",
     "als": "implicit ALS",
     "ease": "RecTools EASE",
     "sasrec": "RecTools SASRec",
+    "als_decayed": "implicit ALS, decayed history",
+    "ease_decayed": "EASE, decayed history",
+    "blend": "lambdarank over these two and item-item",
 }
-"""Name → title, the cheapest first."""
+"""Name → title, the cheapest first; the blend after those whose lists it reads."""
 COLUMNS = ("ndcg@10", "recall@10", "recall@100")
 K = 100
+DEEP = 200
+"""Items asked of each peer, for the blend; K are evaluated."""
 RESAMPLES = 1000
 CONFIG = "data: {{items: items.parquet, events: events.parquet}}\nname: {name}\n"
 
@@ -144,7 +150,14 @@ def run_peer(name: str, given: argparse.Namespace, out: Path) -> dict[str, Any]:
     if not (given.keep and facts.exists()):
         python = sys.executable if name in OWN_ENVIRONMENT else given.peers
         script = Path(__file__).with_name("quality_peers.py")
-        settings = ["--k", str(K), "--minutes", str(given.minutes), "--epochs", str(given.epochs)]
+        settings = [
+            "--k",
+            str(DEEP),
+            "--minutes",
+            str(given.minutes),
+            "--epochs",
+            str(given.epochs),
+        ]
         files = [out / "events.parquet", out / "users.parquet", lists]
         calm = os.environ | {"OMP_WAIT_POLICY": "PASSIVE"}  # waiting threads use no time
         subprocess.run([python, script, name, *files, *settings], check=True, env=calm)
@@ -184,10 +197,12 @@ def indexed(lists: Mapping[str, pa.Table], truth: pa.Table, events: pa.Table) ->
 
 
 def truth_of(truth: pa.Table, codes: Mapping[str, int]) -> Truth:
-    """One group per user, one relevant item each."""
-    group = np.arange(len(truth))
+    """One group per user, in the order of `indexed`, with the items held out of the user's events."""
+    users = truth[c.USER_ID].to_pylist()
+    place = {user: number for number, user in enumerate(dict.fromkeys(users))}
     items = np.array([codes[item] for item in truth[c.ITEM_ID].to_pylist()])
-    return Truth.of(group, items, np.ones(len(truth), np.int8), group, np.zeros(len(truth)))
+    group, people = np.array([place[user] for user in users]), np.arange(len(place))
+    return Truth.of(group, items, np.ones(len(items), np.int8), people, np.zeros(len(people)))
 
 
 def measured(systems: Systems, truth: Truth) -> Bootstrapped:

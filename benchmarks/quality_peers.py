@@ -4,16 +4,23 @@ Runs in the peers' own environment and imports nothing of ours; see `quality.py`
 
     python benchmarks/quality_peers.py MODEL EVENTS USERS OUT [--k 100] [--minutes 12] [--epochs 20]
 
-EVENTS has user_id, item_id, timestamp (positive events), USERS has user_id. OUT gets user_id and
-item_ids, best first, without items the user has had; OUT.json gets times, memory and settings.
+EVENTS has user_id, item_id, timestamp (positive events), USERS has user_id. OUT gets user_id, item_ids
+and scores, best first, without items the user has had; OUT.json gets times, memory and settings.
+
+`ease_decayed` and `als_decayed` weigh a user's events by decay ** age when they are asked, age in events
+from the newest. The decay and the ridge are chosen on the step before: the newest known event of every
+user is held out of a fit, and the choice is by nDCG@10 of a sample of users. `blend` is LightGBM's
+lambdarank over the candidates of the peers in `FIRST_STAGE`. They run before it, with the same EVENTS,
+USERS and folder, and leave their lists of the step before (NAME.before.parquet) for it to learn from.
 """
 
 import argparse
 import json
 import os
 import resource
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -21,12 +28,28 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-Lists = dict[str, list[str]]
+Lists = dict[str, tuple[list[str], list[float]]]
+"""User → item ids, best first, and their scores."""
 PeerResult = tuple["Stopwatch", Lists, dict[str, Any]]
 """What the fit took, the lists, and the settings used."""
+Scorer = Callable[[Any], np.ndarray]
+"""CSR of weighted histories [B, N] → scores of all items, float32[B, N]."""
 
 SESSION = 20
 """History items that SASRec reads; histories of `games` have a median of 6."""
+DECAYS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4)
+"""Tried for the weight of an event, decay ** (events after it)."""
+EASE_RIDGES = (50.0, 100.0, 200.0, 400.0)
+ALS_RIDGES = (0.01, 1.0, 10.0, 30.0, 100.0)
+ALS = {"factors": 256, "alpha": 10.0, "iterations": 15}
+"""The best on `games` in a search beforehand."""
+FIRST_STAGE = ("ease_decayed", "als_decayed", "item_item")
+"""Peers whose candidates the blend ranks."""
+DEEP = 200
+"""Candidates of each that the blend learns from; as many are asked of OUT with --k 200."""
+CHOICE, LEARN = 4000, 16_000
+"""Users of the step before: settings and number of trees are chosen on the first, trees learn from the rest."""
+BATCH = 512
 
 
 class Stopwatch:
@@ -65,7 +88,10 @@ def rectools_lists(
         users=users, dataset=dataset, k=k, filter_viewed=True, on_unsupported_targets="ignore"
     )
     found = found.sort_values([Columns.User, Columns.Rank])
-    return clock, found.groupby(Columns.User, sort=False)[Columns.Item].apply(list).to_dict()
+    of_user = found.groupby(Columns.User, sort=False)
+    return clock, {
+        user: (rows[Columns.Item].tolist(), rows[Columns.Score].tolist()) for user, rows in of_user
+    }
 
 
 def ease(events: pd.DataFrame, users: list[str], given: argparse.Namespace) -> PeerResult:
@@ -127,28 +153,34 @@ def sasrec(events: pd.DataFrame, users: list[str], given: argparse.Namespace) ->
 
 def als(events: pd.DataFrame, users: list[str], given: argparse.Namespace) -> PeerResult:
     """`implicit`'s ALS, with the factors and alpha that did best in a search beforehand."""
-    from implicit.cpu.als import AlternatingLeastSquares
-    from scipy.sparse import csr_matrix
     from threadpoolctl import threadpool_limits
 
-    user, item = (events[c].astype("category").cat for c in ("user_id", "item_id"))
-    shape = (len(user.categories), len(item.categories))
-    matrix = csr_matrix((np.ones(len(events), np.float32), (user.codes, item.codes)), shape=shape)
-    settings = {"factors": 256, "alpha": 10.0, "regularization": 0.01, "iterations": 15}
+    known = Known(events)
     with threadpool_limits(1, "blas"):  # as implicit asks for
-        model = AlternatingLeastSquares(**settings, random_state=1)
         clock = Stopwatch()
-        model.fit(matrix, show_progress=False)
+        model = als_model(known, 0.01)
         clock.stop()
-        rows = user.categories.get_indexer(users)
-        items, _ = model.recommend(rows, matrix[rows], N=given.k, filter_already_liked_items=True)
-    names = item.categories.to_numpy()
-    lists = {u: names[found].tolist() for u, found in zip(users, items, strict=True)}
-    return clock, lists, settings | {"implicit": version("implicit")}
+        rows = known.users.get_indexer(users)
+        found = model.recommend(
+            rows, known.matrix()[rows], N=given.k, filter_already_liked_items=True
+        )
+    settings = ALS | {"regularization": 0.01, "implicit": version("implicit")}
+    return clock, known.named(users, *found), settings
 
 
 def item_item(events: pd.DataFrame, users: list[str], given: argparse.Namespace) -> PeerResult:
     """LensKit's item-item neighbours for implicit feedback, with its own defaults."""
+    settings: dict[str, Any] = {"max_nbrs": 20, "feedback": "implicit"}
+    step = StepBefore(events)
+    _, candidates = lenskit_lists(step.events, step.users, DEEP, settings)
+    write_lists(before_of(given.out), step.users, candidates)
+    clock, lists = lenskit_lists(events, users, given.k, settings)
+    return clock, lists, settings | {"lenskit": version("lenskit")}
+
+
+def lenskit_lists(
+    events: pd.DataFrame, users: list[str], k: int, settings: Mapping[str, Any]
+) -> tuple[Stopwatch, Lists]:
     from lenskit.batch import recommend
     from lenskit.data import from_interactions_df
     from lenskit.knn import ItemKNNScorer
@@ -159,14 +191,273 @@ def item_item(events: pd.DataFrame, users: list[str], given: argparse.Namespace)
         user_col="user_id",
         item_col="item_id",
     )
-    settings: dict[str, Any] = {"max_nbrs": 20, "feedback": "implicit"}
-    pipeline = topn_pipeline(ItemKNNScorer(**settings), n=given.k)
+    pipeline = topn_pipeline(ItemKNNScorer(**settings), n=k)
     clock = Stopwatch()
     pipeline.train(data)
     clock.stop()
-    found = recommend(pipeline, users, given.k, n_jobs=1)
-    lists = {key.user_id: [str(i) for i in items.ids()] for key, items in found}
-    return clock, lists, settings | {"lenskit": version("lenskit")}
+    found = recommend(pipeline, users, k, n_jobs=1)
+    return clock, {
+        key.user_id: ([str(i) for i in items.ids()], items.scores().tolist())
+        for key, items in found
+    }
+
+
+# ---------------------------------------------------------------------------- decayed histories
+
+
+class Known:
+    """Events as a matrix of users and items; of a pair's events the newest counts."""
+
+    def __init__(self, events: pd.DataFrame, items: pd.Index | None = None) -> None:
+        events = events.drop_duplicates(["user_id", "item_id"], keep="last")
+        self.users = pd.Index(events["user_id"].unique())
+        self.items = pd.Index(np.sort(events["item_id"].unique())) if items is None else items
+        self.row = self.users.get_indexer(events["user_id"])
+        self.column = self.items.get_indexer(events["item_id"])
+        self.age = events.groupby("user_id").cumcount(ascending=False).to_numpy()
+
+    def matrix(self, decay: float = 1.0) -> Any:
+        """CSR float32[users, items]: decay ** age of each event."""
+        from scipy.sparse import csr_matrix
+
+        weight = (decay**self.age).astype(np.float32)
+        return csr_matrix(
+            (weight, (self.row, self.column)), shape=(len(self.users), len(self.items))
+        )
+
+    def lists(self, scorer: Scorer, users: list[str], decay: float, k: int) -> Lists:
+        """The best k items by `scorer` that each user has not had."""
+        weighted, found = self.matrix(decay)[self.users.get_indexer(users)], {}
+        for low in range(0, len(users), BATCH):
+            rows = weighted[low : low + BATCH]
+            scores = scorer(rows)
+            scores[rows.nonzero()] = -np.inf
+            best = np.argpartition(-scores, k, axis=1)[:, :k]
+            values = np.take_along_axis(scores, best, axis=1)
+            order = np.argsort(-values, axis=1, kind="stable")
+            of = (np.take_along_axis(x, order, axis=1) for x in (best, values))
+            found |= self.named(users[low : low + BATCH], *of)
+        return found
+
+    def named(self, users: Iterable[str], columns: np.ndarray, scores: np.ndarray) -> Lists:
+        """Lists of ids from columns int[U, k] and scores float[U, k]; -inf is no item."""
+        names = self.items.to_numpy()
+        return {
+            user: (names[row[np.isfinite(value)]].tolist(), value[np.isfinite(value)].tolist())
+            for user, row, value in zip(users, columns, scores, strict=True)
+        }
+
+
+class StepBefore:
+    """The known events without the newest of each user, and what a sample of users did then."""
+
+    def __init__(self, events: pd.DataFrame) -> None:
+        events = events.drop_duplicates(["user_id", "item_id"], keep="last")
+        newest = ~events.duplicated("user_id", keep="last")
+        self.events = events[~newest]
+        asked = events[newest & events["user_id"].isin(self.events["user_id"])]
+        asked = asked.sort_values("user_id").sample(frac=1.0, random_state=0)[: CHOICE + LEARN]
+        self.wanted = dict(zip(asked["user_id"], asked["item_id"], strict=True))
+        self.users = list(self.wanted)
+        self.choice = self.users[:CHOICE]
+
+    def ndcg(self, lists: Lists) -> float:
+        """Mean nDCG@10 of the users in `lists`; one item is wanted of each."""
+        gains = []
+        for user, (items, _) in lists.items():
+            head = items[:10]
+            wanted = self.wanted[user]
+            gains.append(1 / np.log2(head.index(wanted) + 2) if wanted in head else 0.0)
+        return float(np.mean(gains))
+
+
+def decayed(
+    fit: Callable[[Known, float], Scorer],
+    ridges: Iterable[float],
+    events: pd.DataFrame,
+    users: list[str],
+    given: argparse.Namespace,
+) -> PeerResult:
+    """Choose ridge and decay on the step before, write its candidates, fit on everything known."""
+    choice, step = Stopwatch(), StepBefore(events)
+    earlier, best = Known(step.events), (-1.0, 0.0, 0.0)
+    for ridge in ridges:
+        scorer, tried = fit(earlier, ridge), []
+        for decay in DECAYS:
+            found = step.ndcg(earlier.lists(scorer, step.choice, decay, 10))
+            tried.append((found, ridge, decay))
+            print(f"ridge {ridge:g}, decay {decay:g}: nDCG@10 {found:.4f} on the step before")
+        if max(tried) > best:
+            best = max(tried)
+            candidates = earlier.lists(scorer, step.users, best[2], DEEP)
+        del scorer  # EASE's weights of one ridge at a time
+    write_lists(before_of(given.out), step.users, candidates)
+    choice.stop()
+    _, ridge, decay = best
+    known, clock = Known(events), Stopwatch()
+    scorer = fit(known, ridge)
+    clock.stop()
+    settings = {
+        "ridge": ridge, "decay": decay, "ndcg_of_the_choice": best[0],
+        "choice_processor_seconds": choice.processor,
+    }  # fmt: skip
+    return clock, known.lists(scorer, users, decay, given.k), settings
+
+
+def ease_scorer(known: Known, ridge: float) -> Scorer:
+    """RecTools' EASE weights, P / -diag(P) with P = (X'X + ridge I)⁻¹, by Cholesky in place.
+
+    RecTools inverts with copies and takes 10 GB for 16,859 items; this takes two float32 matrices.
+    """
+    from scipy.linalg.lapack import spotrf, spotri
+
+    matrix = known.matrix()
+    weights = np.asfortranarray((matrix.T @ matrix).toarray(), dtype=np.float32)
+    weights[np.diag_indices_from(weights)] += np.float32(ridge)
+    weights, failed = spotrf(weights, lower=1, overwrite_a=1)
+    assert not failed, "X'X + ridge I is positive definite"
+    weights, failed = spotri(weights, lower=1, overwrite_c=1)
+    assert not failed, "its factor has no zero on the diagonal"
+    for low in range(0, len(weights), BATCH):  # the upper triangle from the lower
+        weights[:low, low : low + BATCH] = weights[low : low + BATCH, :low].T
+        block = weights[low : low + BATCH, low : low + BATCH]
+        block[:] = np.tril(block) + np.tril(block, -1).T
+    weights /= -weights.diagonal().copy()
+    np.fill_diagonal(weights, 0.0)
+    rows = np.ascontiguousarray(weights)
+    return lambda histories: np.asarray(histories @ rows)
+
+
+def als_model(known: Known, ridge: float) -> Any:
+    from implicit.cpu.als import AlternatingLeastSquares
+
+    model = AlternatingLeastSquares(**ALS, regularization=ridge, random_state=1)
+    model.fit(known.matrix(), show_progress=False)
+    return model
+
+
+def als_scorer(known: Known, ridge: float) -> Scorer:
+    """`implicit`'s ALS; a user's factors are solved anew from the weighted history."""
+    model = als_model(known, ridge)
+    return lambda histories: (
+        model.recalculate_user(np.arange(histories.shape[0]), histories) @ model.item_factors.T
+    )
+
+
+def ease_decayed(events: pd.DataFrame, users: list[str], given: argparse.Namespace) -> PeerResult:
+    """EASE asked with decayed histories."""
+    return decayed(ease_scorer, EASE_RIDGES, events, users, given)
+
+
+def als_decayed(events: pd.DataFrame, users: list[str], given: argparse.Namespace) -> PeerResult:
+    """ALS asked with decayed histories."""
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(1, "blas"):  # as implicit asks for
+        clock, lists, settings = decayed(als_scorer, ALS_RIDGES, events, users, given)
+    return clock, lists, ALS | settings | {"implicit": version("implicit")}
+
+
+# ---------------------------------------------------------------------------- two stages
+
+
+def blend(events: pd.DataFrame, users: list[str], given: argparse.Namespace) -> PeerResult:
+    """lambdarank over the first stage's candidates, learned on the step before."""
+    import lightgbm
+
+    step, folder = StepBefore(events), given.out.parent
+    missing = [name for name in FIRST_STAGE if not (folder / f"{name}.before.parquet").exists()]
+    if missing:
+        sys.exit(f"{folder} has no lists of {', '.join(missing)}: run them before the blend")
+    clock = Stopwatch()
+    first = {name: read_lists(folder / f"{name}.before.parquet") for name in FIRST_STAGE}
+    parts = []
+    for part in (step.users[CHOICE:], step.choice):
+        rows = candidate_rows(first, part, step.events)
+        rows["wanted"] = rows["item_id"] == rows["user_id"].map(step.wanted)
+        rows = rows[rows.groupby("user_id")["wanted"].transform("any")]  # the others teach nothing
+        sizes = rows.groupby("user_id", sort=False).size().to_numpy()
+        parts.append(
+            lightgbm.Dataset(
+                rows.drop(columns=["user_id", "item_id", "wanted"]),
+                rows["wanted"].astype(int),
+                group=sizes,
+            )
+        )
+    params = {
+        "objective": "lambdarank", "metric": "ndcg", "eval_at": [10], "learning_rate": 0.05,
+        "num_leaves": 31, "min_data_in_leaf": 100, "seed": 1, "verbose": -1,
+    }  # fmt: skip
+    trees = lightgbm.train(
+        params, parts[0], 1000, valid_sets=[parts[1]],
+        callbacks=[lightgbm.early_stopping(50, verbose=False)],
+    )  # fmt: skip
+    clock.stop()
+    first = {name: read_lists(folder / f"{name}.parquet") for name in FIRST_STAGE}
+    rows = candidate_rows(first, users, events)
+    rows["score"] = trees.predict(rows.drop(columns=["user_id", "item_id"]))
+    rows = rows.sort_values(["user_id", "score"], ascending=[True, False], kind="stable")
+    lists = {
+        user: (of["item_id"].tolist()[: given.k], of["score"].tolist()[: given.k])
+        for user, of in rows.groupby("user_id", sort=False)
+    }
+    settings = params | {
+        "first_stage": list(FIRST_STAGE), "trees": trees.best_iteration,
+        "ndcg_of_the_choice_where_found": trees.best_score["valid_0"]["ndcg@10"],
+        "lightgbm": version("lightgbm"),
+    }  # fmt: skip
+    return clock, lists, settings
+
+
+def candidate_rows(
+    first: Mapping[str, Lists], users: list[str], events: pd.DataFrame
+) -> pd.DataFrame:
+    """A row per candidate of a user: rank, score and share of the best score in each model's list
+    (NaN where it is not in it), the lists that hold it, its popularity, the events of the user."""
+    keys, rows = ["user_id", "item_id"], None
+    for name, lists in first.items():
+        table = pd.DataFrame(
+            [
+                (user, item, rank, score)
+                for user in users
+                for rank, (item, score) in enumerate(
+                    list(zip(*lists[user], strict=True))[:DEEP], start=1
+                )
+            ],
+            columns=[*keys, f"{name}_rank", f"{name}_score"],
+        )
+        best = table.groupby("user_id")[f"{name}_score"].transform("max")
+        table[f"{name}_share"] = table[f"{name}_score"] / best
+        rows = table if rows is None else rows.merge(table, on=keys, how="outer")
+    rows = rows.sort_values(keys, ignore_index=True)
+    rows["lists"] = rows[[f"{name}_rank" for name in first]].notna().sum(axis=1)
+    for key, column in (("item_id", "popularity"), ("user_id", "history")):
+        rows[column] = rows[key].map(events[key].value_counts()).fillna(0)
+    return rows
+
+
+# ---------------------------------------------------------------------------- files
+
+
+def before_of(out: Path) -> Path:
+    """Where a peer's candidates of the step before lie."""
+    return out.with_suffix(".before.parquet")
+
+
+def write_lists(path: Path, users: list[str], lists: Lists) -> None:
+    found = [lists.get(user, ([], [])) for user in users]
+    table = {
+        "user_id": users,
+        "item_ids": [items for items, _ in found],
+        "scores": [scores for _, scores in found],
+    }
+    pd.DataFrame(table).to_parquet(path, index=False)
+
+
+def read_lists(path: Path) -> Lists:
+    table = pd.read_parquet(path)
+    columns = (table[name] for name in ("user_id", "item_ids", "scores"))
+    return {user: (list(items), list(scores)) for user, items, scores in zip(*columns, strict=True)}
 
 
 MODELS: dict[str, Callable[[pd.DataFrame, list[str], argparse.Namespace], PeerResult]] = {
@@ -174,6 +465,9 @@ MODELS: dict[str, Callable[[pd.DataFrame, list[str], argparse.Namespace], PeerRe
     "item_item": item_item,
     "ease": ease,
     "sasrec": sasrec,
+    "als_decayed": als_decayed,
+    "ease_decayed": ease_decayed,
+    "blend": blend,
 }
 
 
@@ -187,11 +481,10 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=12.0, help="processor minutes of SASRec")
     parser.add_argument("--epochs", type=int, default=20, help="of SASRec, at most")
     given = parser.parse_args()
-    events = pd.read_parquet(given.events)
+    events = pd.read_parquet(given.events).sort_values("timestamp", kind="stable")
     users = pd.read_parquet(given.users)["user_id"].tolist()
     fit, lists, settings = MODELS[given.model](events, users, given)
-    table = pd.DataFrame({"user_id": users, "item_ids": [lists.get(u, []) for u in users]})
-    table.to_parquet(given.out, index=False)
+    write_lists(given.out, users, lists)
     facts = {
         "fit_seconds": fit.wall,
         "fit_processor_seconds": fit.processor,
