@@ -10,7 +10,6 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -18,24 +17,25 @@ import pyarrow as pa
 
 from recsys import __version__
 from recsys.data_schemas import columns as c
-from recsys.data_schemas.config import RecsysConfig
 from recsys.query import RankingQuery
 from recsys.storage.bundle import MANIFEST
-from recsys.storage.engines import Engine, LocalEngine, PartWork, open_engine
+from recsys.storage.engines import LocalEngine, PartWork
+from recsys.storage.engines.scratch_parts import (
+    RELEASES,
+    PartInScratch,
+    PartsPlace,
+    in_parts,
+    stretches_of,
+    unfinished,
+)
 from recsys.storage.files import file_stamp, hash_file, hash_json
-from recsys.storage.node_copies import PublishedFolder, forget_copies
-from recsys.storage.scratch import QUERY_ROWS, ScratchFolder, scratch_of
+from recsys.storage.node_copies import PublishedFolder
+from recsys.storage.scratch import ScratchFolder
 from recsys.storage.workspace import STATE_MARKER
 
 if TYPE_CHECKING:
     from recsys.recommender import LoadedRelease
 
-USERS_OF_A_PART: Final = 1000
-"""Users ranked and written at a time, some seconds; bounds memory and what a kill costs."""
-MOST_PARTS: Final = 20_000
-"""Above it parts grow instead (assumed: files that an object store lists in seconds)."""
-LISTS, RELEASES = "lists", "releases"
-"""Folders of scratch: unfinished lists by what was asked, published releases and states."""
 SCHEMA: Final = pa.schema(
     [
         (c.USER_ID, pa.string()),
@@ -78,17 +78,8 @@ class PublishedRelease(NamedTuple):
         return ReleaseFiles(self.bundle.local(), self.state.local(), self.version).open_whole()
 
 
-class ListPlace(NamedTuple):
-    """Where lists are made."""
-
-    engine: Engine
-    scratch: ScratchFolder
-    parts: int | None
-    """How many; by the number of users when None."""
-
-
 @contextmanager
-def lists_here(processes: int | None = None) -> Iterator[ListPlace]:
+def lists_here(processes: int | None = None) -> Iterator[PartsPlace]:
     """Processes of this machine over a scratch folder of their own that vanishes: what a notebook
     asks for.
 
@@ -96,22 +87,11 @@ def lists_here(processes: int | None = None) -> Iterator[ListPlace]:
         processes: at a time; 1 for a release that lies in memory alone.
     """
     with tempfile.TemporaryDirectory(prefix="lists-") as folder:
-        yield ListPlace(LocalEngine(processes), ScratchFolder(folder), None)
-
-
-def place_of(config: RecsysConfig) -> ListPlace:
-    """The engine and scratch that a config names.
-
-    Raises:
-        UsageError: the engine cannot be had as it is configured.
-    """
-    settings = config.engine
-    parts = None if settings.parts == "auto" else settings.parts
-    return ListPlace(open_engine(settings), scratch_of(config), parts)
+        yield PartsPlace(LocalEngine(processes), ScratchFolder(folder), None)
 
 
 def ranked(
-    place: ListPlace,
+    place: PartsPlace,
     release: ReleaseFiles,
     loaded: "LoadedRelease",
     ask: RankingQuery,
@@ -142,67 +122,13 @@ def ranked(
         _opened[there] = loaded
         return PartOfLists(scratch, there, ask)
 
-    key = _key(release, ask, users, len(stretches))
+    key, sizes = _key(release, ask, users, len(stretches)), [len(s) for s in stretches]
     try:
-        for table in in_parts(place, key, [len(s) for s in stretches], asked, work_in, on_part):
-            yield table.cast(SCHEMA)
+        with unfinished(place.scratch, key) as folder:
+            for table in in_parts(place.engine, folder, sizes, asked, work_in, on_part):
+                yield table.cast(SCHEMA)
     finally:
         _opened.clear()
-
-
-def in_parts(
-    place: ListPlace,
-    key: str,
-    sizes: Sequence[int],
-    asked: Callable[[int], pa.Table],
-    work_in: Callable[[ScratchFolder], PartWork],
-    on_part: Callable[[int], object] = lambda rows: None,
-) -> Iterator[pa.Table]:
-    """What each part made, in their order, when all are done; parts that an earlier run of the same
-    finished are not done again.
-
-    Args:
-        place: where the parts are made.
-        key: names what is asked, with all that decides the answer and how it lies.
-        sizes: rows of each part.
-        asked: part → what it is asked, a row each.
-        work_in: scratch folder → the work; called only if something is to be done.
-        on_part: told of the rows of each part that is done.
-
-    Raises:
-        RecsysError: a part's own, or what became of the engine; finished parts are kept.
-    """
-    _remove_stale(place.scratch)
-    scratch = place.scratch.below(f"{LISTS}/{key}")
-    done = scratch.names()
-    parts = range(len(sizes))
-    for part in parts:
-        if _asked(part) not in done:
-            scratch.write_table(_asked(part), asked(part))
-    todo = [part for part in parts if _made(part) not in done]
-    on_part(sum(sizes[part] for part in set(parts) - set(todo)))
-    if todo:
-        for facts in place.engine.each_part(work_in(scratch), todo):
-            on_part(int(facts["rows"]))
-    for part in parts:
-        yield scratch.table(_made(part))
-    scratch.remove()
-
-
-@dataclass(frozen=True)
-class PartInScratch:
-    """Work whose question and answer lie in scratch, a file each for every part."""
-
-    scratch: ScratchFolder
-
-    def __call__(self, part: int) -> dict[str, int]:
-        asked = self.scratch.table(_asked(part))
-        self.scratch.write_table(_made(part), self.made(asked))
-        return {"rows": asked.num_rows}
-
-    def made(self, asked: pa.Table) -> pa.Table:
-        """The answer to a part's question."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)
@@ -242,26 +168,6 @@ def lists_of_users(loaded: "LoadedRelease", ask: RankingQuery, users: Sequence[s
     )
 
 
-def forget_scratch(config: RecsysConfig) -> int:
-    """Remove unfinished lists, published states and rows of queries, which hold persons, here and in
-    scratch; returns how many folders."""
-    scratch = scratch_of(config)
-    removed = 0
-    for kind in (LISTS, RELEASES, QUERY_ROWS):
-        for name, _ in scratch.below(kind).folders():
-            scratch.below(f"{kind}/{name}").remove()
-            removed += 1
-    return removed + forget_copies()
-
-
-def stretches_of(count: int, parts: int | None) -> list[tuple[int, int]]:
-    """Rows 0..count in parts of about equal length, as (first, end); some may be empty."""
-    if parts is None:
-        parts = min(-(-count // USERS_OF_A_PART), MOST_PARTS)
-    edges = [count * part // max(parts, 1) for part in range(max(parts, 1) + 1)]
-    return list(pairwise(edges))
-
-
 def _key(release: ReleaseFiles, ask: RankingQuery, users: Sequence[str], parts: int) -> str:
     """What decides the lists and how they lie."""
     digest = hashlib.sha256()
@@ -283,7 +189,7 @@ def names_of(release: ReleaseFiles) -> tuple[str, str]:
     return f"bundle-{bundle[:32]}", f"state-{state[:32]}"
 
 
-def within_reach(place: ListPlace, release: ReleaseFiles) -> ReleaseFiles | PublishedRelease:
+def within_reach(place: PartsPlace, release: ReleaseFiles) -> ReleaseFiles | PublishedRelease:
     """The release where the engine's processes find it."""
     if place.engine.shares_disk:
         return release
@@ -294,17 +200,3 @@ def within_reach(place: ListPlace, release: ReleaseFiles) -> ReleaseFiles | Publ
         for folder, name in zip(folders, names_of(release), strict=True)
     )
     return PublishedRelease(bundle, state, release.version)
-
-
-def _remove_stale(scratch: ScratchFolder) -> None:
-    """What was asked for days ago and never finished, and releases published as long ago."""
-    for kind in (LISTS, RELEASES):
-        scratch.below(kind).remove_stale()
-
-
-def _asked(part: int) -> str:
-    return f"asked-{part:06d}.parquet"
-
-
-def _made(part: int) -> str:
-    return f"made-{part:06d}.parquet"

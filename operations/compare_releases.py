@@ -41,7 +41,6 @@ def name_of(version: int) -> str:
 
 def on_events(config: RecsysConfig, first: int, second: int, place: str) -> SameRows:
     """Both releases asked about events that came after the data of both."""
-    from recsys.operations.batch_lists import place_of
     from recsys.operations.evaluate_release import leak_checks
     from recsys.operations.evaluated_parts import lists_in_parts
     from recsys.operations.evaluation_events import read_events
@@ -50,6 +49,7 @@ def on_events(config: RecsysConfig, first: int, second: int, place: str) -> Same
         data_end,
         queries_of,
     )
+    from recsys.storage.engines.scratch_parts import place_of
 
     engine = place_of(config)
     files = [find_release(config, f"models:/{config.name}/{v}") for v in (first, second)]

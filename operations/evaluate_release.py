@@ -28,11 +28,12 @@ if TYPE_CHECKING:
         Example,
         PositionBias,
     )
-    from recsys.operations.batch_lists import ListPlace, ReleaseFiles
+    from recsys.operations.batch_lists import ReleaseFiles
     from recsys.operations.evaluation_events import EvaluationEvents, ShownEvents
     from recsys.operations.release_queries import Queries
     from recsys.recommender import LoadedRelease
     from recsys.rules import ListCaps
+    from recsys.storage.engines.scratch_parts import PartsPlace
     from recsys.training.compared_lists import Compared
 
 MAIN = "recsys"
@@ -111,8 +112,8 @@ def _on_events(
     fitted, or a model that answered nobody, is 1; data that cannot be used is 3.
     """
     from recsys.evaluation.page import alarms, verdict, write_report
-    from recsys.operations.batch_lists import place_of
     from recsys.operations.evaluation_events import read_events, read_shown
+    from recsys.storage.engines.scratch_parts import place_of
 
     engine = place_of(config)
     files = find_release(config, model)
@@ -164,7 +165,7 @@ class EvaluatedRelease:
 
 def evaluate_events(
     config: RecsysConfig,
-    place: "ListPlace",
+    place: "PartsPlace",
     files: "ReleaseFiles",
     loaded: "LoadedRelease",
     held: "EvaluationEvents",

@@ -12,39 +12,40 @@ Shapes: G queries, K places of a list, D places of a single source's list.
 import hashlib
 import json
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
-import numpy as np
 import pyarrow as pa
 
 from recsys import __version__
 from recsys.data_schemas import columns as c
 from recsys.data_schemas.log_record import LogRecord
 from recsys.evaluation.lists import RankedLists
-from recsys.features.interactions import Floats, History, Interactions, Ints, Longs
+from recsys.features.interactions import Interactions
 from recsys.operations import release_queries
 from recsys.operations.batch_lists import (
-    RELEASES,
-    ListPlace,
-    PartInScratch,
     PublishedRelease,
     ReleaseFiles,
-    in_parts,
     names_of,
-    stretches_of,
     within_reach,
 )
 from recsys.retrieval.source_kinds import source_class
 from recsys.rules import ListCaps
 from recsys.storage.engines import PartWork
 from recsys.storage.engines.local import PARTS_FOR_MANY
+from recsys.storage.engines.scratch_parts import (
+    RELEASES,
+    PartInScratch,
+    PartsPlace,
+    in_parts,
+    stretches_of,
+    unfinished,
+)
 from recsys.storage.files import hash_json, write_json
-from recsys.storage.node_copies import PublishedFolder
+from recsys.storage.node_copies import PublishedFolder, local_folder
 from recsys.storage.processors import processors
 from recsys.storage.progress import Reporter
 from recsys.storage.scratch import ScratchFolder
@@ -55,7 +56,12 @@ from recsys.training.compared_lists import (
     KnownAtMoments,
     label_of,
 )
-from recsys.training.groups import source_lists
+from recsys.training.lists_alone import (
+    ListsAlone,
+    list_columns,
+    lists_alone,
+    read_lists,
+)
 from recsys.training.released_lists import lists_of_release
 
 if TYPE_CHECKING:
@@ -66,10 +72,8 @@ if TYPE_CHECKING:
 
 FACTS: Final = "facts.json"
 """Beside the references: what the release was told before it was asked, and what could not be had."""
-OWN, ALONE, ITEMS, SCORES = "own", "alone ", " items", " scores"
-"""Columns of what a part made: the release's lists, and by label each source's."""
-FAILED: Final = b"failed"
-"""In the schema of what a part made: label → why a source could not answer."""
+OWN: Final = "own"
+"""Columns of what a part made: the release's lists; the others are each source's."""
 
 
 class MadeLists(NamedTuple):
@@ -77,10 +81,8 @@ class MadeLists(NamedTuple):
 
     own: RankedLists
     """[G, K] of the release."""
-    alone: dict[str, RankedLists]
-    """[G, D] of each source, by its label."""
-    failed: dict[str, str]
-    """Label → why a source alone could not answer."""
+    alone: ListsAlone
+    """[G, D] of each source."""
 
 
 class AskedLists(NamedTuple):
@@ -95,7 +97,7 @@ class AskedLists(NamedTuple):
 
 
 def lists_in_parts(
-    place: ListPlace,
+    place: PartsPlace,
     release: ReleaseFiles,
     loaded: "LoadedRelease",
     queries: "Queries",
@@ -118,7 +120,7 @@ def lists_in_parts(
 
 
 def evaluated_in_parts(
-    place: ListPlace,
+    place: PartsPlace,
     release: ReleaseFiles,
     loaded: "LoadedRelease",
     queries: "Queries",
@@ -160,17 +162,15 @@ def evaluated_in_parts(
         loaded.state.catalogue,
         loaded.bundle.facts["windows"]["scheme"] == "ordinal",
     )
-    popular = found.add_simple(moments, caps)
+    found.add_lists(moments, made.alone.lists.values(), caps)
     found.absent |= facts["absent"]
-    found.failed |= facts["failed"] | made.failed
-    for label, lists in made.alone.items():
-        found.add_alone(label, lists, popular, caps)
+    found.failed |= facts["failed"] | made.alone.failed
     return made.own, found
 
 
 @contextmanager
 def _references(
-    place: ListPlace,
+    place: PartsPlace,
     release: ReleaseFiles,
     loaded: "LoadedRelease",
     queries: "Queries",
@@ -200,7 +200,7 @@ def _references(
 
 
 def _made(
-    place: ListPlace,
+    place: PartsPlace,
     release: ReleaseFiles,
     loaded: "LoadedRelease",
     queries: "Queries",
@@ -234,19 +234,17 @@ def _made(
         return work
 
     try:
-        with Reporter().task(name, len(queries)) as task:
+        with (
+            Reporter().task(name, len(queries)) as task,
+            unfinished(place.scratch, key) as folder,
+        ):
             sizes = [table.num_rows for table in tables]
-            made = list(in_parts(place, key, sizes, tables.__getitem__, work_in, task.advance))
+            parts = in_parts(place.engine, folder, sizes, tables.__getitem__, work_in, task.advance)
+            made = list(parts)
     finally:
         _opened.clear()
-    failed: dict[str, str] = {}
-    for table in made:
-        for label, why in json.loads(table.schema.metadata[FAILED]).items():
-            failed.setdefault(label, why)
-    # One that failed in some part only would be evaluated on other queries than the rest.
-    whole = [label for label in _labels(made[0]) if label not in failed]
-    alone = {label: RankedLists(label, *_read(made, ALONE + label, asked.depth)) for label in whole}
-    return MadeLists(RankedLists(name, *_read(made, OWN, asked.length)), alone, failed)
+    own = RankedLists(name, *read_lists(made, OWN, asked.length))
+    return MadeLists(own, ListsAlone.joined(made, asked.depth))
 
 
 def _asked(loaded: "LoadedRelease", queries: "Queries", low: int, high: int) -> pa.Table:
@@ -311,31 +309,23 @@ class PartOfEvaluation(PartInScratch):
             items_of=items.__getitem__,
             context_of=contexts.__getitem__,
         )
-        columns = _written(OWN, own.items, own.scores)
-        found = Compared()
-        for label, source in opened.sources.items():
-            make = partial(self._alone, opened.loaded, source, users, now)
-            if (lists := found.attempt(label, make)) is not None:
-                columns |= _written(ALONE + label, *lists)
-        table = pa.table(columns)
-        return table.replace_schema_metadata({FAILED: json.dumps(found.failed)})
-
-    def _alone(
-        self, loaded: "LoadedRelease", source: "RecallSource", users: Sequence[str], now: Longs
-    ) -> tuple[Ints, Floats]:
-        def history_of(group: int) -> History:
-            return loaded.state.history(users[group], int(now[group]))
-
-        unavailable = loaded.state.catalogue.blocked.copy()
-        return source_lists(
-            source, now, history_of, unavailable, k=self.asked_for.depth, workers=self.workers
+        table = lists_alone(
+            opened.sources,
+            now,
+            lambda group: opened.loaded.state.history(users[group], int(now[group])),
+            opened.loaded.state.catalogue.blocked.copy(),
+            k=self.asked_for.depth,
+            workers=self.workers,
         )
+        columns = list_columns(OWN, own.items, own.scores)
+        alone = dict(zip(table.column_names, table.columns, strict=True))
+        return pa.table(columns | alone, metadata=table.schema.metadata)
 
     def _world_opened(self) -> Opened:
         if self.world not in _opened:
             _opened.clear()
             loaded = self.release.open_whole()
-            facts = _facts(_local(self.references))
+            facts = _facts(local_folder(self.references))
             loaded.apply([LogRecord(*record) for record in facts["told"]])
             _opened[self.world] = Opened(loaded, self.opened_sources(loaded))
         return _opened[self.world]
@@ -344,12 +334,12 @@ class PartOfEvaluation(PartInScratch):
         """By label the sources that are asked alone."""
         if not self.asked_for.depth:
             return {}
-        folder = _local(self.references)
+        folder = local_folder(self.references)
         found = {label_of(name): source for name, source in loaded.recall.proposing.items()}
         for name in _facts(folder)["sources"]:
             found[label_of(name)] = source_class(name).load(folder / name)
         if self.frozen is not None:
-            found[FROZEN] = release_queries.open_frozen(_local(self.frozen))
+            found[FROZEN] = release_queries.open_frozen(local_folder(self.frozen))
         return found
 
 
@@ -357,37 +347,3 @@ def _facts(references: Path) -> dict[str, Any]:
     """What lies beside references."""
     found: dict[str, Any] = json.loads((references / FACTS).read_text(encoding="utf-8"))
     return found
-
-
-def _local(folder: Path | PublishedFolder) -> Path:
-    """Where a folder lies on this machine."""
-    return folder if isinstance(folder, Path) else folder.local()
-
-
-def _written(name: str, items: Ints, scores: Floats) -> dict[str, pa.Array]:
-    """Lists int32[G, K] and float32[G, K] as two columns."""
-    width = items.shape[1]
-    return {
-        f"{name}{kind}": pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), width)
-        for kind, values in ((ITEMS, items), (SCORES, scores))
-    }
-
-
-def _read(tables: Sequence[pa.Table], name: str, width: int) -> tuple[Ints, Floats]:
-    """The same of all parts."""
-    items, scores = (
-        np.concatenate(
-            [table[f"{name}{kind}"].combine_chunks().flatten().to_numpy() for table in tables]
-        ).reshape(-1, width)
-        for kind in (ITEMS, SCORES)
-    )
-    return items, scores
-
-
-def _labels(table: pa.Table) -> list[str]:
-    """Sources that answered, in the order they were asked."""
-    return [
-        name[len(ALONE) : -len(ITEMS)]
-        for name in table.column_names
-        if name.startswith(ALONE) and name.endswith(ITEMS)
-    ]

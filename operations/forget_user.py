@@ -134,7 +134,7 @@ def _from_simulation(workspace: Workspace, simulated: Workspace, receipt: Receip
 
 def _from_scratch(config: RecsysConfig, receipt: Receipt) -> None:
     """Lists that a killed run left half made, and states published for other machines."""
-    from recsys.operations.batch_lists import forget_scratch
+    from recsys.storage.engines.scratch_parts import forget_scratch
     from recsys.storage.scratch import scratch_of
 
     if folders := forget_scratch(config):

@@ -108,6 +108,11 @@ class PublishedFolder:
         return target
 
 
+def local_folder(folder: Path | PublishedFolder) -> Path:
+    """Where a folder lies on this machine."""
+    return folder if isinstance(folder, Path) else folder.local()
+
+
 def remove_copies(begins: Sequence[str], kept: Collection[str], seconds: float) -> None:
     """Remove this machine's copies whose names begin so and which no process has kept for some seconds.
 

@@ -6,7 +6,7 @@ its default params. One that cannot be had is named with its reason, and the eva
 Shapes: G moments, N items, K places of a list.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeVar
@@ -84,11 +84,7 @@ class Compared:
                 self.absent[name] = reason
 
     def add_lists(
-        self,
-        known: "KnownAtMoments",
-        sources: Mapping[str, RecallSource],
-        caps: ListCaps,
-        workers: int,
+        self, known: "KnownAtMoments", alone: Iterable[RankedLists], caps: ListCaps
     ) -> None:
         """Lists of the simplest baselines and of each source alone, cut as they would be served.
 
@@ -97,24 +93,43 @@ class Compared:
 
         Args:
             known: the moments and what may be known at them.
-            sources: by name, fitted before the moments.
+            alone: what each source alone listed, named by its label, as long as the caps need.
             caps: of every list.
-            workers: threads.
         """
         popular = self.add_simple(known, caps)
+        for made in alone:
+            filled = baselines.filled_up(made.items, popular)
+            listed = caps.cut(filled, made.scores, LIST_LENGTH)
+            self.lists.append(RankedLists(made.name, *listed))
+
+    def each_alone(
+        self,
+        known: "KnownAtMoments",
+        sources: Mapping[str, RecallSource],
+        depth: int,
+        workers: int,
+    ) -> Iterator[RankedLists]:
+        """What each source alone lists, one at a time as they are asked for.
+
+        Args:
+            known: the moments and what may be known at them.
+            sources: by label, fitted before the moments.
+            depth: places of a list.
+            workers: threads.
+        """
         unavailable = known.catalogue.blocked.copy()
-        depth = caps.depth(LIST_LENGTH)
-
-        def alone(label: str, source: RecallSource) -> RankedLists:
-            items, scores = source_lists(
-                source, known.now, known.history_of, unavailable, k=depth, workers=workers
+        for label, source in sources.items():
+            make = partial(
+                source_lists,
+                source,
+                known.now,
+                known.history_of,
+                unavailable,
+                k=depth,
+                workers=workers,
             )
-            return RankedLists(label, items, scores)
-
-        for name, source in sources.items():
-            label = label_of(name)
-            if (made := self.attempt(label, partial(alone, label, source))) is not None:
-                self.add_alone(label, made, popular, caps)
+            if (made := self.attempt(label, make)) is not None:
+                yield RankedLists(label, *made)
 
     def add_simple(self, known: "KnownAtMoments", caps: ListCaps) -> Ints:
         """Lists of the simplest baselines; int32[G, depth] of popular items to fill others up with.
@@ -136,18 +151,6 @@ class Compared:
             listed = caps.cut(made.items, made.scores, LIST_LENGTH)
             self.lists.append(RankedLists(made.name, *listed))
         return simple[0].items
-
-    def add_alone(self, label: str, made: RankedLists, popular: Ints, caps: ListCaps) -> None:
-        """What a source alone listed, filled up with popular items and cut as it would be served.
-
-        Args:
-            label: as the page names it.
-            made: its lists, as long as the caps need.
-            popular: int32[G, depth] of `add_simple`.
-            caps: of every list.
-        """
-        filled = baselines.filled_up(made.items, popular)
-        self.lists.append(RankedLists(label, *caps.cut(filled, made.scores, LIST_LENGTH)))
 
 
 def label_of(source: str) -> str:

@@ -18,7 +18,7 @@ from recsys.data_schemas.config import RecsysConfig
 from recsys.encoder.device import on_device
 from recsys.encoder.pretrained import require_local
 from recsys.features.on_disk import arrays_in
-from recsys.storage.engines import open_engine
+from recsys.storage.engines.scratch_parts import PartsPlace, place_of
 from recsys.storage.progress import Reporter
 from recsys.storage.stages import StageRunner, WouldRun
 from recsys.storage.workspace import Workspace
@@ -102,12 +102,19 @@ def _begun(
         if note:
             reporter.warn(note)
         own_parts.require_sound(config)
-        if not dry_run:
-            open_engine(config.engine)  # one that cannot be had is said before any work
+        # An engine that cannot be had is said before any work.
+        place = None if dry_run else _place(config)
         listener = own_parts.stage_listener(config, reporter)
         runner = StageRunner(workspace, reporter, dry_run, on_end=listener)
         with arrays_in(workspace.path):
-            yield Night(config, workspace, runner, reporter, until)
+            yield Night(config, workspace, runner, reporter, until, place)
+
+
+def _place(config: RecsysConfig) -> PartsPlace | None:
+    """Where sources are asked about many moments: the engine that the config names, or as many parts. None
+    for threads of this process, which start at once and share what is open; what sources do is compiled."""
+    place = place_of(config)
+    return None if config.engine.kind == "local" and place.parts is None else place
 
 
 def _foreseen(night: Night) -> NightResult:

@@ -84,7 +84,8 @@ def _lists(
     """One row per user, or per user and item."""
     from recsys.business_rules import ListRules
     from recsys.filters import allowed_by
-    from recsys.operations.batch_lists import SCHEMA, place_of, ranked
+    from recsys.operations.batch_lists import SCHEMA, ranked
+    from recsys.storage.engines.scratch_parts import place_of
 
     # What is wrong is said before any work.
     rules = read_rules(config.serving.rules)

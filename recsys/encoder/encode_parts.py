@@ -21,7 +21,7 @@ from recsys.encoder.runtime import TextEncoder
 from recsys.features.interactions import Floats
 from recsys.storage.engines import Engine
 from recsys.storage.engines.engine import GPUS
-from recsys.storage.node_copies import PublishedFolder
+from recsys.storage.node_copies import PublishedFolder, local_folder
 from recsys.storage.scratch import ScratchFolder
 
 FOLDER: Final = "encoding"
@@ -93,8 +93,7 @@ class PartOfTexts:
                 # The engine gave this task a GPU: the encoder takes it where PyTorch is loaded.
                 import torch  # noqa: F401
             _open.clear()
-            folder = self.encoder if isinstance(self.encoder, Path) else self.encoder.local()
-            _open[key] = TextEncoder.open(folder, max_tokens=self.max_tokens)
+            _open[key] = TextEncoder.open(local_folder(self.encoder), max_tokens=self.max_tokens)
         return _open[key]
 
 

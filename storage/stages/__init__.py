@@ -1,7 +1,7 @@
 """Stages with memory: what a night did is kept under what it was made from."""
 
 from recsys.storage.stages.identity import code_version, difference
-from recsys.storage.stages.runner import StageRunner
+from recsys.storage.stages.runner import StageRunner, stage_and_key
 from recsys.storage.stages.stage import Stage, StageResult, WouldRun, facts, folder
 
 __all__ = [
@@ -13,4 +13,5 @@ __all__ = [
     "difference",
     "facts",
     "folder",
+    "stage_and_key",
 ]

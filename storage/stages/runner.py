@@ -178,7 +178,7 @@ class StageRunner:
     def _do(
         self, stage: Stage[T], plan: StageResult[T], identity: dict[str, Any]
     ) -> StageResult[T]:
-        part = plan.path.parent / f".{plan.key}{PART}"
+        part = _aside(plan.path)
         with explain_disk_full(plan.path, f"the output of stage {plan.name}"):
             if not stage.resumable:
                 shutil.rmtree(part, ignore_errors=True)
@@ -249,7 +249,7 @@ class StageRunner:
         name is not always the one to compare with: the one with fewest changes is, the latest of
         those.
         """
-        if path.parent.joinpath(f".{path.name}{PART}").exists():
+        if _aside(path).exists():
             return "it was interrupted"
         earlier = _earlier(path.parent)
         if not earlier:
@@ -270,6 +270,17 @@ class StageRunner:
             self.workspace.record_use(self._run, list(self._met))
             if self._on_end is not None:
                 self._on_end(result)
+
+
+def _aside(path: Path) -> Path:
+    """Where an output is made before it gets its place."""
+    return path.parent / f".{path.name}{PART}"
+
+
+def stage_and_key(out: Path) -> str:
+    """Names what is being made in a folder that a stage is given to fill: by its stage and its key, so
+    that a further try is named alike."""
+    return f"{out.parent.name}-{out.name.removeprefix('.').removesuffix(PART)}"
 
 
 def _as_read_again(facts: Facts) -> dict[str, Any]:

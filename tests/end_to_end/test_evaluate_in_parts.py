@@ -9,10 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from recsys.operations import batch_lists
 from recsys.operations.cli.main import main
 from recsys.retrieval.collaborative.item_item import ItemItem
-from recsys.storage.engines import LocalEngine
+from recsys.storage.engines import LocalEngine, scratch_parts
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 PROTOCOLS = ("window", "leave-last-out")
@@ -83,14 +82,14 @@ def left(released):
 def test_the_number_of_parts_changes_nothing(
     released, later, in_one_part, tmp_path, protocol, parts, monkeypatch
 ):
-    monkeypatch.setattr(batch_lists, "open_engine", lambda _: LocalEngine(1))
+    monkeypatch.setattr(scratch_parts, "open_engine", lambda _: LocalEngine(1))
     found = evaluated(released, later, tmp_path, ("PARTS", parts), protocol=protocol)
     assert found == in_one_part(protocol)
     assert left(released) == []
 
 
 def test_processes_change_nothing(released, later, in_one_part, tmp_path, monkeypatch):
-    monkeypatch.setattr(batch_lists, "open_engine", lambda _: LocalEngine(2))
+    monkeypatch.setattr(scratch_parts, "open_engine", lambda _: LocalEngine(2))
     found = evaluated(released, later, tmp_path, ("PARTS", "4"), protocol="leave-last-out")
     assert found == in_one_part("leave-last-out")
 
@@ -123,7 +122,7 @@ def test_what_was_finished_before_a_kill_is_not_done_again(
         return learned(cls, fit)
 
     engine = DiesAt(4)
-    monkeypatch.setattr(batch_lists, "open_engine", lambda _: engine)
+    monkeypatch.setattr(scratch_parts, "open_engine", lambda _: engine)
     assert exit_code(released, later, tmp_path, ("PARTS", "6")) == 130
     monkeypatch.setattr(ItemItem, "learned", classmethod(counted))
     engine.part = None
@@ -144,7 +143,7 @@ def test_a_source_that_fails_in_one_part_is_named_and_left_out(
             raise ValueError("no such row")
         return recall(self, history, limit, now, blocked)
 
-    monkeypatch.setattr(batch_lists, "open_engine", lambda _: LocalEngine(1))
+    monkeypatch.setattr(scratch_parts, "open_engine", lambda _: LocalEngine(1))
     monkeypatch.setattr(ItemItem, "recall", breaks)
     words = ["-c", str(released / "recsys.yaml"), "--events", str(later), "--out", str(tmp_path)]
     monkeypatch.setenv("RECSYS__ENGINE__PARTS", "5")

@@ -11,12 +11,12 @@ import pytest
 from recsys.data_schemas.config import SparkConfig, load_config
 from recsys.data_schemas.errors import RecsysError
 from recsys.operations import batch_lists
-from recsys.operations.batch_lists import ListPlace
 from recsys.operations.cli.main import main
 from recsys.operations.library.lists_out import require_k
 from recsys.operations.open_release import find_release
 from recsys.query import RankingQuery
 from recsys.storage.engines import LocalEngine
+from recsys.storage.engines.scratch_parts import PartsPlace
 from recsys.storage.files import atomic_write
 from recsys.storage.scratch import ScratchFolder
 
@@ -41,7 +41,7 @@ def users(question):
 
 @pytest.fixture(scope="module")
 def in_one_part(release, question, users, tmp_path_factory):
-    place = ListPlace(LocalEngine(1), ScratchFolder(str(tmp_path_factory.mktemp("one"))), 1)
+    place = PartsPlace(LocalEngine(1), ScratchFolder(str(tmp_path_factory.mktemp("one"))), 1)
     return rows_of(place, release, question, users)
 
 
@@ -54,7 +54,7 @@ def rows_of(place, release, question, users):
 def test_parts_and_processes_change_nothing(
     release, question, users, in_one_part, tmp_path, processes, parts
 ):
-    place = ListPlace(LocalEngine(processes), ScratchFolder(str(tmp_path)), parts)
+    place = PartsPlace(LocalEngine(processes), ScratchFolder(str(tmp_path)), parts)
     assert [row["user_id"] for row in in_one_part] == users
     assert rows_of(place, release, question, users) == in_one_part
     assert ScratchFolder(str(tmp_path)).names() == set()
@@ -69,11 +69,11 @@ def test_a_state_that_was_written_anew_takes_nothing_of_the_one_before(
     release = release._replace(state=state)
     scratch = ScratchFolder(str(tmp_path / "scratch"))
     with pytest.raises(KeyboardInterrupt):
-        rows_of(ListPlace(DiesAt(3), scratch, 5), release, question, users)
+        rows_of(PartsPlace(DiesAt(3), scratch, 5), release, question, users)
     marker = state / "state.json"
     atomic_write(marker, marker.read_bytes())
     engine = Counts()
-    assert rows_of(ListPlace(engine, scratch, 5), release, question, users) == in_one_part
+    assert rows_of(PartsPlace(engine, scratch, 5), release, question, users) == in_one_part
     assert engine.given == [0, 1, 2, 3, 4]
 
 
@@ -109,9 +109,9 @@ def test_what_was_finished_before_a_kill_is_not_done_again(
 ):
     scratch = ScratchFolder(str(tmp_path))
     with pytest.raises(KeyboardInterrupt):
-        rows_of(ListPlace(DiesAt(3), scratch, 5), release, question, users)
+        rows_of(PartsPlace(DiesAt(3), scratch, 5), release, question, users)
     engine = Counts()
-    assert rows_of(ListPlace(engine, scratch, 5), release, question, users) == in_one_part
+    assert rows_of(PartsPlace(engine, scratch, 5), release, question, users) == in_one_part
     assert engine.given == [3, 4]
 
 
@@ -119,9 +119,9 @@ def test_another_question_takes_nothing_of_an_unfinished_one(release, question, 
     loaded = question[0]
     scratch = ScratchFolder(str(tmp_path))
     with pytest.raises(KeyboardInterrupt):
-        rows_of(ListPlace(DiesAt(3), scratch, 5), release, question, users)
+        rows_of(PartsPlace(DiesAt(3), scratch, 5), release, question, users)
     other = (loaded, RankingQuery("", loaded.moment, k=3))
-    rows = rows_of(ListPlace(Counts(), scratch, 5), release, other, users)
+    rows = rows_of(PartsPlace(Counts(), scratch, 5), release, other, users)
     assert {len(row["item_ids"]) for row in rows} == {3}
 
 

@@ -13,7 +13,7 @@ from recsys.features.catalogue import Catalogue
 from recsys.features.interactions import DAY
 from recsys.features.protocols import Recalled
 from recsys.rules import ListCaps
-from recsys.training.compared_lists import Compared, KnownAtMoments
+from recsys.training.compared_lists import LIST_LENGTH, Compared, KnownAtMoments
 from recsys.training.night.judge import _missing
 
 ITEMS = 12
@@ -56,10 +56,15 @@ def listed(found):
     return {made.name: [row[row >= 0].tolist() for row in made.items] for made in found.lists}
 
 
+def add_lists(found, known, sources, caps):
+    depth = caps.depth(LIST_LENGTH)
+    found.add_lists(known, found.each_alone(known, sources, depth, workers=1), caps)
+
+
 def test_a_source_alone_is_filled_up_and_one_that_breaks_is_named(known):
     found = Compared()
     caps = ListCaps(CATALOGUE, {}, ITEMS)
-    found.add_lists(known(), {"text": Alone(), "als": Broken()}, caps, 1)
+    add_lists(found, known(), {"text alone": Alone(), "als": Broken()}, caps)
     lists = listed(found)
     assert list(lists) == ["popularity", "recent popularity", "most recent", "text alone"]
     assert lists["popularity"] == [[1, 2, 3], [1, 0, 2, 3]]
@@ -69,7 +74,7 @@ def test_a_source_alone_is_filled_up_and_one_that_breaks_is_named(known):
 
 def test_nothing_is_recent_where_times_only_order(known):
     found = Compared()
-    found.add_lists(known(ordinal=True), {}, ListCaps(CATALOGUE, {}, ITEMS), 1)
+    add_lists(found, known(ordinal=True), {}, ListCaps(CATALOGUE, {}, ITEMS))
     assert list(listed(found)) == ["popularity"]
     assert set(found.absent) == {"recent popularity", "most recent"}
 
@@ -77,7 +82,7 @@ def test_nothing_is_recent_where_times_only_order(known):
 def test_all_of_them_are_cut_as_they_would_be_served(known):
     found = Compared()
     caps = ListCaps(CATALOGUE, {"category": 1}, ITEMS)
-    found.add_lists(known(), {"text": Alone()}, caps, 1)
+    add_lists(found, known(), {"text alone": Alone()}, caps)
     # 0, 3 and 9 are of one category, 1 and 10 of another
     assert listed(found)["popularity"] == [[1, 2, 3], [1, 0, 2]]
     assert listed(found)["text alone"] == [[9, 10, 2], [1, 0, 2]]

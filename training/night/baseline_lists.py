@@ -6,41 +6,51 @@ saw any behaviour.
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
 from recsys.encoder.encode import encode_items
 from recsys.encoder.onnx_export import INFERENCE
 from recsys.encoder.pretrained import WEIGHTS
-from recsys.encoder.tower import UNFITTED, InterestSource
+from recsys.encoder.tower import UNFITTED
 from recsys.features.protocols import RecallSource
 from recsys.storage.stages import Stage, StageResult
 from recsys.training.compared_lists import FROZEN, Compared
 from recsys.training.night.fit_sources import fit_as_of, source_inputs
 from recsys.training.night.night_context import Night
-from recsys.training.night.products import FOLDER, VECTORS, Recipe
+from recsys.training.night.products import FOLDER, Recipe
 from recsys.training.night.tune_encoder import CODE
+from recsys.training.source_files import VECTORS, SourceFiles
 
 FROZEN_ITEMS = 100_000
 """Items beyond which the untuned encoder is not run over the catalogue for the comparison alone
 (assumed: at some 300 texts per second on two cores that is five minutes, once)."""
 
 
-def baselines_as_of(night: Night, have: Mapping[str, RecallSource], cut: int) -> Compared:
-    """The baselines that are not among the sources at hand, knowing events before `cut` alone.
+def baselines_as_of(
+    night: Night, have: Mapping[str, RecallSource], cut: int
+) -> tuple[Compared, dict[str, SourceFiles]]:
+    """The baselines that are not among the sources at hand, knowing events before `cut` alone, and where
+    each lies.
 
     Args:
         night: tonight's run.
         have: sources at hand by name.
         cut: end of what may be known, µs UTC.
     """
-    found = Compared()
+    found, files = Compared(), dict[str, SourceFiles]()
     view = night.data.interactions
 
     def fit(name: str) -> RecallSource:
         plain = night.beside(recipe=Recipe({name: {}}, {}, {}))
-        return fit_as_of(plain, view, cut).load(night.encoded)[name]
+        fitted = fit_as_of(plain, view, cut)
+        files[name] = fitted.files(night.encoded)[name]
+        return fitted.load(night.encoded)[name]
+
+    def frozen() -> RecallSource:
+        files[FROZEN] = frozen_files(night)
+        return files[FROZEN].open()
 
     found.add_references(view.before(cut), source_inputs(night), fit, have)
     if not night.config.encoder.fine_tune:
@@ -51,12 +61,12 @@ def baselines_as_of(night: Night, have: Mapping[str, RecallSource], cut: int) ->
             "for a comparison"
         )
     else:
-        found.add_source(FROZEN, lambda: frozen_text(night))
-    return found
+        found.add_source(FROZEN, frozen)
+    return found, files
 
 
-def frozen_text(night: Night) -> RecallSource:
-    """The base encoder over the catalogue; made once for an encoder and its texts."""
+def frozen_files(night: Night) -> SourceFiles:
+    """The base encoder over the catalogue, as a source; made once for an encoder and its texts."""
     data = night.data
     config = night.config.encoder.model_copy(update={"fine_tune": False})
 
@@ -98,6 +108,5 @@ def frozen_text(night: Night) -> RecallSource:
     ).product
 
 
-def _frozen(stage: StageResult[Any]) -> RecallSource:
-    vectors = np.load(stage.folder / VECTORS, mmap_mode="r")
-    return cast(RecallSource, InterestSource.open(stage.folder / FOLDER, vectors, UNFITTED))
+def _frozen(stage: StageResult[Any]) -> SourceFiles:
+    return SourceFiles(stage.folder, stage.folder / FOLDER, UNFITTED)

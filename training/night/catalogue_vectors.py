@@ -18,9 +18,10 @@ from recsys.storage.scratch import scratch_of
 from recsys.storage.stages import Stage, StageResult, folder
 from recsys.training.night.inputs import Inputs
 from recsys.training.night.night_context import Night
-from recsys.training.night.products import FOLDER, VECTORS
+from recsys.training.night.products import FOLDER
 from recsys.training.night.searched_items import searched_ever, searched_key
 from recsys.training.night.tune_encoder import CODE, shown_before, to_learn_from
+from recsys.training.source_files import VECTORS
 
 TOWER_SHARE = 0.15
 """Share of the encoder's time that fitting the tower again may take."""

@@ -46,7 +46,6 @@ from recsys.training.night.night_context import Night
 from recsys.training.night.products import (
     FOLDER,
     FULL,
-    VECTORS,
     ChampionResult,
     Encoded,
     Recipe,
@@ -54,6 +53,7 @@ from recsys.training.night.products import (
 )
 from recsys.training.night.tune_encoder import CODE
 from recsys.training.released_lists import lists_of_release
+from recsys.training.source_files import VECTORS
 
 RECIPE_SECTIONS = ("features", "sources", "ranker", "windows", "seed")
 """Config sections that belong to a recipe; the others (evaluation, gate, serving) are tonight's."""

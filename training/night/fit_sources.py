@@ -16,7 +16,6 @@ import psutil
 from recsys.evaluation.lists import Truth
 from recsys.features.interactions import DAY, Interactions
 from recsys.features.protocols import RecallSource
-from recsys.retrieval.candidates import CandidateGenerator
 from recsys.retrieval.fitted_source import Afforded, SourceFit, SourceInputs
 from recsys.retrieval.source_kinds import (
     declare,
@@ -33,7 +32,8 @@ from recsys.training.groups import history_reader
 from recsys.training.night import warm_starts
 from recsys.training.night.inputs import BASIS, SHOWN, Inputs
 from recsys.training.night.night_context import Night
-from recsys.training.night.products import TEXT, VECTORS, Fitted, Recipe
+from recsys.training.night.products import TEXT, Fitted, Recipe
+from recsys.training.source_files import VECTORS
 from recsys.training.sources.fit_source import (
     SourceFailed,
     applicable_sources,
@@ -446,9 +446,3 @@ def warm_start_facts(night: Night) -> dict[str, object]:
         )
         found[f"{name}, tonight"] = "from scratch" + (f"; {note}" if note else "")
     return found
-
-
-def recall_stage(night: Night, sources: Mapping[str, RecallSource]) -> CandidateGenerator:
-    """Recall as it is served: the configured depth and limit, the recipe's fusion."""
-    config = night.config.sources
-    return CandidateGenerator(sources, config.depth, config.candidates, night.recipe.weights)

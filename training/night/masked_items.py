@@ -10,7 +10,6 @@ The encoder was tuned without their events (`hidden_items`), as it would have be
 Shapes: M moments, N items, K places of a list.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,12 +29,12 @@ from recsys.storage.stages import Stage, StageResult
 from recsys.training.compared_lists import FROZEN, LIST_LENGTH, TEXT, TEXT_ONLY
 from recsys.training.groups import history_reader, source_lists
 from recsys.training.night import ranking_data
-from recsys.training.night.baseline_lists import frozen_text
+from recsys.training.night.baseline_lists import frozen_files
 from recsys.training.night.fit_sources import fit_as_of
 from recsys.training.night.hidden_items import TESTED_SHARE, hidden
 from recsys.training.night.inputs import Inputs
 from recsys.training.night.night_context import Night
-from recsys.training.night.products import Fitted, RankingData, Recipe
+from recsys.training.night.products import CutSources, Fitted, RankingData, Recipe
 from recsys.training.night.test_lists import CODE, Lists, caps_of, ranked
 from recsys.training.sources.fit_source import SourceFailed
 from recsys.training.windows import moments_at
@@ -99,14 +98,15 @@ class _Test:
 def _make(
     night: Night, test: _Test, fitted: Fitted, words: Fitted | None, out: Path
 ) -> dict[str, Any]:
-    sources = fitted.load(night.encoded)
-    ranking = _ranked_data(out, night, test, sources)
+    cut_sources = CutSources(fitted, night.encoded)
+    ranking = _ranked_data(out, night, test, cut_sources)
+    sources = cut_sources.opened
     without = {WITHOUT_TEXT} & set(night.rankers.facts["ablations"])
     systems = ranked(night, ranking, without)
     singles = {TEXT_ONLY: sources[TEXT], **({} if words is None else words.load(night.encoded))}
     singles.pop(TEXT, None)
     if night.config.encoder.fine_tune:
-        singles[FROZEN] = frozen_text(night)
+        singles[FROZEN] = frozen_files(night).open()
     for name in (TEXT_ONLY, WORDS, FROZEN):
         if name in singles:
             systems[name] = _single(night, test.view, ranking.moments, singles[name])
@@ -157,11 +157,11 @@ def _words(night: Night, test: _Test) -> Fitted | None:
         return None  # a baseline alone: the lists of the test say that it failed
 
 
-def _ranked_data(
-    out: Path, night: Night, test: _Test, sources: Mapping[str, RecallSource]
-) -> RankingData:
+def _ranked_data(out: Path, night: Night, test: _Test, sources: CutSources) -> RankingData:
     """Candidates and features of the moments, as of the cut, without the masked items' past."""
-    part = ranking_data.collect_cut(night, test.view, _moments(night, test), sources)
+    moments = _moments(night, test)
+    with night.asking(out) as asking:
+        part = ranking_data.collect_cut(night, test.view, moments, sources, asking)
     known = ranking_data.batch_inputs(night, test.view)
     known = ranking_data.without_items(known, test.masked)
     ranking_data.write_ranking_data(out, night, known, [part])

@@ -6,6 +6,8 @@ puts in its place. What a dry run cannot see raises `WouldRun` where it is opene
 
 import copy
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
@@ -19,13 +21,15 @@ from recsys.evaluation.drift import Drift
 from recsys.evaluation.evaluation import Evaluation
 from recsys.evaluation.lists import RankedLists, Truth
 from recsys.evaluation.report_context import Check
+from recsys.storage.engines.scratch_parts import PartsPlace, unfinished
 from recsys.storage.files import hash_file, hash_json
 from recsys.storage.processors import processors
 from recsys.storage.progress import Reporter
 from recsys.storage.registry import Registry
-from recsys.storage.stages import StageResult, StageRunner
+from recsys.storage.stages import StageResult, StageRunner, stage_and_key
 from recsys.storage.stages.cost import MachineTime, machine_time, processor_seconds
 from recsys.storage.workspace import Workspace
+from recsys.training.moment_parts import MomentParts
 from recsys.training.night.gate import Decision
 from recsys.training.night.inputs import Inputs
 from recsys.training.night.products import ChampionResult, Encoded, Fitted, RankingData, Recipe
@@ -49,6 +53,8 @@ class Night:
     reporter: Reporter
     until: int | None = None
     """Only events strictly before this count (µs); None means all."""
+    place: PartsPlace | None = None
+    """Where sources are asked about many moments; None for threads of this process."""
     began: float = field(default_factory=time.monotonic)
     processor_began: float = field(default_factory=processor_seconds)
     machine_began: MachineTime = field(default_factory=machine_time)
@@ -131,6 +137,20 @@ class Night:
                 if (model := Path(section[key]).expanduser()).is_dir():
                     section[key] = _content_of(model)
         return section
+
+    @contextmanager
+    def asking(self, out: Path) -> Iterator[MomentParts | None]:
+        """Where a stage asks sources about its moments; None for threads of this process. What is finished
+        stays when the stage fails, and is found by its next try.
+
+        Args:
+            out: the folder that the stage fills.
+        """
+        if self.place is None:
+            yield None
+            return
+        with unfinished(self.place.scratch, stage_and_key(out)) as folder:
+            yield MomentParts(self.place, folder)
 
     def alarm(self, text: str) -> None:
         """Something the analyst must see first; also a warning on the terminal."""

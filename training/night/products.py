@@ -7,6 +7,7 @@ Shapes: M moments, R candidate rows, F features, N items, d components of a vect
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -14,7 +15,6 @@ import numpy as np
 import numpy.typing as npt
 
 from recsys.encoder.index import FOLDER as INDEX
-from recsys.encoder.index import open_index
 from recsys.encoder.tower import InterestSource
 from recsys.evaluation.lists import RankedLists, Truth
 from recsys.features.feature_set import FeatureSet
@@ -25,10 +25,10 @@ from recsys.storage.stages import StageResult
 from recsys.training.groups import CandidateTable
 from recsys.training.night.inputs import Inputs
 from recsys.training.ranking_groups import Groups
+from recsys.training.source_files import VECTORS, SourceFiles
 
 FOLDER: Final = "encoder"
 """Of the encoder, in its stage's output and in a bundle."""
-VECTORS: Final = "vectors.npy"
 FULL: Final = "full"
 """Folder of the ranker with all features."""
 TEXT: Final = "text"
@@ -68,10 +68,12 @@ class Encoded:
 
     def source(self) -> InterestSource:
         """The fine-tuned encoder with its user tower, as a source."""
-        vectors = self.vectors()
-        index = open_index(self.vectors_stage.product, vectors)
+        return cast(InterestSource, self.files().open())
+
+    def files(self) -> SourceFiles:
+        """Where that source lies."""
         # a source names the last event it may have seen, which lies before `fit_until`
-        return InterestSource.open(self.folder, vectors, self.fit_until - 1, neighbours=index)
+        return SourceFiles(self.vectors_stage.product, self.folder, self.fit_until - 1)
 
     def over(self, inputs: Inputs) -> "Encoded":
         """The same encoder over the items of other inputs."""
@@ -140,6 +142,30 @@ class Fitted:
         sources = {name: stage.open() for name, stage in self.stages.items()}
         sources[TEXT] = cast(RecallSource, encoded.source())
         return sources
+
+    def files(self, encoded: Encoded) -> dict[str, SourceFiles]:
+        """Where all of these lie, in the order of `load`."""
+        files = {name: SourceFiles(stage.folder / name) for name, stage in self.stages.items()}
+        return files | {TEXT: encoded.files()}
+
+
+@dataclass(frozen=True)
+class CutSources:
+    """Sources as of a cut: opened in this process where they are asked here, named by their files where
+    they are asked elsewhere."""
+
+    fitted: Fitted
+    encoded: Encoded
+
+    @cached_property
+    def opened(self) -> dict[str, RecallSource]:
+        """All of them by name, opened once."""
+        return self.fitted.load(self.encoded)
+
+    @property
+    def files(self) -> dict[str, SourceFiles]:
+        """Where they lie."""
+        return self.fitted.files(self.encoded)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,6 @@ those of recall: only they hold what was offered and left, and moments at all ho
 Shapes: M moments, R candidate rows, F features.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,19 +22,14 @@ from recsys.data_schemas.limits import LIST_LENGTH
 from recsys.evaluation.lists import Truth
 from recsys.features.feature_set import FeatureSet
 from recsys.features.interactions import Interactions
-from recsys.features.protocols import RecallSource
 from recsys.features.rows import ANY_POSITION, BatchInputs, Rows
 from recsys.storage.files import hash_json
 from recsys.storage.stages import Stage, StageResult
-from recsys.training.groups import (
-    CandidateTable,
-    collect,
-    collect_shown,
-    history_reader,
-)
+from recsys.training.groups import CandidateTable, history_reader
 from recsys.training.impression_groups import ShownGroups, groups_of_lists
+from recsys.training.moment_parts import CandidatesAsked, MomentParts, Moments
 from recsys.training.night import fit_sources
-from recsys.training.night.fit_sources import fit_as_of, recall_stage
+from recsys.training.night.fit_sources import fit_as_of
 from recsys.training.night.hidden_items import hidden, practised_share, surplus
 from recsys.training.night.inputs import (
     NOT_YET,
@@ -43,13 +37,14 @@ from recsys.training.night.inputs import (
     user_table,
 )
 from recsys.training.night.night_context import Night
-from recsys.training.night.products import Fitted, RankingData
+from recsys.training.night.products import CutSources, Fitted, RankingData
 from recsys.training.night.searched_items import unavailable_at
 from recsys.training.windows import moments_at
 
 CODE = (
     *fit_sources.CODE,
     "recsys.features",
+    "recsys.training.moment_parts",
     "recsys.training.night.fit_sources",
     "recsys.training.night.hidden_items",
     "recsys.training.night.searched_items",
@@ -136,11 +131,7 @@ def build_ranking_data(night: Night, role: str) -> StageResult[RankingData]:
                 "features": night.section("features"),
                 "seed": config.seed,
             },
-            lambda out: (
-                _to_test(night, windows, limit, out)
-                if masked is None
-                else _to_learn(night, windows, limit, masked, view, out)
-            ),
+            lambda out: _make(night, windows, limit, masked, view, out),
             lambda stage: RankingData.read(stage.folder),
             code=CODE,
         )
@@ -160,12 +151,29 @@ class Window(NamedTuple):
         return found.sample(max(1, most), data.chances(found, "moments"))
 
 
-def _to_test(night: Night, windows: list[Window], limit: int, out: Path) -> dict[str, Any]:
+def _make(
+    night: Night,
+    windows: list[Window],
+    limit: int,
+    masked: ColdStartMasking | None,
+    view: Interactions,
+    out: Path,
+) -> dict[str, Any]:
+    with night.asking(out) as asking:
+        if masked is None:
+            return _to_test(night, windows, limit, asking, out)
+        return _to_learn(night, windows, limit, masked, view, asking, out)
+
+
+def _to_test(
+    night: Night, windows: list[Window], limit: int, asking: MomentParts | None, out: Path
+) -> dict[str, Any]:
     """What recall finds at the test's cuts, everything known to it."""
     view, parts = night.data.interactions, []
     for window in windows:
         moments = window.moments(night.data, limit // len(windows))
-        parts.append(collect_cut(night, view, moments, window.fitted.load(night.encoded)))
+        sources = CutSources(window.fitted, night.encoded)
+        parts.append(collect_cut(night, view, moments, sources, asking))
     return write_ranking_data(out, night, batch_inputs(night, view), parts)
 
 
@@ -175,6 +183,7 @@ def _to_learn(
     limit: int,
     masked: ColdStartMasking,
     view: Interactions,
+    asking: MomentParts | None,
     out: Path,
 ) -> dict[str, Any]:
     """What recall finds at the ranker's cuts with some items and users as though they were new, and
@@ -191,15 +200,15 @@ def _to_learn(
     most = max(1, limit // len(windows))
     for window in windows:
         moments = window.moments(data, MOMENTS_PER_GROUP * limit // len(windows))
-        sources = window.fitted.load(night.encoded)
+        sources = CutSources(window.fitted, night.encoded)
         at_cut = None if shown is None else shown.between(window.cut, window.until)
         room = 0 if at_cut is None else min(len(at_cut), int(SHOWN_SHARE * most))
-        found = _collect_to_learn(night, view, moments, sources, masked, most - room)
+        found = _collect_to_learn(night, view, moments, sources, masked, asking, most - room)
         parts += found
         if at_cut is not None:
             chances = data.chances(at_cut.moments, "shown lists")
             beside = at_cut.sample(min(room, _most_beside(found)), chances)
-            lists.append(_collect_shown(night, view, beside, sources, masked))
+            lists.append(_collect_shown(night, view, beside, sources, masked, asking))
     known = without_items(batch_inputs(night, view), masked.cold)
     return write_ranking_data(out, night, known, [*parts, *lists])
 
@@ -250,26 +259,30 @@ def _collect_to_learn(
     night: Night,
     view: Interactions,
     moments: Truth,
-    sources: Mapping[str, RecallSource],
+    sources: CutSources,
     masked: ColdStartMasking,
+    asking: MomentParts | None,
     most: int,
 ) -> list[_Part]:
     """Moments in random order until `most` of them hold a positive that recall found.
 
     Where recall finds one of three, three times the moments are looked at for as much to learn; the
-    rows of the others are let go at once, so that memory is that of what is learned from.
+    rows of the others are let go at once, so that memory is that of what is learned from. An engine is
+    given all chunks at once that are needed in any case, since a moment is one group at most.
     """
     order = np.argsort(night.data.chances(moments, "order"), kind="stable")
     parts: list[_Part] = []
-    found = 0
-    for start in range(0, max(1, len(order)), CHUNK):  # once even without a moment
-        chunk = moments.take(np.sort(order[start : start + CHUNK]))
-        lengths = _masked_lengths(night.data, chunk, masked)
-        part = collect_cut(night, view, chunk, sources, lengths, masked.surplus)
+    found = start = 0
+    while found < most and (start < len(order) or not parts):  # once even without a moment
+        chunks = 1 if asking is None else -(-(most - found) // CHUNK)
+        starts = range(start, start + chunks * CHUNK, CHUNK)
+        drawn = np.concatenate([np.sort(order[low : low + CHUNK]) for low in starts])
+        some = moments.take(drawn)
+        lengths = _masked_lengths(night.data, some, masked)
+        part = collect_cut(night, view, some, sources, asking, lengths, masked.surplus, learn=True)
         found += int(part.table.has_positive().sum())
-        parts.append(part._replace(table=part.table.to_learn_from()))
-        if found >= most:
-            break
+        parts.append(part)
+        start += chunks * CHUNK
     return parts
 
 
@@ -277,18 +290,16 @@ def _collect_shown(
     night: Night,
     view: Interactions,
     lists: ShownGroups,
-    sources: Mapping[str, RecallSource],
+    sources: CutSources,
     masked: ColdStartMasking,
+    asking: MomentParts | None,
 ) -> _Part:
     """Lists of a cut's window with what its sources say of their items at the time of each."""
     lengths = _masked_lengths(night.data, lists.moments, masked)
-    table = collect_shown(
-        lists,
-        history_reader(view.histories(), lists.moments, lengths),
-        recall_stage(night, sources),
-        unavailable_at(night.data, int(lists.moments.time.min(initial=NOT_YET))),
-        workers=night.workers,
+    moments = Moments(
+        lists.moments, history_reader(view.histories(), lists.moments, lengths), lists
     )
+    table = _collected(night, sources, moments, asking)
     shown = night.data.tables.ranked_lists
     assert shown is not None
     return _Part(lists.moments, table, lengths, shown.contexts(lists.lists))
@@ -298,9 +309,12 @@ def collect_cut(
     night: Night,
     view: Interactions,
     moments: Truth,
-    sources: Mapping[str, RecallSource],
+    sources: CutSources,
+    asking: MomentParts | None,
     lengths: npt.NDArray[np.int64] | None = None,
     without: npt.NDArray[np.bool_] | None = None,
+    *,
+    learn: bool = False,
 ) -> _Part:
     """Candidates of some moments of a cut, by recall.
 
@@ -309,23 +323,34 @@ def collect_cut(
         view: events that histories are read from.
         moments: M moments.
         sources: fitted as of the cut.
+        asking: where they are asked; None for threads of this process.
         lengths: int64[M], how many of the last events each moment sees; -1, or None, for all.
         without: bool[N], items that are no candidates; None for none.
+        learn: whether moments that teach nothing are emptied.
     """
     if lengths is None:
         lengths = np.full(len(moments), -1, np.int64)
-    unavailable = unavailable_at(night.data, int(moments.time.min(initial=NOT_YET)))
+    asked = Moments(moments, history_reader(view.histories(), moments, lengths))
+    return _Part(moments, _collected(night, sources, asked, asking, without, learn), lengths)
+
+
+def _collected(
+    night: Night,
+    sources: CutSources,
+    moments: Moments,
+    asking: MomentParts | None,
+    without: npt.NDArray[np.bool_] | None = None,
+    learn: bool = False,
+) -> CandidateTable:
+    """Candidates as recall is served: with the configured depth and limit, and the recipe's fusion."""
+    config = night.config.sources
+    ask = CandidatesAsked(config.depth, config.candidates, night.recipe.weights, learn)
+    unavailable = unavailable_at(night.data, int(moments.truth.time.min(initial=NOT_YET)))
     if without is not None:
         unavailable[without] = 1
-    table = collect(
-        moments,
-        history_reader(view.histories(), moments, lengths),
-        recall_stage(night, sources),
-        unavailable,
-        limit=night.config.sources.candidates,
-        workers=night.workers,
-    )
-    return _Part(moments, table, lengths)
+    if asking is None:
+        return ask.collected(sources.opened, moments, unavailable, night.workers)
+    return asking.candidates(sources.files, moments, unavailable, ask)
 
 
 def write_ranking_data(

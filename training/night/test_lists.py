@@ -3,7 +3,7 @@
 Shapes: M test moments, K places of a list.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,20 +19,24 @@ from recsys.evaluation.segments import by_event_type
 from recsys.features.interactions import Interactions
 from recsys.rules import ListCaps
 from recsys.storage.stages import Stage, StageResult
-from recsys.training.compared_lists import LIST_LENGTH, KnownAtMoments
+from recsys.training.compared_lists import LIST_LENGTH, Compared, KnownAtMoments, label_of
 from recsys.training.groups import history_reader, top_k
+from recsys.training.lists_alone import alone_elsewhere
+from recsys.training.moment_parts import MomentParts, Moments
 from recsys.training.night import fit_ranker, ranking_data, tune_encoder
 from recsys.training.night.baseline_lists import baselines_as_of
 from recsys.training.night.fit_sources import fit_as_of
 from recsys.training.night.inputs import Inputs, user_table
 from recsys.training.night.night_context import Night
-from recsys.training.night.products import FULL, RankingData
+from recsys.training.night.products import FULL, CutSources, RankingData
+from recsys.training.source_files import SourceFiles
 
 FUSION = "fusion of sources"
 CODE = (
     "recsys.evaluation.baselines",
     "recsys.rules",
     "recsys.training.compared_lists",
+    "recsys.training.lists_alone",
     "recsys.training.night.baseline_lists",
     "recsys.training.night.fit_ranker",
     "recsys.training.night.ranking_data",
@@ -66,7 +70,8 @@ def make_lists(night: Night) -> StageResult[list[RankedLists]]:
 def _make(night: Night, out: Path) -> dict[str, Any]:
     ablations = night.rankers.facts["ablations"]
     systems = ranked(night, night.tested.product, ablations)
-    singles = _single_source(night)
+    with night.asking(out) as asking:
+        singles = _single_source(night, asking)
     systems |= singles.lists
     _save(out / "items.npz", {name: items for name, (items, _) in systems.items()})
     _save(out / "scores.npz", {name: scores for name, (_, scores) in systems.items()})
@@ -124,7 +129,7 @@ class _SingleSources:
     """Cut → source → time of the last event its fit saw."""
 
 
-def _single_source(night: Night) -> _SingleSources:
+def _single_source(night: Night, asking: MomentParts | None) -> _SingleSources:
     """Lists of each source alone and of the simple baselines, as of each cut."""
     found = _SingleSources({}, {}, {}, {})
     parts: dict[str, list[RankedLists]] = {}
@@ -133,10 +138,16 @@ def _single_source(night: Night) -> _SingleSources:
         moments = tested.take(np.flatnonzero(tested.time == cut))
         if not len(moments):
             continue
-        own = fit_as_of(night, data.interactions, cut).load(night.encoded)
-        more = baselines_as_of(night, own, cut)
-        sources = own | more.sources
-        more.add_lists(_known(data, moments, cut), sources, caps, night.workers)
+        own = CutSources(fit_as_of(night, data.interactions, cut), night.encoded)
+        more, files = baselines_as_of(night, own.opened, cut)
+        sources, known = own.opened | more.sources, _known(data, moments, cut)
+        if asking is None:
+            labelled = {label_of(name): source for name, source in sources.items()}
+            alone = more.each_alone(known, labelled, caps.depth(LIST_LENGTH), night.workers)
+        else:
+            there = own.files | {name: files[name] for name in more.sources}
+            alone = _asked_alone(asking, there, known, moments, caps.depth(LIST_LENGTH), more)
+        more.add_lists(known, alone, caps)
         found.absent.update(more.absent)
         found.failed.update(more.failed)
         found.last_seen[str(cut)] = {name: int(s.fit_until) for name, s in sources.items()}
@@ -148,6 +159,23 @@ def _single_source(night: Night) -> _SingleSources:
             items, scores = [m.items for m in made], [m.scores for m in made]
             found.lists[name] = (np.concatenate(items), np.concatenate(scores))
     return found
+
+
+def _asked_alone(
+    asking: MomentParts,
+    sources: Mapping[str, SourceFiles],
+    known: KnownAtMoments,
+    moments: Truth,
+    depth: int,
+    found: Compared,
+) -> Iterator[RankedLists]:
+    """What each source alone lists, as `Compared.each_alone` has it, asked elsewhere."""
+    labelled = {label_of(name): files for name, files in sources.items()}
+    unavailable = known.catalogue.blocked.copy()
+    asked = Moments(moments, known.history_of)
+    made = alone_elsewhere(asking, labelled, asked, unavailable, depth)
+    found.failed |= made.failed
+    yield from made.lists.values()
 
 
 def _known(inputs: Inputs, moments: Truth, cut: int) -> KnownAtMoments:

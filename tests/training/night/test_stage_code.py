@@ -33,6 +33,7 @@ DECIDES_NOTHING = {
     "recsys.training.night.window_plan": "read as the windows; others import `graded` from beside it",
     "recsys.rules": "caps that `read_data` tries; lists name it",
     "recsys.training.night.products": "opens what is read by its key",
+    "recsys.training.source_files": "opens what is read by its key",
 }
 
 
