@@ -19,6 +19,12 @@ OLDEST_READABLE: Final = 1
 
 USER_INDEX: Final = "user_index"
 """Place of a user in `user_vocabulary.parquet` of one ingestion, from 0; ids in byte order."""
+FIRST_EVENT: Final = "first_event"
+"""When a user's first event was; null for one who was only shown lists."""
+LOG_POSITION: Final = "log_position"
+"""Position of an event in the service's log; null where it comes from a file."""
+EXACT_VALUE: Final = "exact_value"
+"""`value` of an event where a float does not hold it; null elsewhere."""
 ITEM_INDICES: Final = "item_indices"
 RULED: Final = "ruled"
 """Whether a rule of the shop moved items of a list."""

@@ -143,10 +143,11 @@ def read_events(files: Sequence[Path], lists: LoggedLists, until: int) -> LaterE
     )
 
 
-def before_lists(events: Path, column: str, lists: LoggedLists) -> pa.ChunkedArray:
-    """The values of a column of a table of events before the first of some lists."""
+def before_lists(events: Sequence[Path], column: str, lists: LoggedLists) -> pa.ChunkedArray:
+    """The values of a column of events, in one file or several, before the first of some lists."""
     before = pc.field(c.TIMESTAMP) < _moment(int(lists.time.min()))
-    return pq.read_table(events, columns=[column], filters=before)[column]
+    parts = [pq.read_table(file, columns=[column], filters=before) for file in events]
+    return pa.concat_tables(parts)[column]
 
 
 def credited_lists(lists: LoggedLists, events: LaterEvents, within: int, shown: bool) -> Longs:

@@ -123,6 +123,7 @@ def report(
     from recsys.evaluation.experiment_analysis import analyse, plan_of
     from recsys.evaluation.experiment_page import write_experiment
     from recsys.evaluation.logged_lists import read_events, read_lists
+    from recsys.ingestion.tables.event_partitions import event_files
     from recsys.training.night.inputs import TABLES
 
     workspace = Workspace(config.workspace_path)
@@ -144,7 +145,7 @@ def report(
         declared = _versions_of(declared, lists, Registry(config))
         newest = workspace.newest_output("tables")
         tables = None if newest is None else newest / TABLES
-        later = [drained / "events.parquet", *([tables / "events.parquet"] if tables else [])]
+        later = [drained / "events.parquet", *(event_files(tables) if tables else [])]
         events = read_events(later, lists, EVER)
     plan = plan_of(declared.kind, declared.challenger, declared.share, settings)
     _, grade = config.events.meaning().of(events.kinds, events.kind, events.value)
@@ -225,11 +226,12 @@ def _segments(
     import pyarrow.parquet as pq
 
     from recsys.evaluation.logged_lists import before_lists
+    from recsys.ingestion.tables.event_partitions import event_files
 
     if tables is None:
         return {}
     ids = pa.array(lists.user_ids, pa.string())
-    past = before_lists(tables / "events.parquet", c.USER_ID, lists)
+    past = before_lists(event_files(tables), c.USER_ID, lists)
     known = pc.is_in(ids, value_set=past.unique()).to_numpy(zero_copy_only=False)
     found = {"history": np.where(known, KNOWN, NEW).astype(object)}
     users = tables / "users.parquet"

@@ -1,5 +1,7 @@
 """Events: checked row by row, repeats set aside, ordered by time and by when they became known.
 
+What an earlier ingestion left is built upon where it would be made the same (`kept_events`).
+
 Position of a row: rows of files are numbered 0.. in the order (timestamp, file, row); a row of the
 log with log position p has position F + p. F (`positions.log_base` in the summary) is one for events
 and impressions, the number of accepted rows of files in the longer of the two tables: positions of
@@ -12,12 +14,13 @@ from pathlib import Path
 from recsys.data_schemas import columns as c
 from recsys.data_schemas.errors import DataRefused
 from recsys.data_schemas.limits import EVENT_TYPES, ID_LENGTH, TYPE_LENGTH
-from recsys.data_schemas.tables import USER_INDEX
+from recsys.data_schemas.tables import FIRST_EVENT, USER_INDEX
 from recsys.ingestion.tables.cells import blank, sound
-from recsys.ingestion.tables.duck import DuckEngine
-from recsys.ingestion.tables.readers import FILE, ROW
+from recsys.ingestion.tables.duck import DuckEngine, quote
+from recsys.ingestion.tables.kept_events import REPEATED, KeptEvents
 from recsys.ingestion.tables.table_ingest import (
     BROKEN,
+    IN_LOG,
     LOG,
     PLACE,
     TableIngest,
@@ -29,14 +32,25 @@ _KEY = ", ".join((c.USER_ID, c.ITEM_ID, c.EVENT_TYPE, c.TIMESTAMP, c.VALUE, c.IM
 """Columns in which two events without an event_id have to differ."""
 
 
-def stage_events(part: TableIngest, now: int) -> int:
+def stage_events(part: TableIngest, now: int, kept: KeptEvents | None = None) -> int:
     """Check the events against the table `vocabulary`; how many are accepted.
 
-    `now` (µs) is the moment after which a timestamp lies in the future.
+    Args:
+        part: the events' part of the ingestion.
+        now: moment (µs) after which a timestamp lies in the future.
+        kept: what of an earlier ingestion still holds; None where everything is read.
+
+    Raises:
+        DataRefused: there are too many event types.
+        StartAgain: what was kept cannot be built upon.
     """
-    part.stage(f"{_rule(now)} AS {BROKEN}")
+    rule = event_rule(now)
+    part.stage(f"{rule} AS {BROKEN}")
     part.warn_lost("value_not_finite", c.VALUE)
-    _bound_types(part)
+    if kept is None:
+        _bound_types(part)
+    else:
+        kept.bring(rule)
     if part.log is not None:
         _prefer_log(part)
     key = f"coalesce({c.EVENT_ID}, ''), CASE WHEN {c.EVENT_ID} IS NULL THEN hash({_KEY}) END"
@@ -45,21 +59,26 @@ def stage_events(part: TableIngest, now: int) -> int:
         f" b := {c.ITEM_ID}, c := {c.EVENT_TYPE}, d := {c.TIMESTAMP}, e := {c.VALUE},"
         f" f := {c.IMPRESSION_ID}) END"
     )
-    part.reject_repeats("duplicate_event", f"row({key})", exact)
-    return int(part.engine.one(f"SELECT count(*) FROM ({part.accepted})"))
+    part.reject_repeats(REPEATED, f"row({key})", exact)
+    untouched = kept.untouched_rows if kept else 0
+    if kept is not None:
+        here = part.engine.one(f"SELECT count(*) FROM {part.rows} WHERE {LOG} = 0")
+        part.left_out = part.files.rows - int(here) - kept.untouched_of_files
+    return int(part.engine.one(f"SELECT count(*) FROM ({part.accepted})")) + untouched
 
 
 def _prefer_log(part: TableIngest) -> None:
-    """Drop the file's row of an event that the service's log holds too: no rule is broken."""
-    again = (
-        f"FROM {part.rows} WHERE {LOG} = 0 AND {BROKEN} IS NULL AND {c.EVENT_ID} IN (SELECT"
-        f" {c.EVENT_ID} FROM {part.rows} WHERE {LOG} = 1 AND {BROKEN} IS NULL)"
+    """Leave out the file's row of an event that the service's log holds too: no rule is broken."""
+    part.reject(
+        IN_LOG,
+        f"SELECT rowid FROM {part.rows} WHERE {LOG} = 0 AND {BROKEN} IS NULL AND {c.EVENT_ID} IN"
+        f" (SELECT {c.EVENT_ID} FROM {part.rows} WHERE {LOG} = 1 AND {BROKEN} IS NULL)",
     )
-    part.warn("in_log_already", part.engine.one(f"SELECT count(*) {again}"))
-    part.engine.run(f"DELETE {again}")
+    again = f"SELECT count(*) FROM {part.rows} WHERE {BROKEN} = {quote(IN_LOG)}"
+    part.warn(IN_LOG, part.engine.one(again))
 
 
-def _rule(now: int) -> str:
+def event_rule(now: int) -> str:
     """SQL: name of the first rule a row breaks, or null."""
     optional = (c.IMPRESSION_ID, c.EVENT_ID)
     others = " ".join(
@@ -109,28 +128,10 @@ def _bound_types(part: TableIngest) -> None:
         )
 
 
-def write_events(part: TableIngest, path: Path, log_base: int) -> None:
-    """Write the accepted events sorted by (timestamp, position).
-
-    Needs the tables `vocabulary` and `user_vocabulary`.
-    """
-    engine = part.engine
-    value = f"CAST({c.VALUE} AS FLOAT) AS {c.VALUE}"
-    engine.run(
-        f"CREATE TABLE events_sorted AS SELECT {LOG}, {PLACE}, a.{c.USER_ID}, u.{USER_INDEX},"
-        f" a.{c.ITEM_ID}, v.{c.ITEM_INDEX}, {c.EVENT_TYPE}, {c.TIMESTAMP}, {value},"
-        f" {c.IMPRESSION_ID}, {c.EVENT_ID}, {c.RECEIVED_AT} FROM ({part.accepted}) a"
-        f" JOIN (SELECT {c.ITEM_ID}, {c.ITEM_INDEX} FROM vocabulary) v USING ({c.ITEM_ID})"
-        f" JOIN user_vocabulary u USING ({c.USER_ID})"
-        f" ORDER BY {LOG}, {c.TIMESTAMP}, {FILE}, {ROW}"
-    )
-    engine.run(f"DROP TABLE {part.rows}")
-    engine.copy(numbered(engine, "events_sorted", log_base), path)
-
-
-def from_files(part: TableIngest) -> int:
+def from_files(part: TableIngest, kept: KeptEvents | None = None) -> int:
     """How many accepted rows of a table come from files."""
-    return int(part.engine.one(f"SELECT count(*) FROM ({part.accepted}) WHERE {LOG} = 0"))
+    here = int(part.engine.one(f"SELECT count(*) FROM ({part.accepted}) WHERE {LOG} = 0"))
+    return here + (kept.untouched_of_files if kept else 0)
 
 
 def numbered(engine: DuckEngine, table: str, log_base: int) -> str:
@@ -146,19 +147,20 @@ def numbered(engine: DuckEngine, table: str, log_base: int) -> str:
     return query + (f" ORDER BY {c.TIMESTAMP}, {c.POSITION}" if has_log else "")
 
 
-def make_users(engine: DuckEngine, queries: list[str], path: Path) -> int:
+def make_users(engine: DuckEngine, events: str, lists: str | None, path: Path) -> int:
     """Number the users of some queries in the order in which they come in; how many there are.
 
     Those of one moment are in the byte order of their ids. So the number of a user does not change
-    with those who come later, and what was made of earlier events stays good.
+    with those who come later, and what was made of earlier events stays good. `events` and `lists` give
+    (user, timestamp), several times for one user.
     """
-    together = " UNION ALL ".join(
-        f"SELECT {c.USER_ID}, {c.TIMESTAMP} FROM ({query})" for query in queries
-    )
+    together = f"SELECT {c.USER_ID}, {c.TIMESTAMP}, true AS acted FROM ({events})"
+    if lists is not None:
+        together += f" UNION ALL SELECT {c.USER_ID}, {c.TIMESTAMP}, false AS acted FROM ({lists})"
     engine.run(
         f"CREATE TABLE user_vocabulary AS SELECT {c.USER_ID}, CAST(row_number() OVER"
-        f" (ORDER BY min({c.TIMESTAMP}), {c.USER_ID}) - 1 AS INTEGER) AS {USER_INDEX}"
-        f" FROM ({together}) GROUP BY {c.USER_ID}"
+        f" (ORDER BY min({c.TIMESTAMP}), {c.USER_ID}) - 1 AS INTEGER) AS {USER_INDEX},"
+        f" min({c.TIMESTAMP}) FILTER (acted) AS {FIRST_EVENT} FROM ({together}) GROUP BY {c.USER_ID}"
     )
-    engine.copy(f"SELECT * FROM user_vocabulary ORDER BY {USER_INDEX}", path)
+    engine.write(f"SELECT * FROM user_vocabulary ORDER BY {USER_INDEX}", path)
     return int(engine.one("SELECT count(*) FROM user_vocabulary"))

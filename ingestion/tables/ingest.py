@@ -3,12 +3,14 @@
 Written into one folder, aside first, then renamed:
 
     items.parquet             vocabulary order: row number = item_index; texts never null
-    events.parquet            sorted by (timestamp, position), with item_index and user_index
+    events/*.parquet          by the calendar, sorted by (timestamp, position), with item_index and
+                              user_index; see `event_partitions`
     user_vocabulary.parquet   users of events and impressions; row number = user_index
     impressions.parquet       optional; sorted likewise, lists also as item_indices
     users.parquet             optional; attributes by user_id
     quarantine/*.parquet      rows that broke a rule, as they were, with rule, file and row
     summary.json              what was read, set aside and found out
+    events.json, events_set_aside.parquet   what a later ingestion needs to build upon this one
 
 The same input gives the same bytes. Nothing is loaded into Python: DuckDB streams and spills.
 """
@@ -17,8 +19,8 @@ import shutil
 import tempfile
 import time as clock
 from collections.abc import Iterator, Set
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -39,13 +41,15 @@ from recsys.data_schemas.tables import (
     Table,
 )
 from recsys.ingestion.tables.duck import DuckEngine, engine, quote
+from recsys.ingestion.tables.event_partitions import event_files, relation
 from recsys.ingestion.tables.event_types import types_of
-from recsys.ingestion.tables.events import (
-    from_files,
-    make_users,
-    stage_events,
+from recsys.ingestion.tables.event_writing import (
+    can_be_kept,
+    write_aside,
     write_events,
+    write_state,
 )
+from recsys.ingestion.tables.events import from_files, make_users, stage_events
 from recsys.ingestion.tables.impression_rows import (
     stage_impressions,
     stage_users,
@@ -54,6 +58,7 @@ from recsys.ingestion.tables.impression_rows import (
     write_users,
 )
 from recsys.ingestion.tables.items import stage_items, write_items
+from recsys.ingestion.tables.kept_events import Basis, KeptEvents, KnownInputs, basis_of, keep
 from recsys.ingestion.tables.readers import (
     Source,
     connection_label,
@@ -66,13 +71,12 @@ from recsys.ingestion.tables.readers import (
 from recsys.ingestion.tables.remote_files import open_remote
 from recsys.ingestion.tables.resolution import Resolution, detect_resolution, sampled_users
 from recsys.ingestion.tables.sql_tables import in_order, open_query
-from recsys.ingestion.tables.table_ingest import TableIngest
+from recsys.ingestion.tables.table_ingest import StartAgain, TableIngest
 from recsys.storage.eventlog.retention import NO_LIMITS, Retention
 from recsys.storage.file_systems import is_remote
 from recsys.storage.files import atomic_folder, write_json
 
 ITEMS_FILE = "items.parquet"
-EVENTS_FILE = "events.parquet"
 IMPRESSIONS_FILE = "impressions.parquet"
 USERS_FILE = "users.parquet"
 USER_VOCABULARY_FILE = "user_vocabulary.parquet"
@@ -100,6 +104,7 @@ def ingest(
     opted_out: Set[str] = frozenset(),
     limits: Retention = NO_LIMITS,
     now: int | None = None,
+    known: KnownInputs | None = None,
 ) -> dict[str, Any]:
     """Check and number the tables of a config and write them into `out_dir`, replacing it.
 
@@ -114,6 +119,8 @@ def ingest(
         opted_out: users who do not want to be learned from: none of their rows is taken in.
         limits: times before which rows are too old to be kept.
         now: moment (µs) after which a timestamp lies in the future; the wall clock when absent.
+        known: what identifies the events' files, and an earlier ingestion: of what did not change since,
+            its events are taken. The tables are those of an ingestion without it, byte for byte.
 
     Returns:
         The content of summary.json.
@@ -123,15 +130,18 @@ def ingest(
         DataRefused: a table cannot be used; the message says file, column, rule and counts.
     """
     moment = clock.time_ns() // 1000 if now is None else now
-    with _scratch(out_dir) as scratch:
-        places = _open(config, drained, scratch)
-        with atomic_folder(out_dir, "the tables") as aside, engine(scratch) as duck:
-            _forget(duck, drained, forgotten or set(), opted_out)
-            summary = _write(
-                duck, config, places, previous_vocabulary, aside, scratch, moment, limits
-            )
-            write_json(aside / SUMMARY_FILE, summary)
-    return summary
+    if previous_vocabulary is not None and not previous_vocabulary.is_file():
+        raise UsageError("there is no earlier vocabulary here", where=str(previous_vocabulary))
+    for attempt in (known, known and replace(known, earlier=None)):
+        with _scratch(out_dir) as scratch, suppress(StartAgain):
+            places = _open(config, drained, scratch)
+            with atomic_folder(out_dir, "the tables") as aside, engine(scratch) as duck:
+                _forget(duck, drained, forgotten or set(), opted_out)
+                job = _Job(duck, config, aside, scratch, moment, limits, attempt)
+                summary = job.write(places, previous_vocabulary)
+                write_json(aside / SUMMARY_FILE, summary)
+            return summary
+    raise AssertionError("without an earlier ingestion there is nothing to start again from")
 
 
 @contextmanager
@@ -212,66 +222,87 @@ def _forget(
         duck.run(f"INSERT INTO forgotten VALUES ({quote(user)}, NULL, NULL)")
 
 
-def _write(
-    duck: DuckEngine,
-    config: RecsysConfig,
-    places: TablePlaces,
-    previous: Path | None,
-    out: Path,
-    scratch: Path,
-    now: int,
-    limits: Retention,
-) -> dict[str, Any]:
-    """Stage, settle and write table after table; the summary."""
-    if previous is not None and not previous.is_file():
-        raise UsageError("there is no earlier vocabulary here", where=str(previous))
-    parts = {
-        table: TableIngest(duck, source.table, source, places.log.get(table), scratch)
-        for table, source in places.files.items()
-    }
-    parts["events"].since = limits.events
-    if "impressions" in parts:
-        parts["impressions"].since = limits.impressions
-    limit, set_aside = config.data.quarantine_limit, out / QUARANTINE
-    items, events = parts["items"], parts["events"]
-    accepted = {"items": stage_items(items, previous)}
-    items.settle(set_aside, limit)
-    write_items(items, out / ITEMS_FILE)
-    accepted["events"] = stage_events(events, now)
-    events.settle(set_aside, limit)
-    _require_events(events, accepted["events"])
-    summaries = {"items": items.summary(accepted["items"])}
-    summaries["events"] = events.summary(accepted["events"])
-    users_of = [events.accepted]
-    impressions = parts.get("impressions")
-    if impressions is not None:
-        accepted["impressions"] = stage_impressions(impressions, now)
-        impressions.settle(set_aside, limit)
-        summaries["impressions"] = impressions.summary(accepted["impressions"])
-        users_of.append(impressions.accepted)
-    log_base = max(from_files(part) for part in (events, impressions) if part is not None)
-    users = make_users(duck, users_of, out / USER_VOCABULARY_FILE)
-    if impressions is not None:
-        ids = vocabulary_ids(out / ITEMS_FILE)
-        write_impressions(impressions, out / IMPRESSIONS_FILE, ids, log_base, limits.sessions)
-    if "users" in parts:
-        accepted["users"] = stage_users(parts["users"], config.privacy.least_people)
-        parts["users"].settle(set_aside, limit)
-        summaries["users"] = parts["users"].summary(accepted["users"])
-        write_users(parts["users"], out / USERS_FILE)
-    positions = {"files": from_files(events), "log_base": log_base}
-    write_events(events, out / EVENTS_FILE, log_base)
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "tables": summaries,
-        "items": accepted["items"],
-        "users": users,
-        "events": accepted["events"],
-        "positions": positions,
-        "item_attributes": [a.name for a in items.attributes],
-        "user_attributes": [a.name for a in parts["users"].attributes] if "users" in parts else [],
-        **_describe(duck, config, out / EVENTS_FILE),
-    }
+@dataclass(frozen=True)
+class _Job:
+    """One ingestion at work."""
+
+    duck: DuckEngine
+    config: RecsysConfig
+    out: Path
+    scratch: Path
+    now: int
+    limits: Retention
+    known: KnownInputs | None
+
+    def write(self, places: TablePlaces, previous: Path | None) -> dict[str, Any]:
+        """Stage, settle and write table after table; the summary."""
+        parts = {
+            table: TableIngest(self.duck, source.table, source, places.log.get(table), self.scratch)
+            for table, source in places.files.items()
+        }
+        parts["events"].since = self.limits.events
+        items, events, impressions = parts["items"], parts["events"], parts.get("impressions")
+        accepted = {"items": stage_items(items, previous)}
+        self._settle(items)
+        write_items(items, self.out / ITEMS_FILE)
+        basis = basis_of(events, self.now)
+        kept = keep(events, self.known, basis, QUARANTINE)
+        accepted["events"] = stage_events(events, self.now, kept)
+        self._settle(events)
+        _require_events(events, accepted["events"])
+        if impressions is not None:
+            impressions.since = self.limits.impressions
+            accepted["impressions"] = stage_impressions(impressions, self.now)
+            self._settle(impressions)
+        of_files = from_files(events, kept)
+        log_base = max(of_files, from_files(impressions) if impressions else 0)
+        users = make_users(
+            self.duck,
+            kept.first_events() if kept else events.accepted,
+            impressions.accepted if impressions else None,
+            self.out / USER_VOCABULARY_FILE,
+        )
+        if impressions is not None:
+            ids = vocabulary_ids(self.out / ITEMS_FILE)
+            file = self.out / IMPRESSIONS_FILE
+            write_impressions(impressions, file, ids, log_base, self.limits.sessions)
+        if "users" in parts:
+            accepted["users"] = self._users(parts["users"])
+        positions = {"files": of_files, "log_base": log_base}
+        found = self._events(events, kept, basis)
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "tables": {table: part.summary(accepted[table]) for table, part in parts.items()},
+            "items": accepted["items"],
+            "users": users,
+            "events": accepted["events"],
+            "positions": positions,
+            "item_attributes": [a.name for a in items.attributes],
+            "user_attributes": [a.name for a in parts["users"].attributes]
+            if "users" in parts
+            else [],
+            **found,
+        }
+
+    def _settle(self, part: TableIngest) -> None:
+        part.settle(self.out / QUARANTINE, self.config.data.quarantine_limit)
+
+    def _users(self, part: TableIngest) -> int:
+        """Check and write attributes of users; of how many."""
+        count = stage_users(part, self.config.privacy.least_people)
+        self._settle(part)
+        write_users(part, self.out / USERS_FILE)
+        return count
+
+    def _events(self, events: TableIngest, kept: KeptEvents | None, basis: Basis) -> dict[str, Any]:
+        """Write the events and what a later ingestion needs; what is found out about them."""
+        if can_be_kept(events, self.known):
+            write_aside(events, self.out)
+        facts = write_events(events, self.out, kept)
+        found = _describe(self.duck, self.config, relation(event_files(self.out)))
+        if self.known is not None and can_be_kept(events, self.known):
+            write_state(events, self.known, basis, facts, list(found["event_types"]), self.out)
+        return found
 
 
 def _require_events(events: TableIngest, accepted: int) -> None:
@@ -284,9 +315,8 @@ def _require_events(events: TableIngest, accepted: int) -> None:
         )
 
 
-def _describe(duck: DuckEngine, config: RecsysConfig, events: Path) -> dict[str, Any]:
-    """Time range, resolution and event types of the events written."""
-    source = f"read_parquet({quote(str(events))})"
+def _describe(duck: DuckEngine, config: RecsysConfig, source: str) -> dict[str, Any]:
+    """Time range, resolution and event types of the events written, the rows of an SQL relation."""
     first, last, total = duck.rows(
         f"SELECT epoch_us(min({c.TIMESTAMP})), epoch_us(max({c.TIMESTAMP})), count(*) FROM {source}"
     )[0]

@@ -1,7 +1,7 @@
 """Ingested tables as the arrays that every later stage works on."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -28,8 +28,12 @@ from recsys.features.impressions import Impressions, propensities
 from recsys.features.interactions import Floats, Interactions
 from recsys.features.on_disk import empty
 from recsys.features.ragged import list_column
+from recsys.ingestion.tables.event_partitions import (
+    EventPositions,
+    event_files,
+    position_columns,
+)
 from recsys.ingestion.tables.ingest import (
-    EVENTS_FILE,
     IMPRESSIONS_FILE,
     ITEMS_FILE,
     SUMMARY_FILE,
@@ -73,7 +77,7 @@ def load_tables(folder: Path, config: RecsysConfig) -> Tables:
     meaning = meaning_of(config, summary)
     return Tables(
         catalogue=Catalogue.from_parquet(folder / ITEMS_FILE),
-        interactions=_interactions(folder, meaning, int(summary["items"])),
+        interactions=_interactions(folder, meaning, summary),
         impressions=_impressions(shown) if shown.exists() else None,
         users=read_users(folder),
         summary=summary,
@@ -120,26 +124,24 @@ def read_summary(folder: Path) -> dict[str, Any]:
     return summary
 
 
-def _interactions(folder: Path, meaning: EventMeaning, n_items: int) -> Interactions:
-    """Events row group by row group into arrays of their final size."""
-    with pq.ParquetFile(folder / EVENTS_FILE, read_dictionary=[c.EVENT_TYPE]) as parquet:
-        size = parquet.metadata.num_rows
-        user, item = empty(size, np.int32), empty(size, np.int32)
-        kind, time = empty(size, np.int16), empty(size, np.int64)
-        value, position = empty(size, np.float32), empty(size, np.int64)
-        codes: dict[str, int] = {}
-        columns = [USER_INDEX, c.ITEM_INDEX, c.EVENT_TYPE, c.TIMESTAMP, c.VALUE, c.POSITION]
-        low = 0
-        for number in range(parquet.num_row_groups):
-            rows = parquet.read_row_group(number, columns=columns)
-            part = slice(low, low + rows.num_rows)
-            low = part.stop
-            user[part] = rows[USER_INDEX].to_numpy()
-            item[part] = rows[c.ITEM_INDEX].to_numpy()
-            kind[part] = _codes(rows[c.EVENT_TYPE], codes)
-            time[part] = rows[c.TIMESTAMP].cast(pa.int64()).to_numpy()
-            value[part] = rows[c.VALUE].fill_null(np.nan).to_numpy()
-            position[part] = rows[c.POSITION].to_numpy()
+def _interactions(folder: Path, meaning: EventMeaning, summary: Mapping[str, Any]) -> Interactions:
+    """Events file by file and row group by row group into arrays of their final size."""
+    size, n_items = int(summary["events"]), int(summary["items"])
+    user, item = empty(size, np.int32), empty(size, np.int32)
+    kind, time = empty(size, np.int16), empty(size, np.int64)
+    value, position = empty(size, np.float32), empty(size, np.int64)
+    codes: dict[str, int] = {}
+    place = EventPositions(int(summary["positions"]["log_base"]))
+    low = 0
+    for rows in _row_groups(folder):
+        part = slice(low, low + rows.num_rows)
+        low = part.stop
+        user[part] = rows[USER_INDEX].to_numpy()
+        item[part] = rows[c.ITEM_INDEX].to_numpy()
+        kind[part] = _codes(rows[c.EVENT_TYPE], codes)
+        time[part] = rows[c.TIMESTAMP].cast(pa.int64()).to_numpy()
+        value[part] = rows[c.VALUE].fill_null(np.nan).to_numpy()
+        position[part] = place.of(rows)
     kinds = tuple(codes)
     weight, grade = _meaning(meaning, kinds, kind, value)
     ids = pq.read_table(folder / USER_VOCABULARY_FILE, columns=[c.USER_ID]).column(0)
@@ -157,6 +159,16 @@ def _interactions(folder: Path, meaning: EventMeaning, n_items: int) -> Interact
         n_items=n_items,
         ordered=True,
     )
+
+
+def _row_groups(folder: Path) -> Iterator[pa.Table]:
+    """What arrays are made of, in the order of the events."""
+    columns = [USER_INDEX, c.ITEM_INDEX, c.EVENT_TYPE, c.TIMESTAMP, c.VALUE]
+    for file in event_files(folder):
+        with pq.ParquetFile(file, read_dictionary=[c.EVENT_TYPE]) as parquet:
+            wanted = [*columns, *position_columns(parquet.schema_arrow.names)]
+            for number in range(parquet.num_row_groups):
+                yield parquet.read_row_group(number, columns=wanted)
 
 
 CHUNK = 1_000_000

@@ -4,7 +4,7 @@ Every file's footer is read before any row is: a missing column, a wrong type or
 said at once, with what exists. The caller's files are only ever read.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from glob import glob, has_magic
@@ -329,9 +329,11 @@ def _refuse_all_null(source: Source) -> None:
             )
 
 
-def view(engine: DuckEngine, source: Source, as_name: str) -> None:
+def view(
+    engine: DuckEngine, source: Source, as_name: str, only: Collection[int] | None = None
+) -> None:
     """Make `as_name` a view of the raw rows: columns under the names of `Source.inner`, with `FILE`
-    and `ROW` beside them."""
+    and `ROW` beside them; of the files numbered in `only` alone, where that is given."""
     engine.run(f"CREATE TABLE {name(as_name + '_files')} (label VARCHAR, {FILE} INTEGER)")
     rows = ", ".join(f"({quote(str(f))}, {i})" for i, f in enumerate(source.files))
     engine.run(f"INSERT INTO {name(as_name + '_files')} VALUES {rows}")
@@ -342,6 +344,9 @@ def view(engine: DuckEngine, source: Source, as_name: str) -> None:
         f" union_by_name = true, hive_partitioning = {str(partitioned).lower()}"
         + (", hive_types_autocast = false)" if partitioned else ")")
     )
+    if only is not None:
+        chosen = ", ".join(quote(str(source.files[number])) for number in sorted(only))
+        scan = f"(SELECT * FROM {scan} WHERE " + (f"{_PATH} IN ({chosen}))" if only else "false)")
     number = "0" if len(source.files) == 1 else f"f.{FILE}"
     joined = (
         ""

@@ -40,6 +40,8 @@ EXAMPLES = 3
 """Rows shown per broken rule."""
 BROKEN = "__rule"
 """Name of the rule a row breaks; null where it breaks none."""
+IN_LOG = "in_log_already"
+"""In the place of a rule: the row of a file is left out because the log holds the event; none is broken."""
 SHOWN_CHARACTERS = 60
 """Length at which a cell of an example is cut."""
 _NOT_THE_FILES = (
@@ -51,6 +53,24 @@ _NOT_THE_FILES = (
 )
 """Errors that say nothing about the caller's files."""
 _BAD_TEXT = "invalid string encoding"
+
+
+class StartAgain(Exception):
+    """What an earlier ingestion left cannot be built upon after all."""
+
+
+@dataclass
+class StillHolds:
+    """What of an earlier ingestion of a table is as it would be made now."""
+
+    files: dict[str, int]
+    """Files that are the same, by label, with their number now."""
+    log_until: int
+    """Last position of the log's rows that are the same."""
+    lost: dict[str, dict[str, int]]
+    """Cells that could not be read by warning and by file, "" for the log."""
+    quarantine: Path
+    """Folder of the rows that were set aside."""
 
 
 @dataclass
@@ -74,6 +94,14 @@ class TableIngest:
     """Time (µs UTC) before which rows are too old to be kept; None keeps all."""
     left_out: int = 0
     """Rows of users to be forgotten or who opted out, and rows that are too old."""
+    holds: StillHolds | None = None
+    """What need not be read again; None reads everything."""
+    lost: dict[str, dict[str, int]] = field(default_factory=dict)
+    """As `StillHolds.lost`, of this ingestion."""
+    recoded: bool = False
+    """Whether texts had to be repaired."""
+    set_aside: dict[int, Path] = field(default_factory=dict)
+    """Quarantine of files (0) and log (1), where rows were set aside."""
 
     @property
     def rows(self) -> str:
@@ -125,10 +153,30 @@ class TableIngest:
             if needs_recoding(source):
                 self._recode_all()
                 return
+            self._view(source, raw, bool(source is self.log))
+
+    def _view(self, source: Source, raw: str, log: bool) -> None:
+        """A view of the rows that have to be read."""
+        if self.holds is None:
             view(self.engine, source, raw)
+        elif log:
+            whole = f"{raw}_whole"
+            view(self.engine, source, whole)
+            place = f"CAST({source.inner(c.POSITION)} AS BIGINT)"
+            self.engine.run(
+                f"CREATE VIEW {raw} AS SELECT * FROM {whole}"
+                f" WHERE coalesce({place} > {self.holds.log_until}, true)"
+            )
+        else:
+            same = set(self.holds.files.values())
+            fresh = [number for number in range(len(source.files)) if number not in same]
+            view(self.engine, source, raw, fresh)
 
     def _recode_all(self) -> None:
         """Replace both sides by copies that are valid UTF-8."""
+        if self.holds is not None:
+            raise StartAgain
+        self.recoded = True
         changed = 0
         for side, source, raw in self.sides():
             clean, wrong = recode(source, self.scratch / f"recoded-{raw}")
@@ -160,32 +208,29 @@ class TableIngest:
         self.engine.run(f"DROP TABLE IF EXISTS {self.rows}")
         self.engine.run(
             f"CREATE TABLE {self.rows} AS SELECT *, {select} FROM ({' UNION ALL '.join(parts)}) r"
-            + self._unless_forgotten()
-            + self._unless_old()
+            + (f" WHERE {self.admitted()}" if c.USER_ID in self.table.names else "")
         )
         if c.USER_ID in self.table.names:
             kept = self.engine.one(f"SELECT count(*) FROM {self.rows} WHERE {LOG} = 0")
             self.left_out = self.files.rows - int(kept)
 
-    def _unless_forgotten(self) -> str:
-        """SQL: leave out what a forgotten user did before being forgotten.
+    def admitted(self) -> str:
+        """SQL of a row `r`: it is not of a user before being forgotten, and not too old.
 
-        The table `forgotten` holds (user_id, until_time µs, until_place); null means at any time.
+        The table `forgotten` holds (user_id, until_time µs, until_place); null means at any time. Rows
+        without a time are never too old; they break a rule.
         """
-        if c.USER_ID not in self.table.names:
-            return ""
-        at = f"epoch_us(r.{c.TIMESTAMP})" if c.TIMESTAMP in self.table.names else "NULL"
+        timed = c.TIMESTAMP in self.table.names
+        at = f"epoch_us(r.{c.TIMESTAMP})" if timed else "NULL"
+        old = ""
+        if self.since is not None:
+            limit = f"to_timestamp({self.since} / 1000000.0)"
+            old = f" AND coalesce(r.{c.TIMESTAMP} >= {limit}, true)"
         return (
-            f" WHERE NOT EXISTS (SELECT 1 FROM forgotten g WHERE g.{c.USER_ID} = r.{c.USER_ID}"
+            f"NOT EXISTS (SELECT 1 FROM forgotten g WHERE g.{c.USER_ID} = r.{c.USER_ID}"
             f" AND CASE WHEN r.{LOG} = 0 THEN coalesce({at} <= g.until_time, true)"
-            f" ELSE coalesce(r.{PLACE} < g.until_place, true) END)"
+            f" ELSE coalesce(r.{PLACE} < g.until_place, true) END){old}"
         )
-
-    def _unless_old(self) -> str:
-        """SQL behind that: leave out what is too old; rows without a time break a rule of their own."""
-        if self.since is None:
-            return ""
-        return f" AND coalesce(r.{c.TIMESTAMP} >= to_timestamp({self.since} / 1000000.0), true)"
 
     def reject(self, rule: str, rows: str) -> None:
         """Set further rows aside: `rows` is a query of the rowids of `self.rows`."""
@@ -219,7 +264,10 @@ class TableIngest:
 
     def _rejects(self, side: int) -> str:
         """Query of (FILE, ROW, rule) of the rows set aside on one side."""
-        return f"SELECT {FILE}, {ROW}, {BROKEN} FROM {self.rows} WHERE {BROKEN} IS NOT NULL AND {LOG} = {side}"
+        return (
+            f"SELECT {FILE}, {ROW}, {BROKEN} FROM {self.rows}"
+            f" WHERE {BROKEN} IS NOT NULL AND {BROKEN} <> {quote(IN_LOG)} AND {LOG} = {side}"
+        )
 
     def warn(self, warning: str, count: int) -> None:
         if count:
@@ -228,10 +276,18 @@ class TableIngest:
     def warn_lost(self, warning: str, column: str) -> None:
         """Count the cells of a known column that hold something which cannot be read."""
         known = next(known for known in self.table.columns if known.name == column)
-        for _, source, raw in self.sides():
+        found = dict(self.holds.lost.get(warning, {})) if self.holds else {}
+        for side, source, raw in self.sides():
             if group(source.kinds.get(column, pa.null())) != "null":
                 lost = f"{source.inner(column)} IS NOT NULL AND {expression(source, known)} IS NULL"
-                self.warn(warning, self.engine.one(f"SELECT count(*) FROM {raw} WHERE {lost}"))
+                counted = self.engine.rows(
+                    f"SELECT {FILE}, count(*) FROM {raw} WHERE {lost} GROUP BY {FILE} ORDER BY {FILE}"
+                )
+                for file, count in counted:
+                    label = "" if side else source.labels[file]
+                    found[label] = found.get(label, 0) + int(count)
+        self.lost[warning] = found
+        self.warn(warning, sum(found.values()))
 
     def settle(self, out: Path, limit: float) -> None:
         """Count what was set aside, write it to the quarantine, and refuse if it is too much.
@@ -245,54 +301,101 @@ class TableIngest:
             )
             for side in (0, 1)
         )
-        share = sum(self.rejected.values()) / max(self.files.rows - self.left_out, 1)
-        if share > limit:
-            raise self._refusal(share, limit)
         for side, source, raw in self.sides():
             if self.rejected_log if side else self.rejected:
                 out.mkdir(exist_ok=True)
-                prefix = "log_" if side else ""
-                self.engine.copy(
-                    self._quarantined(side, source, raw), out / f"{prefix}{self.table.name}.parquet"
-                )
+                file = out / f"{'log_' if side else ''}{self.table.name}.parquet"
+                self.engine.write(self._quarantined(side, source, raw), file)
+                self.set_aside[side] = file
+        share = sum(self.rejected.values()) / max(self.files.rows - self.left_out, 1)
+        if share > limit:
+            raise self._refusal(share, limit)
 
     def _quarantined(self, side: int, source: Source, raw: str) -> str:
         """Query of the rows set aside, as they were, with rule, file and row in front."""
         labels = ", ".join(f"({i}, {quote(label)})" for i, label in enumerate(source.labels))
-        ours = (c.RULE, c.SOURCE_FILE, c.SOURCE_ROW)
-        columns = ", ".join(
-            f"{_storable('r.' + source.inner(column), kind)} AS"
-            f" {name(f'original_{column}' if column.lower() in ours else column)}"
+        shown = {column: _shown_as(column) for column in _apart(source)}
+        self.engine.run(f"CREATE TEMP TABLE {raw}_aside AS {self._rejects(side)}")
+        before = self._quarantined_before(side, raw, shown) if self.holds else ""
+        cells = "".join(
+            f", {_storable('r.' + source.inner(column), kind)} AS {name(shown[column])}"
             for column, kind in _apart(source).items()
         )
-        return (
-            f"SELECT x.{BROKEN} AS {c.RULE}, l.label AS {c.SOURCE_FILE}, r.{ROW} AS {c.SOURCE_ROW},"
-            f" {columns} FROM {raw} r"
-            f" JOIN ({self._rejects(side)}) x"
-            f" ON x.{FILE} = r.{FILE} AND x.{ROW} = r.{ROW}"
-            f" JOIN (VALUES {labels}) l(file, label) ON l.file = r.{FILE}"
-            f" ORDER BY r.{FILE}, r.{ROW}"
+        query = (
+            f"SELECT x.{FILE}, x.{ROW}, x.{BROKEN}{cells} FROM {self._read_again(side, source, raw)} r"
+            f" JOIN {raw}_aside x ON x.{FILE} = r.{FILE} AND x.{ROW} = r.{ROW}"
         )
+        if before:
+            types = self.engine.describe(f"({query})")
+            casts = "".join(f", CAST({name(x)} AS {types[x]}) AS {name(x)}" for x in shown.values())
+            query += f" UNION ALL SELECT {FILE}, {ROW}, {BROKEN}{casts} FROM {before}"
+        columns = "".join(f", {name(x)}" for x in shown.values())
+        return (
+            f"SELECT {BROKEN} AS {c.RULE}, l.label AS {c.SOURCE_FILE}, {ROW} AS {c.SOURCE_ROW}"
+            f"{columns} FROM ({query}) q"
+            f" JOIN (VALUES {labels}) l(file, label) ON l.file = q.{FILE} ORDER BY {FILE}, {ROW}"
+        )
+
+    def _quarantined_before(self, side: int, raw: str, shown: dict[str, str]) -> str:
+        """Make a table of the cells of rows that were set aside earlier and are now, and take them out
+        of `…_aside`; its name, or nothing where there are none."""
+        assert self.holds is not None
+        file = self.holds.quarantine / f"{'log_' if side else ''}{self.table.name}.parquet"
+        if not file.exists():
+            return ""
+        same = ", ".join(f"({quote(x)}, {i})" for x, i in self.holds.files.items())
+        cells = "".join(f", b.{name(x)}" for x in shown.values())
+        number, join = "0", ""
+        if not side:
+            if not same:
+                return ""
+            number = f"f.{FILE}"
+            join = f" JOIN (VALUES {same}) f(label, {FILE}) ON f.label = b.{c.SOURCE_FILE}"
+        self.engine.run(
+            f"CREATE TEMP TABLE {raw}_before AS SELECT x.{FILE}, x.{ROW}, x.{BROKEN}{cells}"
+            f" FROM read_parquet({quote(str(file))}) b{join} JOIN {raw}_aside x"
+            f" ON x.{FILE} = {number} AND x.{ROW} = b.{c.SOURCE_ROW}"
+        )
+        self.engine.run(
+            f"DELETE FROM {raw}_aside x USING {raw}_before b"
+            f" WHERE x.{FILE} = b.{FILE} AND x.{ROW} = b.{ROW}"
+        )
+        return f"{raw}_before"
+
+    def _read_again(self, side: int, source: Source, raw: str) -> str:
+        """The raw rows among which those of `…_aside` are: of files that were kept too, where a row that
+        was accepted is set aside now."""
+        if self.holds is None:
+            return raw
+        if side:
+            return f"{raw}_whole"
+        rows = self.engine.rows(f"SELECT DISTINCT {FILE} FROM {raw}_aside")
+        view(self.engine, source, f"{raw}_again", [int(row[0]) for row in rows])
+        return f"{raw}_again"
 
     def examples(self) -> list[dict[str, Any]]:
         """A few rows of each broken rule: rule, file, row and the cells that messages show."""
         found = []
-        for side, source, raw in self.sides():
+        for side, source, _ in self.sides():
+            if side not in self.set_aside:
+                continue
             keys = [x.name for x in self.table.columns if x.required and x.name in source.kinds]
             cells = ", ".join(
-                f"left({shown_id(f'CAST(r.{source.inner(k)} AS VARCHAR)')}, {SHOWN_CHARACTERS})"
-                for k in keys
+                f"left(CAST(q.{name(k)} AS VARCHAR), {SHOWN_CHARACTERS})" for k in keys
             )
+            labels = ", ".join(f"({i}, {quote(label)})" for i, label in enumerate(source.labels))
+            within = f"l.{FILE}, q.{c.SOURCE_ROW}"
             rows = self.engine.rows(
-                f"SELECT x.{BROKEN}, r.{FILE}, r.{ROW}, {cells} FROM {raw} r JOIN ("
-                f"{self._rejects(side)} QUALIFY row_number() OVER"
-                f" (PARTITION BY {BROKEN} ORDER BY {FILE}, {ROW}) <= {EXAMPLES}) x"
-                f" ON x.{FILE} = r.{FILE} AND x.{ROW} = r.{ROW} ORDER BY 1, 2, 3"
+                f"SELECT q.{c.RULE}, q.{c.SOURCE_FILE}, q.{c.SOURCE_ROW}, {cells}"
+                f" FROM read_parquet({quote(str(self.set_aside[side]))}) q"
+                f" JOIN (VALUES {labels}) l({FILE}, label) ON l.label = q.{c.SOURCE_FILE}"
+                f" QUALIFY row_number() OVER (PARTITION BY q.{c.RULE} ORDER BY {within}) <= {EXAMPLES}"
+                f" ORDER BY q.{c.RULE}, {within}"
             )
             found += [
                 {
                     c.RULE: rule,
-                    c.SOURCE_FILE: source.labels[file],
+                    c.SOURCE_FILE: file,
                     c.SOURCE_ROW: row,
                     "cells": dict(zip(keys, cells, strict=True)),
                 }
@@ -336,6 +439,12 @@ class TableIngest:
             "notes": self.notes,
             "examples": self.examples(),
         }
+
+
+def _shown_as(column: str) -> str:
+    """Name of a column in the quarantine, where three are ours."""
+    ours = (c.RULE, c.SOURCE_FILE, c.SOURCE_ROW)
+    return f"original_{column}" if column.lower() in ours else column
 
 
 def _apart(source: Source) -> dict[str, Any]:

@@ -15,6 +15,7 @@ import pytest
 
 from recsys.data_schemas.config import load_config
 from recsys.data_schemas.errors import ExitCode
+from recsys.ingestion.tables.event_partitions import read_events_table
 from recsys.operations.cli.demo import apart, service, show_call
 from recsys.operations.cli.main import main
 from recsys.storage.progress import Reporter
@@ -209,7 +210,7 @@ def test_what_the_service_learns_is_in_the_next_night(workspace):
 
     second = run_night(config)
     tables = tables_of(folder)
-    events = pq.read_table(tables / "events.parquet").to_pylist()
+    events = read_events_table(tables, 0).to_pylist()
     assert sum(e["event_id"] == "e1" for e in events) == 1
     items = pq.read_table(tables / "items.parquet")["item_id"].to_pylist()
     assert items[-1] == "fresh"

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 from recsys.data_schemas import columns as c
 from recsys.data_schemas.config import RecsysConfig
 from recsys.features.interactions import DAY
-from recsys.ingestion.tables.ingest import EVENTS_FILE
+from recsys.ingestion.tables.event_partitions import event_files
 from recsys.storage.progress import Reporter
 from recsys.storage.stages import StageRunner
 from recsys.storage.workspace import Workspace
@@ -41,7 +41,9 @@ def missed(config: RecsysConfig, until: int | None) -> list[int | None]:
 
 def days_with_events(tables: Path, start: int, until: int) -> list[int]:
     """Days since 1970 (UTC) with an event in [start, until), in order."""
-    column = pq.read_table(tables / EVENTS_FILE, columns=[c.TIMESTAMP])[c.TIMESTAMP]
-    times = column.cast(pa.int64()).to_numpy()
-    inside = times[(times >= start) & (times < until)]
-    return [int(day) for day in np.unique(inside // DAY)]
+    days: set[int] = set()
+    for file in event_files(tables):
+        column = pq.read_table(file, columns=[c.TIMESTAMP])[c.TIMESTAMP]
+        times = column.cast(pa.int64()).to_numpy()
+        days.update(np.unique(times[(times >= start) & (times < until)] // DAY).tolist())
+    return sorted(days)

@@ -19,7 +19,8 @@ from recsys.evaluation.data_leaks.logged_data import NEVER, LoggedData
 from recsys.evaluation.report_context import Check
 from recsys.features.impressions import Impressions
 from recsys.features.interactions import Longs
-from recsys.ingestion.tables.ingest import EVENTS_FILE, ITEMS_FILE, USERS_FILE
+from recsys.ingestion.tables.event_partitions import event_files
+from recsys.ingestion.tables.ingest import ITEMS_FILE, USERS_FILE
 from recsys.ingestion.tables.load import Tables, impression_ids, load_tables
 from recsys.storage.files import link_tree
 from recsys.storage.stages import Stage, StageResult, facts
@@ -89,7 +90,8 @@ def logged_data(
     """Ingested tables as the checks read them."""
     events, _ = graded(tables.interactions, tables.meaning)
     shown = tables.impressions
-    names = pq.read_table(folder / EVENTS_FILE, columns=[c.EVENT_ID, c.IMPRESSION_ID])
+    wanted = [c.EVENT_ID, c.IMPRESSION_ID]
+    names = pa.concat_tables([pq.read_table(f, columns=wanted) for f in event_files(folder)])
     ids = names[c.EVENT_ID].to_numpy() if names[c.EVENT_ID].null_count < len(names) else None
     listed = None if shown is None else _listed_at(names, shown, impression_ids(folder))
     if until is not None:

@@ -16,6 +16,7 @@ from recsys.evaluation.experiment_statistics import Settings
 from recsys.evaluation.live_outcomes import CLICK, DAY, Flags, Rows, as_json, live_report
 from recsys.evaluation.logged_lists import LoggedLists, before_lists, read_events, read_lists
 from recsys.features.feature_set import FeatureSet
+from recsys.ingestion.tables.event_partitions import event_files
 from recsys.ingestion.tables.load import meaning_of, read_summary
 from recsys.retrieval.fitted_source import FEW_EVENTS
 from recsys.storage.bundle import open_bundle
@@ -80,7 +81,7 @@ def joined(
     if end is None:
         return {"versions": []}
     lists = read_lists([file], end - config.live.days * DAY, end + 1)
-    events = read_events([drained / "events.parquet", tables / "events.parquet"], lists, 1 << 62)
+    events = read_events([drained / "events.parquet", *event_files(tables)], lists, 1 << 62)
     meaning = meaning_of(config, read_summary(tables))
     _, grade = meaning.of(events.kinds, events.kind, events.value)
     report = live_report(
@@ -110,7 +111,7 @@ def _latest(file: Path) -> int | None:
 
 def _cold(tables: Path, lists: LoggedLists) -> Flags:
     """Shown items with few events before the lists, bool by the lists' codes."""
-    past = before_lists(tables / "events.parquet", c.ITEM_ID, lists)
+    past = before_lists(event_files(tables), c.ITEM_ID, lists)
     place = pc.index_in(past, value_set=pa.array(lists.item_ids, pa.string()))
     known = place.drop_null().to_numpy()
     return np.asarray(np.bincount(known, minlength=len(lists.item_ids)) <= FEW_EVENTS)

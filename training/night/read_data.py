@@ -2,9 +2,11 @@
 
 import shutil
 import time
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from glob import has_magic
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -12,13 +14,15 @@ from recsys.data_schemas.config import RecsysConfig, SqlTable
 from recsys.data_schemas.errors import UsageError
 from recsys.data_schemas.log_record import LogMark
 from recsys.data_schemas.meaning import EventMeaning
+from recsys.data_schemas.tables import EVENTS
 from recsys.data_schemas.tables import TABLES as TABLE_SPECS
 from recsys.features.features_check import ITEMS_TRIED, require_sound
 from recsys.features.interactions import DAY, Interactions
 from recsys.ingestion.tables.ingest import ingest
+from recsys.ingestion.tables.kept_events import KnownInputs, LogPart
 from recsys.ingestion.tables.load import Tables, load_tables, read_summary
 from recsys.ingestion.tables.readers import find_files
-from recsys.ingestion.tables.remote_files import list_remote
+from recsys.ingestion.tables.remote_files import labels, list_remote
 from recsys.ingestion.tables.validation_report import findings
 from recsys.rules import Caps
 from recsys.storage.eventlog import (
@@ -148,11 +152,12 @@ def validate(night: Night) -> StageResult[Path]:
     export_folder = drained.path if drained else None
     unwilling = keep_wishes(night.workspace, export_folder, write=not night.runner.dry_run)
     limits = retention(night)
+    files = list(_prints(config))
     result = night.runner.run(
         Stage(
             "tables",
             {
-                "files": fingerprints(config),
+                "files": _by_place(config, files),
                 "data": night.section("data"),
                 "drained": drained.key if drained else None,
                 "forgotten": hash_json(sorted(left_out)),
@@ -169,6 +174,7 @@ def validate(night: Night) -> StageResult[Path]:
                 forgotten=left_out,
                 opted_out=unwilling,
                 limits=limits,
+                known=_known(night, files),
             ),
             tables_folder,
             code=(*BASIS, "recsys.data_schemas.tables", "recsys.ingestion.tables"),
@@ -187,21 +193,62 @@ def fingerprints(config: RecsysConfig) -> dict[str, str]:
 
     A database cannot be fingerprinted without reading it, so its tables are read every night.
     """
+    return _by_place(config, list(_prints(config)))
+
+
+class _Print(NamedTuple):
+    """What identifies the content of one file."""
+
+    table: str
+    place: str
+    """Within what the config names."""
+    label: str
+    """As messages and the ingestion name it."""
+    content: str
+
+
+def _by_place(config: RecsysConfig, files: Sequence[_Print]) -> dict[str, str]:
     if config.data.connection is not None:
         return {config.data.connection: str(time.time_ns())}
-    found: dict[str, str] = {}
-    for name, table in TABLE_SPECS.items():
+    found = {f"{file.table}: {file.place}": file.content for file in files}
+    for name in TABLE_SPECS:
         place = getattr(config.data, name)
         if isinstance(place, SqlTable):
             found[f"{name}: {place.query}"] = str(time.time_ns())
-        elif place is not None and is_remote(place):
-            for remote in list_remote(place, table):
-                found[f"{name}: {remote.name}"] = f"{remote.size} bytes of {remote.changed} ns"
-        elif place is not None:
-            root = _root_of(config.path(place))
-            for file in find_files(place, config.path("."), table):
-                found[f"{name}: {file.relative_to(root)}"] = hash_file(file)
     return found
+
+
+def _prints(config: RecsysConfig) -> Iterator[_Print]:
+    """Of every file of the tables; none of a database's and of queries."""
+    if config.data.connection is not None:
+        return
+    for name, table in TABLE_SPECS.items():
+        place = getattr(config.data, name)
+        if place is None or isinstance(place, SqlTable):
+            continue
+        if is_remote(place):
+            found = list_remote(place, table)
+            for remote, label in zip(found, labels(place, found), strict=True):
+                content = f"{remote.size} bytes of {remote.changed} ns"
+                yield _Print(name, remote.name, label, content)
+            continue
+        root = _root_of(config.path(place))
+        for file in find_files(place, config.path("."), table):
+            yield _Print(name, str(file.relative_to(root)), str(file), hash_file(file))
+
+
+def _known(night: Night, files: Sequence[_Print]) -> KnownInputs:
+    """What tells the ingestion which events it need not read again."""
+    newest, log = night.workspace.newest_output("tables"), None
+    drained = night.drained.facts if night.drained else {}
+    if "made_of" in drained:
+        which = hash_json([drained["log"]["identity"], list(drained["made_of"])])
+        log = LogPart(which, int(drained["until"]))
+    return KnownInputs(
+        {file.label: file.content for file in files if file.table == EVENTS.name},
+        log,
+        newest / TABLES if newest else None,
+    )
 
 
 def _root_of(place: Path) -> Path:

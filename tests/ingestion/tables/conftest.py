@@ -11,7 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from recsys.data_schemas.config import RecsysConfig, parse_config
+from recsys.ingestion.tables.event_partitions import read_events_table
 from recsys.ingestion.tables.ingest import ingest
+from recsys.ingestion.tables.load import read_summary
 from recsys.storage.eventlog.retention import NO_LIMITS, Retention
 
 UTC_TIME = pa.timestamp("us", tz="UTC")
@@ -79,6 +81,10 @@ class Desk:
         )
 
     def rows(self, name: str) -> list[dict[str, Any]]:
+        if name == "events.parquet":
+            base = read_summary(self.out)["positions"]["log_base"]
+            events: list[dict[str, Any]] = read_events_table(self.out, base).to_pylist()
+            return events
         rows: list[dict[str, Any]] = pq.read_table(self.out / name).to_pylist()
         return rows
 
