@@ -40,7 +40,7 @@ SESSION = 20
 DECAYS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4)
 """Tried for the weight of an event, decay ** (events after it)."""
 EASE_RIDGES = (50.0, 100.0, 200.0, 400.0)
-ALS_RIDGES = (10.0, 30.0, 100.0)
+ALS_RIDGES = (0.01, 1.0, 10.0, 30.0, 100.0)
 ALS = {"factors": 256, "alpha": 10.0, "iterations": 15}
 """The best on `games` in a search beforehand."""
 FIRST_STAGE = ("ease_decayed", "als_decayed", "item_item")
