@@ -47,7 +47,7 @@ FIRST_STAGE = ("ease_decayed", "als_decayed", "item_item")
 """Peers whose candidates the blend ranks."""
 DEEP = 200
 """Candidates of each that the blend learns from; as many are asked of OUT with --k 200."""
-CHOICE, LEARN = 4000, 16_000
+CHOICE, LEARN = 4000, 12_000
 """Users of the step before: settings and number of trees are chosen on the first, trees learn from the rest."""
 BATCH = 512
 
@@ -288,10 +288,11 @@ def decayed(
             tried.append((found, ridge, decay))
             print(f"ridge {ridge:g}, decay {decay:g}: nDCG@10 {found:.4f} on the step before")
         if max(tried) > best:
-            best = max(tried)
-            candidates = earlier.lists(scorer, step.users, best[2], DEEP)
-        del scorer  # EASE's weights of one ridge at a time
+            best, chosen = max(tried), scorer
+        del scorer  # EASE's weights of two ridges at a time at most
+    candidates = earlier.lists(chosen, step.users, best[2], DEEP)
     write_lists(before_of(given.out), step.users, candidates)
+    del chosen
     choice.stop()
     _, ridge, decay = best
     known, clock = Known(events), Stopwatch()
@@ -312,7 +313,7 @@ def ease_scorer(known: Known, ridge: float) -> Scorer:
     from scipy.linalg.lapack import spotrf, spotri
 
     matrix = known.matrix()
-    weights = np.asfortranarray((matrix.T @ matrix).toarray(), dtype=np.float32)
+    weights = (matrix.T @ matrix).toarray().T  # symmetric; the transpose lies as LAPACK wants it
     weights[np.diag_indices_from(weights)] += np.float32(ridge)
     weights, failed = spotrf(weights, lower=1, overwrite_a=1)
     assert not failed, "X'X + ridge I is positive definite"
@@ -369,21 +370,15 @@ def blend(events: pd.DataFrame, users: list[str], given: argparse.Namespace) -> 
     missing = [name for name in FIRST_STAGE if not (folder / f"{name}.before.parquet").exists()]
     if missing:
         sys.exit(f"{folder} has no lists of {', '.join(missing)}: run them before the blend")
-    clock = Stopwatch()
-    first = {name: read_lists(folder / f"{name}.before.parquet") for name in FIRST_STAGE}
-    parts = []
+    clock, parts = Stopwatch(), []
+    first = {name: pd.read_parquet(folder / f"{name}.before.parquet") for name in FIRST_STAGE}
     for part in (step.users[CHOICE:], step.choice):
         rows = candidate_rows(first, part, step.events)
-        rows["wanted"] = rows["item_id"] == rows["user_id"].map(step.wanted)
-        rows = rows[rows.groupby("user_id")["wanted"].transform("any")]  # the others teach nothing
+        wanted = (rows["item_id"] == rows["user_id"].map(step.wanted)).rename("wanted")
+        found = wanted.groupby(rows["user_id"]).transform("any")  # the others teach nothing
+        rows, wanted = rows[found], wanted[found]
         sizes = rows.groupby("user_id", sort=False).size().to_numpy()
-        parts.append(
-            lightgbm.Dataset(
-                rows.drop(columns=["user_id", "item_id", "wanted"]),
-                rows["wanted"].astype(int),
-                group=sizes,
-            )
-        )
+        parts.append(lightgbm.Dataset(features_of(rows), wanted.astype(int), group=sizes))
     params = {
         "objective": "lambdarank", "metric": "ndcg", "eval_at": [10], "learning_rate": 0.05,
         "num_leaves": 31, "min_data_in_leaf": 100, "seed": 1, "verbose": -1,
@@ -393,9 +388,9 @@ def blend(events: pd.DataFrame, users: list[str], given: argparse.Namespace) -> 
         callbacks=[lightgbm.early_stopping(50, verbose=False)],
     )  # fmt: skip
     clock.stop()
-    first = {name: read_lists(folder / f"{name}.parquet") for name in FIRST_STAGE}
+    first = {name: pd.read_parquet(folder / f"{name}.parquet") for name in FIRST_STAGE}
     rows = candidate_rows(first, users, events)
-    rows["score"] = trees.predict(rows.drop(columns=["user_id", "item_id"]))
+    rows["score"] = trees.predict(features_of(rows))
     rows = rows.sort_values(["user_id", "score"], ascending=[True, False], kind="stable")
     lists = {
         user: (of["item_id"].tolist()[: given.k], of["score"].tolist()[: given.k])
@@ -410,30 +405,44 @@ def blend(events: pd.DataFrame, users: list[str], given: argparse.Namespace) -> 
 
 
 def candidate_rows(
-    first: Mapping[str, Lists], users: list[str], events: pd.DataFrame
+    first: Mapping[str, pd.DataFrame], users: list[str], events: pd.DataFrame
 ) -> pd.DataFrame:
-    """A row per candidate of a user: rank, score and share of the best score in each model's list
-    (NaN where it is not in it), the lists that hold it, its popularity, the events of the user."""
-    keys, rows = ["user_id", "item_id"], None
+    """A row per candidate of a user, users together: rank, score and share of the best score in each
+    model's list (NaN where it is not in it), how many lists hold it, its popularity, the user's events."""
+    user_ids, item_ids = pd.Index(users), pd.Index(events["item_id"].unique())
+    found = {}
     for name, lists in first.items():
-        table = pd.DataFrame(
-            [
-                (user, item, rank, score)
-                for user in users
-                for rank, (item, score) in enumerate(
-                    list(zip(*lists[user], strict=True))[:DEEP], start=1
-                )
-            ],
-            columns=[*keys, f"{name}_rank", f"{name}_score"],
-        )
-        best = table.groupby("user_id")[f"{name}_score"].transform("max")
-        table[f"{name}_share"] = table[f"{name}_score"] / best
-        rows = table if rows is None else rows.merge(table, on=keys, how="outer")
-    rows = rows.sort_values(keys, ignore_index=True)
-    rows["lists"] = rows[[f"{name}_rank" for name in first]].notna().sum(axis=1)
-    for key, column in (("item_id", "popularity"), ("user_id", "history")):
-        rows[column] = rows[key].map(events[key].value_counts()).fillna(0)
-    return rows
+        lists = lists[lists["user_id"].isin(user_ids)]
+        items = [row[:DEEP] for row in lists["item_ids"]]
+        sizes = np.array([len(row) for row in items])
+        score = np.concatenate([row[:DEEP] for row in lists["scores"]]).astype(float)
+        starts = np.cumsum(sizes) - sizes
+        found[name] = {
+            "key": np.repeat(user_ids.get_indexer(lists["user_id"]), sizes) * len(item_ids)
+            + item_ids.get_indexer(np.concatenate(items)),
+            "rank": np.arange(len(score)) - np.repeat(starts, sizes) + 1.0,
+            "score": score,
+            "share": score / np.repeat(score[starts[sizes > 0]], sizes[sizes > 0]),
+        }
+    keys = np.unique(np.concatenate([columns["key"] for columns in found.values()]))
+    user, item = np.divmod(keys, len(item_ids))
+    rows = {"user_id": user_ids.take(user), "item_id": item_ids.take(item), "lists": 0.0}
+    table = pd.DataFrame(rows)
+    for name, columns in found.items():
+        place = np.searchsorted(keys, columns.pop("key"))
+        for kind, values in columns.items():
+            whole = np.full(len(keys), np.nan)
+            whole[place] = values
+            table[f"{name}_{kind}"] = whole
+        table["lists"] += table[f"{name}_rank"].notna()
+    for key, index, code in (("user_id", user_ids, user), ("item_id", item_ids, item)):
+        counts = events[key].value_counts().reindex(index, fill_value=0).to_numpy()
+        table[f"events_of_{key}"] = counts[code]
+    return table
+
+
+def features_of(rows: pd.DataFrame) -> pd.DataFrame:
+    return rows.drop(columns=["user_id", "item_id"])
 
 
 # ---------------------------------------------------------------------------- files
@@ -452,12 +461,6 @@ def write_lists(path: Path, users: list[str], lists: Lists) -> None:
         "scores": [scores for _, scores in found],
     }
     pd.DataFrame(table).to_parquet(path, index=False)
-
-
-def read_lists(path: Path) -> Lists:
-    table = pd.read_parquet(path)
-    columns = (table[name] for name in ("user_id", "item_ids", "scores"))
-    return {user: (list(items), list(scores)) for user, items, scores in zip(*columns, strict=True)}
 
 
 MODELS: dict[str, Callable[[pd.DataFrame, list[str], argparse.Namespace], PeerResult]] = {
