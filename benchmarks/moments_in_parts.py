@@ -111,7 +111,9 @@ def main():
 
             engine = SparkEngine.open(SparkConfig(master=args.spark))
             ways[args.spark] = in_parts(engine, folder)
-        wanted = bytes_of(ways["1 thread"](*asked))  # kernels are compiled, files are cached
+        table = ways["1 thread"](*asked)  # kernels are compiled, files are cached
+        wanted = bytes_of(table)
+        print(f"{len(table.signals)} signals, {len(table.items) / args.moments:.0f} rows a moment")
         seconds, differs = {name: [] for name in ways}, 0
         for _ in range(args.rounds):
             for name, made in ways.items():
