@@ -155,7 +155,7 @@ def als(events: pd.DataFrame, users: list[str], given: argparse.Namespace) -> Pe
     """`implicit`'s ALS, with the factors and alpha that did best in a search beforehand."""
     from threadpoolctl import threadpool_limits
 
-    known = Known(events)
+    known = DecayedEvents(events)
     with threadpool_limits(1, "blas"):  # as implicit asks for
         clock = Stopwatch()
         model = als_model(known, 0.01)
@@ -205,7 +205,7 @@ def lenskit_lists(
 # ---------------------------------------------------------------------------- decayed histories
 
 
-class Known:
+class DecayedEvents:
     """Events as a matrix of users and items; of a pair's events the newest counts."""
 
     def __init__(self, events: pd.DataFrame, items: pd.Index | None = None) -> None:
@@ -272,7 +272,7 @@ class StepBefore:
 
 
 def decayed(
-    fit: Callable[[Known, float], Scorer],
+    fit: Callable[[DecayedEvents, float], Scorer],
     ridges: Iterable[float],
     events: pd.DataFrame,
     users: list[str],
@@ -280,7 +280,7 @@ def decayed(
 ) -> PeerResult:
     """Choose ridge and decay on the step before, write its candidates, fit on everything known."""
     choice, step = Stopwatch(), StepBefore(events)
-    earlier, best = Known(step.events), (-1.0, 0.0, 0.0)
+    earlier, best = DecayedEvents(step.events), (-1.0, 0.0, 0.0)
     for ridge in ridges:
         scorer, tried = fit(earlier, ridge), []
         for decay in DECAYS:
@@ -295,7 +295,7 @@ def decayed(
     del chosen
     choice.stop()
     _, ridge, decay = best
-    known, clock = Known(events), Stopwatch()
+    known, clock = DecayedEvents(events), Stopwatch()
     scorer = fit(known, ridge)
     clock.stop()
     settings = {
@@ -305,7 +305,7 @@ def decayed(
     return clock, known.lists(scorer, users, decay, given.k), settings
 
 
-def ease_scorer(known: Known, ridge: float) -> Scorer:
+def ease_scorer(known: DecayedEvents, ridge: float) -> Scorer:
     """RecTools' EASE weights, P / -diag(P) with P = (X'X + ridge I)⁻¹, by Cholesky in place.
 
     RecTools inverts with copies and takes 10 GB for 16,859 items; this takes two float32 matrices.
@@ -329,7 +329,7 @@ def ease_scorer(known: Known, ridge: float) -> Scorer:
     return lambda histories: np.asarray(histories @ rows)
 
 
-def als_model(known: Known, ridge: float) -> Any:
+def als_model(known: DecayedEvents, ridge: float) -> Any:
     from implicit.cpu.als import AlternatingLeastSquares
 
     model = AlternatingLeastSquares(**ALS, regularization=ridge, random_state=1)
@@ -337,7 +337,7 @@ def als_model(known: Known, ridge: float) -> Any:
     return model
 
 
-def als_scorer(known: Known, ridge: float) -> Scorer:
+def als_scorer(known: DecayedEvents, ridge: float) -> Scorer:
     """`implicit`'s ALS; a user's factors are solved anew from the weighted history."""
     model = als_model(known, ridge)
     return lambda histories: (

@@ -287,9 +287,9 @@ class RankerConfig(Section):
     """Share of the nDCG@10 on items with events that may be paid, in the ranker's practice, to list new
     items higher. In practice, where histories were shorter, it costs up to twice as much as it does
     on the lists that are asked for later (measured)."""
-    refit_all: bool = False
+    refit_all: bool | Literal["auto"] = "auto"
     """Whether the released ranker is fitted again, by the recipe that was judged, on the tested window's groups
-    too."""
+    too; `auto`: where they are at least a fifth as many as it learned from."""
     debias: bool = True
     """Where impressions tell how likely a place is to be looked at, labels weigh by it."""
 

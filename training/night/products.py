@@ -31,6 +31,8 @@ FOLDER: Final = "encoder"
 """Of the encoder, in its stage's output and in a bundle."""
 FULL: Final = "full"
 """Folder of the ranker with all features."""
+LEARNABLE: Final = "groups with a positive"
+"""A fact of ranking groups: how many hold something to learn."""
 TEXT: Final = "text"
 """The encoder as a source."""
 

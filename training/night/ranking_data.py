@@ -37,7 +37,7 @@ from recsys.training.night.inputs import (
     user_table,
 )
 from recsys.training.night.night_context import Night
-from recsys.training.night.products import CutSources, Fitted, RankingData
+from recsys.training.night.products import LEARNABLE, CutSources, Fitted, RankingData
 from recsys.training.night.searched_items import unavailable_at
 from recsys.training.windows import moments_at
 
@@ -392,6 +392,7 @@ def write_ranking_data(
         "rows": len(table.items),
         "features": x.shape[1],
         "positives_found": float((table.grade > 0).sum() / max(1, len(moments.items))),
+        LEARNABLE: int(table.has_positive().sum()),
     }
 
 

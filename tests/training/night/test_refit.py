@@ -1,0 +1,92 @@
+"""The released ranker learns the tested window too, where that is much, and only if the fit went well."""
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from recsys.data_schemas.config import RankerConfig
+from recsys.ranker import Ranker
+from recsys.training.night import fit_ranker as module
+from recsys.training.night.products import FULL, LEARNABLE
+from recsys.training.ranker import fit_ranker
+from recsys.training.ranking_groups import Groups
+
+COLUMNS = ["fused.score", "noise"]
+
+
+def groups(count, seed):
+    """Lists of ten with one that was acted on, mostly the one with the highest first column."""
+    draw = np.random.default_rng(seed)
+    x = draw.normal(size=(count, 10, 2)).astype(np.float32)
+    acted = np.argmax(x[:, :, 0] + 0.3 * draw.normal(size=(count, 10)), axis=1)
+    grade = (np.arange(10) == acted[:, None]).astype(np.int8)
+    return Groups(
+        x.reshape(-1, 2),
+        grade.ravel(),
+        np.arange(count + 1) * 10,
+        np.arange(count),
+        np.ones(count, np.int32),
+    )
+
+
+def ranking(made):
+    return SimpleNamespace(groups=lambda: made, features=SimpleNamespace(columns=COLUMNS))
+
+
+@pytest.fixture
+def night(tmp_path, monkeypatch):
+    learned, tested = groups(200, 0), groups(60, 1)
+    config = RankerConfig(trees=5, seeds=1)
+    ranker = fit_ranker(learned, COLUMNS, config, seed=0, workers=1)
+    (tmp_path / FULL).mkdir()
+    ranker.save(tmp_path / FULL)
+    monkeypatch.setattr(module, "place_weights", lambda night: SimpleNamespace(weight=None))
+    warnings = []
+    return SimpleNamespace(
+        rankers=SimpleNamespace(folder=tmp_path, facts={"ranker": ranker.facts}),
+        learned=SimpleNamespace(product=ranking(learned)),
+        tested=SimpleNamespace(product=ranking(tested), facts={LEARNABLE: 60}),
+        config=SimpleNamespace(ranker=config, seed=0),
+        workers=1,
+        reporter=SimpleNamespace(warn=warnings.append, warnings=warnings),
+    )
+
+
+@pytest.mark.parametrize(
+    ("wanted", "more", "learns"),
+    [("auto", 40, True), ("auto", 39, False), (True, 1, True), (False, 200, False)],
+)
+def test_a_fifth_more_is_worth_it(night, wanted, more, learns):
+    night.config.ranker = night.config.ranker.model_copy(update={"refit_all": wanted})
+    night.tested.facts[LEARNABLE] = more
+    assert module._learns_more(night) is learns
+
+
+def test_what_nobody_chose_a_recipe_for_is_as_it_was(night):
+    del night.rankers.facts["ranker"]["penalty"]
+    assert not module._learns_more(night)
+
+
+def test_it_learns_the_tested_groups_too(night, tmp_path):
+    (tmp_path / "out").mkdir()
+    facts = module._refit(night, tmp_path / "out")["ranker"]
+    assert facts["released"]["groups"] == 260
+    assert not night.reporter.warnings
+
+
+def test_a_fit_that_went_wrong_is_not_released(night, tmp_path, monkeypatch):
+    def spoilt(judged, *args, **kwargs):
+        linear = judged.linear
+        return replace(judged, linear=replace(linear, weights=-linear.weights), boosters=[])
+
+    monkeypatch.setattr(module, "refitted", spoilt)
+    (tmp_path / "out").mkdir()
+    facts = module._refit(night, tmp_path / "out")["ranker"]
+    assert "released" not in facts
+    [said] = night.reporter.warnings
+    assert "the judged one is released" in said
+    x = groups(5, 2).x
+    kept, judged = (Ranker.load(tmp_path / folder / FULL) for folder in ("out", "."))
+    np.testing.assert_array_equal(kept.score(x), judged.score(x))
