@@ -24,11 +24,12 @@ def one(folder, out, earlier):
     """Ingest; wall and processor seconds, and how many files of events were linked."""
     from recsys.data_schemas.config import load_config
     from recsys.ingestion.tables.ingest import ingest
-    from recsys.ingestion.tables.kept_events import KnownInputs
+    from recsys.ingestion.tables.kept_events import FilePrint, KnownInputs
     from recsys.storage.files import hash_file
 
     began, cpu = time.perf_counter(), time.process_time()
-    prints = {str(f): hash_file(f) for f in sorted((folder / "events").glob("*.parquet"))}
+    files = sorted((folder / "events").glob("*.parquet"))
+    prints = {str(f): FilePrint(f.name, hash_file(f)) for f in files}
     known = KnownInputs(prints, None, earlier)
     # A vocabulary is kept from night to night; the same moment, so that the bytes can be compared.
     previous = earlier / "items.parquet" if earlier else None

@@ -677,9 +677,10 @@ def _by_name(ids: Any, kept: npt.NDArray[np.bool_]) -> tuple[IdIndex, Longs]:
         ids: [U] user ids by code.
         kept: bool[U], users that are kept.
     """
-    names = np.array(ids, dtype=object)[kept]
-    by_name = pc.sort_indices(pa.array(names, pa.large_string())).to_numpy()
-    return IdIndex.build(names[by_name]), np.flatnonzero(kept)[by_name]
+    # Within Arrow, without a list of Python strings beside it.
+    names = pa.array(ids, pa.large_string()).filter(pa.array(kept))
+    by_name = pc.sort_indices(names)
+    return IdIndex.build(names.take(by_name)), np.flatnonzero(kept)[by_name.to_numpy()]
 
 
 def _sorted_by_hash(

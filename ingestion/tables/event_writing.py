@@ -29,11 +29,13 @@ from recsys.storage.files import hash_json, link_or_copy, write_json
 
 SORTED: Final = "events_sorted"
 Facts = dict[str, dict[str, Any]]
-"""What is in each file of events, by the name of its period: rows by `days` (since 1970) and by the label of
+"""What is in each file of events, by the name of its period: rows by `days` (since 1970) and by the place of
 their `files`, and those of the `log`."""
 
 
-def write_events(part: TableIngest, out: Path, kept: KeptEvents | None) -> Facts:
+def write_events(
+    part: TableIngest, out: Path, known: KnownInputs | None, kept: KeptEvents | None
+) -> Facts:
     """Write the accepted events below `out`, those of each file sorted by (timestamp, position).
 
     Needs the tables `vocabulary` and `user_vocabulary`.
@@ -48,7 +50,7 @@ def write_events(part: TableIngest, out: Path, kept: KeptEvents | None) -> Facts
     rows = part.accepted
     if kept is not None and carried:
         rows += f" UNION ALL BY NAME ({kept.carried(carried)})"
-    _sort(part, rows)
+    _sort(part, rows, _places(part, known))
     engine.run(f"DROP TABLE {part.rows}")
     made = [period for period in wanted if period.name not in linked]
     for period in made:
@@ -70,20 +72,27 @@ def _by_day(part: TableIngest, kept: KeptEvents | None) -> Counter[int]:
     return found
 
 
-def _sort(part: TableIngest, rows: str) -> None:
+def _places(part: TableIngest, known: KnownInputs | None) -> str:
+    """SQL: (number, place) of each file; null where nobody told its place."""
+    prints = known.prints if known else {}
+    told = [prints[label].place if label in prints else None for label in part.files.labels]
+    rows = ", ".join(f"({i}, {quote(x) if x else 'NULL::VARCHAR'})" for i, x in enumerate(told))
+    return f"(VALUES {rows}) l(number, place)"
+
+
+def _sort(part: TableIngest, rows: str, places: str) -> None:
     """The table of the rows that are written, as the files hold them."""
-    labels = ", ".join(f"({i}, {quote(label)})" for i, label in enumerate(part.files.labels))
     exact = f"CASE WHEN CAST(CAST({c.VALUE} AS FLOAT) AS DOUBLE) <> {c.VALUE} THEN {c.VALUE} END"
     part.engine.run(
         f"CREATE TABLE {SORTED} AS SELECT a.{c.USER_ID}, u.{USER_INDEX}, a.{c.ITEM_ID},"
         f" v.{c.ITEM_INDEX}, {c.EVENT_TYPE}, {c.TIMESTAMP}, CAST({c.VALUE} AS FLOAT) AS {c.VALUE},"
         f" {c.IMPRESSION_ID}, {c.EVENT_ID}, {c.RECEIVED_AT},"
         f" CASE WHEN {LOG} = 1 THEN {PLACE} END AS {LOG_POSITION}, {exact} AS {EXACT_VALUE},"
-        f" CASE WHEN {LOG} = 0 THEN l.label END AS {c.SOURCE_FILE}, {ROW} AS {c.SOURCE_ROW}"
+        f" CASE WHEN {LOG} = 0 THEN l.place END AS {c.SOURCE_FILE}, {ROW} AS {c.SOURCE_ROW}"
         f" FROM ({rows}) a"
         f" JOIN (SELECT {c.ITEM_ID}, {c.ITEM_INDEX} FROM vocabulary) v USING ({c.ITEM_ID})"
         f" JOIN user_vocabulary u USING ({c.USER_ID})"
-        f" JOIN (VALUES {labels}) l(number, label) ON l.number = CASE WHEN {LOG} = 0 THEN {FILE} ELSE 0 END"
+        f" JOIN {places} ON l.number = CASE WHEN {LOG} = 0 THEN {FILE} ELSE 0 END"
         f" ORDER BY {c.TIMESTAMP}, {LOG}, CASE WHEN {LOG} = 1 THEN {PLACE} END, {FILE}, {ROW}"
     )
 
@@ -93,26 +102,26 @@ def _facts(part: TableIngest, made: list[Period]) -> Facts:
     found: Facts = {p.name: {"days": {}, "files": {}, "log": 0} for p in made}
     of_day = {day: period.name for period in made for day in range(period.first, period.end)}
     rows = part.engine.rows(
-        f"SELECT epoch_us({c.TIMESTAMP}) // {DAY_US}, {c.SOURCE_FILE}, count(*) FROM {SORTED} GROUP BY ALL"
+        f"SELECT epoch_us({c.TIMESTAMP}) // {DAY_US}, coalesce({c.SOURCE_FILE}, ''), count(*),"
+        f" count({LOG_POSITION}) FROM {SORTED} GROUP BY ALL"
     )
-    for day, label, count in rows:
+    for day, place, count, logged in rows:
         facts = found[of_day[int(day)]]
         facts["days"][str(day)] = facts["days"].get(str(day), 0) + int(count)
-        if label is None:
-            facts["log"] += int(count)
-        else:
-            facts["files"][label] = facts["files"].get(label, 0) + int(count)
+        facts["log"] += int(logged)
+        if count > logged:
+            facts["files"][place] = facts["files"].get(place, 0) + int(count - logged)
     return found
 
 
-def write_aside(part: TableIngest, out: Path) -> None:
+def write_aside(part: TableIngest, out: Path, known: KnownInputs | None) -> None:
     """Keep what was not accepted as it was judged, for an ingestion that builds upon this one."""
-    labels = ", ".join(f"({i}, {quote(label)})" for i, label in enumerate(part.files.labels))
+    places = _places(part, known)
     columns = [x.name for x in part.table.columns if x.name != c.RECEIVED_AT]
     query = (
         f"SELECT {LOG}, {ROW}, {PLACE}, {', '.join(columns)}, {c.RECEIVED_AT},"
-        f" CASE WHEN {LOG} = 0 THEN l.label END AS {c.SOURCE_FILE}, {BROKEN} FROM {part.rows} r"
-        f" JOIN (VALUES {labels}) l(number, label) ON l.number = CASE WHEN {LOG} = 0 THEN {FILE} ELSE 0 END"
+        f" CASE WHEN {LOG} = 0 THEN l.place END AS {c.SOURCE_FILE}, {BROKEN} FROM {part.rows} r"
+        f" JOIN {places} ON l.number = CASE WHEN {LOG} = 0 THEN {FILE} ELSE 0 END"
         f" WHERE {BROKEN} IS NOT NULL ORDER BY {LOG}, {FILE}, {ROW}"
     )
     if part.engine.one(f"SELECT count(*) FROM {part.rows} WHERE {BROKEN} IS NOT NULL"):

@@ -63,12 +63,21 @@ class LogPart(NamedTuple):
     """Its last position."""
 
 
+class FilePrint(NamedTuple):
+    """What tells one file of a table from all others."""
+
+    place: str
+    """Within what the config names, so that the events' bytes do not depend on where that lies."""
+    content: str
+    """What identifies the content, such as its SHA-256."""
+
+
 @dataclass(frozen=True)
 class KnownInputs:
     """What an ingestion is told of its events, so that it can build upon an earlier one."""
 
-    prints: Mapping[str, str] = field(default_factory=dict)
-    """What identifies the content of a file, by its label; a file without one is always read."""
+    prints: Mapping[str, FilePrint] = field(default_factory=dict)
+    """Of files by their labels; a file without one is always read."""
     log: LogPart | None = None
     earlier: Path | None = None
     """Folder of an earlier ingestion; None reads everything."""
@@ -125,7 +134,7 @@ def keep(
     same = {
         label: number
         for number, label in enumerate(part.files.labels)
-        if label in known.prints and state["files"].get(label) == known.prints[label]
+        if label in known.prints and state["files"].get(label) == list(known.prints[label])
     }
     if not same and log_until < 0:
         return None
@@ -138,7 +147,8 @@ def keep(
         for warning, by_file in state["lost"].items()
     }
     part.holds = StillHolds(same, log_until, lost, known.earlier / quarantine)
-    return KeptEvents(part, known.earlier, state, basis)
+    places = {known.prints[label].place: number for label, number in same.items()}
+    return KeptEvents(part, known.earlier, state, basis, places)
 
 
 def _same_log(part: TableIngest, known: KnownInputs, state: dict[str, Any]) -> int | None:
@@ -184,14 +194,19 @@ class KeptEvents:
         folder: of the earlier ingestion.
         state: its `STATE_FILE`.
         basis: what rows are judged by now.
+        places: files that are the same, by place, with their number now.
     """
 
     def __init__(
-        self, part: TableIngest, folder: Path, state: dict[str, Any], basis: Basis
+        self,
+        part: TableIngest,
+        folder: Path,
+        state: dict[str, Any],
+        basis: Basis,
+        places: Mapping[str, int],
     ) -> None:
-        assert part.holds is not None
         self.part, self.folder, self.state, self.basis = part, folder, state, basis
-        self.holds: StillHolds = part.holds
+        self._places = places
         self.periods: dict[str, dict[str, Any]] = state["periods"]
         self.touched: set[str] = set()
         """Files of events whose rows are judged again."""
@@ -225,9 +240,9 @@ class KeptEvents:
         Raises:
             StartAgain: there may be too many event types, which are counted over everything.
         """
-        same = ", ".join(f"({quote(x)}, {number})" for x, number in self.holds.files.items())
+        same = ", ".join(f"({quote(x)}, {number})" for x, number in self._places.items())
         rows = f"VALUES {same}" if same else "SELECT NULL, NULL LIMIT 0"
-        self.engine.run(f"CREATE TABLE kept_files AS SELECT * FROM ({rows}) f(label, {FILE})")
+        self.engine.run(f"CREATE TABLE kept_files AS SELECT * FROM ({rows}) f(place, {FILE})")
         self._load_aside(rule)
         self.engine.run("CREATE TABLE earlier_rows AS " + self._earlier([]))
         self._touch(self._left())
@@ -250,7 +265,7 @@ class KeptEvents:
         self.engine.run(
             f"CREATE TABLE aside_rows AS SELECT *, {rule} AS again FROM (SELECT r.* EXCLUDE"
             f" ({c.SOURCE_FILE}), coalesce(k.{FILE}, 0) AS {FILE} FROM (SELECT {known}, {broken}"
-            f" FROM {source}) r LEFT JOIN kept_files k ON k.label = r.{c.SOURCE_FILE}"
+            f" FROM {source}) r LEFT JOIN kept_files k ON k.place = r.{c.SOURCE_FILE}"
             f" WHERE (k.{FILE} IS NOT NULL OR r.{LOG} = 1) AND {self.part.admitted()})"
         )
 
@@ -264,7 +279,7 @@ class KeptEvents:
             f" AS {FILE}, {c.SOURCE_ROW} AS {ROW}, coalesce({LOG_POSITION}, {c.SOURCE_ROW}) AS {PLACE},"
             f" {', '.join(_ROWS)}, coalesce({EXACT_VALUE}, CAST({c.VALUE} AS DOUBLE)) AS {c.VALUE},"
             f" {c.SOURCE_FILE}, {LOG_POSITION} IS NULL AND k.{FILE} IS NULL AS other_file"
-            f" FROM {relation(files)} e LEFT JOIN kept_files k ON k.label = e.{c.SOURCE_FILE}"
+            f" FROM {relation(files)} e LEFT JOIN kept_files k ON k.place = e.{c.SOURCE_FILE}"
         )
         gone = f"other_file OR NOT ({self.part.admitted()}) AS gone"
         return f"SELECT r.*, {gone} FROM ({rows}) r" + (" LIMIT 0" if nothing else "")
@@ -285,7 +300,7 @@ class KeptEvents:
         found = {
             name
             for name, facts in self.periods.items()
-            if not set(facts["files"]) <= self.holds.files.keys()
+            if not set(facts["files"]) <= self._places.keys()
         }
         since = self.basis.since
         if since is not None and since != self.state["since"]:

@@ -19,7 +19,7 @@ from recsys.data_schemas.tables import TABLES as TABLE_SPECS
 from recsys.features.features_check import ITEMS_TRIED, require_sound
 from recsys.features.interactions import DAY, Interactions
 from recsys.ingestion.tables.ingest import ingest
-from recsys.ingestion.tables.kept_events import KnownInputs, LogPart
+from recsys.ingestion.tables.kept_events import FilePrint, KnownInputs, LogPart
 from recsys.ingestion.tables.load import Tables, load_tables, read_summary
 from recsys.ingestion.tables.readers import find_files
 from recsys.ingestion.tables.remote_files import labels, list_remote
@@ -245,7 +245,7 @@ def _known(night: Night, files: Sequence[_Print]) -> KnownInputs:
         which = hash_json([drained["log"]["identity"], list(drained["made_of"])])
         log = LogPart(which, int(drained["until"]))
     return KnownInputs(
-        {file.label: file.content for file in files if file.table == EVENTS.name},
+        {f.label: FilePrint(f.place, f.content) for f in files if f.table == EVENTS.name},
         log,
         newest / TABLES if newest else None,
     )

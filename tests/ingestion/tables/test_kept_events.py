@@ -11,7 +11,7 @@ from recsys.ingestion.tables import event_writing
 from recsys.ingestion.tables import ingest as whole
 from recsys.ingestion.tables.event_partitions import periods
 from recsys.ingestion.tables.ingest import ingest
-from recsys.ingestion.tables.kept_events import KnownInputs, LogPart, keep
+from recsys.ingestion.tables.kept_events import FilePrint, KnownInputs, LogPart, keep
 from recsys.storage.eventlog.retention import Retention
 from recsys.storage.files import hash_file
 
@@ -86,7 +86,8 @@ class World:
                 "position": list(range(1, len(self.log) + 1)),
             }
             log = self.desk.write("drained/events.parquet", table).parent
-        return {str(file): hash_file(file) for file in sorted(place.glob("*.parquet"))}, log
+        found = sorted(place.glob("*.parquet"))
+        return {str(file): FilePrint(file.name, hash_file(file)) for file in found}, log
 
     def night(self, out, earlier):
         """Ingest into a folder."""
