@@ -19,10 +19,11 @@ from recsys.features.kinds.kind import SignalFeature
 from recsys.features.parity import compare_served
 from recsys.features.state import ENTITIES
 from recsys.query import RankingQuery
+from recsys.ranker import Ranker
 from recsys.recommender import LoadedRelease
 from recsys.training.night.inputs import Inputs
 from recsys.training.night.night_context import Night
-from recsys.training.night.products import RankingData
+from recsys.training.night.products import FULL, RankingData
 from recsys.training.night.release_findings import ReleaseCheck
 
 LATENCY_CALLS = 30
@@ -38,6 +39,7 @@ def try_release(night: Night) -> ReleaseCheck:
     """Ask the release at a sample of the test moments."""
     inputs, tested, evaluated = night.data, night.tested.product, night.lists.product[0]
     loaded = LoadedRelease.open(night.bundle.product, night.state.product, version="")
+    ranker = Ranker.load(night.served.folder / FULL)
     chosen = least(inputs.chances(tested.moments, "release check"), MOMENTS)
     times: list[float] = []
     overlaps: list[float] = []
@@ -50,9 +52,7 @@ def try_release(night: Night) -> ReleaseCheck:
         times.append((time.perf_counter() - began) * 1000)
         found = inputs.tables.catalogue.indices_of(answer.item_ids)
         released = dict(zip(found.tolist(), answer.scores, strict=True))
-        old = dict(
-            zip(evaluated.items[moment].tolist(), evaluated.scores[moment].tolist(), strict=True)
-        )
+        old = _scored_as_tested(ranker, tested, int(moment))
         top = [item for item in evaluated.items[moment][:K].tolist() if item >= 0]
         overlaps.append(len(released.keys() & set(top)) / max(1, len(top)))
         both = sorted(released.keys() & old.keys())
@@ -69,6 +69,15 @@ def try_release(night: Night) -> ReleaseCheck:
         moved,
         lost,
     )
+
+
+def _scored_as_tested(ranker: Ranker, tested: RankingData, moment: int) -> dict[int, float]:
+    """Item → score by the released ranker of a moment's candidates as they were tested: another ranker than
+    the judged one has another scale, which says nothing of the release."""
+    rows = slice(*tested.table.offsets[moment : moment + 2])
+    x = np.asarray(tested.x[rows])[:, [tested.features.columns.index(c) for c in ranker.features]]
+    scores = ranker.score(np.ascontiguousarray(x))
+    return dict(zip(tested.table.items[rows].tolist(), scores.tolist(), strict=True))
 
 
 def counted_of_known(loaded: LoadedRelease, inputs: Inputs) -> float:
