@@ -415,6 +415,28 @@ def s3(monkeypatch):
     server.stop()
 
 
+class WatchedEngine:
+    """An engine of this process that says which parts it was given, and may be ended at one."""
+
+    shares_disk = True
+
+    def __init__(self, dies_at=None):
+        self.given, self.dies_at = [], dies_at
+
+    def each_part(self, work, parts):
+        for part in parts:
+            if part == self.dies_at:
+                raise KeyboardInterrupt
+            self.given.append(part)
+            yield work(part)
+
+
+@pytest.fixture(scope="session")
+def watched_engine():
+    """The class of such engines."""
+    return WatchedEngine
+
+
 @pytest.fixture
 def java():
     pytest.importorskip("pyspark", reason="the [spark] extra is not installed")

@@ -94,24 +94,8 @@ def test_processes_change_nothing(released, later, in_one_part, tmp_path, monkey
     assert found == in_one_part("leave-last-out")
 
 
-class DiesAt:
-    """An engine whose process is ended at a part, and that says which parts it was given."""
-
-    shares_disk = True
-
-    def __init__(self, part):
-        self.part, self.given = part, []
-
-    def each_part(self, work, parts):
-        for part in parts:
-            if part == self.part:
-                raise KeyboardInterrupt
-            self.given.append(part)
-            yield work(part)
-
-
 def test_what_was_finished_before_a_kill_is_not_done_again(
-    released, later, in_one_part, tmp_path, monkeypatch
+    watched_engine, released, later, in_one_part, tmp_path, monkeypatch
 ):
     """The references are fitted once, too."""
     fits = []
@@ -121,11 +105,11 @@ def test_what_was_finished_before_a_kill_is_not_done_again(
         fits.append(cls.name)
         return learned(cls, fit)
 
-    engine = DiesAt(4)
+    engine = watched_engine(4)
     monkeypatch.setattr(scratch_parts, "open_engine", lambda _: engine)
     assert exit_code(released, later, tmp_path, ("PARTS", "6")) == 130
     monkeypatch.setattr(ItemItem, "learned", classmethod(counted))
-    engine.part = None
+    engine.dies_at = None
     found = evaluated(released, later, tmp_path, ("PARTS", "6"))
     assert engine.given == [0, 1, 2, 3, 4, 5]
     assert fits == []

@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-from dataclasses import dataclass
 
 import pyarrow.parquet as pq
 import pytest
@@ -64,7 +63,7 @@ def test_parts_and_processes_change_nothing(
 
 
 def test_a_state_that_was_written_anew_takes_nothing_of_the_one_before(
-    release, question, users, in_one_part, tmp_path
+    watched_engine, release, question, users, in_one_part, tmp_path
 ):
     """Its marker says the same: of a snapshot without a log it tells no events."""
     state = tmp_path / "state" / release.state.name
@@ -72,59 +71,34 @@ def test_a_state_that_was_written_anew_takes_nothing_of_the_one_before(
     release = release._replace(state=state)
     scratch = ScratchFolder(str(tmp_path / "scratch"))
     with pytest.raises(KeyboardInterrupt):
-        rows_of(PartsPlace(DiesAt(3), scratch, 5), release, question, users)
+        rows_of(PartsPlace(watched_engine(3), scratch, 5), release, question, users)
     marker = state / "state.json"
     atomic_write(marker, marker.read_bytes())
-    engine = Counts()
+    engine = watched_engine()
     assert rows_of(PartsPlace(engine, scratch, 5), release, question, users) == in_one_part
     assert engine.given == [0, 1, 2, 3, 4]
 
 
-@dataclass(frozen=True)
-class DiesAt:
-    """An engine whose process is ended at a part."""
-
-    part: int
-    shares_disk: bool = True
-
-    def each_part(self, work, parts):
-        for part in parts:
-            if part == self.part:
-                raise KeyboardInterrupt
-            yield work(part)
-
-
-class Counts:
-    """An engine that says which parts it was given."""
-
-    shares_disk = True
-
-    def __init__(self):
-        self.given = []
-
-    def each_part(self, work, parts):
-        self.given += parts
-        return LocalEngine(1).each_part(work, parts)
-
-
 def test_what_was_finished_before_a_kill_is_not_done_again(
-    release, question, users, in_one_part, tmp_path
+    watched_engine, release, question, users, in_one_part, tmp_path
 ):
     scratch = ScratchFolder(str(tmp_path))
     with pytest.raises(KeyboardInterrupt):
-        rows_of(PartsPlace(DiesAt(3), scratch, 5), release, question, users)
-    engine = Counts()
+        rows_of(PartsPlace(watched_engine(3), scratch, 5), release, question, users)
+    engine = watched_engine()
     assert rows_of(PartsPlace(engine, scratch, 5), release, question, users) == in_one_part
     assert engine.given == [3, 4]
 
 
-def test_another_question_takes_nothing_of_an_unfinished_one(release, question, users, tmp_path):
+def test_another_question_takes_nothing_of_an_unfinished_one(
+    watched_engine, release, question, users, tmp_path
+):
     loaded = question[0]
     scratch = ScratchFolder(str(tmp_path))
     with pytest.raises(KeyboardInterrupt):
-        rows_of(PartsPlace(DiesAt(3), scratch, 5), release, question, users)
+        rows_of(PartsPlace(watched_engine(3), scratch, 5), release, question, users)
     other = (loaded, RankingQuery("", loaded.moment, k=3))
-    rows = rows_of(PartsPlace(Counts(), scratch, 5), release, other, users)
+    rows = rows_of(PartsPlace(watched_engine(), scratch, 5), release, other, users)
     assert {len(row["item_ids"]) for row in rows} == {3}
 
 

@@ -134,22 +134,6 @@ def test_parts_and_processes_change_nothing(
     assert ScratchFolder(str(tmp_path)).names() == set()
 
 
-class DiesAt:
-    """An engine whose process is ended at a part, and that says which parts it was given."""
-
-    shares_disk = True
-
-    def __init__(self, part=None):
-        self.part, self.given = part, []
-
-    def each_part(self, work, parts):
-        for part in parts:
-            if part == self.part:
-                raise KeyboardInterrupt
-            self.given.append(part)
-            yield work(part)
-
-
 def asked_of(engine, scratch, files, moments, unavailable, ask=ASK, parts=5):
     place = PartsPlace(engine, ScratchFolder(str(scratch)), parts)
     with unfinished(place.scratch, "stage") as folder:
@@ -157,17 +141,19 @@ def asked_of(engine, scratch, files, moments, unavailable, ask=ASK, parts=5):
 
 
 def test_what_was_finished_before_a_kill_is_not_done_again(
-    by_threads, files, moments, unavailable, tmp_path
+    watched_engine, by_threads, files, moments, unavailable, tmp_path
 ):
     with pytest.raises(KeyboardInterrupt):
-        asked_of(DiesAt(3), tmp_path, files, moments, unavailable)
-    engine = DiesAt()
+        asked_of(watched_engine(3), tmp_path, files, moments, unavailable)
+    engine = watched_engine()
     table = asked_of(engine, tmp_path, files, moments, unavailable)
     assert engine.given == [3, 4]
     assert table.items.tobytes() == by_threads["recall"]["i"][1]
 
 
-def test_another_question_takes_nothing_of_an_unfinished_one(files, moments, unavailable, tmp_path):
+def test_another_question_takes_nothing_of_an_unfinished_one(
+    watched_engine, files, moments, unavailable, tmp_path
+):
     questions = [
         {"ask": ASK._replace(limit=9)},
         {"unavailable": np.zeros(ITEMS, np.uint8)},
@@ -177,8 +163,8 @@ def test_another_question_takes_nothing_of_an_unfinished_one(files, moments, una
     whole = {"files": files, "moments": moments, "unavailable": unavailable}
     for changed in questions:
         with pytest.raises(KeyboardInterrupt):
-            asked_of(DiesAt(3), tmp_path, **whole)
-        engine = DiesAt()
+            asked_of(watched_engine(3), tmp_path, **whole)
+        engine = watched_engine()
         asked_of(engine, tmp_path, **(whole | changed))
         assert engine.given == [0, 1, 2, 3, 4]
 
@@ -192,7 +178,7 @@ def kill_one_of_the_processes(scratch):
 
 
 def test_a_killed_process_leaves_what_is_finished(
-    by_threads, files, moments, unavailable, tmp_path
+    watched_engine, by_threads, files, moments, unavailable, tmp_path
 ):
     asked, parts = (files, moments, unavailable), 300
     watcher = threading.Thread(target=kill_one_of_the_processes, args=[tmp_path])
@@ -200,21 +186,21 @@ def test_a_killed_process_leaves_what_is_finished(
     with pytest.raises(RecsysError, match="ended from outside"):
         asked_of(LocalEngine(2), tmp_path, *asked, parts=parts)
     watcher.join()
-    engine = DiesAt()
+    engine = watched_engine()
     table = asked_of(engine, tmp_path, *asked, parts=parts)
     assert 0 < len(engine.given) <= parts - 3
     assert table.items.tobytes() == by_threads["recall"]["i"][1]
 
 
 def test_forgetting_empties_what_is_unfinished_and_what_is_published(
-    files, moments, unavailable, tmp_path, monkeypatch
+    watched_engine, files, moments, unavailable, tmp_path, monkeypatch
 ):
     monkeypatch.setenv("RECSYS_NODE_CACHE", str(tmp_path / "node"))
     config = parse_config(
         {"data": {"items": "i", "events": "e"}, "engine": {"scratch": str(tmp_path / "scratch")}},
         tmp_path,
     )
-    engine = DiesAt(3)
+    engine = watched_engine(3)
     engine.shares_disk = False
     with pytest.raises(KeyboardInterrupt):
         asked_of(engine, tmp_path / "scratch", files, moments, unavailable)

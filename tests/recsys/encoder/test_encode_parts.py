@@ -38,22 +38,6 @@ def one_process(folder, tmp_path):
     return vectors, counts
 
 
-class Watched:
-    """An engine that says which parts it was given, and may be ended at one."""
-
-    shares_disk = True
-
-    def __init__(self, dies_at=-1):
-        self.given, self.dies_at = [], dies_at
-
-    def each_part(self, work, parts):
-        for part in parts:
-            if part == self.dies_at:
-                raise KeyboardInterrupt
-            self.given.append(part)
-            yield work(part)
-
-
 def encoded(folder, engine, scratch, cache):
     elsewhere = EncodeElsewhere(engine, scratch, folder, LIMIT)
     return encode_items(folder, TEXTS, cache, elsewhere=elsewhere)
@@ -67,18 +51,18 @@ def test_two_processes_give_the_bytes_of_one(folder, one_process, tmp_path):
     assert scratch.names() == set()
 
 
-def test_a_killed_encoding_goes_on_with_the_rest(folder, one_process, tmp_path):
+def test_a_killed_encoding_goes_on_with_the_rest(watched_engine, folder, one_process, tmp_path):
     scratch = ScratchFolder(str(tmp_path / "scratch"))
     with pytest.raises(KeyboardInterrupt):
-        encoded(folder, Watched(dies_at=3), scratch, tmp_path / "two")
-    engine = Watched()
+        encoded(folder, watched_engine(dies_at=3), scratch, tmp_path / "two")
+    engine = watched_engine()
     vectors, _ = encoded(folder, engine, scratch, tmp_path / "two")
     assert engine.given == [3, 4]
     assert np.array_equal(vectors, one_process[0])
 
 
-def test_a_single_part_asks_no_engine(folder, tmp_path):
-    scratch, engine = ScratchFolder(str(tmp_path / "scratch")), Watched()
+def test_a_single_part_asks_no_engine(watched_engine, folder, tmp_path):
+    scratch, engine = ScratchFolder(str(tmp_path / "scratch")), watched_engine()
     elsewhere = EncodeElsewhere(engine, scratch, folder, LIMIT)
     encode_items(folder, TEXTS[:10], tmp_path / "cache", elsewhere=elsewhere)
     assert engine.given == []
