@@ -16,7 +16,7 @@ from recsys.data_schemas.config import SparkConfig
 from recsys.data_schemas.errors import UsageError
 from recsys.features.counter_query import CountColumn
 from recsys.storage.engines.spark import open_session
-from recsys.storage.processors import processors
+from recsys.storage.processors import bound_engine
 
 ARRAYS: Final = "arrays"
 """No engine at all: counts from sorted arrays of this process (`recsys.features.array_counts`)."""
@@ -59,8 +59,7 @@ class DuckDB:
         # What does not fit goes to a folder of our own, not to the caller's working folder.
         self._spill = tempfile.TemporaryDirectory(prefix="features-")
         self._connection.execute(f"SET temp_directory = '{self._spill.name}'")
-        self._connection.execute(f"SET memory_limit = '{max(memory_mb, LEAST_MEMORY_MB)}MB'")
-        self._connection.execute(f"SET threads = {processors()}")
+        bound_engine(self._connection, max(memory_mb, LEAST_MEMORY_MB))
         self._connection.execute("SET preserve_insertion_order = false")
 
     def put(self, name: str, columns: Columns) -> None:

@@ -35,7 +35,7 @@ from recsys.operations.batch_lists import (
 from recsys.retrieval.source_kinds import source_class
 from recsys.rules import ListCaps
 from recsys.storage.engines import PartWork
-from recsys.storage.engines.local import PARTS_FOR_MANY
+from recsys.storage.engines.local import threads_of_part
 from recsys.storage.engines.scratch_parts import (
     RELEASES,
     PartInScratch,
@@ -46,7 +46,6 @@ from recsys.storage.engines.scratch_parts import (
 )
 from recsys.storage.files import hash_json, write_json
 from recsys.storage.node_copies import PublishedFolder, local_folder
-from recsys.storage.processors import processors
 from recsys.storage.progress import Reporter
 from recsys.storage.scratch import ScratchFolder
 from recsys.training.compared_lists import (
@@ -225,10 +224,8 @@ def _made(
         if frozen is not None and not place.engine.shares_disk:
             published = place.scratch.below(RELEASES)
             untuned = PublishedFolder.publish(frozen, published, f"frozen-{frozen.name}")
-        few = len(stretches) < PARTS_FOR_MANY
-        work = PartOfEvaluation(
-            scratch, there, beside or references, untuned, asked, processors() if few else 1
-        )
+        workers = threads_of_part(len(stretches))
+        work = PartOfEvaluation(scratch, there, beside or references, untuned, asked, workers)
         # Parts that run in this process use what is open here.
         _opened[work.world] = Opened(loaded, work.opened_sources(loaded))
         return work

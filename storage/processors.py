@@ -49,9 +49,9 @@ def engine_mb(root: Path = ROOT) -> int:
     return min(max(share, LEAST_MB, LEAST_MB_A_THREAD * processors(root)), MOST_MB)
 
 
-def bound_engine(connection: Any) -> None:
-    """Set memory and threads of a connection to DuckDB."""
-    connection.execute(f"SET memory_limit = '{engine_mb()}MiB'")
+def bound_engine(connection: Any, memory_mb: int | None = None) -> None:
+    """Set memory and threads of a connection to DuckDB; `engine_mb` where no memory is named."""
+    connection.execute(f"SET memory_limit = '{memory_mb or engine_mb()}MiB'")
     connection.execute(f"SET threads = {processors()}")
 
 

@@ -24,7 +24,7 @@ from recsys.features.protocols import Mask, RecallSource
 from recsys.features.ragged import list_column, offsets_of
 from recsys.retrieval.candidates import CandidateGenerator
 from recsys.storage.engines import PartWork
-from recsys.storage.engines.local import PARTS_FOR_MANY
+from recsys.storage.engines.local import threads_of_part
 from recsys.storage.engines.scratch_parts import (
     RELEASES,
     PartInScratch,
@@ -33,7 +33,6 @@ from recsys.storage.engines.scratch_parts import (
     stretches_of,
 )
 from recsys.storage.files import hash_json
-from recsys.storage.processors import processors
 from recsys.storage.scratch import ScratchFolder
 from recsys.training.groups import (
     CandidateTable,
@@ -155,7 +154,7 @@ class MomentParts:
         world = tuple(there.items())
         stamps = [files.stamp for files in sources.values()]
         key = hash_json([repr(ask), repr(world), stamps, digest.hexdigest(), len(stretches)])[:32]
-        workers = processors() if len(stretches) < PARTS_FOR_MANY else 1
+        workers = threads_of_part(len(stretches))
 
         def work_in(folder: ScratchFolder) -> PartWork:
             folder.write_table(UNAVAILABLE, pa.table({UNAVAILABLE: unavailable}))

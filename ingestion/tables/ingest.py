@@ -296,12 +296,13 @@ class _Job:
 
     def _events(self, events: TableIngest, kept: KeptEvents | None, basis: Basis) -> dict[str, Any]:
         """Write the events and what a later ingestion needs; what is found out about them."""
-        if can_be_kept(events, self.known):
-            write_aside(events, self.out, self.known)
+        to_be_kept = self.known if can_be_kept(events, self.known) else None
+        if to_be_kept is not None:
+            write_aside(events, self.out, to_be_kept)
         facts = write_events(events, self.out, self.known, kept)
         found = _describe(self.duck, self.config, relation(event_files(self.out)))
-        if self.known is not None and can_be_kept(events, self.known):
-            write_state(events, self.known, basis, facts, list(found["event_types"]), self.out)
+        if to_be_kept is not None:
+            write_state(events, to_be_kept, basis, facts, list(found["event_types"]), self.out)
         return found
 
 

@@ -50,7 +50,13 @@ _BY_KEY: Final = (REPEATED, IN_LOG)
 _DAY: Final = f"epoch_us({c.TIMESTAMP}) // {DAY_US}"
 _PATH: Final = "__path"
 _ROWS: Final = (
-    *(c.USER_ID, c.ITEM_ID, c.EVENT_TYPE, c.TIMESTAMP, c.IMPRESSION_ID, c.EVENT_ID, c.RECEIVED_AT),
+    c.USER_ID,
+    c.ITEM_ID,
+    c.EVENT_TYPE,
+    c.TIMESTAMP,
+    c.IMPRESSION_ID,
+    c.EVENT_ID,
+    c.RECEIVED_AT,
 )
 
 

@@ -30,6 +30,11 @@ PARTS_FOR_MANY: Final = 4
 """Parts from which further processes pay for their start (measured: 3 s, as 500 lists)."""
 
 
+def threads_of_part(parts: int) -> int:
+    """Threads that each of so many parts may use: all where they are done one after the other."""
+    return processors() if parts < PARTS_FOR_MANY else 1
+
+
 class LocalEngine:
     """Parts in as many processes as there are processors.
 

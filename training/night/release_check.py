@@ -75,7 +75,7 @@ def _scored_as_tested(ranker: Ranker, tested: RankingData, moment: int) -> dict[
     """Item → score by the released ranker of a moment's candidates as they were tested: another ranker than
     the judged one has another scale, which says nothing of the release."""
     rows = slice(*tested.table.offsets[moment : moment + 2])
-    x = np.asarray(tested.x[rows])[:, [tested.features.columns.index(c) for c in ranker.features]]
+    x = np.asarray(tested.x[rows])[:, _places(tested.features, ranker.features)]
     scores = ranker.score(np.ascontiguousarray(x))
     return dict(zip(tested.table.items[rows].tolist(), scores.tolist(), strict=True))
 
