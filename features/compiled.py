@@ -48,10 +48,17 @@ def compiled(function: F) -> F:
 
 
 def reassociating(function: F) -> F:
-    """Sums the compiler may reorder into vector lanes, the same way in each call."""
-    return cast(F, numba.njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})(function))
+    """Sums the compiler may reorder into vector lanes, the same way in each call.
+
+    Where another kernel calls it, it is a part of that kernel. As a function apart it would be there
+    twice, optimised once and twice: the process that compiled both would run the first, one that reads
+    the caller from the cache the second, and their last bits would differ (seen).
+    """
+    flags = {"reassoc", "contract"}
+    return cast(F, numba.njit(cache=True, nogil=True, fastmath=flags, forceinline=True)(function))
 
 
 def finite(function: F) -> F:
     """As `reassociating`, for numbers that are finite: divisions are not checked either."""
-    return cast(F, numba.njit(cache=True, nogil=True, fastmath=True, error_model="numpy")(function))
+    options = {"fastmath": True, "error_model": "numpy", "forceinline": True}
+    return cast(F, numba.njit(cache=True, nogil=True, **options)(function))

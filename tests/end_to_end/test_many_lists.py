@@ -49,10 +49,7 @@ def rows_of(place, release, question, users):
     return [row for table in tables for row in table.to_pylist()]
 
 
-# Those in other processes are run apart: see tests/training/test_moment_parts.py.
-@pytest.mark.parametrize(
-    ("processes", "parts"), [(1, 7), pytest.param(2, 4, marks=pytest.mark.slow), (1, 64), (1, None)]
-)
+@pytest.mark.parametrize(("processes", "parts"), [(1, 7), (2, 4), (1, 64), (1, None)])
 def test_parts_and_processes_change_nothing(
     release, question, users, in_one_part, tmp_path, processes, parts
 ):

@@ -121,8 +121,6 @@ def elsewhere(engine, scratch, parts, *asked):
         return answers(*asked, MomentParts(place, folder))
 
 
-# Those in other processes are run apart (`slow`): behind a thousand other tests this process answered with
-# other last bits than a fresh one, for a reason that was not found; alone they are equal.
 @pytest.mark.parametrize(("processes", "parts"), [(1, 1), (1, 7), (1, 64), (1, None), (2, 7)])
 def test_parts_and_processes_change_nothing(
     by_threads, files, moments, shown, unavailable, tmp_path, processes, parts
@@ -230,7 +228,6 @@ def test_a_source_that_fails_in_one_part_is_left_out_of_all(
     assert set(made.lists) == {"item_item", "popular", "text"}
 
 
-@pytest.mark.slow  # as above
 @pytest.mark.spark
 @pytest.mark.usefixtures("session_ends")
 @pytest.mark.filterwarnings("ignore")
