@@ -39,6 +39,7 @@ from recsys.training.night import (
     refresh_encoder,
     release,
     release_check,
+    released_ranker,
     served_parity,
     test_lists,
 )
@@ -180,7 +181,7 @@ def _by_recipe(night: Night) -> None:
 def _release(night: Night) -> None:
     """The online state, the ranker that is released, and the bundle."""
     night.state = release.snapshot(night)
-    night.served = fit_ranker.for_release(night)
+    night.served = released_ranker.for_release(night)
     night.bundle = release.bundle(night)
 
 

@@ -156,14 +156,14 @@ def refitted(
 
     Args:
         judged: fitted on `before`.
-        before: groups it learned from.
+        before: groups it learned from, or some of them.
         more: groups that came later, with the same columns.
         config: settings of the ranker.
         seed: of the boosters.
         workers: threads.
     """
     whole = before.joined(more)
-    share = len(whole.with_positive()) / max(1, len(before.with_positive()))
+    share = len(whole.with_positive()) / max(1, int(judged.facts["train_groups"]))
     rounds = round(int(judged.facts.get("rounds", 0)) * share)
     chosen = replace(judged, facts={**judged.facts, "rounds": rounds})
     found = fit_like(chosen, whole, judged.features, config, seed=seed, workers=workers)

@@ -15,9 +15,9 @@ from recsys.storage.stages import Stage, StageResult, folder
 from recsys.training.night.inputs import BASIS, SHOWN, Inputs
 from recsys.training.night.night_context import Night
 from recsys.training.night.position_weights import place_weights
-from recsys.training.night.products import FULL, LEARNABLE, RankingData
-from recsys.training.ranker import fit_like, fit_ranker, refitted
-from recsys.training.ranking_groups import Groups, matched
+from recsys.training.night.products import FULL, RankingData
+from recsys.training.ranker import fit_like, fit_ranker
+from recsys.training.ranking_groups import Groups
 
 CODE = (
     *BASIS,
@@ -39,11 +39,6 @@ ABLATION_GROUPS = 2000
 """Groups with a positive that an ablation is fitted on at most. Where the full ranker learnt from more, one with all
 features on the same groups stands beside them, so that a part is not praised for the groups."""
 WHOLE = "all features, fewer groups"
-REFIT_SHARE = 0.2
-"""Groups of the tested window, over those the ranker learned from, from which on it is worth fitting again
-(measured: .07 more on films gave nothing beyond noise, .23 more on games +1 %, .53 more on office +2 %)."""
-SURELY = 2.0
-"""Standard errors by which a ranker that was fitted again may find less (assumed)."""
 HISTORY = "user.events.all"
 LENGTHS = (1, 2, 3, 4, 6, 9, 16, 32)
 """Lengths of a history between which people are taken to be alike (assumed)."""
@@ -112,7 +107,7 @@ def _fit_ablations(night: Night, ranker: Ranker, groups: Groups, out: Path) -> d
     for name, rest in kept.items():
         part = small if name == WHOLE else only(small, ranking, rest)
         found = fit_like(ranker, part, rest, config, seed=seed, workers=night.workers)
-        _save(_folder(out, name), found)
+        save_ranker(_folder(out, name), found)
     return kept
 
 
@@ -143,67 +138,6 @@ def _stands_for(
 def _choosing(night: Night) -> dict[str, Any]:
     """Settings that decide what is judged."""
     return {name: value for name, value in night.section("ranker").items() if name != "refit_all"}
-
-
-def for_release(night: Night) -> StageResult[Path]:
-    """The ranker that is released: the judged one, or, as `ranker.refit_all` says, the same recipe fitted on
-    the tested window's groups too."""
-    judged = night.rankers
-    if not _learns_more(night):
-        return judged
-    return night.runner.run(
-        Stage(
-            "ranker-released",
-            {
-                "judged": judged.key,
-                "tested": night.tested.key,
-                "ranker": night.section("ranker"),
-            },
-            lambda out: _refit(night, out),
-            folder,
-            code=CODE,
-            personal=False,
-        )
-    )
-
-
-def _learns_more(night: Night) -> bool:
-    """Whether the released ranker learns from the tested window too."""
-    judged, wanted = night.rankers.facts["ranker"], night.config.ranker.refit_all
-    if "penalty" not in judged:
-        return False
-    if wanted != "auto":
-        return bool(wanted)
-    return bool(night.tested.facts[LEARNABLE] >= REFIT_SHARE * judged["train_groups"])
-
-
-def _refit(night: Night, out: Path) -> dict[str, Any]:
-    """Fit it again. It has learned the tested groups, so that one which surely finds less there than the
-    judged one went wrong, and is not kept."""
-    learned, tested = night.learned.product, night.tested.product
-    ranker, facts = Ranker.load(night.rankers.folder / FULL), night.rankers.facts["ranker"]
-    groups = replace(learned.groups(), weight=place_weights(night).weight)
-    if not facts.get("shown lists kept", True):
-        groups = groups.of_recall()
-    judged, more = replace(ranker, facts=facts), only(tested.groups(), tested, ranker.features)
-    found = refitted(
-        judged,
-        only(groups, learned, ranker.features),
-        more,
-        night.config.ranker,
-        seed=night.config.seed,
-        workers=night.workers,
-    )
-    before, after = (matched(more, one.score(more.x), 10) for one in (judged, found))
-    lost = (before - after)[np.isfinite(before)]
-    if lost.mean() > SURELY * lost.std() / len(lost) ** 0.5:
-        night.reporter.warn(
-            "ranker: fitted on the tested window too it finds less there, nDCG@10 "
-            f"{np.nanmean(after):.4f} instead of {np.nanmean(before):.4f}; the judged one is released"
-        )
-        found = judged
-    _save(out / FULL, found)
-    return {"ranker": found.facts}
 
 
 def learned_from(ranking: RankingData) -> str:
@@ -237,11 +171,12 @@ def _fit_into(place: Path, night: Night, groups: Groups, columns: Sequence[str])
         night.reporter.warn(
             f"ranker: {ranker.facts['ended by time']}; budget_minutes gives it more"
         )
-    _save(place, ranker)
+    save_ranker(place, ranker)
     return ranker
 
 
-def _save(place: Path, ranker: Ranker) -> None:
+def save_ranker(place: Path, ranker: Ranker) -> None:
+    """Write it into a new folder, with what its fit found."""
     place.mkdir()
     ranker.save(place)
     (place / "facts.json").write_text(json.dumps(ranker.facts), encoding="utf-8")

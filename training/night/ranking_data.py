@@ -77,6 +77,11 @@ class ColdStartMasking:
     surplus: npt.NDArray[np.bool_]
     """bool[N]: items without events that are no candidates, so that new ones are as many as in life."""
 
+    def of_users(self) -> "ColdStartMasking":
+        """The same with every item as it is."""
+        none = np.zeros(len(self.cold), bool)
+        return ColdStartMasking(hash_json([self.new_users]), none, self.new_users, none)
+
 
 def cold_start_masking(inputs: Inputs) -> ColdStartMasking:
     """Which items and how many users the ranker's windows treat as new.
@@ -92,21 +97,21 @@ def cold_start_masking(inputs: Inputs) -> ColdStartMasking:
 
 
 def build_ranking_data(night: Night, role: str) -> StageResult[RankingData]:
-    """Candidates and features of every moment of a role: `ranker` or `test`.
+    """Candidates and features of every moment of a role: `ranker`, `test`, or `released`, which is as many
+    moments of the tested windows as the released ranker may learn from.
 
     Where only the test has a window, the ranker's role has no moment: its groups are empty, but
     with the same signals and features.
     """
-    practice = role == "ranker"
-    if practice and (earlier := night.data.earlier) is not None:
+    if role == "ranker" and (earlier := night.data.earlier) is not None:
         night = night.beside(data=earlier, encoded=night.encoded.over(earlier))
     config, data = night.config, night.data
-    cuts = data.windows.ranker if practice else data.windows.test
-    limit = config.ranker.max_groups if practice else config.evaluation.max_users
-    masked, view = cold_start_masking(data) if practice else None, data.interactions
+    cuts = data.windows.ranker if role == "ranker" else data.windows.test
+    limit = config.evaluation.max_users if role == "test" else config.ranker.max_groups
+    masked, view = _masked(data, role), data.interactions
     if masked is not None:
         view = view.where(~masked.cold[view.item])
-    key = "" if masked is None else masked.key
+    key = "" if masked is None or not masked.cold.any() else masked.key
     labels_until = {cut: data.windows.label_end(cut) for cut in cuts} or {
         data.windows.cuts[0]: NO_LABEL
     }
@@ -122,7 +127,7 @@ def build_ranking_data(night: Night, role: str) -> StageResult[RankingData]:
                 "kinds": data.interactions.kinds,
                 "resolution": _resolution(data),
                 "labels": {str(window.cut): window.until for window in windows},
-                "masked": key,
+                "masked": "" if masked is None else masked.key,
                 "fits": {str(window.cut): window.fitted.key for window in windows},
                 "encoder": night.encoded.vectors_stage.key,
                 "recipe": night.recipe.identity(),
@@ -136,6 +141,15 @@ def build_ranking_data(night: Night, role: str) -> StageResult[RankingData]:
             code=CODE,
         )
     )
+
+
+def _masked(inputs: Inputs, role: str) -> ColdStartMasking | None:
+    """What is practised in a role; None where everything is as it is. The released ranker's groups read the
+    sources that were tested, which know every item."""
+    if role == "test":
+        return None
+    masked = cold_start_masking(inputs)
+    return masked if role == "ranker" else masked.of_users()
 
 
 class Window(NamedTuple):
@@ -191,7 +205,7 @@ def _to_learn(
     data = night.data
     parts: list[_Part] = []
     lists: list[_Part] = []
-    shown = shown_groups(data)
+    shown = shown_groups(data) if windows[0].cut < data.windows.test[0] else None
     if shown is not None and shown.sampled:
         night.reporter.say(
             f"ranker: {shown.sampled:,} shown lists are longer than {LIST_LENGTH:,} items; it"

@@ -8,22 +8,25 @@ import pytest
 
 from recsys.data_schemas.config import RankerConfig
 from recsys.ranker import Ranker
-from recsys.training.night import fit_ranker as module
+from recsys.training.night import released_ranker as module
 from recsys.training.night.products import FULL, LEARNABLE
-from recsys.training.ranker import fit_ranker
+from recsys.training.ranker import EVENTS, fit_ranker
 from recsys.training.ranking_groups import Groups
 
-COLUMNS = ["fused.score", "noise"]
+COLUMNS = ["fused.score", "noise", EVENTS]
+HIDDEN_EVERY = 4
+"""One in so many groups is of items without events."""
 
 
 def groups(count, seed):
     """Lists of ten with one that was acted on, mostly the one with the highest first column."""
     draw = np.random.default_rng(seed)
-    x = draw.normal(size=(count, 10, 2)).astype(np.float32)
+    x = draw.normal(size=(count, 10, 3)).astype(np.float32)
+    x[:, :, 2] = np.arange(count)[:, None] % HIDDEN_EVERY
     acted = np.argmax(x[:, :, 0] + 0.3 * draw.normal(size=(count, 10)), axis=1)
     grade = (np.arange(10) == acted[:, None]).astype(np.int8)
     return Groups(
-        x.reshape(-1, 2),
+        x.reshape(-1, 3),
         grade.ravel(),
         np.arange(count + 1) * 10,
         np.arange(count),
@@ -42,12 +45,14 @@ def night(tmp_path, monkeypatch):
     ranker = fit_ranker(learned, COLUMNS, config, seed=0, workers=1)
     (tmp_path / FULL).mkdir()
     ranker.save(tmp_path / FULL)
+    monkeypatch.setattr(module, "_moments_there", lambda night: night.there)
     monkeypatch.setattr(module, "place_weights", lambda night: SimpleNamespace(weight=None))
     warnings = []
     return SimpleNamespace(
+        there=60,
         rankers=SimpleNamespace(folder=tmp_path, facts={"ranker": ranker.facts}),
         learned=SimpleNamespace(product=ranking(learned)),
-        tested=SimpleNamespace(product=ranking(tested), facts={LEARNABLE: 60}),
+        tested=SimpleNamespace(product=ranking(tested), facts={LEARNABLE: 60, "moments": 60}),
         config=SimpleNamespace(ranker=config, seed=0),
         workers=1,
         reporter=SimpleNamespace(warn=warnings.append, warnings=warnings),
@@ -64,6 +69,27 @@ def test_a_fifth_more_is_worth_it(night, wanted, more, learns):
     assert module._learns_more(night) is learns
 
 
+def test_moments_that_were_not_tested_count_too(night):
+    night.tested.facts[LEARNABLE] = 20
+    assert not module._learns_more(night)
+    night.there = 120
+    assert module._learns_more(night)
+
+
+def test_all_of_the_tested_windows_is_read_where_some_was_tested(night, monkeypatch):
+    monkeypatch.setattr(module.ranking_data, "build_ranking_data", lambda night, role: role)
+    assert module._later_groups(night) is night.tested
+    night.there = 61
+    assert module._later_groups(night) == "released"
+
+
+def test_earlier_groups_make_room_those_of_hidden_items_last(night):
+    assert len(module._earlier_groups(night, COLUMNS, 200)) == 200
+    few = module._earlier_groups(night, COLUMNS, 80)
+    hidden = few.x[few.offsets[:-1], 2] == 0
+    assert (len(few), hidden.sum()) == (80, 200 // HIDDEN_EVERY)
+
+
 def test_what_nobody_chose_a_recipe_for_is_as_it_was(night):
     del night.rankers.facts["ranker"]["penalty"]
     assert not module._learns_more(night)
@@ -71,7 +97,7 @@ def test_what_nobody_chose_a_recipe_for_is_as_it_was(night):
 
 def test_it_learns_the_tested_groups_too(night, tmp_path):
     (tmp_path / "out").mkdir()
-    facts = module._refit(night, tmp_path / "out")["ranker"]
+    facts = module._refit(night, night.tested, tmp_path / "out")["ranker"]
     assert facts["released"]["groups"] == 260
     assert not night.reporter.warnings
 
@@ -83,7 +109,7 @@ def test_a_fit_that_went_wrong_is_not_released(night, tmp_path, monkeypatch):
 
     monkeypatch.setattr(module, "refitted", spoilt)
     (tmp_path / "out").mkdir()
-    facts = module._refit(night, tmp_path / "out")["ranker"]
+    facts = module._refit(night, night.tested, tmp_path / "out")["ranker"]
     assert "released" not in facts
     [said] = night.reporter.warnings
     assert "the judged one is released" in said
