@@ -216,6 +216,14 @@ class Catalogue:
     def tag_names(self) -> list[str]:
         return self._tags.names
 
+    def tag_code(self, name: str) -> int:
+        """Code of a tag, -1 for one that no item has had."""
+        return self._tags.code_of(name)
+
+    def category_code(self, name: str) -> int:
+        """Code of a category, -1 for one that no item has had."""
+        return self._category.code_of(name)
+
     @property
     def tag_ranges(self) -> tuple[Longs, Longs, Ints]:
         """(start int64[N], stop int64[N], pool int32[T]): item i has tags pool[start[i]:stop[i]],

@@ -32,6 +32,7 @@ from recsys.features.kinds.overlap import Overlap
 from recsys.features.kinds.recency import Recency
 from recsys.features.kinds.signals import signal_feature
 from recsys.features.kinds.smoothed_rate import SmoothedRate
+from recsys.features.kinds.stated_interest import StatedInterest
 from recsys.features.kinds.time_of import TimeOf
 from recsys.features.kinds.trend import Trend
 from recsys.features.kinds.user_activity import UserActivity, UserDiversity
@@ -258,7 +259,7 @@ class FeatureSet:
                 ),
                 *_of_user(tuple(kinds)[:MAX_TYPES], widths, resolution),
                 *_of_item(catalogue, resolution),
-                *_user_attributes(users),
+                *_user_attributes(users, catalogue),
                 *(own_feature(name) for name in config.own),
             ]
         )
@@ -330,10 +331,13 @@ def _frequent(catalogue: Catalogue, name: str) -> tuple[str, ...]:
     return tuple(names[code] for code in order[:MAX_CATEGORIES])
 
 
-def _user_attributes(users: UserTable | None) -> list[Feature]:
+def _user_attributes(users: UserTable | None, catalogue: Catalogue) -> list[Feature]:
     if users is None:
         return []
+    about = {*catalogue.tag_names, *catalogue.category_names}
+    named = tuple(n for n, codes in users.categorical.items() if not about.isdisjoint(codes.names))
     return [
+        *([StatedInterest(named)] if named else []),
         *(UserAttribute(name) for name in users.numeric),
         *(UserAttribute(n, tuple(c.names[:MAX_CATEGORIES])) for n, c in users.categorical.items()),
     ]

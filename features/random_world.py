@@ -230,6 +230,7 @@ def user_table(n: int) -> Any:
             USER_ID: [f"user-{u}" for u in range(n)],
             "born": [None if u % 3 == 2 else 1960 + u for u in range(n)],
             "country": [("at", None, "ch")[u % 3] for u in range(n)],
+            "likes": [("tag1", "category0", None, "elsewhere")[u % 4] for u in range(n)],
         }
     )
 

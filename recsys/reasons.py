@@ -9,7 +9,7 @@ Shapes: n explained items, F features, h events of the history, N items of the v
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Final, NamedTuple, cast
 
@@ -69,7 +69,7 @@ RESTS_ON: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
         "lately": ("recency.category",),
         "again": ("recency.item",),
     },
-    "attributes": {"often": ("overlap.", "attributes.")},
+    "attributes": {"often": ("overlap.", "attributes."), "stated": ("stated.",)},
     "context": {"request": ("context.",)},
 }
 """Family → way to a fact → beginnings of the columns that must have lifted the item."""
@@ -87,6 +87,8 @@ class ListAsked:
     signals: Mapping[str, Floats]
     """float32[m] by name, of the whole list."""
     context: Mapping[str, object]
+    user: Mapping[str, object] = field(default_factory=dict)
+    """The user's attributes."""
 
     @property
     def catalogue(self) -> Catalogue:
@@ -359,6 +361,12 @@ class Facts:
         shared = [name for name in named if habits[name] >= least]
         shared.sort(key=lambda name: -habits[name])
         return Fact("often", {"words": shared[:NAMED]}) if shared else None
+
+    def _stated(self, item: "_Explained") -> Fact | None:
+        """What the user says of themselves and the item is about."""
+        said = {value for value in self._asked.user.values() if isinstance(value, str)}
+        named = [name for name in _properties(self._asked.catalogue, item.code) if name in said]
+        return Fact("stated", {"words": named[:NAMED]}) if named else None
 
     @cached_property
     def _habits(self) -> Counter[str]:

@@ -522,7 +522,13 @@ class LoadedRelease:
             self._vectors_of(items[chosen]),
             (liked, np.nan_to_num(self._vectors_of(liked))),
             ListAsked(
-                ask.now, history, self.state, self._recall.sources, moment.signals, ask.context
+                ask.now,
+                history,
+                self.state,
+                self._recall.sources,
+                moment.signals,
+                ask.context,
+                moment.user,
             ),
             ask.deadline,
         )

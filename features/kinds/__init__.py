@@ -18,6 +18,7 @@ from recsys.features.kinds.signals import (
     TextSimilarity,
 )
 from recsys.features.kinds.smoothed_rate import SmoothedRate
+from recsys.features.kinds.stated_interest import StatedInterest
 from recsys.features.kinds.time_of import TimeOf
 from recsys.features.kinds.trend import Trend
 from recsys.features.kinds.user_activity import UserActivity, UserDiversity
@@ -39,6 +40,7 @@ KINDS: Final[dict[str, type[Feature]]] = {
         Share,
         SmoothedRate,
         SourceScore,
+        StatedInterest,
         TextSimilarity,
         TimeOf,
         Trend,

@@ -26,6 +26,7 @@ from recsys.features.kinds.signals import (
     signal_feature,
 )
 from recsys.features.kinds.smoothed_rate import SmoothedRate
+from recsys.features.kinds.stated_interest import StatedInterest
 from recsys.features.kinds.time_of import TimeOf
 from recsys.features.kinds.trend import Trend
 from recsys.features.kinds.user_activity import UserActivity, UserDiversity
@@ -234,6 +235,22 @@ def test_user_attributes():
     same(online(UserAttribute("country", ("ch",)), user=user), [NAN] * 4)
     same(online(UserAttribute("country"), user=user), [NAN] * 4)
     same(online(UserAttribute("height"), user=user), [NAN] * 4)
+
+
+def test_a_stated_interest_is_met_by_a_tag_or_by_the_category():
+    """Items 0 to 3 have tags tag0 tag1 tag2 and none, categories 0, 1, none and 1."""
+    stated = StatedInterest(("likes", "studies"))
+    same(online(stated, user={"likes": "tag1"}), [0, 1, 0, 0])
+    same(online(stated, user={"likes": "category0", "studies": "tag2"}), [1, 0, 1, 0])
+    same(online(stated, (2, 11), user={"likes": "category1"}), [0, NAN])
+    same(online(stated, user={"country": "tag1", "born": 1970.0}), [NAN] * 4)
+    same(online(stated, user={"likes": "elsewhere"}), [NAN] * 4)
+
+
+def test_a_new_item_meets_a_stated_interest():
+    at = moment((0, 12), user={"likes": "tag1"})
+    at.catalogue.append({"item_id": "new", "tags": ["tag1"]})
+    same(StatedInterest(("likes",)).online(at), [0, 1])
 
 
 def test_context_is_what_the_request_says():

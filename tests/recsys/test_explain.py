@@ -18,7 +18,7 @@ NOW = 1000 * DAY
 COLUMNS = (
     "text.score", "bm25.score", "item_item.score", "als.score", "count.item.any.7d",
     "popular.score", "trend.any.1d.over.7d", "age.item", "recency.category", "recency.item",
-    "overlap.tag.last20", "context.device",
+    "overlap.tag.last20", "stated.interest", "context.device",
 )  # fmt: skip
 TITLES = ["Heat {1995}", "Ronin", "Rififi", "Paddington", "Amélie", "Alien"]
 DESCRIPTIONS = [
@@ -78,10 +78,10 @@ LIKED = history((0, 1, 3, 400))
 
 def say(
     families, lifted, item=2, past=LIKED, near=(), world=None, sources=None, ranks=None,
-    context=None, columns=COLUMNS, x=None,
+    context=None, columns=COLUMNS, x=None, user=None,
 ):  # fmt: skip
     world = state([]) if world is None else world
-    asked = ListAsked(NOW, past, world, sources or {}, ranks or {}, context or {})
+    asked = ListAsked(NOW, past, world, sources or {}, ranks or {}, context or {}, user or {})
     facts = Facts(
         asked, ReasonEvidence(columns), TellingWords(world.catalogue),
         np.array([0]), np.array([item], np.int32),
@@ -98,6 +98,15 @@ def pairs():
         offsets, np.array([2], np.int32), np.array([0.4], np.float32), np.ones(6, np.uint8),
         params={"decay": 1.0}, scale=1.0, fit_until=0,
     )  # fmt: skip
+
+
+def test_a_stated_interest_is_named_where_the_item_meets_it():
+    told, nobody = ({"attributes": 1.0}, {"stated.interest": 1.0}), EMPTY_HISTORY
+    assert say(*told, past=nobody, user={"likes": "Thriller", "born": 1970.0}) == Fact(
+        "stated", {"words": ["Thriller"]}
+    )
+    assert say(*told, past=nobody, user={"likes": "Comedy"}).kind == "nothing"
+    assert say(*told, past=nobody).kind == "nothing"
 
 
 def test_text_names_what_was_liked_chosen_or_looked_at():

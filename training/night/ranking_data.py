@@ -17,6 +17,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from recsys.data_schemas.limits import LIST_LENGTH
 from recsys.evaluation.lists import Truth
@@ -384,8 +386,9 @@ def write_ranking_data(
     shown = np.concatenate([np.full(len(p.moments), p.contexts is not None) for p in parts])
     contexts = [one for p in parts for one in (p.contexts or [{}] * len(p.moments))]
     features = _features(night, table)
-    # A user masked as new has no counters either.
-    user = np.where(lengths >= 0, -1, moments.user).astype(np.int32)
+    user = moments.user
+    if not _told_before_acting(night.data):
+        user = np.where(lengths >= 0, -1, user).astype(np.int32)
     rows = Rows(
         offsets=table.offsets,
         user=user,
@@ -408,6 +411,18 @@ def write_ranking_data(
         "positives_found": float((table.grade > 0).sum() / max(1, len(moments.items))),
         LEARNABLE: int(table.has_positive().sum()),
     }
+
+
+def _told_before_acting(inputs: Inputs) -> bool:
+    """Whether people are known by their attributes before they do anything, as who tells them on signing up: so
+    are those who are masked as new. Where nobody without events is in the table, they come with the events."""
+    users = user_table(inputs.tables)
+    if users is None:
+        return False
+    acted = pc.is_in(
+        users.ids.all(), value_set=pa.array(inputs.interactions.user_ids, pa.large_string())
+    )
+    return not pc.all(acted).as_py()
 
 
 def _features(night: Night, table: CandidateTable) -> FeatureSet:

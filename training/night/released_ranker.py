@@ -95,8 +95,8 @@ def _refit(night: Night, later: StageResult[RankingData], out: Path) -> dict[str
     columns, seed = judged.features, night.config.seed
     more = only(later.product.groups(), later.product, columns)
     more = more.take(more.with_positive())
-    most = round((1 + EARLIER_SHARE) * night.config.ranker.max_groups) - len(more)
-    before = _earlier_groups(night, columns, most)
+    allowed = max(night.config.ranker.max_groups, facts["train_groups"])
+    before = _earlier_groups(night, columns, round((1 + EARLIER_SHARE) * allowed) - len(more))
     found = refitted(judged, before, more, night.config.ranker, seed=seed, workers=night.workers)
     tested = only(night.tested.product.groups(), night.tested.product, columns)
     was, now = (matched(tested, one.score(tested.x), 10) for one in (judged, found))
