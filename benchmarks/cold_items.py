@@ -30,7 +30,7 @@ import numpy as np
 import torch
 from scipy import sparse
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.append(str(Path(__file__).resolve().parent.parent))
 
 from recsys.data_schemas.config import EncoderConfig, EventsConfig
 from recsys.encoder.encode import encode_items

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.append(str(Path(__file__).resolve().parent.parent))
 
 from recsys.evaluation import metrics
 from recsys.evaluation.evaluation import AHEAD, UNCLEAR, evaluate_lists

@@ -15,7 +15,7 @@ import tempfile
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.append(str(Path(__file__).resolve().parents[1]))
 
 CONFIG = "data: {items: items.parquet, events: events.parquet}\n"
 KEYS = ["user_id", "item_id", "event_type", "timestamp"]

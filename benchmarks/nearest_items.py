@@ -18,7 +18,7 @@ from time import perf_counter, thread_time
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.append(str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.recall import clustered
 from recsys.retrieval.ann import InvertedLists, scan

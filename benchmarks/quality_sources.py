@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.append(str(Path(__file__).resolve().parents[1]))
 
 from recsys.data_schemas import columns as c
 from recsys.data_schemas.meaning import DEFAULT_TYPES, EventMeaning

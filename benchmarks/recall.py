@@ -15,7 +15,7 @@ from time import perf_counter, thread_time
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.append(str(Path(__file__).resolve().parents[1]))
 
 from recsys.features.interactions import DAY, History
 from recsys.retrieval.ann import LISTS_FROM, InvertedLists, scan

@@ -45,7 +45,7 @@ from typing import Any
 import numpy as np
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(Path(__file__).resolve().parent))
+sys.path.append(str(Path(__file__).resolve().parent))
 ITEMS, USERS, EVENTS = 10_000, 10_000, 200_000
 PEERS = "empty,ours,ours+why,fastapi,mlflow,bentoml"
 BODIES = 200
