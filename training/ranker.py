@@ -167,7 +167,11 @@ def refitted(
     rounds = round(int(judged.facts.get("rounds", 0)) * share)
     chosen = replace(judged, facts={**judged.facts, "rounds": rounds})
     found = fit_like(chosen, whole, judged.features, config, seed=seed, workers=workers)
-    facts = {"groups": len(whole.with_positive()), "trees": [b.num_trees() for b in found.boosters]}
+    facts = {
+        "groups": len(whole.with_positive()),
+        "later": len(more.with_positive()),
+        "trees": [b.num_trees() for b in found.boosters],
+    }
     return replace(found, facts={**judged.facts, "released": facts})
 
 

@@ -14,15 +14,13 @@ from recsys.training.ranker import EVENTS, fit_ranker
 from recsys.training.ranking_groups import Groups
 
 COLUMNS = ["fused.score", "noise", EVENTS]
-HIDDEN_EVERY = 4
-"""One in so many groups is of items without events."""
 
 
 def groups(count, seed):
     """Lists of ten with one that was acted on, mostly the one with the highest first column."""
     draw = np.random.default_rng(seed)
     x = draw.normal(size=(count, 10, 3)).astype(np.float32)
-    x[:, :, 2] = np.arange(count)[:, None] % HIDDEN_EVERY
+    x[:, :, 2] = 5
     acted = np.argmax(x[:, :, 0] + 0.3 * draw.normal(size=(count, 10)), axis=1)
     grade = (np.arange(10) == acted[:, None]).astype(np.int8)
     return Groups(
@@ -83,11 +81,44 @@ def test_all_of_the_tested_windows_is_read_where_some_was_tested(night, monkeypa
     assert module._later_groups(night) == "released"
 
 
-def test_earlier_groups_make_room_those_of_hidden_items_last(night):
-    assert len(module._earlier_groups(night, COLUMNS, 200)) == 200
-    few = module._earlier_groups(night, COLUMNS, 80)
-    hidden = few.x[few.offsets[:-1], 2] == 0
-    assert (len(few), hidden.sum()) == (80, 200 // HIDDEN_EVERY)
+def test_fitting_again_takes_no_more_groups_than_before(night, tmp_path):
+    night.config.ranker = night.config.ranker.model_copy(update={"max_groups": 150})
+    (tmp_path / "out").mkdir()
+    night.tested.product = ranking(groups(180, 1))
+    released = module._refit(night, night.tested, tmp_path / "out")["ranker"]["released"]
+    assert (released["groups"], released["later"]) == (200, 133)
+
+
+def without_events(made, acted):
+    """The same groups; in each the last candidate has no events, in some it alone was acted on."""
+    x, grade = made.x.copy(), made.grade.copy()
+    x[:, 2] = 5
+    x[made.offsets[1:] - 1, 2] = 0
+    for group in acted:
+        grade[made.offsets[group] : made.offsets[group + 1]] = 0
+        grade[made.offsets[group + 1] - 1] = 1
+    # Elsewhere it was left.
+    for group in set(range(len(made))) - set(acted):
+        rows = slice(made.offsets[group], made.offsets[group + 1])
+        grade[rows] = np.arange(10) == 0
+    return replace(made, x=x, grade=grade)
+
+
+@pytest.mark.parametrize(("acted", "left"), [(0, 0), (2, 18), (10, 90), (40, 160)])
+def test_items_without_events_are_acted_on_as_often_as_in_practice(acted, left):
+    """One of ten in the earlier groups."""
+    before = without_events(groups(50, 3), range(5))
+    later = without_events(groups(200, 4), range(acted))
+    found = module._as_practised(later, before, COLUMNS, seed=0)
+    new = found.x[:, 2] == 0
+    assert (new & (found.grade > 0)).sum() == acted
+    assert (new & (found.grade == 0)).sum() == pytest.approx(left, rel=0.3, abs=0)
+    assert (~new).sum() == 200 * 9
+
+
+def test_where_nothing_was_practised_all_stay():
+    later = without_events(groups(20, 4), [])
+    assert module._as_practised(later, later, COLUMNS, seed=0) is later
 
 
 def test_what_nobody_chose_a_recipe_for_is_as_it_was(night):
@@ -98,7 +129,7 @@ def test_what_nobody_chose_a_recipe_for_is_as_it_was(night):
 def test_it_learns_the_tested_groups_too(night, tmp_path):
     (tmp_path / "out").mkdir()
     facts = module._refit(night, night.tested, tmp_path / "out")["ranker"]
-    assert facts["released"]["groups"] == 260
+    assert (facts["released"]["groups"], facts["released"]["later"]) == (260, 60)
     assert not night.reporter.warnings
 
 
