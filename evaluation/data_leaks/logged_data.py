@@ -3,6 +3,7 @@
 Shapes: E events, N items, U users, L lists.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -39,8 +40,9 @@ class LoggedData:
     catalogue: Catalogue
     users: UserTable | None = None
     shown: Impressions | None = None
-    event_ids: npt.NDArray[np.object_] | None = None
-    """str[E]; None where events carry no ids of their own."""
+    event_ids: Callable[[Longs], list[str]] | None = None
+    """Rows, ascending → the ids of these events; None where events carry no ids of their own. Of all events
+    they would be the largest thing that is read."""
     listed_at: Longs | None = None
     """int64[E] µs: when the list that an event names was shown; `NEVER` where it names none."""
     dated: bool = True
