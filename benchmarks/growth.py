@@ -5,9 +5,9 @@
 Events are written into FOLDER, a file for each of 60 days, a tenth as many users as events, 100,000 items;
 they are a function of their number, written by DuckDB (the project's own generator simulates people and
 takes a CPU minute for some millions). Then each size is looked at in a process of its own: tables are
-ingested and loaded, windows cut, sources fitted on all events before the first tested cut, recall of 400
-groups and features of their candidates worked out, lists made for 1,000 users, and the state of all users
-written. Printed for each step: anonymous memory at its peak (what no file backs, imports included) and after
+ingested, loaded and looked through for leaks, windows cut, sources fitted on all events before the first
+tested cut, recall of 400 groups and features of their candidates worked out, lists made for 1,000 users, and
+the state of all users written. Printed for each step: anonymous memory at its peak (what no file backs, imports included) and after
 it, seconds of processor time for a million events, and bytes on disk for an event: files of the folder and
 the nameless ones that are mapped. FOLDER is emptied of each size when it is done, unless `--keep`: a later run
 of the same size then begins with loading the tables that lie there, ingested.
@@ -92,6 +92,7 @@ def look(folder):
 
     from recsys.data_schemas.config import load_config
     from recsys.encoder.text import item_texts
+    from recsys.evaluation.data_leaks.examine import examine
     from recsys.features.feature_set import FeatureSet
     from recsys.features.rows import ANY_POSITION, BatchInputs, Rows
     from recsys.features.state import OnlineState
@@ -102,6 +103,7 @@ def look(folder):
     from recsys.retrieval.fitted_source import SourceInputs
     from recsys.storage.processors import processors
     from recsys.training.groups import collect, history_reader
+    from recsys.training.night.data_leaks import logged_data
     from recsys.training.sources.fit_source import fit_one
     from recsys.training.windows import moments_at, plan_windows
 
@@ -128,6 +130,7 @@ def look(folder):
         tables = step("load", lambda: load_tables(aside / TABLES, config))
         events, catalogue = tables.interactions, tables.catalogue
         print(json.dumps({"events": len(events), "users": events.n_users}), flush=True)
+        step("leaks", lambda: examine(logged_data(tables, aside / TABLES, config)))
         windows = step("windows", lambda: plan_windows(events, config.windows, ordinal_until=None))
         cut = windows.test[0]
         histories = step("histories", events.histories)
