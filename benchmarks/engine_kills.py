@@ -2,11 +2,11 @@
 
     python benchmarks/engine_kills.py WORKSPACE/recsys.yaml [--rounds 2] [--evaluate EVENTS.parquet]
 
-`recsys recommend`, or `recsys evaluate` on later events, runs once in processes of this machine, then on a Spark of two executors that share no
-folder but scratch (`local-cluster[2,1,1200]`): once undisturbed, and in each round with a Python worker,
-an executor's JVM, an executor with its machine's copy of the release, and the driver killed in turn. A
-command that fails is given once more. The exit code is 1 where a file differs or a part was made again
-that had been finished.
+`recsys recommend`, or `recsys evaluate` on later events, runs once in processes of this machine, then on a
+Spark of two executors that share no folder but scratch (`local-cluster[2,1,1200]`): once undisturbed, and in
+each round with a Python worker, an executor's JVM, an executor with its machine's copy of the release, and the
+driver killed in turn. A command that fails is given once more. The exit code is 1 where a file differs, nothing
+was there to be killed, or files of the run are left in scratch.
 """
 
 import argparse

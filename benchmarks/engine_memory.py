@@ -1,11 +1,13 @@
 """What Spark's executors need beside the mapped folders while they make lists.
 
     python benchmarks/engine_memory.py WORKSPACE/recsys.yaml [--limit 3000] [--executors 2] [--cores 1]
+        [--users FILE]
 
 `recsys recommend` runs on `local-cluster[EXECUTORS,CORES,…]`, 900 MB for each executor's JVM, with
-`spark.executor.pyspark.memory` at the limit; its Python workers and executors are looked at twenty times a second, and the largest figures of any
-of them are printed: what is resident and its own, what is resident and mapped from files, and the address
-space, which is what Spark's limit is held against. The exit code is 1 where the command fails.
+`spark.executor.pyspark.memory` at the limit; its Python workers and executors are looked at twenty times a
+second, and the largest figures of any of them are printed: what is resident and its own, what is resident and
+mapped from files, and the address space, which is what Spark's limit is held against. The exit code is 1 where
+the command fails.
 """
 
 import argparse
@@ -58,6 +60,7 @@ def main():
     parser.add_argument("--limit", type=int, default=3000, help="spark.executor.pyspark.memory, MB")
     parser.add_argument("--executors", type=int, default=2)
     parser.add_argument("--cores", type=int, default=1, help="of each executor")
+    parser.add_argument("--users", type=Path, help="whose lists are made; everybody's when absent")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="recsys-engine-") as place:
         folder = Path(place)
@@ -78,6 +81,7 @@ def main():
         out = folder / "lists.parquet"
         command = [sys.executable, "-m", "recsys", "recommend", "-c", str(args.config)]
         command += ["--out", str(out)]
+        command += ["--users", str(args.users)] if args.users else []
         log = (folder / "log").open("wb")
         began, largest = time.monotonic(), {}
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)

@@ -5,11 +5,12 @@
 Events are written into FOLDER, a file for each of 60 days, a tenth as many users as events, 100,000 items;
 they are a function of their number, written by DuckDB (the project's own generator simulates people and
 takes a CPU minute for some millions). Then each size is looked at in a process of its own: tables are
-ingested and loaded, windows cut, sources fitted on all events before the first tested cut, recall of 400
-groups and features of their candidates worked out, lists made for 1,000 users, and the state of all users
-written. Printed for each step: anonymous memory at its peak (what no file backs, imports included) and after
+ingested, loaded and looked through for leaks, windows cut, sources fitted on all events before the first
+tested cut, recall of 400 groups and features of their candidates worked out, lists made for 1,000 users, and
+the state of all users written. Printed for each step: anonymous memory at its peak (what no file backs, imports included) and after
 it, seconds of processor time for a million events, and bytes on disk for an event: files of the folder and
-the nameless ones that are mapped. FOLDER is emptied of each size when it is done, unless `--keep`.
+the nameless ones that are mapped. FOLDER is emptied of each size when it is done, unless `--keep`: a later run
+of the same size then begins with loading the tables that lie there, ingested.
 """
 
 import argparse
@@ -29,6 +30,8 @@ from benchmarks.night_memory import Steps, kept_on_disk
 ITEMS, DAYS, USERS_A_MILLION = 100_000, 60, 100_000
 GROUPS, LISTED, DEPTH = 400, 1_000, 100
 QUICK = {"als": {"iterations": 1, "factors": 64}, "ease": {"items": 2000}}
+TABLES = "tables"
+"""Folder of `work`, whole where it is there."""
 FITTED = ("popular", "recent", "transitions", "item_item", "ease", "als")
 
 
@@ -89,6 +92,7 @@ def look(folder):
 
     from recsys.data_schemas.config import load_config
     from recsys.encoder.text import item_texts
+    from recsys.evaluation.data_leaks.examine import examine
     from recsys.features.feature_set import FeatureSet
     from recsys.features.rows import ANY_POSITION, BatchInputs, Rows
     from recsys.features.state import OnlineState
@@ -99,12 +103,13 @@ def look(folder):
     from recsys.retrieval.fitted_source import SourceInputs
     from recsys.storage.processors import processors
     from recsys.training.groups import collect, history_reader
+    from recsys.training.night.data_leaks import logged_data
     from recsys.training.sources.fit_source import fit_one
     from recsys.training.windows import moments_at, plan_windows
 
     steps, workers, aside = Steps(), processors(), folder / "work"
     config = load_config(folder / "recsys.yaml")
-    aside.mkdir()
+    aside.mkdir(exist_ok=True)
 
     def said(name, began):
         peak, held, seconds = steps.found[name]
@@ -120,10 +125,12 @@ def look(folder):
         return made
 
     with kept_on_disk(aside):
-        step("ingest", lambda: ingest(config, aside / "tables"))
-        tables = step("load", lambda: load_tables(aside / "tables", config))
+        if not (aside / TABLES).is_dir():
+            step("ingest", lambda: ingest(config, aside / TABLES))
+        tables = step("load", lambda: load_tables(aside / TABLES, config))
         events, catalogue = tables.interactions, tables.catalogue
         print(json.dumps({"events": len(events), "users": events.n_users}), flush=True)
+        step("leaks", lambda: examine(logged_data(tables, aside / TABLES, config)))
         windows = step("windows", lambda: plan_windows(events, config.windows, ordinal_until=None))
         cut = windows.test[0]
         histories = step("histories", events.histories)
@@ -174,10 +181,17 @@ def look(folder):
 
 def measure(folder, millions):
     """The lines that `look` gave for a world of this size; it is written first."""
-    began = time.time()
-    write(folder, millions * 1_000_000)
-    size = on_disk(folder)
-    print(f"{millions} million events: written in {time.time() - began:,.0f} s, {size / 1e6:,.0f} MB", flush=True)  # fmt: skip
+    if (folder / "work" / TABLES).is_dir():
+        size = on_disk(folder)
+        print(
+            f"{millions} million events: the tables of an earlier run, {size / 1e6:,.0f} MB",
+            flush=True,
+        )
+    else:
+        began = time.time()
+        write(folder, millions * 1_000_000)
+        size = on_disk(folder)
+        print(f"{millions} million events: written in {time.time() - began:,.0f} s, {size / 1e6:,.0f} MB", flush=True)  # fmt: skip
     command = [sys.executable, __file__, str(folder), "--alone"]
     found, facts = {}, {}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:

@@ -3,7 +3,8 @@
 Shapes: E events, N items, U users, L lists.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -26,6 +27,11 @@ MOST_LOOKED_AT = 6_000
 """Items, or users, whose columns are looked at, drawn by hash where there are more."""
 MOST_READ = 50_000
 """Items whose texts are read, those with most events; bounds time."""
+MOST_EVENTS = 5_000_000
+"""Events, of users drawn by hash, that checks by what is usual among events look at; bounds memory and time. Such
+a check is as sure of them as of more (assumed)."""
+LEAST_USERS = 10_000
+"""Users below whom all events are looked at, however many: a few of them may be too few."""
 NEVER = MISSING_TIME
 """In place of a time that is not known (µs)."""
 
@@ -39,8 +45,9 @@ class LoggedData:
     catalogue: Catalogue
     users: UserTable | None = None
     shown: Impressions | None = None
-    event_ids: npt.NDArray[np.object_] | None = None
-    """str[E]; None where events carry no ids of their own."""
+    event_ids: Callable[[Longs], list[str]] | None = None
+    """Rows, ascending → the ids of these events; None where events carry no ids of their own. Of all events
+    they would be the largest thing that is read."""
     listed_at: Longs | None = None
     """int64[E] µs: when the list that an event names was shown; `NEVER` where it names none."""
     dated: bool = True
@@ -61,13 +68,28 @@ class LoggedData:
         """bool[E]: what counts as a label."""
         return np.asarray(self.events.grade > 0)
 
+    @cached_property
+    def of_some_users(self) -> "LoggedData":
+        """All that some users did, about `MOST_EVENTS` events; itself where there are no more, or few users.
+        Numbers of users stay what they are."""
+        share = MOST_EVENTS / max(len(self.events), 1)
+        if share >= 1 or self.events.n_users < LEAST_USERS:
+            return self
+        kept = (self.chance_of_users("looked at") < share)[self.events.user]
+        listed = None if self.listed_at is None else self.listed_at[kept]
+        return replace(self, events=self.events.where(kept), event_ids=None, listed_at=listed)
+
     def chance_of_items(self, purpose: str) -> Doubles:
         """float64[N] in [0, 1), by a hash of the ids."""
         return chance(hash_ids(self.catalogue.item_ids), f"data leaks: {purpose}", 0)
 
     def chance_of_users(self, purpose: str) -> Doubles:
         """float64[U] in [0, 1), by a hash of the ids."""
-        return chance(hash_ids(map(str, self.events.user_ids)), f"data leaks: {purpose}", 0)
+        return chance(self._hashes_of_users, f"data leaks: {purpose}", 0)
+
+    @cached_property
+    def _hashes_of_users(self) -> npt.NDArray[np.integer]:
+        return hash_ids(map(str, self.events.user_ids))
 
     def users_among(self, users: npt.NDArray[np.integer], most: int, purpose: str) -> Longs:
         """At most `most` of some users, drawn, ascending."""

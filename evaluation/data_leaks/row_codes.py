@@ -85,7 +85,7 @@ def _marks(log: LoggedData, rows: Longs) -> Iterator[tuple[str, Longs]]:
             yield f"the {name} of {TIMESTAMP}", time // unit % count
     if log.event_ids is None:
         return
-    ids = [str(name) for name in log.event_ids[rows]]
+    ids = log.event_ids(rows)
     yield f"the length of {EVENT_ID}", np.array([len(name) for name in ids], np.int64)
     for place, word in ((-1, "last"), (-2, "last but one"), (0, "first")):
         letters = np.array([name[place] if len(name) > 1 else "" for name in ids])

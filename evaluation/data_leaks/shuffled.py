@@ -79,11 +79,12 @@ class Verdict(NamedTuple):
 def mixed_up_items(log: LoggedData) -> list[Finding]:
     """Whether the items of all events, or of those of a time, or the texts of all items were mixed up."""
     asked = log.chance_of_users("asked") < 0.5
-    pairs = _pairs(log.events, asked)
+    events = log.of_some_users.events
+    pairs = _pairs(events, asked)
     if pairs is None:
         return [Finding.passed(NAME, "too few histories to tell")]
     verdicts = [
-        _verdict("other users' histories", pairs, _by_users(log.events, pairs, ~asked)),
+        _verdict("other users' histories", pairs, _by_users(events, pairs, ~asked)),
         _verdict("the items' words", pairs, _by_words(log, pairs)),
     ]
     found = [lost for verdict in verdicts for lost in fallen(verdict, NAME, DOES, ASKS)]

@@ -41,13 +41,12 @@ def run_recommend(args: argparse.Namespace) -> int:
     asked = read_users(Path(args.users)) if args.users else None
     release = find_release(config, args.model)
     loaded = release.open_whole()
-    known = loaded.state.user_ids()
-    users = known if asked is None else asked
+    users = loaded.state.user_ids() if asked is None else asked
     if args.for_items:
         return _audiences(args, loaded, users, out)
     _lists(args, config, release, loaded, users, filters, out)
     print(f"{len(users):,} lists of up to {args.k} items by version {loaded.version}: {out}")
-    if new := len(set(users) - set(known)):
+    if asked is not None and (new := sum(not loaded.state.knows_user(user) for user in set(users))):
         print(f"{new:,} of these users are unknown: theirs are the lists of somebody new")
     return ExitCode.DONE
 

@@ -172,6 +172,17 @@ def test_an_error_on_spark_is_the_part_s_own(java):
         list(engine.each_part(os._exit, [3]))
 
 
+def test_users_whom_nobody_knows_are_counted(released, users, tmp_path, capsys):
+    file, out = tmp_path / "users.txt", tmp_path / "out.parquet"
+    config = ["-c", str(released / "recsys.yaml"), "--out", str(out)]
+    file.write_text("\n".join([users[0], "nobody-knows", "nor-this-one"]))
+    assert main(["recommend", "--users", str(file), *config]) == 0
+    assert "2 of these users are unknown" in capsys.readouterr().out
+    file.write_text(users[0])
+    assert main(["recommend", "--users", str(file), *config]) == 0
+    assert "unknown" not in capsys.readouterr().out
+
+
 def refused(capsys, released, tmp_path, *settings):
     """What the command says when it will not work with these settings of Spark."""
     with pytest.MonkeyPatch.context() as patch:

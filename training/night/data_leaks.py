@@ -2,7 +2,8 @@
 is left out of the tables that the rest of the night reads."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -90,26 +91,53 @@ def logged_data(
     """Ingested tables as the checks read them."""
     events, _ = graded(tables.interactions, tables.meaning)
     shown = tables.impressions
-    wanted = [c.EVENT_ID, c.IMPRESSION_ID]
-    names = pa.concat_tables([pq.read_table(f, columns=wanted) for f in event_files(folder)])
-    ids = names[c.EVENT_ID].to_numpy() if names[c.EVENT_ID].null_count < len(names) else None
-    listed = None if shown is None else _listed_at(names, shown, impression_ids(folder))
+    named = any(len(ids) > ids.null_count for ids in _read(folder, c.EVENT_ID))
+    listed = None if shown is None else _listed_at(folder, shown, impression_ids(folder))
     if until is not None:
         before = slice(int(np.searchsorted(events.time, until)))
         events = events.before(until)
-        ids, listed = (None if column is None else column[before] for column in (ids, listed))
+        listed = None if listed is None else listed[before]
         if shown is not None:
             shown = shown.before(until)
     return LoggedData(
-        events, tables.catalogue, user_table(tables), shown, ids, listed, _dated(tables)
+        events,
+        tables.catalogue,
+        user_table(tables),
+        shown,
+        partial(ids_of, folder) if named else None,
+        listed,
+        _dated(tables),
     )
 
 
-def _listed_at(names: pa.Table, shown: Impressions, ids: pa.ChunkedArray) -> Longs:
+def _read(folder: Path, column: str) -> Iterator[pa.ChunkedArray]:
+    """A column of all events, file by file."""
+    for file in event_files(folder):
+        yield pq.read_table(file, columns=[column]).column(0)
+
+
+def ids_of(folder: Path, rows: Longs) -> list[str]:
+    """The ids of some events of ingested tables, "None" where one has none.
+
+    Args:
+        folder: of the tables.
+        rows: int64[n], ascending; numbers of events, in their order.
+    """
+    found, first = [], 0
+    for ids in _read(folder, c.EVENT_ID):
+        low, high = np.searchsorted(rows, (first, first + len(ids)))
+        found += [str(name) for name in ids.take(rows[low:high] - first).to_pylist()]
+        first += len(ids)
+    return found
+
+
+def _listed_at(folder: Path, shown: Impressions, ids: pa.ChunkedArray) -> Longs:
     """int64[E] µs: when the list that each event names was shown; `NEVER` without one."""
     lists = ids.cast(pa.large_string()).combine_chunks()
-    found = pa.compute.index_in(names[c.IMPRESSION_ID].cast(pa.large_string()), lists)
-    place = found.fill_null(-1).to_numpy()
+    named = pa.chunked_array(
+        [part for names in _read(folder, c.IMPRESSION_ID) for part in names.chunks], pa.string()
+    )
+    place = pa.compute.index_in(named.cast(pa.large_string()), lists).fill_null(-1).to_numpy()
     return (
         np.where(place >= 0, shown.time[place], NEVER) if len(shown) else np.full(len(place), NEVER)
     )

@@ -86,7 +86,13 @@ def _logged(log) -> LoggedData:
     )  # fmt: skip
     users = log.users
     table = None if users is None else _arrow(users)
-    ids = events[c.EVENT_ID].to_numpy(object) if c.EVENT_ID in events else None
+    ids = None
+    if c.EVENT_ID in events:
+        texts = events[c.EVENT_ID].map(str)
+
+        def ids(rows):
+            return texts.iloc[rows].tolist()
+
     return LoggedData(
         interactions,
         catalogue,

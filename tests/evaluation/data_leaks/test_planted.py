@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from recsys.evaluation.data_leaks import logged_data
 from recsys.evaluation.data_leaks.examine import examine
 from recsys.evaluation.data_leaks.later_counts import LaterCounts, below_chance
 from recsys.evaluation.data_leaks.leaky_columns import SuspectColumn
@@ -80,6 +81,40 @@ def test_mixed_up_events_refuse(shop, examined, kind):
     failed, _ = examined(shop, kind)
     assert REFUSE in {f.check.outcome for f in failed}
     assert all(f.check.refuses == (f.check.outcome == REFUSE) for f in failed)
+
+
+@pytest.fixture
+def some_looked_at(monkeypatch, shop):
+    """Two thirds of a log's events are as many as checks look at."""
+    monkeypatch.setattr(logged_data, "MOST_EVENTS", len(shop.events) * 2 // 3)
+    monkeypatch.setattr(logged_data, "LEAST_USERS", 1)
+
+
+@pytest.mark.parametrize(
+    "kind", ["duplicates", "permuted_late", "users_permuted_late", "positives_shifted"]
+)
+def test_mixed_up_events_refuse_where_some_users_are_looked_at(
+    some_looked_at, shop, examined, kind
+):
+    failed, _ = examined(shop, kind)
+    assert REFUSE in {f.check.outcome for f in failed}
+
+
+def test_of_some_users_all_is_looked_at(some_looked_at, shop, logged):
+    log = logged(shop)
+    some = log.of_some_users
+    assert 0.5 < len(some.events) / len(log.events) < 0.85
+    whole, drawn = (np.bincount(x.events.user, minlength=log.events.n_users) for x in (log, some))
+    assert np.array_equal(drawn[drawn > 0], whole[drawn > 0])
+    assert not [f for f in examine(log) if not f.check.passed]
+
+
+def test_few_events_or_users_are_all_looked_at(monkeypatch, shop, logged):
+    log = logged(shop)
+    assert log.of_some_users is log
+    monkeypatch.setattr(logged_data, "MOST_EVENTS", 10)
+    log = logged(shop)
+    assert log.of_some_users is log
 
 
 @pytest.mark.parametrize("kind", WARNED)

@@ -15,7 +15,7 @@ from recsys.storage.progress import Reporter
 from recsys.storage.stages import StageRunner
 from recsys.storage.workspace import Workspace
 from recsys.training.night import read_data
-from recsys.training.night.data_leaks import leave_out_leaks, without
+from recsys.training.night.data_leaks import ids_of, leave_out_leaks, without
 from recsys.training.night.inputs import user_table
 from recsys.training.night.night_context import Night
 
@@ -137,3 +137,13 @@ def test_what_is_left_out_is_written_as_tables_are(leaking):
     assert not (cleaned.path / "tables" / "items.parquet").samefile(
         tables.path / "tables" / "items.parquet"
     )
+
+
+def test_ids_of_some_events_are_read_from_the_files_that_hold_them(tmp_path):
+    (tmp_path / "events").mkdir()
+    for name, ids in (("2025", ["a", "b"]), ("2026-01", []), ("2026-02", ["c", None, "e"])):
+        table = pa.table({c.EVENT_ID: pa.array(ids, pa.string())})
+        pq.write_table(table, tmp_path / "events" / f"{name}.parquet")
+    assert ids_of(tmp_path, np.array([1, 2, 3])) == ["b", "c", "None"]
+    assert ids_of(tmp_path, np.array([4])) == ["e"]
+    assert ids_of(tmp_path, np.array([], np.int64)) == []
