@@ -89,15 +89,14 @@ def load(folder, template):
 
 
 def most_acted_on(texts, events, count):
-    """Texts and events of the `count` items with the most events."""
+    """Texts and events of the `count` items with the most events, and their places."""
     frequency = np.bincount(events.item, minlength=events.n_items)
     top = np.argsort(-frequency)[:count]
     place = np.full(events.n_items, -1)
     place[top] = np.arange(len(top))
     kept = events.where(place[events.item] >= 0)
-    return [texts[i] for i in top], replace(
-        kept, item=place[kept.item].astype(np.int32), n_items=len(top)
-    )
+    few = replace(kept, item=place[kept.item].astype(np.int32), n_items=len(top))
+    return [texts[i] for i in top], few, top
 
 
 def protocol(events, users, seed):
@@ -347,7 +346,7 @@ def main():
     arguments = parser.parse_args()
     texts, events = load(arguments.data, EncoderConfig().template)
     if arguments.items:
-        texts, events = most_acted_on(texts, events, arguments.items)
+        texts, events, _ = most_acted_on(texts, events, arguments.items)
     found, learned = {}, {}
     with tempfile.TemporaryDirectory() as scratch:
         if arguments.head_only:
@@ -381,8 +380,8 @@ def main():
         arguments.out.write_text(json.dumps(content, indent=1, default=str) + "\n")
 
 
-def summary(found):
-    """Prints each system over all seeds, beside frozen text and BM25; the same as plain values."""
+def summary(found, others=("frozen", "bm25")):
+    """Prints each system over all seeds, beside the `others` (paired); the same as plain values."""
     table = {}
     joined = {
         key: {k: np.concatenate([v[k] for v in seeds]) for k in seeds[0]}
@@ -390,7 +389,7 @@ def summary(found):
     }
     for part in ("cold", "warm"):
         print(
-            f"\n{part} items, all seeds: mean [95 % interval]; nDCG@10 against frozen and BM25, paired"
+            f"\n{part} items, all seeds: mean [95 % interval]; nDCG@10 against {', '.join(others)}, paired"
         )
         for (of, name), values in joined.items():
             if of != part:
@@ -401,7 +400,7 @@ def summary(found):
                 f"{k} {mean:.4f} [{low:.4f}, {high:.4f}]" for k, (mean, low, high) in row.items()
             )
             row["seeds"] = [float(v["ndcg@10"].mean()) for v in found[of, name]]
-            for other in ("frozen", "bm25"):
+            for other in others:
                 ratio, (change, low, high) = compared(
                     values["ndcg@10"], joined[part, other]["ndcg@10"], users
                 )
