@@ -33,7 +33,7 @@ import numpy as np
 import torch
 from torch import nn
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.append(str(Path(__file__).resolve().parent.parent))
 
 from cold_items import BM25, USER, interest, load, metrics, most_acted_on, protocol, ranks, summary
 
