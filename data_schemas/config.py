@@ -528,8 +528,8 @@ class SparkConfig(Section):
 
 
 class EngineConfig(Section):
-    """Where lists of many users are made, sources asked about a night's moments, texts encoded and queries
-    run (`data: {events: {sql: …}}`)."""
+    """Where lists of many users are made, sources asked about a night's moments, pairs of events counted,
+    texts encoded and queries run (`data: {events: {sql: …}}`)."""
 
     kind: Literal["local", "spark"] = "local"
     """`local`: processes of this machine. `spark`: tasks of a Spark cluster."""
@@ -537,8 +537,9 @@ class EngineConfig(Section):
     """Folder or URL (`s3://shop/recsys`) that all machines reach, for what parts read and leave;
     `scratch` in the workspace when absent."""
     parts: Positive | Literal["auto"] = "auto"
-    """In how many parts the users are ranked, and what a night asks its sources at a cut; some 1,000 users
-    or 250 moments each when `auto`, and a night on `local` then asks from threads."""
+    """In how many parts the users are ranked, what a night asks its sources at a cut, and the items' pairs are
+    counted; some 1,000 users, 250 moments or a million events each when `auto`, and a night on `local` then
+    asks and counts from threads."""
     spark: SparkConfig = SparkConfig()
 
     @model_validator(mode="after")

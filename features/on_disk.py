@@ -37,6 +37,11 @@ def arrays_in(folder: Path) -> Iterator[None]:
         _folders.remove(folder)
 
 
+def folder_of_arrays() -> Path | None:
+    """Where large arrays lie now; None where no folder for such is known."""
+    return _folders[-1] if _folders else None
+
+
 def empty(size: int, dtype: npt.DTypeLike) -> Array:
     """An array [size] to be filled: in a file where it is large and a folder for such is known.
 

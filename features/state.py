@@ -53,13 +53,14 @@ from recsys.features.ids import IdIndex
 from recsys.features.impressions import Impressions
 from recsys.features.interactions import (
     EMPTY_HISTORY,
+    Histories,
     History,
     Interactions,
     Ints,
     Longs,
 )
-from recsys.features.on_disk import taken
-from recsys.features.ragged import chosen_groups, offsets_of_owners, owners_of
+from recsys.features.on_disk import empty, taken
+from recsys.features.ragged import chosen_groups, offsets_of, offsets_of_owners, owners_of
 from recsys.features.store import (
     grown,
     open_arrays,
@@ -664,7 +665,12 @@ def _histories_by_hash(interactions: Interactions) -> tuple[IdIndex, Longs, Hist
         )
     histories = interactions.histories()
     index, users = _by_name(interactions.user_ids, histories.lengths > 0)
-    offsets, rows = chosen_groups(histories.offsets, users)
+    offsets = offsets_of(histories.lengths[users])
+    rows = empty(int(offsets[-1]), np.int64)
+    # Some users at a time: places of all events at once would be memory for each of them, thrice.
+    for some in Histories(offsets, EMPTY_HISTORY).stretches():
+        places = slice(int(offsets[some.start]), int(offsets[some.stop]))
+        rows[places] = chosen_groups(histories.offsets, users[some])[1]
     return index, offsets, histories.events.each(lambda column: taken(column, rows))
 
 

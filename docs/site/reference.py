@@ -173,6 +173,7 @@ def sources_page() -> Iterator[str]:
         facts = [f"family: {kind.family}", f"reads: {', '.join(sorted(kind.reads))}"]
         facts += [f"always there, {kind.always}"] * bool(kind.always)
         facts += ["goes on from an earlier night's fit"] * kind.warm
+        facts += ["made in parts on an engine"] * kind.in_parts
         facts += ["speaks for items without events"] * kind.content
         yield "; ".join([f"Costs: {kind.cost.name.lower()}", *facts]) + ".\n"
         yield "| param | default | tuned among | from | to | unit | |\n|---|---|---|---|---|---|---|"

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, ClassVar, Final, Literal, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -37,6 +37,9 @@ from recsys.features.ragged import offsets_of_owners
 from recsys.retrieval.history_kernels import Marks, weigh
 from recsys.retrieval.source_params import SourceParams, resolved, undeclared
 from recsys.storage.plug_ins import address_of
+
+if TYPE_CHECKING:
+    from recsys.storage.engines.scratch_parts import UnfinishedWork
 
 NEVER: Final = -(2**62)
 """`fit_until` of a source fitted on no event."""
@@ -111,6 +114,8 @@ class SourceFit:
     """Threads."""
     previous: Any = None
     """The same source as of an earlier cut, to go on from; None to start from scratch."""
+    elsewhere: "UnfinishedWork | None" = None
+    """Where parts of it are made, of a source that is fitted `in_parts`; None for this process."""
     cut_short: list[str] = field(default_factory=list)
     """What the fit could not finish for lack of time, a sentence each: it writes them here."""
 
@@ -139,6 +144,8 @@ class FittableSource(RecallSource):
     cost: ClassVar[Cost]
     warm: ClassVar[bool] = False
     """Whether a fit can go on from an earlier cut's."""
+    in_parts: ClassVar[bool] = False
+    """Whether parts of a fit can be made on an engine."""
     always: ClassVar[str] = ""
     """What it cannot be done without for; empty for a source that the night may leave out."""
     content: ClassVar[bool] = False
@@ -225,6 +232,7 @@ class FittableSource(RecallSource):
         seed: int,
         workers: int,
         previous: RecallSource | None = None,
+        elsewhere: "UnfinishedWork | None" = None,
     ) -> Self:
         """Fit on all given events with the given params (defaults for those absent).
 
@@ -235,13 +243,15 @@ class FittableSource(RecallSource):
             seed: of the draws; the same seed gives the same source.
             workers: threads.
             previous: the fit of an earlier cut; gone on from where the source is `warm`.
+            elsewhere: where parts of it are made, where the source is fitted `in_parts`.
 
         Raises:
             UsageError: a param that it does not have, or one beyond its bounds.
         """
         chosen = resolved(cls.name, cls.Params, params)
         start = previous if cls.warm and isinstance(previous, cls) else None
-        fit = SourceFit(interactions, inputs, chosen, seed, workers, start)
+        apart = elsewhere if cls.in_parts else None
+        fit = SourceFit(interactions, inputs, chosen, seed, workers, start, apart)
         source = cls(**cls.learned(fit), params=chosen, fit_until=last_time(interactions))
         source.cut_short = tuple(fit.cut_short)
         return source

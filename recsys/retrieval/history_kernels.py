@@ -532,8 +532,8 @@ def co_occurrence(
     until: int,
     occurrence_offsets: Longs,
     occurrence: Longs,
-    low: Longs,
-    high: Longs,
+    user: Ints,
+    bounds: Longs,
     item: Ints,
     weight: Floats,
     before: int,
@@ -547,18 +547,17 @@ def co_occurrence(
 ) -> None:
     """The K strongest companions of items first..until, into rows of out (float32[rows, K]).
 
-    Events lie in user order: event e of a user whose events are low[e]:high[e] meets those at
-    most `before` places earlier and `after` later; a pair weighs the product of both weights
-    times decay**(gap - 1), times row_scale[i] * column_scale[j]. An item is no companion of itself.
+    Events lie in user order: event e of user u, whose events are bounds[u]:bounds[u+1], meets those
+    at most `before` places earlier and `after` later; a pair weighs the product of both weights
+    times decay**(gap - 1), times row_scale[row] * column_scale[j]. An item is no companion of itself.
 
     Args:
         first, until: range of the row items.
-        occurrence_offsets, occurrence: int64[N+1] and int64[E], events of each item.
-        low, high: int64[E], bounds of the event's user among the events.
+        occurrence_offsets, occurrence: int64[rows+1] and the events of each of these items.
+        user, bounds: int32[E] of each event, and int64[U+1] of each user among the events.
         item, weight: int32[E] and float32[E], of each event.
-        before, after: places earlier and later that pair with an event.
-        decay: factor for each further place between the two.
-        row_scale, column_scale: float32[N], factors of the row's and the column's item.
+        before, after, decay: places on either side that pair; factor for each further place between.
+        row_scale, column_scale: float32[rows] and float32[N], factors of the row's and the column's item.
         out_items, out_values, out_count: int32 and float32[rows, K], int64[rows]; best first.
     """
     n_items = len(column_scale)
@@ -567,9 +566,10 @@ def co_occurrence(
     mark = np.zeros(n_items, np.uint8)
     for i in range(first, until):
         met = 0
-        for o in range(occurrence_offsets[i], occurrence_offsets[i + 1]):
+        for o in range(occurrence_offsets[i - first], occurrence_offsets[i - first + 1]):
             e = occurrence[o]
-            for q in range(max(low[e], e - before), min(high[e], e + after + 1)):
+            low, high = bounds[user[e]], bounds[user[e] + 1]
+            for q in range(max(low, e - before), min(high, e + after + 1)):
                 j = item[q]
                 if j == i:
                     continue
@@ -584,7 +584,7 @@ def co_occurrence(
                 else:
                     total[j] += part
         keep_row(
-            i - first, met, touched, total, mark, row_scale[i], column_scale,
+            i - first, met, touched, total, mark, row_scale[i - first], column_scale,
             out_items, out_values, out_count,
         )  # fmt: skip
 

@@ -5,7 +5,7 @@ Shapes: E events, N items, n candidates.
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Self, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Self, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +24,9 @@ from recsys.retrieval.fitted_source import (
 )
 from recsys.retrieval.source_params import SourceParams, params_class, resolved
 from recsys.storage.plug_ins import address_of
+
+if TYPE_CHECKING:
+    from recsys.storage.engines.scratch_parts import UnfinishedWork
 
 
 class OwnSource(FittableSource):
@@ -119,9 +122,10 @@ class OwnSource(FittableSource):
         seed: int,
         workers: int,
         previous: RecallSource | None = None,
+        elsewhere: "UnfinishedWork | None" = None,
     ) -> Self:
         """As every source is fitted; `seed` is there as `self.seed` while `learn` runs."""
-        del workers, previous
+        del workers, previous, elsewhere
         source = cls(**dict(params))
         source.seed = seed
         source.n_items, source.fit_until = interactions.n_items, last_time(interactions)

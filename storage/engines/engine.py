@@ -25,6 +25,10 @@ GPUS: Final = "CUDA_VISIBLE_DEVICES"
 FAILED: Final = "recsys_error"
 
 
+class EngineFailed(RecsysError):
+    """Parts could not be made for reasons that are not theirs; those that are finished are kept."""
+
+
 class Engine(Protocol):
     """Runs work for parts, in any order and as often as it takes."""
 
@@ -53,7 +57,8 @@ class Engine(Protocol):
         """Facts of each part, in the order of `parts`.
 
         Raises:
-            RecsysError: what a part raised, or what became of the engine; finished parts are kept.
+            EngineFailed: what became of the engine; finished parts are kept.
+            RecsysError: what a part raised.
         """
         ...
 

@@ -13,9 +13,9 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from recsys.data_schemas.errors import RecsysError
 from recsys.storage.engines.engine import (
     Check,
+    EngineFailed,
     Facts,
     PartWork,
     answered,
@@ -74,7 +74,8 @@ class LocalEngine:
         """Facts of each part, in the order of `parts`.
 
         Raises:
-            RecsysError: a part's own, or a process was ended, as happens when memory runs out.
+            EngineFailed: a process was ended, as happens when memory runs out.
+            RecsysError: a part's own.
         """
         processes = self._processes
         if processes is None:
@@ -88,7 +89,7 @@ class LocalEngine:
             try:
                 yield from map(facts_of, pool.map(partial(answered, work), parts))
             except BrokenProcessPool:
-                raise RecsysError(
+                raise EngineFailed(
                     "a process that worked on a part was ended from outside",
                     where="engine",
                     expected="memory for every process: a release's arrays once, and 500 MB each",

@@ -34,6 +34,14 @@ class PartsPlace(NamedTuple):
     """How many; by the number of rows when None."""
 
 
+class UnfinishedWork(NamedTuple):
+    """A piece of work whose parts are made somewhere."""
+
+    place: PartsPlace
+    folder: ScratchFolder
+    """Where what is finished waits for the rest, in a folder of its own for each question."""
+
+
 def place_of(config: RecsysConfig) -> PartsPlace:
     """The engine and scratch that a config names.
 

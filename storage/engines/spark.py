@@ -30,6 +30,7 @@ from recsys.data_schemas.errors import RecsysError, UsageError
 from recsys.storage.engines.engine import (
     GPUS,
     Check,
+    EngineFailed,
     Facts,
     PartWork,
     answered,
@@ -72,14 +73,15 @@ class SparkEngine:
         """Facts of each part, in the order of `parts`; all parts are done when the first is told.
 
         Raises:
-            RecsysError: a part's own, or Spark gave up; finished parts are kept.
+            EngineFailed: Spark gave up; finished parts are kept.
+            RecsysError: a part's own.
         """
         if not parts:
             return
         try:
             answers = self._answers(work, parts)
         except Exception as error:
-            raise RecsysError(
+            raise EngineFailed(
                 "Spark gave up on a part",
                 where=WHERE,
                 found=_cause(error),

@@ -1,4 +1,5 @@
-"""What a night asks its sources is the same bytes in any number of parts, whatever engine does them."""
+"""What a night counts and asks its sources is the same bytes in any number of parts, whatever engine does
+them."""
 
 import json
 import shutil
@@ -12,14 +13,16 @@ from recsys.training import nightly
 from recsys.training.groups import CandidateTable
 
 pytestmark = pytest.mark.filterwarnings("ignore")
-STAGES = ("groups-ranker", "groups-test", "lists", "masked-items")
+ASKING = ("groups-ranker", "groups-test", "lists", "masked-items")
+FITTED = ("source-item_item",)
+"""Whose counts of pairs are made in parts."""
 
 
 def outputs(folder):
-    """Bytes of every file of the stages that ask sources, but for what they cost."""
+    """Bytes of every file of these stages, but for what they cost."""
     return {
         file.relative_to(folder).as_posix(): file.read_bytes()
-        for stage in STAGES
+        for stage in (*ASKING, *FITTED)
         for file in sorted((folder / "work" / "stages" / stage).rglob("*"))
         if file.is_file() and file.name not in ("stage.json", "last.json")
     }
@@ -28,7 +31,7 @@ def outputs(folder):
 def copied(released, folder):
     """The same workspace elsewhere, without what these stages made."""
     shutil.copytree(released, folder, symlinks=True)
-    for stage in STAGES:
+    for stage in (*ASKING, *FITTED):
         shutil.rmtree(folder / "work" / "stages" / stage)
     return folder
 
@@ -54,7 +57,7 @@ def folder(released, tmp_path):
 @pytest.fixture(scope="module")
 def by_threads(released, tmp_path_factory):
     found = made(copied(released, tmp_path_factory.mktemp("threads") / "night"))
-    assert {name.split("/")[2] for name in found} == set(STAGES)
+    assert {name.split("/")[2] for name in found} == {*ASKING, *FITTED}
     assert sum(name.endswith("x.npy") for name in found) == 3
     return found
 
@@ -91,17 +94,17 @@ class DiesAt:
             yield work(part)
 
 
-def test_a_night_killed_amid_its_groups_goes_on_with_what_is_not_finished(
-    by_threads, folder, monkeypatch
-):
-    engine = DiesAt(3)
+@pytest.mark.parametrize("amid", [3, 13], ids=["the release's source", "the ranker's groups"])
+def test_a_killed_night_goes_on_with_what_is_not_finished(by_threads, folder, monkeypatch, amid):
+    engine = DiesAt(amid)
     monkeypatch.setattr(scratch_parts, "open_engine", lambda _: engine)
     with pytest.raises(KeyboardInterrupt):
         made(folder, ("PARTS", "5"))
     engine.left, engine.given = -1, 0
     assert made(folder, ("PARTS", "5")) == by_threads
-    # groups of the ranker and of the test, single sources' lists, masked items: a cut each
-    assert engine.given == 4 * 5 - 3
+    # sources of the release and of a cut each of ranker, test and masked items; groups of ranker and test,
+    # single sources' lists, masked items
+    assert engine.given == (4 + 4) * 5 - amid
 
 
 @pytest.mark.slow

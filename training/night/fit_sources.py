@@ -6,6 +6,7 @@ what is evaluated and what is released differ only in how far their data reaches
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from functools import cache
 from pathlib import Path
 from typing import Any, cast
@@ -25,6 +26,7 @@ from recsys.retrieval.source_kinds import (
     source_class,
 )
 from recsys.retrieval.source_params import resolved
+from recsys.storage.engines.scratch_parts import UnfinishedWork
 from recsys.storage.files import atomic_write, hash_file, hash_json
 from recsys.storage.stages import Stage, StageResult
 from recsys.training.cut_short import CUT_SHORT
@@ -105,7 +107,7 @@ def tune(night: Night) -> Recipe:
         Stage(
             "recipe",
             identity,
-            lambda out: {"recipe": _choose(night).as_json()},
+            lambda out: {"recipe": _choose(night, out).as_json()},
             lambda stage: Recipe.parse(stage.facts["recipe"]),
             code=CODE,
             personal=False,
@@ -139,8 +141,17 @@ def _identity(night: Night, pointer: Path) -> dict[str, Any]:
     return kept if same and 0 <= age < RETUNE_DAYS else new
 
 
-def _choose(night: Night) -> Recipe:
+def _choose(night: Night, out: Path) -> Recipe:
     """Tune on labels of the later half of the ranker's windows, with sources fitted before it."""
+    with night.elsewhere(out) as elsewhere:
+        # A trial goes to an engine for its size alone: the start of processes is not what it should cost.
+        if elsewhere is not None:
+            elsewhere = elsewhere._replace(place=elsewhere.place._replace(parts=None))
+        return _chosen(night, elsewhere)
+
+
+def _chosen(night: Night, elsewhere: UnfinishedWork | None) -> Recipe:
+    """See `_choose`."""
     config, windows = night.config.sources, night.data.windows
     # From the middle of the ranker's windows on: recent enough to resemble the test, with enough
     # moments before it begins. Without such a window there is no label to tune on.
@@ -175,6 +186,7 @@ def _choose(night: Night) -> Recipe:
         budget_seconds=night.budget("tuning") if config.tune else 0.0,
         seed=night.config.seed,
         workers=night.workers,
+        elsewhere=elsewhere,
     )
     facts = {"applicable": [list(source) for source in applicable], **plan.facts()}
     seconds = {
@@ -342,7 +354,8 @@ def _fit_one(
 
     def make(out: Path) -> dict[str, Any]:
         earlier = warm_starts.opened(night, start)
-        with failing_as(name):
+        apart = night.elsewhere(out) if source_class(name).in_parts else nullcontext()
+        with failing_as(name), apart as elsewhere:
             fitted = fit_sources(
                 view.before(cut),
                 source_inputs(night),
@@ -350,6 +363,7 @@ def _fit_one(
                 seed=night.config.seed,
                 workers=night.workers,
                 previous=None if earlier is None else {name: earlier},
+                elsewhere=elsewhere,
             )
             (out / name).mkdir()
             fitted[name].save(out / name)

@@ -21,7 +21,7 @@ from recsys.evaluation.drift import Drift
 from recsys.evaluation.evaluation import Evaluation
 from recsys.evaluation.lists import RankedLists, Truth
 from recsys.evaluation.report_context import Check
-from recsys.storage.engines.scratch_parts import PartsPlace, unfinished
+from recsys.storage.engines.scratch_parts import PartsPlace, UnfinishedWork, unfinished
 from recsys.storage.files import hash_file, hash_json
 from recsys.storage.processors import processors
 from recsys.storage.progress import Reporter
@@ -54,7 +54,8 @@ class Night:
     until: int | None = None
     """Only events strictly before this count (µs); None means all."""
     place: PartsPlace | None = None
-    """Where sources are asked about many moments; None for threads of this process."""
+    """Where parts of fits are made and sources asked about many moments; None for threads of this
+    process."""
     began: float = field(default_factory=time.monotonic)
     processor_began: float = field(default_factory=processor_seconds)
     machine_began: MachineTime = field(default_factory=machine_time)
@@ -140,8 +141,18 @@ class Night:
 
     @contextmanager
     def asking(self, out: Path) -> Iterator[MomentParts | None]:
-        """Where a stage asks sources about its moments; None for threads of this process. What is finished
-        stays when the stage fails, and is found by its next try.
+        """Where a stage asks sources about its moments, as `elsewhere`; None for threads of this process.
+
+        Args:
+            out: the folder that the stage fills.
+        """
+        with self.elsewhere(out) as work:
+            yield None if work is None else MomentParts(*work)
+
+    @contextmanager
+    def elsewhere(self, out: Path) -> Iterator[UnfinishedWork | None]:
+        """Where a stage makes parts of its output; None for this process. What is finished stays when the
+        stage fails, and is found by its next try.
 
         Args:
             out: the folder that the stage fills.
@@ -150,7 +161,7 @@ class Night:
             yield None
             return
         with unfinished(self.place.scratch, stage_and_key(out)) as folder:
-            yield MomentParts(self.place, folder)
+            yield UnfinishedWork(self.place, folder)
 
     def alarm(self, text: str) -> None:
         """Something the analyst must see first; also a warning on the terminal."""

@@ -7,13 +7,15 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from time import perf_counter
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from recsys.data_schemas.errors import RecsysError, UsageError
 from recsys.features.interactions import Interactions
 from recsys.features.protocols import RecallSource
 from recsys.retrieval.fitted_source import FittableSource, Room, SourceInputs
 from recsys.retrieval.source_kinds import cheapest_first, shipped, source_class
+from recsys.storage.engines.engine import EngineFailed
+from recsys.storage.engines.scratch_parts import UnfinishedWork
 from recsys.storage.files import is_disk_full
 
 log = logging.getLogger(__name__)
@@ -44,10 +46,10 @@ class SourceFailed(RecsysError):
 @contextmanager
 def failing_as(name: str) -> Iterator[None]:
     """Whatever stops a source inside becomes `SourceFailed`; not what is wrong with the config (a
-    `UsageError`), and not a full disk, which stops everything."""
+    `UsageError`), nor a full disk or an engine that is lost, which stop everything."""
     try:
         yield
-    except (SourceFailed, UsageError):
+    except (SourceFailed, UsageError, EngineFailed):
         raise
     except Exception as error:
         if is_disk_full(error):
@@ -113,6 +115,7 @@ def fit_sources(
     seed: int,
     workers: int,
     previous: Mapping[str, RecallSource] | None = None,
+    elsewhere: UnfinishedWork | None = None,
 ) -> dict[str, RecallSource]:
     """Fit the planned sources (name → params) on all given interactions, cheapest first.
 
@@ -124,6 +127,7 @@ def fit_sources(
         workers: threads.
         previous: sources of an earlier cut: those that can continue from their earlier weights do,
             the others start afresh.
+        elsewhere: where parts of fits are made; None for this process.
 
     Raises:
         UsageError: a name or a param that does not exist.
@@ -133,7 +137,7 @@ def fit_sources(
         started = perf_counter()
         fitted[name] = fit_one(
             name, interactions, inputs, plan[name], seed=seed, workers=workers,
-            previous=(previous or {}).get(name),
+            previous=(previous or {}).get(name), elsewhere=elsewhere,
         )  # fmt: skip
         log.info("source %s fitted in %.1f s", name, perf_counter() - started)
     return fitted
@@ -148,6 +152,7 @@ def fit_one(
     seed: int,
     workers: int,
     previous: RecallSource | None = None,
+    elsewhere: UnfinishedWork | None = None,
 ) -> RecallSource:
     """Fit one source by name.
 
@@ -159,7 +164,10 @@ def fit_one(
         seed: of the draws; the same seed gives the same source.
         workers: threads.
         previous: the fit of an earlier cut to go on from, where the source can.
+        elsewhere: where parts of the fit are made, where the source has such; None for this process.
     """
     kind = source_class(name)
-    start = {"previous": previous} if kind.warm else {}
-    return kind.fit(interactions, inputs, params, seed=seed, workers=workers, **start)
+    more: dict[str, Any] = {"previous": previous} if kind.warm else {}
+    if kind.in_parts:
+        more["elsewhere"] = elsewhere
+    return kind.fit(interactions, inputs, params, seed=seed, workers=workers, **more)

@@ -19,6 +19,7 @@ from recsys.features.protocols import Mask, RecallSource
 from recsys.retrieval.fitted_source import SourceInputs
 from recsys.retrieval.source_kinds import cheapest_first, is_fitted, source_class
 from recsys.retrieval.source_params import declared
+from recsys.storage.engines.scratch_parts import UnfinishedWork
 from recsys.training.groups import blocking, for_each
 from recsys.training.sources.fit_source import SourceFailed, failing_as, fit_one
 from recsys.training.sources.fusion import Lists, Quality, better, choose_weights, quality_of
@@ -118,6 +119,7 @@ def tune_sources(
     remembered: Mapping[str, Mapping[str, float]] | None = None,
     depth: int = 300,
     limit: int = 200,
+    elsewhere: UnfinishedWork | None = None,
 ) -> TunedPlan:
     """Choose params, fusion weights and sources.
 
@@ -138,9 +140,10 @@ def tune_sources(
         remembered: params of an earlier night, tried first in place of the defaults.
         depth: items that each source proposes, as served.
         limit: items kept after fusion, as served.
+        elsewhere: where parts of fits are made; None for this process.
     """
     clock = TuningClock(budget_seconds)
-    bench = Bench(fit_interactions, inputs, usable(labels), seed, workers, depth)
+    bench = Bench(fit_interactions, inputs, usable(labels), seed, workers, depth, elsewhere)
     outcomes: list[Outcome] = []
     for place, name in enumerate(cheapest_first(names)):
         allowance = clock.left / max(1, len(names) - place)
@@ -178,6 +181,7 @@ class Bench:
         seed: of the fits.
         workers: threads.
         depth: items that each source proposes.
+        elsewhere: where parts of fits are made; None for this process.
     """
 
     def __init__(
@@ -188,7 +192,9 @@ class Bench:
         seed: int,
         workers: int,
         depth: int,
+        elsewhere: UnfinishedWork | None = None,
     ) -> None:
+        self.elsewhere = elsewhere
         self.interactions, self.inputs, self.labels = interactions, inputs, labels
         self.seed, self.workers, self.depth = seed, workers, depth
         self.lists: dict[str, list[Ints]] = {}
@@ -201,8 +207,9 @@ class Bench:
         """A fitted source, and how many seconds it took."""
         started = perf_counter()
         source = fit_one(
-            name, self.interactions, self.inputs, params, seed=self.seed, workers=self.workers
-        )
+            name, self.interactions, self.inputs, params, seed=self.seed, workers=self.workers,
+            elsewhere=self.elsewhere,
+        )  # fmt: skip
         return source, perf_counter() - started
 
     def measure(self, source: RecallSource) -> Quality:

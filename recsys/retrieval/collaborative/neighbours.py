@@ -169,12 +169,18 @@ def _best_of(space: Scratch, met: int, limit: int, blocked: Mask) -> Recalled:
 
 
 class NeighbourRows:
-    """N rows of at most K entries being filled in chunks, then packed into CSR."""
+    """R rows of at most K entries being filled in chunks, then packed into CSR.
 
-    def __init__(self, n_items: int, keep: int) -> None:
+    Args:
+        n_items: of the catalogue, which bounds what a row may keep.
+        keep: entries of a row at most.
+        rows: R; one for each item when None.
+    """
+
+    def __init__(self, n_items: int, keep: int, rows: int | None = None) -> None:
         room = max(LEAST_KEPT, TABLE_ENTRIES // max(1, n_items))
         self.keep = max(1, min(keep, n_items, room))
-        self.n_items = n_items
+        self.rows = n_items if rows is None else rows
         self._chunks: dict[int, tuple[Ints, Floats, Ints]] = {}
 
     def chunk(self, first: int, until: int) -> tuple[Ints, Floats, Ints]:
@@ -189,11 +195,11 @@ class NeighbourRows:
         self._chunks[first] = (items[filled], values[filled], count)
 
     def packed(self) -> tuple[Longs, Ints, Floats]:
-        """offsets int64[N+1], neighbours int32[nnz], values float32[nnz]; neighbours ascending
+        """offsets int64[R+1], neighbours int32[nnz], values float32[nnz]; neighbours ascending
         within a row would not matter, they stay best first."""
         parts = [self._chunks[first] for first in sorted(self._chunks)]
         if not parts:
-            nothing = np.zeros(self.n_items + 1, np.int64)
+            nothing = np.zeros(self.rows + 1, np.int64)
             return nothing, np.empty(0, np.int32), np.empty(0, np.float32)
         return (
             offsets_of(np.concatenate([p[2] for p in parts])),
