@@ -26,7 +26,9 @@ from benchmarks.growth import write
 from benchmarks.night_memory import Steps, kept_on_disk
 from recsys.data_schemas.config import SparkConfig, load_config
 from recsys.features import state
-from recsys.features.interactions import DAY
+from recsys.features.feature_set import FeatureSet
+from recsys.features.interactions import DAY, EMPTY_HISTORY
+from recsys.features.rows import ANY_POSITION, BatchInputs, Rows
 from recsys.ingestion.tables.ingest import ingest
 from recsys.ingestion.tables.load import load_tables
 from recsys.retrieval.collaborative import ease
@@ -46,7 +48,7 @@ from recsys.storage.scratch import ScratchFolder
 from recsys.training.sources.fit_source import fit_one
 
 NAMES = ("item_item", "transitions")
-USERS_AT_ONCE = 20_000
+LISTS, LENGTH = 4_000, 200
 
 
 def spent(who):
@@ -82,7 +84,7 @@ class SumsClock:
         )
 
 
-def sums_of_one_machine(clock, events, catalogue):
+def sums_of_one_machine(clock, events, catalogue, config):
     """Each as a fit or a snapshot makes it."""
     with clock.of("popular, recent: decayed counts"):
         decayed_counts(events, int(events.time.max()), 30.0)
@@ -96,10 +98,39 @@ def sums_of_one_machine(clock, events, catalogue):
     with clock.of(f"EASE: Gram matrix of {len(chosen):,}"):
         gram = rows.T @ rows
     del rows, gram
+    features, rows, known = lists_at_one_time(events, catalogue, config)
+    with clock.of(f"features of {LISTS:,} lists"):
+        features.batch(rows, known)
+    few = BatchInputs(interactions=events.before(0), catalogue=catalogue, bucket=known.bucket)
+    with clock.of("the same without events"):
+        features.batch(rows, few)
     with clock.of("state: histories"):
         state._histories_by_hash(events)
     with clock.of("state: counters of all items"):
         state._count_all(events, None, catalogue, DAY)
+
+
+def lists_at_one_time(events, catalogue, config):
+    """(features, 4,000 lists of 200 items at the data's end, tables that counters are read from)"""
+    items = (catalogue.n_items * np.random.default_rng(0).random((LISTS, LENGTH)) ** 2).astype(
+        np.int32
+    )
+    rows = Rows(
+        offsets=np.arange(LISTS + 1) * LENGTH,
+        user=np.zeros(LISTS, np.int32),
+        now=np.full(LISTS, events.time.max() + 1),
+        position=np.full(LISTS, ANY_POSITION, np.int64),
+        items=np.sort(items, 1).ravel(),
+        signals={},
+        history_of=lambda _: EMPTY_HISTORY,
+        context={},
+    )
+    features = FeatureSet.default(
+        catalogue, events.kinds, (), config.features, resolution="seconds", users=None,
+        impressions=False,
+    )  # fmt: skip
+    known = BatchInputs(interactions=events, catalogue=catalogue, bucket=config.features.bucket)
+    return features, rows, known
 
 
 def left_by_parts_of_users(events, parts):
@@ -135,15 +166,16 @@ def main():
     clock, differs = SumsClock(args.millions, Steps()), 0
     (folder / "aside").mkdir(exist_ok=True)
     with kept_on_disk(folder / "aside"):
-        tables = load_tables(folder / "tables", load_config(folder / "recsys.yaml"))
+        config = load_config(folder / "recsys.yaml")
+        tables = load_tables(folder / "tables", config)
         events = tables.interactions
         inputs = SourceInputs(tables.catalogue, [""] * events.n_items, None)
         print(f"{len(events):,} events of {events.n_users:,} users, {events.n_items:,} items")
         few = events.before(int(events.time[20_000]))
         for name in NAMES:
             fit_one(name, few, inputs, {}, seed=0, workers=1)
-        sums_of_one_machine(clock.warm(), few, tables.catalogue)
-        sums_of_one_machine(clock, events, tables.catalogue)
+        sums_of_one_machine(clock.warm(), few, tables.catalogue, config)
+        sums_of_one_machine(clock, events, tables.catalogue, config)
         engines = {f"{n} process{'es' * (n > 1)}": LocalEngine(n) for n in (1, 2)}
         if args.spark:
             from recsys.storage.engines.spark import SparkEngine

@@ -53,6 +53,10 @@ _PAIR_OVERHEAD = 6
 """Bytes of working memory per byte of a part's result (measured on DuckDB 1.4 to 2.0)."""
 LEAST_PART = 1000
 """Asked pairs of a part at the least, however little memory there is."""
+SHARED = 0.5
+"""Rows, for each (item, bucket) that there can be, from which rows of the same are looked for. (Measured on
+two stretches of events, 800,000 rows: .85 s instead of 1.54 where rows are 8 times the items, 1.70 instead of
+1.58 where nearly every row is another pair.)"""
 BLOCK = 65_536
 """Rows whose values are worked out at once: what all features make of them stays in the cache, and
 the cost of a row does not grow with their number (20 million: +29% a row without, measured)."""
@@ -175,18 +179,28 @@ def _distinct_rows(
 ) -> tuple[Ints, Longs, Longs | None, npt.NDArray[np.int64] | None]:
     """(items, buckets, position bounds or none, which of these each row is or none).
 
-    A row asks for each of its item's tags; lists of one moment share items, so that counting for
-    each (item, bucket) once saves most of it.
+    Lists of one bucket share items. Where they surely share many, and where a row asks for each of its
+    item's tags, each (item, bucket) is counted once: what is asked of every stretch of events then
+    grows with the items and not with the lists.
     """
     bucket = rows.per_row(rows.now // inputs.bucket_us)
     if (rows.position != ANY_POSITION).any():
         return rows.items, bucket, rows.per_row(rows.position), None
-    if entity != ENTITY_TAG or not len(bucket):
+    if not len(bucket) or (entity != ENTITY_TAG and not _share_items(rows, inputs)):
         return rows.items, bucket, None, None
     low = int(bucket.min())
     span = int(bucket.max()) - low + 1
     key, place = np.unique(rows.items.astype(np.int64) * span + (bucket - low), return_inverse=True)
     return (key // span).astype(np.int32), key % span + low, None, place
+
+
+def _share_items(rows: Rows, inputs: BatchInputs) -> bool:
+    """Whether rows are many beside the pairs of an item and a bucket of the lists that there can be."""
+    bucket = rows.now // inputs.bucket_us
+    low = int(bucket.min())
+    seen = np.zeros(int(bucket.max()) - low + 1, np.bool_)
+    seen[bucket - low] = True
+    return len(rows) >= SHARED * int(seen.sum()) * inputs.catalogue.n_items
 
 
 def _by_sql(

@@ -8,6 +8,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from recsys.data_schemas.config import FeaturesConfig
+from recsys.features import batch_counts
 from recsys.features.catalogue import Catalogue
 from recsys.features.feature_set import FeatureSet
 from recsys.features.interactions import DAY, HOUR
@@ -99,6 +100,28 @@ def test_rows_cut_into_parts_are_the_same_rows(trial, monkeypatch):
     inputs = replace(trial.inputs("duckdb"), memory_mb=0)
     monkeypatch.setattr("recsys.features.batch_counts.LEAST_PART", 40)
     np.testing.assert_array_equal(features.batch(trial.rows, inputs), whole)
+
+
+def test_rows_of_one_bucket_that_share_items_are_counted_once(trial, monkeypatch):
+    features, asked = every_kind(trial), []
+    count = batch_counts.count_windows
+
+    def counted(events, pairs, columns, n_rows):
+        asked.append(n_rows)
+        return count(events, pairs, columns, n_rows)
+
+    monkeypatch.setattr(batch_counts, "count_windows", counted)
+    position = np.full(trial.rows.n_groups, ANY_POSITION)
+    rows = replace(
+        trial.rows, position=position, now=np.full(trial.rows.n_groups, trial.rows.now[0])
+    )
+    shared = features.batch(rows, trial.inputs())
+    assert len(rows) > trial.inputs().catalogue.n_items >= max(asked)
+    asked.clear()
+    monkeypatch.setattr(batch_counts, "SHARED", np.inf)
+    np.testing.assert_array_equal(features.batch(rows, trial.inputs()), shared)
+    # each row is counted, but of its tags
+    assert sorted(set(asked))[-1] == len(rows)
 
 
 def test_one_row_reads_the_same_alone_as_among_others(trial):
