@@ -20,6 +20,7 @@ from recsys.features.interactions import Interactions, Ints, Longs
 from recsys.features.protocols import RecallSource
 from recsys.retrieval.fitted_source import SourceInputs
 from recsys.rules import ListCaps
+from recsys.storage.engines.engine import EngineFailed
 from recsys.training.groups import HistoryOf, source_lists
 from recsys.training.sources.fit_source import applicable_sources
 
@@ -46,9 +47,12 @@ class Compared:
     """Should have been there → what went wrong."""
 
     def attempt(self, name: str, make: Callable[[], T]) -> T | None:
-        """What `make` gives; whatever stops it is written down, for the page must say it."""
+        """What `make` gives; whatever stops it is written down, for the page must say it. An engine that is
+        lost stops everything: it is no fault of what was to be made."""
         try:
             return make()
+        except EngineFailed:
+            raise
         except Exception as error:
             self.failed[name] = f"{type(error).__name__}: {error}".strip()[:300]
             return None

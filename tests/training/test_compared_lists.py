@@ -1,6 +1,7 @@
 """What a model is held against: the same for the night and for a release, and named where it cannot be
 had."""
 
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,8 +14,10 @@ from recsys.features.catalogue import Catalogue
 from recsys.features.interactions import DAY
 from recsys.features.protocols import Recalled
 from recsys.rules import ListCaps
+from recsys.storage.engines.engine import EngineFailed
 from recsys.training.compared_lists import LIST_LENGTH, Compared, KnownAtMoments
 from recsys.training.night.judge import _missing
+from recsys.training.sources.fit_source import SourceFailed
 
 ITEMS = 12
 CATALOGUE = Catalogue.from_table(
@@ -50,6 +53,19 @@ def known(history, interactions_of):
     return lambda ordinal=False: KnownAtMoments(
         events, PastItems.of(past), np.full(2, 10 * DAY), past.__getitem__, CATALOGUE, ordinal
     )
+
+
+def test_what_could_not_be_made_is_written_down_but_an_engine_that_is_lost_ends_it():
+    found = Compared()
+    for error in (ValueError("no such row"), SourceFailed("als", ValueError("no such row"))):
+        assert found.attempt(type(error).__name__, partial(fails_with, error)) is None
+    assert set(found.failed) == {"ValueError", "SourceFailed"}
+    with pytest.raises(EngineFailed):
+        found.attempt("item_item", partial(fails_with, EngineFailed("a process was ended")))
+
+
+def fails_with(error):
+    raise error
 
 
 def listed(found):

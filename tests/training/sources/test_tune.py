@@ -6,8 +6,12 @@ import numpy as np
 import pytest
 
 from recsys.data_schemas.errors import UsageError
+from recsys.retrieval.collaborative import pair_counts
 from recsys.retrieval.collaborative.item_item import ItemItem
 from recsys.retrieval.collaborative.popularity import Popular
+from recsys.storage.engines.engine import EngineFailed
+from recsys.storage.engines.scratch_parts import PartsPlace, UnfinishedWork
+from recsys.storage.scratch import ScratchFolder
 from recsys.training.sources import tune
 from recsys.training.sources.fit_source import (
     SourceFailed,
@@ -162,7 +166,30 @@ def test_nothing_goes_on_without_popular(world, labels, monkeypatch):
         plan_for(world, labels)
 
 
-@pytest.mark.parametrize("other", [UsageError("a wrong param"), OSError(errno.ENOSPC, "no room")])
+def test_fits_that_tuning_tries_go_elsewhere_where_they_are_large(
+    world, labels, watched_engine, tmp_path, monkeypatch
+):
+    engine, scratch = watched_engine(), ScratchFolder(str(tmp_path))
+    elsewhere = UnfinishedWork(PartsPlace(engine, scratch, None), scratch)
+    asked = (world, labels)
+    here = plan_for(*asked, budget_seconds=0.0)
+    assert plan_for(*asked, budget_seconds=0.0, elsewhere=elsewhere).weights == here.weights
+    assert engine.given == []
+    monkeypatch.setattr(pair_counts, "EVENTS_OF_A_PART", len(world[0]) // 5)
+    assert plan_for(*asked, budget_seconds=0.0, elsewhere=elsewhere).weights == here.weights
+    assert engine.given == [0, 1, 2, 3, 4] * 2  # item_item and transitions, once each
+    # of what was tried nothing is left, but for the events
+    assert {name.split("-")[0] for name in scratch.names()} == {"events"}
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        UsageError("a wrong param"),
+        OSError(errno.ENOSPC, "no room"),
+        EngineFailed("a process was ended"),
+    ],
+)
 def test_what_no_source_is_at_fault_for_is_no_failed_source(other):
     with pytest.raises(type(other)) as met, failing_as("als"):
         raise other
