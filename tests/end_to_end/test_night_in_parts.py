@@ -132,4 +132,4 @@ def test_executors_that_share_no_disk_make_the_same(by_threads, folder, tmp_path
     )
     assert made(folder, *spark, ("PARTS", "64")) == by_threads
     copies = {p.name.split("-")[0] for p in (tmp_path / "node").iterdir() if p.is_dir()}
-    assert copies == {"source"}
+    assert copies == {"events", "source"}
