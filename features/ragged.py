@@ -108,15 +108,6 @@ def list_column(column: Any) -> tuple[Whole, pa.ChunkedArray]:
     return offsets_of(np.concatenate([np.empty(0, np.int64), *sizes])), values
 
 
-def lists_of(offsets: Whole, values: npt.NDArray[Any]) -> pa.LargeListArray:
-    """G groups of values as an Arrow column of lists; `list_column` reads it.
-
-    >>> lists_of(np.array([0, 2, 2, 3]), np.array([7, 8, 9])).to_pylist()
-    [[7, 8], [], [9]]
-    """
-    return pa.LargeListArray.from_arrays(pa.array(offsets), pa.array(values))
-
-
 class Ragged:
     """A frozen dataclass of G groups of rows, whose columns hold a value for each group or each row.
 

@@ -51,10 +51,10 @@ class ScratchFolder:
         with system.open_output_stream(f"{root}/{name}") as stream:
             stream.write(content)
 
-    def write_table(self, name: str, table: pa.Table) -> None:
-        """A whole Parquet file."""
+    def write_table(self, name: str, table: pa.Table, *, repeats: bool = True) -> None:
+        """A whole Parquet file; faster to write where its values hardly repeat and that is said."""
         sink = pa.BufferOutputStream()
-        pq.write_table(table, sink)
+        pq.write_table(table, sink, use_dictionary=repeats)
         self.write(name, sink.getvalue())
 
     def take_file(self, name: str, file: Path) -> None:

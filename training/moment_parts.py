@@ -21,7 +21,7 @@ import pyarrow as pa
 from recsys.evaluation.lists import Truth
 from recsys.features.interactions import EMPTY_HISTORY, History, Longs
 from recsys.features.protocols import Mask, RecallSource
-from recsys.features.ragged import list_column, lists_of, offsets_of
+from recsys.features.ragged import list_column, offsets_of
 from recsys.retrieval.candidates import CandidateGenerator
 from recsys.storage.engines import PartWork
 from recsys.storage.engines.local import threads_of_part
@@ -216,14 +216,14 @@ def _asked(moments: Moments, low: int, end: int) -> pa.Table:
     columns = {
         USER: pa.array(some.user),
         TIME: pa.array(some.time),
-        RELEVANT: lists_of(some.offsets, some.items),
-        GRADES: lists_of(some.offsets, some.grades),
+        RELEVANT: _lists(some.offsets, some.items),
+        GRADES: _lists(some.offsets, some.grades),
     }
     for name, column in zip(History._fields, zip(EMPTY_HISTORY, *pasts, strict=True), strict=True):
-        columns[PAST + name] = lists_of(bounds, np.concatenate(column))
+        columns[PAST + name] = _lists(bounds, np.concatenate(column))
     if moments.shown is not None:
         shown = moments.shown.part(low, end)
-        columns[SHOWN] = lists_of(shown.offsets, shown.items)
+        columns[SHOWN] = _lists(shown.offsets, shown.items)
     return pa.table(columns)
 
 
@@ -245,6 +245,10 @@ def _moments(asked: pa.Table) -> Moments:
         offsets, items = _values(asked, SHOWN)
         shown = ShownGroups(truth, offsets, items, np.arange(len(truth)))
     return Moments(truth, history_of, shown)
+
+
+def _lists(offsets: Longs, values: npt.NDArray[Any]) -> pa.Array:
+    return pa.LargeListArray.from_arrays(pa.array(offsets), pa.array(values))
 
 
 def _values(asked: pa.Table, name: str) -> tuple[Longs, npt.NDArray[Any]]:

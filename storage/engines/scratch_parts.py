@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Final, NamedTuple
+from typing import ClassVar, Final, NamedTuple
 
 import pyarrow as pa
 
@@ -110,10 +110,12 @@ class PartInScratch:
     """Work whose question and answer lie in scratch, a file each for every part."""
 
     scratch: ScratchFolder
+    repeats: ClassVar[bool] = True
+    """Whether values of an answer repeat, so that it is worth to look for them."""
 
     def __call__(self, part: int) -> dict[str, int]:
         asked = self.scratch.table(_asked(part))
-        self.scratch.write_table(_made(part), self.made(asked))
+        self.scratch.write_table(_made(part), self.made(asked), repeats=self.repeats)
         return {"rows": asked.num_rows}
 
     def made(self, asked: pa.Table) -> pa.Table:

@@ -9,12 +9,13 @@ Shapes: E events, U users, N items, R rows of a part, K neighbours kept of a row
 """
 
 import hashlib
+import json
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, ClassVar, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +24,7 @@ import pyarrow as pa
 from recsys.features.compiled import compiled
 from recsys.features.interactions import Floats, Interactions, Ints, Longs
 from recsys.features.on_disk import empty, folder_of_arrays, stretches
-from recsys.features.ragged import list_column, lists_of, offsets_of, offsets_of_owners
+from recsys.features.ragged import offsets_of, offsets_of_owners
 from recsys.retrieval import history_kernels as kernels
 from recsys.retrieval.collaborative.neighbours import Csr, NeighbourRows
 from recsys.retrieval.fitted_source import in_chunks, positive, strengths, weight_scale
@@ -50,6 +51,8 @@ SCALE: Final = "column-scale.parquet"
 """Beside the parts: float32[N]."""
 ITEM, VALUE, ROW_SCALE = "item", "value", "row scale"
 """Columns of questions and answers."""
+SIZES: Final = b"sizes"
+"""In the schema of an answer: neighbours of each item, a list in JSON."""
 
 
 class PairReach(NamedTuple):
@@ -283,9 +286,10 @@ class PartOfPairs(PartInScratch):
     reach: PairReach
     workers: int
     """Threads; more than one where few other processes work."""
+    repeats: ClassVar = False
 
     def made(self, asked: pa.Table) -> pa.Table:
-        """A list of neighbours for each item."""
+        """The neighbours of one item after the other."""
         items = asked[ITEM].to_numpy()
         rows = pair_rows(
             PairEvents.open(local_folder(self.events)),
@@ -297,20 +301,20 @@ class PartOfPairs(PartInScratch):
             self.workers,
         )
         offsets, neighbour, value = rows
-        return pa.table({ITEM: lists_of(offsets, neighbour), VALUE: lists_of(offsets, value)})
+        sizes = json.dumps(np.diff(offsets).tolist())
+        return pa.table({ITEM: neighbour, VALUE: value}, metadata={SIZES: sizes})
 
 
 def _joined(tables: Iterator[pa.Table]) -> Csr:
     """The rows of all parts, in their order."""
-    sizes: list[Longs] = []
+    sizes: list[int] = []
     found: dict[str, list[npt.NDArray[Any]]] = {ITEM: [], VALUE: []}
     for table in tables:
+        sizes += json.loads(table.schema.metadata[SIZES])
         for name, columns in found.items():
-            offsets, values = list_column(table[name])
-            columns.append(values.to_numpy())
-        sizes.append(np.diff(offsets))
+            columns.append(table[name].to_numpy())
     items, scores = map(np.concatenate, found.values())
-    return offsets_of(np.concatenate(sizes)), items, scores
+    return offsets_of(sizes), items, scores
 
 
 def _digest(column: Floats) -> str:
