@@ -271,7 +271,12 @@ def _published(
     """Events where an engine's processes map them."""
     published = PublishedFolder(elsewhere.folder, f"{EVENTS}-{digest}")
     if not published.is_there():
-        with tempfile.TemporaryDirectory(dir=folder_of_arrays(), prefix=f"{EVENTS}-") as aside:
+        beside = folder_of_arrays()
+        if elsewhere.folder.is_local:
+            # What a killed process leaves goes with the folder.
+            beside = Path(elsewhere.folder.address)
+            beside.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=beside, prefix=f"{EVENTS}-") as aside:
             events.write(Path(aside))
             PublishedFolder.publish(Path(aside), published.scratch, published.name)
     here = published.in_scratch() if elsewhere.place.engine.shares_disk else None
