@@ -96,9 +96,11 @@ def _refit(night: Night, later: StageResult[RankingData], out: Path) -> dict[str
     judged = replace(Ranker.load(night.rankers.folder / FULL), facts=facts)
     columns, seed = judged.features, night.config.seed
     allowed = max(night.config.ranker.max_groups, facts["train_groups"])
-    more = only(later.product.groups(), later.product, columns)
-    more = _some(more, round(LATER_SHARE * allowed), "later groups", seed)
-    before = _some(_earlier_groups(night, columns), allowed - len(more), "earlier groups", seed)
+    # Drawn before their columns are copied: all of them would be as large as the fit.
+    more = _some(later.product.groups(), round(LATER_SHARE * allowed), "later groups", seed)
+    more = only(more, later.product, columns)
+    before = _some(_earlier_groups(night), allowed - len(more), "earlier groups", seed)
+    before = only(before, night.learned.product, columns)
     more = _as_practised(more, before, columns, seed)
     found = refitted(judged, before, more, night.config.ranker, seed=seed, workers=night.workers)
     tested = only(night.tested.product.groups(), night.tested.product, columns)
@@ -142,10 +144,9 @@ def _without_events(groups: Groups, place: int) -> npt.NDArray[np.bool_]:
     return np.asarray(np.nan_to_num(groups.x[:, place]) <= 0)
 
 
-def _earlier_groups(night: Night, columns: Sequence[str]) -> Groups:
+def _earlier_groups(night: Night) -> Groups:
     """What the judged ranker learned from."""
-    learned, facts = night.learned.product, night.rankers.facts["ranker"]
-    groups = replace(learned.groups(), weight=place_weights(night).weight)
-    if not facts.get("shown lists kept", True):
-        groups = groups.of_recall()
-    return only(groups, learned, columns)
+    groups = replace(night.learned.product.groups(), weight=place_weights(night).weight)
+    if night.rankers.facts["ranker"].get("shown lists kept", True):
+        return groups
+    return groups.of_recall()
