@@ -264,7 +264,8 @@ def test_a_forgotten_user_may_come_back_without_a_past(trial, tmp_path):
     opened = OnlineState.open(tmp_path / "s")
     assert opened.history("user-1", FAR).item.tolist() == [0]
     assert opened.user_attributes("user-1") == {}
-    assert opened.user_attributes("user-0") == {"born": 1960.0, "country": "at"}
+    told = {"born": 1960.0, "country": "at", "likes": "tag1"}
+    assert opened.user_attributes("user-0") == told
 
 
 def test_records_that_make_no_sense_are_counted_and_passed_over(empty):

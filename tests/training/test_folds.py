@@ -184,7 +184,7 @@ def test_the_released_ranker_learns_from_later_groups_by_the_recipe_that_was_jud
     found = refitted(judged, curved, unlike, settings, seed=3, workers=1)
     trees = [b.num_trees() for b in found.boosters]
     assert trees == [round(round(rounds * 1.5) * MORE_ROUNDS)] * 2  # half as many groups again
-    assert found.facts["released"] == {"groups": 225, "trees": trees}
+    assert found.facts["released"] == {"groups": 225, "later": 75, "trees": trees}
     assert found.facts["trees"] == judged.facts["trees"]
     assert found.blend == judged.blend
     # What is learned is in both: of labels that contradict, as many say the one as the other.
