@@ -54,7 +54,10 @@ def run_demo(args: argparse.Namespace) -> int:
 
 def _own_name() -> str:
     """The command as this shell finds it."""
-    return "recsys" if shutil.which("recsys") else sys.argv[0]
+    if shutil.which("recsys"):
+        return "recsys"
+    as_module = Path(sys.argv[0]).name == "__main__.py"
+    return f"{sys.executable} -m recsys" if as_module else sys.argv[0]
 
 
 @contextmanager
