@@ -5,11 +5,14 @@ import shutil
 import socket
 import subprocess
 import tempfile
+import threading
+import time
 import uuid
 import warnings
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, settings
@@ -435,6 +438,26 @@ class WatchedEngine:
 def watched_engine():
     """The class of such engines."""
     return WatchedEngine
+
+
+def kill_one_of_the_processes(scratch):
+    """SIGKILL, as when memory has run out, once the first parts are there."""
+    while len(list(scratch.rglob("made-*.parquet"))) < 3:
+        time.sleep(0.005)
+    children = psutil.Process().children()
+    next(child for child in children if "spawn_main" in " ".join(child.cmdline())).kill()
+
+
+@pytest.fixture(scope="session")
+def process_killed_amid():
+    """Scratch folder → the thread that waits for its first parts and kills a process then."""
+
+    def started(scratch):
+        watcher = threading.Thread(target=kill_one_of_the_processes, args=[scratch])
+        watcher.start()
+        return watcher
+
+    return started
 
 
 @pytest.fixture

@@ -399,7 +399,7 @@ def _with_few(
     the groups hold more of them than will be asked: each counts as often as its like will be.
     """
     spread = _spread(valids, _blended(blend, valids, own))
-    few = [np.nan_to_num(v.x[:, blend.events_column]) <= 0 for v in valids]
+    few = [without_events(v, blend.events_column) for v in valids]
     kinds = [
         [
             replace(v, grade=np.where(rows == wanted, v.grade, 0))
@@ -419,6 +419,11 @@ def _with_few(
         if warm >= (1.0 - most_cost) * most:
             chosen = tried
     return chosen, {"gain": f"{chosen.few / max(spread, 1e-12):g}", **curve_found}
+
+
+def without_events(groups: Groups, column: int) -> npt.NDArray[np.bool_]:
+    """bool[R]: candidates that nobody had acted on, by the column of their events."""
+    return np.asarray(np.nan_to_num(groups.x[:, column]) <= 0)
 
 
 def _blended(blend: Blend, valids: Sequence[Groups], own: Sequence[Scores]) -> list[Scores]:

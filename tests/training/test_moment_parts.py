@@ -1,10 +1,6 @@
 """What sources say at moments is the same bytes from threads and in any number of parts, on any engine."""
 
-import threading
-import time
-
 import numpy as np
-import psutil
 import pytest
 
 from recsys.data_schemas.config import SparkConfig, parse_config
@@ -167,23 +163,14 @@ def test_another_question_takes_nothing_of_an_unfinished_one(
         assert engine.given == [0, 1, 2, 3, 4]
 
 
-def kill_one_of_the_processes(scratch):
-    """SIGKILL, as when memory has run out, once the first parts are there."""
-    while len(list(scratch.rglob("made-*.parquet"))) < 3:
-        time.sleep(0.005)
-    children = psutil.Process().children()
-    next(child for child in children if "spawn_main" in " ".join(child.cmdline())).kill()
-
-
 def test_a_killed_process_leaves_what_is_finished(
-    watched_engine, by_threads, files, moments, unavailable, tmp_path
+    watched_engine, process_killed_amid, by_threads, files, moments, unavailable, tmp_path
 ):
     asked, parts = (files, moments, unavailable), 300
-    watcher = threading.Thread(target=kill_one_of_the_processes, args=[tmp_path])
-    watcher.start()
+    killed = process_killed_amid(tmp_path)
     with pytest.raises(RecsysError, match="ended from outside"):
         asked_of(LocalEngine(2), tmp_path, *asked, parts=parts)
-    watcher.join()
+    killed.join()
     engine = watched_engine()
     table = asked_of(engine, tmp_path, *asked, parts=parts)
     assert 0 < len(engine.given) <= parts - 3

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 
 from recsys.features.draws import chance, least
 from recsys.ranker import Ranker
@@ -22,7 +21,7 @@ from recsys.training.night.fit_ranker import only, save_ranker
 from recsys.training.night.night_context import Night
 from recsys.training.night.position_weights import place_weights
 from recsys.training.night.products import FULL, LEARNABLE, RankingData
-from recsys.training.ranker import EVENTS, refitted
+from recsys.training.ranker import EVENTS, refitted, without_events
 from recsys.training.ranking_groups import Groups, matched
 from recsys.training.windows import moments_at
 
@@ -128,8 +127,8 @@ def _as_practised(later: Groups, before: Groups, columns: Sequence[str], seed: i
     if EVENTS not in columns:
         return later
     place = list(columns).index(EVENTS)
-    new, acted = _without_events(later, place), later.grade > 0
-    practised = _without_events(before, place)
+    new, acted = without_events(later, place), later.grade > 0
+    practised = without_events(before, place)
     found = int((practised & (before.grade > 0)).sum())
     if not found:
         return later
@@ -137,11 +136,6 @@ def _as_practised(later: Groups, before: Groups, columns: Sequence[str], seed: i
     share = wanted / max(1, int((new & ~acted).sum()))
     drawn = chance(np.arange(len(new)), "items without events", seed)
     return later.keeping(~new | acted | (drawn < share))
-
-
-def _without_events(groups: Groups, place: int) -> npt.NDArray[np.bool_]:
-    """bool[R]: candidates that nobody had acted on."""
-    return np.asarray(np.nan_to_num(groups.x[:, place]) <= 0)
 
 
 def _earlier_groups(night: Night) -> Groups:

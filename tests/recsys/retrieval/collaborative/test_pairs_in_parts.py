@@ -1,10 +1,6 @@
 """Counts of pairs are the same bytes from threads and in any number of parts, on any engine."""
 
-import threading
-import time
-
 import numpy as np
-import psutil
 import pytest
 
 from recsys.data_schemas.config import SparkConfig, parse_config
@@ -141,24 +137,15 @@ def test_the_same_count_for_other_params_reads_the_events_that_are_there(
     assert {name.split("-")[0] for name in place.scratch.names()} == {"events"}
 
 
-def kill_one_of_the_processes(scratch):
-    """SIGKILL, as when memory has run out, once the first parts are there."""
-    while len(list(scratch.rglob("made-*.parquet"))) < 3:
-        time.sleep(0.005)
-    children = psutil.Process().children()
-    next(child for child in children if "spawn_main" in " ".join(child.cmdline())).kill()
-
-
 def test_a_killed_process_ends_the_night_and_leaves_what_is_finished(
-    by_threads, watched_engine, fit, tmp_path
+    by_threads, watched_engine, process_killed_amid, fit, tmp_path
 ):
     parts = 300
-    watcher = threading.Thread(target=kill_one_of_the_processes, args=[tmp_path])
-    watcher.start()
+    killed = process_killed_amid(tmp_path)
     # not a source that could not be fitted, which the night would go on without
     with pytest.raises(EngineFailed, match="ended from outside"), failing_as("item_item"):
         fitted(fit, LocalEngine(2), tmp_path, parts)
-    watcher.join()
+    killed.join()
     engine = watched_engine()
     assert fitted(fit, engine, tmp_path, parts) == by_threads["item_item"]
     assert 0 < len(engine.given) <= parts - 3
