@@ -50,7 +50,7 @@ def write(folder, events, days=DAYS, items=ITEMS, first_day=0):
         bound_engine(duck)
         duck.execute("SET TimeZone = 'UTC'")
         duck.execute(
-            f"COPY (SELECT 'i' || range AS item_id, 'Item number ' || range AS title,"
+            f"COPY (SELECT 'i' || range AS item_id, 'Item number ' || lpad(range::VARCHAR, 8, '0') AS title,"
             f" 'kind ' || range % 40 AS category FROM range({items}))"
             f" TO '{folder}/items.parquet'"
         )

@@ -1,6 +1,7 @@
 """What a stage costs: seconds, peak memory of this process and its children, bytes written."""
 
 import contextlib
+import ctypes
 import os
 import threading
 import time
@@ -62,6 +63,20 @@ class Meter:
                 with contextlib.suppress(psutil.Error):
                     total += child.memory_info().rss
         return total
+
+
+def give_memory_back() -> bool:
+    """Let the system have pages of what was freed; whether the C library here has a call for it.
+
+    glibc keeps what lies below anything still in use. After the look for leaks over 6 million events it kept
+    300 MB, which each later stage would hold besides its own.
+    """
+    try:
+        trim = ctypes.CDLL(None).malloc_trim
+    except (OSError, AttributeError):
+        return False
+    trim(ctypes.c_size_t(0))
+    return True
 
 
 def processor_seconds() -> float:

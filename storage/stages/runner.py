@@ -30,7 +30,7 @@ from recsys.storage.files import (
     write_json,
 )
 from recsys.storage.progress import Reporter
-from recsys.storage.stages.cost import Meter
+from recsys.storage.stages.cost import Meter, give_memory_back
 from recsys.storage.stages.identity import (
     KEY_LENGTH,
     MARKER,
@@ -192,6 +192,7 @@ class StageRunner:
             try:
                 with self._metered() as meter, self._reporter.working(plan.name):
                     facts = _as_read_again(stage.makes(part) or {})
+                give_memory_back()
                 result = replace(
                     plan,
                     facts=facts,

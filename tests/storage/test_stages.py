@@ -1,7 +1,9 @@
+import ctypes
 import io
 import json
 import os
 import time
+from pathlib import Path
 
 import pytest
 
@@ -259,6 +261,26 @@ def test_a_full_disk_within_a_stage_names_the_stage(night, workspace):
     with pytest.raises(DiskFull, match="the output of stage als"):
         night().run(Stage("als", {}, action))
     assert os.listdir(workspace.stages / "als") == []
+
+
+def own_megabytes():
+    words = Path("/proc/self/status").read_text().split()
+    return int(words[words.index("RssAnon:") + 1]) / 1024
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="another C library")
+def test_memory_that_a_stage_has_freed_is_the_systems_again(night):
+    kept = []
+
+    def crumbs(out):
+        """Frees all but the newest of many small pieces, below which nothing goes back by itself."""
+        pieces = [bytes(1000) for _ in range(150_000)]
+        kept.append(pieces[-1])
+        (out / "data").write_bytes(b"")
+
+    before = own_megabytes()
+    night().run(Stage("crumbs", {}, crumbs, personal=False))
+    assert own_megabytes() < before + 60
 
 
 def test_the_marker_says_everything(night):

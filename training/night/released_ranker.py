@@ -43,9 +43,10 @@ all, nearly all of them later and with the items that nobody acted on, .0886 and
 def for_release(night: Night) -> StageResult[Path]:
     """The judged one, or what `ranker.refit_all` says."""
     judged = night.rankers
-    if not _learns_more(night):
+    there = _moments_there(night)
+    if not _learns_more(night, there):
         return judged
-    later = _later_groups(night)
+    later = _later_groups(night, there)
     return night.runner.run(
         Stage(
             "ranker-released",
@@ -63,15 +64,15 @@ def for_release(night: Night) -> StageResult[Path]:
     )
 
 
-def _learns_more(night: Night) -> bool:
-    """Whether the released ranker learns from the tested windows too."""
+def _learns_more(night: Night, there: int) -> bool:
+    """Whether the released ranker learns from the tested windows too, with so many moments there."""
     judged, wanted = night.rankers.facts["ranker"], night.config.ranker.refit_all
     if "penalty" not in judged:
         return False
     if wanted != "auto":
         return bool(wanted)
     facts = night.tested.facts
-    share = _moments_there(night) / max(1, facts["moments"])
+    share = there / max(1, facts["moments"])
     return bool(facts[LEARNABLE] * share >= WORTH_IT * judged["train_groups"])
 
 
@@ -81,9 +82,9 @@ def _moments_there(night: Night) -> int:
     return sum(len(moments_at(events, cut, windows.label_end(cut))) for cut in windows.test)
 
 
-def _later_groups(night: Night) -> StageResult[RankingData]:
+def _later_groups(night: Night, there: int) -> StageResult[RankingData]:
     """The tested groups, or, where only some moments were tested, as many as the ranker may learn from."""
-    if _moments_there(night) <= night.tested.facts["moments"]:
+    if there <= night.tested.facts["moments"]:
         return night.tested
     return ranking_data.build_ranking_data(night, "released")
 

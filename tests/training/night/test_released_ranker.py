@@ -43,7 +43,6 @@ def night(tmp_path, monkeypatch):
     ranker = fit_ranker(learned, COLUMNS, config, seed=0, workers=1)
     (tmp_path / FULL).mkdir()
     ranker.save(tmp_path / FULL)
-    monkeypatch.setattr(module, "_moments_there", lambda night: night.there)
     monkeypatch.setattr(module, "place_weights", lambda night: SimpleNamespace(weight=None))
     warnings = []
     return SimpleNamespace(
@@ -64,21 +63,21 @@ def night(tmp_path, monkeypatch):
 def test_a_fifth_more_is_worth_it(night, wanted, more, learns):
     night.config.ranker = night.config.ranker.model_copy(update={"refit_all": wanted})
     night.tested.facts[LEARNABLE] = more
-    assert module._learns_more(night) is learns
+    assert module._learns_more(night, night.there) is learns
 
 
 def test_moments_that_were_not_tested_count_too(night):
     night.tested.facts[LEARNABLE] = 20
-    assert not module._learns_more(night)
+    assert not module._learns_more(night, night.there)
     night.there = 120
-    assert module._learns_more(night)
+    assert module._learns_more(night, night.there)
 
 
 def test_all_of_the_tested_windows_is_read_where_some_was_tested(night, monkeypatch):
     monkeypatch.setattr(module.ranking_data, "build_ranking_data", lambda night, role: role)
-    assert module._later_groups(night) is night.tested
+    assert module._later_groups(night, night.there) is night.tested
     night.there = 61
-    assert module._later_groups(night) == "released"
+    assert module._later_groups(night, night.there) == "released"
 
 
 def test_fitting_again_takes_no_more_groups_than_before(night, tmp_path):
@@ -123,7 +122,7 @@ def test_where_nothing_was_practised_all_stay():
 
 def test_what_nobody_chose_a_recipe_for_is_as_it_was(night):
     del night.rankers.facts["ranker"]["penalty"]
-    assert not module._learns_more(night)
+    assert not module._learns_more(night, night.there)
 
 
 def test_it_learns_the_tested_groups_too(night, tmp_path):
