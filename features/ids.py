@@ -17,17 +17,15 @@ import pyarrow as pa
 
 from recsys.features.compiled import compiled
 from recsys.features.interactions import Ints, Longs
+from recsys.features.packed_ids import Bytes, PackedIds, pack
 from recsys.features.store import open_arrays, write_arrays
 
-Bytes = npt.NDArray[np.uint8]
 Hashes = npt.NDArray[np.uint64]
 
 _OFFSET: Final = np.uint64(0xCBF29CE484222325)
 _PRIME: Final = np.uint64(0x100000001B3)
 _MIX: Final = np.uint64(0xFF51AFD7ED558CCD)
 _SHIFT: Final = np.uint64(33)
-FEW: Final = 5000
-"""Identifiers up to which a list is packed without Arrow: a fifth of the time at 100 (measured)."""
 
 
 @compiled
@@ -116,30 +114,8 @@ def _find_all(
     return out
 
 
-def pack(ids: Iterable[str] | Any) -> tuple[Bytes, Longs]:
-    """(bytes uint8[B], offsets int64[N+1]) of N identifiers (strings or an Arrow array)."""
-    if isinstance(ids, list) and len(ids) <= FEW:
-        whole = "".join(ids)
-        written = ids if whole.isascii() else [t.encode("utf-8", "surrogatepass") for t in ids]
-        cuts = np.zeros(len(ids) + 1, np.int64)
-        np.cumsum(np.fromiter(map(len, written), np.int64, len(ids)), out=cuts[1:])
-        return np.frombuffer(whole.encode("utf-8", "surrogatepass"), np.uint8), cuts
-    if isinstance(ids, pa.ChunkedArray):
-        ids = ids.combine_chunks()
-    if not isinstance(ids, pa.Array):
-        ids = pa.array(list(ids), pa.large_string())
-    array = ids.cast(pa.large_string())
-    assert array.null_count == 0, "identifiers are never null past validation"
-    _, bounds, data = array.buffers()
-    offsets = np.frombuffer(bounds, np.int64, len(array) + 1, array.offset * 8)
-    if data is None or len(array) == 0:
-        return np.zeros(0, np.uint8), np.zeros(len(array) + 1, np.int64)
-    block = np.frombuffer(data, np.uint8)[offsets[0] : offsets[-1]]
-    return block, offsets - offsets[0]
-
-
-def hash_ids(ids: Iterable[str] | Any) -> Hashes:
-    """uint64[N] of N identifiers (strings or an Arrow array)."""
+def hash_ids(ids: PackedIds | Iterable[str] | Any) -> Hashes:
+    """uint64[N] of N identifiers (packed, strings or an Arrow array)."""
     return _hash_all(*pack(ids))
 
 
@@ -176,8 +152,8 @@ class IdIndex:
         )
         return found if found >= 0 else self._added.get(identifier, -1)
 
-    def indices_of(self, ids: Sequence[str] | Any) -> Ints:
-        """int32[n] of n identifiers (strings or an Arrow array), -1 where unknown."""
+    def indices_of(self, ids: PackedIds | Sequence[str] | Any) -> Ints:
+        """int32[n] of n identifiers (packed, strings or an Arrow array), -1 where unknown."""
         query, cuts = pack(ids)
         found: Ints = _find_all(self._block, self._offsets, self._hashes, self._order, query, cuts)
         if self._added:

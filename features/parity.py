@@ -30,6 +30,7 @@ from recsys.features.interactions import (
     Ints,
     Longs,
 )
+from recsys.features.packed_ids import PackedIds
 from recsys.features.ragged import offsets_of
 from recsys.features.rows import Rows
 
@@ -107,7 +108,7 @@ def with_log(
     item = places.of(log[ITEM_ID].to_pylist(), position)
     known = item >= 0
     users, names = log[USER_ID].to_pylist(), log[EVENT_TYPE].to_pylist()
-    user_code = {name: code for code, name in enumerate(base.user_ids.tolist())}
+    user_code = {name: code for code, name in enumerate(base.user_ids)}
     kind_code = {name: code for code, name in enumerate(base.kinds)}
     user = np.array([user_code.setdefault(u, len(user_code)) for u in users], np.int32)[known]
     # A type is known from its first event that counts on.
@@ -131,7 +132,7 @@ def with_log(
     return replace(
         base,
         **columns,
-        user_ids=np.array(list(user_code), object),
+        user_ids=PackedIds.of(user_code),
         kinds=tuple(kind_code),
         n_items=base.n_items + len(places.born),
     )
@@ -150,7 +151,7 @@ def served_rows(
 
     Items that the vocabulary has not got since (sent inline) must be left out by the caller.
     """
-    users = {name: code for code, name in enumerate(interactions.user_ids.tolist())}
+    users = {name: code for code, name in enumerate(interactions.user_ids)}
     user = np.array([users.get(one.user_id, -1) for one in served], np.int32)
     now = np.array([one.now for one in served], np.int64)
     position = np.array([one.position for one in served], np.int64)

@@ -101,4 +101,4 @@ class BatchInputs:
         """Attributes of a user by index in the interactions' user_ids; -1 has none."""
         if self.users is None or user < 0:
             return {}
-        return self.users.attributes(str(self.interactions.user_ids[user]))
+        return self.users.attributes(self.interactions.user_ids[user])

@@ -60,6 +60,7 @@ from recsys.features.interactions import (
     Longs,
 )
 from recsys.features.on_disk import empty, taken
+from recsys.features.packed_ids import PackedIds
 from recsys.features.ragged import chosen_groups, offsets_of, offsets_of_owners, owners_of
 from recsys.features.store import (
     grown,
@@ -657,7 +658,7 @@ def _histories_by_hash(interactions: Interactions) -> tuple[IdIndex, Longs, Hist
     """Users in the order of their identifiers, events by (user, time, position)."""
     if not interactions.ordered:
         return _sorted_by_hash(
-            list(interactions.user_ids),
+            interactions.user_ids,
             np.bincount(interactions.user, minlength=interactions.n_users) > 0,
             interactions.user.astype(np.int64),
             History(*(getattr(interactions, name) for name in _HISTORY)),
@@ -690,7 +691,7 @@ def _by_name(ids: Any, kept: npt.NDArray[np.bool_]) -> tuple[IdIndex, Longs]:
 
 
 def _sorted_by_hash(
-    ids: Sequence[str],
+    ids: PackedIds | Sequence[str],
     kept: npt.NDArray[np.bool_],
     user: npt.NDArray[np.int64],
     events: History,

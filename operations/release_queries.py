@@ -41,6 +41,7 @@ from recsys.features.interactions import (
     Interactions,
     Longs,
 )
+from recsys.features.packed_ids import PackedIds
 from recsys.operations.evaluation_events import EvaluationEvents, ShownEvents
 from recsys.storage.processors import processors
 
@@ -271,7 +272,7 @@ def _joined(loaded: "LoadedRelease", users: Sequence[str], until: int = FOREVER)
         weight=weight,
         grade=grade,
         position=np.arange(len(item), dtype=np.int64),
-        user_ids=np.array(users, object),
+        user_ids=PackedIds.of(list(users)),
         kinds=tuple(loaded.state.kinds),
         n_items=loaded.state.catalogue.n_items,
     )

@@ -25,6 +25,7 @@ from recsys.evaluation.data_leaks.logged_data import NEVER, LoggedData
 from recsys.evaluation.data_leaks.numbers import Doubles, codes_of
 from recsys.evaluation.report_context import DROP, REFUSE, WARN
 from recsys.features.interactions import Longs
+from recsys.features.packed_ids import PackedIds
 
 ITEMS, USERS = "items", "users"
 TAIL = 200
@@ -75,9 +76,9 @@ def item_columns(log: LoggedData) -> list[SuspectColumn]:
 def user_columns(log: LoggedData) -> list[SuspectColumn]:
     """Everything told of users, U long."""
     events = log.events
-    found = list(_read_off_ids(USERS, USER_ID, list(map(str, events.user_ids))))
+    found = list(_read_off_ids(USERS, USER_ID, events.user_ids))
     if log.users is not None:
-        at = log.users.ids.indices_of(list(map(str, events.user_ids)))
+        at = log.users.ids.indices_of(events.user_ids)
         for name, values in log.users.numeric.items():
             told = (
                 np.where(at >= 0, values[at], np.nan) if len(values) else np.full(len(at), np.nan)
@@ -130,12 +131,12 @@ def _texts_of_items(log: LoggedData) -> Iterator[SuspectColumn]:
             yield SuspectColumn(ITEMS, f"the {what} {name}", values, source=name, outcome=outcome)
 
 
-def _read_off_ids(table: str, name: str, ids: list[str]) -> Iterator[SuspectColumn]:
+def _read_off_ids(table: str, name: str, ids: PackedIds | list[str]) -> Iterator[SuspectColumn]:
     """The number in an id, its first letter, its length: no feature reads them, but an id that was given
     after the fact orders what has no other order."""
     number = last_numbers(ids)
     yield SuspectColumn(table, f"the number in {name}", number, source=name, outcome=WARN)
-    length = np.array([len(word) for word in ids], np.float64)
+    length = np.fromiter(map(len, ids), np.float64, len(ids))
     yield SuspectColumn(table, f"the length of {name}", length, source=name, outcome=WARN)
     letters = np.unique(np.array([word[:1] for word in ids]), return_inverse=True)[1]
     first = f"the first letter of {name}"

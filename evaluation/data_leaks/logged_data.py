@@ -89,7 +89,7 @@ class LoggedData:
 
     @cached_property
     def _hashes_of_users(self) -> npt.NDArray[np.integer]:
-        return hash_ids(map(str, self.events.user_ids))
+        return hash_ids(self.events.user_ids)
 
     def users_among(self, users: npt.NDArray[np.integer], most: int, purpose: str) -> Longs:
         """At most `most` of some users, drawn, ascending."""

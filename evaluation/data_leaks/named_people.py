@@ -4,9 +4,11 @@ user chose and on little else.
 Shapes: N items, U users, W words.
 """
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 import scipy.sparse as sp
 
 from recsys.data_schemas.columns import DESCRIPTION, TAGS, TITLE
@@ -15,6 +17,9 @@ from recsys.evaluation.data_leaks.leaky_columns import ITEMS
 from recsys.evaluation.data_leaks.leaky_words import Words, table_of
 from recsys.evaluation.data_leaks.logged_data import LoggedData
 from recsys.evaluation.report_context import DROP, REFUSE
+from recsys.features.ids import IdIndex
+from recsys.features.on_disk import stretches
+from recsys.features.packed_ids import AT_ONCE, PackedIds
 
 LEAST: Final = 4
 """Items that a word must stand on; on fewer, one user may have met them all by chance."""
@@ -75,13 +80,14 @@ def _left_out(column: str, detail: str, outcome: str) -> Finding:
 
 def _by_their_ids(log: LoggedData, words: Words) -> str | None:
     """Words that are ids of users who acted on the item, in words."""
-    users = {str(name).lower(): number for number, name in enumerate(log.events.user_ids)}
-    user = np.array([users.get(word, -1) for word in words.names], np.int64)
+    user = _users_called(words.names, log.events.user_ids)
     said = words.table.tocoo()
     row, who = said.row[user[said.col] >= 0], user[said.col][user[said.col] >= 0]
     if len(row) < ENOUGH:
         return None
-    events = log.events
+    named = np.zeros(log.events.n_users, bool)
+    named[who] = True
+    events = log.events.where(named[log.events.user])
     width = np.int64(events.n_items)
     acted = np.isin(who * width + row, events.user.astype(np.int64) * width + events.item)
     if acted.sum() < ENOUGH or acted.mean() < ACTED:
@@ -90,6 +96,15 @@ def _by_their_ids(log: LoggedData, words: Words) -> str | None:
         f"{acted.mean():.0%} of {len(row):,} words that are ids of users stand on items on which that "
         "very user acted"
     )
+
+
+def _users_called(words: Sequence[str], users: PackedIds) -> npt.NDArray[np.int64]:
+    """int64[n]: the last of the users whose id each of n different words is, whatever its case; -1 for none."""
+    index, found = IdIndex.build(list(words)), np.full(len(words), -1, np.int64)
+    for part in stretches(len(users), AT_ONCE):
+        word = index.indices_of([name.lower() for name in users[part]])
+        found[word[word >= 0]] = part.start + np.flatnonzero(word >= 0)
+    return found
 
 
 def _pairs(log: LoggedData) -> tuple[Any, Any]:

@@ -28,6 +28,7 @@ from recsys.data_schemas.errors import RecsysError, UsageError
 from recsys.encoder.manifest import EncoderManifest
 from recsys.features.impressions import Impressions
 from recsys.features.interactions import EVENT_COLUMNS, Interactions
+from recsys.features.packed_ids import PackedIds
 from recsys.features.ragged import list_column
 from recsys.storage.files import atomic_folder, hash_json, link_tree, write_json
 from recsys.training.finetune.distributed import Group
@@ -73,7 +74,7 @@ class FitInputs:
         with atomic_folder(folder) as aside:
             columns = {name: pa.array(getattr(events, name)) for name in EVENT_COLUMNS}
             pq.write_table(pa.table(columns), aside / "events.parquet")
-            ids = pa.array([str(user) for user in events.user_ids], pa.string())
+            ids = events.user_ids.arrow()
             pq.write_table(pa.table({c.USER_ID: ids}), aside / "users.parquet")
             pq.write_table(
                 pa.table({TEXT: pa.array(self.texts, pa.string())}), aside / "texts.parquet"
@@ -141,7 +142,7 @@ class FitInputs:
         return cls(
             Interactions(
                 **columns,
-                user_ids=users.to_numpy(),
+                user_ids=PackedIds.of(users),
                 kinds=tuple(settings["kinds"]),
                 n_items=settings["items"],
             ),

@@ -15,9 +15,9 @@ from recsys.data_schemas.meaning import EventMeaning
 from recsys.encoder.text import item_texts
 from recsys.evaluation.lists import Truth
 from recsys.features.draws import at_moments, chance, hash_ids
-from recsys.features.ids import pack
 from recsys.features.interactions import Interactions
 from recsys.features.on_disk import stretches
+from recsys.features.packed_ids import pack
 from recsys.features.user_table import UserTable
 from recsys.ingestion.tables.ingest import ITEMS_FILE, USERS_FILE
 from recsys.ingestion.tables.load import Tables
@@ -31,7 +31,7 @@ BASIS = tuple(
     f"recsys.features.{name}"
     for name in (
         *("catalogue", "compiled", "draws", "ids", "impressions"),
-        *("interactions", "on_disk", "ragged", "store", "time_buckets"),
+        *("interactions", "on_disk", "packed_ids", "ragged", "store", "time_buckets"),
     )
 )
 """Code that events and items are read with: it decides every output that is computed."""
@@ -125,7 +125,7 @@ class Inputs:
             known = [self._attributes_key, self.interactions.kinds, users, recorded]
             digest.update(json.dumps(known).encode())
             for part in stretches(users):
-                for names in pack(self.interactions.user_ids[:users][part]):
+                for names in pack(self.interactions.user_ids.arrow(part)):
                     digest.update(names.data)
             for part in stretches(recorded or 0):
                 digest.update(json.dumps(contexts[part].tolist()).encode())

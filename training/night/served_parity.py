@@ -367,7 +367,8 @@ class _World:
         forgets = _behind(drained / "forgets.parquet", start)
         self.last_forget: int = pc.max(forgets[c.POSITION]).as_py() or 0
         """Position of the last wish to be forgotten behind the snapshot; 0 without any."""
-        gone = np.isin(tables.user_ids.astype(object), forgets[c.USER_ID].to_pylist())
+        forgotten = forgets[c.USER_ID].cast(pa.large_string())
+        gone = np.asarray(pc.is_in(tables.user_ids.arrow(), value_set=forgotten))
         self._shown = _behind(drained / "impressions.parquet", start)
         self.events = with_log(
             tables.where(~gone[tables.user]),
@@ -377,7 +378,7 @@ class _World:
             base.log_base,
         )
         self._histories = KnownHistories(self.events)
-        self._users = {name: code for code, name in enumerate(self.events.user_ids.tolist())}
+        self._users = {name: code for code, name in enumerate(self.events.user_ids)}
         # Histories come from the tables, so recall is asked over a state without any event.
         nobody = tables.where(np.zeros(len(tables), bool))
         bucket = base.inputs.bucket_us
