@@ -22,6 +22,7 @@ from recsys.data_schemas.columns import (
 )
 from recsys.data_schemas.meaning import EventMeaning
 from recsys.features.catalogue import Catalogue
+from recsys.features.ids import IdIndex
 from recsys.features.interactions import (
     EMPTY_HISTORY,
     Floats,
@@ -108,9 +109,12 @@ def with_log(
     item = places.of(log[ITEM_ID].to_pylist(), position)
     known = item >= 0
     users, names = log[USER_ID].to_pylist(), log[EVENT_TYPE].to_pylist()
-    user_code = {name: code for code, name in enumerate(base.user_ids)}
+    index = IdIndex.build(base.user_ids)
+    for name in users:
+        if index.index_of(name) < 0:
+            index.add(name)
     kind_code = {name: code for code, name in enumerate(base.kinds)}
-    user = np.array([user_code.setdefault(u, len(user_code)) for u in users], np.int32)[known]
+    user = index.indices_of(users)[known]
     # A type is known from its first event that counts on.
     kept = [name for name, keep in zip(names, known.tolist(), strict=True) if keep]
     kind = np.array([kind_code.setdefault(name, len(kind_code)) for name in kept], np.int16)
@@ -132,7 +136,7 @@ def with_log(
     return replace(
         base,
         **columns,
-        user_ids=PackedIds.of(user_code),
+        user_ids=PackedIds(*index.packed()),
         kinds=tuple(kind_code),
         n_items=base.n_items + len(places.born),
     )
@@ -151,8 +155,8 @@ def served_rows(
 
     Items that the vocabulary has not got since (sent inline) must be left out by the caller.
     """
-    users = {name: code for code, name in enumerate(interactions.user_ids)}
-    user = np.array([users.get(one.user_id, -1) for one in served], np.int32)
+    index = IdIndex.build(interactions.user_ids)
+    user = index.indices_of([one.user_id for one in served])
     now = np.array([one.now for one in served], np.int64)
     position = np.array([one.position for one in served], np.int64)
     items = catalogue.indices_of([item for one in served for item in one.item_ids])

@@ -35,6 +35,7 @@ from recsys.evaluation.report_context import Check
 from recsys.features.catalogue import Catalogue
 from recsys.features.counted_events import ENTITY_SHOWN
 from recsys.features.feature_set import FeatureSet
+from recsys.features.ids import IdIndex
 from recsys.features.impressions import Impressions
 from recsys.features.interactions import Floats, Longs
 from recsys.features.kinds.kind import CounterFeature
@@ -378,7 +379,7 @@ class _World:
             base.log_base,
         )
         self._histories = KnownHistories(self.events)
-        self._users = {name: code for code, name in enumerate(self.events.user_ids)}
+        self._users = IdIndex.build(self.events.user_ids)
         # Histories come from the tables, so recall is asked over a state without any event.
         nobody = tables.where(np.zeros(len(tables), bool))
         bucket = base.inputs.bucket_us
@@ -396,7 +397,7 @@ class _World:
         if not len(kept):
             return None
         bound = self.base.log_base + known + 1
-        user = self._users.get(served.user_id, -1)
+        user = self._users.index_of(served.user_id)
         history = self._histories.of(user, served.now, bound)
         facts = sample.facts
         ask = RankingQuery(
