@@ -102,6 +102,7 @@ def look(folder):
     from recsys.retrieval.candidates import CandidateGenerator
     from recsys.retrieval.fitted_source import SourceInputs
     from recsys.storage.processors import processors
+    from recsys.storage.stages.cost import give_memory_back
     from recsys.training.groups import collect, history_reader
     from recsys.training.night.data_leaks import logged_data
     from recsys.training.sources.fit_source import fit_one
@@ -121,6 +122,7 @@ def look(folder):
         began = time.time()
         with steps.step(name):
             made = work()
+            give_memory_back()  # as a night does between its stages
         said(name, began)
         return made
 

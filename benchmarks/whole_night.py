@@ -5,7 +5,7 @@
 The world is that of `benchmarks/growth.py`: a tenth as many users as events, 100,000 items, 60 daily files.
 `recsys nightly` runs over it as a process of its own, with the default encoder's first layers and texts of 16
 tokens, so that the texts' share, which does not grow with the events, stays short. Of the process and its
-children together, anonymous memory (what no file backs) is sampled every 50 ms. Printed: the night's own
+children together, anonymous memory (what no file backs) is sampled every 200 ms. Printed: the night's own
 lines of its stages, and at the end processor time, the peak, the stage that was at work then, and
 bytes on disk; between two sizes, bytes for a further event. What was promoted is of no interest: these events
 are drawn independently, so there is nothing to learn in them.
@@ -68,7 +68,7 @@ class Peak:
         while True:
             if (now := anonymous_of(process)) > self.most:
                 self.most, self.at = now, self.line
-            time.sleep(0.05)
+            time.sleep(0.2)
 
 
 def night(folder, millions, args):

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from recsys.data_schemas import columns as c
 from recsys.evaluation.lists import PADDING, PastItems, RankedLists, Truth
-from recsys.features.packed_ids import PackedIds
+from recsys.features.packed_strings import PackedStrings
 from recsys.features.ragged import list_column, offsets_of
 from recsys.storage.files import atomic_file
 
@@ -34,7 +34,7 @@ CHAMPION = re.compile(r"champion \(version (\d+)\b")
 class SavedLists:
     """G lists with their truth; users are numbered in the order of `user_ids`."""
 
-    user_ids: PackedIds | npt.NDArray[np.object_]
+    user_ids: PackedStrings | npt.NDArray[np.object_]
     truth: Truth
     past: PastItems
     systems: dict[str, RankedLists]
@@ -75,7 +75,7 @@ def write_lists(
     truth: Truth,
     past: PastItems,
     systems: Sequence[RankedLists],
-    user_ids: PackedIds | npt.NDArray[np.object_],
+    user_ids: PackedStrings | npt.NDArray[np.object_],
 ) -> Path:
     """Write lists.parquet into a report's folder, aside and renamed.
 

@@ -7,7 +7,7 @@ memory beside them. A million items open in milliseconds.
 Shapes: N items, T tag codes of all items together.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
@@ -205,8 +205,11 @@ class Catalogue:
     @property
     def category(self) -> list[str | None]:
         """Categories in words; for batch use."""
+        return self._categories(slice(None))
+
+    def _categories(self, part: slice) -> list[str | None]:
         names: list[str | None] = [*self._category.names, None]
-        return [names[code] for code in self.category_codes.tolist()]
+        return [names[code] for code in self.category_codes[part].tolist()]
 
     @property
     def category_names(self) -> list[str]:
@@ -238,10 +241,10 @@ class Catalogue:
     @property
     def tags(self) -> list[list[str]]:
         """Tags in words, in the caller's order; for batch use."""
-        written = self._texts[TAGS].to_pylist() + [None] * (self._size - len(self._texts))
-        for index, changed in self._changed.items():
-            written[index] = changed.get(TAGS)
-        return [[tag for tag in tags or () if tag] for tags in written]
+        return self._tags_in_words(slice(None))
+
+    def _tags_in_words(self, part: slice) -> list[list[str]]:
+        return [[tag for tag in tags or () if tag] for tags in self._told(TAGS, part)]
 
     def tags_csr(self) -> tuple[Longs, Ints]:
         """(offsets int64[N+1], codes int32[T]) of all items, copied."""
@@ -387,12 +390,24 @@ class Catalogue:
             return changed.get(column)
         return self._texts[column][index].as_py()
 
-    def _column(self, column: str) -> list[str]:
-        base = self._texts[column].to_pylist()
-        texts = [text or "" for text in base] + [""] * (self._size - len(base))
+    def text_rows(self, part: slice) -> Iterator[tuple[str, list[str], str | None, str]]:
+        """(title, tags in the caller's order, category, description) of some items that stand together."""
+        columns = (self._column(TITLE, part), self._tags_in_words(part), self._categories(part),
+                   self._column(DESCRIPTION, part))  # fmt: skip
+        return zip(*columns, strict=True)
+
+    def _column(self, column: str, part: slice = slice(None)) -> list[str]:
+        return [str(text or "") for text in self._told(column, part)]
+
+    def _told(self, column: str, part: slice) -> list[Any]:
+        """What is told of some items that stand together, `None` where nothing is."""
+        low, high, _ = part.indices(self._size)
+        base = self._texts[column].slice(low, max(0, high - low)).to_pylist()
+        found: list[Any] = base + [None] * (high - low - len(base))
         for index, changed in self._changed.items():
-            texts[index] = str(changed.get(column) or "")
-        return texts
+            if low <= index < high:
+                found[index - low] = changed.get(column)
+        return found
 
     # -- changing -----------------------------------------------------------------------------
 

@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from recsys.features.compiled import compiled
 from recsys.features.interactions import Ints, Longs
-from recsys.features.packed_ids import Bytes, PackedIds, pack
+from recsys.features.packed_strings import Bytes, PackedStrings, pack
 from recsys.features.store import open_arrays, write_arrays
 
 Hashes = npt.NDArray[np.uint64]
@@ -114,7 +114,7 @@ def _find_all(
     return out
 
 
-def hash_ids(ids: PackedIds | Iterable[str] | Any) -> Hashes:
+def hash_ids(ids: PackedStrings | Iterable[str] | Any) -> Hashes:
     """uint64[N] of N identifiers (packed, strings or an Arrow array)."""
     return _hash_all(*pack(ids))
 
@@ -152,7 +152,7 @@ class IdIndex:
         )
         return found if found >= 0 else self._added.get(identifier, -1)
 
-    def indices_of(self, ids: PackedIds | Sequence[str] | Any) -> Ints:
+    def indices_of(self, ids: PackedStrings | Sequence[str] | Any) -> Ints:
         """int32[n] of n identifiers (packed, strings or an Arrow array), -1 where unknown."""
         query, cuts = pack(ids)
         found: Ints = _find_all(self._block, self._offsets, self._hashes, self._order, query, cuts)

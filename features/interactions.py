@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from recsys.features.compiled import compiled
 from recsys.features.on_disk import CHUNK, empty, taken
-from recsys.features.packed_ids import PackedIds
+from recsys.features.packed_strings import PackedStrings
 from recsys.features.ragged import Ragged, offsets_of_owners
 
 Ints = npt.NDArray[np.int32]
@@ -83,7 +83,7 @@ class Interactions:
     weight: Floats
     grade: npt.NDArray[np.int8]
     position: Longs
-    user_ids: PackedIds
+    user_ids: PackedStrings
     """Of the U users; an array of strings that is given is packed."""
     kinds: tuple[str, ...]
     n_items: int
@@ -91,7 +91,7 @@ class Interactions:
     """Whether they are known to stand in the order of time, so that an early part is a view."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "user_ids", PackedIds.of(self.user_ids))
+        object.__setattr__(self, "user_ids", PackedStrings.of(self.user_ids))
 
     def __len__(self) -> int:
         return len(self.item)

@@ -31,7 +31,7 @@ from recsys.features.interactions import (
     Ints,
     Longs,
 )
-from recsys.features.packed_ids import PackedIds
+from recsys.features.packed_strings import PackedStrings
 from recsys.features.ragged import offsets_of
 from recsys.features.rows import Rows
 
@@ -136,7 +136,7 @@ def with_log(
     return replace(
         base,
         **columns,
-        user_ids=PackedIds(*index.packed()),
+        user_ids=PackedStrings(*index.packed()),
         kinds=tuple(kind_code),
         n_items=base.n_items + len(places.born),
     )

@@ -40,7 +40,7 @@ from recsys.features.interactions import (
     Interactions,
     Longs,
 )
-from recsys.features.packed_ids import PackedIds
+from recsys.features.packed_strings import PackedStrings
 from recsys.features.parity import KnownHistories
 from recsys.features.ragged import offsets_of
 from recsys.features.ranking_context import RankingContext
@@ -284,7 +284,7 @@ def _interactions(
         weight,
         grade,
         position[order],
-        PackedIds.of([f"user-{u}" for u in range(N_USERS)]),
+        PackedStrings.of([f"user-{u}" for u in range(N_USERS)]),
         types,
         catalogue.n_items,
     )

@@ -60,7 +60,7 @@ from recsys.features.interactions import (
     Longs,
 )
 from recsys.features.on_disk import empty, taken
-from recsys.features.packed_ids import PackedIds
+from recsys.features.packed_strings import PackedStrings
 from recsys.features.ragged import chosen_groups, offsets_of, offsets_of_owners, owners_of
 from recsys.features.store import (
     grown,
@@ -691,7 +691,7 @@ def _by_name(ids: Any, kept: npt.NDArray[np.bool_]) -> tuple[IdIndex, Longs]:
 
 
 def _sorted_by_hash(
-    ids: PackedIds | Sequence[str],
+    ids: PackedStrings | Sequence[str],
     kept: npt.NDArray[np.bool_],
     user: npt.NDArray[np.int64],
     events: History,

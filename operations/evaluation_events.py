@@ -24,7 +24,7 @@ from recsys.data_schemas.errors import DataRefused
 from recsys.data_schemas.tables import EVENTS, IMPRESSIONS, Table
 from recsys.features.impressions import Impressions, propensities
 from recsys.features.interactions import Interactions
-from recsys.features.packed_ids import PackedIds
+from recsys.features.packed_strings import PackedStrings
 from recsys.features.ragged import list_column
 
 if TYPE_CHECKING:
@@ -214,7 +214,7 @@ def _coded(table: Any, loaded: "LoadedRelease") -> Interactions:
         weight=weight,
         grade=grade,
         position=np.arange(len(item), dtype=np.int64),
-        user_ids=PackedIds.of(users.tolist()),
+        user_ids=PackedStrings.of(users.tolist()),
         kinds=tuple(names),
         n_items=known + len(strangers),
     )

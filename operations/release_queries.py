@@ -41,7 +41,7 @@ from recsys.features.interactions import (
     Interactions,
     Longs,
 )
-from recsys.features.packed_ids import PackedIds
+from recsys.features.packed_strings import PackedStrings
 from recsys.operations.evaluation_events import EvaluationEvents, ShownEvents
 from recsys.storage.processors import processors
 
@@ -272,7 +272,7 @@ def _joined(loaded: "LoadedRelease", users: Sequence[str], until: int = FOREVER)
         weight=weight,
         grade=grade,
         position=np.arange(len(item), dtype=np.int64),
-        user_ids=PackedIds.of(list(users)),
+        user_ids=PackedStrings.of(list(users)),
         kinds=tuple(loaded.state.kinds),
         n_items=loaded.state.catalogue.n_items,
     )

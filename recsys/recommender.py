@@ -28,7 +28,7 @@ from recsys.encoder.tower import InterestSource
 from recsys.explain import Explainer
 from recsys.features.feature_set import FeatureSet
 from recsys.features.interactions import EMPTY_HISTORY, Floats, History, Ints
-from recsys.features.packed_ids import PackedIds
+from recsys.features.packed_strings import PackedStrings
 from recsys.features.protocols import (
     Mask,
     Recalled,
@@ -766,7 +766,7 @@ def release_over_nobody(bundle_dir: Path) -> LoadedRelease:
         np.empty(0, np.float32),
         np.empty(0, np.int8),
         np.empty(0, np.int64),
-        PackedIds.of([]),
+        PackedStrings.of([]),
         tuple(state_facts["kinds"]),
         catalogue.n_items,
     )

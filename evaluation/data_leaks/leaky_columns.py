@@ -25,7 +25,7 @@ from recsys.evaluation.data_leaks.logged_data import NEVER, LoggedData
 from recsys.evaluation.data_leaks.numbers import Doubles, codes_of
 from recsys.evaluation.report_context import DROP, REFUSE, WARN
 from recsys.features.interactions import Longs
-from recsys.features.packed_ids import PackedIds
+from recsys.features.packed_strings import PackedStrings
 
 ITEMS, USERS = "items", "users"
 TAIL = 200
@@ -131,7 +131,7 @@ def _texts_of_items(log: LoggedData) -> Iterator[SuspectColumn]:
             yield SuspectColumn(ITEMS, f"the {what} {name}", values, source=name, outcome=outcome)
 
 
-def _read_off_ids(table: str, name: str, ids: PackedIds | list[str]) -> Iterator[SuspectColumn]:
+def _read_off_ids(table: str, name: str, ids: PackedStrings | list[str]) -> Iterator[SuspectColumn]:
     """The number in an id, its first letter, its length: no feature reads them, but an id that was given
     after the fact orders what has no other order."""
     number = last_numbers(ids)

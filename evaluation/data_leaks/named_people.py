@@ -19,7 +19,7 @@ from recsys.evaluation.data_leaks.logged_data import LoggedData
 from recsys.evaluation.report_context import DROP, REFUSE
 from recsys.features.ids import IdIndex
 from recsys.features.on_disk import stretches
-from recsys.features.packed_ids import AT_ONCE, PackedIds
+from recsys.features.packed_strings import AT_ONCE, PackedStrings
 
 LEAST: Final = 4
 """Items that a word must stand on; on fewer, one user may have met them all by chance."""
@@ -98,7 +98,7 @@ def _by_their_ids(log: LoggedData, words: Words) -> str | None:
     )
 
 
-def _users_called(words: Sequence[str], users: PackedIds) -> npt.NDArray[np.int64]:
+def _users_called(words: Sequence[str], users: PackedStrings) -> npt.NDArray[np.int64]:
     """int64[n]: the last of the users whose id each of n different words is, whatever its case; -1 for none."""
     index, found = IdIndex.build(list(words)), np.full(len(words), -1, np.int64)
     for part in stretches(len(users), AT_ONCE):

@@ -27,7 +27,7 @@ from recsys.features.catalogue import Catalogue
 from recsys.features.impressions import Impressions, propensities
 from recsys.features.interactions import Floats, Interactions
 from recsys.features.on_disk import empty
-from recsys.features.packed_ids import PackedIds
+from recsys.features.packed_strings import PackedStrings
 from recsys.features.ragged import list_column
 from recsys.ingestion.tables.event_partitions import (
     EventPositions,
@@ -155,7 +155,7 @@ def _interactions(folder: Path, meaning: EventMeaning, summary: Mapping[str, Any
         weight=weight,
         grade=grade,
         position=position,
-        user_ids=PackedIds.of(ids),
+        user_ids=PackedStrings.of(ids),
         kinds=kinds,
         n_items=n_items,
         ordered=True,

@@ -8,9 +8,8 @@ import ast
 import html
 import re
 import string
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from functools import lru_cache
-from typing import Protocol
 
 from recsys.data_schemas.columns import (
     CATEGORY,
@@ -19,6 +18,9 @@ from recsys.data_schemas.columns import (
     TITLE,
 )
 from recsys.data_schemas.errors import UsageError
+from recsys.features.catalogue import Catalogue
+from recsys.features.on_disk import stretches
+from recsys.features.packed_strings import AT_ONCE, PackedStrings
 
 MAX_CHARACTERS = 40_000
 """Characters of one column that are looked at; no encoder reads further (8,192 tokens)."""
@@ -164,26 +166,9 @@ def item_text(
     return pieces[0][0] + text_so_far + tail if text_so_far else ""
 
 
-class ItemColumns(Protocol):
-    """The item side of a catalogue, as far as texts need it; each has one entry per item."""
-
-    @property
-    def titles(self) -> Sequence[str | None]: ...
-    @property
-    def tags(self) -> Sequence[Iterable[str] | None]: ...
-    @property
-    def category(self) -> Sequence[str | None]: ...
-    @property
-    def descriptions(self) -> Sequence[str | None]: ...
-
-
-def item_texts(catalogue: ItemColumns, template: str) -> list[str]:
+def item_texts(catalogue: Catalogue, template: str) -> PackedStrings:
     """The text of every item of a catalogue, in its order."""
-    columns = zip(
-        catalogue.titles,
-        catalogue.tags,
-        catalogue.category,
-        catalogue.descriptions,
-        strict=True,
+    return PackedStrings.joined(
+        [item_text(template, *row) for row in catalogue.text_rows(part)]
+        for part in stretches(catalogue.n_items, AT_ONCE)
     )
-    return [item_text(template, *row) for row in columns]

@@ -17,7 +17,7 @@ from recsys.data_schemas import columns as c
 from recsys.data_schemas.errors import UsageError
 from recsys.features.catalogue import Catalogue
 from recsys.features.interactions import DAY, EMPTY_HISTORY, History, Interactions, Ints
-from recsys.features.packed_ids import PackedIds
+from recsys.features.packed_strings import PackedStrings
 from recsys.features.protocols import Mask
 from recsys.retrieval.fitted_source import FittableSource, SourceInputs
 from recsys.retrieval.source_kinds import OWN_SETTING, load_source
@@ -58,7 +58,7 @@ def small_world() -> SmallWorld:
         weight=np.full(n, 2.0, np.float32),
         grade=np.ones(n, np.int8),
         position=np.arange(n, dtype=np.int64),
-        user_ids=PackedIds.of([f"u{u}" for u in range(N_USERS)]),
+        user_ids=PackedStrings.of([f"u{u}" for u in range(N_USERS)]),
         kinds=("click",),
         n_items=N_ITEMS,
     )

@@ -24,7 +24,7 @@ from recsys.features.interactions import (
     places_by_owner,
 )
 from recsys.features.on_disk import empty, filled, joined, kept
-from recsys.features.packed_ids import PackedIds
+from recsys.features.packed_strings import PackedStrings
 from recsys.features.ragged import (
     Ragged,
     chosen_groups,
@@ -382,7 +382,7 @@ def fewer_users(interactions: Interactions, items: int, seed: int) -> Interactio
     return interactions.where(turn < np.sort(first)[items])
 
 
-def _lot(user_ids: PackedIds, seed: int) -> Doubles:
+def _lot(user_ids: PackedStrings, seed: int) -> Doubles:
     """float64[U]: a lot for each user that stays the same from fit to fit."""
     return chance(hash_ids(user_ids), "encoder validation", seed)
 

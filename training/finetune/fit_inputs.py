@@ -28,7 +28,7 @@ from recsys.data_schemas.errors import RecsysError, UsageError
 from recsys.encoder.manifest import EncoderManifest
 from recsys.features.impressions import Impressions
 from recsys.features.interactions import EVENT_COLUMNS, Interactions
-from recsys.features.packed_ids import PackedIds
+from recsys.features.packed_strings import PackedStrings
 from recsys.features.ragged import list_column
 from recsys.storage.files import atomic_folder, hash_json, link_tree, write_json
 from recsys.training.finetune.distributed import Group
@@ -49,7 +49,7 @@ class FitInputs:
 
     interactions: Interactions
     """Events up to `fit_until`, without those on items that a night keeps away."""
-    texts: tuple[str, ...]
+    texts: PackedStrings
     """Text of each item of the vocabulary."""
     config: EncoderConfig
     fit_until: int
@@ -76,9 +76,7 @@ class FitInputs:
             pq.write_table(pa.table(columns), aside / "events.parquet")
             ids = events.user_ids.arrow()
             pq.write_table(pa.table({c.USER_ID: ids}), aside / "users.parquet")
-            pq.write_table(
-                pa.table({TEXT: pa.array(self.texts, pa.string())}), aside / "texts.parquet"
-            )
+            pq.write_table(pa.table({TEXT: self.texts.arrow()}), aside / "texts.parquet")
             if self.shown is not None:
                 pq.write_table(_table_of(self.shown), aside / SHOWN)
             if self.previous is not None:
@@ -142,11 +140,11 @@ class FitInputs:
         return cls(
             Interactions(
                 **columns,
-                user_ids=PackedIds.of(users),
+                user_ids=PackedStrings.of(users),
                 kinds=tuple(settings["kinds"]),
                 n_items=settings["items"],
             ),
-            tuple(texts.to_pylist()),
+            PackedStrings.of(texts),
             EncoderConfig.model_validate(settings["encoder"]),
             settings["fit_until"],
             settings["seed"],

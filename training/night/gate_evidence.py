@@ -25,7 +25,7 @@ from recsys.evaluation.saved_lists import MAIN, SavedLists, read_lists
 from recsys.evaluation.segments import SegmentLabels
 from recsys.evaluation.uncertainty import FEW_USERS
 from recsys.features.draws import Doubles
-from recsys.features.packed_ids import PackedIds
+from recsys.features.packed_strings import PackedStrings
 from recsys.storage.registry import Registry
 from recsys.storage.registry.version_tags import (
     AGAINST_TAG,
@@ -114,7 +114,7 @@ def paired(
     truth: Truth,
     ours: RankedLists,
     theirs: RankedLists,
-    user_ids: PackedIds | npt.NDArray[np.object_],
+    user_ids: PackedStrings | npt.NDArray[np.object_],
     metric: str,
 ) -> Paired:
     """Two systems on the same moments.

@@ -17,7 +17,7 @@ from recsys.evaluation.lists import Truth
 from recsys.features.draws import at_moments, chance, hash_ids
 from recsys.features.interactions import Interactions
 from recsys.features.on_disk import stretches
-from recsys.features.packed_ids import pack
+from recsys.features.packed_strings import PackedStrings, pack
 from recsys.features.user_table import UserTable
 from recsys.ingestion.tables.ingest import ITEMS_FILE, USERS_FILE
 from recsys.ingestion.tables.load import Tables
@@ -31,7 +31,7 @@ BASIS = tuple(
     f"recsys.features.{name}"
     for name in (
         *("catalogue", "compiled", "draws", "ids", "impressions"),
-        *("interactions", "on_disk", "packed_ids", "ragged", "store", "time_buckets"),
+        *("interactions", "on_disk", "packed_strings", "ragged", "store", "time_buckets"),
     )
 )
 """Code that events and items are read with: it decides every output that is computed."""
@@ -124,9 +124,7 @@ class Inputs:
             recorded = None if contexts is None else len(contexts)
             known = [self._attributes_key, self.interactions.kinds, users, recorded]
             digest.update(json.dumps(known).encode())
-            for part in stretches(users):
-                for names in pack(self.interactions.user_ids.arrow(part)):
-                    digest.update(names.data)
+            _read(digest, self.interactions.user_ids[:users])
             for part in stretches(recorded or 0):
                 digest.update(json.dumps(contexts[part].tolist()).encode())
             for column in (*columns, *shown):
@@ -158,14 +156,16 @@ class Inputs:
         return hash_json([self.attributes.get(name) for name in (ITEMS_FILE, USERS_FILE)])
 
     @cached_property
-    def texts(self) -> list[str]:
+    def texts(self) -> PackedStrings:
         """One text per item, in vocabulary order."""
         return item_texts(self.tables.catalogue, self.config.encoder.template)
 
     @cached_property
     def texts_key(self) -> str:
         """What identifies the texts."""
-        return hash_json(self.texts)
+        digest = hashlib.blake2b(digest_size=16)
+        _read(digest, self.texts)
+        return digest.hexdigest()
 
     @cached_property
     def own_vectors_key(self) -> str | None:
@@ -174,6 +174,13 @@ class Inputs:
         if vectors is None:
             return None
         return hashlib.blake2b(np.ascontiguousarray(vectors).data, digest_size=16).hexdigest()
+
+
+def _read(digest: Any, strings: PackedStrings) -> None:
+    """Let a digest read strings, some at a time."""
+    for part in stretches(len(strings)):
+        for column in pack(strings[part]):
+            digest.update(column.data)
 
 
 def _events_before(events: Interactions, now: int) -> tuple[int, list[Column]]:

@@ -93,7 +93,7 @@ def fit_inputs(night: Night, identity: dict[str, Any]) -> "FitInputs":
     inputs, until = night.data, int(identity["until"])
     return FitInputs(
         to_learn_from(inputs, until),
-        tuple(inputs.texts),
+        inputs.texts,
         night.config.encoder,
         until,
         night.config.seed,

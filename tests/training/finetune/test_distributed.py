@@ -18,7 +18,7 @@ from recsys.training.finetune.fit import fit_encoder
 
 arrays = np.load(sys.argv[1], allow_pickle=False)
 names = ("user", "item", "kind", "time", "value", "weight", "grade", "position")
-events = Interactions(*(arrays[n] for n in names), np.arange(120).astype(object), ("purchase",), 64)
+events = Interactions(*(arrays[n] for n in names), list(map(str, range(120))), ("purchase",), 64)
 out = Path(sys.argv[4])
 learned = fit_encoder(
     events, arrays["texts"].tolist(), EncoderConfig(**json.loads(sys.argv[2])),
