@@ -6,9 +6,10 @@ The world is that of `benchmarks/growth.py`: a tenth as many users as events, 10
 `recsys nightly` runs over it as a process of its own, with the default encoder's first layers and texts of 16
 tokens, so that the texts' share, which does not grow with the events, stays short. Of the process and its
 children together, anonymous memory (what no file backs) is sampled every 200 ms. Printed: the night's own
-lines of its stages, and at the end processor time, the peak, the stage that was at work then, and
-bytes on disk; between two sizes, bytes for a further event. What was promoted is of no interest: these events
-are drawn independently, so there is nothing to learn in them.
+lines of its stages, each with the peak since the line before, and at the end processor time, the peak of all and
+of what came after the tables were ingested, and bytes on disk; between two sizes, bytes for a further event of the
+latter. What was promoted is of no interest: these events are drawn independently, so there is nothing to learn
+in them.
 """
 
 import argparse
@@ -25,6 +26,8 @@ from pathlib import Path
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.growth import on_disk, write
+
+TABLES_DONE = re.compile(r"Z tables: [0-9.]+ (s|min)")
 
 
 def first_layers(layers, to):
@@ -58,21 +61,24 @@ def anonymous_of(process):
 
 
 class Peak:
-    """The most that was seen, and the last line that the night had said then."""
+    """The most that was seen since it was last asked."""
 
     def __init__(self, process):
-        self.most, self.line, self.at = 0.0, "", ""
+        self.most = 0.0
         threading.Thread(target=self._look, args=(process,), daemon=True).start()
 
     def _look(self, process):
         while True:
-            if (now := anonymous_of(process)) > self.most:
-                self.most, self.at = now, self.line
+            self.most = max(self.most, anonymous_of(process))
             time.sleep(0.2)
+
+    def since(self):
+        found, self.most = self.most, 0.0
+        return found
 
 
 def night(folder, millions, args):
-    """Runs it and says its stages; MB at the peak."""
+    """Runs it and says its stages; MB at the peak after the tables were ingested."""
     began = time.time()
     write(folder, millions * 1_000_000)
     world = on_disk(folder)
@@ -85,21 +91,23 @@ def night(folder, millions, args):
     before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.time()
     command = [sys.executable, "-m", "recsys", "nightly", "-c", "recsys.yaml"]
     with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as child:  # fmt: skip
-        peak = Peak(child.pid)
+        peak, most, ingested = Peak(child.pid), [0.0], False
         for line in child.stdout:
-            peak.line = line.strip()
-            print(f"{millions:4} M {peak.line}", flush=True)
+            here = peak.since()
+            most = [*most, here] if ingested else [max(most[0], here)]
+            ingested = ingested or bool(TABLES_DONE.search(line))
+            print(f"{millions:4} M {line.strip()} [{here:,.0f} MB]", flush=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     if child.returncode:
         sys.exit(f"the night ended with {child.returncode}")
     taken = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     print(
         f"{millions} million events: {time.time() - began:,.0f} s, {taken:,.0f} of processor;"
-        f" peak {peak.most:,.0f} MB after the line: {peak.at}; on disk"
+        f" peak {most[0]:,.0f} MB until the tables were ingested, {max(most[1:]):,.0f} MB after; on disk"
         f" {(on_disk(folder) - world) / millions / 1e6:.1f} bytes an event",
         flush=True,
     )
-    return peak.most
+    return max(most[1:])
 
 
 def main():
