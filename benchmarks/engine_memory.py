@@ -6,11 +6,12 @@
 `recsys recommend` runs on `local-cluster[EXECUTORS,CORES,…]`, 900 MB for each executor's JVM, with
 `spark.executor.pyspark.memory` at the limit; its Python workers and executors are looked at twenty times a
 second, and the largest figures of any of them are printed: what is resident and its own, what is resident and
-mapped from files, and the address space, which is what Spark's limit is held against. The exit code is 1 where
-the command fails.
+mapped from files, and the address space, which is what Spark's limit is held against; and the digest of the lists,
+to be held against that of the same command without Spark. The exit code is 1 where the command fails.
 """
 
 import argparse
+import hashlib
 import json
 import os
 import subprocess
@@ -93,6 +94,8 @@ def main():
             f"limit {args.limit} MB, exit code {process.returncode}, {time.monotonic() - began:.0f} s"
         )
         print(f"mapped folders: {copies / 1e6:.0f} MB on the disk")
+        if out.exists():
+            print(f"lists: sha256 {hashlib.sha256(out.read_bytes()).hexdigest()}")
         for who in WHO:
             told = ", ".join(f"{name} {largest.get((who, name), 0):,.0f} MB" for name in FIELDS)
             print(f"{who}: {told}")
