@@ -128,7 +128,7 @@ def fit_like(
 ) -> Ranker:
     """A ranker on other features or groups with what was chosen for another one: penalty, trees and
     the share of the fusion. Nobody is held out, so that a comparison costs one fit."""
-    whole = groups.take(groups.with_positive())
+    whole = groups.of_positives()
     if not len(whole) or "penalty" not in other.facts:
         return _no_label_ranker(names)
     settings = tree_settings(config, seed, workers, names, None)
@@ -149,27 +149,26 @@ def fit_like(
 
 
 def refitted(
-    judged: Ranker, before: Groups, more: Groups, config: RankerConfig, *, seed: int, workers: int
+    judged: Ranker, whole: Groups, later: int, config: RankerConfig, *, seed: int, workers: int
 ) -> Ranker:
     """The same recipe on further groups: penalty and the share of the fusion as chosen, the trees in
     proportion to the groups that have a positive.
 
     Args:
-        judged: fitted on `before`.
-        before: groups it learned from, or some of them.
-        more: groups that came later, with the same columns.
+        judged: fitted on earlier groups.
+        whole: groups it learned from, or some of them, and others that came later, with the same columns.
+        later: how many came later, for the facts.
         config: settings of the ranker.
         seed: of the boosters.
         workers: threads.
     """
-    whole = before.joined(more)
     share = len(whole.with_positive()) / max(1, int(judged.facts["train_groups"]))
     rounds = round(int(judged.facts.get("rounds", 0)) * share)
     chosen = replace(judged, facts={**judged.facts, "rounds": rounds})
     found = fit_like(chosen, whole, judged.features, config, seed=seed, workers=workers)
     facts = {
         "groups": len(whole.with_positive()),
-        "later": len(more.with_positive()),
+        "later": later,
         "trees": [b.num_trees() for b in found.boosters],
     }
     return replace(found, facts={**judged.facts, "released": facts})
@@ -191,7 +190,7 @@ def _fit(
 ) -> Ranker:
     """What users held out in turn choose, fitted on all."""
     until = perf_counter() + seconds
-    whole = groups.take(groups.with_positive())
+    whole = groups.of_positives()
     if not len(whole):
         return _no_label_ranker(names)
     folds = _in_folds(groups, seed)

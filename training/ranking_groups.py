@@ -68,6 +68,11 @@ class Groups(Ragged):
         """Indices of groups in which recall found at least one positive."""
         return np.flatnonzero(self.any_of(self.grade > 0))
 
+    def of_positives(self) -> "Groups":
+        """Those groups: these themselves, not a copy, where all are such."""
+        told = self.with_positive()
+        return self if len(told) == len(self) else self.take(told)
+
 
 @compiled
 def ndcg_by_group(

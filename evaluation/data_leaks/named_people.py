@@ -108,8 +108,8 @@ def _users_called(words: Sequence[str], users: PackedStrings) -> npt.NDArray[np.
 
 
 def _pairs(log: LoggedData) -> tuple[Any, Any]:
-    """(users × items, 1 where a user drawn has acted on an item; share of all pairs by item)."""
-    events = log.events
+    """(users × items, 1 where a user drawn has acted on an item; share of the pairs by item)."""
+    events = log.of_some_users.events
     pair = np.unique(events.user.astype(np.int64) * events.n_items + events.item)
     pair = pair[log.read[pair % events.n_items]]
     user, item = pair // events.n_items, pair % events.n_items

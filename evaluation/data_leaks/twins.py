@@ -12,6 +12,8 @@ from recsys.evaluation.data_leaks.findings import Finding
 from recsys.evaluation.data_leaks.logged_data import LoggedData
 from recsys.evaluation.report_context import REFUSE, WARN
 from recsys.features.interactions import Longs
+from recsys.features.on_disk import empty
+from recsys.features.ragged import offsets_of
 
 NAME: Final = "no account is another's copy"
 MOST_USERS: Final = 1000
@@ -60,17 +62,24 @@ def copied_accounts(log: LoggedData) -> list[Finding]:
 
 
 def _histories(log: LoggedData) -> ItemHistories:
+    """Some users at a time: pairs of all events at once would be sorted in memory."""
     events = log.events
-    pair = np.unique(events.user.astype(np.int64) * events.n_items + events.item)
-    user, item = pair // events.n_items, pair % events.n_items
-    table = sp.csr_matrix(
-        (np.ones(len(pair), np.float32), (user, item)), shape=(events.n_users, events.n_items)
-    )
-    return ItemHistories(
-        table,
-        np.bincount(user, minlength=events.n_users).astype(np.int64),
-        np.bincount(item, minlength=events.n_items).astype(np.int64),
-    )
+    histories, width = events.histories(), np.int64(events.n_items)
+    items, pairs = empty(len(events), np.int32), 0
+    sizes, popularity = np.zeros(events.n_users, np.int64), np.zeros(events.n_items, np.int64)
+    for some in histories.stretches():
+        bounds = histories.offsets[some.start : some.stop + 1]
+        owner = np.repeat(np.arange(some.stop - some.start), np.diff(bounds))
+        pair = np.unique(owner * width + histories.events.item[bounds[0] : bounds[-1]])
+        sizes[some] = np.bincount(pair // width, minlength=some.stop - some.start)
+        items[pairs : pairs + len(pair)] = pair % width
+        popularity += np.bincount(pair % width, minlength=events.n_items)
+        pairs += len(pair)
+    ones = empty(pairs, np.float32)
+    ones[:] = 1
+    shape = (events.n_users, events.n_items)
+    table = sp.csr_matrix((ones, items[:pairs], offsets_of(sizes)), shape, copy=False)
+    return ItemHistories(table, sizes, popularity)
 
 
 def _copies(histories: ItemHistories, asked: Longs) -> tuple[Longs, Longs]:
@@ -80,9 +89,11 @@ def _copies(histories: ItemHistories, asked: Longs) -> tuple[Longs, Longs]:
     row, item = theirs.row[order], theirs.col[order]
     place = np.arange(len(row)) - np.searchsorted(row, row)
     rare = (place < RARE) & (histories.popularity[item] <= POPULAR)
-    shape = (len(asked), histories.items.shape[1])
-    few = sp.csr_matrix((np.ones(int(rare.sum()), np.float32), (row[rare], item[rare])), shape)
-    met = (few @ histories.items.T).tocoo()
+    # Only these items are looked up by who acted on them: the others' users are most of the table.
+    wanted, column = np.unique(item[rare], return_inverse=True)
+    shape = (len(asked), len(wanted))
+    few = sp.csr_matrix((np.ones(int(rare.sum()), np.float32), (row[rare], column)), shape)
+    met = (few @ histories.items[:, wanted].T).tocoo()
     needed = 0.5 * np.asarray(few.sum(axis=1)).ravel()[met.row]
     near = (met.data >= np.maximum(needed, 2)) & (met.col != asked[met.row])
     user, other = asked[met.row[near]], met.col[near].astype(np.int64)

@@ -181,7 +181,7 @@ def test_the_released_ranker_learns_from_later_groups_by_the_recipe_that_was_jud
     assert rounds > 0
     half = curved.take(np.arange(75))
     unlike = replace(half, user=half.user + 1000)
-    found = refitted(judged, curved, unlike, settings, seed=3, workers=1)
+    found = refitted(judged, curved.joined(unlike), 75, settings, seed=3, workers=1)
     trees = [b.num_trees() for b in found.boosters]
     assert trees == [round(round(rounds * 1.5) * MORE_ROUNDS)] * 2  # half as many groups again
     assert found.facts["released"] == {"groups": 225, "later": 75, "trees": trees}
@@ -189,10 +189,16 @@ def test_the_released_ranker_learns_from_later_groups_by_the_recipe_that_was_jud
     assert found.blend == judged.blend
     # What is learned is in both: of labels that contradict, as many say the one as the other.
     backward = replace(curved, grade=groups.grade)
-    both = refitted(judged, curved, backward, settings, seed=3, workers=1)
+    both = refitted(judged, curved.joined(backward), len(backward), settings, seed=3, workers=1)
     assert matched(backward, both.score(curved.x), 10).mean() > 0.02 + (
         matched(backward, judged.score(curved.x), 10).mean()
     )
+
+
+def test_groups_that_all_hold_a_positive_are_not_copied(groups):
+    told = groups.of_positives()
+    assert len(told) == len(groups.with_positive())
+    assert told.of_positives() is told
 
 
 def test_columns_that_one_side_does_without_are_joined(groups):

@@ -102,7 +102,11 @@ def _refit(night: Night, later: StageResult[RankingData], out: Path) -> dict[str
     before = _some(_earlier_groups(night), allowed - len(more), "earlier groups", seed)
     before = only(before, night.learned.product, columns)
     more = _as_practised(more, before, columns, seed)
-    found = refitted(judged, before, more, night.config.ranker, seed=seed, workers=night.workers)
+    whole, count = before.joined(more), len(more.with_positive())
+    # Each is as large as the fit's own copy.
+    del before, more
+    found = refitted(judged, whole, count, night.config.ranker, seed=seed, workers=night.workers)
+    del whole
     tested = only(night.tested.product.groups(), night.tested.product, columns)
     was, now = (matched(tested, one.score(tested.x), 10) for one in (judged, found))
     lost = (was - now)[np.isfinite(was)]
