@@ -13,7 +13,7 @@ The fit is a function of this folder alone, in one process or in several under t
 
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -49,7 +49,7 @@ class FitInputs:
 
     interactions: Interactions
     """Events up to `fit_until`, without those on items that a night keeps away."""
-    texts: PackedStrings
+    texts: Sequence[str]
     """Text of each item of the vocabulary."""
     config: EncoderConfig
     fit_until: int
@@ -76,7 +76,9 @@ class FitInputs:
             pq.write_table(pa.table(columns), aside / "events.parquet")
             ids = events.user_ids.arrow()
             pq.write_table(pa.table({c.USER_ID: ids}), aside / "users.parquet")
-            pq.write_table(pa.table({TEXT: self.texts.arrow()}), aside / "texts.parquet")
+            pq.write_table(
+                pa.table({TEXT: PackedStrings.of(self.texts).arrow()}), aside / "texts.parquet"
+            )
             if self.shown is not None:
                 pq.write_table(_table_of(self.shown), aside / SHOWN)
             if self.previous is not None:
