@@ -23,8 +23,11 @@ import threading
 import time
 from pathlib import Path
 
+import psutil
+
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.engine_memory import status
 from benchmarks.growth import on_disk, write
 
 TABLES_DONE = re.compile(r"Z tables: [0-9.]+ (s|min)")
@@ -47,17 +50,11 @@ def first_layers(layers, to):
 
 def anonymous_of(process):
     """MB that no file backs, of a process and all below it."""
-    total, waiting = 0.0, [process]
-    while waiting:
-        at = Path(f"/proc/{waiting.pop()}")
-        try:
-            status = (at / "status").read_text()
-            total += int(re.search(r"^RssAnon:\s+(\d+)", status, re.MULTILINE)[1]) / 1024
-            for task in (at / "task").iterdir():
-                waiting += [int(child) for child in (task / "children").read_text().split()]
-        except (OSError, TypeError):
-            continue
-    return total
+    try:
+        family = [process, *process.children(recursive=True)]
+    except psutil.Error:
+        return 0.0
+    return sum(status(one.pid).get("RssAnon", 0) for one in family) / 1024
 
 
 class Peak:
@@ -91,7 +88,7 @@ def night(folder, millions, args):
     before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.time()
     command = [sys.executable, "-m", "recsys", "nightly", "-c", "recsys.yaml"]
     with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as child:  # fmt: skip
-        peak, most, ingested = Peak(child.pid), [0.0], False
+        peak, most, ingested = Peak(psutil.Process(child.pid)), [0.0], False
         for line in child.stdout:
             here = peak.since()
             most = [*most, here] if ingested else [max(most[0], here)]

@@ -110,7 +110,7 @@ def with_log(
     known = item >= 0
     users, names = log[USER_ID].to_pylist(), log[EVENT_TYPE].to_pylist()
     index = IdIndex.build(base.user_ids)
-    for name in users:
+    for name in dict.fromkeys(users):
         if index.index_of(name) < 0:
             index.add(name)
     kind_code = {name: code for code, name in enumerate(base.kinds)}

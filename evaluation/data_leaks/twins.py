@@ -11,9 +11,9 @@ import scipy.sparse as sp
 from recsys.evaluation.data_leaks.findings import Finding
 from recsys.evaluation.data_leaks.logged_data import LoggedData
 from recsys.evaluation.report_context import REFUSE, WARN
-from recsys.features.interactions import Longs
-from recsys.features.on_disk import empty
-from recsys.features.ragged import offsets_of
+from recsys.features.interactions import EMPTY_HISTORY, Histories, Longs, places_by_owner
+from recsys.features.on_disk import empty, taken
+from recsys.features.ragged import offsets_of, offsets_of_owners
 
 NAME: Final = "no account is another's copy"
 MOST_USERS: Final = 1000
@@ -64,13 +64,14 @@ def copied_accounts(log: LoggedData) -> list[Finding]:
 def _histories(log: LoggedData) -> ItemHistories:
     """Some users at a time: pairs of all events at once would be sorted in memory."""
     events = log.events
-    histories, width = events.histories(), np.int64(events.n_items)
+    width, offsets = np.int64(events.n_items), offsets_of_owners(events.user, events.n_users)
+    acted_on = taken(events.item, places_by_owner(events.user, offsets))
     items, pairs = empty(len(events), np.int32), 0
     sizes, popularity = np.zeros(events.n_users, np.int64), np.zeros(events.n_items, np.int64)
-    for some in histories.stretches():
-        bounds = histories.offsets[some.start : some.stop + 1]
+    for some in Histories(offsets, EMPTY_HISTORY).stretches():
+        bounds = offsets[some.start : some.stop + 1]
         owner = np.repeat(np.arange(some.stop - some.start), np.diff(bounds))
-        pair = np.unique(owner * width + histories.events.item[bounds[0] : bounds[-1]])
+        pair = np.unique(owner * width + acted_on[bounds[0] : bounds[-1]])
         sizes[some] = np.bincount(pair // width, minlength=some.stop - some.start)
         items[pairs : pairs + len(pair)] = pair % width
         popularity += np.bincount(pair % width, minlength=events.n_items)
