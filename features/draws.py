@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from recsys.features.ids import Hashes, hash_ids
+from recsys.features.on_disk import filled, stretches
 
 __all__ = ["Doubles", "at_moments", "chance", "hash_ids", "least"]
 
@@ -42,8 +43,12 @@ def chance(hashes: npt.NDArray[np.integer], purpose: str, seed: int) -> Doubles:
     True
     """
     salt = _mix(hash_ids([purpose]) ^ np.array([seed], np.int64).view(np.uint64))
-    mixed = _mix(hashes.astype(np.int64).view(np.uint64) ^ salt)
-    return np.asarray((mixed >> np.uint64(11)) * 2.0**-53, np.float64)
+
+    def some(part: slice) -> Doubles:
+        mixed = _mix(hashes[part].astype(np.int64).view(np.uint64) ^ salt)
+        return np.asarray((mixed >> np.uint64(11)) * 2.0**-53, np.float64)
+
+    return filled(len(hashes), np.float64, some)
 
 
 def at_moments(hashes: Hashes, time: npt.NDArray[np.int64]) -> Hashes:
@@ -55,5 +60,8 @@ def least(chances: Doubles, count: int) -> npt.NDArray[np.int64]:
     """Places of the `count` smallest chances (all where there are fewer), in ascending order."""
     if len(chances) <= count:
         return np.arange(len(chances))
-    order = np.argsort(chances, kind="stable")[: max(0, count)]
-    return np.sort(order).astype(np.int64)
+    found = np.empty(0, np.int64)
+    for part in stretches(len(chances)):
+        places = np.concatenate([found, np.arange(part.start, part.stop)])
+        found = places[np.argsort(chances[places], kind="stable")[: max(0, count)]]
+    return np.sort(found)

@@ -38,10 +38,19 @@ def offsets_of_owners(owner: npt.NDArray[np.integer], groups: int) -> Whole:
     >>> offsets_of_owners(np.array([0, 0, 2, 2, 2]), 3)
     array([0, 2, 2, 5])
     """
+    return offsets_of(sizes_of_groups(owner, groups))
+
+
+def sizes_of_groups(owner: npt.NDArray[np.integer], groups: int) -> Whole:
+    """int64[G]: how many rows each of `groups` groups has, given the group of each row in any order.
+
+    >>> sizes_of_groups(np.array([2, 0, 2]), 4)
+    array([1, 0, 2, 0])
+    """
     sizes = np.bincount(owner[:_CHUNK], minlength=groups)
     for low in range(_CHUNK, len(owner), _CHUNK):
         sizes += np.bincount(owner[low : low + _CHUNK], minlength=groups)
-    return offsets_of(sizes)
+    return sizes
 
 
 def owners_of(offsets: npt.NDArray[np.integer]) -> Whole:

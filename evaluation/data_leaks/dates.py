@@ -14,6 +14,8 @@ from recsys.evaluation.data_leaks.leaky_columns import ITEMS, SuspectColumn
 from recsys.evaluation.data_leaks.logged_data import NEVER, LoggedData
 from recsys.evaluation.data_leaks.numbers import Doubles
 from recsys.evaluation.report_context import DROP, WARN
+from recsys.features.on_disk import stretches
+from recsys.features.ragged import sizes_of_groups
 
 NAME: Final = "items were not dated by their events"
 NEAR: Final = 0.05
@@ -96,9 +98,10 @@ def events_of(log: LoggedData, table: str) -> tuple[Doubles, Doubles, Doubles]:
     )
     first = np.full(size, np.inf)
     last = np.full(size, -np.inf)
-    np.minimum.at(first, entity, events.time)
-    np.maximum.at(last, entity, events.time)
-    count = np.bincount(entity, minlength=size)
+    for part in stretches(len(events)):
+        np.minimum.at(first, entity[part], events.time[part])
+        np.maximum.at(last, entity[part], events.time[part])
+    count = sizes_of_groups(entity, size)
     several = np.isfinite(first) & (last > first)
     gap = np.full(size, np.nan)
     gap[several] = (last - first)[several] / (count[several] - 1)

@@ -13,7 +13,8 @@ along the log. Where it adds much to the last stretch and little to those before
 Shapes: n items (or users), K slices of the log.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -22,7 +23,9 @@ import numpy.typing as npt
 from recsys.evaluation.data_leaks.leaky_columns import ITEMS, SuspectColumn
 from recsys.evaluation.data_leaks.logged_data import SLICES, LoggedData
 from recsys.evaluation.data_leaks.numbers import Doubles, separation
-from recsys.features.interactions import Bools, Longs
+from recsys.features.interactions import Bools, Interactions, Longs
+from recsys.features.on_disk import stretches
+from recsys.features.ragged import sizes_of_groups
 
 MOST_KINDS: Final = 6
 """Event types looked at apart."""
@@ -138,37 +141,46 @@ def counts_of(log: LoggedData, table: str) -> tuple[Longs, list[LaterCounts]]:
     entities = log.items_looked_at if table == ITEMS else log.users_looked_at
     place = np.full(size, -1, np.int64)
     place[entities] = np.arange(len(entities))
+    others = events.n_users if table == ITEMS else events.n_items
     found = []
-    for kind, mask in _kinds(log):
-        row, part = place[mine[mask]], log.slice_of[mask]
-        inside = row >= 0
-        flat = np.bincount(
-            row[inside] * log.slices + part[inside], minlength=len(entities) * log.slices
-        )
-        by_slice = flat.reshape(len(entities), log.slices).astype(np.float64)
-        active = _active(other[mask], part, log.slices)
-        found.append(LaterCounts(kind, by_slice, active, float(mask.mean())))
+    for kind, counted in _kinds(log):
+        cells = np.zeros(len(entities) * log.slices, np.int64)
+        last, total = np.full(others, -1, np.int8), 0
+        for part in stretches(len(events)):
+            mask = counted(part)
+            row, slice_ = place[mine[part][mask]], log.slice_of[part][mask]
+            inside = row >= 0
+            cell = row[inside] * log.slices + slice_[inside]
+            cells += np.bincount(cell, minlength=len(cells))
+            np.maximum.at(last, other[part][mask], slice_)
+            total += len(row)
+        by_slice = cells.reshape(len(entities), log.slices).astype(np.float64)
+        active = _active(last, log.slices)
+        found.append(LaterCounts(kind, by_slice, active, total / max(len(events), 1)))
     return entities, found
 
 
-def _kinds(log: LoggedData) -> Iterator[tuple[str, Bools]]:
-    """What may have been counted, in words: all events, the positive ones, those of one type."""
+def _kinds(log: LoggedData) -> Iterator[tuple[str, Callable[[slice], Bools]]]:
+    """What may have been counted, in words, and which events of a stretch it is: all, the positive ones,
+    those of one type."""
     events = log.events
-    yield "events", np.ones(len(events), bool)
+    yield "events", lambda part: np.ones(part.stop - part.start, bool)
     if log.graded:
-        yield "positive events", log.positive
+        yield "positive events", lambda part: log.positive[part]
     if len(events.kinds) > 1:
-        times = np.bincount(events.kind, minlength=len(events.kinds))
+        times = sizes_of_groups(events.kind, len(events.kinds))
         for kind in np.argsort(-times)[:MOST_KINDS].tolist():
             if times[kind] > MOSTLY * len(events):
                 continue
-            yield f"events of type {events.kinds[kind]}", events.kind == kind
+            yield f"events of type {events.kinds[kind]}", partial(_of_type, events, kind)
 
 
-def _active(other: npt.NDArray[np.integer], part: Longs, slices: int) -> Longs:
-    """int64[K]: distinct others with an event in a slice or later."""
-    last = np.full(int(other.max(initial=-1)) + 1, -1, np.int64)
-    np.maximum.at(last, other, part)
+def _of_type(events: Interactions, kind: int, part: slice) -> Bools:
+    return np.asarray(events.kind[part] == kind)
+
+
+def _active(last: npt.NDArray[np.int8], slices: int) -> Longs:
+    """int64[K]: those with an event in a slice or later, by the slice of the last of each, -1 for none."""
     return np.asarray(np.bincount(last[last >= 0], minlength=slices)[::-1].cumsum()[::-1])
 
 

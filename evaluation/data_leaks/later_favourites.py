@@ -6,7 +6,7 @@ that is not what they chose before.
 Shapes: U users, C kinds.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 import numpy as np
@@ -14,7 +14,8 @@ import numpy as np
 from recsys.evaluation.data_leaks.leaky_columns import SuspectColumn
 from recsys.evaluation.data_leaks.logged_data import LoggedData
 from recsys.evaluation.data_leaks.numbers import Doubles
-from recsys.features.interactions import Bools, Longs
+from recsys.features.interactions import Longs
+from recsys.features.on_disk import filled, taken
 
 MOST_KINDS: Final = 300
 LEAST: Final = 3
@@ -40,11 +41,7 @@ def foretold_favourites(
         codes = kind.codes(MOST_KINDS)
         if not attributes or codes.max(initial=0) > MOST_KINDS:
             continue
-        tallies = [
-            (share, late, early)
-            for only in (log.positive, np.ones(len(log.events), bool))
-            for share, late, early in _tallies(log, asked, codes, only)
-        ]
+        tallies = [(share, late, early) for share, late, early in _tallies(log, asked, codes)]
         for column in attributes:
             how = _foretold(column.codes(MOST_KINDS)[asked], tallies)
             if how is not None:
@@ -53,26 +50,30 @@ def foretold_favourites(
 
 
 def _tallies(
-    log: LoggedData, asked: Longs, codes: Longs, only: Bools
-) -> list[tuple[float, Doubles, Doubles]]:
-    """(share of the log, events by user and kind in that last stretch, the same before)."""
+    log: LoggedData, asked: Longs, codes: Longs
+) -> Iterator[tuple[float, Doubles, Doubles]]:
+    """(share of the log, events by user and kind in that last stretch, the same before): of the positive
+    events, then of all."""
     events, width = log.events, int(codes.max()) + 1
-    place = np.full(events.n_users, -1, np.int64)
+    place = np.full(events.n_users, -1, np.int32)
     place[asked] = np.arange(len(asked))
-    rows = only & (place[events.user] >= 0) & (codes[events.item] > 0)
-    key = place[events.user[rows]] * width + codes[events.item[rows]]
-    part = log.slice_of[rows]
-    out = []
-    for share in STRETCHES:
-        after = part >= round((1 - share) * log.slices)
-        late, early = (
-            np.bincount(key[side], minlength=len(asked) * width)
-            .reshape(-1, width)
-            .astype(np.float64)
-            for side in (after, ~after)
-        )
-        out.append((share, late, early))
-    return out
+    theirs = filled(
+        len(events),
+        bool,
+        lambda part: (place[events.user[part]] >= 0) & (codes[events.item[part]] > 0),
+    )
+    user, item = taken(events.user, theirs), taken(events.item, theirs)
+    key, slice_ = place[user] * np.int64(width) + codes[item], taken(log.slice_of, theirs)
+    for only in (taken(log.positive, theirs), np.ones(len(key), bool)):
+        for share in STRETCHES:
+            after = slice_ >= round((1 - share) * log.slices)
+            late, early = (
+                np.bincount(key[side & only], minlength=len(asked) * width)
+                .reshape(-1, width)
+                .astype(np.float64)
+                for side in (after, ~after)
+            )
+            yield share, late, early
 
 
 def _foretold(attribute: Longs, tallies: Sequence[tuple[float, Doubles, Doubles]]) -> str | None:

@@ -6,14 +6,17 @@ over n. Where they vary less about a column, it was made from them.
 Shapes: n entities.
 """
 
+from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from recsys.evaluation.data_leaks.later_counts import CountedGroups
 from recsys.evaluation.data_leaks.leaky_columns import ITEMS, SuspectColumn
 from recsys.evaluation.data_leaks.logged_data import LoggedData
 from recsys.evaluation.data_leaks.numbers import Doubles
+from recsys.features.on_disk import stretches
 
 BELOW_CHANCE: Final = 0.5
 """Variance of later means against chance's below which a column knows them; chance alone gives at least 1
@@ -23,6 +26,9 @@ ENOUGH: Final = 100
 LATE: Final = 0.1
 """Share of the log, at its end, that a column of all time must know."""
 STRETCHES: Final = (0.3, 0.25, 0.2, 0.15, 0.1)
+
+
+Whole = npt.NDArray[np.integer]
 
 
 class Means(NamedTuple):
@@ -39,27 +45,54 @@ class Means(NamedTuple):
 def means_of(log: LoggedData, table: str) -> Means | None:
     """Mean values of the items or users; None where events carry none that differ."""
     events = log.events
-    known = np.isfinite(events.value)
-    entity = (events.item if table == ITEMS else events.user)[known]
-    value = events.value[known].astype(np.float64)
     size = events.n_items if table == ITEMS else events.n_users
-    if len(value) < 2 * ENOUGH or np.ptp(value) == 0:
+    whole, count = _mean(log, table, size)
+    if count.sum() < 2 * ENOUGH:
         return None
-    whole, count = _mean(entity, value, size)
-    several = count[entity] > 1
-    spread = (value - whole[entity])[several] * np.sqrt(count / np.maximum(count - 1, 1))[entity][
-        several
+    variance = _variance(log, table, whole, count)
+    if variance is None:
+        return None
+    late = [
+        (share, *_mean(log, table, size, round((1 - share) * log.slices))) for share in STRETCHES
     ]
-    late = []
-    for share in STRETCHES:
-        after = log.slice_of[known] >= round((1 - share) * log.slices)
-        late.append((share, *_mean(entity[after], value[after], size)))
-    return Means(whole, count, late, max(float(spread.var()), 1e-9))
+    return Means(whole, count, late, max(variance, 1e-9))
 
 
-def _mean(entity: np.ndarray, value: Doubles, size: int) -> tuple[Doubles, Doubles]:
-    count = np.bincount(entity, minlength=size).astype(np.float64)
-    return np.bincount(entity, value, size) / np.maximum(count, 1), count
+def _values(log: LoggedData, table: str) -> Iterator[tuple[Whole, Doubles, Whole]]:
+    """(item or user, value, slice of the log) of the events that have a value, a stretch at a time."""
+    events = log.events
+    entity = events.item if table == ITEMS else events.user
+    for part in stretches(len(events)):
+        known = np.isfinite(events.value[part])
+        value = events.value[part][known].astype(np.float64)
+        yield entity[part][known], value, log.slice_of[part][known]
+
+
+def _mean(log: LoggedData, table: str, size: int, first: int = 0) -> tuple[Doubles, Doubles]:
+    """(mean value, how many it is of), each float64[n], of the events from a slice of the log on."""
+    total, count = np.zeros(size), np.zeros(size)
+    for entity, value, slice_ in _values(log, table):
+        after = slice_ >= first
+        total += np.bincount(entity[after], value[after], size)
+        count += np.bincount(entity[after], minlength=size)
+    return total / np.maximum(count, 1), count
+
+
+def _variance(log: LoggedData, table: str, mean: Doubles, count: Doubles) -> float | None:
+    """Of a single value about the mean of its item or user, where that is one of several; None where all
+    values are one."""
+    lowest, highest, number, total, squares = np.inf, -np.inf, 0, 0.0, 0.0
+    wider = np.sqrt(count / np.maximum(count - 1, 1))
+    for entity, value, _ in _values(log, table):
+        lowest, highest = min(lowest, value.min(initial=np.inf)), max(highest, value.max(initial=-np.inf))  # fmt: skip
+        several = count[entity] > 1
+        spread = ((value - mean[entity]) * wider[entity])[several]
+        number += len(spread)
+        total += float(spread.sum())
+        squares += float((spread**2).sum())
+    if lowest == highest:
+        return None
+    return squares / number - (total / number) ** 2 if number else 0.0
 
 
 def knows_means(column: SuspectColumn, means: Means) -> str | None:

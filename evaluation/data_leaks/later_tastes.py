@@ -16,6 +16,7 @@ from recsys.evaluation.data_leaks.leaky_columns import ITEMS, USERS, SuspectColu
 from recsys.evaluation.data_leaks.logged_data import LoggedData
 from recsys.evaluation.data_leaks.numbers import Doubles, mean_and_error
 from recsys.features.interactions import Bools, Longs
+from recsys.features.on_disk import filled, stretches, taken
 
 MOST_EVENTS: Final = 60_000
 LATE: Final = (0.75, 0.85, 0.9)
@@ -82,15 +83,16 @@ def shifts(
 
 def _events(log: LoggedData) -> Events:
     events = log.events
-    kept = np.asarray(events.weight > 0)
+    kept = filled(len(events), bool, lambda part: events.weight[part] > 0)
     if kept.sum() > MOST_EVENTS:
         drawn = log.chance_of_users("tastes") < MOST_EVENTS / kept.sum()
-        kept = kept & drawn[events.user]
-    at = np.searchsorted(events.time, events.time) / max(len(events), 1)
+        for part in stretches(len(events)):
+            kept[part] &= drawn[events.user[part]]
+    at = np.searchsorted(events.time, taken(events.time, kept)) / max(len(events), 1)
     return Events(
-        events.user[kept].astype(np.int64),
-        events.item[kept].astype(np.int64),
-        at[kept],
+        taken(events.user, kept).astype(np.int64),
+        taken(events.item, kept).astype(np.int64),
+        at,
         log.chance_of_users("halves") < 0.5,
         log.chance_of_items("halves") < 0.5,
     )

@@ -5,7 +5,7 @@ Shapes: N items, U users with events, n entities.
 """
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,7 +25,7 @@ from recsys.evaluation.data_leaks.logged_data import NEVER, LoggedData
 from recsys.evaluation.data_leaks.numbers import Doubles, codes_of
 from recsys.evaluation.report_context import DROP, REFUSE, WARN
 from recsys.features.interactions import Longs
-from recsys.features.packed_strings import PackedStrings
+from recsys.features.on_disk import filled
 
 ITEMS, USERS = "items", "users"
 TAIL = 200
@@ -58,8 +58,7 @@ class SuspectColumn:
     @property
     def tells(self) -> bool:
         """Whether two entities differ in it."""
-        known = self.values[np.isfinite(self.values)]
-        return bool(len(known) and (len(known) < len(self.values) or np.ptp(known) > 0))
+        return _differ(self.values)
 
     @property
     def own(self) -> bool:
@@ -76,7 +75,9 @@ def item_columns(log: LoggedData) -> list[SuspectColumn]:
 def user_columns(log: LoggedData) -> list[SuspectColumn]:
     """Everything told of users, U long."""
     events = log.events
-    found = list(_read_off_ids(USERS, USER_ID, events.user_ids))
+    looked = log.users_looked_at
+    ids = events.user_ids[looked].tolist()
+    found = list(_read_off_ids(USERS, USER_ID, ids, looked, events.n_users))
     if log.users is not None:
         at = log.users.ids.indices_of(events.user_ids)
         for name, values in log.users.numeric.items():
@@ -107,7 +108,10 @@ def _orders_of_items(log: LoggedData) -> Iterator[SuspectColumn]:
     catalogue = log.catalogue
     order = np.arange(catalogue.n_items, dtype=np.float64)
     yield SuspectColumn(ITEMS, "the order of the items", order, outcome=WARN)
-    yield from _read_off_ids(ITEMS, ITEM_ID, catalogue.item_ids.to_pylist())
+    all_of_them = np.arange(catalogue.n_items)
+    yield from _read_off_ids(
+        ITEMS, ITEM_ID, catalogue.item_ids.to_pylist(), all_of_them, len(all_of_them)
+    )
 
 
 def _texts_of_items(log: LoggedData) -> Iterator[SuspectColumn]:
@@ -126,23 +130,38 @@ def _texts_of_items(log: LoggedData) -> Iterator[SuspectColumn]:
             ("length of", np.array([len(words) for words in written], np.float64)),
             ("last number in", last_numbers(written)),
         ):
-            values = np.full(catalogue.n_items, np.nan)
-            values[looked] = told
+            values = _of_some(told, looked, catalogue.n_items)
             yield SuspectColumn(ITEMS, f"the {what} {name}", values, source=name, outcome=outcome)
 
 
-def _read_off_ids(table: str, name: str, ids: PackedStrings | list[str]) -> Iterator[SuspectColumn]:
-    """The number in an id, its first letter, its length: no feature reads them, but an id that was given
-    after the fact orders what has no other order."""
-    number = last_numbers(ids)
-    yield SuspectColumn(table, f"the number in {name}", number, source=name, outcome=WARN)
-    length = np.fromiter(map(len, ids), np.float64, len(ids))
-    yield SuspectColumn(table, f"the length of {name}", length, source=name, outcome=WARN)
+def _read_off_ids(
+    table: str, name: str, ids: Sequence[str], looked: Longs, size: int
+) -> Iterator[SuspectColumn]:
+    """The number in an id, its first letter, its length, of those looked at: no feature reads them, but an id
+    that was given after the fact orders what has no other order."""
     letters = np.unique(np.array([word[:1] for word in ids]), return_inverse=True)[1]
-    first = f"the first letter of {name}"
-    yield SuspectColumn(
-        table, first, letters.astype(np.float64), named=True, source=name, outcome=WARN
-    )
+    for what, told, named in (
+        ("number in", last_numbers(ids), False),
+        ("length of", np.array([len(word) for word in ids], np.float64), False),
+        ("first letter of", letters.astype(np.float64), True),
+    ):
+        if _differ(told):
+            values = _of_some(told, looked, size)
+            name_of_it = f"the {what} {name}"
+            yield SuspectColumn(table, name_of_it, values, named, source=name, outcome=WARN)
+
+
+def _differ(values: Doubles) -> bool:
+    """Whether something is told of one and not of another, or something else."""
+    known = values[np.isfinite(values)]
+    return bool(len(known) and (len(known) < len(values) or np.ptp(known) > 0))
+
+
+def _of_some(told: Doubles, looked: Longs, size: int) -> Doubles:
+    """float64[size]: what is told of those looked at, NaN of the others."""
+    values = filled(size, np.float64, lambda _: np.nan)
+    values[looked] = told
+    return values
 
 
 def _named(table: str, name: str, codes: npt.NDArray[np.integer]) -> SuspectColumn:

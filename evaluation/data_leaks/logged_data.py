@@ -17,6 +17,8 @@ from recsys.features.catalogue import Catalogue
 from recsys.features.draws import chance, hash_ids, least
 from recsys.features.impressions import Impressions
 from recsys.features.interactions import Bools, Interactions, Longs
+from recsys.features.on_disk import filled
+from recsys.features.ragged import sizes_of_groups
 from recsys.features.time_buckets import MISSING_TIME
 from recsys.features.user_table import UserTable
 
@@ -54,8 +56,8 @@ class LoggedData:
     """Whether times are dates, and not an order alone."""
 
     @cached_property
-    def slice_of(self) -> npt.NDArray[np.int64]:
-        """int64[E]: which slice of the log an event lies in, from 0; events of one moment share one."""
+    def slice_of(self) -> npt.NDArray[np.int8]:
+        """int8[E]: which slice of the log an event lies in, from 0; events of one moment share one."""
         return slices_of(self.events.time, SLICES)
 
     @property
@@ -66,7 +68,7 @@ class LoggedData:
     @cached_property
     def positive(self) -> Bools:
         """bool[E]: what counts as a label."""
-        return np.asarray(self.events.grade > 0)
+        return filled(len(self.events), bool, lambda part: self.events.grade[part] > 0)
 
     @cached_property
     def of_some_users(self) -> "LoggedData":
@@ -75,7 +77,8 @@ class LoggedData:
         share = MOST_EVENTS / max(len(self.events), 1)
         if share >= 1 or self.events.n_users < LEAST_USERS:
             return self
-        kept = (self.chance_of_users("looked at") < share)[self.events.user]
+        drawn = self.chance_of_users("looked at") < share
+        kept = filled(len(self.events), bool, lambda part: drawn[self.events.user[part]])
         listed = None if self.listed_at is None else self.listed_at[kept]
         return replace(self, events=self.events.where(kept), event_ids=None, listed_at=listed)
 
@@ -89,11 +92,14 @@ class LoggedData:
 
     @cached_property
     def _hashes_of_users(self) -> npt.NDArray[np.integer]:
-        return hash_ids(self.events.user_ids)
+        ids = self.events.user_ids
+        return filled(len(ids), np.uint64, lambda part: hash_ids(ids[part]))
 
-    def users_among(self, users: npt.NDArray[np.integer], most: int, purpose: str) -> Longs:
-        """At most `most` of some users, drawn, ascending."""
-        return np.asarray(users[least(self.chance_of_users(purpose)[users], most)], np.int64)
+    def users_among(self, users: Bools, most: int, purpose: str) -> Longs:
+        """At most `most` of some users (bool[U]), drawn, ascending."""
+        chances = self.chance_of_users(purpose)
+        chances[~users] = np.inf
+        return least(chances, min(most, int(np.count_nonzero(users))))
 
     @cached_property
     def items_looked_at(self) -> Longs:
@@ -106,7 +112,7 @@ class LoggedData:
     @cached_property
     def read(self) -> Bools:
         """bool[N]: items whose texts are read."""
-        count = np.bincount(self.events.item, minlength=self.events.n_items)
+        count = sizes_of_groups(self.events.item, self.events.n_items)
         kept = np.zeros(self.events.n_items, bool)
         kept[np.argsort(-count, kind="stable")[:MOST_READ]] = True
         return kept

@@ -6,13 +6,14 @@ Shapes: E events.
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 
 from recsys.evaluation.data_leaks.findings import Finding
 from recsys.evaluation.data_leaks.logged_data import LoggedData
 from recsys.evaluation.data_leaks.numbers import Doubles, owners_of, separation, slices_of
 from recsys.evaluation.data_leaks.shuffled import ENOUGH, PEOPLE, SLICES, Verdict, fallen
 from recsys.evaluation.report_context import WARN
-from recsys.features.interactions import Bools, Longs
+from recsys.features.interactions import Bools
 
 NAME: Final = "events are graded as their like are"
 NOTHING: Final = 0.015
@@ -55,7 +56,7 @@ def mixed_up_grades(log: LoggedData) -> list[Finding]:
     return [Finding.passed(NAME, f"AUC {0.5 + whole:.2f}; 0.5 is chance")]
 
 
-def _grade_at_other_times(log: LoggedData, part: Longs) -> Doubles:
+def _grade_at_other_times(log: LoggedData, part: npt.NDArray[np.integer]) -> Doubles:
     """float64[E]: mean grade of the event's item in the other slices, drawn towards that of all."""
     item, grade = log.events.item.astype(np.int64), log.positive.astype(np.float64)
     here = np.unique(item * SLICES + part, return_inverse=True)[1]

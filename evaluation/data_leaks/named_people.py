@@ -18,7 +18,7 @@ from recsys.evaluation.data_leaks.leaky_words import Words, table_of
 from recsys.evaluation.data_leaks.logged_data import LoggedData
 from recsys.evaluation.report_context import DROP, REFUSE
 from recsys.features.ids import IdIndex
-from recsys.features.on_disk import stretches
+from recsys.features.on_disk import filled, stretches
 from recsys.features.packed_strings import AT_ONCE, PackedStrings
 
 LEAST: Final = 4
@@ -87,7 +87,9 @@ def _by_their_ids(log: LoggedData, words: Words) -> str | None:
         return None
     named = np.zeros(log.events.n_users, bool)
     named[who] = True
-    events = log.events.where(named[log.events.user])
+    events = log.events.where(
+        filled(len(log.events), bool, lambda part: named[log.events.user[part]])
+    )
     width = np.int64(events.n_items)
     acted = np.isin(who * width + row, events.user.astype(np.int64) * width + events.item)
     if acted.sum() < ENOUGH or acted.mean() < ACTED:
@@ -113,7 +115,7 @@ def _pairs(log: LoggedData) -> tuple[Any, Any]:
     pair = np.unique(events.user.astype(np.int64) * events.n_items + events.item)
     pair = pair[log.read[pair % events.n_items]]
     user, item = pair // events.n_items, pair % events.n_items
-    active = np.flatnonzero(np.bincount(user, minlength=events.n_users) >= LEAST)
+    active = np.bincount(user, minlength=events.n_users) >= LEAST
     ones = np.ones(len(pair), np.float32)
     table = sp.csr_matrix((ones, (user, item)), shape=(events.n_users, events.n_items))
     share = np.bincount(item, minlength=events.n_items) / max(len(pair), 1)

@@ -8,6 +8,7 @@ import numpy.typing as npt
 
 from recsys.features.draws import Doubles
 from recsys.features.interactions import Bools, Longs
+from recsys.features.on_disk import filled
 
 __all__ = [
     "Doubles",
@@ -20,14 +21,14 @@ __all__ = [
 ]
 
 
-def slices_of(time: Longs, count: int) -> Longs:
-    """int64[n]: slice of each row, from 0, of at most `count` of equal size; rows of one moment share
+def slices_of(time: Longs, count: int) -> npt.NDArray[np.int8]:
+    """int8[n]: slice of each row, from 0, of at most `count` of equal size; rows of one moment share
     one. `time` ascends."""
     if not len(time):
-        return np.empty(0, np.int64)
+        return np.empty(0, np.int8)
     edges = np.unique(time[np.arange(1, count) * len(time) // count])
-    found = np.searchsorted(edges[edges > time[0]], time, "right")
-    return np.asarray(found, np.int64)
+    edges = edges[edges > time[0]]
+    return filled(len(time), np.int8, lambda part: np.searchsorted(edges, time[part], "right"))
 
 
 def codes_of(values: npt.NDArray[np.floating], most: int) -> Longs:
@@ -60,7 +61,7 @@ def separation(score: Doubles, label: Bools) -> float:
     return float((middle[place[label]].sum() - ones * (ones + 1) / 2) / ones / (len(label) - ones))
 
 
-def owners_of(owner: npt.NDArray[np.integer], part: Longs, parts: int) -> Longs:
+def owners_of(owner: npt.NDArray[np.integer], part: npt.NDArray[np.integer], parts: int) -> Longs:
     """int64[parts]: distinct owners with a row in each part. What a handful of people do says little of
     anything else, however many rows it is."""
     size = np.int64(parts)

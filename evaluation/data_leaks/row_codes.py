@@ -19,6 +19,8 @@ from recsys.evaluation.data_leaks.numbers import Doubles, codes_of, mean_of_othe
 from recsys.evaluation.report_context import WARN
 from recsys.features.future_check import group_auc
 from recsys.features.interactions import SECOND, Bools, Longs
+from recsys.features.on_disk import stretches
+from recsys.features.ragged import first_of_runs, sizes_of_groups
 
 NAME: Final = "nothing but what happened tells an event's grade"
 MOST_EVENTS: Final = 100_000
@@ -68,7 +70,9 @@ def _rows(log: LoggedData) -> Longs:
     if count <= MOST_EVENTS:
         return np.arange(count)
     kept = log.chance_of_users("marks") < MOST_EVENTS / count
-    return np.flatnonzero(kept[log.events.user])
+    return np.concatenate(
+        [part.start + np.flatnonzero(kept[log.events.user[part]]) for part in stretches(count)]
+    )
 
 
 def _told_by(code: npt.NDArray[np.integer], label: Bools) -> float:
@@ -102,14 +106,11 @@ def _parity(number: Doubles) -> Longs:
 def _order_in_moments(log: LoggedData) -> str | None:
     """The order of events of one moment in words, where it puts positive ones first (or last, among
     events of one type: a log may well write a view before the click it led to)."""
-    events = log.events
     graded_alike = _same_type_only(log)
-    moment = np.unique(events.time, return_inverse=True)[1]
-    crowd = np.bincount(moment)
-    rows = np.flatnonzero(crowd[moment] > 1)[:MOST_EVENTS]
+    rows = _rows_of_shared_moments(log.events.time)
     if not len(rows):
         return None
-    place, label = moment[rows], log.positive[rows]
+    place, label = first_of_runs(log.events.time[rows]).cumsum() - 1, log.positive[rows]
     ones, size = np.bincount(place, label), np.bincount(place)
     pairs = float((ones * (size - ones)).sum())
     if pairs < 100 * MOMENTS or ((ones > 0) & (ones < size)).sum() < MOMENTS:
@@ -124,8 +125,27 @@ def _order_in_moments(log: LoggedData) -> str | None:
     return None
 
 
+def _rows_of_shared_moments(time: Longs) -> Longs:
+    """int64[n]: events, the first `MOST_EVENTS`, dated as the one before or behind. `time` ascends."""
+    found: list[Longs] = []
+    for part in stretches(len(time)):
+        low = max(part.start - 1, 0)
+        begins = first_of_runs(time[low : part.stop + 1])
+        shared = ~begins
+        shared[:-1] |= ~begins[1:]
+        found.append(
+            part.start + np.flatnonzero(shared[part.start - low :][: part.stop - part.start])
+        )
+        if sum(map(len, found)) >= MOST_EVENTS:
+            break
+    return np.concatenate([np.empty(0, np.int64), *found])[:MOST_EVENTS]
+
+
 def _same_type_only(log: LoggedData) -> bool:
     """Whether grades differ within event types, and not only between them."""
-    kinds = log.events.kind
-    total, ones = np.bincount(kinds), np.bincount(kinds, log.positive)
+    events = log.events
+    total = sizes_of_groups(events.kind, len(events.kinds))
+    ones = np.zeros(len(total))
+    for part in stretches(len(events)):
+        ones += np.bincount(events.kind[part][log.positive[part]], minlength=len(total))
     return bool(((ones > 0.05 * total) & (ones < 0.95 * total)).any())

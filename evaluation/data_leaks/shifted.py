@@ -14,7 +14,8 @@ from recsys.evaluation.data_leaks.findings import Finding
 from recsys.evaluation.data_leaks.logged_data import NEVER, LoggedData
 from recsys.evaluation.data_leaks.numbers import owners_of, slices_of
 from recsys.evaluation.report_context import REFUSE
-from recsys.features.interactions import SECOND, Bools, Longs
+from recsys.features.interactions import SECOND, Bools
+from recsys.features.on_disk import stretches
 
 NAME: Final = "positive events are dated as the others are"
 SKEW: Final = 60 * SECOND
@@ -114,5 +115,8 @@ def _ends(log: LoggedData) -> str | None:
 
 def _run(label: Bools) -> int:
     """Events from the beginning that are all graded alike."""
-    other: Longs = np.flatnonzero(label != label[0])
-    return int(other[0]) if len(other) else len(label)
+    for part in stretches(len(label)):
+        other = label[part] != label[0]
+        if other.any():
+            return int(part.start + other.argmax())
+    return len(label)

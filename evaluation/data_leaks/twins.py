@@ -44,7 +44,7 @@ class ItemHistories(NamedTuple):
 def copied_accounts(log: LoggedData) -> list[Finding]:
     """How many users have a copy, and how much of what they did last the copy had done before."""
     histories = _histories(log)
-    asked = log.users_among(np.flatnonzero(histories.sizes >= LEAST), MOST_USERS, "copies")
+    asked = log.users_among(histories.sizes >= LEAST, MOST_USERS, "copies")
     if not len(asked):
         return [Finding.passed(NAME, f"nobody acted on {LEAST} items")]
     user, other = _copies(histories, asked)

@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recsys.features.draws import at_moments, chance, hash_ids, least
+from recsys.features.on_disk import CHUNK
 
 IDS = st.lists(st.text(max_size=8), min_size=1, max_size=40, unique=True)
 
@@ -38,3 +39,9 @@ def test_the_least_are_taken_in_their_order():
     assert least(np.array([0.3, 0.1, 0.9, 0.2]), 2).tolist() == [1, 3]
     assert least(np.array([0.3, 0.1]), 5).tolist() == [0, 1]
     assert least(np.array([0.3, 0.1]), 0).tolist() == []
+
+
+def test_the_least_of_many_are_those_of_all_at_once():
+    chances = np.random.default_rng(0).integers(0, 5000, CHUNK + 5000) / 5000
+    together = np.sort(np.argsort(chances, kind="stable")[:700])
+    np.testing.assert_array_equal(least(chances, 700), together)

@@ -18,8 +18,10 @@ from recsys.evaluation.data_leaks.findings import Finding
 from recsys.evaluation.data_leaks.leaky_columns import ITEMS
 from recsys.evaluation.data_leaks.logged_data import NEVER, LoggedData
 from recsys.evaluation.report_context import Check
+from recsys.features.ids import IdIndex
 from recsys.features.impressions import Impressions
 from recsys.features.interactions import Longs
+from recsys.features.on_disk import empty
 from recsys.ingestion.tables.event_partitions import event_files
 from recsys.ingestion.tables.ingest import ITEMS_FILE, USERS_FILE
 from recsys.ingestion.tables.load import Tables, impression_ids, load_tables
@@ -92,7 +94,7 @@ def logged_data(
     events, _ = graded(tables.interactions, tables.meaning)
     shown = tables.impressions
     named = any(len(ids) > ids.null_count for ids in _read(folder, c.EVENT_ID))
-    listed = None if shown is None else _listed_at(folder, shown, impression_ids(folder))
+    listed = None if shown is None else _listed_at(folder, shown, len(events))
     if until is not None:
         before = slice(int(np.searchsorted(events.time, until)))
         events = events.before(until)
@@ -131,16 +133,17 @@ def ids_of(folder: Path, rows: Longs) -> list[str]:
     return found
 
 
-def _listed_at(folder: Path, shown: Impressions, ids: pa.ChunkedArray) -> Longs:
+def _listed_at(folder: Path, shown: Impressions, events: int) -> Longs:
     """int64[E] µs: when the list that each event names was shown; `NEVER` without one."""
-    lists = ids.cast(pa.large_string()).combine_chunks()
-    named = pa.chunked_array(
-        [part for names in _read(folder, c.IMPRESSION_ID) for part in names.chunks], pa.string()
-    )
-    place = pa.compute.index_in(named.cast(pa.large_string()), lists).fill_null(-1).to_numpy()
-    return (
-        np.where(place >= 0, shown.time[place], NEVER) if len(shown) else np.full(len(place), NEVER)
-    )
+    out, low = empty(events, np.int64), 0
+    out[:] = NEVER
+    lists = IdIndex.build(impression_ids(folder))
+    for names in _read(folder, c.IMPRESSION_ID):
+        place = lists.indices_of(names.drop_null())
+        named = np.flatnonzero(names.is_valid().to_numpy())
+        out[low + named[place >= 0]] = shown.time[place[place >= 0]]
+        low += len(names)
+    return out
 
 
 def _dated(tables: Tables) -> bool:

@@ -2,24 +2,29 @@
 
 Hu, Koren, Volinsky, *Collaborative filtering for implicit feedback datasets*, ICDM 2008.
 No user factor is kept. `implicit` is called through this one place because it drops arguments in
-silence on some paths and continues from earlier factors when a model is fitted twice: we build a
-fresh CPU model for every fit, name every argument and check its answer.
+silence on some paths: we build a fresh CPU model for every fit, name every argument, run its solver over
+matrices that need no memory of the process's own, and check its answer.
 Shapes: U users, N items, f factors.
 """
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, ClassVar, Final
 
 import numpy as np
 
 from recsys.features.interactions import (
+    EMPTY_HISTORY,
     Floats,
+    Histories,
     History,
     Interactions,
     Ints,
+    places_by_owner,
 )
-from recsys.features.on_disk import filled
+from recsys.features.on_disk import empty, filled, taken
 from recsys.features.protocols import Mask, Recalled
+from recsys.features.ragged import offsets_of_owners
 from recsys.retrieval import history_kernels as kernels
 from recsys.retrieval.ann import LISTS_FROM, InvertedLists
 from recsys.retrieval.asked_vectors import AskedVectors
@@ -175,7 +180,8 @@ def fit_factors(
     if not len(events):
         return np.zeros((interactions.n_items, width), np.float32)
     start = None if white is None or white.shape[1] != width else white
-    matrix = _confidence(events, scale, params["alpha"])
+    by_user = _confidence(events, scale, params["alpha"])
+    by_item = _transposed(by_user)
     rng = check_random_state(seed)
     # implicit threads over rows itself; a threaded BLAS under it is ten times slower
     with threadpool_limits(1, "blas"):
@@ -191,16 +197,20 @@ def fit_factors(
             num_threads=workers,
             random_state=seed,
         )
-        # As `fit` draws them, but not in the process's own memory.
-        model.user_factors = _drawn(rng, interactions.n_users, width)
+        users = _drawn(rng, interactions.n_users, width)
         if start is None:
-            model.item_factors = _drawn(rng, interactions.n_items, width)
+            items = _drawn(rng, interactions.n_items, width)
         else:
-            model.item_factors = _unwhitened(start, interactions.n_items, seed)
-        model.fit(matrix, show_progress=False)
-    factors = np.asarray(model.item_factors, np.float32)
-    assert factors.shape == (interactions.n_items, width), factors.shape
-    return factors
+            items = _unwhitened(start, interactions.n_items, seed)
+        # What `fit` does, whose transposed matrix and look at the users' factors would be the process's own
+        # memory.
+        solve = partial(model.solver, regularization=model.regularization, num_threads=workers)
+        for _ in range(model.iterations):
+            solve(by_user, users, items)
+            solve(by_item, items, users)
+    if not np.isfinite(items).all():
+        raise ValueError("factors became infinite or no numbers; a larger regularization helps")
+    return items
 
 
 def _confidence(events: Interactions, scale: float, alpha: float) -> Any:
@@ -212,6 +222,21 @@ def _confidence(events: Interactions, scale: float, alpha: float) -> Any:
     )
     matrix.data *= np.float32(alpha)
     return matrix
+
+
+def _transposed(matrix: Any) -> Any:
+    """A CSR matrix [U, N] as the CSR matrix [N, U]: as SciPy gives it, its values where large arrays lie."""
+    from scipy.sparse import csr_matrix
+
+    users, items = matrix.shape
+    offsets = offsets_of_owners(matrix.indices, items)
+    order = places_by_owner(matrix.indices, offsets)
+    user = empty(matrix.nnz, np.int32)
+    for some in Histories(matrix.indptr, EMPTY_HISTORY).stretches():
+        bounds = matrix.indptr[some.start : some.stop + 1]
+        user[bounds[0] : bounds[-1]] = np.repeat(np.arange(some.start, some.stop), np.diff(bounds))
+    columns = taken(matrix.data, order), taken(user, order), offsets
+    return csr_matrix(columns, shape=(items, users))
 
 
 def _width(interactions: Interactions, wanted: int) -> int:

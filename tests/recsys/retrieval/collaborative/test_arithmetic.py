@@ -2,19 +2,23 @@
 
 import numpy as np
 import pytest
+from implicit.cpu.als import AlternatingLeastSquares
+from scipy.sparse import csr_matrix
 
 from recsys.data_schemas.errors import DataRefused
 from recsys.features.interactions import DAY
 from recsys.retrieval.ann import InvertedLists, scan
-from recsys.retrieval.collaborative.als import Als
+from recsys.retrieval.collaborative.als import Als, fit_factors
 from recsys.retrieval.collaborative.ease import Ease, ridge_weights
 from recsys.retrieval.collaborative.item_item import ItemItem, Transitions
 from recsys.retrieval.collaborative.popularity import Popular, Recent
 from recsys.retrieval.content.words import phrases, tokens
 from recsys.retrieval.fitted_source import (
     SourceInputs,
+    positive,
     read_source,
     save_source,
+    weight_scale,
 )
 from recsys.retrieval.sequence.source import SequenceSource
 from recsys.retrieval.source_kinds import load_source
@@ -114,6 +118,20 @@ def test_fold_in_is_the_normal_equation(world, history):
     # in whitened coordinates the matrix of all unseen items and the ridge is the identity
     system = np.eye(white.shape[1]) + white.T @ (confidence[:, None] * white)
     np.testing.assert_allclose(query, np.linalg.solve(system, white.T @ preference), rtol=1e-4)
+
+
+def test_als_factors_are_those_of_the_librarys_own_fit(world):
+    events = positive(world[0])
+    scale = weight_scale(world[0])
+    params = {"factors": 8, "iterations": 3, "regularization": 0.1, "alpha": 4.0}
+    factors = fit_factors(world[0], params, scale, 7, 1)
+    model = AlternatingLeastSquares(
+        factors=8, regularization=0.1, alpha=1.0, dtype=np.float32, use_native=True, use_cg=True,
+        iterations=3, num_threads=1, random_state=7,
+    )  # fmt: skip
+    cells = (4.0 * events.weight / scale, (events.user, events.item))
+    model.fit(csr_matrix(cells, (events.n_users, events.n_items), np.float32), show_progress=False)
+    np.testing.assert_allclose(factors, model.item_factors, rtol=1e-5, atol=1e-6)
 
 
 def test_als_does_not_continue_from_an_earlier_fit(world, interactions_of, history):

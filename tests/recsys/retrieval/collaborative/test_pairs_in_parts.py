@@ -180,8 +180,11 @@ def test_forgetting_empties_what_is_unfinished_and_copied(
 def test_spark_gives_the_same_bytes(by_threads, fit, tmp_path, monkeypatch):
     from recsys.storage.engines.spark import SparkEngine
 
-    monkeypatch.setenv("RECSYS_NODE_CACHE", str(tmp_path / "node"))
-    engine = SparkEngine.open(SparkConfig(master="local[2]"))
+    # In the session too: a JVM that an earlier test began hands its workers the environment of then.
+    cache = str(tmp_path / "node")
+    monkeypatch.setenv("RECSYS_NODE_CACHE", cache)
+    conf = {"spark.executorEnv.RECSYS_NODE_CACHE": cache}
+    engine = SparkEngine.open(SparkConfig(master="local[2]", conf=conf))
     for name in NAMES:
         assert fitted(fit, engine, tmp_path / "scratch", 7, name) == by_threads[name]
     engine.shares_disk = False  # as though on other machines: each copies the events
