@@ -101,13 +101,21 @@ def test_another_value_gives_other_scores(name, param, scores):
 def test_implicit_is_told_everything_and_keeps_it(rich, monkeypatch):
     from implicit.cpu import als
 
-    made, began = [], []
+    made, began, told_solver = [], [], []
 
     class Watched(als.AlternatingLeastSquares):
-        def fit(self, *args, **settings):
-            began.append(self.item_factors.copy())
-            super().fit(*args, **settings)
+        @property
+        def solver(self):
             made.append(self)
+            solve = super().solver
+
+            def watched(cells, of, by, **settings):
+                if cells.shape[0] == rich[0].n_users and len(began) < len(made):
+                    began.append(by.copy())
+                told_solver.append(settings)
+                return solve(cells, of, by, **settings)
+
+            return watched
 
     monkeypatch.setattr(als, "AlternatingLeastSquares", Watched)
     told = {"factors": 6.0, "alpha": 3.0, "regularization": 0.5, "iterations": 2.0}
@@ -118,6 +126,7 @@ def test_implicit_is_told_everything_and_keeps_it(rich, monkeypatch):
     assert (model.iterations, model.num_threads, model.random_state) == (2, 2, 5)
     assert model.use_native
     assert model.use_cg
-    assert model.item_factors.shape == (rich[0].n_items, 6)
+    assert told_solver == [{"regularization": 0.5, "num_threads": 2}] * 2 * 2
+    assert began[0].shape == (rich[0].n_items, 6)
     Als.fit(*rich, told, seed=5, workers=2)
     np.testing.assert_array_equal(began[0], began[1])
