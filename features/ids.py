@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from recsys.features.compiled import compiled
 from recsys.features.interactions import Ints, Longs
+from recsys.features.on_disk import kept, taken
 from recsys.features.packed_strings import Bytes, PackedStrings, pack
 from recsys.features.store import open_arrays, write_arrays
 
@@ -119,6 +120,13 @@ def hash_ids(ids: PackedStrings | Iterable[str] | Any) -> Hashes:
     return _hash_all(*pack(ids))
 
 
+def _by_hash(block: Bytes, offsets: Longs) -> tuple[Hashes, Ints]:
+    """(hashes, ascending; number of the identifier of each)."""
+    hashes = _hash_all(block, offsets)
+    order = kept(np.argsort(hashes, kind="stable").astype(np.int32))
+    return taken(hashes, order), order
+
+
 class IdIndex:
     """Two-way map between identifiers and 0..n-1, growing at the end.
 
@@ -135,11 +143,8 @@ class IdIndex:
     @classmethod
     def build(cls, ids: Iterable[str] | Any) -> "IdIndex":
         """Index N distinct identifiers in the order given."""
-        block, offsets = pack(ids)
-        block, offsets = block.copy(), offsets.copy()
-        hashes = _hash_all(block, offsets)
-        order = np.argsort(hashes, kind="stable").astype(np.int32)
-        return cls(block, offsets, hashes[order], order)
+        block, offsets = (kept(part) for part in pack(ids))
+        return cls(block, offsets, *_by_hash(block, offsets))
 
     def __len__(self) -> int:
         return self._base + len(self._added_ids)
@@ -204,14 +209,14 @@ class IdIndex:
     def save(self, folder: Path, name: str) -> None:
         """Write the index under a name into an existing folder."""
         block, offsets = self.packed()
-        hashes = _hash_all(block, offsets)
-        order = np.argsort(hashes, kind="stable").astype(np.int32)
+        added = bool(self._added_ids)
+        hashes, order = _by_hash(block, offsets) if added else (self._hashes, self._order)
         write_arrays(
             folder,
             {
                 f"{name}.bytes": block,
                 f"{name}.offsets": offsets,
-                f"{name}.hashes": hashes[order],
+                f"{name}.hashes": hashes,
                 f"{name}.order": order,
             },
         )

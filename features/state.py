@@ -687,7 +687,8 @@ def _by_name(ids: Any, kept: npt.NDArray[np.bool_]) -> tuple[IdIndex, Longs]:
     # Within Arrow, without a list of Python strings beside it.
     names = pa.array(ids, pa.large_string()).filter(pa.array(kept))
     by_name = pc.sort_indices(names)
-    return IdIndex.build(names.take(by_name)), np.flatnonzero(kept)[by_name.to_numpy()]
+    names = names.take(by_name)
+    return IdIndex.build(names), np.flatnonzero(kept)[by_name.to_numpy()]
 
 
 def _sorted_by_hash(

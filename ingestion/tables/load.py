@@ -145,7 +145,6 @@ def _interactions(folder: Path, meaning: EventMeaning, summary: Mapping[str, Any
         position[part] = place.of(rows)
     kinds = tuple(codes)
     weight, grade = _meaning(meaning, kinds, kind, value)
-    ids = pq.read_table(folder / USER_VOCABULARY_FILE, columns=[c.USER_ID]).column(0)
     return Interactions(
         user=user,
         item=item,
@@ -155,11 +154,18 @@ def _interactions(folder: Path, meaning: EventMeaning, summary: Mapping[str, Any
         weight=weight,
         grade=grade,
         position=position,
-        user_ids=PackedStrings.of(ids),
+        user_ids=_user_ids(folder),
         kinds=kinds,
         n_items=n_items,
         ordered=True,
     )
+
+
+def _user_ids(folder: Path) -> PackedStrings:
+    """Some at a time: Arrow's own array of all of them would be as large again."""
+    with pq.ParquetFile(folder / USER_VOCABULARY_FILE) as parquet:
+        some = parquet.iter_batches(batch_size=CHUNK, columns=[c.USER_ID])
+        return PackedStrings.joined(batch.column(0) for batch in some)
 
 
 def _row_groups(folder: Path) -> Iterator[pa.Table]:
@@ -173,7 +179,7 @@ def _row_groups(folder: Path) -> Iterator[pa.Table]:
 
 
 CHUNK = 1_000_000
-"""Events whose meaning is computed at a time; bounds its temporaries."""
+"""Events whose meaning is computed, or ids that are read, at a time; bounds what is temporary."""
 
 
 def _meaning(
