@@ -408,16 +408,23 @@ def _with_few(
     ]
     if not sum(int((v.grade > 0).sum()) for v in kinds[0]):
         return blend, {}
-    chosen, curve_found, most = blend, {}, -1.0
+    curve_found, warms = {}, []
     for gain in GAINS:
-        tried = replace(blend, few=gain * spread)
-        scores = _blended(tried, valids, own)
+        scores = _blended(replace(blend, few=gain * spread), valids, own)
         cold, warm = (_as_asked(of, scores) for of in kinds)
-        most = max(most, warm)
         curve_found[f"{gain:g}"] = f"nDCG@10 {cold:.4f} by them, {warm:.4f} by others"
-        if warm >= (1.0 - most_cost) * most:
-            chosen = tried
-    return chosen, {"gain": f"{chosen.few / max(spread, 1e-12):g}", **curve_found}
+        warms.append(warm)
+    gain = _largest_gain(np.array(warms), most_cost)
+    return replace(blend, few=gain * spread), {"gain": f"{gain:g}", **curve_found}
+
+
+def _largest_gain(warm: npt.NDArray[np.float64], most_cost: float) -> float:
+    """The largest of `GAINS` that costs no more than the share `most_cost`, by a parabola through what items with
+    events have at each (`warm`). One list among hundreds that falls at a small gain, and stays where it
+    is at larger ones, would end it: on 910 groups three nights had .125, .5 and 1 (measured)."""
+    smooth = np.polyval(np.polyfit(GAINS, warm, 2), GAINS)
+    allowed = smooth >= (1.0 - most_cost) * np.maximum.accumulate(smooth)
+    return float(GAINS[int(np.flatnonzero(allowed)[-1])]) if allowed.any() else 0.0
 
 
 def without_events(groups: Groups, column: int) -> npt.NDArray[np.bool_]:

@@ -252,3 +252,11 @@ def test_the_ranker_s_minutes_end_the_trees(curved, monkeypatch):
     start = np.zeros(len(curved.x))
     found = curve(curved, curved, NAMES, start, start, settings, 200, seconds=2.5)
     assert len(found) == 3, "the first look after the seconds is the last one"
+
+
+def test_a_single_list_that_falls_does_not_end_the_gain():
+    gain = np.array(ranker.GAINS)
+    fallen = np.where(gain >= 0.25, 0.979, 1.0) - 0.01 * gain**2
+    assert ranker._largest_gain(fallen, 0.02) >= 0.5  # a rule by single points: 0.125
+    assert ranker._largest_gain(1 - 0.2 * gain, 0.02) == 0.0
+    assert ranker._largest_gain(1 + 0.1 * gain, 0.02) == ranker.GAINS[-1]
