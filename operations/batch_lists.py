@@ -97,6 +97,7 @@ def ranked(
     ask: RankingQuery,
     users: Sequence[str],
     on_part: Callable[[int], object] = lambda users: None,
+    unread: frozenset[str] = frozenset(),
 ) -> Iterator[pa.Table]:
     """Tables (`SCHEMA`) in the order of `users`, when all parts are done.
 
@@ -107,6 +108,7 @@ def ranked(
         ask: what is asked for everybody, but for the user.
         users: ids, in the order of the rows.
         on_part: told of the users of each part that is done.
+        unread: users who are answered as somebody new, whatever is kept of them.
 
     Raises:
         RecsysError: a part's own, or what became of the engine; finished parts are kept.
@@ -120,9 +122,9 @@ def ranked(
         there = within_reach(place, release)
         # Parts that run in this process use what is open here.
         _opened[there] = loaded
-        return PartOfLists(scratch, there, ask)
+        return PartOfLists(scratch, there, ask, unread.intersection(users))
 
-    key, sizes = _key(release, ask, users, len(stretches)), [len(s) for s in stretches]
+    key, sizes = _key(release, ask, users, unread, len(stretches)), [len(s) for s in stretches]
     try:
         with unfinished(place.scratch, key) as folder:
             for table in in_parts(place.engine, folder, sizes, asked, work_in, on_part):
@@ -137,10 +139,11 @@ class PartOfLists(PartInScratch):
 
     release: ReleaseFiles | PublishedRelease
     ask: RankingQuery
+    unread: frozenset[str]
 
     def made(self, asked: pa.Table) -> pa.Table:
         """Their lists, in their order."""
-        return lists_of_users(self._loaded(), self.ask, asked[c.USER_ID].to_pylist())
+        return lists_of_users(self._loaded(), self.ask, asked[c.USER_ID].to_pylist(), self.unread)
 
     def _loaded(self) -> "LoadedRelease":
         if self.release not in _opened:
@@ -154,9 +157,16 @@ _opened: dict[ReleaseFiles | PublishedRelease, "LoadedRelease"] = {}
 """The release as this process has opened it."""
 
 
-def lists_of_users(loaded: "LoadedRelease", ask: RankingQuery, users: Sequence[str]) -> pa.Table:
-    """One row for each user, in their order."""
-    answers = [loaded.answer(replace(ask, user_id=user)) for user in users]
+def lists_of_users(
+    loaded: "LoadedRelease",
+    ask: RankingQuery,
+    users: Sequence[str],
+    unread: frozenset[str] = frozenset(),
+) -> pa.Table:
+    """One row for each user, in their order; those of `unread` get the list of somebody new."""
+    answers = [
+        loaded.answer(replace(ask, user_id="" if user in unread else user)) for user in users
+    ]
     columns: list[list[Any]] = [
         list(users),
         [answer.item_ids for answer in answers],
@@ -168,11 +178,17 @@ def lists_of_users(loaded: "LoadedRelease", ask: RankingQuery, users: Sequence[s
     )
 
 
-def _key(release: ReleaseFiles, ask: RankingQuery, users: Sequence[str], parts: int) -> str:
+def _key(
+    release: ReleaseFiles,
+    ask: RankingQuery,
+    users: Sequence[str],
+    unread: frozenset[str],
+    parts: int,
+) -> str:
     """What decides the lists and how they lie."""
     digest = hashlib.sha256()
     for user in users:
-        digest.update(user.encode("utf-8", "surrogatepass") + b"\0")
+        digest.update(user.encode("utf-8", "surrogatepass") + (b"\1" if user in unread else b"\0"))
     decides = [__version__, *names_of(release), repr(ask), digest.hexdigest(), parts]
     return hash_json(decides)[:32]
 

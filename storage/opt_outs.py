@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from recsys.data_schemas import columns as c
 from recsys.data_schemas.api import to_microseconds, to_time
 from recsys.data_schemas.config import RecsysConfig
-from recsys.data_schemas.log_record import LogRecord
+from recsys.data_schemas.log_record import LogMark, LogRecord
 from recsys.storage.eventlog import written_log
 from recsys.storage.eventlog.drain import FORGETS_FILE, OPT_OUTS_FILE
 from recsys.storage.files import write_json
@@ -80,6 +80,27 @@ def all_wishes(config: RecsysConfig) -> dict[str, Wish]:
     listed = wishes(Workspace(config.workspace_path))
     with written_log(config) as log:
         return listed if log is None else latest(listed, map(wish_of, log.opt_outs()))
+
+
+def unread_people(config: RecsysConfig, known: LogMark) -> frozenset[str]:
+    """Of whom nothing that is kept may be read for an answer: who opted out, and who was forgotten by the log
+    after what a state holds of it. The next state is without them; lists made over this one must be too.
+
+    Args:
+        config: of the workspace.
+        known: up to where the state holds the log.
+
+    Raises:
+        RecsysError: the list of wishes, or the log, cannot be read.
+    """
+    listed = wishes(Workspace(config.workspace_path))
+    with written_log(config) as log:
+        if log is None:
+            return frozenset(user for user, wish in listed.items() if wish.out)
+        counted = latest(listed, map(wish_of, log.opt_outs()))
+        since = known.position if known.identity == log.identity else -1
+        gone = {str(r.payload[c.USER_ID]) for r in log.tombstones() if r.position > since}
+    return frozenset(gone | {user for user, wish in counted.items() if wish.out})
 
 
 def opt_out(workspace: Workspace, user_id: str, now: int) -> None:

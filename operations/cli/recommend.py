@@ -14,6 +14,7 @@ from recsys.data_schemas.errors import ExitCode, UsageError
 from recsys.operations.open_release import find_release
 from recsys.operations.user_ids import read_users
 from recsys.query import RankingQuery
+from recsys.storage.opt_outs import unread_people
 
 ROW_GROUP = 50_000
 """Rows of a row group: some MB, whatever the length of the lists."""
@@ -41,14 +42,28 @@ def run_recommend(args: argparse.Namespace) -> int:
     asked = read_users(Path(args.users)) if args.users else None
     release = find_release(config, args.model)
     loaded = release.open_whole()
-    users = loaded.state.user_ids() if asked is None else asked
+    unread = unread_people(config, loaded.log_mark)
+    users = asked
+    if users is None or args.for_items:
+        users = [u for u in users or loaded.state.user_ids() if u not in unread]
     if args.for_items:
         return _audiences(args, loaded, users, out)
-    _lists(args, config, release, loaded, users, filters, out)
+    _lists(args, config, release, loaded, users, filters, out, unread)
     print(f"{len(users):,} lists of up to {args.k} items by version {loaded.version}: {out}")
-    if asked is not None and (new := sum(not loaded.state.knows_user(user) for user in set(users))):
-        print(f"{new:,} of these users are unknown: theirs are the lists of somebody new")
+    if asked is not None:
+        _say_who_is_new(asked, loaded, unread)
     return ExitCode.DONE
+
+
+def _say_who_is_new(asked: Sequence[str], loaded: "LoadedRelease", unread: frozenset[str]) -> None:
+    wished = unread.intersection(asked)
+    new = sum(not loaded.state.knows_user(user) for user in set(asked) - wished)
+    for count, what in (
+        (new, "of these users are unknown"),
+        (len(wished), "of these users opted out or were forgotten"),
+    ):
+        if count:
+            print(f"{count:,} {what}: theirs are the lists of somebody new")
 
 
 def _filters(text: str | None) -> Mapping[str, Any]:
@@ -79,6 +94,7 @@ def _lists(
     users: Sequence[str],
     filters: Mapping[str, Any],
     out: Path,
+    unread: frozenset[str],
 ) -> None:
     """One row per user, or per user and item."""
     from recsys.business_rules import ListRules
@@ -102,7 +118,7 @@ def _lists(
     )
     schema = SCHEMA if args.format == "nested" else _long()
     with _written(out, schema, len(users)) as (write, done):
-        for table in ranked(place, release, loaded, ask, users, done):
+        for table in ranked(place, release, loaded, ask, users, done, unread):
             write(table if args.format == "nested" else _unnested(table))
 
 

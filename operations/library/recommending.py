@@ -54,6 +54,12 @@ class _Asked:
     state: Path | None
     """None where no snapshot of histories lies on the disk."""
     ids: Ids
+    unread: frozenset[str] = frozenset()
+    """Who is answered as somebody new, whatever the state holds of them."""
+
+    def asker(self, user: str) -> str:
+        """Whose history an answer is made from: nobody's for those who wished so."""
+        return "" if user in self.unread else user
 
     @property
     def moment(self) -> int:
@@ -247,13 +253,13 @@ class Recommender(Params):
         with lists_here(processes if asked.state is not None else 1) as place:
             rows = (
                 (user, items, scores)
-                for table in ranked(place, files, asked.release, ask, names)
+                for table in ranked(place, files, asked.release, ask, names, unread=asked.unread)
                 for user, items, scores in zip(*table.to_pydict().values(), strict=True)
             )
             return long_frame(rows, asked.ids)
 
     def _everybody(self) -> list[str]:
-        names: list[str] = self._ready.release.state.user_ids()
+        names = [u for u in self._ready.release.state.user_ids() if u not in self._ready.unread]
         if not names:
             raise UsageError(
                 "nobody's history is known here",
@@ -321,7 +327,7 @@ class Recommender(Params):
         asked, rows = self._ready, []
         for user, items in _items_by_user(pairs).items():
             answer = asked.release.answer(
-                RankingQuery(user, asked.moment, items=list(dict.fromkeys(items)))
+                RankingQuery(asked.asker(user), asked.moment, items=list(dict.fromkeys(items)))
             )
             if answer.unknown:
                 raise self._unknown_item(answer.unknown[0])
@@ -351,7 +357,7 @@ class Recommender(Params):
 
         asked, named = self._ready, as_ids(items, "items")
         answer = asked.release.answer(
-            RankingQuery(str(user), asked.moment, items=named, explain=len(named))
+            RankingQuery(asked.asker(str(user)), asked.moment, items=named, explain=len(named))
         )
         if answer.unknown:
             raise self._unknown_item(answer.unknown[0])
@@ -555,6 +561,7 @@ def _registered(
     address: str, config: str | Path | RecsysConfig | None, tracking_uri: str | None
 ) -> _Asked:
     from recsys.operations.open_release import find_release
+    from recsys.storage.opt_outs import unread_people
     from recsys.storage.registry import Registry
 
     name = address.removeprefix(MODELS).partition("@")[0].partition("/")[0]
@@ -572,7 +579,7 @@ def _registered(
     release = LoadedRelease.open(bundle, state, version=address)
     while release.encode_new():
         pass
-    return _Asked(release, bundle, state, Ids())
+    return _Asked(release, bundle, state, Ids(), unread_people(settled, release.log_mark))
 
 
 def _over_nobody(bundle: Path) -> "LoadedRelease":

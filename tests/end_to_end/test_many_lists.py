@@ -7,6 +7,7 @@ import shutil
 import pyarrow.parquet as pq
 import pytest
 
+import recsys
 from recsys.data_schemas.config import SparkConfig, load_config
 from recsys.data_schemas.errors import RecsysError
 from recsys.operations import batch_lists
@@ -16,6 +17,8 @@ from recsys.operations.open_release import find_release
 from recsys.query import RankingQuery
 from recsys.storage.engines import LocalEngine
 from recsys.storage.engines.scratch_parts import PartsPlace
+from recsys.storage.eventlog import log_address, open_log
+from recsys.storage.eventlog.log import forget_write, opt_out_write
 from recsys.storage.files import atomic_write
 from recsys.storage.scratch import ScratchFolder
 
@@ -181,6 +184,46 @@ def test_users_whom_nobody_knows_are_counted(released, users, tmp_path, capsys):
     file.write_text(users[0])
     assert main(["recommend", "--users", str(file), *config]) == 0
     assert "unknown" not in capsys.readouterr().out
+
+
+def test_who_opted_out_or_was_forgotten_since_the_night_is_answered_as_somebody_new(
+    released, users, tmp_path, capsys
+):
+    shutil.copytree(released, tmp_path / "shop")
+    words = ["-c", str(tmp_path / "shop" / "recsys.yaml")]
+    config, out, file = load_config(words[1]), tmp_path / "out.parquet", tmp_path / "users.txt"
+    told, called, gone, other = users[:4]
+    file.write_text("\n".join([told, called, gone, other, "nobody-knows"]))
+    recommending = ["recommend", *words, "--users", str(file), "--out", str(out)]
+    assert main(recommending) == 0
+    before = dict(zip(*pq.read_table(out, columns=["user_id", "item_ids"]).to_pydict().values(), strict=True))  # fmt: skip
+    assert main(["opt-out", told, *words]) == 0
+    with open_log(log_address(config)) as log:
+        log.submit([opt_out_write(called, True, 1), forget_write(gone, 1)]).result()
+    capsys.readouterr()
+    assert main(recommending) == 0
+    said = capsys.readouterr().out
+    assert "1 of these users are unknown" in said
+    assert "3 of these users opted out or were forgotten" in said
+    after = dict(zip(*pq.read_table(out, columns=["user_id", "item_ids"]).to_pydict().values(), strict=True))  # fmt: skip
+    assert after[other] == before[other]
+    new = before["nobody-knows"]
+    for person in (told, called, gone):
+        assert before[person] != new
+        assert after[person] == new
+    assert main(["recommend", *words, "--out", str(out)]) == 0
+    assert not {told, called, gone} & set(pq.read_table(out)["user_id"].to_pylist())
+    item = new[0]
+    assert main(["recommend", *words, "--out", str(out), "--for-items", item, "--k", "99"]) == 0
+    assert not {told, called, gone} & set(pq.read_table(out)["user_id"].to_pylist())
+    model = recsys.load(f"models:/{config.name}@champion", config=words[1])
+    frame = model.recommend([told, gone, other, "nobody-knows"], k=5)
+    lists = frame.groupby("user_id")["item_id"].agg(list)
+    assert lists[told] == lists[gone] == lists["nobody-knows"] != lists[other]
+    assert told not in set(model.recommend(k=1)["user_id"])
+    for user, same in ((told, True), (other, False)):
+        ranks = [model.rank([(who, i) for i in new])["item_id"].tolist() for who in (user, "nobody-knows")]  # fmt: skip
+        assert (ranks[0] == ranks[1]) is same
 
 
 def refused(capsys, released, tmp_path, *settings):
