@@ -224,14 +224,20 @@ class Dataset:
                 expected="one of them",
                 fix="data.split(days=14)",
             )
+        said = f"Dataset.split({f'days={days}' if days is not None else f'last={last}'})"
+        if (days if days is not None else last or 0) <= 0:
+            raise UsageError("nothing would be tested on", where=said, expected="more than 0")
         tested = self._late(days) if days is not None else self._last(int(last or 0))
         if not tested.any() or tested.all():
+            first, latest = self._span
             raise UsageError(
                 "one part of the split would be empty",
-                where=f"Dataset.split({f'days={days}' if days is not None else f'last={last}'})",
+                where=said,
                 found=f"{int(tested.sum()):,} of {len(self):,} interactions would be tested on",
-                expected=repr(self),
-                fix="take fewer" if tested.all() else "take more",
+                expected=f"fewer days than lie between {first:%Y-%m-%d} and {latest:%Y-%m-%d}"
+                if days is not None
+                else "fewer than the longest history has: the earlier ones are learned from",
+                fix="take fewer",
             )
         train, test = self._part(~tested), self._part(tested)
         test.history = train

@@ -27,13 +27,17 @@ from recsys.evaluation.uncertainty import Interval, bootstrap
 from recsys.features.interactions import Ints, Longs
 from recsys.features.ragged import offsets_of
 from recsys.operations.library.dataset import Dataset
-from recsys.operations.library.lists_out import RANK, SCORE
+from recsys.operations.library.lists_out import RANK, SCORE, id_text
 from recsys.operations.library.measures import NDCG, Recall, sorted_out
 
 if TYPE_CHECKING:
     import pandas as pd
 
 DEFAULT: Final = (NDCG(10), Recall(10))
+MOST_LOOKED_AT: Final = 300
+"""Tested users whose events are looked for among those that a model was fitted on."""
+LEARNED: Final = 0.05
+"""Share of them found there from which it is refused: a repeated row may lie on both sides of a split."""
 LEAST_LENGTH: Final = 10
 """Places of a list that are asked for at the least."""
 
@@ -75,7 +79,8 @@ def evaluate(
     Raises
     ------
     UsageError
-        A system gives no lists, or there is nothing to fit it on.
+        A system gives no lists, or there is nothing to fit it on; a model was fitted on what it is tested
+        on; a list names an item twice, or no list is of anybody tested.
     DataRefused
         Nobody in the test part did anything positive.
 
@@ -94,6 +99,8 @@ def evaluate(
     names, ks, own = sorted_out(metrics)
     known = train if train is not None else test.history
     asked = _Queries.of(test, known)
+    for name, system in named.items():
+        _refuse_learned(name, system, test)
     config = EvaluationConfig(k=tuple(sorted(ks) or [LEAST_LENGTH]), bootstrap=resamples)
     evaluation = _measured(named, asked, known, config, seed, own)
     return EvaluationReport(evaluation, tuple(names), asked.notes)
@@ -127,7 +134,7 @@ def _answers(
     """A system's lists, as it would give them."""
     if hasattr(system, "recommend"):
         model = system
-        if getattr(model, "_fitted", True) is None or getattr(model, "_asked", True) is None:
+        if unfitted(model):
             if known is None:
                 raise UsageError(
                     "a model was not fitted, and there is nothing to fit it on",
@@ -224,9 +231,11 @@ class _Queries:
         strangers: dict[str, int] = {}
         found: list[list[tuple[float, int, float]]] = [[] for _ in self.users]
         scores = frame[SCORE] if SCORE in frame.columns else -frame[order]
+        where, met = f"evaluate: {name}", set()
         for user, item, by, score in zip(
-            frame[c.USER_ID].astype(str), frame[c.ITEM_ID].astype(str), frame[order], scores,
-            strict=True,
+            (id_text(u, f"{where}, {c.USER_ID}") for u in frame[c.USER_ID]),
+            (id_text(i, f"{where}, {c.ITEM_ID}") for i in frame[c.ITEM_ID]),
+            frame[order], scores, strict=True,
         ):  # fmt: skip
             place = places.get(user)
             if place is None:
@@ -234,11 +243,70 @@ class _Queries:
             code = self._item_place.get(item)
             if code is None:
                 code = strangers.setdefault(item, self.n_items + len(strangers))
+            if (place, code) in met:
+                raise _twice(where, user, item)
+            met.add((place, code))
             found[place].append((float(by) if order == RANK else -float(by), code, float(score)))
+        if len(frame) and not met:
+            raise _of_nobody(where, frame[c.USER_ID], self.users)
         ranked = [sorted(rows, key=lambda row: row[0]) for rows in found]
         return RankedLists.of(
             name, [([code for _, code, _ in r], [s for _, _, s in r]) for r in ranked], length
         )
+
+
+def _twice(where: str, user: str, item: str) -> UsageError:
+    return UsageError(
+        "a list names an item twice",
+        where=where,
+        found=f"item {item!r} in two rows of user {user!r}",
+        expected="each item once in a user's list",
+        fix=f"frame.drop_duplicates([{c.USER_ID!r}, {c.ITEM_ID!r}])",
+    )
+
+
+def _of_nobody(where: str, given: Any, users: Sequence[str]) -> UsageError:
+    return UsageError(
+        "the lists are of nobody who is tested",
+        where=where,
+        found=f"users such as {given.iloc[0]!r}",
+        expected=f"ids such as {users[0]!r}",
+        fix="give lists with the user ids of the test part",
+    )
+
+
+def _refuse_learned(name: str, system: Any, test: Dataset) -> None:
+    """Refuse a model that has learned what it is tested on.
+
+    Raises:
+        UsageError: what people are tested on is in the histories that the model was fitted on.
+    """
+    if not hasattr(system, "learned_of") or unfitted(system):
+        return
+    events = test.tables.interactions
+    item_ids = test.tables.catalogue.item_ids
+    tested = learned = 0
+    for user in np.unique(events.user)[:MOST_LOOKED_AT].tolist():
+        rows = np.flatnonzero(events.user == user)
+        known = system.learned_of(str(events.user_ids[user]))
+        tested += len(rows)
+        learned += sum(
+            (item_ids[int(item)].as_py(), int(time)) in known
+            for item, time in zip(events.item[rows], events.time[rows], strict=True)
+        )
+    if learned > LEARNED * tested:
+        raise UsageError(
+            "the model has learned what it is tested on",
+            where=f"evaluate: {name}",
+            found=f"{learned:,} of {tested:,} tested interactions are among those it was fitted on",
+            expected="a model fitted on the train part",
+            fix="train, test = data.split(days=14); evaluate(model.fit(train), test)",
+        )
+
+
+def unfitted(model: Any) -> bool:
+    """Whether a model of this package still waits for its fit."""
+    return getattr(model, "_fitted", True) is None or getattr(model, "_asked", True) is None
 
 
 def _past(known: Dataset | None, users: list[str], catalogue: Any) -> tuple[PastItems, Longs]:

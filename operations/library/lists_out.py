@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 SCORE: Final = "score"
 RANK: Final = "rank"
 SIMILAR: Final = "similar_item_id"
+ABSENT: Final = ("NAType", "NaTType")
+"""Classes of what pandas writes for a missing value, beside None and NaN."""
 
 
 def long_frame(
@@ -55,15 +57,40 @@ def as_ids(given: Any, argument: str) -> list[str]:
     """One id or many, of any column or list, as strings; each once, in order.
 
     Raises:
-        UsageError: there is none.
+        UsageError: there is none, or one is missing or no id.
     """
-    values = [given] if isinstance(given, str | int) else list(given)
-    found = list(dict.fromkeys(str(v) for v in values))
+    values = [given] if isinstance(given, str | int | float) else list(given)
+    found = list(dict.fromkeys(id_text(v, argument) for v in values))
     if not found:
         raise UsageError(
             "nothing is asked for", where=argument, found="0 ids", expected="at least one"
         )
     return found
+
+
+def id_text(value: Any, where: str) -> str:
+    """An id as a string; a whole number that went through a float is the number.
+
+    Raises:
+        UsageError: it is missing, a fraction or a truth value, which name nobody.
+
+    >>> id_text(7.0, "users"), id_text("7.0", "users")
+    ('7', '7.0')
+    """
+    if isinstance(value, str):
+        return value
+    number = value.item() if hasattr(value, "item") else value
+    if isinstance(number, float) and number.is_integer():
+        return str(int(number))
+    if number is None or isinstance(number, bool | float) or type(number).__name__ in ABSENT:
+        raise UsageError(
+            "this names nobody",
+            where=where,
+            found=repr(number),
+            expected="strings or whole numbers",
+            fix="leave missing ids out, as in ids.dropna().astype('Int64')",
+        )
+    return str(number)
 
 
 def require_k(k: int) -> int:

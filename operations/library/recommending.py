@@ -24,6 +24,7 @@ from recsys.operations.library.lists_out import (
     SCORE,
     SIMILAR,
     as_ids,
+    id_text,
     long_frame,
     require_k,
 )
@@ -258,6 +259,12 @@ class Recommender(Params):
             )
             return long_frame(rows, asked.ids)
 
+    def learned_of(self, user: str) -> set[tuple[str, int]]:
+        """(item, µs) of the interactions of a user that it was fitted on, or knows."""
+        state, asked = self._ready.release.state, self._ready
+        past, name = state.history(user, asked.moment), state.catalogue.id_of
+        return {(name(int(i)), int(t)) for i, t in zip(past.item, past.time, strict=True)}
+
     def _everybody(self) -> list[str]:
         names = [u for u in self._ready.release.state.user_ids() if u not in self._ready.unread]
         if not names:
@@ -357,7 +364,12 @@ class Recommender(Params):
 
         asked, named = self._ready, as_ids(items, "items")
         answer = asked.release.answer(
-            RankingQuery(asked.asker(str(user)), asked.moment, items=named, explain=len(named))
+            RankingQuery(
+                asked.asker(id_text(user, "explain(user)")),
+                asked.moment,
+                items=named,
+                explain=len(named),
+            )
         )
         if answer.unknown:
             raise self._unknown_item(answer.unknown[0])
@@ -661,7 +673,8 @@ def _items_by_user(pairs: Any) -> dict[str, list[str]]:
         pairs = zip(list(pairs[c.USER_ID]), list(pairs[c.ITEM_ID]), strict=True)
     found: dict[str, list[str]] = {}
     for user, item in pairs:
-        found.setdefault(str(user), []).append(str(item))
+        mine = found.setdefault(id_text(user, "rank(pairs)"), [])
+        mine.append(id_text(item, "rank(pairs)"))
     return found
 
 

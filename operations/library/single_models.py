@@ -151,6 +151,13 @@ class SingleModel(Params):
         rows = ((name, *fitted.listed(name, k, filter_viewed, blocked)) for name in names)
         return long_frame(rows, fitted.ids)
 
+    def learned_of(self, user: str) -> set[tuple[str, int]]:
+        """(item, µs) of the interactions of a user that it was fitted on."""
+        fitted = self._ready
+        past = fitted.histories.of(fitted.place.get(user, -1))
+        name = fitted.catalogue.id_of
+        return {(name(int(i)), int(t)) for i, t in zip(past.item, past.time, strict=True)}
+
     @property
     def _ready(self) -> "_Fitted":
         if self._fitted is None:

@@ -130,9 +130,19 @@ def test_a_split_by_the_last_takes_each_users_last(data):
     assert (last < first).all()
 
 
-@pytest.mark.parametrize("how", [{}, {"days": 1, "last": 1}, {"days": 9999}, {"last": 50}])
-def test_a_split_that_leaves_a_part_empty_is_refused(data, how):
-    with pytest.raises(recsys.UsageError):
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ({}, "one of them"),
+        ({"days": 1, "last": 1}, "one of them"),
+        ({"days": 9999}, "take fewer"),
+        ({"last": 50}, "take fewer"),
+        ({"days": 0}, "more than 0"),
+        ({"last": -1}, "more than 0"),
+    ],
+)
+def test_a_split_that_leaves_a_part_empty_is_refused(data, how, said):
+    with pytest.raises(recsys.UsageError, match=said):
         data.split(**how)
 
 

@@ -99,3 +99,48 @@ def test_a_page_is_one_file(data, tmp_path):
         report.save(tmp_path / "report.pdf")
     with pytest.raises(recsys.UsageError, match="nothing to fit it on"):
         recsys.evaluate({"popular": recsys.models.Popular()}, data)
+
+
+def test_ids_that_went_through_a_float_are_the_numbers(data):
+    train, test = data.split(days=10)
+    model = recsys.models.ItemItem().fit(train)
+    users = test.user_ids[:3]
+    lists = model.recommend(users, k=3)
+    as_floats = model.recommend(pd.Series(users, dtype=float), k=3)
+    pd.testing.assert_frame_equal(as_floats, lists)
+    everybody = model.recommend(test.user_ids, k=10)
+    reports = [
+        recsys.evaluate({"lists": frame}, test, resamples=10).to_frame()["value"].tolist()
+        for frame in (everybody, everybody.astype({"user_id": float, "item_id": float}))
+    ]
+    assert reports[0] == reports[1]
+    assert reports[0][0] > 0
+
+
+@pytest.mark.parametrize("odd", [None, float("nan"), pd.NA, True, 1.5, np.bool_(True)])
+def test_what_names_nobody_is_refused(data, odd):
+    model = recsys.models.Popular().fit(data)
+    with pytest.raises(recsys.UsageError, match="names nobody"):
+        model.recommend([101, odd])
+    with pytest.raises(recsys.UsageError, match="names nobody"):
+        recsys.evaluate({"x": pd.DataFrame({"user_id": [odd], "item_id": 1, "rank": 1})},
+                        data.split(days=10)[1])  # fmt: skip
+
+
+def test_a_model_that_was_fitted_on_the_test_is_refused(data):
+    train, test = data.split(days=10)
+    with pytest.raises(recsys.UsageError, match="learned what it is tested on"):
+        recsys.evaluate({"items": recsys.models.ItemItem().fit(data)}, test)
+    fair = {"items": recsys.models.ItemItem().fit(train)}
+    assert recsys.evaluate(fair, test, resamples=10).to_frame()["value"].max() > 0
+    train, test = data.split(last=1)
+    recsys.evaluate({"items": recsys.models.ItemItem().fit(train)}, test, resamples=10)
+
+
+def test_lists_that_name_an_item_twice_or_nobody_are_refused(data):
+    train, test = data.split(days=10)
+    lists = recsys.models.Popular().fit(train).recommend(test.user_ids)
+    with pytest.raises(recsys.UsageError, match="names an item twice"):
+        recsys.evaluate({"twice": pd.concat([lists, lists])}, test)
+    with pytest.raises(recsys.UsageError, match="nobody who is tested"):
+        recsys.evaluate({"others": lists.assign(user_id="x" + lists["user_id"].astype(str))}, test)
