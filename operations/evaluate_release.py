@@ -131,6 +131,8 @@ def _on_events(
     print(verdict(evaluated.evaluation))
     for alarm in alarms(evaluated.evaluation, context):
         print(f"alarm: {alarm}")
+    for warning in context.warnings:
+        print(f"warning: {warning}")
     print(f"report: {page}")
     return evaluated.exit_code
 
@@ -314,6 +316,13 @@ def _context(
     ]
     if evaluated.silent:
         alarms.append("The model has no candidate for anybody: every list is empty.")
+    unknown, limit = held.unknown / len(held.events), config.data.quarantine_limit
+    if unknown > limit:
+        alarms.append(
+            f"{unknown:.0%} of the events are on items that the model has never heard of (data.quarantine_limit "
+            f"is {limit:.0%}), such as {_stranger(held, loaded)!r} where it knows "
+            f"{loaded.state.catalogue.id_of(0)!r}: are these its ids?"
+        )
     return ReportContext(
         title=f"{config.name} version {loaded.version} on {Path(place).name}",
         created_at=_now(),
@@ -335,7 +344,12 @@ def _context(
         },
         leak_checks=evaluated.checks,
         alarms=alarms,
-        warnings=[*_unknown(held), *evaluated.queries.notes, *evaluated.notes],
+        warnings=[
+            *_unknown(held),
+            *_unknown_types(held, loaded),
+            *evaluated.queries.notes,
+            *evaluated.notes,
+        ],
         failed_systems={**baselines.absent, **baselines.failed},
         examples=_examples(loaded, evaluated, config.evaluation.examples, config.seed),
         position_bias=evaluated.position_bias,
@@ -366,6 +380,25 @@ def _unknown(held: "EvaluationEvents") -> list[str]:
         f"{held.unknown:,} of {len(held.events):,} events are on items that the model has never heard "
         "of; they count as misses, under cold_items."
     ]
+
+
+def _stranger(held: "EvaluationEvents", loaded: "LoadedRelease") -> str:
+    """The first item that the model does not know."""
+    known = loaded.state.catalogue.n_items
+    return str(held.item_ids[int((held.events.item >= known).argmax())])
+
+
+def _unknown_types(held: "EvaluationEvents", loaded: "LoadedRelease") -> list[str]:
+    """Types that the model's config says nothing of, each with what becomes of it."""
+    meaning, found = loaded.state.meaning, []
+    for code, name in enumerate(held.events.kinds):
+        if name not in meaning.types and name not in meaning.ratings:
+            count = int((held.events.kind == code).sum())
+            found.append(
+                f"{count:,} of {len(held.events):,} events are of type {name!r}, which the model's config does "
+                "not name: each counts as positive, with grade 1. Is it misspelt? `events.types` names types."
+            )
+    return found
 
 
 def _moments(queries: "Queries") -> str:

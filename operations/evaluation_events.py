@@ -43,7 +43,7 @@ class EvaluationEvents:
     item_ids: npt.NDArray[np.object_]
     """str[E]."""
     unknown: int
-    """Rows on unknown items."""
+    """Events on unknown items."""
     rejected: dict[str, int]
     """Rows left out, by the rule they broke."""
     where: str
@@ -74,13 +74,14 @@ def read_events(place: str, loaded: "LoadedRelease") -> EvaluationEvents:
     with _part(place, EVENTS, "--events", loaded) as part:
         stage_events(part, time.time_ns() // 1000)
         rejected = _rejected(part)
-        unknown = rejected.pop(UNKNOWN_ITEM, 0)
+        rejected.pop(UNKNOWN_ITEM, 0)  # they count, as misses
         table = part.engine.arrow(
             f"SELECT {c.USER_ID}, {c.ITEM_ID}, {c.EVENT_TYPE}, epoch_us({c.TIMESTAMP}) AS moment,"
             f" {c.VALUE} FROM {part.rows} WHERE {_usable()} ORDER BY moment"
         )
         where = part.files.where
     events = _coded(table, loaded)
+    unknown = int((events.item >= loaded.state.catalogue.n_items).sum())
     if not (events.grade > 0).any():
         raise DataRefused(
             "no event of the evaluation window can be used",

@@ -116,6 +116,27 @@ def test_items_that_the_model_never_met_are_misses(workspace):
     assert "knows none of the items" in tree["alarms"][0]
 
 
+def test_ids_and_types_that_the_model_does_not_know_are_said(workspace, capsys):
+    folder, _ = workspace
+    table = later_events(folder)
+    few = pa.table({**dict(zip(table.column_names, table.columns, strict=True)), "item_id": [
+        "such" if n < 2 else item for n, item in enumerate(table["item_id"].to_pylist())
+    ]})  # fmt: skip
+    code, tree = evaluated(folder, few.slice(0, 30))
+    said = capsys.readouterr().out
+    assert code == ExitCode.DONE
+    assert "warning: 2 of 30 events are on items that the model has never heard of" in said
+    assert "alarm: 7% of the events are on items that the model has never heard of" in said
+    assert "such as 'such' where it knows" in said
+    assert any("never heard" in text for text in tree["context"]["alarms"])
+    index = table.column_names.index("event_type")
+    zap = table.set_column(index, "event_type", pa.array(["zap "] * len(table)))
+    evaluated(folder, zap)
+    said = capsys.readouterr().out
+    assert f"warning: {len(table)} of {len(table)} events are of type 'zap '" in said
+    assert "alarm" not in said
+
+
 def test_events_the_model_has_seen_are_a_leak(workspace, capsys):
     folder, _ = workspace
     seen = pq.read_table(folder / "data" / "events.parquet")
