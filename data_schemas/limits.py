@@ -80,6 +80,17 @@ def name_fault(name: str, reserved: frozenset[str] = RESERVED) -> str | None:
     return None
 
 
+def kind_of(value: bool | float | str) -> str:
+    """Kind of an attribute's value as it was sent: JSON tells 1 and true apart, which some tables do not.
+
+    >>> kind_of(True), kind_of(1), kind_of("1")
+    ('boolean', 'number', 'text')
+    """
+    if isinstance(value, bool):
+        return FLAG
+    return TEXT if isinstance(value, str) else AMOUNT
+
+
 def attribute_value(kind: str, value: Any) -> float | bool | str | None:
     """A value as an attribute of a kind; None where it is none of that kind, which is unknown.
 

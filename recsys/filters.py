@@ -304,13 +304,20 @@ def _plain(value: object, where: str) -> bool | float | str:
 
 
 def _of_kind(kind: str, values: Sequence[bool | float | str]) -> tuple[Any, ...]:
-    """The values as a column of a kind holds them; those of another type equal nothing."""
-    if kind in (AMOUNT, FLAG):
-        return tuple(np.float32(value) for value in values if not isinstance(value, str))
-    return tuple(_written(value) for value in values)
+    """The values as a column of a kind holds them; those of another type equal nothing.
+
+    A number beside texts is the text that is written so: whole numbers in a table's `tags` are held as
+    text.
+    """
+    if kind == FLAG:
+        return tuple(np.float32(value) for value in values if isinstance(value, bool))
+    if kind == AMOUNT:
+        numbers = (value for value in values if not isinstance(value, bool | str))
+        return tuple(np.float32(number) for number in numbers)
+    return tuple(_written(value) for value in values if not isinstance(value, bool))
 
 
-def _written(value: bool | float | str) -> str:
+def _written(value: float | str) -> str:
     """A value as the text that a column of texts would hold for it."""
     if isinstance(value, float) and value.is_integer():
         return str(int(value))

@@ -15,7 +15,7 @@ from recsys.data_schemas.limits import (
     EVENT_TYPES,
     FLAG,
     TEXT,
-    attribute_value,
+    kind_of,
     name_fault,
 )
 from recsys.serving import telemetry as metrics
@@ -124,7 +124,7 @@ def require_attributes(
         if fault is not None:
             raise Problem(422, f"{name!r} cannot be an attribute: {fault}.", [(place, fault)])
         kind = kinds.get(name)
-        if kind is not None and attribute_value(kind, value) is None:
+        if kind is not None and kind_of(value) != kind:
             detail = (
                 f"The attribute {name!r} is {_SAID[kind]} in the other {others}, not {value!r}."
             )
@@ -138,7 +138,7 @@ def known_attributes(model: ReleasedModel, attributes: Mapping[str, Any]) -> dic
     return {
         name: value
         for name, value in attributes.items()
-        if name not in kinds or attribute_value(kinds[name], value) is not None
+        if name not in kinds or (value is not None and kind_of(value) == kinds[name])
     }
 
 

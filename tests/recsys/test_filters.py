@@ -31,6 +31,7 @@ CATALOGUE = Catalogue.from_table(
             "price": [1.0, 2.0, 30.1, None, 5.0, 1.0],
             "maker": ["m", "n", "m", "m", "m", None],
             "signed": [True, False, None, True, False, False],
+            "shelf": ["5", "5", "True", "True", None, "5.5"],
         }
     )
 )
@@ -56,6 +57,17 @@ def names(mask):
         ({"price": "2"}, ""),
         ({"signed": True}, "ad"),
         ({"category": "film", "maker": "m"}, "ac"),
+        # a value of another type than the column's equals nothing; a number is the text it is written as
+        ({"price": True}, ""),
+        ({"price": [True, 5]}, "e"),
+        ({"price": {"not": True}}, "abcdef"),
+        ({"signed": 1}, ""),
+        ({"signed": [0, True]}, "ad"),
+        ({"signed": {"not": 1.0}}, "abcdef"),
+        ({"shelf": True}, ""),
+        ({"tags": {"not": False}}, "abcdef"),
+        ({"shelf": 5}, "ab"),
+        ({"shelf": "5"}, "ab"),
         ({"category": []}, ""),
         # comparisons; what is unknown meets none, and is not equal to anything
         ({"price": {"lt": 2}}, "af"),
@@ -88,7 +100,7 @@ def test_what_a_filter_keeps(filters, kept):
 @pytest.mark.parametrize(
     ("filters", "where", "expected"),
     [
-        ({"colour": "red"}, "filters.colour", "category, tags, created_at, price, signed, maker"),
+        ({"colour": "red"}, "filters.colour", "category, tags, created_at, price, signed, maker, shelf"),
         ({"price": {"below": 3}}, "filters.price", "not, lt, lte, gt, gte"),
         ({"category": {"lt": 3}}, "filters.category", "one of not"),
         ({"price": {"lt": "3"}}, "filters.price.lt", "a number"),

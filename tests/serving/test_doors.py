@@ -80,7 +80,7 @@ def test_an_attribute_of_another_type_is_refused_by_name(serve):
             app.versions.champion().attribute_kinds = KINDS
             for name, values in {
                 "price": ["cheap", "", "12.5", True],
-                "used": ["yes", 2, 0.5],
+                "used": ["yes", 2, 0.5, 1, 0],
                 "brand": [3, True],
             }.items():
                 for value in values:
@@ -148,7 +148,7 @@ def test_in_a_ranking_such_an_attribute_is_unknown_for_that_item_alone(serve):
             items = [
                 "1",
                 lent | {"attributes": mixed},
-                {**lent, "item_id": "m", "attributes": {"price": 2}},
+                {**lent, "item_id": "m", "attributes": {"price": 2, "used": 1}},
             ]
             given = await client.post("/v1/rank", json={"user_id": "u", "items": items})
             assert given.status_code == 200
@@ -157,6 +157,7 @@ def test_in_a_ranking_such_an_attribute_is_unknown_for_that_item_alone(serve):
             assert {k: new["n"][k] for k in ("brand", "other")} == {"brand": "Acme", "other": 3}
             assert not {"price", "used"} & new["n"].keys()
             assert new["m"]["price"] == 2
+            assert "used" not in new["m"]
 
     RUN(scenario())
 
