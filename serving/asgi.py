@@ -12,6 +12,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from recsys.serving.keys import COLLECT
+from recsys.serving.named_keys import named
 from recsys.serving.problems import Problem
 
 T = TypeVar("T")
@@ -141,18 +142,21 @@ class Request(requests.Request):
         try:
             return decoder.decode(self._body)
         except msgspec.ValidationError as error:
-            raise invalid(str(error)) from None
+            place = named(str(error), self._body, decoder.type)
+            raise invalid(str(error), place) from None
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise Problem(400, f"The body is not valid JSON: {error}.") from None
         except RecursionError:
             raise Problem(400, "The body is nested too deeply.") from None
 
 
-def invalid(message: str) -> Problem:
-    """422 from a validation message of msgspec, which ends in the place of the field."""
+def invalid(message: str, known: str | None = None) -> Problem:
+    """422 from a validation message of msgspec, which ends in the place of the field; `known` where that
+    is known better."""
     text, _, place = message.partition(" - at ")
-    pointer = place.strip("`") or "$"
-    return Problem(422, message + ".", [(pointer, text)])
+    pointer = known or place.strip("`") or "$"
+    detail = message if known is None else f"{text} - at `{known}`"
+    return Problem(422, detail + ".", [(pointer, text)])
 
 
 class PathPart(Convertor[str]):

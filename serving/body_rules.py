@@ -106,7 +106,10 @@ class EventTypes:
 
 
 def require_attributes(
-    kinds: Mapping[str, str], attributes: Mapping[str, Any], others: str = "items"
+    kinds: Mapping[str, str],
+    attributes: Mapping[str, Any],
+    others: str = "items",
+    where: str = "$",
 ) -> None:
     """Refuse attributes that no table could hold, and those of another type than the others'.
 
@@ -114,12 +117,13 @@ def require_attributes(
         kinds: kind of each attribute that is known, by name.
         attributes: given ones.
         others: whose they are, `items` or `users`.
+        where: place in the call of what has them.
 
     Raises:
         Problem: one is (422); it is named.
     """
     for name, value in attributes.items():
-        place = f"$.attributes.{name}"
+        place = f"{where}.attributes.{name}"
         fault = name_fault(name)
         if fault is not None:
             raise Problem(422, f"{name!r} cannot be an attribute: {fault}.", [(place, fault)])

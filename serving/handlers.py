@@ -309,7 +309,7 @@ class Handlers:
         base = _known(known) if known else {c.CREATED_AT: now, c.AVAILABLE: True}
         columns = _columns(item_id, body)
         champion = self._versions.champion()
-        require_attributes(champion.attribute_kinds, body.attributes or {})
+        require_attributes(champion.attribute_kinds, body.attributes or {}, where=where)
         require_vector(champion, item_id, body.vector, f"{where}.vector")
         return {**base, **columns}
 

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from recsys.data_schemas.limits import EVENT_TYPES, ID_LENGTH, NAME_LENGTH, TYPE_LENGTH
+from recsys.data_schemas.limits import EVENT_TYPES, ID_LENGTH, NAME_LENGTH, TEXT_LENGTH, TYPE_LENGTH
 from recsys.storage.eventlog import LogUnavailable
 
 RUN = asyncio.run
@@ -93,6 +93,66 @@ def test_an_attribute_of_another_type_is_refused_by_name(serve):
             good = {"price": 3, "used": True, "brand": "Acme", "heard of by nobody": 1}
             body = {"title": "T", "attributes": good}
             assert (await client.put("/v1/items/fresh", json=body)).status_code == 200
+
+    RUN(scenario())
+
+
+SENT = [
+    ("PUT", "/v1/items/n", {"title": "T"}, "attributes", ""),
+    ("PATCH", "/v1/items/1", {}, "attributes", ""),
+    ("POST", "/v1/items", [{"item_id": "1"}, {"item_id": "2"}], "attributes", "[1]"),
+    ("PUT", "/v1/users/u", {}, "attributes", ""),
+    ("POST", "/v1/rank", {"user_id": "u", "items": ["1"]}, "context", ""),
+    ("POST", "/v1/impressions", [{"user_id": "u", "item_ids": ["1"]}], "context", "[0]"),
+    ("POST", "/v1/recommend", {"user_id": "u"}, "context", ""),
+    ("POST", "/v1/recommend", {"user_id": "u"}, "caps", ""),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "body", "field", "at"), SENT)
+def test_a_value_that_no_attribute_has_is_refused_by_name(serve, method, path, body, field, at):
+    async def scenario():
+        async with serve() as (client, app):
+            bad = [None, [1], {"a": 1}, 1e300, "x" * (TEXT_LENGTH + 1)]
+            for value in bad:
+                given = {field: {"maker": 1, "stock, in all": value, "price": value}}
+                whole = [*body[:-1], body[-1] | given] if at else body | given
+                answer = await client.request(method, path, json=whole)
+                # In the order in which they are written.
+                wrong = f"${at}.{field}.stock, in all"
+                assert (answer.status_code, pointers(answer)) == (422, [wrong]), value
+                assert f"`{wrong}`" in answer.json()["detail"]
+                given = {field: {"": 1}}
+                whole = [*body[:-1], body[-1] | given] if at else body | given
+                answer = await client.request(method, path, json=whole)
+                assert (answer.status_code, pointers(answer)) == (422, [f"${at}.{field}"])
+            assert app._log.last_position() == 0
+
+    RUN(scenario())
+
+
+def test_in_a_bulk_change_an_attribute_of_another_type_is_found_by_item_and_name(serve):
+    async def scenario():
+        async with serve() as (client, app):
+            app.versions.champion().attribute_kinds = KINDS
+            body = [{"item_id": "1"}, {"item_id": "2", "attributes": {"price": "cheap"}}]
+            answer = await client.post("/v1/items", json=body)
+            assert (answer.status_code, pointers(answer)) == (422, ["$[1].attributes.price"])
+
+    RUN(scenario())
+
+
+def test_of_a_key_that_is_given_twice_the_object_is_named(serve):
+    async def scenario():
+        async with serve() as (client, _):
+            raw = b'{"title": "T", "attributes": {"a": null, "a": 1}}'
+            headers = {"content-type": "application/json"}
+            answer = await client.put("/v1/items/n", content=raw, headers=headers)
+            assert (answer.status_code, pointers(answer)) == (422, ["$.attributes"])
+            # What follows the fault may be anything: it was not read.
+            raw = b'{"title": "T", "attributes": {"a": null, ' + b"[" * 5000
+            answer = await client.put("/v1/items/n", content=raw, headers=headers)
+            assert (answer.status_code, pointers(answer)) == (422, ["$.attributes"])
 
     RUN(scenario())
 
