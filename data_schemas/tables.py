@@ -123,6 +123,8 @@ class Rule:
     name: str
     says: str
     do: str
+    do_in_log: str = ""
+    """What can be done about a row that the service wrote to its log, where that is something else."""
 
 
 RULES: Final[Mapping[str, Rule]] = {
@@ -170,6 +172,8 @@ RULES: Final[Mapping[str, Rule]] = {
             "unknown_item",
             "item_id is not in the items table",
             "export the items table after the events, and keep withdrawn items in it",
+            "post such items to the service (`PUT /v1/items/{id}`) or add them to the items table; of"
+            " items that only a request brought along nothing is to be done, they are never learned from",
         ),
         Rule(
             "duplicate_item_id",
@@ -192,7 +196,12 @@ RULES: Final[Mapping[str, Rule]] = {
             " the first was kept",
             "give events an event_id if identical rows are separate events",
         ),
-        Rule("empty_list", "item_ids is null or empty", "leave such lists out"),
+        Rule(
+            "empty_list",
+            "item_ids is null or empty",
+            "leave such lists out",
+            "nothing; the service writes no such lists any more",
+        ),
         Rule(
             "unequal_lists",
             "propensities and item_ids differ in length",

@@ -239,7 +239,8 @@ class Ranking:
         )
         _count(answer)
         tracing.ranked(version, len(order), answer.degraded, answer.steps_ms)
-        if not replay:
+        if not replay and order:
+            # Nothing was shown by an empty list, and nothing is to be learned from it.
             self._log(ask, engine, answer, order, propensities, ranked, surface, teams, experiment)
         return ranked
 

@@ -86,7 +86,7 @@ def short(kind: pa.DataType) -> str:
 
 def count_losses(part: TableIngest) -> None:
     """Count the cells that are null only because they cannot be read as the attribute's kind."""
-    for _, source, raw in part.sides():
+    for side, source, raw in part.sides():
         counts: dict[str, list[str]] = {}
         for attribute in part.attributes:
             kind = group(source.kinds.get(attribute.name, pa.null()))
@@ -105,7 +105,7 @@ def count_losses(part: TableIngest) -> None:
             sums = ", ".join(" + ".join(terms) for terms in counts.values())
             row = part.engine.rows(f"SELECT {sums} FROM {raw}")[0]
             for warning, count in zip(counts, row, strict=True):
-                part.warn(warning, count)
+                part.warn(warning, count, side)
 
 
 def keep_attributes(part: TableIngest) -> None:

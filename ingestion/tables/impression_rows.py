@@ -41,12 +41,7 @@ def stage_impressions(part: TableIngest, now: int) -> int:
         f" WHEN len(list_filter({c.PROPENSITIES}, lambda p: coalesce(p >= {PROPENSITY} AND p <= 1, false)))"
         f" < len({c.PROPENSITIES}) THEN 'propensity_range' END AS {BROKEN}"
     )
-    part.warn(
-        "long_lists",
-        part.engine.one(
-            f"SELECT count(*) FROM {part.rows} WHERE len({c.ITEM_IDS}) > {LIST_LENGTH}"
-        ),
-    )
+    part.warn_where(part.rows, {"long_lists": f"len({c.ITEM_IDS}) > {LIST_LENGTH}"})
     part.reject(
         "unknown_item",
         f"SELECT row FROM (SELECT rowid AS row, unnest({c.ITEM_IDS}) AS shown FROM {part.rows}"

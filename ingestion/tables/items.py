@@ -40,10 +40,7 @@ def stage_items(part: TableIngest, previous: Path | None) -> int:
     part.stage(f"CASE {id_faults(c.ITEM_ID, 'missing_item_id')} END AS {BROKEN}")
     count_losses(part)
     keep_attributes(part)
-    part.warn(
-        "created_at_beyond",
-        part.engine.one(f"SELECT count(*) FROM {part.rows} WHERE NOT isfinite({c.CREATED_AT})"),
-    )
+    part.warn_where(part.rows, {"created_at_beyond": f"NOT isfinite({c.CREATED_AT})"})
     part.reject_repeats("duplicate_item_id", c.ITEM_ID, c.ITEM_ID, f"{LOG} = 0")
     _count_texts(part)
     length = check_vectors(part)
@@ -67,7 +64,7 @@ def _count_texts(part: TableIngest) -> None:
     joined = (
         f"concat_ws(' ', {c.TITLE}, {c.DESCRIPTION}, {c.CATEGORY}, array_to_string({c.TAGS}, ' '))"
     )
-    counts = {
+    tests = {
         "title_cut": f"length({c.TITLE}) > {TITLE_LENGTH}",
         "description_cut": f"length({c.DESCRIPTION}) > {DESCRIPTION_LENGTH}",
         "category_cut": f"length({c.CATEGORY}) > {TEXT_LENGTH}",
@@ -76,10 +73,7 @@ def _count_texts(part: TableIngest) -> None:
         "no_title": f"{blank(c.TITLE)} AND {LOG} = 0",
         "no_text": f"trim({joined}) = '' AND {LOG} = 0",
     }
-    selected = ", ".join(f"count(*) FILTER ({test})" for test in counts.values())
-    values = part.engine.rows(f"SELECT {selected} FROM ({part.accepted})")[0]
-    for warning, count in zip(counts, values, strict=True):
-        part.warn(warning, count)
+    part.warn_where(f"({part.accepted})", tests)
 
 
 def _text(column: str, limit: int) -> str:

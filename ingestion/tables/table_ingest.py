@@ -83,6 +83,9 @@ class TableIngest:
     log: Source | None
     scratch: Path
     warnings: dict[str, int] = field(default_factory=dict)
+    """Counts by warning."""
+    log_warnings: dict[str, int] = field(default_factory=dict)
+    """Those of them that the log's rows make up."""
     notes: list[str] = field(default_factory=list)
     attributes: list[AttributeCell] = field(default_factory=list)
     """Columns beyond the standard ones that are kept."""
@@ -269,9 +272,23 @@ class TableIngest:
             f" WHERE {BROKEN} IS NOT NULL AND {BROKEN} <> {quote(IN_LOG)} AND {LOG} = {side}"
         )
 
-    def warn(self, warning: str, count: int) -> None:
+    def warn(self, warning: str, count: int, side: int = 0) -> None:
+        """Count a warning of the files (0) or the log (1)."""
         if count:
             self.warnings[warning] = self.warnings.get(warning, 0) + int(count)
+            if side:
+                self.log_warnings[warning] = self.log_warnings.get(warning, 0) + int(count)
+
+    def warn_where(self, rows: str, tests: dict[str, str]) -> None:
+        """Count the rows of a relation, of the files and of the log, for which a test (SQL) holds, by
+        warning."""
+        counts = ", ".join(f"count(*) FILTER ({test})" for test in tests.values())
+        found = self.engine.rows(
+            f"SELECT {LOG}, {counts} FROM {rows} GROUP BY {LOG} ORDER BY {LOG}"
+        )
+        for side, *values in found:
+            for warning, count in zip(tests, values, strict=True):
+                self.warn(warning, count, side)
 
     def warn_lost(self, warning: str, column: str) -> None:
         """Count the cells of a known column that hold something which cannot be read."""
@@ -287,7 +304,8 @@ class TableIngest:
                     label = "" if side else source.labels[file]
                     found[label] = found.get(label, 0) + int(count)
         self.lost[warning] = found
-        self.warn(warning, sum(found.values()))
+        for label, count in found.items():
+            self.warn(warning, count, 0 if label else 1)
 
     def settle(self, out: Path, limit: float) -> None:
         """Count what was set aside, write it to the quarantine, and refuse if it is too much.
@@ -398,6 +416,7 @@ class TableIngest:
                     c.SOURCE_FILE: file,
                     c.SOURCE_ROW: row,
                     "cells": dict(zip(keys, cells, strict=True)),
+                    "log": bool(side),
                 }
                 for rule, file, row, *cells in rows
             ]
@@ -409,7 +428,8 @@ class TableIngest:
             f"{rule}: {count:,} ({RULES[rule].says})"
             for rule, count in sorted(self.rejected.items(), key=lambda pair: -pair[1])
         )
-        shown = "".join("\n              " + say_example(e) for e in self.examples()[:6])
+        of_files = [example for example in self.examples() if not example["log"]]
+        shown = "".join("\n              " + say_example(e) for e in of_files[:6])
         worst = max(self.rejected, key=lambda rule: self.rejected[rule])
         if worst == "unknown_item":
             ids = self.engine.rows(f"SELECT {c.ITEM_ID} FROM vocabulary LIMIT {EXAMPLES}")
@@ -436,6 +456,7 @@ class TableIngest:
             "rules": self.rejected,
             "log_rules": self.rejected_log,
             "warnings": dict(sorted(self.warnings.items())),
+            "log_warnings": dict(sorted(self.log_warnings.items())),
             "notes": self.notes,
             "examples": self.examples(),
         }
@@ -471,8 +492,10 @@ def shown_id(cell: str) -> str:
 def say_example(example: dict[str, Any]) -> str:
     """One line for one example row."""
     cells = ", ".join(f"{key} = {value!r}" for key, value in example["cells"].items())
-    file = Path(example[c.SOURCE_FILE]).name
-    return f"{example[c.RULE]}: {file}, row {example[c.SOURCE_ROW]}: {cells}"
+    place = f"{Path(example[c.SOURCE_FILE]).name}, row {example[c.SOURCE_ROW]}"
+    if example["log"]:
+        place = f"the log's {place}"
+    return f"{example[c.RULE]}: {place}: {cells}"
 
 
 def id_faults(column: str, missing: str) -> str:

@@ -7,6 +7,7 @@ from recsys.data_schemas.meaning import STARS
 from recsys.data_schemas.tables import RULES, WARNINGS
 from recsys.ingestion.tables.table_ingest import say_example
 
+LOG_SHOWN = "the service's log"
 SHOWN_TYPES = 20
 """Event types listed; a column of ids taken for event types would fill the screen."""
 SHOWN_NAME = 20
@@ -18,8 +19,9 @@ def render(summary: Mapping[str, Any]) -> str:
     lines = [*_tables(summary), *_times(summary), *_types(summary)]
     for name, table in summary["tables"].items():
         lines += _findings(name, table)
-    broken = sum(t["quarantined"] for t in summary["tables"].values())
-    lines += ["", _verdict(broken)]
+    tables = summary["tables"].values()
+    logged = sum(sum(table["log_rules"].values()) for table in tables)
+    lines += ["", _verdict(sum(table["quarantined"] for table in tables), logged)]
     return "\n".join(lines)
 
 
@@ -27,14 +29,13 @@ def findings(summary: Mapping[str, Any]) -> list[str]:
     """One line per rule broken, warning and note, with table and file, for a night's log."""
     lines = []
     for name, table in summary["tables"].items():
-        place = f"{name} ({table['source']})"
-        for rule in {**table["rules"], **table["log_rules"]}:
-            count = table["rules"].get(rule, 0) + table["log_rules"].get(rule, 0)
-            lines.append(
-                f"{place}: {count:,} {_rows(count)} set aside by `{rule}`: {RULES[rule].says};"
-                f" do: {RULES[rule].do}"
-            )
-        lines += [f"{place}: {line.strip()}" for line in _remarks(table)]
+        for in_log, place in _places(table):
+            lines += [
+                f"{name} ({place}): {count:,} {_rows(count)} set aside by `{rule}`: {RULES[rule].says};"
+                f" do: {_advice(rule, in_log)}"
+                for rule, count in _rules(table, in_log).items()
+            ]
+            lines += [f"{name} ({place}): {line.strip()}" for line in _remarks(table, in_log)]
     for kind, found in list(summary["event_types"].items())[:SHOWN_TYPES]:
         lines += [f"event type {kind[:SHOWN_NAME]}: {text}" for text in _doubts(found)]
     return lines
@@ -123,28 +124,45 @@ def _count_as(count: int) -> str:
 
 
 def _findings(name: str, table: Mapping[str, Any]) -> Iterator[str]:
-    """Rules broken, with examples and what to do; then warnings and notes."""
-    found = [*_broken(table), *_remarks(table)]
-    if found:
-        yield ""
-        yield f"{name} ({table['source']}):"
-        yield from found
+    """Rules broken, with examples and what to do; then warnings and notes. What the service wrote to its
+    log stands apart: nothing about it can be done in the caller's files."""
+    for in_log, place in _places(table):
+        found = [*_broken(table, in_log), *_remarks(table, in_log)]
+        if found:
+            yield ""
+            yield f"{name} ({place}):"
+            yield from found
 
 
-def _broken(table: Mapping[str, Any]) -> Iterator[str]:
-    for rule, count in {**table["rules"], **table["log_rules"]}.items():
-        count = table["rules"].get(rule, 0) + table["log_rules"].get(rule, 0)
+def _places(table: Mapping[str, Any]) -> tuple[tuple[bool, str], ...]:
+    """(whether it is the log, how it is called) of where rows come from."""
+    return (False, table["source"]), (True, LOG_SHOWN)
+
+
+def _rules(table: Mapping[str, Any], in_log: bool) -> dict[str, int]:
+    return dict(table["log_rules" if in_log else "rules"])
+
+
+def _advice(rule: str, in_log: bool) -> str:
+    return (in_log and RULES[rule].do_in_log) or RULES[rule].do
+
+
+def _broken(table: Mapping[str, Any], in_log: bool) -> Iterator[str]:
+    for rule, count in _rules(table, in_log).items():
         yield f"  {count:,} {_rows(count)} set aside by `{rule}`: {RULES[rule].says}"
         for example in table["examples"]:
-            if example["rule"] == rule:
+            if example["rule"] == rule and example["log"] == in_log:
                 yield f"      {say_example(example).split(': ', 1)[1]}"
-        yield f"      do: {RULES[rule].do}"
+        yield f"      do: {_advice(rule, in_log)}"
 
 
-def _remarks(table: Mapping[str, Any]) -> Iterator[str]:
-    for warning, count in table["warnings"].items():
-        yield f"  {count:,} {WARNINGS[warning]}"
-    for note in table["notes"]:
+def _remarks(table: Mapping[str, Any], in_log: bool) -> Iterator[str]:
+    for warning, whole in table["warnings"].items():
+        logged = table["log_warnings"].get(warning, 0)
+        count = logged if in_log else whole - logged
+        if count:
+            yield f"  {count:,} {WARNINGS[warning]}"
+    for note in () if in_log else table["notes"]:
         yield f"  note: {note}"
 
 
@@ -152,8 +170,12 @@ def _rows(count: int) -> str:
     return "row" if count == 1 else "rows"
 
 
-def _verdict(broken: int) -> str:
+def _verdict(broken: int, logged: int) -> str:
+    said = "The tables can be used; no row breaks a rule."
     if broken:
         verb = "is" if broken == 1 else "are"
-        return f"The tables can be used; {broken:,} {_rows(broken)} {verb} left out."
-    return "The tables can be used; no row breaks a rule."
+        said = f"The tables can be used; {broken:,} {_rows(broken)} {verb} left out."
+    if logged:
+        verb = "is" if logged == 1 else "are"
+        said += f" Of {LOG_SHOWN} {logged:,} {_rows(logged)} {verb} left out."
+    return said

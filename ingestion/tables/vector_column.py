@@ -31,7 +31,8 @@ def check_vectors(part: TableIngest) -> int:
     told = _lengths(part, f"{there} AND {LOG} = 1 AND NOT ({_UNUSABLE})")
     length = int((lengths or told or [(0,)])[0][0])
     late = f"{LOG} = 1 AND {c.VECTOR} IS NOT NULL AND (len({c.VECTOR}) <> {length} OR {_UNUSABLE})"
-    part.warn("vector_of_another_length", engine.one(f"SELECT count(*) FROM {rows} WHERE {late}"))
+    count = engine.one(f"SELECT count(*) FROM {rows} WHERE {late}")
+    part.warn("vector_of_another_length", count, 1)
     engine.run(f"UPDATE {rows} SET {c.VECTOR} = NULL WHERE {late}")
     return length
 

@@ -207,6 +207,25 @@ def test_impressions_reach_the_log_with_what_was_shown(serve, tmp_path):
     run(scenario)
 
 
+def test_a_list_of_nothing_is_no_impression(serve, tmp_path):
+    async def scenario():
+        async with serve() as (client, _):
+            nobody_has = {"user_id": "u", "filters": {"price": {"gt": 1e9}}}
+            for path, ask in (
+                ("recommend", nobody_has),
+                ("rank", {"user_id": "u", "items": ["nobody knows this"]}),
+                ("rank", {"user_id": "u", "items": ["1"]}),
+            ):
+                assert (await client.post(f"/v1/{path}", json=ask)).status_code == 200
+        from recsys.storage.eventlog import open_log
+
+        with open_log(tmp_path / "log.sqlite") as log:
+            shown = [r.payload["item_ids"] for r in log.read(0) if r.kind == "impression"]
+        assert shown == [["1"]]
+
+    run(scenario)
+
+
 def test_degradation_is_said_and_counted(serve):
     async def scenario():
         async with serve() as (client, _):

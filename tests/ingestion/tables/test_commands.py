@@ -13,8 +13,15 @@ from recsys.data_schemas.tables import EVENTS
 from recsys.ingestion.bundled import lay_out_movies, template
 from recsys.ingestion.tables.ingest import ingest
 from recsys.ingestion.tables.load import load_tables
-from recsys.ingestion.tables.validation_report import findings
+from recsys.ingestion.tables.validation_report import findings, render
 from recsys.operations.cli import data_commands
+
+NOON = 1_700_000_000_000_000
+UTC_TIME = pa.timestamp("us", tz="UTC")
+
+
+def moments(*seconds):
+    return pa.array([NOON + second * 1_000_000 for second in seconds], UTC_TIME)
 
 
 def command(*words, config="recsys.yaml"):
@@ -93,6 +100,42 @@ def test_findings_are_one_line_each(desk):
     assert "items.parquet): 1 titles longer than 10,000 characters, cut there" in lines[0]
     assert "events.parquet): 1 row set aside by `unknown_item`" in lines[1]
     assert "do: export the items table after the events" in lines[1]
+
+
+def test_what_the_service_wrote_is_not_blamed_on_the_files(desk):
+    """Rows and warnings of the log stand under its name, with advice that can be followed there."""
+    desk.items(title=["a\x01", "b", "c", "d"])
+    desk.events(40)
+    shown = {"user_id": ["u0", "u1"], "timestamp": moments(1, 2), "item_ids": [["i1"], []]}
+    desk.write("impressions.parquet", {"impression_id": ["a", "b"], **shown})
+    logged = {"received_at": moments(3, 4, 5), "position": [1, 2, 3]}
+    shown = {"user_id": ["u0"] * 3, "timestamp": moments(1, 2, 3), "item_ids": [[], [], ["inline"]]}
+    desk.write("log/impressions.parquet", {"impression_id": list("cde"), **shown, **logged})
+    told = {"item_id": list("xyz"), "title": ["t\x00", "t\x01", "t"]}
+    desk.write("log/items.parquet", told | logged)
+    limits = {"impressions": "impressions.parquet", "quarantine_limit": 0.9}
+    summary = desk.ingest(drained=desk.root / "log", **limits)
+    lines = findings(summary)
+    items, impressions = (
+        f"{name} ({desk.root / name}.parquet): " for name in ("items", "impressions")
+    )
+    text = "items whose text held control characters, now blanks"
+    empty = "set aside by `empty_list`: item_ids is null or empty; do: "
+    assert f"{items}1 {text}" in lines
+    assert f"items (the service's log): 2 {text}" in lines
+    assert f"{impressions}1 row {empty}leave such lists out" in lines
+    ours = [line for line in lines if line.startswith("impressions (the service's log): ")]
+    assert ours[0].endswith(f"2 rows {empty}nothing; the service writes no such lists any more")
+    assert "1 row set aside by `unknown_item`" in ours[1]
+    assert "do: post such items to the service" in ours[1]
+    assert "export the items table" not in " ".join(lines)
+
+    whole = render(summary)
+    of_files, of_log = whole.split("impressions (the service's log):")
+    assert "impressions.parquet, row 1: impression_id = 'b'" in of_files
+    assert "the log's impressions.parquet, row 0: impression_id = 'c'" in of_log
+    assert "impression_id = 'b'" not in of_log
+    assert "1 row is left out. Of the service's log 3 rows are left out." in whole
 
 
 def test_init_lays_out_tables_that_validate_calls_empty(tmp_path, capsys):
