@@ -55,7 +55,7 @@ from recsys.rules import (
 )
 from recsys.similar import as_history, similar_items
 from recsys.storage.bundle import Bundle, open_bundle
-from recsys.told_attributes import ToldAttributes
+from recsys.told_attributes import ToldAttributes, ToldKinds
 
 TEXT = "text"
 ENCODE_AT_ONCE = 32
@@ -81,6 +81,7 @@ class LoadedRelease:
         self.bundle = bundle
         self.state = state
         self._told = ToldAttributes(state.log_position, state.keeps)
+        self._told_kinds = ToldKinds(state.log_position)
         # before the features: a source says of which family its signals are
         self.sources: dict[str, ScoreSource] = open_sources(bundle)
         self.features = FeatureSet.from_json(bundle.features)
@@ -140,6 +141,7 @@ class LoadedRelease:
         """Fold log records into the state. Texts of new items wait for `encode_new`."""
         with self._lock:
             self._told.take(records)
+            self._told_kinds.take(records)
             if any(r.kind == FORGET for r in records):
                 self.forget_kept()
             self.state.apply([r for r in records if r.kind != USER])
@@ -578,13 +580,29 @@ class LoadedRelease:
         return self.state.catalogue.attribute_kinds
 
     @property
+    def taken_kinds(self) -> Mapping[str, str]:
+        """Kind that an attribute of an item must have, by name: beside those of `attribute_kinds` of
+        those that only the log has told of, which no list knows before the next night."""
+        return {**self._told_kinds.of_items, **self.attribute_kinds}
+
+    @property
     def vector_length(self) -> int:
         """Numbers of an item's own vector; 0 where items bring none."""
         return self.state.catalogue.vector_length
 
-    @cached_property
+    @property
     def user_attribute_kinds(self) -> Mapping[str, str]:
-        """Kind of each attribute of users by name; none of what may be a flag or a number."""
+        """Kind of each attribute of users by name, also of those that only the log has told of; none of
+        what may be a flag or a number."""
+        users, told = self.state.users, self._told_kinds.of_users
+        if users is None:
+            return dict(told)
+        new = {name: kind for name, kind in told.items() if name not in users.numeric}
+        return {**new, **self._stored_user_kinds}
+
+    @cached_property
+    def _stored_user_kinds(self) -> Mapping[str, str]:
+        """The same of those in the table of users."""
         users = self.state.users
         if users is None:
             return {}

@@ -1,10 +1,11 @@
-"""Attributes of persons that the log has told since the state's snapshot."""
+"""What the log has told since the state's snapshot of attributes: of persons, and of which kind new ones are."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from recsys.data_schemas import columns as c
-from recsys.data_schemas.log_record import FORGET, USER, LogRecord
+from recsys.data_schemas.limits import COLUMNS, RESERVED, kind_of
+from recsys.data_schemas.log_record import FORGET, ITEM, USER, LogRecord
 
 
 class ToldAttributes:
@@ -38,3 +39,42 @@ class ToldAttributes:
     def of(self, user_id: str) -> dict[str, Any]:
         """What was told of a person; empty where nothing was."""
         return self._users.get(user_id, {})
+
+
+class ToldKinds:
+    """A fold over the log: the kind of each attribute by its first value, of items and of users.
+
+    The tables of a night hold a column in one type, so that what comes later in another is refused at
+    the door. Kept of as many names as a table has columns at most.
+    """
+
+    def __init__(self, position: int) -> None:
+        """Begin behind a position."""
+        self._position = position
+        self.of_items: dict[str, str] = {}
+        """Name → kind as `limits.kind_of` says it."""
+        self.of_users: dict[str, str] = {}
+        """The same of users."""
+
+    def take(self, records: Sequence[LogRecord]) -> None:
+        """Fold records in the order of the log; those at or before the last one are skipped."""
+        for record in records:
+            if record.position <= self._position:
+                continue
+            self._position = record.position
+            if record.kind == ITEM:
+                _take(self.of_items, record.payload, RESERVED)
+            elif record.kind == USER:
+                _take(self.of_users, record.payload[c.ATTRIBUTES], frozenset())
+
+
+def _take(kinds: dict[str, str], told: Mapping[str, Any], reserved: frozenset[str]) -> None:
+    for name, value in told.items():
+        if (
+            name not in kinds
+            and name not in reserved
+            and isinstance(value, bool | int | float | str)
+        ):
+            if len(kinds) >= COLUMNS:
+                return
+            kinds[name] = kind_of(value)

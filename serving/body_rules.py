@@ -106,7 +106,7 @@ class EventTypes:
 
 
 def require_attributes(
-    kinds: Mapping[str, str],
+    kinds: dict[str, str],
     attributes: Mapping[str, Any],
     others: str = "items",
     where: str = "$",
@@ -114,7 +114,7 @@ def require_attributes(
     """Refuse attributes that no table could hold, and those of another type than the others'.
 
     Args:
-        kinds: kind of each attribute that is known, by name.
+        kinds: kind of each attribute that is known, by name; those of new ones are added.
         attributes: given ones.
         others: whose they are, `items` or `users`.
         where: place in the call of what has them.
@@ -127,8 +127,8 @@ def require_attributes(
         fault = name_fault(name)
         if fault is not None:
             raise Problem(422, f"{name!r} cannot be an attribute: {fault}.", [(place, fault)])
-        kind = kinds.get(name)
-        if kind is not None and kind_of(value) != kind:
+        kind = kinds.setdefault(name, kind_of(value))
+        if kind_of(value) != kind:
             detail = (
                 f"The attribute {name!r} is {_SAID[kind]} in the other {others}, not {value!r}."
             )

@@ -123,10 +123,11 @@ class CatalogueCalls(Handlers):
         body: list[api.ItemChange] = await self._json(request, _items)
         champion, now = self._versions.champion(), self._stamp()
         rows: dict[str, dict[str, Any]] = {}
+        kinds = self._kinds()
         for n, item in enumerate(body):
             # The same item twice in a call: the later change comes upon the first.
             known = rows.get(item.item_id) or champion.item(item.item_id)
-            rows[item.item_id] = self._item_row(item.item_id, item, known, now, f"$[{n}]")
+            rows[item.item_id] = self._item_row(item.item_id, item, known, now, f"$[{n}]", kinds)
         return MsgspecResponse(api.ItemsAnswer(items=await self._kept(list(rows.values()), now)))
 
     async def patch_item(self, request: Request) -> Response:
@@ -149,7 +150,8 @@ class CatalogueCalls(Handlers):
         if known is None:
             raise Problem(404, f"There is no item {item_id!r}.")
         now = self._stamp()
-        return (await self._kept([self._item_row(item_id, body, known, now, "$")], now))[0]
+        row = self._item_row(item_id, body, known, now, "$", self._kinds())
+        return (await self._kept([row], now))[0]
 
     async def _kept(self, rows: Sequence[Mapping[str, Any]], now: int) -> list[api.ItemAnswer]:
         """Write items, see them here, and say where they lie."""

@@ -272,7 +272,7 @@ class Handlers:
         body = await self._json(request, _item)
         known = self._versions.champion().item(item_id)
         now = self._stamp()
-        row = self._item_row(item_id, body, known, now, "$")
+        row = self._item_row(item_id, body, known, now, "$", self._kinds())
         entries = await self._durable(
             lambda: self._log.submit([item_write({**row, c.RECEIVED_AT: now})])
         )
@@ -286,6 +286,7 @@ class Handlers:
         known: dict[str, Any] | None,
         now: int,
         where: str,
+        kinds: dict[str, str],
     ) -> dict[str, Any]:
         """A new or changed item, whole, as the log keeps it.
 
@@ -295,6 +296,7 @@ class Handlers:
             known: what is known of it; None for a new one.
             now: µs, when a new one came into being.
             where: place of the body in the call.
+            kinds: kind of each attribute by name; those of the item are added.
 
         Raises:
             Problem: the body names another item, or a new one has no title (409); an attribute
@@ -308,10 +310,13 @@ class Handlers:
             raise Problem(409, detail, [(f"{where}.title", "missing")])
         base = _known(known) if known else {c.CREATED_AT: now, c.AVAILABLE: True}
         columns = _columns(item_id, body)
-        champion = self._versions.champion()
-        require_attributes(champion.attribute_kinds, body.attributes or {}, where=where)
-        require_vector(champion, item_id, body.vector, f"{where}.vector")
+        require_attributes(kinds, body.attributes or {}, where=where)
+        require_vector(self._versions.champion(), item_id, body.vector, f"{where}.vector")
         return {**base, **columns}
+
+    def _kinds(self) -> dict[str, str]:
+        """Kind that each attribute of an item must have."""
+        return dict(self._versions.champion().taken_kinds)
 
     def _stamp(self) -> int:
         """The time of receipt of what is to be kept.

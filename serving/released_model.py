@@ -50,13 +50,19 @@ class ReleasedModel(Protocol):
         ...
 
     @property
+    def taken_kinds(self) -> Mapping[str, str]:
+        """Kind that an attribute of an item must have, by name: those, and of what only the log has told
+        of."""
+        ...
+
+    @property
     def vector_length(self) -> int:
         """Numbers of an item's own vector; 0 where items bring none."""
         ...
 
     @property
     def user_attribute_kinds(self) -> Mapping[str, str]:
-        """Kind of each attribute of users by name."""
+        """Kind of each attribute of users by name, also of those that only the log has told of."""
         ...
 
     @property

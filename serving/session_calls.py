@@ -55,7 +55,7 @@ class SessionCalls(CatalogueCalls):
         user_id = identifier(request, "user_id")
         body = await self._json(request, _user)
         model, now = self._versions.champion(), self._stamp()
-        require_attributes(model.user_attribute_kinds, body.attributes, "users")
+        require_attributes(dict(model.user_attribute_kinds), body.attributes, "users")
         if c.USER_ID in body.attributes:
             detail = f"{c.USER_ID!r} names the user; it cannot be an attribute."
             raise Problem(409, detail, [("$.attributes", f"{c.USER_ID!r} is taken")])

@@ -81,8 +81,8 @@ def _tags_of_text(text: str) -> str:
 def attribute_expression(source: Source, attribute: AttributeCell) -> str:
     """SQL of an attribute in its own type: null where the source lacks it or has another type.
 
-    The service's log holds an attribute that was sent in several types as text, numbers and
-    booleans as Python writes them.
+    The service's log holds an attribute that was sent in several types as text: booleans as Python
+    writes them, and numbers too, whole ones without a point.
     """
     kind = group(source.kinds[attribute.name]) if attribute.name in source.kinds else "null"
     if kind == "null":

@@ -278,7 +278,7 @@ def _item_rows(
 ) -> list[dict[str, Any]]:
     """Attributes brought to the type of their column."""
     casts: dict[str, Callable[[Any], Any]] = {
-        field.name: str if field.type == pa.string() else float
+        field.name: _written if field.type == pa.string() else float
         for field in schema
         if field.name not in types and field.type in (pa.string(), pa.float64())
     }
@@ -289,3 +289,11 @@ def _item_rows(
         }
         for item in items
     ]
+
+
+def _written(value: bool | float | str) -> str:
+    """A value of an attribute that was sent in several types, as text: whole numbers as they were sent,
+    which JSON's reader made floats of."""
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return str(value)

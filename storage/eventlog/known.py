@@ -22,7 +22,7 @@ from recsys.storage.workspace import STATE_MARKER, Workspace
 ADOPTED_FILE: Final = "adopted.json"
 DRAIN: Final = "drain"
 """Stage that exports the log."""
-ROWS: Final = 1
+ROWS: Final = 2
 """Of what a row of the drained tables holds; another number makes nights read the whole log again."""
 _MARKER: Final = "stage.json"
 

@@ -22,6 +22,7 @@ from recsys.serving.app import App
 from recsys.serving.server import Endpoint, address, bind
 from recsys.serving.settings import ServiceSettings
 from recsys.storage.eventlog import open_log
+from recsys.told_attributes import ToldKinds
 
 PATIENCE = 120.0
 """Seconds after which what should have come is missed, on however slow a machine."""
@@ -48,13 +49,22 @@ class FakeEngine:
         self.items = {item_id: dict(row) for item_id, row in CATALOGUE.items()}
         self.events = {}
         self.attributes = {}
+        self.told = ToldKinds(0)
         self.prepared = []
         self.fail_on = None
 
     event_types = ()
     attribute_kinds: ClassVar = {"maker": "text", "price": "number"}
     vector_length = 2
-    user_attribute_kinds: ClassVar = {"plan": "text", "age": "number"}
+    table_of_users: ClassVar = {"plan": "text", "age": "number"}
+
+    @property
+    def taken_kinds(self):
+        return {**self.told.of_items, **self.attribute_kinds}
+
+    @property
+    def user_attribute_kinds(self):
+        return {**self.told.of_users, **self.table_of_users}
 
     def answer(self, ask):
         if ask.user_id == self.fail_on:
@@ -101,6 +111,7 @@ class FakeEngine:
         )
 
     def apply(self, records):
+        self.told.take(records)
         for record in records:
             if record.position <= self.log_position:
                 continue

@@ -97,6 +97,45 @@ def test_an_attribute_of_another_type_is_refused_by_name(serve):
     RUN(scenario())
 
 
+def test_the_first_value_of_a_new_attribute_says_its_type(serve, eventually):
+    """Whichever call brings another: a night would make texts of numbers."""
+
+    async def scenario():
+        async with serve() as (client, app):
+            put = {"title": "T", "attributes": {"colour": "red"}}
+            assert (await client.put("/v1/items/a", json=put)).status_code == 200
+            five = {"colour": 5}
+            for method, path, body, place in (
+                ("PUT", "/v1/items/b", {"title": "T", "attributes": five}, "$"),
+                ("PATCH", "/v1/items/1", {"attributes": five}, "$"),
+                ("POST", "/v1/items", [{"item_id": "1", "attributes": five}], "$[0]"),
+            ):
+                answer = await client.request(method, path, json=body)
+                assert answer.status_code == 422, path
+                assert pointers(answer) == [f"{place}.attributes.colour"]
+                assert "a text in the other items" in answer.json()["detail"]
+            both = [{"item_id": str(n), "attributes": {"size": n}} for n in (1, 2)]
+            both.append({"item_id": "3", "attributes": {"size": "L"}})
+            answer = await client.post("/v1/items", json=both)
+            assert (answer.status_code, pointers(answer)) == (422, ["$[2].attributes.size"])
+            assert app._log.last_position() == 1, "nothing of a refused call is kept"
+            # Nothing is learned from what was refused.
+            assert (await client.post("/v1/items", json=both[2:])).status_code == 200
+
+            put = {"attributes": {"likes": "tea"}}
+            assert (await client.put("/v1/users/u", json=put)).status_code == 200
+            answer = await client.put("/v1/users/v", json={"attributes": {"likes": 5}})
+            assert (answer.status_code, pointers(answer)) == (422, ["$.attributes.likes"])
+            assert "in the other users" in answer.json()["detail"]
+        # A service that is started again reads it from the log.
+        async with serve() as (client, app):
+            await eventually(lambda: app.versions.champion().log_position == 3)
+            body = {"title": "T", "attributes": five}
+            assert (await client.put("/v1/items/b", json=body)).status_code == 422
+
+    RUN(scenario())
+
+
 SENT = [
     ("PUT", "/v1/items/n", {"title": "T"}, "attributes", ""),
     ("PATCH", "/v1/items/1", {}, "attributes", ""),

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from recsys.storage.eventlog import export, open_log
-from recsys.storage.eventlog.log import user_write
+from recsys.storage.eventlog.log import item_write, user_write
 
 UTC_TIME = pa.timestamp("us", tz="UTC")
 NOON = 1_700_000_000_000_000
@@ -567,6 +567,31 @@ def test_the_services_word_on_users_completes_the_file(desk, tmp_path):
     assert summary["tables"]["users"]["quarantined"] == 0
     desk.ingest(**alone)
     assert [row["user_id"] for row in desk.rows("users.parquet")] == ["u1", "u2"]
+
+
+def test_an_attribute_that_came_in_several_types_is_text_as_it_was_sent(desk, tmp_path):
+    """5 stays "5", which a reader of JSON makes 5.0 of; the files' own kind is read out of it."""
+    desk.items(2, size=[1.5, 2.0], new=[True, False])
+    desk.events(2)
+    sent = {
+        "a": ("red", 5.0, 1.0),
+        "b": (5.0, "XL", "?"),
+        "c": (2.5, 7.0, 0.0),
+        "d": (1e15, 1, True),
+    }
+    with open_log(tmp_path / "log.sqlite") as log:
+        for item, (colour, size, new) in sent.items():
+            row = {"item_id": item, "title": "t", "colour": colour, "size": size, "new": new}
+            log.submit([item_write({**row, "received_at": NOON})]).result()
+        export(log, 0, log.last_position(), tmp_path / "drained")
+    desk.ingest(drained=tmp_path / "drained")
+    rows = {r["item_id"]: (r["colour"], r["size"], r["new"]) for r in desk.rows("items.parquet")}
+    assert {item: rows[item] for item in sent} == {
+        "a": ("red", 5.0, True),
+        "b": ("5", None, None),
+        "c": ("2.5", 7.0, False),
+        "d": ("1000000000000000", 1.0, True),
+    }
 
 
 def test_tables_of_a_connection(desk):
