@@ -13,6 +13,7 @@ import pytest
 
 from recsys.data_schemas.config import load_config
 from recsys.data_schemas.limits import NAME_LENGTH, name_fault
+from recsys.data_schemas.log_record import LogRecord
 from recsys.operations.open_release import state_folder
 from recsys.query import RankingQuery
 from recsys.recommender import LoadedRelease
@@ -176,3 +177,17 @@ def test_an_odd_value_of_one_lent_item_leaves_the_others_their_scores(shop, valu
     numbers = [n for n, kind in loaded.attribute_kinds.items() if kind == "number"]
     assert len(numbers) > 10
     assert scores(dict.fromkeys(numbers, value)) == scores({})
+
+
+def test_a_new_attribute_is_of_the_kind_that_the_log_told_first(shop):
+    """Lists and filters do not know it before the next night."""
+    _, loaded = shop
+    known, at = dict(loaded.attribute_kinds), loaded.log_position
+    item = {"item_id": "told/1", "title": "a lamp", "colour": "red", **dict.fromkeys(known, 1.0)}
+    likes = {"user_id": "u/1", "attributes": {"likes": 5.0, "страна": "x", "on": "x"}}
+    users = dict(loaded.user_attribute_kinds)
+    loaded.apply([LogRecord(at + 1, "item", item, 0), LogRecord(at + 2, "user", likes, 0)])
+    loaded.apply([LogRecord(at + 3, "item", item | {"colour": 5.0}, 0)])
+    assert loaded.taken_kinds == known | {"colour": "text"}
+    assert loaded.attribute_kinds == known
+    assert loaded.user_attribute_kinds == users | {"likes": "number"}
