@@ -60,9 +60,12 @@ def run_validate(args: argparse.Namespace) -> int:
     from recsys.data_schemas.config import load_config
     from recsys.ingestion.tables.ingest import QUARANTINE, ingest
     from recsys.ingestion.tables.validation_report import render
+    from recsys.operations.own_inputs import ALL, refuse_own_inputs
     from recsys.storage.files import atomic_folder
 
     config = load_config(args.config)
+    if args.quarantine:
+        refuse_own_inputs(Path(args.quarantine), "--quarantine", config, args.config, writes=ALL)
     # What spills is as large as the tables: rather the workspace's disk than a small /tmp.
     room = config.workspace_path if os.access(config.workspace_path, os.W_OK) else None
     with tempfile.TemporaryDirectory(prefix=".validate-", dir=room) as place:
@@ -94,7 +97,9 @@ def _leaks(tables: Path, config: Any) -> str:
 def run_init(args: argparse.Namespace) -> int:
     """Lay out a workspace to fill."""
     from recsys.ingestion.tables.init_folder import start_workspace
+    from recsys.operations.own_inputs import ALL, refuse_own_inputs
 
+    refuse_own_inputs(Path(args.dir), "DIR", None, None, writes=ALL)
     config = start_workspace(Path(args.dir), _schema())
     print(
         f"Wrote {config} and empty tables in {config.parent / 'data'}.\n"
@@ -122,7 +127,9 @@ def _schema() -> str:
 def run_import(args: argparse.Namespace) -> int:
     """Convert a published data set into tables and a recsys.yaml."""
     from recsys.ingestion.importers import import_dataset
+    from recsys.operations.own_inputs import ALL, refuse_own_inputs
 
+    refuse_own_inputs(Path(args.to), "--to", None, None, writes=ALL)
     counts = import_dataset(args.format, Path(args.source), Path(args.to))
     for table, rows in counts.items():
         print(f"{table:12} {rows:>12,} rows")
@@ -137,8 +144,10 @@ def run_import(args: argparse.Namespace) -> int:
 def run_generate(args: argparse.Namespace) -> int:
     """Write synthetic tables with known truth."""
     from recsys.ingestion.generator import generate, settings_of
+    from recsys.operations.own_inputs import ALL, refuse_own_inputs
     from recsys.storage.progress import Reporter
 
+    refuse_own_inputs(Path(args.to), "--to", None, None, writes=ALL)
     settings = settings_of(
         users=args.users,
         items=args.items,
