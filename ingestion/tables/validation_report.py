@@ -13,13 +13,18 @@ SHOWN_NAME = 20
 """Characters of an event type's name that are shown."""
 
 
-def render(summary: Mapping[str, Any]) -> str:
-    """Text of a whole summary, with a line on what to do for each rule broken."""
+def render(summary: Mapping[str, Any], usable: bool = True) -> str:
+    """Text of a whole summary, with a line on what to do for each rule broken.
+
+    Args:
+        summary: of an ingestion.
+        usable: whether a night can learn from what was accepted; what it lacks is said elsewhere.
+    """
     lines = [*_tables(summary), *_times(summary), *_types(summary)]
     for name, table in summary["tables"].items():
         lines += _findings(name, table)
     broken = sum(t["quarantined"] for t in summary["tables"].values())
-    lines += ["", _verdict(broken)]
+    lines += ["", _verdict(broken, usable)]
     return "\n".join(lines)
 
 
@@ -152,8 +157,9 @@ def _rows(count: int) -> str:
     return "row" if count == 1 else "rows"
 
 
-def _verdict(broken: int) -> str:
+def _verdict(broken: int, usable: bool) -> str:
+    verdict = "The tables can be used" if usable else "No night can use the tables"
     if broken:
         verb = "is" if broken == 1 else "are"
-        return f"The tables can be used; {broken:,} {_rows(broken)} {verb} left out."
-    return "The tables can be used; no row breaks a rule."
+        return f"{verdict}; {broken:,} {_rows(broken)} {verb} left out."
+    return f"{verdict}; no row breaks a rule."

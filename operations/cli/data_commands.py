@@ -52,7 +52,11 @@ def add_parsers(subparsers: Any) -> None:
 
 
 def run_validate(args: argparse.Namespace) -> int:
-    """Check the tables as a night would and print what was found; writes nothing of them."""
+    """Check the tables as a night would and print what was found; writes nothing of them.
+
+    Raises:
+        DataRefused, UsageError: every night would refuse them, or settings that name their columns.
+    """
     import os
     import shutil
     import tempfile
@@ -70,7 +74,8 @@ def run_validate(args: argparse.Namespace) -> int:
     room = config.workspace_path if os.access(config.workspace_path, os.W_OK) else None
     with tempfile.TemporaryDirectory(prefix=".validate-", dir=room) as place:
         summary = ingest(config, Path(place) / "tables")
-        print(render(summary))
+        refused = _refusal(Path(place) / "tables", config)
+        print(render(summary, usable=refused is None))
         print("".join(f"\nnote: {note}\n" for note in config.notes), end="")
         print(_leaks(Path(place) / "tables", config))
         found = Path(place) / "tables" / QUARANTINE
@@ -79,7 +84,21 @@ def run_validate(args: argparse.Namespace) -> int:
             with atomic_folder(target) as aside:
                 shutil.copytree(found, aside, dirs_exist_ok=True)
             print(f"\nThe rows that break a rule are in {target}.")
+        if refused is not None:
+            raise refused
     return 0
+
+
+def _refusal(tables: Path, config: Any) -> Exception | None:
+    """What every night would say before its work, of tables in which each row is sound."""
+    from recsys.data_schemas.errors import RecsysError
+    from recsys.training.night.read_data import refuse_unusable
+
+    try:
+        refuse_unusable(tables, config)
+    except RecsysError as error:
+        return error
+    return None
 
 
 def _leaks(tables: Path, config: Any) -> str:
