@@ -7,6 +7,9 @@ from recsys.data_schemas import columns as c
 from recsys.data_schemas.errors import UsageError
 
 OPTION = "--users"
+COLUMN_MARKS = ";\t"
+"""What, beside a comma, is taken to divide columns of a first line that does not name users. A bar is not: ids
+of sign-in services hold one (`auth0|123`)."""
 
 
 def require_id(user_id: str) -> None:
@@ -85,6 +88,9 @@ def _of_text(file: Path) -> list[str]:
         return [row[place].strip() for row in rows[1:] if len(row) > place]
     if len(header) > 1:
         raise _no_column(file, header)
+    for mark in COLUMN_MARKS:
+        if header and mark in header[0]:
+            raise _in_columns(file, header[0], mark)
     return [row[0].strip() for row in rows]
 
 
@@ -95,6 +101,16 @@ def _divider(header: str) -> str:
         if c.USER_ID in (cell.strip(' "\r\n') for cell in header.split(mark)):
             return mark if mark in header else ","
     return ","
+
+
+def _in_columns(file: Path, first: str, mark: str) -> UsageError:
+    return UsageError(
+        f"the first line looks like several columns, none of them '{c.USER_ID}'",
+        where=f"{OPTION} {file}",
+        found=f"{first!r}, which holds {mark!r}"[:200],
+        expected=f"a column {c.USER_ID}, or text with one id per line",
+        fix=f"name the column {c.USER_ID}; if ids hold {mark!r}, write {c.USER_ID} in a line above them",
+    )
 
 
 def _no_column(file: Path, names: list[str]) -> UsageError:

@@ -46,6 +46,9 @@ def test_shapes_of_parquet(tmp_path, column):
         ("users.parquet", b"user_id\nu1\n", "cannot be read"),
         ("users.txt", b"\xff\xfe\x00u", "cannot be read"),
         ("users.csv", b"id,age\nu1,3\n", "column 'user_id' is missing"),
+        ("users.csv", b"id;name\nu1;x\n", "looks like several columns"),
+        ("users.tsv", b"id\tname\nu1\tx\n", "looks like several columns"),
+        ("users.csv", b'"id";"age"\n"u1";"3"\n', "looks like several columns"),
         ("users.xlsx", b"PK\x03\x04\x14\x00\x06\xff", "cannot be read"),
         ("users.txt", b"\n\n", "names no user"),
         ("users.txt", b"", "names no user"),
@@ -69,6 +72,8 @@ def test_an_id_may_hold_what_divides_other_files(tmp_path):
     file = tmp_path / "users.txt"
     file.write_text("auth0|123\na;b\n")
     assert read_users(file) == ["auth0|123", "a;b"]
+    file.write_text("user_id\na;b\nc;d\n")
+    assert read_users(file) == ["a;b", "c;d"]
 
 
 def test_a_workbook_is_named_and_a_parquet_file_is_known_whatever_it_is_called(tmp_path):
