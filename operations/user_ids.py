@@ -55,21 +55,28 @@ def _of_parquet(file: Path) -> list[str]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    from recsys.ingestion.tables.types import group
+
     try:
         schema = pq.read_schema(file)
         if c.USER_ID not in schema.names:
             raise _no_column(file, schema.names)
         kind = schema.field(c.USER_ID).type
-        if pa.types.is_floating(kind):
+        # `7.00` would be somebody else than `7`.
+        if group(kind) == "float":
             raise UsageError(
                 f"column '{c.USER_ID}' has the wrong type",
                 where=f"{OPTION} {file}",
                 found=str(kind),
                 expected="strings or integers",
-                fix="pandas makes floats of integers with gaps: `.astype('Int64')` keeps them whole",
+                fix="cast them to whole numbers"
+                if pa.types.is_decimal(kind)
+                else "pandas makes floats of integers with gaps: `.astype('Int64')` keeps them whole",
             )
-        ids = pq.read_table(file, columns=[c.USER_ID])[c.USER_ID].cast(pa.large_string())
-        return [user for user in ids.to_pylist() if user is not None]
+        ids = pq.read_table(file, columns=[c.USER_ID])[c.USER_ID]
+        if group(kind) != "uuid":
+            ids = ids.cast(pa.large_string())
+        return [str(user) for user in ids.to_pylist() if user is not None]
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise _unreadable(file, error) from None
 

@@ -1,5 +1,8 @@
 """Files of user ids, as people have them."""
 
+from decimal import Decimal
+from uuid import UUID
+
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -85,6 +88,24 @@ def test_a_workbook_is_named_and_a_parquet_file_is_known_whatever_it_is_called(t
     file = tmp_path / "users.pq"
     pq.write_table(pa.table({"user_id": ["u2", " u1 "]}), file)
     assert read_users(file) == ["u2", " u1 "]
+
+
+def test_uuids_are_read_as_tables_read_them(tmp_path):
+    file = tmp_path / "users.parquet"
+    ids = [UUID(int=2), UUID(int=1)]
+    column = pa.array([each.bytes for each in ids], pa.uuid())
+    pq.write_table(pa.table({"user_id": column}), file)
+    assert read_users(file) == [str(each) for each in ids]
+
+
+def test_decimals_with_room_for_a_fraction_are_refused(tmp_path):
+    file = tmp_path / "users.parquet"
+    pq.write_table(pa.table({"user_id": pa.array([Decimal(7)], pa.decimal128(20, 2))}), file)
+    with pytest.raises(UsageError, match="wrong type") as caught:
+        read_users(file)
+    assert "cast them to whole numbers" in caught.value.render()
+    pq.write_table(pa.table({"user_id": pa.array([Decimal(7)], pa.decimal128(20, 0))}), file)
+    assert read_users(file) == ["7"]
 
 
 def test_ids_that_went_through_a_float_are_refused(tmp_path):
