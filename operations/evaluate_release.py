@@ -18,6 +18,7 @@ from recsys.data_schemas.errors import (
 )
 from recsys.data_schemas.tables import RULES
 from recsys.operations.open_release import find_release, resolve, sentences_of
+from recsys.operations.own_inputs import refuse_own_inputs
 
 if TYPE_CHECKING:
     from recsys.evaluation.evaluation import Evaluation
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
     from recsys.training.compared_lists import Compared
 
 MAIN = "recsys"
+REPORT_FILES = ("report.*", "lists.parquet")
+"""What a report's folder holds."""
 FROZEN_STAGE = "frozen-encoder"
 
 
@@ -46,6 +49,8 @@ def run_evaluate(args: argparse.Namespace) -> int:
     out = Path(args.out)
     if out.exists() and not out.is_dir():
         raise UsageError("the output is not a folder", where="--out", found=str(out))
+    inputs = {"--events": args.events, "--impressions": args.impressions}
+    refuse_own_inputs(out, "--out", config, args.config, inputs, writes=REPORT_FILES)
     protocol = _protocol(args)
     if args.events is None:
         return _own_report(config, args.model, out)

@@ -7,6 +7,9 @@ from recsys.data_schemas import columns as c
 from recsys.data_schemas.errors import UsageError
 
 OPTION = "--users"
+COLUMN_MARKS = ";\t"
+"""What, beside a comma, is taken to divide columns of a first line that does not name users. A bar is not: ids
+of sign-in services hold one (`auth0|123`)."""
 
 
 def require_id(user_id: str) -> None:
@@ -52,21 +55,28 @@ def _of_parquet(file: Path) -> list[str]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    from recsys.ingestion.tables.types import group
+
     try:
         schema = pq.read_schema(file)
         if c.USER_ID not in schema.names:
             raise _no_column(file, schema.names)
         kind = schema.field(c.USER_ID).type
-        if pa.types.is_floating(kind):
+        # `7.00` would be somebody else than `7`.
+        if group(kind) == "float":
             raise UsageError(
                 f"column '{c.USER_ID}' has the wrong type",
                 where=f"{OPTION} {file}",
                 found=str(kind),
                 expected="strings or integers",
-                fix="pandas makes floats of integers with gaps: `.astype('Int64')` keeps them whole",
+                fix="cast them to whole numbers"
+                if pa.types.is_decimal(kind)
+                else "pandas makes floats of integers with gaps: `.astype('Int64')` keeps them whole",
             )
-        ids = pq.read_table(file, columns=[c.USER_ID])[c.USER_ID].cast(pa.large_string())
-        return [user for user in ids.to_pylist() if user is not None]
+        ids = pq.read_table(file, columns=[c.USER_ID])[c.USER_ID]
+        if group(kind) != "uuid":
+            ids = ids.cast(pa.large_string())
+        return [str(user) for user in ids.to_pylist() if user is not None]
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise _unreadable(file, error) from None
 
@@ -85,6 +95,9 @@ def _of_text(file: Path) -> list[str]:
         return [row[place].strip() for row in rows[1:] if len(row) > place]
     if len(header) > 1:
         raise _no_column(file, header)
+    for mark in COLUMN_MARKS:
+        if header and mark in header[0]:
+            raise _in_columns(file, header[0], mark)
     return [row[0].strip() for row in rows]
 
 
@@ -95,6 +108,16 @@ def _divider(header: str) -> str:
         if c.USER_ID in (cell.strip(' "\r\n') for cell in header.split(mark)):
             return mark if mark in header else ","
     return ","
+
+
+def _in_columns(file: Path, first: str, mark: str) -> UsageError:
+    return UsageError(
+        f"the first line looks like several columns, none of them '{c.USER_ID}'",
+        where=f"{OPTION} {file}",
+        found=f"{first!r}, which holds {mark!r}"[:200],
+        expected=f"a column {c.USER_ID}, or text with one id per line",
+        fix=f"name the column {c.USER_ID}; if ids hold {mark!r}, write {c.USER_ID} in a line above them",
+    )
 
 
 def _no_column(file: Path, names: list[str]) -> UsageError:

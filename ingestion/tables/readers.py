@@ -372,7 +372,11 @@ def _escaped(file: Path) -> str:
 
 def type_notes(source: Source) -> list[str]:
     """What was taken for something else, column by column, and what was left out."""
-    taken = {(Kind.ID, "integer"): "as strings", (Kind.TIME, "date"): "as midnight UTC"}
+    taken = {
+        (Kind.ID, "integer"): "as strings",
+        (Kind.ID, "uuid"): "as strings",
+        (Kind.TIME, "date"): "as midnight UTC",
+    }
     return [
         f"`{column.name}` holds {source.kinds[column.name]}, taken {how}"
         for column in source.table.columns

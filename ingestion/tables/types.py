@@ -101,7 +101,13 @@ def check(table: Table, field: pa.Field, label: str, file: Path | None = None) -
     if column.kind is Kind.TIME:
         raise _refused_time(field, where, file)
     fix = f"cast `{field.name}` where the table is exported"
-    if column.kind is Kind.ID and group(field.type) == "float":
+    if column.kind is Kind.ID and pa.types.is_decimal(field.type):
+        # `7.00` and `7` would be two ids.
+        fix += (
+            f" to whole numbers: in DuckDB `{field.name}::DECIMAL({min(field.type.precision, 38)}, 0)`; its type"
+            f" has room for {field.type.scale} digits after the point, whatever its values"
+        )
+    elif column.kind is Kind.ID and group(field.type) == "float":
         fix += "; pandas makes floats of integers with gaps: `.astype('Int64')` keeps them whole"
     raise DataRefused(
         "a column has the wrong type",

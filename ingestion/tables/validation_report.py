@@ -14,14 +14,20 @@ SHOWN_NAME = 20
 """Characters of an event type's name that are shown."""
 
 
-def render(summary: Mapping[str, Any]) -> str:
-    """Text of a whole summary, with a line on what to do for each rule broken."""
+def render(summary: Mapping[str, Any], usable: bool = True) -> str:
+    """Text of a whole summary, with a line on what to do for each rule broken.
+
+    Args:
+        summary: of an ingestion.
+        usable: whether a night can learn from what was accepted; what it lacks is said elsewhere.
+    """
     lines = [*_tables(summary), *_times(summary), *_types(summary)]
     for name, table in summary["tables"].items():
         lines += _findings(name, table)
     tables = summary["tables"].values()
+    broken = sum(table["quarantined"] for table in tables)
     logged = sum(sum(table["log_rules"].values()) for table in tables)
-    lines += ["", _verdict(sum(table["quarantined"] for table in tables), logged)]
+    lines += ["", _verdict(broken, logged, usable)]
     return "\n".join(lines)
 
 
@@ -170,11 +176,13 @@ def _rows(count: int) -> str:
     return "row" if count == 1 else "rows"
 
 
-def _verdict(broken: int, logged: int) -> str:
-    said = "The tables can be used; no row breaks a rule."
+def _verdict(broken: int, logged: int, usable: bool) -> str:
+    said = "The tables can be used" if usable else "No night can use the tables"
     if broken:
         verb = "is" if broken == 1 else "are"
-        said = f"The tables can be used; {broken:,} {_rows(broken)} {verb} left out."
+        said += f"; {broken:,} {_rows(broken)} {verb} left out."
+    else:
+        said += "; no row breaks a rule."
     if logged:
         verb = "is" if logged == 1 else "are"
         said += f" Of {LOG_SHOWN} {logged:,} {_rows(logged)} {verb} left out."

@@ -52,7 +52,11 @@ def add_parsers(subparsers: Any) -> None:
 
 
 def run_validate(args: argparse.Namespace) -> int:
-    """Check the tables as a night would and print what was found; writes nothing of them."""
+    """Check the tables as a night would and print what was found; writes nothing of them.
+
+    Raises:
+        DataRefused, UsageError: every night would refuse them, or settings that name their columns.
+    """
     import os
     import shutil
     import tempfile
@@ -60,14 +64,18 @@ def run_validate(args: argparse.Namespace) -> int:
     from recsys.data_schemas.config import load_config
     from recsys.ingestion.tables.ingest import QUARANTINE, ingest
     from recsys.ingestion.tables.validation_report import render
+    from recsys.operations.own_inputs import ALL, refuse_own_inputs
     from recsys.storage.files import atomic_folder
 
     config = load_config(args.config)
+    if args.quarantine:
+        refuse_own_inputs(Path(args.quarantine), "--quarantine", config, args.config, writes=ALL)
     # What spills is as large as the tables: rather the workspace's disk than a small /tmp.
     room = config.workspace_path if os.access(config.workspace_path, os.W_OK) else None
     with tempfile.TemporaryDirectory(prefix=".validate-", dir=room) as place:
         summary = ingest(config, Path(place) / "tables")
-        print(render(summary))
+        refused = _refusal(Path(place) / "tables", config)
+        print(render(summary, usable=refused is None))
         print("".join(f"\nnote: {note}\n" for note in config.notes), end="")
         print(_leaks(Path(place) / "tables", config))
         found = Path(place) / "tables" / QUARANTINE
@@ -76,7 +84,21 @@ def run_validate(args: argparse.Namespace) -> int:
             with atomic_folder(target) as aside:
                 shutil.copytree(found, aside, dirs_exist_ok=True)
             print(f"\nThe rows that break a rule are in {target}.")
+        if refused is not None:
+            raise refused
     return 0
+
+
+def _refusal(tables: Path, config: Any) -> Exception | None:
+    """What every night would say before its work, of tables in which each row is sound."""
+    from recsys.data_schemas.errors import RecsysError
+    from recsys.training.night.read_data import refuse_unusable
+
+    try:
+        refuse_unusable(tables, config)
+    except RecsysError as error:
+        return error
+    return None
 
 
 def _leaks(tables: Path, config: Any) -> str:
@@ -94,7 +116,9 @@ def _leaks(tables: Path, config: Any) -> str:
 def run_init(args: argparse.Namespace) -> int:
     """Lay out a workspace to fill."""
     from recsys.ingestion.tables.init_folder import start_workspace
+    from recsys.operations.own_inputs import ALL, refuse_own_inputs
 
+    refuse_own_inputs(Path(args.dir), "DIR", None, None, writes=ALL)
     config = start_workspace(Path(args.dir), _schema())
     print(
         f"Wrote {config} and empty tables in {config.parent / 'data'}.\n"
@@ -122,7 +146,9 @@ def _schema() -> str:
 def run_import(args: argparse.Namespace) -> int:
     """Convert a published data set into tables and a recsys.yaml."""
     from recsys.ingestion.importers import import_dataset
+    from recsys.operations.own_inputs import ALL, refuse_own_inputs
 
+    refuse_own_inputs(Path(args.to), "--to", None, None, writes=ALL)
     counts = import_dataset(args.format, Path(args.source), Path(args.to))
     for table, rows in counts.items():
         print(f"{table:12} {rows:>12,} rows")
@@ -137,8 +163,10 @@ def run_import(args: argparse.Namespace) -> int:
 def run_generate(args: argparse.Namespace) -> int:
     """Write synthetic tables with known truth."""
     from recsys.ingestion.generator import generate, settings_of
+    from recsys.operations.own_inputs import ALL, refuse_own_inputs
     from recsys.storage.progress import Reporter
 
+    refuse_own_inputs(Path(args.to), "--to", None, None, writes=ALL)
     settings = settings_of(
         users=args.users,
         items=args.items,

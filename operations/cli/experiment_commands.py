@@ -87,10 +87,13 @@ def _report(args: argparse.Namespace) -> int:
 
     from recsys.data_schemas.config import load_config
     from recsys.evaluation.experiment_analysis import as_json
+    from recsys.operations.own_inputs import refuse_own_inputs
     from recsys.operations.run_experiments import report, result_lines
 
-    out = Path(args.out) if args.out else None
-    result, page = report(load_config(args.config), args.name, out)
+    config, out = load_config(args.config), Path(args.out) if args.out else None
+    if out is not None:
+        refuse_own_inputs(out, "--out", config, args.config, writes=("experiment.*",))
+    result, page = report(config, args.name, out)
     if args.json:
         print(json.dumps({"page": str(page), **as_json(result)}, indent=2))
     else:

@@ -9,11 +9,13 @@ from recsys.data_schemas.errors import ExitCode, UsageError
 
 def run_fit_encoder(args: argparse.Namespace) -> int:
     """Fit from a folder of inputs; of several processes the first writes and speaks."""
+    from recsys.operations.own_inputs import ALL, refuse_own_inputs
     from recsys.storage.progress import Reporter
     from recsys.training.finetune.distributed import Group
     from recsys.training.finetune.fit_inputs import ENCODER, FitInputs
 
     inputs, out = FitInputs.read(Path(args.inputs)), Path(args.out)
+    refuse_own_inputs(out, "--out", None, None, {"--inputs": args.inputs}, writes=ALL)
     group = Group()
     try:
         reporter = Reporter(quiet=not group.first)

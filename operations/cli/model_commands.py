@@ -173,6 +173,7 @@ def _compare(args: argparse.Namespace) -> int:
     from recsys.storage.registry import Registry
 
     config = load_config(args.config)
+    out = None if args.out is None else _compare_folder(args, config)
     registry = Registry(config)
     first, second = (
         registry.show(registry.resolve(name)) for name in (args.first, args.second or "champion")
@@ -187,7 +188,7 @@ def _compare(args: argparse.Namespace) -> int:
         return 0
     from recsys.operations.open_release import load_release
 
-    out = _compare_folder(config, args.out, first.version, second.version)
+    out = out or config.workspace_path / "reports" / f"compare-{first.version}-{second.version}"
     loaded = load_release(config, f"models:/{config.name}/{first.version}")
     comparison = compare_releases.compare(config, loaded, rows, out)
     page = out / "compare.html"
@@ -202,16 +203,19 @@ def _compare(args: argparse.Namespace) -> int:
     return compare_releases.exit_code(rows)
 
 
-def _compare_folder(config: "RecsysConfig", out: str | None, first: int, second: int) -> "Path":
+def _compare_folder(args: argparse.Namespace, config: "RecsysConfig") -> "Path":
+    """The folder that was named for the page, before any work."""
     from pathlib import Path
 
     from recsys.data_schemas.errors import UsageError
+    from recsys.operations.own_inputs import refuse_own_inputs
 
-    if out is None:
-        return config.workspace_path / "reports" / f"compare-{first}-{second}"
-    if Path(out).exists() and not Path(out).is_dir():
+    out = Path(args.out)
+    if out.exists() and not out.is_dir():
         raise UsageError("the output is not a folder", where="--out", found=out)
-    return Path(out)
+    inputs = {"--events": args.events}
+    refuse_own_inputs(out, "--out", config, args.config, inputs, writes=("compare.*",))
+    return out
 
 
 def _print_comparison(comparison: "Comparison", how: str) -> None:
@@ -277,8 +281,11 @@ def _promote(args: argparse.Namespace) -> int:
 def _export_encoder(args: argparse.Namespace) -> int:
     from pathlib import Path
 
+    from recsys.data_schemas.config import load_config
     from recsys.operations.export_encoder import export_encoder
+    from recsys.operations.own_inputs import ALL, refuse_own_inputs
 
+    refuse_own_inputs(Path(args.to), "--to", load_config(args.config), args.config, writes=ALL)
     registry = _registry(args)
     version = registry.resolve(args.version)
     name = f"{registry.name} version {version}"

@@ -170,6 +170,7 @@ def tell(config: RecsysConfig, result: "NightResult", reporter: "Reporter") -> N
 def run_train(args: argparse.Namespace) -> int:
     """One step of the night, with what it needs before it; nothing is registered."""
     from recsys.encoder.device import on_device
+    from recsys.operations.own_inputs import ALL, refuse_own_inputs
     from recsys.storage.progress import Reporter
     from recsys.storage.stages import StageRunner
     from recsys.storage.workspace import Workspace
@@ -188,6 +189,9 @@ def run_train(args: argparse.Namespace) -> int:
     config = load_config(args.config)
     workspace = Workspace(config.workspace_path)
     fitted = _fitted(args)
+    if args.inputs_only is not None:
+        folder = Path(args.inputs_only)
+        refuse_own_inputs(folder, "--inputs-only", config, args.config, writes=ALL)
     with on_device(config.device), workspace.lock():
         reporter = Reporter()
         night = Night(config, workspace, StageRunner(workspace, reporter), reporter)

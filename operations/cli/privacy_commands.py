@@ -51,8 +51,12 @@ def _forget(args: argparse.Namespace) -> int:
 def _export(args: argparse.Namespace) -> int:
     from recsys.data_schemas.config import load_config
     from recsys.operations.export_user import as_text, export_user, write_export
+    from recsys.operations.own_inputs import refuse_own_inputs
 
-    found = export_user(load_config(args.config), args.user_id)
+    config = load_config(args.config)
+    if args.out is not None:
+        refuse_own_inputs(Path(args.out), "--out", config, args.config)
+    found = export_user(config, args.user_id)
     if args.out is None:
         # Not through the terminal's redaction: it is the person's own data, whole.
         sys.stdout.write(as_text(found))

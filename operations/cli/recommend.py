@@ -12,6 +12,7 @@ from recsys.data_schemas import columns as c
 from recsys.data_schemas.config import RecsysConfig, load_config, read_rules
 from recsys.data_schemas.errors import ExitCode, UsageError
 from recsys.operations.open_release import find_release
+from recsys.operations.own_inputs import refuse_own_inputs
 from recsys.operations.user_ids import read_users
 from recsys.query import RankingQuery
 from recsys.storage.opt_outs import unread_people
@@ -39,6 +40,7 @@ def run_recommend(args: argparse.Namespace) -> int:
         raise UsageError("the folder of the output does not exist", where="--out", found=out.parent)
     if out.is_dir():
         raise UsageError("the output is a folder", where="--out", found=out, expected="a file")
+    refuse_own_inputs(out, "--out", config, args.config, {"--users": args.users})
     asked = read_users(Path(args.users)) if args.users else None
     release = find_release(config, args.model)
     loaded = release.open_whole()

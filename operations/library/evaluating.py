@@ -79,8 +79,7 @@ def evaluate(
     Raises
     ------
     UsageError
-        A system gives no lists, or there is nothing to fit it on; a model was fitted on what it is tested
-        on; a list names an item twice, or no list is of anybody tested.
+        A system gives no lists, cannot be fitted or learned its test, or a list is not one.
     DataRefused
         Nobody in the test part did anything positive.
 
@@ -99,8 +98,7 @@ def evaluate(
     names, ks, own = sorted_out(metrics)
     known = train if train is not None else test.history
     asked = _Queries.of(test, known)
-    for name, system in named.items():
-        _refuse_learned(name, system, test)
+    _refuse_learned(named, test)
     config = EvaluationConfig(k=tuple(sorted(ks) or [LEAST_LENGTH]), bootstrap=resamples)
     evaluation = _measured(named, asked, known, config, seed, own)
     return EvaluationReport(evaluation, tuple(names), asked.notes)
@@ -275,14 +273,18 @@ def _of_nobody(where: str, given: Any, users: Sequence[str]) -> UsageError:
     )
 
 
-def _refuse_learned(name: str, system: Any, test: Dataset) -> None:
-    """Refuse a model that has learned what it is tested on.
+def _refuse_learned(named: Mapping[str, Any], test: Dataset) -> None:
+    """Refuse models that have learned what they are tested on.
 
     Raises:
-        UsageError: what people are tested on is in the histories that the model was fitted on.
+        UsageError: what people are tested on is in the histories that a model was fitted on.
     """
-    if not hasattr(system, "learned_of") or unfitted(system):
-        return
+    for name, system in named.items():
+        if hasattr(system, "learned_of") and not unfitted(system):
+            _refuse_one(name, system, test)
+
+
+def _refuse_one(name: str, system: Any, test: Dataset) -> None:
     events = test.tables.interactions
     item_ids = test.tables.catalogue.item_ids
     tested = learned = 0

@@ -132,3 +132,42 @@ def test_nothing_but_dislikes_is_refused_before_any_work(laid, capsys):
     said = capsys.readouterr().err
     assert "no event is positive" in said
     assert "encoder: running" not in said
+
+
+def some_events():
+    draw = np.random.default_rng(3)
+    return [(user, int(draw.integers(20)), day) for user in range(30) for day in range(5)]
+
+
+def validated(folder):
+    return main(["validate", "-c", str(folder / "recsys.yaml")])
+
+
+def test_a_catalogue_of_which_nothing_is_available_is_refused_by_both(laid, capsys):
+    folder = laid(named(20) | {"available": [False] * 20}, some_events())
+    for command in (validated, night):
+        assert command(folder) == ExitCode.DATA_REFUSED
+        said = capsys.readouterr().err
+        assert "no item is available" in said
+        assert "items.available" in said
+        assert "encoder: running" not in said
+
+
+def test_one_available_item_that_everybody_has_had_leaves_the_ranker_without_rows(laid):
+    events = [(user, 0, 0) for user in range(30)]
+    events += [(user, item, day + 1) for user, item, day in some_events() if item]
+    folder = laid(named(20) | {"available": [True] + [False] * 19}, events)
+    assert validated(folder) == ExitCode.DONE
+    assert night(folder) in (ExitCode.DONE, ExitCode.PROMOTION_REFUSED)
+
+
+@pytest.mark.parametrize(
+    "events", [[(0, 0, 0)], [(user, user % 20, 0) for user in range(480)]], ids=["one", "480"]
+)
+def test_events_of_one_single_moment_are_refused_by_both(laid, capsys, events):
+    folder = laid(named(20), events)
+    for command in (validated, night):
+        assert command(folder) == ExitCode.DATA_REFUSED
+        said = capsys.readouterr()
+        assert "one single timestamp" in said.err
+        assert "can be used" not in said.out

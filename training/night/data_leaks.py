@@ -72,6 +72,7 @@ def leave_out_leaks(night: Night) -> StageResult[Path]:
             {**_inputs_of(tables), "tables": tables.key, "left out": columns},
             lambda out: _write_without(tables.product, out / TABLES, columns),
             tables_folder,
+            code=("recsys.features.on_disk",),
         )
     )
 

@@ -124,11 +124,11 @@ def _stands_for(
     ranking: RankingData, lengths_asked: Sequence[float]
 ) -> npt.NDArray[np.float64] | None:
     """float64[M]: how much more often people with as long a history will be asked about than are
-    among the groups; None without the feature."""
-    if HISTORY not in ranking.features.columns:
+    among the groups; None without the feature, or where no group has a row."""
+    if HISTORY not in ranking.features.columns or not len(ranking.x):
         return None
     offsets = ranking.table.offsets
-    first = np.minimum(offsets[:-1], max(0, len(ranking.x) - 1))
+    first = np.minimum(offsets[:-1], len(ranking.x) - 1)
     seen = np.nan_to_num(ranking.x[first, ranking.features.columns.index(HISTORY)])
     groups, told = np.digitize(seen, LENGTHS), offsets[1:] > offsets[:-1]
     of_groups = np.bincount(groups[told], minlength=len(LENGTHS) + 1) / max(1, told.sum())

@@ -10,8 +10,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from recsys.data_schemas import columns as c
 from recsys.data_schemas.config import RecsysConfig, SqlTable
-from recsys.data_schemas.errors import UsageError
+from recsys.data_schemas.errors import DataRefused, UsageError
 from recsys.data_schemas.log_record import LogMark
 from recsys.data_schemas.meaning import EventMeaning
 from recsys.data_schemas.tables import EVENTS
@@ -259,12 +260,14 @@ def _root_of(place: Path) -> Path:
 
 
 def load(folder: Path, config: RecsysConfig) -> Tables:
-    """The validated tables, once they hold what the config names.
+    """The validated tables, once they hold what the config names and something that can be listed.
 
     Raises:
         UsageError: there is no such column to report by, or items cannot be counted by one to cap.
+        DataRefused: no item is available.
     """
     tables = load_tables(folder, config)
+    _refuse_nothing_to_list(tables)
     _check_segments(tables, config)
     # A cap on a column that items cannot be counted by is refused before hours of work, too.
     Caps(tables.catalogue, config.serving.caps, np.empty(0, np.int32))
@@ -289,6 +292,30 @@ def split(night: Night, tables: Tables) -> Inputs:
     night.reporter.say(f"split: {plan.windows.why}")
     inputs = Inputs(night.tables, tables, interactions, known, meaning, plan.windows, night.config)
     return replace(inputs, earlier=window_plan.attributes_of_plan(night, inputs, plan))
+
+
+def refuse_unusable(folder: Path, config: RecsysConfig) -> None:
+    """What every night would refuse of validated tables before its work, for who only checks them.
+
+    Raises:
+        DataRefused, UsageError: see `load` and `plan_windows`.
+    """
+    tables = load(folder, config)
+    events, _ = graded(tables.interactions, tables.meaning)
+    window_plan.new_windows(events, tables.resolution, config)
+
+
+def _refuse_nothing_to_list(tables: Tables) -> None:
+    """Refuse a catalogue of which nothing may be in a list, before hours of work."""
+    blocked = tables.catalogue.blocked
+    if blocked.all():
+        raise DataRefused(
+            "no item is available, so that every list would be empty",
+            where=f"items.{c.AVAILABLE}",
+            found=f"none of {len(blocked):,} items",
+            expected="true, or no value, for the items that may be listed",
+            fix=f"correct `{c.AVAILABLE}` where the table is exported, or leave the column out",
+        )
 
 
 def _check_segments(tables: Tables, config: RecsysConfig) -> None:

@@ -46,12 +46,13 @@ class Plan:
     """What a later night goes on from."""
 
 
-def windows_of(
-    events: Interactions, resolution: Resolution, config: RecsysConfig, pointer: Path
-) -> Plan:
-    """The windows of an earlier night, kept in the file `pointer`, while they hold, otherwise new ones."""
-    wishes = config.windows.model_dump(mode="json")
-    windows = plan_windows(
+def new_windows(events: Interactions, resolution: Resolution, config: RecsysConfig) -> Windows:
+    """The windows of a night that keeps none of an earlier one.
+
+    Raises:
+        DataRefused: see `plan_windows`.
+    """
+    return plan_windows(
         events,
         config.windows,
         ordinal_until=resolution.ordinal_until,
@@ -59,6 +60,14 @@ def windows_of(
         step=resolution.step,
         ordinal_step=resolution.ordinal_step,
     )
+
+
+def windows_of(
+    events: Interactions, resolution: Resolution, config: RecsysConfig, pointer: Path
+) -> Plan:
+    """The windows of an earlier night, kept in the file `pointer`, while they hold, otherwise new ones."""
+    wishes = config.windows.model_dump(mode="json")
+    windows = new_windows(events, resolution, config)
     try:
         record = json.loads(pointer.read_text(encoding="utf-8"))
         kept = Windows.parse(record["windows"])

@@ -181,7 +181,6 @@ def fit_factors(
         return np.zeros((interactions.n_items, width), np.float32)
     start = None if white is None or white.shape[1] != width else white
     by_user = _confidence(events, scale, params["alpha"])
-    by_item = _transposed(by_user)
     rng = check_random_state(seed)
     # implicit threads over rows itself; a threaded BLAS under it is ten times slower
     with threadpool_limits(1, "blas"):
@@ -197,13 +196,12 @@ def fit_factors(
             num_threads=workers,
             random_state=seed,
         )
-        users = _drawn(rng, interactions.n_users, width)
+        by_item, users = _transposed(by_user), _drawn(rng, interactions.n_users, width)
         if start is None:
             items = _drawn(rng, interactions.n_items, width)
         else:
             items = _unwhitened(start, interactions.n_items, seed)
-        # What `fit` does, whose transposed matrix and look at the users' factors would be the process's own
-        # memory.
+        # What `fit` does; its transposed matrix and its look at the factors would be the process's own memory.
         solve = partial(model.solver, regularization=model.regularization, num_threads=workers)
         for _ in range(model.iterations):
             solve(by_user, users, items)

@@ -197,8 +197,9 @@ def test_generate_and_import(tmp_path, capsys):
     assert command("validate", config=target / "recsys.yaml") == 0
     source = tmp_path / "ml"
     source.mkdir()
-    (source / "movies.csv").write_text("movieId,title,genres\n1,A,Drama\n")
-    (source / "ratings.csv").write_text("userId,movieId,rating,timestamp\n1,1,4.0,964982703\n")
+    (source / "movies.csv").write_text("movieId,title,genres\n1,A,Drama\n2,B,Drama\n")
+    ratings = "userId,movieId,rating,timestamp\n1,1,4.0,964982703\n1,2,4.0,965082703\n"
+    (source / "ratings.csv").write_text(ratings)
     assert command("import", "movielens", source, "--to", tmp_path / "imported") == 0
     assert "ratings" not in capsys.readouterr().err
     assert command("validate", config=tmp_path / "imported" / "recsys.yaml") == 0

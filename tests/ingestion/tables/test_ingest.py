@@ -1,12 +1,14 @@
 """What ingestion accepts, sets aside, cleans and numbers."""
 
 import hashlib
+from decimal import Decimal
 
 import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from recsys.data_schemas.errors import DataRefused
 from recsys.storage.eventlog import export, open_log
 from recsys.storage.eventlog.log import item_write, user_write
 
@@ -218,16 +220,29 @@ def test_integer_ids_are_taken_as_strings_with_a_note(desk):
 
 
 def test_other_kinds_of_ids(desk):
-    uuids = duckdb.sql("SELECT uuid() AS item_id, 'x' AS title FROM range(4)").to_arrow_table()
-    desk.write("items.parquet", uuids)
-    ids = [str(cell) for cell in uuids["item_id"].to_pylist()]
+    file = desk.root / "items.parquet"
+    duckdb.sql("SELECT uuid() AS item_id, 'x' AS title FROM range(4)").write_parquet(str(file))
+    ids = [str(cell) for cell in pq.read_table(file)["item_id"].to_pylist()]
     desk.events(
         item_id=ids * 2,
         user_id=pa.array([7, 8] * 4, pa.int64()).cast(pa.decimal128(20, 0)),
     )
-    desk.ingest()
+    summary = desk.ingest()
+    assert summary["tables"]["items"]["notes"] == [
+        "`item_id` holds extension<arrow.uuid>, taken as strings"
+    ]
     assert [r["item_id"] for r in desk.rows("items.parquet")] == ids
     assert [r["user_id"] for r in desk.rows("user_vocabulary.parquet")] == ["7", "8"]
+
+
+def test_ids_with_room_for_a_fraction_are_refused_with_what_to_do(desk):
+    desk.items(item_id=pa.array([Decimal(k) for k in (7, 8, 9, 10)], pa.decimal128(20, 2)))
+    desk.events()
+    with pytest.raises(DataRefused, match="wrong type") as caught:
+        desk.ingest()
+    assert "decimal128(20, 2)" in caught.value.render()
+    assert "item_id::DECIMAL(20, 0)" in caught.value.render()
+    assert "pandas" not in caught.value.render()
 
 
 def test_dates_are_midnight_utc(desk):

@@ -1,5 +1,8 @@
 """Files of user ids, as people have them."""
 
+from decimal import Decimal
+from uuid import UUID
+
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -46,6 +49,9 @@ def test_shapes_of_parquet(tmp_path, column):
         ("users.parquet", b"user_id\nu1\n", "cannot be read"),
         ("users.txt", b"\xff\xfe\x00u", "cannot be read"),
         ("users.csv", b"id,age\nu1,3\n", "column 'user_id' is missing"),
+        ("users.csv", b"id;name\nu1;x\n", "looks like several columns"),
+        ("users.tsv", b"id\tname\nu1\tx\n", "looks like several columns"),
+        ("users.csv", b'"id";"age"\n"u1";"3"\n', "looks like several columns"),
         ("users.xlsx", b"PK\x03\x04\x14\x00\x06\xff", "cannot be read"),
         ("users.txt", b"\n\n", "names no user"),
         ("users.txt", b"", "names no user"),
@@ -69,6 +75,8 @@ def test_an_id_may_hold_what_divides_other_files(tmp_path):
     file = tmp_path / "users.txt"
     file.write_text("auth0|123\na;b\n")
     assert read_users(file) == ["auth0|123", "a;b"]
+    file.write_text("user_id\na;b\nc;d\n")
+    assert read_users(file) == ["a;b", "c;d"]
 
 
 def test_a_workbook_is_named_and_a_parquet_file_is_known_whatever_it_is_called(tmp_path):
@@ -80,6 +88,24 @@ def test_a_workbook_is_named_and_a_parquet_file_is_known_whatever_it_is_called(t
     file = tmp_path / "users.pq"
     pq.write_table(pa.table({"user_id": ["u2", " u1 "]}), file)
     assert read_users(file) == ["u2", " u1 "]
+
+
+def test_uuids_are_read_as_tables_read_them(tmp_path):
+    file = tmp_path / "users.parquet"
+    ids = [UUID(int=2), UUID(int=1)]
+    column = pa.array([each.bytes for each in ids], pa.uuid())
+    pq.write_table(pa.table({"user_id": column}), file)
+    assert read_users(file) == [str(each) for each in ids]
+
+
+def test_decimals_with_room_for_a_fraction_are_refused(tmp_path):
+    file = tmp_path / "users.parquet"
+    pq.write_table(pa.table({"user_id": pa.array([Decimal(7)], pa.decimal128(20, 2))}), file)
+    with pytest.raises(UsageError, match="wrong type") as caught:
+        read_users(file)
+    assert "cast them to whole numbers" in caught.value.render()
+    pq.write_table(pa.table({"user_id": pa.array([Decimal(7)], pa.decimal128(20, 0))}), file)
+    assert read_users(file) == ["7"]
 
 
 def test_ids_that_went_through_a_float_are_refused(tmp_path):
