@@ -2,7 +2,10 @@
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from recsys.data_schemas.errors import RecsysError
 
 IMPORTS = ("movielens", "amazon", "mind", "ebnerd")
 
@@ -65,6 +68,8 @@ def run_validate(args: argparse.Namespace) -> int:
     from recsys.ingestion.tables.ingest import QUARANTINE, ingest
     from recsys.ingestion.tables.validation_report import render
     from recsys.operations.own_inputs import ALL, refuse_own_inputs
+    from recsys.storage.eventlog import log_address
+    from recsys.storage.eventlog.open_log import never_written
     from recsys.storage.files import atomic_folder
 
     config = load_config(args.config)
@@ -74,9 +79,12 @@ def run_validate(args: argparse.Namespace) -> int:
     room = config.workspace_path if os.access(config.workspace_path, os.W_OK) else None
     with tempfile.TemporaryDirectory(prefix=".validate-", dir=room) as place:
         summary = ingest(config, Path(place) / "tables")
-        refused = _refusal(Path(place) / "tables", config)
+        refused, notes = _refusal(Path(place) / "tables", config), list(config.notes)
+        if refused is not None and not never_written(log_address(config)):
+            notes.append(f"{refused.what} of these files; a night reads the service's log too")
+            refused = None
         print(render(summary, usable=refused is None))
-        print("".join(f"\nnote: {note}\n" for note in config.notes), end="")
+        print("".join(f"\nnote: {note}\n" for note in notes), end="")
         print(_leaks(Path(place) / "tables", config))
         found = Path(place) / "tables" / QUARANTINE
         if args.quarantine and found.is_dir():
@@ -89,7 +97,7 @@ def run_validate(args: argparse.Namespace) -> int:
     return 0
 
 
-def _refusal(tables: Path, config: Any) -> Exception | None:
+def _refusal(tables: Path, config: Any) -> "RecsysError | None":
     """What every night would say before its work, of tables in which each row is sound."""
     from recsys.data_schemas.errors import RecsysError
     from recsys.training.night.read_data import refuse_unusable

@@ -7,8 +7,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from recsys.data_schemas.config import load_config
 from recsys.data_schemas.errors import ExitCode
 from recsys.operations.cli.main import main
+from recsys.storage.eventlog import log_address, open_log
 
 CONFIG = """
 data: {{items: items.parquet, events: events.parquet}}
@@ -171,3 +173,11 @@ def test_events_of_one_single_moment_are_refused_by_both(laid, capsys, events):
         said = capsys.readouterr()
         assert "one single timestamp" in said.err
         assert "can be used" not in said.out
+
+
+def test_files_of_one_moment_beside_a_log_are_for_the_night_to_judge(laid, capsys):
+    folder = laid(named(20), [(0, 0, 0)])
+    with open_log(log_address(load_config(folder / "recsys.yaml"))):
+        pass
+    assert validated(folder) == ExitCode.DONE
+    assert "a night reads the service's log too" in capsys.readouterr().out
