@@ -1,6 +1,7 @@
 """Long tables of ranked lists: one row per place, best first."""
 
 from collections.abc import Iterable, Sequence
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
 from recsys.data_schemas import columns as c
@@ -59,7 +60,7 @@ def as_ids(given: Any, argument: str) -> list[str]:
     Raises:
         UsageError: there is none, or one is missing or no id.
     """
-    values = [given] if isinstance(given, str | int | float) else list(given)
+    values = [given] if given is None or isinstance(given, str | int | float) else list(given)
     found = list(dict.fromkeys(id_text(v, argument) for v in values))
     if not found:
         raise UsageError(
@@ -79,7 +80,9 @@ def id_text(value: Any, where: str) -> str:
     """
     if isinstance(value, str):
         return value
-    number = value.item() if hasattr(value, "item") else value
+    number: Any = value.as_py() if hasattr(value, "as_py") else value
+    number = number.item() if hasattr(number, "item") else number
+    number = float(number) if isinstance(number, Decimal) else number
     if isinstance(number, float) and number.is_integer():
         return str(int(number))
     if number is None or isinstance(number, bool | float) or type(number).__name__ in ABSENT:
