@@ -99,7 +99,8 @@ def test_shuffled_labels_are_rejected_and_an_absent_registry_costs_no_stage(
     worse = config_of("work", trees=31)
     second = run_night(worse, reporter=Reporter(quiet=True))
     assert second.decision.action == REJECT
-    assert second.decision.reasons[0].startswith("FAILED: not worse than the champion (overall)")
+    lost = "FAILED: not worse than the champion (overall)"  # and what else shuffled labels spoil
+    assert any(reason.startswith(lost) for reason in second.decision.reasons)
     registry = Registry(worse)
     assert registry.champion() == first.version
     assert registry.alias("challenger") is None
