@@ -18,7 +18,7 @@ from recsys.data_schemas import columns as c
 from recsys.data_schemas.api import to_microseconds, to_time
 from recsys.data_schemas.config import RecsysConfig
 from recsys.data_schemas.log_record import LogMark, LogRecord
-from recsys.storage.eventlog import written_log
+from recsys.storage.eventlog import EventLog, written_log
 from recsys.storage.eventlog.drain import FORGETS_FILE, OPT_OUTS_FILE
 from recsys.storage.files import write_json
 from recsys.storage.user_times import read_user_times
@@ -77,9 +77,13 @@ def latest(listed: Mapping[str, Wish], said: Iterable[tuple[str, Wish]]) -> dict
 
 def all_wishes(config: RecsysConfig) -> dict[str, Wish]:
     """What counts by file and log."""
-    listed = wishes(Workspace(config.workspace_path))
     with written_log(config) as log:
-        return listed if log is None else latest(listed, map(wish_of, log.opt_outs()))
+        return _counted(config, log)
+
+
+def _counted(config: RecsysConfig, log: EventLog | None) -> dict[str, Wish]:
+    listed = wishes(Workspace(config.workspace_path))
+    return listed if log is None else latest(listed, map(wish_of, log.opt_outs()))
 
 
 def unread_people(config: RecsysConfig, known: LogMark) -> frozenset[str]:
@@ -93,14 +97,12 @@ def unread_people(config: RecsysConfig, known: LogMark) -> frozenset[str]:
     Raises:
         RecsysError: the list of wishes, or the log, cannot be read.
     """
-    listed = wishes(Workspace(config.workspace_path))
     with written_log(config) as log:
-        if log is None:
-            return frozenset(user for user, wish in listed.items() if wish.out)
-        counted = latest(listed, map(wish_of, log.opt_outs()))
-        since = known.position if known.identity == log.identity else -1
-        gone = {str(r.payload[c.USER_ID]) for r in log.tombstones() if r.position > since}
-    return frozenset(gone | {user for user, wish in counted.items() if wish.out})
+        unread = {user for user, wish in _counted(config, log).items() if wish.out}
+        if log is not None:
+            since = known.position if known.identity == log.identity else -1
+            unread |= {str(r.payload[c.USER_ID]) for r in log.tombstones() if r.position > since}
+    return frozenset(unread)
 
 
 def opt_out(workspace: Workspace, user_id: str, now: int) -> None:

@@ -41,7 +41,7 @@ def foretold_favourites(
         codes = kind.codes(MOST_KINDS)
         if not attributes or codes.max(initial=0) > MOST_KINDS:
             continue
-        tallies = [(share, late, early) for share, late, early in _tallies(log, asked, codes)]
+        tallies = list(_tallies(log, asked, codes))
         for column in attributes:
             how = _foretold(column.codes(MOST_KINDS)[asked], tallies)
             if how is not None:

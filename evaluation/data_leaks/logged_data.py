@@ -17,7 +17,7 @@ from recsys.features.catalogue import Catalogue
 from recsys.features.draws import chance, hash_ids, least
 from recsys.features.impressions import Impressions
 from recsys.features.interactions import Bools, Interactions, Longs
-from recsys.features.on_disk import filled
+from recsys.features.on_disk import filled, taken
 from recsys.features.ragged import sizes_of_groups
 from recsys.features.time_buckets import MISSING_TIME
 from recsys.features.user_table import UserTable
@@ -78,7 +78,7 @@ class LoggedData:
         if share >= 1 or self.events.n_users < LEAST_USERS:
             return self
         drawn = self.chance_of_users("looked at") < share
-        kept = filled(len(self.events), bool, lambda part: drawn[self.events.user[part]])
+        kept = taken(drawn, self.events.user)
         listed = None if self.listed_at is None else self.listed_at[kept]
         return replace(self, events=self.events.where(kept), event_ids=None, listed_at=listed)
 

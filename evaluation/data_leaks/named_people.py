@@ -18,7 +18,7 @@ from recsys.evaluation.data_leaks.leaky_words import Words, table_of
 from recsys.evaluation.data_leaks.logged_data import LoggedData
 from recsys.evaluation.report_context import DROP, REFUSE
 from recsys.features.ids import IdIndex
-from recsys.features.on_disk import filled, stretches
+from recsys.features.on_disk import stretches, taken
 from recsys.features.packed_strings import AT_ONCE, PackedStrings
 
 LEAST: Final = 4
@@ -87,9 +87,7 @@ def _by_their_ids(log: LoggedData, words: Words) -> str | None:
         return None
     named = np.zeros(log.events.n_users, bool)
     named[who] = True
-    events = log.events.where(
-        filled(len(log.events), bool, lambda part: named[log.events.user[part]])
-    )
+    events = log.events.where(taken(named, log.events.user))
     width = np.int64(events.n_items)
     acted = np.isin(who * width + row, events.user.astype(np.int64) * width + events.item)
     if acted.sum() < ENOUGH or acted.mean() < ACTED:

@@ -19,7 +19,7 @@ from recsys.evaluation.data_leaks.numbers import Doubles, codes_of, mean_of_othe
 from recsys.evaluation.report_context import WARN
 from recsys.features.future_check import group_auc
 from recsys.features.interactions import SECOND, Bools, Longs
-from recsys.features.on_disk import stretches
+from recsys.features.on_disk import stretches, taken
 from recsys.features.ragged import first_of_runs, sizes_of_groups
 
 NAME: Final = "nothing but what happened tells an event's grade"
@@ -70,9 +70,7 @@ def _rows(log: LoggedData) -> Longs:
     if count <= MOST_EVENTS:
         return np.arange(count)
     kept = log.chance_of_users("marks") < MOST_EVENTS / count
-    return np.concatenate(
-        [part.start + np.flatnonzero(kept[log.events.user[part]]) for part in stretches(count)]
-    )
+    return np.flatnonzero(taken(kept, log.events.user))
 
 
 def _told_by(code: npt.NDArray[np.integer], label: Bools) -> float:
@@ -145,7 +143,5 @@ def _same_type_only(log: LoggedData) -> bool:
     """Whether grades differ within event types, and not only between them."""
     events = log.events
     total = sizes_of_groups(events.kind, len(events.kinds))
-    ones = np.zeros(len(total))
-    for part in stretches(len(events)):
-        ones += np.bincount(events.kind[part][log.positive[part]], minlength=len(total))
+    ones = sizes_of_groups(taken(events.kind, log.positive), len(events.kinds))
     return bool(((ones > 0.05 * total) & (ones < 0.95 * total)).any())

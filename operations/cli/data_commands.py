@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from recsys.data_schemas.errors import RecsysError
+    from recsys.ingestion.tables.load import Tables
 
 IMPORTS = ("movielens", "amazon", "mind", "ebnerd")
 
@@ -66,6 +67,7 @@ def run_validate(args: argparse.Namespace) -> int:
 
     from recsys.data_schemas.config import load_config
     from recsys.ingestion.tables.ingest import QUARANTINE, ingest
+    from recsys.ingestion.tables.load import load_tables
     from recsys.ingestion.tables.validation_report import render
     from recsys.operations.own_inputs import ALL, refuse_own_inputs
     from recsys.storage.eventlog import log_address
@@ -79,13 +81,14 @@ def run_validate(args: argparse.Namespace) -> int:
     room = config.workspace_path if os.access(config.workspace_path, os.W_OK) else None
     with tempfile.TemporaryDirectory(prefix=".validate-", dir=room) as place:
         summary = ingest(config, Path(place) / "tables")
-        refused, notes = _refusal(Path(place) / "tables", config), list(config.notes)
+        tables = load_tables(Path(place) / "tables", config)
+        refused, notes = _refusal(tables, config), list(config.notes)
         if refused is not None and not never_written(log_address(config)):
             notes.append(f"{refused.what} of these files; a night reads the service's log too")
             refused = None
         print(render(summary, usable=refused is None))
         print("".join(f"\nnote: {note}\n" for note in notes), end="")
-        print(_leaks(Path(place) / "tables", config))
+        print(_leaks(tables, Path(place) / "tables", config))
         found = Path(place) / "tables" / QUARANTINE
         if args.quarantine and found.is_dir():
             target = Path(args.quarantine)
@@ -97,7 +100,7 @@ def run_validate(args: argparse.Namespace) -> int:
     return 0
 
 
-def _refusal(tables: Path, config: Any) -> "RecsysError | None":
+def _refusal(tables: "Tables", config: Any) -> "RecsysError | None":
     """What every night would say before its work, of tables in which each row is sound."""
     from recsys.data_schemas.errors import RecsysError
     from recsys.training.night.read_data import refuse_unusable
@@ -109,11 +112,11 @@ def _refusal(tables: Path, config: Any) -> "RecsysError | None":
     return None
 
 
-def _leaks(tables: Path, config: Any) -> str:
+def _leaks(tables: "Tables", folder: Path, config: Any) -> str:
     """What a night would say of leaks in the tables."""
     from recsys.training.night.data_leaks import find_leaks
 
-    failed = [f.check for f in find_leaks(tables, config) if not f.check.passed]
+    failed = [f.check for f in find_leaks(tables, folder, config) if not f.check.passed]
     if not failed:
         return "No leak was found in the tables."
     what = {"refuse": "promotion is refused", "drop": "the column is left out", "warn": "a warning"}

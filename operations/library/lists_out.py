@@ -10,6 +10,8 @@ from recsys.data_schemas.errors import UsageError
 if TYPE_CHECKING:
     import pandas as pd
 
+    from recsys.features.catalogue import Catalogue
+    from recsys.features.interactions import History
     from recsys.operations.library.dataset import Ids
 
 SCORE: Final = "score"
@@ -94,6 +96,12 @@ def id_text(value: Any, where: str) -> str:
             fix="leave missing ids out, as in ids.dropna().astype('Int64')",
         )
     return str(number)
+
+
+def items_and_times(past: "History", catalogue: "Catalogue") -> set[tuple[str, int]]:
+    """(item, µs) of each event of a history."""
+    name = catalogue.id_of
+    return {(name(int(i)), int(t)) for i, t in zip(past.item, past.time, strict=True)}
 
 
 def require_k(k: int) -> int:

@@ -25,6 +25,7 @@ from recsys.operations.library.lists_out import (
     SIMILAR,
     as_ids,
     id_text,
+    items_and_times,
     long_frame,
     require_k,
 )
@@ -262,8 +263,7 @@ class Recommender(Params):
     def learned_of(self, user: str) -> set[tuple[str, int]]:
         """(item, µs) of the interactions of a user that it was fitted on, or knows."""
         state, asked = self._ready.release.state, self._ready
-        past, name = state.history(user, asked.moment), state.catalogue.id_of
-        return {(name(int(i)), int(t)) for i, t in zip(past.item, past.time, strict=True)}
+        return items_and_times(state.history(user, asked.moment), state.catalogue)
 
     def _everybody(self) -> list[str]:
         names = [u for u in self._ready.release.state.user_ids() if u not in self._ready.unread]

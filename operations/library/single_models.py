@@ -15,7 +15,7 @@ import numpy as np
 from recsys.data_schemas.errors import UsageError
 from recsys.operations.library.dataset import Dataset, Ids
 from recsys.operations.library.fitting import Params, not_fitted
-from recsys.operations.library.lists_out import as_ids, long_frame, require_k
+from recsys.operations.library.lists_out import as_ids, items_and_times, long_frame, require_k
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -155,8 +155,7 @@ class SingleModel(Params):
         """(item, µs) of the interactions of a user that it was fitted on."""
         fitted = self._ready
         past = fitted.histories.of(fitted.place.get(user, -1))
-        name = fitted.catalogue.id_of
-        return {(name(int(i)), int(t)) for i, t in zip(past.item, past.time, strict=True)}
+        return items_and_times(past, fitted.catalogue)
 
     @property
     def _ready(self) -> "_Fitted":

@@ -47,7 +47,7 @@ def leave_out_leaks(night: Night) -> StageResult[Path]:
         Stage(
             "leaks",
             {"tables": tables.key, "events": night.section("events"), "until": night.until},
-            lambda _: _facts(find_leaks(tables.product, night.config, night.until)),
+            lambda _: _facts(_leaks_of(tables.product, night)),
             facts,
             code=(
                 *SHOWN,
@@ -83,9 +83,15 @@ def _inputs_of(stage: StageResult[Path]) -> dict[str, Any]:
     return dict(marker["inputs"])
 
 
-def find_leaks(folder: Path, config: RecsysConfig, until: int | None = None) -> list[Finding]:
-    """What every check finds in ingested tables, of events before a time (µs)."""
-    return examine(logged_data(load_tables(folder, config), folder, config, until))
+def _leaks_of(folder: Path, night: Night) -> list[Finding]:
+    return find_leaks(load_tables(folder, night.config), folder, night.config, night.until)
+
+
+def find_leaks(
+    tables: Tables, folder: Path, config: RecsysConfig, until: int | None = None
+) -> list[Finding]:
+    """What every check finds in ingested tables of a folder, of events before a time (µs)."""
+    return examine(logged_data(tables, folder, config, until))
 
 
 def logged_data(

@@ -267,10 +267,7 @@ def load(folder: Path, config: RecsysConfig) -> Tables:
         DataRefused: no item is available.
     """
     tables = load_tables(folder, config)
-    _refuse_nothing_to_list(tables)
-    _check_segments(tables, config)
-    # A cap on a column that items cannot be counted by is refused before hours of work, too.
-    Caps(tables.catalogue, config.serving.caps, np.empty(0, np.int32))
+    _check(tables, config)
     return tables
 
 
@@ -294,15 +291,23 @@ def split(night: Night, tables: Tables) -> Inputs:
     return replace(inputs, earlier=window_plan.attributes_of_plan(night, inputs, plan))
 
 
-def refuse_unusable(folder: Path, config: RecsysConfig) -> None:
+def refuse_unusable(tables: Tables, config: RecsysConfig) -> None:
     """What every night would refuse of validated tables before its work, for who only checks them.
 
     Raises:
         DataRefused, UsageError: see `load` and `plan_windows`.
     """
-    tables = load(folder, config)
+    _check(tables, config)
     events, _ = graded(tables.interactions, tables.meaning)
     window_plan.new_windows(events, tables.resolution, config)
+
+
+def _check(tables: Tables, config: RecsysConfig) -> None:
+    """What `load` refuses."""
+    _refuse_nothing_to_list(tables)
+    _check_segments(tables, config)
+    # A cap on a column that items cannot be counted by is refused before hours of work, too.
+    Caps(tables.catalogue, config.serving.caps, np.empty(0, np.int32))
 
 
 def _refuse_nothing_to_list(tables: Tables) -> None:
